@@ -1,0 +1,45 @@
+# Two commands on a fresh machine: `make book` and `make test`.
+# Everything is installed into .venv, at the versions in constraints.txt.
+
+PYTHON ?= python3
+VENV ?= .venv
+PRESET ?= book
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+EXTRAS := models,images,scale,lab,book,test
+
+.PHONY: help setup book test lab lint check bench clean
+
+help:  ## what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY)  ## create .venv with everything in it
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14) and f"lesionlab needs Python 3.11 to 3.13, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	touch $@
+
+book: $(READY)  ## execute every notebook once and build _build/html
+	$(BIN)/lesionlab notebooks run --preset $(PRESET)
+	$(BIN)/lesionlab book build
+
+test: $(READY)  ## all tests
+	$(BIN)/python -m pytest
+
+lab: $(READY)  ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+lint: $(READY)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test book  ## everything that CI checks
+
+bench: $(READY)  ## one table of ratios against named peers
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove what was built, not .venv and not runs/
+	rm -rf _build
