@@ -1,0 +1,106 @@
+"""The vocabularies: scales, words, and how they are looked up."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+
+from lesionlab.attributes import (
+    LI_CATEGORIES,
+    LIDC_RATINGS,
+    RATING_NAMES,
+    Attribute,
+    category,
+    dictionary,
+    rating,
+)
+
+SCALES = {"internal_structure": (1, 4), "calcification": (1, 6)}  # Fu 2021, section 3.1
+
+
+def test_nine_ratings_in_the_papers_order() -> None:
+    shorts = [a.short for a in LIDC_RATINGS]
+    assert shorts == ["Sub", "IS", "Cal", "Sph", "Mar", "Lob", "Spi", "Tex", "Mal"]
+    assert [a.name for a in LIDC_RATINGS] == list(RATING_NAMES)
+
+
+def test_scales_are_those_of_fu_2021() -> None:
+    for attribute in LIDC_RATINGS:
+        assert (attribute.minimum, attribute.maximum) == SCALES.get(attribute.name, (1, 5))
+
+
+def test_what_has_no_order_is_nominal() -> None:
+    nominal = {a.name for a in LIDC_RATINGS if a.kind == "nominal"}
+    assert nominal == {"internal_structure", "calcification"}
+
+
+def test_words_agree_with_pylidc() -> None:
+    """pylidc names every step in the same direction: first letters of the first word agree."""
+    from lesionlab.sources.pylidc_bridge import import_pylidc
+
+    annotation = import_pylidc().Annotation()
+    for attribute in LIDC_RATINGS:
+        stored = {"internal_structure": "internalStructure"}.get(attribute.name, attribute.name)
+        for code, word in attribute.words.items():
+            annotation.__dict__[stored] = code  # pylidc refuses plain assignment
+            theirs = getattr(type(annotation), stored[0].upper() + stored[1:]).fget(annotation)
+            theirs = theirs.replace("No ", "None ")
+            assert word.split()[0][:4].lower() == theirs.split()[0][:4].lower(), (word, theirs)
+
+
+def test_nine_categories_with_27_classes() -> None:
+    assert len(LI_CATEGORIES) == 9
+    assert sum(len(a.words) for a in LI_CATEGORIES) == 27  # Li 2021, section 4.2
+    assert category("lesion_location").unknown == {0: "Several lobes"}
+
+
+def test_names_are_unique_over_both_vocabularies() -> None:
+    names = [a.name for a in (*LIDC_RATINGS, *LI_CATEGORIES)]
+    assert len(set(names)) == len(names)
+
+
+def test_every_record_says_what_it_means() -> None:
+    for attribute in (*LIDC_RATINGS, *LI_CATEGORIES):
+        assert len(attribute.meaning) > 20
+        assert all(f.endswith(".") for f in attribute.faults)
+
+
+@pytest.mark.parametrize("attribute", LIDC_RATINGS, ids=RATING_NAMES)
+def test_unit_scale_and_back(attribute: Attribute) -> None:
+    codes = np.array(attribute.codes, dtype=float)
+    unit = attribute.to_unit(codes)
+    assert unit[0] == 0
+    assert unit[-1] == 1
+    np.testing.assert_allclose(attribute.from_unit(unit), codes)
+
+
+def test_records_are_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        rating("margin").name = "edge"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        rating("margin").words[1] = "Fuzzy"  # type: ignore[index]
+
+
+def test_look_up_by_name_and_short_name() -> None:
+    assert rating("Cal") is rating("calcification")
+    with pytest.raises(LookupError, match="'margn'; did you mean 'margin'"):
+        rating("margn")
+    with pytest.raises(LookupError, match="there are lesion_type"):
+        category("xyz")
+
+
+def test_codes_must_be_consecutive() -> None:
+    with pytest.raises(ValueError, match=r"consecutive codes, got \[1, 3\]"):
+        Attribute(
+            name="a", short="A", title="A", words={1: "x", 3: "y"}, kind="ordinal", level="low",
+            meaning="",
+        )  # fmt: skip
+
+
+def test_dictionary_has_one_row_each() -> None:
+    table = dictionary()
+    assert len(table) == 9
+    assert table.loc["Calcification", "scale"] == "1–6"
+    assert len(dictionary(LI_CATEGORIES)) == 9
