@@ -1,0 +1,300 @@
+"""Which nodules a paper used, and how they are split: with every count on the way.
+
+A cohort starts from `lesionlab.sources.lidc.nodules()` and applies filters one by one; what each
+one leaves is kept and shown. Where a paper's count cannot be reached, the preset says so and
+`nearest` lists the filters that come closest.
+
+    from lesionlab import cohorts
+    from lesionlab.sources import lidc
+    fu = cohorts.fu2021(lidc.nodules())
+    fu                                # its flow of counts
+    folds = fu.folds(by="patient")    # five folds, no patient in two of them
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from lesionlab import published, splits
+
+Rule = Literal["mean", "median"]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A condition that a nodule must meet.
+
+    Attributes:
+        words: What it asks for, in words that fit a flow chart.
+        keep: From a table of nodules to a boolean per row.
+    """
+
+    words: str
+    keep: Callable[[pd.DataFrame], pd.Series]
+
+
+def readers_between(low: int = 1, high: int | None = None) -> Filter:
+    """At least `low` and at most `high` readings; more than four are two nodules run together."""
+    words = f"{low} or more readers" if high is None else f"{low} to {high} readers"
+    return Filter(words, lambda t: t["n_readers"].between(low, high if high else np.inf))
+
+
+def thickness_up_to(mm: float) -> Filter:
+    """Slice thickness of at most `mm`."""
+    return Filter(f"slice thickness ≤ {mm:g} mm", lambda t: t["slice_thickness"] <= mm)
+
+
+def diameter_between(low: float, high: float, *, column: str = "diameter") -> Filter:
+    """Diameter within `[low, high]` mm; `column` says which diameter."""
+    return Filter(
+        f"{column.replace('_', ' ')} {low:g} to {high:g} mm", lambda t: t[column].between(low, high)
+    )
+
+
+def malignancy_decided(rule: Rule = "mean") -> Filter:
+    """The readers' mean (or median) malignancy is not exactly 3."""
+    return Filter(f"{rule} malignancy not 3", lambda t: malignancy_label(t, rule=rule).notna())
+
+
+def malignancy_label(nodules: pd.DataFrame, *, rule: Rule = "mean") -> pd.Series:
+    """Benign (0), malignant (1) or missing, from the readers' malignancy ratings.
+
+    Below 3 is benign, above 3 malignant, 3 is missing (Fu 2021, Liu 2020 section III.A.1,
+    Lei 2020 section 4.1). This is the readers' impression, not pathology.
+
+    Args:
+        nodules: Table with `malignancy` (mean over readers) or, for the median,
+            `malignancy_readings` (a list per nodule).
+        rule: Which average of the readers decides.
+
+    Raises:
+        ValueError: `rule` is neither.
+    """
+    if rule == "mean":
+        score = nodules["malignancy"]
+    elif rule == "median":
+        score = nodules["malignancy_readings"].map(np.nanmedian).astype(float)
+    else:
+        raise ValueError(f"rule={rule!r}: expected 'mean' or 'median'")
+    label = pd.Series(pd.NA, index=nodules.index, dtype="Int8", name="label")
+    label[score < 3] = 0
+    label[score > 3] = 1
+    return label
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The nodules of one study and how they were reached.
+
+    Attributes:
+        name: The paper, or what the cohort is.
+        table: The nodules that are left; with a `label` column where malignancy is decided.
+        flow: One row per step: what it asks for, nodules, patients, and nodules it left out.
+        published: The paper's counts under our names for them; empty for a cohort of one's own.
+        note: Where the paper's counts cannot be reached, and what is known about it.
+    """
+
+    name: str
+    table: pd.DataFrame
+    flow: pd.DataFrame
+    published: Mapping[str, int]
+    note: str = ""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Our counts, under the names of `published`."""
+        counts = {"nodules": len(self.table), "patients": self.table["patient"].nunique()}
+        if "label" in self.table:
+            counts["benign"] = int((self.table["label"] == 0).sum())
+            counts["malignant"] = int((self.table["label"] == 1).sum())
+        return counts
+
+    def comparison(self) -> pd.DataFrame:
+        """Our counts beside the paper's: `paper`, `lesionlab`, `difference`."""
+        counts = self.counts
+        rows = {
+            name: {"paper": value, "lesionlab": counts[name], "difference": counts[name] - value}
+            for name, value in self.published.items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def folds(self, *, by: splits.By = "patient", n_folds: int = 5, seed: int = 0) -> pd.Series:
+        """`lesionlab.splits.folds` of the table; `by="nodule"` is what the papers did."""
+        return splits.folds(self.table, by=by, n_folds=n_folds, seed=seed)
+
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        """The flow and the comparison as text: what, nodules, patients, change."""
+        rows = [
+            (
+                str(step["step"]),
+                f"{step['nodules']:,}",
+                f"{step['patients']:,}",
+                f"−{step['left_out']:,}" if step["left_out"] else "",
+            )
+            for step in self.flow.to_dict("records")
+        ]
+        compared = self.comparison()
+        for name in compared.index.astype(str):
+            paper, ours, difference = compared.loc[name].astype(int).tolist()
+            rows.append((f"{name}: paper {paper:,}", f"{ours:,}", "", f"{difference:+,}"))
+        return rows
+
+    def __str__(self) -> str:
+        header = ("step", "nodules", "patients", "change")
+        lines = [f"{a:<38} {b:>8} {c:>9} {d:>8}" for a, b, c, d in [header, *self._rows()]]
+        return "\n".join([f"Cohort {self.name}", *lines] + ([self.note] if self.note else []))
+
+    def _repr_html_(self) -> str:
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self._rows()
+        )
+        return (
+            f"<table class='dataframe cohort'><caption>Cohort {html.escape(self.name)}</caption>"
+            "<thead><tr><th>step</th><th>nodules</th><th>patients</th><th>change</th></tr></thead>"
+            f"<tbody>{body}</tbody></table><p>{html.escape(self.note)}</p>"
+        )
+
+
+def build(
+    nodules: pd.DataFrame,
+    filters: list[Filter],
+    *,
+    name: str,
+    rule: Rule | None = None,
+    published: Mapping[str, int] | None = None,
+    note: str = "",
+) -> Cohort:
+    """Apply filters one after the other and keep the count after each.
+
+    Args:
+        nodules: As `lesionlab.sources.lidc.nodules()` gives them.
+        filters: In the order of the flow.
+        name: What to call the cohort.
+        rule: Add the column `label` by this rule (`malignancy_label`); None for no label.
+        published: The paper's counts, for `Cohort.comparison`.
+        note: What to say below the flow.
+    """
+    table = nodules
+    rows = [("all nodules", len(table), table["patient"].nunique(), 0)]
+    for condition in filters:
+        kept = table[condition.keep(table)]
+        rows.append((condition.words, len(kept), kept["patient"].nunique(), len(table) - len(kept)))
+        table = kept
+    if rule is not None:
+        table = table.assign(label=malignancy_label(table, rule=rule))
+    flow = pd.DataFrame(rows, columns=["step", "nodules", "patients", "left_out"])
+    return Cohort(name, table, flow, dict(published or {}), note)
+
+
+def fu2021(nodules: pd.DataFrame) -> Cohort:
+    """Fu 2021, section 3.1: every rated nodule; the paper counts 2,622.
+
+    At most four readers and slices of at most 3 mm give exactly that number. The paper's
+    875 patients are those with any nodule, before these filters.
+    """
+    return build(
+        nodules,
+        [readers_between(1, 4), thickness_up_to(3)],
+        name="Fu 2021",
+        published=_published("fu2021", {"nodules": "n_nodules", "patients": "n_patients"}),
+        note="The filters are ours: the paper names none. They reach its number of nodules; its "
+        "number of patients is that of all nodules, before any filter.",
+    )
+
+
+def liu2020(nodules: pd.DataFrame, *, variant: Literal["stated", "nearest"] = "nearest") -> Cohort:
+    """Liu 2020, section III.A.1: 972 benign and 450 malignant nodules of 3 to 30 mm.
+
+    Args:
+        nodules: As `lesionlab.sources.lidc.nodules()` gives them.
+        variant: `stated` takes the paper at its word (any number of readers, mean diameter 3 to
+            30 mm, mean malignancy not 3). `nearest` keeps the paper's rule for the label and takes
+            the plain filters whose two counts then come closest: two to four readers, slices of
+            at most 3 mm, largest diameter 3 to 30 mm. With the median instead of the mean others
+            come closer still (see `nearest`).
+
+    Raises:
+        ValueError: `variant` is neither.
+    """
+    filters = {
+        "stated": [diameter_between(3, 30)],
+        "nearest": [
+            readers_between(2, 4),
+            thickness_up_to(3),
+            diameter_between(3, 30, column="largest_diameter"),
+        ],
+    }
+    if variant not in filters:
+        raise ValueError(f"variant={variant!r}: expected 'stated' or 'nearest'")
+    return build(
+        nodules,
+        [*filters[variant], malignancy_decided()],
+        name=f"Liu 2020 ({variant})",
+        rule="mean",
+        published=_published("liu2020", {"benign": "n_benign", "malignant": "n_malignant"}),
+        note="No plain filter reaches the paper's two counts; this is "
+        + (
+            "what its text says."
+            if variant == "stated"
+            else "the nearest that keeps its rule, the mean over readers."
+        ),
+    )
+
+
+def lei2020(nodules: pd.DataFrame) -> Cohort:
+    """Lei 2020, section 4.1: 635 benign and 510 malignant nodules with at least three readers.
+
+    The paper also leaves out "ambiguous IDs", which it does not define: here those are groups of
+    more than four readings. Its spacing ends at 3.0 mm.
+    """
+    return build(
+        nodules,
+        [readers_between(3, 4), thickness_up_to(3), malignancy_decided()],
+        name="Lei 2020",
+        rule="mean",
+        published=_published("lei2020", {"benign": "n_benign", "malignant": "n_malignant"}),
+        note="What the paper's “ambiguous IDs” were is not said, and its counts are not reached.",
+    )
+
+
+def _published(paper: str, names: Mapping[str, str]) -> dict[str, int]:
+    return {ours: int(published.fact(paper, theirs)) for ours, theirs in names.items()}
+
+
+def nearest(nodules: pd.DataFrame, *, benign: int, malignant: int, top: int = 10) -> pd.DataFrame:
+    """Combinations of plain filters, by how near their counts come to a paper's.
+
+    Tries number of readers (at least 1 to 4; more than four readings allowed or not), slice
+    thickness (any, ≤ 3, ≤ 2.5 mm), diameter (any, mean, largest or equivalent within 3 to 30 mm)
+    and both rules for the label.
+
+    Returns:
+        The `top` best, one row each: the filters, `benign`, `malignant`, and `off`, the sum of
+        the two absolute differences.
+    """
+    anything = Filter("any", lambda t: pd.Series(True, index=t.index))
+    readers = [readers_between(low, high) for low in (1, 2, 3, 4) for high in (4, None)]
+    thickness = [anything, thickness_up_to(3), thickness_up_to(2.5)]
+    diameters = [anything] + [
+        diameter_between(3, 30, column=c)
+        for c in ("diameter", "largest_diameter", "equivalent_diameter")
+    ]
+    rules: tuple[Rule, ...] = ("mean", "median")
+    labels = {rule: malignancy_label(nodules, rule=rule) for rule in rules}
+    rows = []
+    for r, t, d, rule in itertools.product(readers, thickness, diameters, rules):
+        kept = labels[rule][r.keep(nodules) & t.keep(nodules) & d.keep(nodules)]
+        b, m = int((kept == 0).sum()), int((kept == 1).sum())
+        off = abs(b - benign) + abs(m - malignant)
+        rows.append((r.words, t.words, d.words, rule, b, m, off))
+    columns = ["readers", "slice thickness", "diameter", "rule", "benign", "malignant", "off"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.sort_values("off", kind="stable").head(top).reset_index(drop=True)

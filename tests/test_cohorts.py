@@ -1,0 +1,119 @@
+"""The papers' cohorts on the real database, and the filters by hand."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from lesionlab import cohorts, published
+from lesionlab.sources import lidc
+
+
+@pytest.fixture(scope="module")
+def nodules() -> pd.DataFrame:
+    return lidc.nodules()
+
+
+@pytest.fixture
+def few() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "patient": ["a", "a", "b", "c"],
+            "n_readers": [1, 4, 3, 6],
+            "slice_thickness": [1.0, 2.5, 3.0, 5.0],
+            "diameter": [2.9, 3.0, 30.0, 30.1],
+            "malignancy": [2.9, 3.0, 3.1, 4.0],
+            "malignancy_readings": [[3.0, 2.8], [2.0, 4.0], [1.0, 3.0, 5.3], [4.0]],
+        },
+        index=pd.Index(["L1", "L2", "L3", "L4"], name="lesion_id"),
+    )
+
+
+def test_fu_reaches_the_papers_count(nodules: pd.DataFrame) -> None:
+    cohort = cohorts.fu2021(nodules)
+    assert len(cohort.table) == published.fact("fu2021", "n_nodules") == 2622
+    # 875 patients is the paper's number, and ours before any filter
+    assert cohort.flow["patients"].iloc[0] == published.fact("fu2021", "n_patients")
+    assert cohort.comparison().loc["patients", "difference"] == -9
+
+
+def test_liu_and_lei_say_what_is_missing(nodules: pd.DataFrame) -> None:
+    stated = cohorts.liu2020(nodules, variant="stated").comparison()["difference"]
+    near = cohorts.liu2020(nodules).comparison()["difference"]
+    lei = cohorts.lei2020(nodules).comparison()["difference"]
+    assert stated.to_dict() == {"benign": 381, "malignant": 128}
+    assert near.to_dict() == {"benign": -2, "malignant": 39}
+    assert lei.to_dict() == {"benign": 20, "malignant": 6}
+
+
+def test_liu_nearest_is_what_the_search_finds_for_the_papers_rule(nodules: pd.DataFrame) -> None:
+    table = cohorts.nearest(nodules, benign=972, malignant=450, top=192)
+    assert table["off"].is_monotonic_increasing
+    assert len(table) == 8 * 3 * 4 * 2  # every combination
+    best = table[table["rule"] == "mean"].iloc[0]
+    counts = cohorts.liu2020(nodules).counts
+    assert (best["benign"], best["malignant"]) == (counts["benign"], counts["malignant"])
+
+
+@pytest.mark.parametrize("make", [cohorts.fu2021, cohorts.liu2020, cohorts.lei2020])
+def test_flows_add_up(nodules: pd.DataFrame, make: object) -> None:
+    cohort = make(nodules)  # type: ignore[operator]
+    flow = cohort.flow
+    assert flow["nodules"].iloc[0] == len(nodules)
+    assert flow["nodules"].iloc[-1] == len(cohort.table) == cohort.counts["nodules"]
+    assert (flow["nodules"].shift() - flow["nodules"])[1:].tolist() == flow["left_out"][1:].tolist()
+    assert cohort.table.index.isin(nodules.index).all()
+    if "label" in cohort.table:
+        assert cohort.table["label"].notna().all()
+        assert cohort.counts["benign"] + cohort.counts["malignant"] == len(cohort.table)
+
+
+def test_a_cohort_shows_every_count(nodules: pd.DataFrame) -> None:
+    cohort = cohorts.lei2020(nodules)
+    for shown in (str(cohort), cohort._repr_html_()):
+        for text in ("3 to 4 readers", "1,368", "−197", "paper 635", "+20"):
+            assert text in shown
+
+
+def test_html_is_escaped(few: pd.DataFrame) -> None:
+    condition = cohorts.Filter("<b>x</b>", lambda t: t["n_readers"] > 0)
+    cohort = cohorts.build(few, [condition], name="<script>", note="a & b")
+    assert "<script>" not in cohort._repr_html_()
+    assert "&lt;b&gt;" in cohort._repr_html_()
+    assert "a &amp; b" in cohort._repr_html_()
+
+
+def test_filters_by_hand(few: pd.DataFrame) -> None:
+    def kept(condition: cohorts.Filter) -> list[str]:
+        return few.index[condition.keep(few)].tolist()
+
+    assert kept(cohorts.readers_between(3)) == ["L2", "L3", "L4"]
+    assert kept(cohorts.readers_between(1, 4)) == ["L1", "L2", "L3"]
+    assert kept(cohorts.thickness_up_to(3)) == ["L1", "L2", "L3"]
+    assert kept(cohorts.diameter_between(3, 30)) == ["L2", "L3"]  # both ends belong
+    assert kept(cohorts.malignancy_decided()) == ["L1", "L3", "L4"]
+
+
+def test_labels_by_mean_and_by_median(few: pd.DataFrame) -> None:
+    assert cohorts.malignancy_label(few).tolist() == [0, pd.NA, 1, 1]
+    assert cohorts.malignancy_label(few, rule="median").tolist() == [0, pd.NA, pd.NA, 1]
+
+
+def test_unknown_names_are_refused(nodules: pd.DataFrame, few: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="rule='mode': expected 'mean' or 'median'"):
+        cohorts.malignancy_label(few, rule="mode")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="variant='best': expected 'stated' or 'nearest'"):
+        cohorts.liu2020(nodules, variant="best")  # type: ignore[arg-type]
+
+
+def test_folds_of_a_cohort_are_by_patient_unless_asked(nodules: pd.DataFrame) -> None:
+    cohort = cohorts.lei2020(nodules)
+    patient = cohort.table["patient"]
+    assert cohort.folds().groupby(patient).nunique().max() == 1
+    assert cohort.folds(by="nodule").groupby(patient).nunique().max() > 1
+
+
+def test_the_given_table_is_left_alone(nodules: pd.DataFrame) -> None:
+    before = nodules.columns.tolist()
+    cohorts.lei2020(nodules)
+    assert nodules.columns.tolist() == before
