@@ -1,0 +1,190 @@
+"""Which ratings carry the malignancy decision: recursive feature elimination after Liu 2020.
+
+Liu 2020 (section III.D.1 and Table IV) fits a logistic regression of malignancy on the
+eight other ratings, removes the least important one, and repeats. At each step it keeps
+the coefficient and the "important ratio" of the removed feature, and combines them at the
+end "in a nested manner"; it gives no formula. The one here is a reading of it under which
+the importances sum to 1, as the printed ones do but for rounding (they sum to 0.99):
+
+    r_s = |w of the feature removed at step s| / (sum of |w| of the features still in)
+    importance of that feature = r_s * product over earlier steps t of (1 - r_t)
+
+The feature removed first takes its share of the whole, the next its share of what is
+left, and the last one all that remains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import TransformerMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+Scale = Literal["unit", "standard"]
+
+
+def eliminate(
+    X: pd.DataFrame, y: ArrayLike, *, scale: Scale = "unit", C: float = 1.0
+) -> pd.DataFrame:
+    """Remove one feature after another and keep what each was worth when it went.
+
+    Args:
+        X: One row per lesion, one column per feature, no gaps.
+        y: Labels, two classes, one per row of `X`.
+        scale: `unit` rescales each feature to [0, 1], as Liu 2020 does with the ratings;
+            `standard` to mean 0 and SD 1. Coefficients are only comparable on some common scale,
+            and a rarely used end of a scale makes a coefficient per unit range large.
+        C: Inverse strength of the L2 penalty, as in scikit-learn.
+
+    Returns:
+        One row per step, in order: step (from 1), feature, coefficient (with sign), share (r_s),
+        importance, share_first_step (its |w| over the sum in the full model).
+
+    Raises:
+        ValueError: Gaps in `X`, other lengths, not two classes, or an unknown `scale`.
+
+    Example:
+        >>> X = pd.DataFrame({"noise": [0, 1, 0, 1] * 5, "signal": [0, 0, 1, 1] * 5})
+        >>> eliminate(X, X["signal"])["feature"].tolist()
+        ['noise', 'signal']
+    """
+    labels = _check(X, y, scale)
+    features = list(X.columns)
+    values = _scaler(scale).fit_transform(X.to_numpy(dtype=float))
+    left = 1.0
+    rows: list[dict[str, Any]] = []
+    first_step: dict[Any, float] = {}
+    while features:
+        inside = [X.columns.get_loc(feature) for feature in features]
+        model = LogisticRegression(C=C, max_iter=1000).fit(values[:, inside], labels)
+        weights = model.coef_[0]
+        total = np.abs(weights).sum()
+        # only constant features left: none is worth more than another
+        shares = np.abs(weights) / total if total > 0 else np.full(len(weights), 1 / len(weights))
+        first_step = first_step or dict(zip(features, shares.tolist(), strict=True))
+        worst = int(np.argmin(shares))
+        feature, share = features.pop(worst), float(shares[worst])
+        rows.append(
+            {
+                "step": len(rows) + 1,
+                "feature": feature,
+                "coefficient": float(weights[worst]),
+                "share": share,
+                "importance": share * left,
+                "share_first_step": first_step[feature],
+            }
+        )
+        left *= 1 - share
+    return pd.DataFrame(rows)
+
+
+def recursive_feature_elimination(
+    X: pd.DataFrame,
+    y: ArrayLike,
+    *,
+    scale: Scale = "unit",
+    C: float = 1.0,
+    folds: pd.Series[Any] | None = None,
+    n_splits: int = 5,
+    groups: ArrayLike | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Importance of each feature, mean and SD over folds (Liu 2020, Table IV).
+
+    Each fold is left out once and the elimination is run on the other rows, so that the SD says
+    how far the importances move with the sample. It is not a standard error: any two training
+    parts share most of their rows.
+
+    Departs from the paper: the nested formula is a reading (see the module), and folds keep the
+    nodules of a patient together when `folds` or `groups` say so.
+
+    Args:
+        X: One row per lesion, one column per feature, no gaps.
+        y: Labels, two classes, one per row of `X`.
+        scale: As in `eliminate`; the scale is learned on each training part.
+        C: As in `eliminate`.
+        folds: Fold number of each row of `X`, on the same index. Overrides the next three.
+        n_splits: Number of folds.
+        groups: Patient of each row; without it folds are stratified by `y` alone.
+        seed: Seed of the folds.
+
+    Returns:
+        Index feature, most important first; columns importance, importance_sd, rank (1 is the
+        most important), share_first_step, share_first_step_sd (plain share in the full model,
+        without elimination), coefficient (mean of the signed one at removal), step (mean step of
+        removal). The importances sum to 1.
+
+    Raises:
+        ValueError: As in `eliminate`, or `folds` with gaps, another index, or a single fold.
+    """
+    labels = _check(X, y, scale)
+    runs = []
+    for train in _training_parts(X, labels, folds, n_splits, groups, seed):
+        runs.append(eliminate(X.iloc[train], labels[train], scale=scale, C=C))
+    by_feature = pd.concat(runs).groupby("feature")
+    mean = by_feature.mean(numeric_only=True)
+    sd = by_feature.std(numeric_only=True)
+    table = pd.DataFrame(
+        {
+            "importance": mean["importance"],
+            "importance_sd": sd["importance"],
+            "rank": mean["importance"].rank(ascending=False, method="first").astype(int),
+            "share_first_step": mean["share_first_step"],
+            "share_first_step_sd": sd["share_first_step"],
+            "coefficient": mean["coefficient"],
+            "step": mean["step"],
+        }
+    )
+    return table.sort_values("rank")
+
+
+def _training_parts(
+    X: pd.DataFrame,
+    labels: NDArray[Any],
+    folds: pd.Series[Any] | None,
+    n_splits: int,
+    groups: ArrayLike | None,
+    seed: int,
+) -> Iterator[NDArray[np.intp]]:
+    if folds is not None:
+        if not folds.index.equals(X.index):
+            raise ValueError("folds must have the index of X, in the same order")
+        if folds.isna().any() or folds.nunique() < 2:
+            raise ValueError(
+                f"folds must give each row one of two or more folds, got {folds.nunique()} folds "
+                f"and {int(folds.isna().sum())} gaps"
+            )
+        for fold in sorted(folds.unique()):
+            yield np.flatnonzero((folds != fold).to_numpy())
+        return
+    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
+    split = splitter(n_splits=n_splits, shuffle=True, random_state=seed)
+    for train, _ in split.split(X, labels, None if groups is None else np.asarray(groups)):
+        yield train
+
+
+def _scaler(scale: Scale) -> TransformerMixin:
+    return MinMaxScaler() if scale == "unit" else StandardScaler()
+
+
+def _check(X: pd.DataFrame, y: ArrayLike, scale: str) -> NDArray[Any]:
+    if scale not in ("unit", "standard"):
+        raise ValueError(f"scale must be 'unit' or 'standard', got {scale!r}")
+    if X.shape[1] == 0:
+        raise ValueError("X has no columns")
+    gaps = int(X.isna().any(axis=1).sum())
+    if gaps:
+        raise ValueError(f"X has {gaps} rows with missing values; leave them out first")
+    labels = np.asarray(y)
+    if labels.shape != (len(X),):
+        raise ValueError(f"y must have one label per row of X ({len(X)}), got {labels.shape}")
+    classes = pd.unique(labels)
+    if len(classes) != 2:
+        raise ValueError(f"y must have two classes, got {classes.tolist()[:5]}")
+    return labels

@@ -1,0 +1,282 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import mean_absolute_error, roc_auc_score
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from lesionlab.statistics.baselines import (
+    OTHER_RATINGS,
+    constant_error,
+    diameter_classifier,
+    diameter_regression,
+    majority_classifier,
+    ratings_classifier,
+)
+from lesionlab.statistics.scoring import score_classification
+
+
+def nodules(n=300, seed=0):
+    """Nodules of which the larger ones are the more malignant and the more lobulated."""
+    rng = np.random.default_rng(seed)
+    diameter = np.exp(rng.normal(2.1, 0.5, n))
+    size = np.log(diameter)
+    frame = pd.DataFrame({"lesion_id": [f"n{i}" for i in range(n)]})
+    frame["patient"] = [f"p{i}" for i in rng.integers(0, n // 3, n)]
+    frame["diameter"] = diameter
+    for name in OTHER_RATINGS:
+        frame[name] = np.clip(np.round(4 * (1 + size + rng.normal(0, 0.7, n))) / 4, 1, 5)
+    frame["malignancy"] = np.clip(np.round(4 * (2 * size - 1 + rng.normal(0, 0.7, n))) / 4, 1, 5)
+    return frame
+
+
+def folds_of(frame, n_splits=5):
+    fold = pd.Series(0, index=frame["lesion_id"])
+    for k, (_, test) in enumerate(GroupKFold(n_splits).split(frame, groups=frame["patient"])):
+        fold.iloc[test] = k
+    return fold
+
+
+def labels_of(frame):
+    mean = frame.reset_index().set_index("lesion_id")["malignancy"]
+    return (mean[mean != 3] > 3).astype(int)
+
+
+FRAME = nodules()
+FOLDS = folds_of(FRAME)
+LABELS = labels_of(FRAME)
+
+
+def test_the_constant_by_hand():
+    frame = pd.DataFrame(
+        {"lesion_id": list("abcdef"), "patient": list("abcdef"), "margin": [1, 1, 4, 5, 5, 3]}
+    )
+    folds = pd.Series([0, 0, 0, 1, 1, 1], index=list("abcdef"))
+    median = constant_error(frame, "margin", folds=folds, n_resamples=20)
+    # the other fold's median is 5 for a, b, c and 1 for d, e, f
+    assert median.predictions["prediction"].tolist() == [5, 5, 5, 1, 1, 1]
+    assert median.scores["mae"].value == pytest.approx((4 + 4 + 1 + 4 + 4 + 2) / 6)
+    assert median.scores["skill"].value == 0
+    mean = constant_error(frame, "margin", folds=folds, rule="mean", n_resamples=20)
+    assert mean.predictions["prediction"].tolist() == pytest.approx([13 / 3] * 3 + [2] * 3)
+    assert mean.predictions["constant"].tolist() == [5, 5, 5, 1, 1, 1]
+    assert (median.name, mean.name) == ("median", "mean")
+
+
+def test_the_median_is_the_better_constant():
+    skewed = FRAME.assign(margin=np.where(np.arange(300) % 4 == 0, 5.0, 1.0))
+    median, mean = (
+        constant_error(skewed, "margin", folds=FOLDS, rule=rule, n_resamples=20)
+        for rule in ("median", "mean")
+    )
+    assert median.scores["mae"].value < mean.scores["mae"].value
+    assert mean.scores["skill"].value < 0
+
+
+BASELINES = [
+    lambda frame, folds: constant_error(frame, "malignancy", folds=folds, n_resamples=20),
+    lambda frame, folds: diameter_regression(frame, "malignancy", folds=folds, n_resamples=20),
+    lambda frame, folds: majority_classifier(frame, labels_of(frame), folds=folds, n_resamples=20),
+    lambda frame, folds: diameter_classifier(frame, labels_of(frame), folds=folds, n_resamples=20),
+    lambda frame, folds: ratings_classifier(frame, labels_of(frame), folds=folds, n_resamples=20),
+]
+
+
+def predicted(baseline):
+    column = "score" if "score" in baseline.predictions else "prediction"
+    return baseline.predictions.set_index("lesion_id")[column]
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_a_fold_is_predicted_without_its_own_ratings(baseline):
+    honest = predicted(baseline(FRAME, FOLDS))
+    inside = FRAME["lesion_id"].map(FOLDS) == 2
+    poisoned = FRAME.assign(malignancy=FRAME["malignancy"].where(~inside, 5.0))
+    moved = predicted(baseline(poisoned, FOLDS))
+    own = FOLDS[FOLDS == 2].index.intersection(honest.index)
+    pd.testing.assert_series_equal(honest[own], moved[own])
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_rows_and_numbering_of_folds_do_not_matter(baseline):
+    a = predicted(baseline(FRAME, FOLDS))
+    shuffled = FRAME.sample(frac=1, random_state=0)
+    b = predicted(baseline(shuffled, FOLDS.map(lambda k: 10 - k).sample(frac=1, random_state=1)))
+    # the solver stops within a tolerance, so that order shows in far digits
+    pd.testing.assert_series_equal(a.sort_index(), b.sort_index(), atol=1e-4)
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_the_lesion_may_be_the_index(baseline):
+    a, b = baseline(FRAME, FOLDS), baseline(FRAME.set_index("lesion_id"), FOLDS)
+    pd.testing.assert_frame_equal(a.predictions, b.predictions)
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_every_lesion_with_a_truth_is_predicted_once(baseline):
+    before = FRAME.copy()
+    found = baseline(FRAME, FOLDS)
+    table = found.predictions
+    assert table["lesion_id"].is_unique
+    assert len(table) + found.n_dropped == len(FRAME)
+    assert not table.isna().any(axis=None)
+    assert (table["lesion_id"].map(FOLDS) == table["fold"]).all()
+    for estimate in found.scores.values():
+        assert estimate.n == len(table)
+        assert estimate.n_groups == table["patient"].nunique()
+    pd.testing.assert_frame_equal(FRAME, before)
+
+
+def test_the_diameter_finds_a_rating_that_follows_from_it():
+    frame = FRAME.assign(lobulation=np.log(FRAME["diameter"]) ** 2)
+    found = diameter_regression(frame, "lobulation", folds=FOLDS, n_resamples=100)
+    assert found.scores["skill"].value > 0.97
+    noise = FRAME.assign(lobulation=np.random.default_rng(0).integers(1, 6, 300))
+    none = diameter_regression(noise, "lobulation", folds=FOLDS, n_resamples=100)
+    assert abs(none.scores["skill"].value) < 0.1
+
+
+def test_the_diameter_regression_follows_the_median_and_not_the_mean():
+    """Of every four nodules one is rated 5 and three are rated 1, whatever their size."""
+    frame = FRAME.assign(margin=np.where(np.arange(300) % 4 == 0, 5.0, 1.0))
+    found = diameter_regression(frame, "margin", folds=FOLDS, n_resamples=20)
+    assert (found.predictions["prediction"] - 1).abs().median() < 1e-6
+
+
+def test_beyond_the_largest_diameter_of_the_training_part_the_prediction_stays():
+    frame = FRAME.copy()
+    frame.loc[0, "diameter"] = 500.0
+    frame.loc[1, "diameter"] = 0.5
+    found = predicted(diameter_regression(frame, "malignancy", folds=FOLDS, n_resamples=20))
+    assert found[["n0", "n1"]].between(0.5, 5.5).all()
+
+
+def test_the_unit_of_the_diameter_does_not_matter():
+    for function in (diameter_regression, diameter_classifier):
+        what = "malignancy" if function is diameter_regression else LABELS
+        mm, cm = (
+            predicted(
+                function(
+                    FRAME.assign(diameter=FRAME["diameter"] * unit),
+                    what,
+                    folds=FOLDS,
+                    n_resamples=20,
+                )
+            )
+            for unit in (1, 0.1)
+        )
+        np.testing.assert_allclose(mm, cm, atol=1e-6)
+
+
+def test_the_majority_knows_nothing():
+    found = majority_classifier(FRAME, LABELS, folds=FOLDS, n_resamples=50)
+    share = LABELS.mean()
+    assert found.scores["auc"].value == 0.5
+    assert found.scores["accuracy"].value == pytest.approx(max(share, 1 - share))
+    assert found.scores["sensitivity"].value + found.scores["specificity"].value == 1
+
+
+def test_the_classifiers_are_scikit_learns_logistic_regression():
+    both = {"diameter": diameter_classifier, "ratings": ratings_classifier}
+    for name, function in both.items():
+        found = function(FRAME, LABELS, folds=FOLDS, n_resamples=50)
+        table = FRAME[FRAME["lesion_id"].isin(LABELS.index)].set_index("lesion_id")
+        X = np.log(table[["diameter"]]) if name == "diameter" else table[list(OTHER_RATINGS)]
+        score = pd.Series(np.nan, index=table.index)
+        for k in range(5):
+            test = table.index.map(FOLDS) == k
+            model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+            model.fit(X[~test], LABELS[table.index][~test])
+            score[test] = model.predict_proba(X[test])[:, 1]
+        np.testing.assert_allclose(predicted(found)[table.index], score, atol=1e-9)
+        assert found.scores["auc"].value == pytest.approx(roc_auc_score(LABELS[table.index], score))
+        assert found.scores["auc"].value > 0.8
+        assert found.name == name
+
+
+def test_scores_are_those_of_the_predictions():
+    found = diameter_regression(FRAME, "margin", folds=FOLDS, n_resamples=20)
+    assert found.scores["mae"].value == pytest.approx(
+        mean_absolute_error(found.predictions["truth"], found.predictions["prediction"])
+    )
+    classes = ratings_classifier(FRAME, LABELS, folds=FOLDS, n_resamples=20, seed=4)
+    assert classes.scores == score_classification(classes.predictions, n_resamples=20, seed=4)
+
+
+def test_what_is_missing_is_left_out_and_counted():
+    frame = FRAME.copy()
+    frame.loc[:4, "margin"] = np.nan
+    assert constant_error(frame, "margin", folds=FOLDS, n_resamples=20).n_dropped == 5
+    unlabelled = len(FRAME) - len(LABELS)
+    assert unlabelled > 0
+    assert majority_classifier(frame, LABELS, folds=FOLDS, n_resamples=20).n_dropped == unlabelled
+    both = frame["margin"].isna() | ~frame["lesion_id"].isin(LABELS.index)
+    found = ratings_classifier(frame, LABELS, folds=FOLDS, n_resamples=20)
+    assert found.n_dropped == both.sum()
+    # a lesion without a truth needs no fold
+    some = FOLDS[FOLDS.index.isin(LABELS.index)]
+    assert majority_classifier(FRAME, LABELS, folds=some, n_resamples=20).n_dropped == unlabelled
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+@pytest.mark.parametrize(
+    ("folds", "message"),
+    [
+        (FOLDS.drop(index=LABELS.index[3]), f"no fold for 1 lesions, such as {LABELS.index[3]}"),
+        (FOLDS * 0, "folds must have at least two folds, got 1"),
+        (pd.concat([FOLDS, FOLDS[:2]]), "folds has 2 lesions twice"),
+    ],
+)
+def test_bad_folds(baseline, folds, message):
+    with pytest.raises(ValueError, match=message):
+        baseline(FRAME, folds)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: constant_error(FRAME, "hue", folds=FOLDS), KeyError, r"no column \['hue'\]"),
+        (
+            lambda: constant_error(FRAME, "margin", folds=FOLDS, rule="mode"),
+            ValueError,
+            "rule must be 'median' or 'mean', got 'mode'",
+        ),
+        (
+            lambda: diameter_regression(FRAME.assign(diameter=-1), "margin", folds=FOLDS),
+            ValueError,
+            r"diameter must be above 0 mm, got -1\.0",
+        ),
+        (
+            lambda: diameter_classifier(FRAME, LABELS, folds=FOLDS, diameter="radius"),
+            KeyError,
+            r"no column \['radius'\]",
+        ),
+        (
+            lambda: ratings_classifier(
+                FRAME, LABELS, folds=FOLDS, attributes=["margin", "malignancy"]
+            ),
+            ValueError,
+            "some ratings other than malignancy",
+        ),
+        (
+            lambda: majority_classifier(FRAME, LABELS + 1, folds=FOLDS),
+            ValueError,
+            r"labels must be 0 and 1, both of them, got \[1, 2\]",
+        ),
+        (
+            lambda: diameter_classifier(FRAME, pd.concat([LABELS, LABELS]), folds=FOLDS),
+            ValueError,
+            r"labels has \d+ lesions twice",
+        ),
+        (
+            lambda: diameter_classifier(FRAME, LABELS, folds=LABELS),
+            ValueError,
+            "a training part has a single class",
+        ),
+    ],
+)
+def test_bad_arguments(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,160 @@
+from itertools import permutations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from lesionlab.statistics.correlation import (
+    correlation_matrix,
+    correlation_table,
+    matrix_agreement,
+)
+
+
+def ratings(n=120, columns=4, seed=0):
+    rng = np.random.default_rng(seed)
+    common = rng.normal(size=(n, 1))
+    values = np.exp(0.3 * common * np.arange(columns) + rng.normal(size=(n, columns)))
+    return pd.DataFrame(values, columns=[f"a{i}" for i in range(columns)])
+
+
+def symmetric(k=6, seed=0):
+    half = np.triu(np.random.default_rng(seed).normal(size=(k, k)), 1)
+    return half + half.T
+
+
+def test_the_matrix_is_numpys_and_its_spearman_that_of_the_ranks():
+    frame = ratings()
+    names = list(frame.columns)
+    pearson = correlation_matrix(frame, names)
+    np.testing.assert_allclose(pearson, np.corrcoef(frame.to_numpy(), rowvar=False))
+    spearman = correlation_matrix(frame, names, method="spearman")
+    np.testing.assert_allclose(spearman, correlation_matrix(frame.rank(), names))
+    # ranks do not see a monotone change of scale
+    np.testing.assert_allclose(
+        spearman, correlation_matrix(np.log(frame), names, method="spearman")
+    )
+
+
+@pytest.mark.parametrize("method", ["pearson", "spearman"])
+def test_the_table_has_scipys_p_values_pairwise_over_gaps(method):
+    frame = ratings().mask(np.random.default_rng(1).random((120, 4)) < 0.1)
+    table = correlation_table(frame, list(frame.columns), method=method)
+    matrix = correlation_matrix(frame, list(frame.columns), method=method)
+    assert len(table) == 6
+    for row in table.itertuples():
+        pair = frame[[row.first, row.second]].dropna()
+        test = getattr(stats, f"{method}r")(pair.iloc[:, 0], pair.iloc[:, 1])
+        assert (row.r, row.p) == pytest.approx((test.statistic, test.pvalue))
+        assert row.r == pytest.approx(matrix.loc[row.first, row.second])
+        assert row.n == len(pair) < 120
+    np.testing.assert_allclose(table["p_holm"], multipletests(table["p"], method="holm")[1])
+
+
+def test_a_constant_attribute_has_no_correlation():
+    frame = ratings(columns=2).assign(constant=1.0)
+    table = correlation_table(frame, ["a0", "a1", "constant"])
+    assert table["r"].notna().tolist() == [True, False, False]
+    assert table["p_holm"][0] == table["p"][0]
+    assert np.isnan(correlation_matrix(frame, ["a0", "constant"]).loc["a0", "constant"])
+
+
+@pytest.mark.parametrize("function", [correlation_matrix, correlation_table])
+def test_bad_arguments(function):
+    with pytest.raises(KeyError, match=r"no column \['margin'\]"):
+        function(ratings(), ["a0", "margin"])
+    with pytest.raises(ValueError, match="at least two different names"):
+        function(ratings(), ["a0"])
+    with pytest.raises(ValueError, match="method must be 'pearson' or 'spearman', got 'kendall'"):
+        function(ratings(), ["a0", "a1"], method="kendall")
+
+
+def test_a_matrix_agrees_with_itself_and_with_its_scaling():
+    a = symmetric(9)
+    same = matrix_agreement(a, 3 + 2 * a, n_resamples=999)
+    assert same.pearson == pytest.approx(1)
+    assert same.spearman == pytest.approx(1)
+    assert same.pearson_p == same.spearman_p == 1 / 1000
+    assert same.n == 36
+    monotone = matrix_agreement(a, np.exp(a), n_resamples=99)
+    assert monotone.pearson < 0.999
+    assert monotone.spearman == pytest.approx(1)
+
+
+def test_the_correlations_are_those_of_the_upper_triangle():
+    a, b = symmetric(seed=1), symmetric(seed=2)
+    above = np.triu_indices(6, 1)
+    found = matrix_agreement(a, b, n_resamples=9)
+    assert found.pearson == pytest.approx(stats.pearsonr(a[above], b[above]).statistic)
+    assert found.spearman == pytest.approx(stats.spearmanr(a[above], b[above]).statistic)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mantels_p_equals_that_of_all_relabellings(seed):
+    a = symmetric(5, seed)
+    b = 0.5 * a + symmetric(5, seed + 100)
+    above = np.triu_indices(5, 1)
+    everything = {"pearson": [], "spearman": []}
+    for order in permutations(range(5)):
+        moved = b[np.ix_(order, order)]
+        everything["pearson"].append(stats.pearsonr(a[above], moved[above]).statistic)
+        everything["spearman"].append(stats.spearmanr(a[above], moved[above]).statistic)
+    found = matrix_agreement(a, b, n_resamples=9_999, seed=seed)
+    for name, p in (("pearson", found.pearson_p), ("spearman", found.spearman_p)):
+        r = np.array(everything[name])
+        assert p == pytest.approx((r >= r[0] - 1e-12).mean(), abs=0.02)
+
+
+def test_labels_match_rows_and_a_common_relabelling_changes_nothing():
+    names = list("abcdef")
+    a = pd.DataFrame(symmetric(seed=1), index=names, columns=names)
+    b = pd.DataFrame(symmetric(seed=2), index=names, columns=names)
+    order = list("fbdaec")
+    found = matrix_agreement(a, b, n_resamples=99)
+    assert matrix_agreement(a, b.loc[order, order], n_resamples=99) == found
+    both = matrix_agreement(a.loc[order, order], b.loc[order, order], n_resamples=99)
+    assert both.pearson == pytest.approx(found.pearson)
+    # without labels the order is taken as it is
+    assert matrix_agreement(a, b.loc[order, order].to_numpy()).pearson != pytest.approx(
+        found.pearson
+    )
+
+
+def test_the_inputs_stay_as_they_were_and_the_diagonal_does_not_count():
+    a, b = symmetric(seed=1), symmetric(seed=2)
+    np.fill_diagonal(a, np.nan)
+    before = a.copy()
+    found = matrix_agreement(a, b, n_resamples=99)
+    np.testing.assert_array_equal(a, before)
+    np.fill_diagonal(a, 7)
+    assert matrix_agreement(a, b, n_resamples=99) == found
+
+
+def test_a_flat_matrix_has_no_correlation():
+    found = matrix_agreement(np.ones((4, 4)), symmetric(4))
+    assert np.isnan([found.pearson, found.pearson_p, found.spearman, found.spearman_p]).all()
+
+
+@pytest.mark.parametrize(
+    ("a", "message"),
+    [
+        (np.ones((2, 2)), r"a must be a square matrix of at least 3 x 3, got \(2, 2\)"),
+        (np.ones((6, 5)), r"at least 3 x 3, got \(6, 5\)"),
+        (np.arange(36.0).reshape(6, 6), "a is not symmetric; average it with its transpose"),
+        (np.where(np.eye(6)[::-1], np.nan, 1.0), "a has NaN or infinite entries"),
+        (symmetric(5), r"must have the same shape, got \(5, 5\) and \(6, 6\)"),
+    ],
+)
+def test_matrix_agreement_refuses(a, message):
+    with pytest.raises(ValueError, match=message):
+        matrix_agreement(a, symmetric(6))
+
+
+def test_matrix_agreement_refuses_other_labels():
+    a = pd.DataFrame(symmetric(3), index=list("abc"), columns=list("abc"))
+    with pytest.raises(ValueError, match="a and b have other labels"):
+        matrix_agreement(a, a.rename(index={"c": "d"}, columns={"c": "d"}))
+    with pytest.raises(ValueError, match="n_resamples must be at least 1, got 0"):
+        matrix_agreement(a, a, n_resamples=0)

@@ -1,0 +1,134 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.feature_selection import RFE
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+from lesionlab.statistics.importance import eliminate, recursive_feature_elimination
+
+
+def lesions(n=400, seed=0):
+    """Five ratings, of which `strong` and `weak` make the label, two to a patient."""
+    rng = np.random.default_rng(seed)
+    X = pd.DataFrame(
+        rng.integers(1, 6, (n, 5)), columns=["noise", "strong", "other", "weak", "more"]
+    ).astype(float)
+    logit = 1.5 * (X["strong"] - 3) - 0.7 * (X["weak"] - 3)
+    y = pd.Series(rng.random(n) < 1 / (1 + np.exp(-logit))).astype(int)
+    return X, y, np.repeat(np.arange(n // 2), 2)
+
+
+def test_the_nested_formula_by_hand():
+    X, y, _ = lesions()
+    run = eliminate(X, y)
+    r = run["share"].tolist()
+    left = 1.0
+    for share, importance in zip(r, run["importance"], strict=True):
+        assert importance == pytest.approx(share * left)
+        left -= importance
+    assert left == pytest.approx(0)
+    assert r[-1] == 1
+    assert run["step"].tolist() == [1, 2, 3, 4, 5]
+    # the second one gets its share of what the first one left
+    assert run["importance"][1] == pytest.approx(r[1] * (1 - r[0]))
+
+
+def test_the_first_step_is_the_full_model():
+    X, y, _ = lesions()
+    run = eliminate(X, y, C=0.5).set_index("feature")
+    w = LogisticRegression(C=0.5, max_iter=1000).fit(MinMaxScaler().fit_transform(X), y).coef_[0]
+    shares = pd.Series(np.abs(w) / np.abs(w).sum(), index=X.columns)
+    pd.testing.assert_series_equal(
+        run["share_first_step"].reindex(X.columns), shares, check_names=False
+    )
+    first = run[run["step"] == 1]
+    assert first.index[0] == shares.idxmin()
+    assert first["share"].item() == pytest.approx(shares.min())
+    assert run["share_first_step"].sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("scale", "scaler"), [("unit", MinMaxScaler), ("standard", StandardScaler)]
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_the_order_is_that_of_scikit_learns_rfe(scale, scaler, seed):
+    X, y, _ = lesions(seed=seed)
+    rfe = RFE(LogisticRegression(max_iter=1000), n_features_to_select=1)
+    rfe.fit(scaler().fit_transform(X), y)
+    order = X.columns[np.argsort(-rfe.ranking_)]
+    assert eliminate(X, y, scale=scale)["feature"].tolist() == order.tolist()
+
+
+def test_what_makes_the_label_comes_first():
+    X, y, groups = lesions()
+    table = recursive_feature_elimination(X, y, groups=groups)
+    assert table.index[:2].tolist() == ["strong", "weak"]
+    assert table["rank"].tolist() == [1, 2, 3, 4, 5]
+    assert table["importance"].is_monotonic_decreasing
+    assert table["importance"].sum() == pytest.approx(1)
+    assert table["share_first_step"].sum() == pytest.approx(1)
+    assert table.loc["strong", "coefficient"] > 0 > table.loc["weak", "coefficient"]
+    assert table.loc["strong", "step"] == 5
+    assert (table["importance_sd"] >= 0).all()
+
+
+def test_mean_and_sd_are_over_the_training_parts_of_the_folds():
+    X, y, groups = lesions()
+    folds = pd.Series(0, index=X.index)
+    for k, (_, test) in enumerate(GroupKFold(3).split(X, groups=groups)):
+        folds.iloc[test] = k
+    table = recursive_feature_elimination(X, y, folds=folds)
+    runs = [
+        eliminate(X[folds != k], y[folds != k]).set_index("feature")["importance"] for k in range(3)
+    ]
+    runs = pd.concat(runs, axis=1)
+    for name in X.columns:
+        assert table.loc[name, "importance"] == pytest.approx(runs.loc[name].mean())
+        assert table.loc[name, "importance_sd"] == pytest.approx(runs.loc[name].std(ddof=1))
+
+
+def test_rescaling_a_rating_changes_nothing():
+    X, y, groups = lesions()
+    other = X.assign(strong=100 + 7 * X["strong"])
+    a, b = (recursive_feature_elimination(x, y, groups=groups) for x in (X, other))
+    pd.testing.assert_frame_equal(a, b)
+
+
+def test_the_seed_makes_the_folds_and_inputs_stay():
+    X, y, groups = lesions()
+    before = X.copy()
+    a, b, c = (recursive_feature_elimination(X, y, groups=groups, seed=s) for s in (0, 0, 1))
+    pd.testing.assert_frame_equal(a, b)
+    assert not a["importance"].equals(c["importance"])
+    assert not recursive_feature_elimination(X, y)["importance"].equals(a["importance"])
+    pd.testing.assert_frame_equal(X, before)
+
+
+def test_constant_features_share_nothing_alike():
+    run = eliminate(pd.DataFrame({"a": [1.0] * 10, "b": [2.0] * 10}), [0, 1] * 5)
+    assert run["importance"].tolist() == pytest.approx([0.5, 0.5])
+
+
+X, y, _groups = lesions(40)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"X": X.mask(X == 1)}, r"X has \d+ rows with missing values"),
+        ({"X": X[[]]}, "X has no columns"),
+        ({"y": y[:-1]}, r"y must have one label per row of X \(40\), got \(39,\)"),
+        ({"y": y * 0}, r"y must have two classes, got \[0\]"),
+        ({"y": np.arange(40) % 3}, r"y must have two classes, got \[0, 1, 2\]"),
+        ({"scale": "max"}, "scale must be 'unit' or 'standard', got 'max'"),
+        ({"folds": pd.Series(0, index=X.index)}, "two or more folds, got 1 folds and 0 gaps"),
+        ({"folds": pd.Series(0, index=X.index[::-1])}, "folds must have the index of X"),
+        ({"folds": pd.Series([0, 1, None, 1] * 10)}, "got 2 folds and 10 gaps"),
+    ],
+)
+def test_bad_arguments(change, message):
+    arguments = {"X": X, "y": y} | change
+    with pytest.raises(ValueError, match=message):
+        recursive_feature_elimination(arguments.pop("X"), arguments.pop("y"), **arguments)

@@ -1,0 +1,236 @@
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.formula.api as smf
+from sklearn.metrics import cohen_kappa_score
+from statsmodels.stats.anova import anova_lm
+
+from lesionlab.statistics.reliability import icc, krippendorff_alpha, weighted_kappa
+
+_ = np.nan
+# Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability": 4 observers, 12 units
+KRIPPENDORFF = [
+    [1, 2, 3, 3, 2, 1, 4, 1, 2, _, _, _],
+    [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, _, 3],
+    [_, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, _],
+    [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, _],
+]
+# Shrout and Fleiss (1979), table 2: 6 targets, 4 judges
+SHROUT_FLEISS = [
+    [9, 6, 8, 7, 10, 6],
+    [2, 1, 4, 1, 5, 2],
+    [5, 3, 6, 2, 6, 4],
+    [8, 2, 8, 6, 9, 7],
+]
+
+
+def long(table, name="margin"):
+    """Readers by nodules to one row per reading; a gap stays a row without a rating."""
+    return pd.DataFrame(table).melt(var_name="lesion_id", value_name=name)
+
+
+def readings(n=60, seed=0):
+    rng = np.random.default_rng(seed)
+    k = rng.integers(1, 5, n)
+    truth = np.repeat(rng.uniform(1, 5, n), k)
+    rating = np.clip(np.round(truth + rng.normal(size=len(truth))), 1, 5).astype(int)
+    frame = pd.DataFrame({"lesion_id": np.repeat(np.arange(n), k), "margin": rating})
+    return frame.sample(frac=1, random_state=seed, ignore_index=True)
+
+
+def value(table):
+    return table.loc["margin", "value"]
+
+
+@pytest.mark.parametrize(
+    ("level", "alpha"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)]
+)
+def test_alpha_of_krippendorffs_own_example(level, alpha):
+    row = krippendorff_alpha(long(KRIPPENDORFF), ["margin"], level=level).loc["margin"]
+    assert row["value"] == pytest.approx(alpha, abs=5e-4)
+    # unit 12 has a single reading
+    assert row[["n_readings", "n_nodules", "n_missing"]].tolist() == [40, 11, 7]
+
+
+def test_alpha_by_hand():
+    # nodules (1, 1) and (1, 2): of the pairable values three are 1 and one is 2.
+    # D_o = 2 / (2 - 1), D_e = 2 * 3 * 1 / (4 - 1) = 2
+    frame = long([[1, 1], [1, 2]])
+    assert value(krippendorff_alpha(frame, ["margin"], level="nominal")) == 0
+
+
+def test_the_default_level_is_nominal_for_the_nominal_ratings():
+    frame = long(KRIPPENDORFF).rename(columns={"margin": "calcification"})
+    frame["margin"] = frame["internal_structure"] = frame["calcification"]
+    names = ["margin", "internal_structure", "calcification"]
+    table = krippendorff_alpha(frame, names)
+    assert table["level"].tolist() == ["ordinal", "nominal", "nominal"]
+    assert table["value"].round(3).tolist() == [0.815, 0.743, 0.743]
+    mapped = krippendorff_alpha(frame, names, level={"margin": "interval"})
+    assert mapped["level"].tolist() == ["interval", "nominal", "nominal"]
+
+
+def test_icc_of_shrout_and_fleiss():
+    row = icc(long(SHROUT_FLEISS), ["margin"]).loc["margin"]
+    # Shrout and Fleiss print 0.17 for ICC(1,1); the interval is what the R package psych prints
+    assert row["value"] == pytest.approx(0.17, abs=5e-3)
+    assert row[["low", "high"]].tolist() == pytest.approx([-0.133, 0.723], abs=5e-4)
+    assert row[["k0", "n_readings", "n_nodules"]].tolist() == [4, 24, 6]
+
+
+def test_icc_of_unequal_numbers_of_readers_from_statsmodels_table():
+    frame = readings()
+    frame = frame[frame.groupby("lesion_id")["margin"].transform("size") > 1]
+    anova = anova_lm(smf.ols("margin ~ C(lesion_id)", frame).fit())
+    between, within = anova["mean_sq"]
+    k = frame.groupby("lesion_id").size()
+    k0 = (k.sum() - (k**2).sum() / k.sum()) / (len(k) - 1)
+    row = icc(frame, ["margin"]).loc["margin"]
+    assert row["k0"] == pytest.approx(k0)
+    assert row["value"] == pytest.approx((between - within) / (between + (k0 - 1) * within))
+    assert row["low"] < row["value"] < row["high"]
+    narrow = icc(frame, ["margin"], confidence=0.5).loc["margin"]
+    assert row["low"] < narrow["low"] < narrow["high"] < row["high"]
+
+
+def test_the_icc_recovers_the_share_of_variance_between_nodules():
+    rng = np.random.default_rng(0)
+    k = rng.integers(2, 5, 4000)
+    nodule = np.repeat(np.arange(4000), k)
+    rating = rng.normal(size=4000)[nodule] * np.sqrt(0.7) + rng.normal(size=k.sum()) * np.sqrt(0.3)
+    row = icc(pd.DataFrame({"lesion_id": nodule, "margin": rating}), ["margin"]).loc["margin"]
+    assert row["value"] == pytest.approx(0.7, abs=0.02)
+    assert row["low"] < 0.7 < row["high"]
+
+
+def test_kappa_by_hand():
+    # pairs (1, 1), (2, 2), (1, 2), both ways round: 4 of 6 agree, margins one half each
+    frame = long([[1, 2, 1], [1, 2, 2]])
+    assert value(weighted_kappa(frame, ["margin"], weights=None)) == pytest.approx(
+        (4 / 6 - 1 / 2) / (1 / 2)
+    )
+
+
+@pytest.mark.parametrize("weights", [None, "linear", "quadratic"])
+def test_kappa_is_scikit_learns_on_the_pairs_in_both_orders(weights):
+    frame = readings()
+    first, second = [], []
+    for _name, group in frame.groupby("lesion_id"):
+        for a, b in combinations(group["margin"], 2):
+            first += [a, b]
+            second += [b, a]
+    row = weighted_kappa(frame, ["margin"], weights=weights).loc["margin"]
+    assert row["value"] == pytest.approx(cohen_kappa_score(first, second, weights=weights))
+    assert row["n_pairs"] == len(first) / 2
+
+
+@pytest.mark.parametrize(("weights", "power"), [("linear", 1), ("quadratic", 2)])
+def test_kappa_counts_steps_although_a_step_is_unused(weights, power):
+    frame = long([[1, 2, 4, 4, 1], [1, 4, 4, 2, 2]])  # nobody says 3
+    pairs = np.array([[1, 1], [2, 4], [4, 4], [4, 2], [1, 2]], dtype=float)
+    both = np.vstack([pairs, pairs[:, ::-1]])
+    observed = (np.abs(both[:, 0] - both[:, 1]) ** power).mean()
+    expected = (np.abs(both[:, 0][:, None] - both[:, 1]) ** power).mean()
+    assert value(weighted_kappa(frame, ["margin"], weights=weights)) == pytest.approx(
+        1 - observed / expected
+    )
+
+
+MEASURES = [
+    icc,
+    krippendorff_alpha,
+    lambda r, a: krippendorff_alpha(r, a, level="interval"),
+    weighted_kappa,
+    lambda r, a: weighted_kappa(r, a, weights=None),
+    lambda r, a: weighted_kappa(r, a, weights="quadratic"),
+]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_readers_who_say_the_same_agree_fully(measure):
+    frame = readings()
+    frame["margin"] = frame["lesion_id"] % 5 + 1
+    assert value(measure(frame, ["margin"])) == 1
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_ratings_dealt_at_random_agree_by_chance_only(measure):
+    frame = readings(n=3000)
+    frame["margin"] = np.random.default_rng(1).integers(1, 6, len(frame))
+    assert value(measure(frame, ["margin"])) == pytest.approx(0, abs=0.04)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_when_everything_is_rated_alike_there_is_nothing_to_measure(measure):
+    row = measure(readings().assign(margin=1), ["margin"]).loc["margin"]
+    assert np.isnan(row["value"])
+    assert row["n_nodules"] > 0
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_without_a_second_reader_there_is_nothing_to_measure(measure):
+    alone = pd.DataFrame({"lesion_id": ["a", "b"], "margin": [1, 5]})
+    row = measure(alone, ["margin"]).loc["margin"]
+    assert np.isnan(row["value"])
+    assert row["n_nodules"] == 0
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_order_single_readers_and_gaps_change_nothing(measure):
+    frame = readings()
+    more = pd.DataFrame({"lesion_id": [-1, frame["lesion_id"][0]], "margin": [1, np.nan]})
+    table = measure(frame, ["margin"]).drop(columns="n_missing")
+    same = measure(pd.concat([frame, more]).sample(frac=1, random_state=2), ["margin"])
+    assert same.pop("n_missing").item() == 1
+    pd.testing.assert_frame_equal(table, same)
+
+
+def test_scales_that_should_not_matter():
+    frame = readings()
+    for measure in (icc, lambda r, a: krippendorff_alpha(r, a, level="interval")):
+        assert value(measure(frame.assign(margin=10 - 2 * frame["margin"]), ["margin"])) == (
+            pytest.approx(value(measure(frame, ["margin"])))
+        )
+    # ordinal alpha sees the order alone
+    stretched = frame.assign(margin=frame["margin"].map({1: 1, 2: 3, 3: 4, 4: 20, 5: 21}))
+    assert value(krippendorff_alpha(stretched, ["margin"])) == pytest.approx(
+        value(krippendorff_alpha(frame, ["margin"]))
+    )
+    # nominal alpha not even that
+    shuffled = frame.assign(margin=frame["margin"].map({1: 4, 2: 1, 3: 5, 4: 2, 5: 3}))
+    assert value(krippendorff_alpha(shuffled, ["margin"], level="nominal")) == pytest.approx(
+        value(krippendorff_alpha(frame, ["margin"], level="nominal"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda r: weighted_kappa(r, ["margin"], weights="cubic"), "weights must be .* 'cubic'"),
+        (
+            lambda r: weighted_kappa(r.assign(margin=r["margin"] + 0.5), ["margin"]),
+            "kappa of 'margin' needs whole numbers, got",
+        ),
+        (
+            lambda r: krippendorff_alpha(r, ["margin"], level="ratio"),
+            "level of 'margin' must be 'nominal', 'ordinal' or 'interval', got 'ratio'",
+        ),
+        (
+            lambda r: krippendorff_alpha(r, ["margin"], level={"margin": "rank"}),
+            "level of 'margin' must be .* got 'rank'",
+        ),
+        (lambda r: icc(r, ["margin"], confidence=95), r"confidence must be inside \(0, 1\), got"),
+        (lambda r: icc(r, "margin"), "must be a sequence of names, got the string 'margin'"),
+    ],
+)
+def test_bad_arguments(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(readings())
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_missing_column(measure):
+    with pytest.raises(KeyError, match=r"readings has no column \['texture'\]"):
+        measure(readings(), ["texture"])
