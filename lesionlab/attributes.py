@@ -97,7 +97,7 @@ def _ladder(*words: str) -> dict[int, str]:
 
 
 _FIRST_RELEASE = (
-    "The first release (`is_from_initial`, 399 cases) is reported to hold cases in which the sites "
+    "The first release (399 cases) is reported to hold cases in which the sites "
     "did not use this scale alike; the chapter compares it with the rest."
 )
 _NOMINAL_MEAN = "The codes have no order, so a mean over readers is not a reading that anyone gave."
@@ -337,6 +337,9 @@ RATING_NAMES: tuple[str, ...] = tuple(a.name for a in LIDC_RATINGS)
 """Names of the nine LIDC ratings, which are the column names of every table."""
 
 
+_TITLES = {a.name: a.title for a in (*LIDC_RATINGS, *LI_CATEGORIES)}
+
+
 def rating(name: str) -> Attribute:
     """The LIDC rating of that name (or short name).
 
@@ -353,6 +356,11 @@ def category(name: str) -> Attribute:
         LookupError: There is no such category.
     """
     return _find(name, LI_CATEGORIES, "category of Li 2021")
+
+
+def title(name: str) -> str:
+    """How to call a column in a table or figure: an attribute's title, else the name itself."""
+    return _TITLES.get(name, name)
 
 
 def dictionary(attributes: Iterable[Attribute] = LIDC_RATINGS) -> pd.DataFrame:

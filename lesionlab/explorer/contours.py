@@ -1,0 +1,134 @@
+"""The readers' outlines of one nodule, slice by slice, to scroll through.
+
+The same HTML works in JupyterLab and in the published page: an SVG and a slider, some 10 KB, no
+kernel and no network. Where HTML is not shown (GitHub, PDF) a picture of all slices stands in.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import secrets
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from lesionlab.sources.lidc import Contour
+
+# Okabe and Ito's colours, which stay apart for colour-blind eyes, then greys: 14 groups of
+# readings in LIDC-IDRI have more than four members.
+READER_COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#BFBFBF",
+)  # fmt: skip
+
+_STYLE = """
+.ll-contours{max-width:26rem;font-size:.85rem}
+.ll-contours svg{display:block;width:100%;height:auto;border:1px solid #8888;touch-action:pan-y}
+.ll-contours label{margin-right:.9em;white-space:nowrap}
+.ll-contours input[type=range]{width:100%;margin:.4em 0}
+.ll-contours i{display:inline-block;width:1.1em;height:.25em;vertical-align:middle;margin:0 .3em}
+.ll-contours output{display:block;font-variant-numeric:tabular-nums}
+"""
+
+
+class ContourScroll:
+    """Scroll through one nodule's outlines; show it as the last value of a cell.
+
+    Args:
+        contours: As `lesionlab.sources.lidc.contours` gives them; at least one.
+        pixel_spacing: In-plane distance between pixels, mm.
+        title: What is shown, for people and screen readers.
+
+    Raises:
+        ValueError: There is no contour, or `pixel_spacing` is not positive.
+    """
+
+    def __init__(self, contours: list[Contour], *, pixel_spacing: float, title: str) -> None:
+        if not contours:
+            raise ValueError("contours is empty: expected at least one outline")
+        if not pixel_spacing > 0:
+            raise ValueError(f"pixel_spacing={pixel_spacing!r}: expected mm, above 0")
+        self.contours = contours
+        self.pixel_spacing = pixel_spacing
+        self.title = title
+        self.readers = list(dict.fromkeys(c.reading_id for c in contours))
+
+    def data(self) -> dict[str, Any]:
+        """What the page needs, as JSON-ready values: slices by ascending z, lengths in mm."""
+        by_slice: dict[int, list[Contour]] = {}
+        for contour in self.contours:
+            by_slice.setdefault(contour.slice_index, []).append(contour)
+        points = np.vstack([c.points for c in self.contours]) * self.pixel_spacing
+        low, high = points.min(axis=0), points.max(axis=0)
+        side = float((high - low).max()) * 1.25 + 2 * self.pixel_spacing
+        y, x = ((low + high - side) / 2).tolist()
+        length = next(step for step in (20, 10, 5, 2, 1) if step <= side / 3 or step == 1)
+        return {
+            "title": self.title,
+            "view": [round(v, 2) for v in (x, y, side, side)],
+            "bar": {"length": length, "label": f"{length} mm"},
+            "colours": self._colours(),
+            "slices": [
+                {
+                    "z": round(by_slice[index][0].z, 2),
+                    "outlines": [
+                        {
+                            "reader": self.readers.index(c.reading_id),
+                            "hole": not c.inside,
+                            "path": _path(c.points * self.pixel_spacing),
+                        }
+                        for c in by_slice[index]
+                    ],
+                }
+                for index in sorted(by_slice)
+            ],
+        }
+
+    def to_html(self) -> str:
+        """One self-contained piece of HTML; `self.title` is escaped."""
+        data = self.data()
+        element = f"ll-{secrets.token_hex(4)}"
+        view = " ".join(map(str, data["view"]))
+        boxes = "".join(
+            f'<label><input type="checkbox" checked><i style="background:{colour}"></i>'
+            f"reader {number}</label>"
+            for number, colour in enumerate(data["colours"], start=1)
+        )
+        script = files("lesionlab.explorer").joinpath("contours.js").read_text(encoding="utf-8")
+        # "</" would end the script element, whatever quotes it stands in
+        payload = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
+        last = len(data["slices"]) - 1
+        return (
+            f'<div class="ll-contours" id="{element}"><style>{_STYLE}</style>'
+            f'<svg role="img" viewBox="{html.escape(view)}"></svg>'
+            f'<input type="range" min="0" max="{last}" value="{last // 2}" '
+            f'aria-label="Slice of {html.escape(self.title)}"><output></output>'
+            f'<div role="group" aria-label="Readers shown">{boxes}</div>'
+            f"<script>({script.rstrip()})"
+            f"(document.getElementById('{element}'), {payload});</script></div>"
+        )
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return {"text/html": self.to_html(), "image/png": self._png(), "text/plain": repr(self)}
+
+    def __repr__(self) -> str:
+        return f"ContourScroll({self.title!r}, {len(self.readers)} readers)"
+
+    def _colours(self) -> list[str]:
+        return [READER_COLOURS[i % len(READER_COLOURS)] for i in range(len(self.readers))]
+
+    def _png(self) -> bytes:
+        from matplotlib.figure import Figure
+
+        from lesionlab import figures
+
+        figure: Figure = figures.contour_sheet(self.contours, pixel_spacing=self.pixel_spacing)
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png", dpi=80)
+        return stream.getvalue()
+
+
+def _path(points: np.ndarray) -> str:
+    return "M" + "L".join(f"{x:.2f} {y:.2f}" for y, x in points) + "Z"
