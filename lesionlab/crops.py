@@ -1,0 +1,76 @@
+"""One lesion's voxels, wherever they come from: rendered, public slices, or whole DICOM scans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Tier = Literal["phantom", "slices", "dicom"]
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The voxels of one lesion in HU with its readers' masks; all sources give this.
+
+    Attributes:
+        lesion_id: As in `lesionlab.sources.lidc.nodules`.
+        hu: (z, y, x) int16, Hounsfield units.
+        masks: (reader, z, y, x) bool, in the order of the nodule's `reading_ids`.
+        spacing: `(z, y, x)` distance between voxel centres, mm.
+        slice_index: (z,) index of each slice in the scan; consecutive unless slices are missing.
+        corner: `(y, x)` index in the scan of the crop's first row and column. Negative, or near
+            the far edge, where the crop reaches over the border of the scan.
+        calibrated: (z,) bool, False for slices whose values are not known in HU.
+        tier: Which source.
+    """
+
+    lesion_id: str
+    hu: npt.NDArray[np.int16]
+    masks: npt.NDArray[np.bool_]
+    spacing: tuple[float, float, float]
+    slice_index: npt.NDArray[np.int64]
+    corner: tuple[int, int]
+    calibrated: npt.NDArray[np.bool_]
+    tier: Tier
+
+    def __post_init__(self) -> None:
+        shape = self.hu.shape
+        if self.hu.ndim != 3 or self.hu.dtype != np.int16 or 0 in shape:
+            raise ValueError(
+                f"hu of {self.lesion_id}: expected int16 (z, y, x) without an empty axis, "
+                f"got {self.hu.dtype} {shape}"
+            )
+        if self.masks.ndim != 4 or self.masks.shape[1:] != shape or self.masks.dtype != np.bool_:
+            raise ValueError(
+                f"masks of {self.lesion_id}: expected bool (reader, {', '.join(map(str, shape))}), "
+                f"got {self.masks.dtype} {self.masks.shape}"
+            )
+        for name in ("slice_index", "calibrated"):
+            if getattr(self, name).shape != shape[:1]:
+                raise ValueError(
+                    f"{name} of {self.lesion_id}: expected one value per slice, {shape[0]}, "
+                    f"got shape {getattr(self, name).shape}"
+                )
+        if not all(np.isfinite(s) and s > 0 for s in self.spacing) or len(self.spacing) != 3:
+            raise ValueError(
+                f"spacing of {self.lesion_id}: expected (z, y, x) mm above 0, got {self.spacing}"
+            )
+
+    @property
+    def origin(self) -> tuple[int, int, int]:
+        """`(z, y, x)` index in the scan of the first voxel."""
+        return (int(self.slice_index[0]), *self.corner)
+
+    def consensus(self, level: float = 0.5) -> npt.NDArray[np.bool_]:
+        """(z, y, x), True where at least the share `level` of the readers include the voxel.
+
+        Raises:
+            ValueError: `level` is not above 0 and up to 1.
+        """
+        if not 0 < level <= 1:
+            raise ValueError(f"level={level!r}: expected a share above 0 and up to 1")
+        share: npt.NDArray[np.float64] = self.masks.mean(axis=0)
+        return share >= level
