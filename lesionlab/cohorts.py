@@ -153,8 +153,10 @@ class Cohort:
 
     def _repr_html_(self) -> str:
         body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self._rows()
+            f"<tr><th>{html.escape(name)}</th>"
+            + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+            + "</tr>"
+            for name, *cells in self._rows()
         )
         return (
             f"<table class='dataframe cohort'><caption>Cohort {html.escape(self.name)}</caption>"

@@ -62,6 +62,15 @@ def show(table: pd.DataFrame, *, caption: str, decimals: int | Mapping[str, int]
             formats[column] = f"{{:{sign},.{wanted}f}}"
     style = named.style.format(formats, na_rep="–", escape="html")
     style = style.format_index(escape="html", axis=0).format_index(escape="html", axis=1)
+    # sentences read from the left and may break; numbers stay aligned on the right
+    left = "text-align: left; white-space: normal; min-width: 9em"
+    style = style.set_table_styles(
+        [
+            {"selector": f"td.col{i}, th.col_heading.col{i}", "props": left}
+            for i in range(named.shape[1])
+            if any(isinstance(value, str) for value in named.iloc[:, i])
+        ]
+    )
     return style.set_caption(caption).set_table_attributes('class="dataframe"')
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 import pytest
 
@@ -37,6 +39,13 @@ def test_show_takes_decimals_by_column() -> None:
     ).to_html()
     assert ">0.1<" in page
     assert ">0.12<" in page
+
+
+def test_words_read_from_the_left_also_with_rows_of_one_name() -> None:
+    table = pd.DataFrame({"n": [1, 2], "words": ["a b", "c d"]}, index=["x", "x"])
+    page = show(table, caption="c").to_html()
+    assert re.search(r"td\.col1[^}]*text-align: left", page)
+    assert "td.col0" not in page
 
 
 def test_show_escapes() -> None:

@@ -25,10 +25,12 @@
   const draw = () => {
     const slice = data.slices[Number(slider.value)];
     layer.replaceChildren();
-    for (const outline of slice.outlines) {
+    const below = (a, b) => a.reader - b.reader;
+    for (const outline of [...slice.outlines].sort(below)) {
       if (!boxes[outline.reader].checked) continue;
       make("path", { d: outline.path, fill: "none", stroke: data.colours[outline.reader],
-                     "stroke-width": 2.5, "stroke-linejoin": "round", "vector-effect": "non-scaling-stroke",
+                     // thinner from reader to reader, or equal outlines would hide each other
+                     "stroke-width": [7, 4.5, 2.5][outline.reader] ?? 1.3, "stroke-linejoin": "round", "vector-effect": "non-scaling-stroke",
                      "stroke-dasharray": outline.hole ? "4 3" : "none" }, layer);
     }
     const readers = new Set(slice.outlines.map((o) => o.reader)).size;
