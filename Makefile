@@ -21,9 +21,11 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
-book: $(READY)  ## execute every notebook once and build _build/html
+# Over an earlier build's output, -W ends with 0 though pages have warnings: it goes first.
+book: $(READY)  ## execute what has changed and build _build/html
 	$(BIN)/lesionlab notebooks run --preset $(PRESET)
-	$(BIN)/lesionlab book build
+	rm -rf _build/html _build/.doctrees
+	LESIONLAB_BOOK_PRESET=$(PRESET) $(BIN)/jupyter-book build . --toc book/_toc.yml --path-output . -W -n --keep-going
 
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest

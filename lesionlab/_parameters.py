@@ -1,0 +1,167 @@
+"""What a notebook takes: the values it declares, the presets it has, what is typed by hand."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lesionlab._files import read_json
+
+__all__ = ["fits", "parameters", "parse_parameter", "presets", "title"]
+
+
+def title(path: str | Path) -> str:
+    """The first level-one heading of a notebook, or its name if it has none."""
+    for cell in _cells(path):
+        found = cell["cell_type"] == "markdown" and re.search(r"(?m)^# +(.+)$", _source(cell))
+        if found:
+            return found[1].strip()
+    return Path(path).stem
+
+
+def parameters(path: str | Path) -> dict[str, Any]:
+    """The parameters a notebook declares, with their default values.
+
+    Args:
+        path: the notebook. Its one cell tagged ``parameters`` holds lines
+            ``name = literal`` and comments, nothing else.
+
+    Returns:
+        Name to default, in the order of the cell; empty without such a cell.
+
+    Raises:
+        ValueError: if there are several such cells, or one that holds something
+            other than literals. Papermill would take both and go on.
+    """
+    tagged = [c for c in _cells(path) if "parameters" in c["metadata"].get("tags", ())]
+    if len(tagged) > 1:
+        raise ValueError(f"{path} has {len(tagged)} cells tagged 'parameters', one is allowed")
+    source = _source(tagged[0]) if tagged else ""
+    declared: dict[str, Any] = {}
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        raise ValueError(
+            f"{path}: the cell tagged 'parameters' is not Python, see its line {error.lineno}"
+        ) from None
+    for node in statements:
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=ast.expr() as value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+            ):
+                with contextlib.suppress(ValueError):
+                    declared[name] = ast.literal_eval(value)
+                    continue
+        raise ValueError(
+            f"{path}: the cell tagged 'parameters' takes lines like 'seed = 0', "
+            f"not {ast.unparse(node)!r}"
+        )
+    return declared
+
+
+def presets(folder: str | Path, name: str) -> dict[str, dict[str, Any]]:
+    """The named sets of parameters of one notebook.
+
+    Args:
+        folder: the folder that holds ``presets.yml``.
+        name: the notebook.
+
+    Returns:
+        Preset to values. ``book`` is always there and empty unless the file
+        says more, since a notebook's defaults are what the book shows.
+
+    Raises:
+        ValueError: if the file is not a mapping of notebooks to presets to values.
+    """
+    file = Path(folder) / "presets.yml"
+    try:
+        content = _load_yaml(file.read_text(encoding="utf-8")) if file.exists() else None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    sets = (content or {}).get(name) or {} if isinstance(content or {}, dict) else None
+    if not isinstance(sets, dict) or not all(isinstance(v or {}, dict) for v in sets.values()):
+        raise ValueError(f"{file}: {name} must map presets to parameters, e.g. smoke: {{seed: 1}}")
+    found: dict[str, dict[str, Any]] = {"book": {}}
+    for preset, values in sets.items():
+        found[str(preset)] = dict(values or {})
+    return found
+
+
+class _Scalars(yaml.SafeLoader):
+    """YAML in which ``1e-3`` is a number, as everywhere else, and a date is text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own attribute
+        first: [(tag, form) for tag, form in forms if not tag.endswith(":timestamp")]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Scalars.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _load_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Scalars)  # noqa: S506 - a SafeLoader
+
+
+def parse_parameter(text: str) -> tuple[str, Any]:
+    """Read ``name=value`` as it is given on the command line.
+
+    Args:
+        text: the value is YAML: ``seed=3``, ``lr=1e-3``, ``weights=[1, 2]``,
+            ``name='03'``.
+
+    Returns:
+        Name and value.
+
+    Raises:
+        ValueError: if it has another form.
+
+    >>> parse_parameter("weights=[1, 2e-3]")
+    ('weights', [1, 0.002])
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip().isidentifier():
+        raise ValueError(f"a parameter is given as name=value, got {text!r}")
+    try:
+        return name.strip(), _load_yaml(value)
+    except yaml.YAMLError:
+        raise ValueError(f"the value of {name.strip()} is not YAML: {value!r}") from None
+
+
+def fits(value: Any, default: Any) -> bool:
+    """Whether a value is of the kind that a parameter's default has.
+
+    An integer fits a float, a list a tuple, and everything fits None; a truth
+    value fits nothing but another one.
+    """
+    if default is None:
+        return True
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, float):
+        return isinstance(value, (int, float))
+    if isinstance(default, (list, tuple)):
+        return isinstance(value, (list, tuple))
+    return isinstance(value, type(default))
+
+
+def _cells(path: str | Path) -> list[dict[str, Any]]:
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("cells"), list):
+        raise ValueError(f"{path} is not a notebook of format 4")
+    return list(content["cells"])
+
+
+def _source(cell: Mapping[str, Any]) -> str:
+    return "".join(cell["source"])  # a string or a list of lines: both are allowed

@@ -1,0 +1,334 @@
+"""The chapters: found, checked, executed once, and skipped while nothing has changed.
+
+Notebooks are stored without outputs. :func:`run` executes one through papermill
+into ``_build/executed``, where the book takes it from, and leaves there what is
+needed to know later whether the copy still holds: the checksums of the notebook
+and of the library, and the parameters. The defaults in a notebook's cell tagged
+``parameters`` are what the book shows; ``notebooks/presets.yml`` names other
+sets of values, and single ones can be given by hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lesionlab
+from lesionlab import _parameters, results
+from lesionlab._execution import ExecutionError, execute
+from lesionlab._files import read_json, sha256, sha256_tree, write_json, write_text
+from lesionlab._parameters import fits, parameters, parse_parameter, presets, title
+
+__all__ = [
+    "ExecutionError",
+    "Plan",
+    "Run",
+    "available",
+    "carry_out",
+    "default_folder",
+    "library_sha256",
+    "outdated",
+    "parameters",
+    "parse_parameter",
+    "plan",
+    "presets",
+    "run",
+    "title",
+]
+
+_OWN_SETTINGS = {
+    results.ENVIRONMENT,
+    "LESIONLAB_EXECUTED",
+    "LESIONLAB_BOOK_PRESET",
+    "LESIONLAB_DEBUG",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """An executed notebook.
+
+    Attributes:
+        name: the notebook's name, without ``.ipynb``.
+        preset: the preset it was run with.
+        parameters: the value of every declared parameter.
+        path: the executed copy.
+        results: the JSON file beside it.
+        seconds: how long the execution took, whenever it was.
+        fresh: whether it was executed now; False if the copy was up to date.
+    """
+
+    name: str
+    preset: str
+    parameters: dict[str, Any]
+    path: Path
+    results: Path
+    seconds: float
+    fresh: bool
+
+
+# -- what there is ---------------------------------------------------------------------
+
+
+def default_folder() -> Path:
+    """``notebooks/`` in the current folder or, failing that, in lesionlab's own checkout.
+
+    Raises:
+        FileNotFoundError: if there is neither.
+    """
+    places = [Path.cwd() / "notebooks", Path(lesionlab.__file__).parents[1] / "notebooks"]
+    for place in places:
+        if (place / "presets.yml").is_file():
+            return place
+    raise FileNotFoundError(
+        "there is no notebooks/presets.yml here: run this in a lesionlab checkout"
+    )
+
+
+def available(folder: str | Path) -> list[str]:
+    """Names of the notebooks in a folder, without ``.ipynb``, sorted.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    return sorted(path.stem for path in Path(folder).glob("*.ipynb"))
+
+
+# -- what is to be done ----------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A run that can be made: every name in it exists and every value fits.
+
+    Attributes:
+        name: the notebook's name.
+        notebook: the stored notebook.
+        preset: the preset's name.
+        injected: the values that differ from what the notebook says.
+        parameters: the value of every declared parameter.
+        path: where the executed copy goes.
+    """
+
+    name: str
+    notebook: Path
+    preset: str
+    injected: dict[str, Any]
+    parameters: dict[str, Any]
+    path: Path
+
+    @property
+    def results(self) -> Path:
+        """The JSON file beside the executed copy."""
+        return self.path.with_suffix(".json")
+
+    @property
+    def failed(self) -> Path:
+        """Where the notebook is kept as far as it got, if it fails."""
+        return self.path.with_suffix(".failed.ipynb")
+
+    def record(self) -> dict[str, Any]:
+        """What decides whether an executed copy still holds."""
+        return {
+            "notebook_sha256": sha256(self.notebook),
+            "library_sha256": library_sha256(),
+            "preset": self.preset,
+            "parameters": results.jsonable(self.parameters, "parameters"),
+            # their names only: with and without the images are two different runs
+            "settings": sorted(
+                k for k in os.environ if k.startswith("LESIONLAB_") and k not in _OWN_SETTINGS
+            ),
+        }
+
+    def outdated(self) -> str | None:
+        """Why the notebook has to be run, in words, or None if the copy still holds."""
+        reason = outdated(self.path, self.notebook)
+        if reason or not self.results.exists():
+            return reason or "its results are missing"
+        old, new = _recorded(self.path), self.record()
+        for key in ("preset", "parameters", "settings"):
+            if old.get(key) != new[key]:
+                return f"it was executed with other {key.removesuffix('s')}s"
+        return None
+
+
+def plan(
+    name: str,
+    *,
+    preset: str = "book",
+    parameters: Mapping[str, Any] | None = None,
+    folder: str | Path | None = None,
+    out: str | Path | None = None,
+) -> Plan:
+    """Check a run before it is made; the arguments are those of :func:`run`.
+
+    Raises:
+        ValueError: naming what is unknown, what comes close, and what there is.
+    """
+    folder = (default_folder() if folder is None else Path(folder)).resolve()
+    _known("notebook", name, available(folder), f"in {folder.name}/")
+    notebook = folder / f"{name}.ipynb"
+    declared, sets = _parameters.parameters(notebook), presets(folder, name)
+    _known("preset", preset, sets, f"of {name}")
+    injected = sets[preset] | dict(parameters or {})
+    for key, value in injected.items():
+        _known("parameter", key, declared, f"of {name}")
+        if not fits(value, declared[key]):
+            kind = type(declared[key]).__name__
+            raise ValueError(
+                f"parameter {key} of {name} takes a value of type {kind}, got {value!r}"
+            )
+    values = declared | injected
+    if out is None and parameters:
+        canonical = json.dumps(results.jsonable(values), sort_keys=True).encode()
+        short = hashlib.sha256(canonical).hexdigest()[:8]
+        out = folder.parent / "runs" / name / f"{preset}-{short}"
+    out = folder.parent / "_build" / "executed" if out is None else Path(out).resolve()
+    return Plan(name, notebook, preset, injected, values, out / f"{name}.ipynb")
+
+
+def _known(kind: str, name: str, known: Any, where: str) -> None:
+    names = list(known)
+    if name in names:
+        return
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    listed = f"; there are {', '.join(sorted(names))}" if names else "; there are none"
+    raise ValueError(f"unknown {kind} {name!r} {where}{hint}{listed}")
+
+
+def library_sha256() -> str:
+    """One checksum for everything in lesionlab that a notebook's outputs can depend on."""
+    return sha256_tree(Path(lesionlab.__file__).parent, [".py", ".csv", ".js"])
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except ValueError:
+        return {}
+    found = content.get("metadata", {}).get("lesionlab") if isinstance(content, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def outdated(copy: str | Path, notebook: str | Path) -> str | None:
+    """Say why an executed copy no longer stands for a notebook.
+
+    Args:
+        copy: the executed copy.
+        notebook: the stored notebook.
+
+    Returns:
+        A reason in words (the copy is missing, or the notebook or the library
+        has changed since), or None if it does.
+    """
+    if not Path(copy).exists():
+        return "it has not been executed"
+    old = _recorded(Path(copy))
+    if old.get("notebook_sha256") != sha256(notebook):
+        return "the notebook has changed since it was executed"
+    if old.get("library_sha256") != library_sha256():
+        return "lesionlab has changed since it was executed"
+    return None
+
+
+# -- doing it --------------------------------------------------------------------------
+
+
+def run(
+    name: str,
+    *,
+    preset: str = "book",
+    parameters: Mapping[str, Any] | None = None,
+    folder: str | Path | None = None,
+    out: str | Path | None = None,
+    force: bool = False,
+    timeout: float | None = None,
+    progress: bool = True,
+) -> Run:
+    """Execute a notebook, unless an executed copy is there and still holds.
+
+    The kernel is the running Python, whatever kernels are installed; it starts
+    in the folder above ``folder``, without the user's IPython profile. The copy
+    and its results take their place only when the last cell has run.
+
+    Args:
+        name: the notebook's name, without ``.ipynb``.
+        preset: a set of parameters from ``presets.yml``.
+        parameters: values on top of the preset.
+        folder: where the notebooks are (:func:`default_folder`).
+        out: where the copy goes: ``_build/executed`` or, if there are
+            ``parameters``, ``runs/NAME/PRESET-<checksum of the values>``, so that
+            trying something out never replaces what the book shows.
+        force: execute even if the copy holds.
+        timeout: seconds that one cell may take; None for no limit.
+        progress: show a bar, if standard error is a terminal.
+
+    Returns:
+        The executed notebook.
+
+    Raises:
+        ValueError: before anything runs, if a name is unknown or a value does
+            not fit; see :func:`plan`.
+        ExecutionError: if a cell fails. The notebook is kept as far as it got in
+            ``NAME.failed.ipynb``; an earlier copy and its results stay.
+    """
+    task = plan(name, preset=preset, parameters=parameters, folder=folder, out=out)
+    return carry_out(task, force=force, timeout=timeout, progress=progress)
+
+
+def carry_out(
+    task: Plan, *, force: bool = False, timeout: float | None = None, progress: bool = True
+) -> Run:
+    """Do what :func:`plan` has checked; everything else is as in :func:`run`."""
+    if not force and task.outdated() is None:
+        seconds = float(_recorded(task.path).get("seconds", 0.0))
+        return Run(
+            task.name, task.preset, task.parameters, task.path, task.results, seconds, fresh=False
+        )
+    # before, not after: an edit while it runs must make the copy stale
+    record, start = task.record(), time.monotonic()
+    root = task.notebook.parents[1]
+    with tempfile.TemporaryDirectory(prefix="lesionlab-") as scratch:
+        collected = Path(scratch) / "results.json"
+        try:
+            notebook = execute(
+                task.notebook,
+                values=task.injected,
+                cwd=root,
+                scratch=Path(scratch),
+                collected=collected,
+                timeout=timeout,
+                progress=progress,
+            )
+        except ExecutionError as error:
+            if error.partial is not None:
+                error.copy = _save(error.partial, task.failed)
+            raise
+        found = read_json(collected) if collected.exists() else {"data": [], "results": {}}
+    seconds = round(time.monotonic() - start, 2)
+    origin = {"seconds": seconds, **results.provenance(root)}
+    write_json(task.results, {"notebook": task.name, **record, **origin, **found})
+    notebook.metadata["lesionlab"] = record | {k: origin[k] for k in ("seconds", "versions")}
+    # last: without the copy, the run has not happened
+    _save(notebook, task.path)
+    task.failed.unlink(missing_ok=True)
+    return Run(
+        task.name, task.preset, task.parameters, task.path, task.results, seconds, fresh=True
+    )
+
+
+def _save(notebook: Any, path: Path) -> Path:
+    import nbformat
+
+    return write_text(path, nbformat.writes(notebook) + "\n")  # type: ignore[no-untyped-call]

@@ -1,0 +1,200 @@
+"""What several test files share: small projects, executed chapters, and the built book.
+
+The expensive ones are made once a session, and only if a test asks for them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from lesionlab import notebooks
+
+ROOT = Path(__file__).resolve().parents[1]
+KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@dataclasses.dataclass(frozen=True)
+class Project:
+    """A checkout in small: a folder with notebooks/ in it."""
+
+    root: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "notebooks"
+
+    @property
+    def executed(self) -> Path:
+        return self.root / "_build" / "executed"
+
+    def write(self, name: str, *cells: str, parameters: str | None = "seed = 1") -> Path:
+        """Store a notebook; a cell that starts with ``#`` and a space is Markdown."""
+        made = [
+            new_markdown_cell(c) if c.startswith("# ") else new_code_cell(c)
+            for c in (f"# {name.title()}", *cells)
+        ]
+        if parameters is not None:
+            made.insert(1, new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+        return self.write_cells(name, made)
+
+    def write_cells(self, name: str, cells: list[nbformat.NotebookNode]) -> Path:
+        metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+        path = self.folder / f"{name}.ipynb"
+        nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
+        return path
+
+
+def _project(folder: Path) -> Project:
+    (folder / "notebooks").mkdir(parents=True)
+    (folder / "notebooks" / "presets.yml").write_text("{}\n", encoding="utf-8")
+    return Project(folder)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """An empty project of its own."""
+    return _project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], notebooks.Run]:
+    """Execute a chapter with its smoke preset, once however many tests ask."""
+    out = tmp_path_factory.mktemp("executed")
+    options = {"preset": "smoke", "folder": ROOT / "notebooks", "out": out}
+    seen: dict[str, notebooks.Run | notebooks.ExecutionError] = {}
+
+    def executed(name: str) -> notebooks.Run:
+        if name not in seen:
+            try:
+                seen[name] = notebooks.run(name, **options, timeout=120, progress=False)
+            except notebooks.ExecutionError as error:
+                seen[name] = error
+        if isinstance(found := seen[name], notebooks.ExecutionError):
+            raise found
+        return found
+
+    return executed
+
+
+@dataclasses.dataclass(frozen=True)
+class Build:
+    """What came of building a book."""
+
+    html: Path
+    status: int
+    log: str
+
+    @property
+    def pages(self) -> list[Path]:
+        return sorted(
+            page
+            for page in self.html.rglob("*.html")
+            if "_static" not in page.relative_to(self.html).parts
+        )
+
+
+def build_book(source: Path, out: Path, **environment: str) -> Build:
+    """Build a book as `make book` does, warnings being errors."""
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", source]
+    options = ["--toc", source / "book" / "_toc.yml", "--path-output", out, "-W", "-n"]
+    clean = {k: v for k, v in os.environ.items() if k != "LESIONLAB_BOOK_PRESET"}
+    done = subprocess.run(
+        [*command, *options, "--keep-going"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=clean | {"NO_COLOR": "1"} | environment,
+    )
+    return Build(out / "_build" / "html", done.returncode, done.stdout + done.stderr)
+
+
+@pytest.fixture(scope="session")
+def book_builder() -> Callable[..., Build]:
+    return build_book
+
+
+@pytest.fixture(scope="session")
+def built_book(
+    smoke: Callable[[str], notebooks.Run], tmp_path_factory: pytest.TempPathFactory
+) -> Build:
+    """The book itself, from smoke copies of its chapters."""
+    executed = [smoke(name).path for name in notebooks.available(ROOT / "notebooks")]
+    folder = executed[0].parent if executed else tmp_path_factory.mktemp("none")
+    out = tmp_path_factory.mktemp("book")
+    return build_book(ROOT, out, LESIONLAB_EXECUTED=str(folder), LESIONLAB_BOOK_PRESET="smoke")
+
+
+HEADINGS = "| " + " | ".join(f"a_long_heading_{i}" for i in range(20)) + " |"
+WIDE_TABLE = f"{HEADINGS}\n{'|---' * 20}|\n{'| 1 ' * 20}|\n"
+WIDE_FORMULA = "\\boldsymbol{x} = " + " + ".join(["\\mathbb{E}[\\alpha_i]"] * 30)
+
+CAPTION = "Cubes of the first numbers, row by row, to see how fast they grow (phantom)"
+
+HARD_CHAPTER = [
+    new_markdown_cell(
+        "# Hard\n\nWith $\\kappa = \\frac{p_o - p_e}{1 - p_e}$ and\n\n"
+        f"$$ {WIDE_FORMULA} $$ (eq-wide)\n\nsee {{eq}}`eq-wide`.\n\n{WIDE_TABLE}"
+    ),
+    new_code_cell("size = 5", metadata={"tags": ["parameters"]}),
+    new_code_cell(
+        "import numpy as np\nimport pandas as pd\n"
+        "frame = pd.DataFrame(np.arange(size * 20.0).reshape(size, 20) ** 3)\n"
+        "frame.columns = [f'attribute_{i}' for i in range(20)]\nframe"
+    ),
+    new_code_cell(f"frame.style.format('{{:.1f}}').set_caption({CAPTION!r})"),
+    new_code_cell(
+        "import matplotlib.pyplot as plt\nfig, ax = plt.subplots(figsize=(16, 3))\n"
+        "ax.plot(frame['attribute_0'])\nplt.show()",
+        metadata={"mystnb": {"image": {"alt": "The cubes rise."}}},
+    ),
+    new_code_cell("print('x' * 400)"),
+    # a widget that brings its own HTML along
+    new_code_cell(
+        "from IPython.display import display\n"
+        "view = {'model_id': '0', 'version_major': 2, 'version_minor': 0}\n"
+        "html = '<p>shown without a kernel</p>'\n"
+        "kind = 'application/vnd.jupyter.widget-view+json'\n"
+        "display({'text/html': html, kind: view, 'text/plain': 'Widget()'}, raw=True)"
+    ),
+    new_markdown_cell("```{exercise}\n:label: ex-hard\nAdd them up.\n```"),
+    new_code_cell("frame.to_numpy().sum()", metadata={"tags": ["hide-cell", "solution"]}),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def hard_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A book with our own settings and one chapter of everything that is hard to lay out."""
+    made = _project(tmp_path_factory.mktemp("hard") / "project")
+    made.write_cells("hard", HARD_CHAPTER)
+    shutil.copy(ROOT / "_config.yml", made.root)
+    for part in ("_ext", "_static"):
+        shutil.copytree(ROOT / "book" / part, made.root / "book" / part)
+    shutil.copy(ROOT / "book" / "references.bib", made.root / "book")
+    (made.root / "book" / "intro.md").write_text("# A book\n", encoding="utf-8")
+    (made.root / "book" / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/intro\nchapters:\n  - file: notebooks/hard\n", encoding="utf-8"
+    )
+    return made
+
+
+@pytest.fixture(scope="session")
+def hard_book(hard_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """That book, built."""
+    notebooks.run("hard", folder=hard_project.folder, progress=False)
+    return build_book(hard_project.root, tmp_path_factory.mktemp("hard-book"))

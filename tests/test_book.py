@@ -1,0 +1,305 @@
+"""The book builds without a warning from executed copies, and does not build from anything else."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from lesionlab import notebooks
+from lesionlab._files import sha256
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAPTERS = notebooks.available(ROOT / "notebooks")
+
+
+class Page(HTMLParser):
+    """Collects a page's elements with their attributes, and its text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def find(self, *tags: str) -> list[dict[str, str]]:
+        return [attributes for tag, attributes in self.elements if tag in tags]
+
+
+def alt_faults(page: Page) -> list[str]:
+    """Images whose alternative text is missing or is what Sphinx falls back to."""
+    return [
+        image["src"]
+        for image in page.find("img")
+        if not image.get("alt", "").strip() or image["alt"].startswith(("../_images", "_images"))
+    ]
+
+
+def outside(page: Page) -> list[str]:
+    """What a browser would fetch from elsewhere: links are for the reader to follow, not these."""
+    loaded = [a.get("src", "") for a in page.find("script", "img", "iframe", "source", "video")]
+    loaded += [
+        a.get("href", "")
+        for a in page.find("link")
+        if a.get("rel", "") not in ("canonical", "author", "license")
+    ]
+    return [url for url in loaded if re.match(r"(https?:)?//", url)]
+
+
+def test_the_checks_of_a_page_find_what_they_look_for(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(
+        """<a href="https://example.org">may lead away</a><link rel="canonical" href="//e.org">
+        <script src="https://cdn.example.org/x.js"></script><script src="../x.js"></script>
+        <link rel="stylesheet" href="//fonts.example.org/f.css"><img src="a.png" alt="A nodule">
+        <img src="b.png" alt="../_images/b.png"><img src="c.png"><img src="//e.org/d.png" alt="d">
+        """,
+        encoding="utf-8",
+    )
+    page = Page(path)
+    assert alt_faults(page) == ["b.png", "c.png"]
+    assert sorted(outside(page)) == [
+        "//e.org/d.png",
+        "//fonts.example.org/f.css",
+        "https://cdn.example.org/x.js",
+    ]
+
+
+# -- the book itself -------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_book_builds_without_a_warning(built_book: Any) -> None:
+    assert built_book.status == 0, built_book.log
+    assert (built_book.html / "index.html").is_file()
+    assert (built_book.html / "book" / "intro.html").is_file()
+    assert "WARNING" not in built_book.log
+
+
+@pytest.mark.slow
+def test_every_image_is_described_and_nothing_comes_from_elsewhere(built_book: Any) -> None:
+    assert built_book.pages
+    for path in built_book.pages:
+        page = Page(path)
+        assert alt_faults(page) == [], (
+            f"give the cell of {path.name} an alt text (mystnb.image.alt)"
+        )
+        assert outside(page) == [], path.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapters_page_shows_its_outputs(
+    name: str, built_book: Any, smoke: Callable[[str], notebooks.Run]
+) -> None:
+    page = Page(built_book.html / "notebooks" / f"{name}.html")
+    executed = json.loads(smoke(name).path.read_text(encoding="utf-8"))
+    shown = [o.get("data", {}) for cell in executed["cells"] for o in cell.get("outputs", ())]
+    html = ["".join(data["text/html"]) for data in shown if "text/html" in data]
+    # HTML comes first where an output has both
+    images = sum("image/png" in data and "text/html" not in data for data in shown)
+    assert images + len(html) > 0
+    assert len(page.find("img")) == images + "".join(html).count("<img")
+    assert len(page.find("table")) >= "".join(html).count("<table")
+    for data in shown:
+        # a widget has nothing to show without a kernel, unless it brings HTML
+        assert "application/vnd.jupyter.widget-view+json" not in data or "text/html" in data
+
+
+def test_the_table_of_contents_names_what_exists() -> None:
+    toc = (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8")
+    entries = re.findall(r"(?m)^[ -]*(?:file|root): +(\S+) *$", toc)
+    assert entries
+    for entry in entries:
+        assert any((ROOT / f"{entry}{kind}").is_file() for kind in (".md", ".ipynb")), entry
+
+
+# -- a small book of everything that is hard to lay out --------------------------------
+
+
+@pytest.mark.slow
+def test_executed_outputs_are_in_the_page(hard_book: Any) -> None:
+    assert hard_book.status == 0, hard_book.log
+    page = Page(hard_book.html / "notebooks" / "hard.html")
+    assert outside(page) == []
+    assert alt_faults(page) == []
+    assert [image["alt"] for image in page.find("img")] == ["The cubes rise."]
+    assert "Cubes of the first numbers, row by row" in page.text
+    assert "970299" in page.text, "99 cubed, the last number of the plain table"
+    assert "24502500" in page.text, "the solution: (99 · 100 / 2)²"
+    assert "x" * 400 in page.text
+    assert page.text.count("shown without a kernel") == 2, "once in the code, once below it"
+
+
+@pytest.mark.slow
+def test_the_download_is_the_stored_notebook(hard_book: Any, hard_project: Any) -> None:
+    stored = hard_project.folder / "hard.ipynb"
+    assert (
+        hard_book.html / "_sources" / "notebooks" / "hard.ipynb"
+    ).read_bytes() == stored.read_bytes()
+    page = Page(hard_book.html / "notebooks" / "hard.html")
+    assert any(link.get("href") == "../_sources/notebooks/hard.ipynb" for link in page.find("a"))
+
+
+@pytest.mark.slow
+def test_mathjax_is_in_the_book_and_small(hard_book: Any) -> None:
+    page = Page(hard_book.html / "notebooks" / "hard.html")
+    (source,) = (s["src"] for s in page.find("script") if "mathjax" in s.get("src", ""))
+    assert (hard_book.html / "notebooks" / source).is_file()
+    folder = hard_book.html / "_static" / "mathjax"
+    assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 3_000_000
+
+
+@pytest.mark.slow
+def test_a_copy_that_does_not_hold_fails_the_build(
+    hard_project: Any, tmp_path: Path, book_builder: Callable[..., Any]
+) -> None:
+    """One build with every kind of bad copy: each is named, and the status is not 0."""
+    project = tmp_path / "project"
+    shutil.copytree(hard_project.root, project, ignore=shutil.ignore_patterns("_build"))
+    folder = project / "notebooks"
+    source = (folder / "hard.ipynb").read_text(encoding="utf-8").replace("eq-wide", "eq-other")
+    source = source.replace("ex-hard", "ex-other")
+    names = ["missing", "stale", "smoke", "old"]
+    for number, name in enumerate(names):
+        text = source.replace("eq-other", f"eq-{number}").replace("ex-other", f"ex-{number}")
+        (folder / f"{name}.ipynb").write_text(text, encoding="utf-8")
+    (folder / "hard.ipynb").unlink()
+    (folder / "presets.yml").write_text("smoke: {smoke: {size: 2}}", encoding="utf-8")
+    listed = "".join(f"  - file: notebooks/{name}\n" for name in names)
+    toc = f"format: jb-book\nroot: book/intro\nchapters:\n{listed}"
+    (project / "book" / "_toc.yml").write_text(toc, encoding="utf-8")
+    record = {
+        "notebook_sha256": None,
+        "library_sha256": notebooks.library_sha256(),
+        "preset": "book",
+    }
+    executed = project / "_build" / "executed"
+    executed.mkdir(parents=True)
+    for name, change in {
+        "stale": {"notebook_sha256": "0" * 64},
+        "smoke": {"preset": "smoke"},
+        "old": {"library_sha256": "0" * 64},
+    }.items():
+        copy = json.loads((folder / f"{name}.ipynb").read_text(encoding="utf-8"))
+        own = {"notebook_sha256": sha256(folder / f"{name}.ipynb")}
+        copy["metadata"]["lesionlab"] = record | own | change
+        (executed / f"{name}.ipynb").write_text(json.dumps(copy), encoding="utf-8")
+
+    built = book_builder(project, tmp_path / "out")
+
+    assert built.status == 1
+    for name, reason in {
+        "missing": "it has not been executed",
+        "stale": "the notebook has changed since it was executed",
+        "smoke": "it was executed with the smoke preset",
+        "old": "lesionlab has changed since it was executed",
+    }.items():
+        assert f"executed copy of {name}.ipynb: {reason}" in built.log
+        assert f"run `lesionlab notebooks run {name}`" in built.log
+
+
+# -- the extension, without Sphinx -----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def extension() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("executed", ROOT / "book/_ext/executed.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def swap(
+    extension: ModuleType, project: Any, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Path], tuple[str, list[str], list[str]]]:
+    """Read one source: gives what Sphinx would parse, the warnings, and the dependencies."""
+    warnings: list[str] = []
+    monkeypatch.setattr(
+        extension,
+        "logger",
+        SimpleNamespace(warning=lambda text, *a, **_: warnings.append(text % a)),
+    )
+    monkeypatch.setattr(notebooks, "library_sha256", lambda: "1")
+    monkeypatch.delenv("LESIONLAB_EXECUTED", raising=False)
+    monkeypatch.delenv("LESIONLAB_BOOK_PRESET", raising=False)
+
+    def read(path: Path) -> tuple[str, list[str], list[str]]:
+        warnings.clear()
+        depends: list[str] = []
+        env = SimpleNamespace(doc2path=lambda name: str(path), note_dependency=depends.append)
+        source = ["stored"]
+        extension.swap(SimpleNamespace(env=env, srcdir=str(project.root)), "page", source)
+        return source[0], list(warnings), depends
+
+    return read
+
+
+def fake_copy(project: Any, path: Path, folder: Path | None = None, **changes: str) -> Path:
+    copy = (folder or project.executed) / path.name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    record = {"notebook_sha256": sha256(path), "library_sha256": "1", "preset": "book"}
+    copy.write_text(json.dumps({"metadata": {"lesionlab": record | changes}}), encoding="utf-8")
+    return copy
+
+
+def test_a_copy_that_holds_takes_the_notebooks_place(project: Any, swap: Any) -> None:
+    path = project.write("one")
+    copy = fake_copy(project, path)
+    assert swap(path) == (copy.read_text(encoding="utf-8"), [], [str(copy)])
+    assert swap(path.with_suffix(".md")) == ("stored", [], [])
+
+
+def test_a_copy_elsewhere_can_be_named(
+    project: Any, swap: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = project.write("one")
+    copy = fake_copy(project, path, tmp_path / "elsewhere")
+    assert "it has not been executed" in swap(path)[1][0]
+    monkeypatch.setenv("LESIONLAB_EXECUTED", str(copy.parent))
+    assert swap(path) == (copy.read_text(encoding="utf-8"), [], [str(copy)])
+
+
+def test_a_smoke_copy_is_for_those_who_ask(
+    project: Any, swap: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = project.write("one")
+    fake_copy(project, path, preset="smoke")
+    assert "smoke preset" in swap(path)[1][0]
+    monkeypatch.setenv("LESIONLAB_BOOK_PRESET", "smoke")
+    assert swap(path)[1] == []
+
+
+def test_a_stale_copy_is_shown_but_warned_about(project: Any, swap: Any) -> None:
+    path = project.write("one")
+    fake_copy(project, path, library_sha256="2")
+    source, warnings, depends = swap(path)
+    assert source != "stored"
+    assert "lesionlab has changed" in warnings[0]
+    assert depends
+
+
+def test_every_file_of_the_book_is_accounted_for() -> None:
+    """What only_build_toc_files would leave out without a word."""
+    toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    named = set(re.findall(r"'(?:file|root)': '([^']+)'", str(toc)))
+    prose = {p.relative_to(ROOT).with_suffix("").as_posix() for p in (ROOT / "book").glob("*.md")}
+    assert prose <= named

@@ -1,0 +1,109 @@
+"""pyproject.toml, constraints.txt, environment.yml and the Makefile say the same."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
+    "project"
+]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+CONDA: dict[str, Any] = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+
+REQUIREMENTS = [
+    pytest.param(extra, Requirement(line), id=f"{extra}: {line}")
+    for extra, lines in {"core": PROJECT["dependencies"], **EXTRAS}.items()
+    for line in lines
+]
+
+
+def pins() -> dict[str, Version]:
+    found: dict[str, Version] = {}
+    for number, line in enumerate((ROOT / "constraints.txt").read_text("utf-8").splitlines(), 1):
+        bare = re.sub(r"(^|\s)#.*", "", line).strip()
+        if bare:
+            name, equals, version = bare.partition("==")
+            assert equals, f"constraints.txt:{number}: {line!r} is not NAME==VERSION"
+            assert canonicalize_name(name) not in found, f"constraints.txt:{number}: {name} again"
+            found[canonicalize_name(name)] = Version(version)
+    return found
+
+
+PINS = pins()
+
+
+@pytest.mark.parametrize(("extra", "requirement"), REQUIREMENTS)
+def test_a_requirement_is_met_by_its_pin(extra: str, requirement: Requirement) -> None:
+    pin = PINS.get(canonicalize_name(requirement.name))
+    assert pin is not None, f"constraints.txt does not pin {requirement.name}"
+    assert requirement.specifier.contains(pin, prereleases=True)
+
+
+@pytest.mark.parametrize(("extra", "requirement"), REQUIREMENTS)
+def test_a_requirement_is_met_by_what_is_installed(extra: str, requirement: Requirement) -> None:
+    try:
+        installed = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        if extra in ("core", "test"):
+            raise
+        pytest.skip(f"the extra {extra} is not installed")
+    assert requirement.specifier.contains(installed, prereleases=True)
+
+
+def conda_pip() -> list[str]:
+    (section,) = (entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict))
+    return list(section)
+
+
+def test_conda_brings_python_and_pip_and_pip_the_rest() -> None:
+    names = [
+        re.split(r"[=<> ]", entry)[0] for entry in CONDA["dependencies"] if isinstance(entry, str)
+    ]
+    assert sorted(names) == ["pip", "python"]
+    assert CONDA["channels"] == ["conda-forge", "nodefaults"]
+    assert CONDA["name"] == PROJECT["name"]
+
+
+def test_condas_python_is_one_that_we_support() -> None:
+    (python,) = (e for e in CONDA["dependencies"] if isinstance(e, str) and e.startswith("python"))
+    version = python.partition("=")[2].strip("=")
+    supported = SpecifierSet(PROJECT["requires-python"])
+    assert supported.contains(version)
+    named = {c.rpartition(" ")[2] for c in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", c)}
+    assert version in named
+    assert named == {f"3.{minor}" for minor in range(8, 30) if supported.contains(f"3.{minor}")}
+
+
+def test_conda_installs_every_extra_at_our_pins() -> None:
+    constraint, editable = conda_pip()
+    assert constraint == "-c constraints.txt"
+    found = re.fullmatch(r"-e \.\[([\w,]+)\]", editable)
+    assert found
+    assert sorted(found[1].split(",")) == sorted(EXTRAS)
+
+
+def test_make_installs_every_extra_at_our_pins() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    found = re.search(r"(?m)^EXTRAS := (.+)$", makefile)
+    assert found
+    assert sorted(found[1].split(",")) == sorted(EXTRAS)
+    assert "--constraint constraints.txt" in makefile
+
+
+def test_the_named_extensions_of_the_book_are_required() -> None:
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    book = {canonicalize_name(Requirement(line).name) for line in EXTRAS["book"]}
+    for extension in [*config["sphinx"]["extra_extensions"], "sphinx-mathjax-offline"]:
+        assert canonicalize_name(extension) in book, f"the extra book must require {extension}"
