@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+if TYPE_CHECKING:
+    from lesionlab.stores import CropStore as CropStore
+
 Tier = Literal["phantom", "slices", "dicom"]
 
 
-@dataclass(frozen=True)
+# eq=False: comparing arrays as a tuple's members raises; two crops are equal if they are the same
+@dataclass(frozen=True, eq=False)
 class Crop:
     """The voxels of one lesion in HU with its readers' masks; all sources give this.
 
@@ -25,6 +29,9 @@ class Crop:
             the far edge, where the crop reaches over the border of the scan.
         calibrated: (z,) bool, False for slices whose values are not known in HU.
         tier: Which source.
+
+    Raises:
+        ValueError: Something is of the wrong kind or shape, or they do not fit together.
     """
 
     lesion_id: str
@@ -37,6 +44,11 @@ class Crop:
     tier: Tier
 
     def __post_init__(self) -> None:
+        for name in ("hu", "masks", "slice_index", "calibrated"):
+            if not isinstance(value := getattr(self, name), np.ndarray):
+                raise ValueError(
+                    f"{name} of {self.lesion_id}: expected an array, got {value!s:.80}"
+                )
         shape = self.hu.shape
         if self.hu.ndim != 3 or self.hu.dtype != np.int16 or 0 in shape:
             raise ValueError(
@@ -48,15 +60,25 @@ class Crop:
                 f"masks of {self.lesion_id}: expected bool (reader, {', '.join(map(str, shape))}), "
                 f"got {self.masks.dtype} {self.masks.shape}"
             )
-        for name in ("slice_index", "calibrated"):
-            if getattr(self, name).shape != shape[:1]:
+        for name, dtype in (("slice_index", "int64"), ("calibrated", "bool")):
+            value = getattr(self, name)
+            if value.shape != shape[:1] or value.dtype != dtype:
                 raise ValueError(
-                    f"{name} of {self.lesion_id}: expected one value per slice, {shape[0]}, "
-                    f"got shape {getattr(self, name).shape}"
+                    f"{name} of {self.lesion_id}: expected one value per slice, {shape[0]}, as "
+                    f"{dtype}, got {value.dtype} {value.shape}"
                 )
-        if not all(np.isfinite(s) and s > 0 for s in self.spacing) or len(self.spacing) != 3:
+        if len(self.spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in self.spacing):
             raise ValueError(
                 f"spacing of {self.lesion_id}: expected (z, y, x) mm above 0, got {self.spacing}"
+            )
+        if len(self.corner) != 2 or not all(isinstance(i, int | np.integer) for i in self.corner):
+            raise ValueError(
+                f"corner of {self.lesion_id}: expected two whole numbers (y, x), got {self.corner}"
+            )
+        if self.tier not in get_args(Tier):
+            raise ValueError(
+                f"tier of {self.lesion_id}: expected one of {', '.join(get_args(Tier))}, "
+                f"got {self.tier!r}"
             )
 
     @property
@@ -74,3 +96,12 @@ class Crop:
             raise ValueError(f"level={level!r}: expected a share above 0 and up to 1")
         share: npt.NDArray[np.float64] = self.masks.mean(axis=0)
         return share >= level
+
+
+def __getattr__(name: str) -> Any:
+    # the store needs pyarrow and loads only where it is asked for
+    if name == "CropStore":
+        from lesionlab.stores import CropStore
+
+        return CropStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,77 @@
+"""Sums and softmaxes over the slices of each nodule in a packed batch.
+
+Nodules have different numbers of slices. A batch of them is *packed*: all slices one after the
+other on axis 0, and `nodule` says whose each is (`lesionlab.sampling.Samples.nodule`). Nothing is
+padded, so a batch gives what its nodules give one at a time, forward and backward.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def segment_sum(values: torch.Tensor, nodule: torch.Tensor, n: int) -> torch.Tensor:
+    """Sum the slices of each nodule.
+
+    Args:
+        values: (slice, …).
+        nodule: (slice,) int64, from 0 to `n` − 1.
+        n: How many nodules.
+
+    Returns:
+        (nodule, …); zero for a nodule without slices.
+
+    Raises:
+        ValueError: There is not one nodule index per slice.
+
+    >>> segment_sum(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 0, 1]), 2)
+    tensor([3., 4.])
+    """
+    _check(values, nodule)
+    return values.new_zeros(n, *values.shape[1:]).index_add(0, nodule, values)
+
+
+def segment_mean(values: torch.Tensor, nodule: torch.Tensor, n: int) -> torch.Tensor:
+    """Average the slices of each nodule; as `segment_sum`.
+
+    >>> segment_mean(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 0, 1]), 2)
+    tensor([1.5000, 4.0000])
+    """
+    total = segment_sum(values, nodule, n)
+    count = torch.bincount(nodule, minlength=n).clamp(min=1).to(values.dtype)
+    return total / count.view(-1, *[1] * (values.ndim - 1))
+
+
+def segment_softmax(scores: torch.Tensor, nodule: torch.Tensor, n: int) -> torch.Tensor:
+    """Softmax over the slices of each nodule: positive, and of sum 1 in every nodule.
+
+    The nodule's highest score is subtracted first, so that no score overflows.
+
+    Args:
+        scores: (slice,).
+        nodule: As in `segment_sum`.
+        n: How many nodules.
+
+    Returns:
+        (slice,).
+
+    Raises:
+        ValueError: As `segment_sum`.
+
+    >>> segment_softmax(torch.tensor([0.0, 0.0, 7.0]), torch.tensor([0, 0, 1]), 2)
+    tensor([0.5000, 0.5000, 1.0000])
+    """
+    _check(scores, nodule)
+    # detached: a constant for each nodule cancels, and so has no gradient
+    highest = scores.detach().new_full((n,), -torch.inf)
+    highest = highest.scatter_reduce(0, nodule, scores.detach(), "amax")
+    powers = (scores - highest[nodule]).exp()
+    return powers / segment_sum(powers, nodule, n)[nodule]
+
+
+def _check(values: torch.Tensor, nodule: torch.Tensor) -> None:
+    if nodule.shape != values.shape[:1]:
+        raise ValueError(
+            f"nodule: expected one index for each of {len(values)} slices, "
+            f"got shape {tuple(nodule.shape)}"
+        )
