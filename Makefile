@@ -41,6 +41,7 @@ lint: $(READY)  ## ruff and mypy
 check: lint test book  ## everything that CI checks
 
 bench: $(READY)  ## one table of ratios against named peers
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove what was built, not .venv and not runs/
