@@ -92,10 +92,24 @@ class Crop:
         Raises:
             ValueError: `level` is not above 0 and up to 1.
         """
-        if not 0 < level <= 1:
-            raise ValueError(f"level={level!r}: expected a share above 0 and up to 1")
-        share: npt.NDArray[np.float64] = self.masks.mean(axis=0)
-        return share >= level
+        votes: npt.NDArray[np.uint16] = self.masks.sum(axis=0, dtype=np.uint16)
+        return votes >= votes_needed(len(self.masks), level)
+
+
+def votes_needed(n_readers: int, level: float) -> int:
+    """How many of the readers are at least the share `level` of them.
+
+    Counting whole votes gives the same voxels as averaging the masks, many times as fast.
+
+    Raises:
+        ValueError: `level` is not above 0 and up to 1.
+
+    >>> [votes_needed(n, 0.5) for n in (1, 2, 3, 4)]
+    [1, 1, 2, 2]
+    """
+    if not 0 < level <= 1:
+        raise ValueError(f"level={level!r}: expected a share above 0 and up to 1")
+    return next((k for k in range(1, n_readers + 1) if k / n_readers >= level), n_readers + 1)
 
 
 def __getattr__(name: str) -> Any:

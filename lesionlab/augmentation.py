@@ -1,0 +1,139 @@
+"""Flips, rotations and reversals of a batch, each sample by its own draw.
+
+Drawing is separate from doing: a paper's `draw` asks a `torch.Generator` for all that is random
+and returns it as tensors; its `apply` has no randomness of its own. A kept draw replays exactly,
+on any device. All operations move values and never interpolate, so each can be undone exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+
+def happens(shape: int | tuple[int, ...], p: float, generator: torch.Generator) -> torch.Tensor:
+    """Draw booleans that are True with probability `p`.
+
+    Raises:
+        ValueError: `p` is not a probability, or the generator is not on the CPU.
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"p={p!r}: expected a probability, 0 to 1")
+    return torch.rand(shape, generator=on_cpu(generator)) < p
+
+
+def choose(shape: int | tuple[int, ...], n: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw whole numbers from 0 to `n - 1`, all equally likely, int64.
+
+    Raises:
+        ValueError: The generator is not on the CPU.
+    """
+    size = (shape,) if isinstance(shape, int) else shape
+    return torch.randint(n, size, generator=on_cpu(generator))
+
+
+def on_cpu(generator: torch.Generator) -> torch.Generator:
+    """The generator itself, refused on a GPU: the same seed must draw the same on every machine.
+
+    Raises:
+        ValueError: The generator is not on the CPU.
+    """
+    if generator.device.type != "cpu":
+        raise ValueError(f"generator on {generator.device}: expected torch.Generator() on the CPU")
+    return generator
+
+
+def move(
+    batch: torch.Tensor,
+    *,
+    flips: Mapping[int, torch.Tensor] | None = None,
+    turns: torch.Tensor | None = None,
+    axes: tuple[int, int] = (-2, -1),
+    rows: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Reorder, mirror and then rotate each sample as drawn for it.
+
+    Samples that move alike are moved together, so a batch costs at most 16 small steps.
+
+    Args:
+        batch: (sample, …).
+        flips: Per axis, (sample,) bool: which samples to mirror along it. Axes are negative:
+            -1 is x, -2 is y, -3 is z.
+        turns: (sample,) int64, quarter turns after the flips, as `torch.rot90`; 4 is none.
+        axes: The plane of the turns, from the first axis towards the second; equally long.
+        rows: (sample of the result,) int64, which sample of `batch` goes here; each where it is if
+            None. The other draws are for the samples of the result.
+
+    Returns:
+        A new tensor, as long as `rows` or `batch`.
+
+    Raises:
+        ValueError: An axis is not negative, a draw is for another number of samples, or the axes
+            of the turns differ in length.
+
+    Example:
+        >>> move(torch.tensor([[1, 2], [3, 4]]), flips={-1: torch.tensor([False, True])}).tolist()
+        [[1, 2], [4, 3]]
+    """
+    flips = flips or {}
+    n = len(batch if rows is None else rows)
+    if max((*flips, *axes)) >= 0:
+        raise ValueError(f"axes {(*flips, *axes)}: expected negative ones, -1 is x")
+    for name, drawn in [("turns", turns), *((f"flip {a}", f) for a, f in flips.items())]:
+        if drawn is not None and drawn.shape != (n,):
+            raise ValueError(f"{name}: drawn for {tuple(drawn.shape)} samples, there are {n}")
+    if turns is not None and batch.shape[axes[0]] != batch.shape[axes[1]]:
+        raise ValueError(f"batch of shape {tuple(batch.shape)}: axes {axes} must be equally long")
+    source = torch.arange(n) if rows is None else rows.cpu()
+    mirrored = {axis: drawn.cpu().bool() for axis, drawn in flips.items()}
+    transposed = torch.zeros(n, dtype=torch.bool)
+    if turns is not None:
+        # a quarter turn is a flip along the second axis and a transposition: with those flips
+        # joined to the others, each value moves once
+        quarter = turns.cpu().remainder(4)
+        transposed = quarter % 2 == 1
+        for axis, turned in zip(axes, (quarter >= 2, (quarter == 1) | (quarter == 2)), strict=True):
+            mirrored[axis] = mirrored.get(axis, torch.zeros_like(turned)) ^ turned
+    ways = [transposed, *mirrored.values()]
+    code = sum((way.long() << i for i, way in enumerate(ways)), start=torch.zeros_like(source))
+    out = batch.new_empty((n, *batch.shape[1:]))
+    # on the CPU through NumPy, whose flips are views: half as many copies as torch makes
+    plain = batch.device.type == "cpu" and not batch.requires_grad
+    plain &= batch.dtype is not torch.bfloat16
+    for kind in sorted(set(code.tolist())):
+        here = (code == kind).nonzero().squeeze(1)
+        flipped = [axis for i, axis in enumerate(mirrored, start=1) if kind >> i & 1]
+        if plain:
+            view = np.flip(batch.numpy()[source[here].numpy()], tuple(flipped))
+            out.numpy()[here.numpy()] = view.swapaxes(*axes) if kind & 1 else view
+            continue
+        moved = batch.index_select(0, source[here].to(batch.device)).flip(flipped)
+        out.index_copy_(0, here.to(batch.device), moved.transpose(*axes) if kind & 1 else moved)
+    return out
+
+
+def reversed_rows(where: torch.Tensor, nodule: torch.Tensor) -> torch.Tensor:
+    """Rows of a packed batch in the order that reverses the slices of some nodules.
+
+    Args:
+        where: (nodule,) bool, which nodules.
+        nodule: (slice,) int64, whose slice each is; never descending.
+
+    Raises:
+        ValueError: `nodule` descends, or names a nodule without a draw.
+
+    Example:
+        >>> packed, nodule = torch.tensor([1, 2, 3, 8, 9]), torch.tensor([0, 0, 0, 1, 1])
+        >>> packed[reversed_rows(torch.tensor([True, False]), nodule)].tolist()
+        [3, 2, 1, 8, 9]
+    """
+    if bool((nodule.diff() < 0).any()):
+        raise ValueError("nodule: expected indices that never descend")
+    if len(nodule) and int(nodule[-1]) >= len(where):
+        raise ValueError(f"where: drawn for {len(where)} nodules, there are {int(nodule[-1]) + 1}")
+    lengths = torch.bincount(nodule, minlength=len(where))
+    here = torch.arange(len(nodule), device=nodule.device)
+    mirrored = (2 * lengths.cumsum(0) - lengths - 1)[nodule] - here
+    return torch.where(where.to(nodule.device)[nodule], mirrored, here)

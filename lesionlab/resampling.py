@@ -1,0 +1,176 @@
+"""Reading windows of crops of any size: interpolation in plane and along z, batched.
+
+*Positions.* A voxel is a little box and its index is its centre. A window of `side` voxels around
+`centre` is cut into `size` equal cells and read at the middle of each, at
+`centre + ((j + 1/2) / size - 1/2) · side`. Resizing a whole image that way is what
+`torch.nn.functional.interpolate` does with `align_corners=False`; with `align_corners=True` the
+first and last samples would lie on the window's rim, and the spacing would depend on `size`.
+
+*Resampling is linear algebra.* Along one axis, interpolation is a matrix with two numbers other
+than zero in each row, so a slice becomes `W_y · slice · W_xᵀ`, and windows of about one size share
+one batched product, on CPU or GPU. Positions and weights are computed in double precision, so
+whole-voxel shifts copy values exactly. There is no low-pass filter before shrinking, as in the
+bilinear resizing of torch and OpenCV. (On a GPU this takes products in full float32, torch's
+default: `torch.set_float32_matmul_precision("high")` would round HU to about 1.)
+
+What lies beyond a crop is `"edge"` (the nearest voxel goes on) or a number of HU, and is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Mode = Literal["linear", "nearest"]
+Outside = float | Literal["edge"]
+
+AIR = -1024.0
+"""HU that stands for air, the lowest value of a CT scanner's usual scale."""
+
+
+def planes(
+    stacks: Sequence[npt.NDArray[Any]],
+    centre: npt.ArrayLike,
+    side: npt.ArrayLike,
+    *,
+    size: int,
+    mode: Mode = "linear",
+    outside: Outside = "edge",
+    device: torch.device | str = "cpu",
+) -> tuple[torch.Tensor, FloatArray]:
+    """Resample windows of slices in plane; slices stay what they are.
+
+    Args:
+        stacks: One (slice, y, x) array per lesion, of any sizes.
+        centre: (lesion, 2), `(y, x)` centre of each lesion's window, voxel indices.
+        side: (lesion, 2), `(y, x)` side of each lesion's window, voxels.
+        size: Rows and columns of the result.
+        mode: Interpolation.
+        outside: What lies beyond a stack, further than half a voxel from its last centres.
+        device: Where to compute.
+
+    Returns:
+        All slices of all lesions `(sum of slices, size, size)`, float32, and per lesion the share
+        of the window that lies in its stack.
+
+    Raises:
+        ValueError: `size` is not positive, or a side is not a positive number.
+    """
+    centre, side = np.asarray(centre, float), np.asarray(side, float)
+    if size < 1:
+        raise ValueError(f"size={size!r}: expected 1 or more")
+    if not (np.isfinite(side).all() and (side > 0).all() and np.isfinite(centre).all()):
+        raise ValueError("side and centre of a window: expected finite voxels, side above 0")
+    cells = (np.arange(size) + 0.5) / size - 0.5
+    at = centre[:, :, None] + side[:, :, None] * cells  # (lesion, 2, size)
+    shape = np.array([stack.shape[1:] for stack in stacks])
+    within = ((at >= -0.5) & (at <= shape[:, :, None] - 0.5)).astype(float)
+    at = np.clip(at, 0, shape[:, :, None] - 1)
+    if mode == "nearest":
+        at = np.floor(at + 0.5)
+    low = np.floor(at[:, :, 0]).astype(int)
+    high = np.minimum(np.floor(at[:, :, -1]).astype(int) + 2, shape)
+    depth = np.array([len(stack) for stack in stacks])
+    first = np.concatenate(([0], np.cumsum(depth)))
+    fill = 0.0 if outside == "edge" else float(outside)
+    weight = np.ones_like(within) if outside == "edge" else within
+    out = torch.empty((int(first[-1]), size, size), device=device)
+    # windows of about one size share a product: little is wasted on zeros, few kernels are started
+    bucket = -(-(high - low).max(axis=1) // 8) * 8
+    for width in np.unique(bucket):
+        chosen = np.flatnonzero(bucket == width)
+        owner = np.repeat(np.arange(len(chosen)), depth[chosen])
+        source = np.zeros((len(owner), width, width), stacks[0].dtype)
+        start = 0
+        for i in chosen.tolist():
+            (top, left), (bottom, right) = low[i], high[i]
+            cut = stacks[i][:, top:bottom, left:right]
+            source[start : start + len(cut), : bottom - top, : right - left] = cut
+            start += len(cut)
+        matrix = _weights(at[chosen] - low[chosen, :, None], weight[chosen], width)
+        w_y, w_x = torch.from_numpy(matrix[owner]).to(device).unbind(1)
+        values = torch.from_numpy(source).to(device).float()
+        if fill:
+            values -= fill
+        here = np.concatenate([np.arange(first[i], first[i + 1]) for i in chosen])
+        out.index_copy_(0, torch.from_numpy(here).to(device), w_y @ values @ w_x.mT)
+    return (out + fill if fill else out), within.mean(axis=2).prod(axis=1)
+
+
+def _weights(at: FloatArray, weight: FloatArray, width: int) -> npt.NDArray[np.float32]:
+    """Matrices of linear interpolation (…, position, voxel), rows scaled by `weight`."""
+    base = np.minimum(np.floor(at).astype(int), width - 1)
+    above = np.minimum(base + 1, width - 1)
+    share = (at - base) * weight
+    matrix = np.zeros((*at.shape, width), np.float32)
+    rows, flat = np.arange(0, matrix.size, width).reshape(at.shape), matrix.reshape(-1)
+    flat[rows + above] = share
+    flat[rows + base] = weight - share  # after `above`, which is the same voxel at the last one
+    return matrix
+
+
+def volumes(
+    stacks: Sequence[npt.NDArray[Any]],
+    slice_index: Sequence[IntArray],
+    z: npt.ArrayLike,
+    centre: npt.ArrayLike,
+    side: npt.ArrayLike,
+    *,
+    size: int,
+    mode: Mode = "linear",
+    outside: Outside = "edge",
+    device: torch.device | str = "cpu",
+) -> tuple[torch.Tensor, FloatArray, IntArray]:
+    """Resample along z too: `planes` of the slices that are needed, then between them.
+
+    A slice that is missing is interpolated from its neighbours, and counted.
+
+    Args:
+        stacks: One (slice, y, x) array per lesion.
+        slice_index: Of each lesion's slices, ascending; slices may be missing.
+        z: (lesion, depth) where to read, in slice indices, ascending.
+        centre: As in `planes`.
+        side: As in `planes`.
+        size: As in `planes`.
+        mode: As in `planes`.
+        outside: As in `planes`.
+        device: As in `planes`.
+
+    Returns:
+        `(lesion, depth, size, size)` float32; per lesion the share of it beyond the stack; per
+        lesion how many slices were missing between the first and the last one that were read.
+    """
+    z = np.asarray(z, float)
+    parts, below, above, share, within, missing = [], [], [], [], [], []
+    start = 0
+    for stack, index, wanted in zip(stacks, slice_index, z, strict=True):
+        at = np.interp(wanted, index, np.arange(len(index)))  # clipped to the first and last slice
+        low = np.floor(at).astype(int)
+        high = np.minimum(low + 1, len(index) - 1)
+        if mode == "nearest":
+            at = low = np.where(index[high] - wanted <= wanted - index[low], high, low)
+        high = np.where(at > low, high, low)
+        begin, end = int(low.min()), int(high.max()) + 1
+        parts.append(stack[begin:end])
+        missing.append(index[end - 1] - index[begin] - (end - 1 - begin))
+        below.append(low - begin + start)
+        above.append(high - begin + start)
+        share.append(at - low)
+        within.append((wanted >= index[0] - 0.5) & (wanted <= index[-1] + 0.5))
+        start += end - begin
+    packed, flat = planes(parts, centre, side, size=size, mode=mode, outside=outside, device=device)
+    lower, upper = (
+        packed.index_select(0, torch.from_numpy(np.concatenate(i)).to(device))
+        for i in (below, above)
+    )
+    t = torch.from_numpy(np.concatenate(share)).float().to(device)[:, None, None]
+    out = lower.lerp_(upper, t).reshape(*z.shape, size, size)
+    if outside != "edge":
+        out[torch.from_numpy(~np.stack(within)).to(device)] = float(outside)
+    return out, 1 - flat * np.mean(within, axis=1), np.array(missing)

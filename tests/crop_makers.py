@@ -1,0 +1,89 @@
+"""Small crops for the tests of stores, importable by name in other processes."""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from lesionlab.crops import Crop
+
+
+def crop(
+    lesion_id: str, *, depth: int | None = None, size: int = 20, readers: int | None = None
+) -> Crop:
+    """Noise, the same for the same id; depth and number of readers differ from id to id."""
+    rng = np.random.default_rng(zlib.crc32(lesion_id.encode()))
+    z = depth or int(rng.integers(1, 7))
+    n_readers = int(rng.integers(1, 5)) if readers is None else readers
+    start = int(rng.integers(-3, 200))
+    return Crop(
+        lesion_id=lesion_id,
+        hu=rng.integers(-1024, 3071, (z, size, size)).astype(np.int16),
+        masks=rng.random((n_readers, z, size, size)) < 0.3,
+        spacing=(2.5, 0.703125, 0.703125),
+        slice_index=np.arange(start, start + z),
+        corner=(int(rng.integers(-9, 9)), int(rng.integers(-9, 9))),
+        calibrated=rng.random(z) < 0.5,
+        tier="phantom",
+    )
+
+
+def with_columns(lesion_id: str) -> tuple[Crop, dict[str, object]]:
+    made = crop(lesion_id)
+    return made, {"patient": lesion_id[:3], "texture": float(made.hu[0, 0, 0])}
+
+
+def slow(lesion_id: str) -> Crop:
+    """Leaves the id of its process in a folder, so that a test can look after it."""
+    Path(os.environ["CROP_MAKERS"], str(os.getpid())).touch()
+    time.sleep(0.03)
+    return crop(lesion_id)
+
+
+class StrangeError(Exception):
+    """Cannot be sent to another process: it wants two arguments when it is made again."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
+def failing(lesion_id: str) -> Crop:
+    if lesion_id.endswith("3"):
+        raise StrangeError("no contour in", lesion_id)
+    return crop(lesion_id)
+
+
+def dying(lesion_id: str) -> Crop:
+    os._exit(9)
+
+
+def other(lesion_id: str) -> Crop:
+    return crop(f"{lesion_id}-other")
+
+
+def nothing(lesion_id: str) -> None:
+    return None
+
+
+def large(lesion_id: str) -> Crop:
+    return crop(lesion_id, depth=16, size=256, readers=4)
+
+
+def peak_memory() -> int:
+    """Bytes that this process has ever had in memory at the same time; Linux only."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def heavy(lesion_id: str) -> Crop:
+    """19 MB in memory, 8 on disk; tells in a folder how much its process has needed so far."""
+    hu = np.full((48, 256, 256), zlib.crc32(lesion_id.encode()) % 1000, np.int16)
+    masks = np.ones((4, *hu.shape), np.bool_)
+    at = np.arange(len(hu))
+    path = Path(os.environ["CROP_MAKERS"], str(os.getpid()))
+    path.write_text(str(peak_memory()), encoding="utf-8")
+    return Crop(lesion_id, hu, masks, (1.0, 0.7, 0.7), at, (0, 0), at >= 0, "phantom")

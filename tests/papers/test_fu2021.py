@@ -1,0 +1,182 @@
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import map_coordinates
+
+from lesionlab.papers import fu2021
+
+
+@pytest.fixture(scope="module")
+def samples(some_crops):
+    return fu2021.prepare(some_crops)
+
+
+def test_packed_shapes(samples, some_crops):
+    lengths = [int(crop.consensus().any((1, 2)).sum()) for crop in some_crops]
+    assert samples.lengths.tolist() == lengths
+    assert lengths[-1] == 1
+    assert samples.images.shape == (sum(lengths), 1, 64, 64)
+    assert samples.images.dtype == torch.float32
+    assert samples.nodule.tolist() == np.repeat(np.arange(7), lengths).tolist()
+    assert samples.lesion_ids == tuple(crop.lesion_id for crop in some_crops)
+
+
+@pytest.mark.parametrize("box", ["consensus", "union", "outlines"])
+def test_box_fills_80_percent(make_crop, box):
+    crop = make_crop()
+    voxels = crop.consensus() if box == "consensus" else crop.masks.any(0)
+    crop = replace(crop, hu=np.where(voxels, 1000, 0).astype(np.int16))
+    image = fu2021.prepare([crop], box=box).images[:, 0].amax(0).numpy()
+    rows, columns = np.flatnonzero(image.max(1) > 500), np.flatnonzero(image.max(0) > 500)
+    box_pixels = np.ptp(np.flatnonzero(voxels.any((0, 2)))) + 1  # y is the longer side
+    window = (box_pixels + 2 * (box == "outlines")) / 0.8
+    assert len(rows) == pytest.approx(64 * box_pixels / window, abs=1.5)
+    assert len(columns) < len(rows)
+    # and it lies in the middle
+    assert (rows[0] + rows[-1]) / 2 == pytest.approx(31.5, abs=1)
+    assert (columns[0] + columns[-1]) / 2 == pytest.approx(31.5, abs=1)
+
+
+def test_against_scipy(make_crop):
+    crop = make_crop()
+    got = fu2021.prepare([crop], box="union")
+    marked = crop.masks.any(0)
+    rows, columns = (np.flatnonzero(marked.any(axis)) for axis in ((0, 2), (0, 1)))
+    side = max(np.ptp(rows), np.ptp(columns)) + 1
+    at = [
+        (r[0] + r[-1]) / 2 + ((np.arange(64) + 0.5) / 64 - 0.5) * side / 0.8
+        for r in (rows, columns)
+    ]
+    grid = np.meshgrid(*at, indexing="ij")
+    for image, k in zip(
+        got.images[:, 0], np.flatnonzero(crop.consensus().any((1, 2))), strict=True
+    ):
+        expected = map_coordinates(crop.hu[k].astype(float), grid, order=1)
+        np.testing.assert_allclose(image.numpy(), expected, atol=3e-4)
+
+
+def test_batch_equals_one_by_one(samples, some_crops):
+    alone = torch.cat([fu2021.prepare([crop]).images for crop in some_crops])
+    torch.testing.assert_close(samples.images, alone, rtol=1e-5, atol=1e-3)  # HU
+    normalise = fu2021.Normalisation.of(samples)
+    gap = normalise(samples).images - normalise(replace(samples, images=alone)).images
+    assert gap.abs().max() < 1e-5
+
+
+def test_small_crop_is_padded_and_counted(make_crop):
+    crop = make_crop(shape=(15, 16, 60))
+    assert fu2021.prepare([crop]).padded[0] == pytest.approx(0.2, abs=0.1)
+    air = fu2021.prepare([crop], outside=-1024.0)
+    assert (air.images[:, 0, :3] == -1024).all()
+    assert (fu2021.prepare([crop]).images > -1000).all()
+
+
+def test_missing_slices_are_counted(make_crop):
+    crop = make_crop(slice_index=[40, 45, 47, 48, 54])
+    samples = fu2021.prepare([crop])
+    assert samples.lengths.tolist() == [3]  # slices 45, 47 and 48 of 44 to 50
+    assert samples.missing.tolist() == [1]
+
+
+def test_normalisation(samples):
+    normalise = fu2021.Normalisation.of(samples)
+    pixels = samples.images.numpy().astype(float)
+    assert normalise.mean == pytest.approx(pixels.mean())
+    assert normalise.sd == pytest.approx(pixels.std())
+    done = normalise(samples).images.double()
+    assert float(done.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(done.std(correction=0)) == pytest.approx(1, abs=1e-5)
+    with pytest.raises(ValueError, match="all pixels are 5 HU"):
+        fu2021.Normalisation.of(replace(samples, images=torch.full((2, 1, 4, 4), 5.0)))
+
+
+def test_volumes_hold_the_slices_in_the_middle(samples):
+    padded = fu2021.volumes(samples, depth=64, value=7.0)
+    assert padded.shape == (7, 1, 64, 64, 64)
+    for i, length in enumerate(samples.lengths.tolist()):
+        first = (64 - length) // 2
+        held = padded[i, 0, first : first + length]
+        assert torch.equal(held, samples.images[samples.nodule == i, 0])
+        assert (padded[i, 0, :first] == 7).all()
+        assert (padded[i, 0, first + length :] == 7).all()
+    with pytest.raises(ValueError, match=r"depth=3: l\d has \d+ slices"):
+        fu2021.volumes(samples, depth=3)
+
+
+def test_augmentation_moves_all_slices_of_a_nodule_alike(samples):
+    drawn = fu2021.draw(7, torch.Generator().manual_seed(5))
+    moved = fu2021.apply(samples, drawn).images
+    for i in range(7):
+        one = samples.images[samples.nodule == i]
+        if drawn.flip_x[i]:
+            one = one.flip(-1)
+        if drawn.flip_y[i]:
+            one = one.flip(-2)
+        one = torch.rot90(one, int(drawn.turns[i]), (-2, -1))
+        one = one.flip(0) if drawn.reverse[i] else one
+        assert torch.equal(moved[samples.nodule == i], one)
+
+
+def test_draws_replay_and_batch_equals_one_by_one(samples):
+    first, again = (fu2021.draw(7, torch.Generator().manual_seed(1)) for _ in range(2))
+    moved = fu2021.apply(samples, first).images
+    assert torch.equal(moved, fu2021.apply(samples, again).images)
+    assert not torch.equal(moved, samples.images)
+    for i in range(7):
+        one = fu2021.Augmentation(*(getattr(first, f.name)[[i]] for f in fields(first)))
+        alone = fu2021.apply(samples.select([i]), one).images
+        assert torch.equal(alone, moved[samples.nodule == i])
+
+
+def test_an_epoch_is_shuffled_augmented_and_split(samples):
+    order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
+    drawn = fu2021.draw(7, torch.Generator().manual_seed(1))
+    epoch = fu2021.apply(samples, drawn, lesions=order)
+    assert torch.equal(epoch.images, fu2021.apply(samples.select(order), drawn).images)
+    for i, part in enumerate(epoch.split(1)):  # the paper's mini-batch
+        one = fu2021.Augmentation(*(getattr(drawn, f.name)[[i]] for f in fields(drawn)))
+        alone = fu2021.apply(samples, one, lesions=[int(order[i])])
+        assert part.lesion_ids == alone.lesion_ids == (samples.lesion_ids[order[i]],)
+        assert torch.equal(part.images, alone.images)
+        assert part.lengths.tolist() == alone.lengths.tolist()
+    with pytest.raises(IndexError, match="positions from 0 to 6"):
+        fu2021.apply(samples, drawn, lesions=[7] * 7)
+
+
+def test_slices_without_consensus_between_others_are_left_out(make_crop):
+    crop = make_crop()
+    used = np.flatnonzero(crop.consensus().any((1, 2)))
+    masks = crop.masks.copy()
+    masks[:, used[2]] = False
+    gappy = fu2021.prepare([replace(crop, masks=masks)])
+    whole = fu2021.prepare([crop]).images
+    assert torch.equal(gappy.images, whole[[i for i in range(len(used)) if i != 2]])
+    assert gappy.missing.tolist() == [1]
+
+
+def test_what_is_drawn():
+    drawn = fu2021.draw(10_000, torch.Generator().manual_seed(0))
+    assert not (drawn.flip_x & drawn.flip_y).any()
+    shares = [drawn.flip_x, drawn.flip_y, drawn.reverse, *(drawn.turns == k for k in range(4))]
+    expected = [0.25, 0.25, 0.5, 0.5, 1 / 6, 1 / 6, 1 / 6]
+    assert [float(s.float().mean()) for s in shares] == pytest.approx(expected, abs=0.02)
+    assert not fu2021.draw(50, torch.Generator(), p=0).turns.any()
+
+
+def test_refusals(samples, some_crops):
+    with pytest.raises(ValueError, match="the draw is for 3 nodules, the batch has 7"):
+        fu2021.apply(samples, fu2021.draw(3, torch.Generator()))
+    with pytest.raises(ValueError, match=r"share=1.2"):
+        fu2021.prepare(some_crops, share=1.2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_gpu(samples, some_crops):
+    drawn = fu2021.draw(7, torch.Generator().manual_seed(5))
+    there = fu2021.apply(fu2021.prepare(some_crops, device="cuda"), drawn)
+    assert there.images.is_cuda
+    here = fu2021.apply(samples, drawn).images
+    torch.testing.assert_close(there.images.cpu(), here, rtol=1e-5, atol=1e-3)

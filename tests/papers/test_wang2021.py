@@ -1,0 +1,140 @@
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+import torch
+
+from lesionlab.papers import wang2021
+
+
+@pytest.fixture(scope="module")
+def samples(some_crops):
+    return wang2021.prepare(some_crops)
+
+
+def test_shapes_and_range(samples):
+    assert samples.images.shape == samples.masks.shape == (7, 1, 32, 32, 32)
+    assert samples.images.dtype == samples.masks.dtype == torch.float32
+    assert samples.images.min() == -1  # air beyond the crops
+    assert samples.images.max() <= 1
+    assert set(samples.masks.unique().tolist()) == {0, 1}
+
+
+def test_against_simpleitk(make_crop):
+    # seven slices of 2 mm are less than 32 mm: the rest is air
+    crop = make_crop(shape=(7, 50, 48), spacing=(2.0, 0.62, 0.62), radii=(5, 6, 7))
+    samples = wang2021.prepare([crop])
+    mask = crop.consensus()
+    centroid = np.argwhere(mask).mean(0)
+    spacing = np.array(crop.spacing)
+    first = centroid * spacing - np.array(wang2021.SPACING) * 31 / 2
+
+    def resampled(values, interpolator, fill):
+        image = sitk.GetImageFromArray(values.astype(np.float64))
+        image.SetSpacing(spacing[::-1].tolist())
+        grid = (first[::-1].tolist(), [0.7, 0.7, 1.0], np.eye(3).ravel().tolist())
+        done = sitk.Resample(image, (32, 32, 32), sitk.Transform(), interpolator, *grid, fill)
+        return sitk.GetArrayFromImage(done)
+
+    hu = resampled(crop.hu, sitk.sitkLinear, -1024)
+    expected = (np.clip(hu, -1024, 400) + 1024) / (400 + 1024) * 2 - 1  # eq. 5
+    np.testing.assert_allclose(samples.images[0, 0].numpy(), expected, atol=1e-6)
+    nearest = resampled(mask, sitk.sitkNearestNeighbor, 0)
+    assert np.mean(samples.masks[0, 0].numpy() == nearest) > 0.9995  # ties of the rounding
+    assert samples.padded[0] == pytest.approx((hu == -1024).mean(), abs=1e-3)
+
+
+def test_the_patch_is_centred_on_the_mask(samples):
+    for mask in samples.masks[:-1, 0]:
+        at = mask.nonzero().double().mean(0)
+        assert at.tolist() == pytest.approx([15.5] * 3, abs=0.75)
+
+
+def test_batch_equals_one_by_one(samples, some_crops):
+    alone = [wang2021.prepare([crop]) for crop in some_crops]
+    assert (samples.images - torch.cat([a.images for a in alone])).abs().max() < 1e-5
+    assert torch.equal(samples.masks, torch.cat([a.masks for a in alone]))
+
+
+def test_eq_5_by_hand():
+    hu = torch.tensor([-1500.0, -1024, -312, 400, 2000])
+    assert wang2021.normalise(hu).tolist() == pytest.approx([-1, -1, 0, 1, 1])
+
+
+def test_what_is_left_outside_of_the_mask():
+    images = torch.tensor([[[[[-0.8, 0.4, 0.2]]]]])
+    masks = torch.tensor([[[[[0.0, 1.0, 0.5]]]]])
+    zero = wang2021.apply_mask(images, masks)
+    air = wang2021.apply_mask(images, masks, mask_fill="air")
+    assert zero.flatten().tolist() == pytest.approx([0, 0.4, 0.1])
+    assert air.flatten().tolist() == pytest.approx([-1, 0.4, 0.1 - 0.5])
+    with pytest.raises(ValueError, match="mask_fill='water'"):
+        wang2021.apply_mask(images, masks, mask_fill="water")
+    with pytest.raises(ValueError, match="masks: shape"):
+        wang2021.apply_mask(images, masks[..., :1])
+
+
+def test_augmentation_by_hand(samples):
+    drawn = wang2021.draw(7, torch.Generator().manual_seed(3))
+    moved = wang2021.apply(samples, drawn)
+    planes = ((-2, -1), (-3, -1), (-3, -2))
+    for i in range(7):
+        for name, noise in (("images", drawn.noise[i]), ("masks", 0)):
+            one = getattr(samples, name)[i].flip([a - 3 for a in range(3) if drawn.flips[i, a]])
+            one = torch.rot90(one, int(drawn.turns[i]), planes[int(drawn.axis[i])])
+            assert torch.equal(getattr(moved, name)[i], one + noise)
+
+
+def test_draws_replay_and_batch_equals_one_by_one(samples):
+    first, again = (wang2021.draw(7, torch.Generator().manual_seed(1)) for _ in range(2))
+    moved = wang2021.apply(samples, first)
+    assert torch.equal(moved.images, wang2021.apply(samples, again).images)
+    for i in range(7):
+        one = wang2021.Augmentation(*(getattr(first, f.name)[[i]] for f in fields(first)))
+        alone = wang2021.apply(samples.select([i]), one)
+        assert torch.equal(alone.images[0], moved.images[i])
+        assert torch.equal(alone.masks[0], moved.masks[i])
+
+
+def test_what_is_drawn():
+    drawn = wang2021.draw(6_000, torch.Generator().manual_seed(0), size=2, noise_hu=71.2)
+    assert drawn.flips.sum(1).max() == 1
+    assert float(drawn.flips.any(1).float().mean()) == pytest.approx(0.5, abs=0.02)
+    assert drawn.flips.float().mean(0).tolist() == pytest.approx([1 / 6] * 3, abs=0.02)
+    assert (torch.bincount(drawn.axis) / 6_000).tolist() == pytest.approx([1 / 3] * 3, abs=0.02)
+    assert (torch.bincount(drawn.turns) / 6_000).tolist() == pytest.approx([0.25] * 4, abs=0.02)
+    # 71.2 HU of 1424 HU, which are 2 units
+    assert float(drawn.noise.std()) == pytest.approx(0.1, rel=0.02)
+
+
+def test_refusals(samples, some_crops):
+    with pytest.raises(ValueError, match=r"draw is for a batch of shape \(2, 1, 32, 32, 32\)"):
+        wang2021.apply(samples, wang2021.draw(2, torch.Generator()))
+    with pytest.raises(ValueError, match="noise_hu=-1"):
+        wang2021.draw(2, torch.Generator(), noise_hu=-1)
+    with pytest.raises(ValueError, match="spacing="):
+        wang2021.prepare(some_crops, spacing=(1.0, 0.7, -0.7))
+    with pytest.raises(ValueError, match="size=0"):
+        wang2021.prepare(some_crops, size=0)
+
+
+def test_missing_slices_are_bridged_and_counted(make_crop):
+    whole = make_crop()
+    ramp = replace(whole, hu=np.ones_like(whole.hu) * whole.slice_index[:, None, None].astype("i2"))
+    kept = np.isin(whole.slice_index, [40, 43, 45, 46, 47, 48, 49, 52, 54])
+    gappy = replace(
+        ramp,
+        hu=ramp.hu[kept],
+        masks=ramp.masks[:, kept],
+        slice_index=ramp.slice_index[kept],
+        calibrated=ramp.calibrated[kept],
+    )
+    samples = wang2021.prepare([gappy])
+    z = np.argwhere(gappy.consensus())[:, 0]
+    centre = gappy.slice_index[z].mean()
+    expected = np.clip(centre + (np.arange(32) - 15.5) / 2, 40, 54)
+    inside = (expected > 40) & (expected < 54)
+    got = (samples.images[0, 0, :, 16, 16].numpy() + 1) / 2 * 1424 - 1024
+    np.testing.assert_allclose(got[inside], expected[inside], atol=1e-3)
+    assert samples.missing.tolist() == [6]
