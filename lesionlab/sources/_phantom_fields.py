@@ -1,0 +1,245 @@
+"""Physics of a rendered CT, whatever it shows: sampling, blur, noise, and random textures.
+
+An object is sampled on planes finer than the slices, averaged over the slice thickness (partial
+volume along z), blurred in plane by the point spread of the reconstruction kernel, and covered
+with noise whose power follows a ramp times an apodisation, as filtered backprojection leaves it
+(Kijewski and Judy, Phys Med Biol 32 (1987) 565–575).
+
+Nothing here uses a matrix product, so that the bytes do not depend on the threads of a BLAS.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+from scipy import ndimage
+
+FloatArray = npt.NDArray[np.float32]
+Array = npt.NDArray[np.float64]
+
+FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
+"""Full width at half maximum of a Gaussian over its standard deviation."""
+
+FINE_MM = 1.1
+"""Largest distance between the planes on which the object is sampled, mm."""
+
+
+def generator(*keys: object) -> np.random.Generator:
+    """A generator that depends on the keys alone, not on order, process or platform hash.
+
+    The keys' texts, joined, go through SHA-256 into a `numpy.random.SeedSequence`.
+    """
+    digest = hashlib.sha256("\x1f".join(map(str, keys)).encode()).digest()
+    return np.random.default_rng(np.random.SeedSequence(int.from_bytes(digest, "big")))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a crop's voxels lie in the scan, and the finer planes that its object is sampled on.
+
+    Attributes:
+        first: Index in the scan of the crop's first slice.
+        n_slices: Number of slices.
+        corner: `(y, x)` index in the scan of the first row and column.
+        size: Rows and columns.
+        spacing: Distance between slices, mm.
+        thickness: Thickness of a slice, mm.
+        pixel: Distance between pixels, mm.
+    """
+
+    first: int
+    n_slices: int
+    corner: tuple[int, int]
+    size: int
+    spacing: float
+    thickness: float
+    pixel: float
+
+    @cached_property
+    def per_slice(self) -> int:
+        """Fine planes in the distance of two slices."""
+        return max(1, int(np.ceil(self.spacing / FINE_MM)))
+
+    @property
+    def step(self) -> float:
+        """Distance of the fine planes, mm."""
+        return self.spacing / self.per_slice
+
+    @cached_property
+    def weights(self) -> Array:
+        """Share of a slice's thickness that each fine plane around its centre covers; sums to 1."""
+        half = int(np.ceil((self.thickness + self.step) / (2 * self.step)))
+        centre = np.arange(-half, half + 1) * self.step
+        low = np.maximum(centre - self.step / 2, -self.thickness / 2)
+        high = np.minimum(centre + self.step / 2, self.thickness / 2)
+        covered = np.maximum(high - low, 0)
+        return np.asarray(covered / covered.sum())
+
+    @cached_property
+    def z_slices(self) -> Array:
+        """(n_slices,) position of the slices, mm above the first slice of the scan."""
+        return np.asarray((self.first + np.arange(self.n_slices)) * self.spacing, np.float64)
+
+    @cached_property
+    def z_fine(self) -> Array:
+        """(planes,) position of the fine planes, mm above the first slice of the scan."""
+        half = len(self.weights) // 2
+        n = (self.n_slices - 1) * self.per_slice + 1 + 2 * half
+        at = self.first * self.spacing + (np.arange(n) - half) * self.step
+        return np.asarray(at, np.float64)
+
+    @cached_property
+    def y(self) -> Array:
+        """(size,) position of the rows, mm from the first row of the scan."""
+        return np.asarray((self.corner[0] + np.arange(self.size)) * self.pixel, np.float64)
+
+    @cached_property
+    def x(self) -> Array:
+        """(size,) position of the columns, mm from the first column of the scan."""
+        return np.asarray((self.corner[1] + np.arange(self.size)) * self.pixel, np.float64)
+
+    def average(self, fine: FloatArray) -> FloatArray:
+        """Average fine planes over each slice's thickness: (planes, y, x) to (slices, y, x)."""
+        last = (self.n_slices - 1) * self.per_slice + 1
+        out = np.zeros((self.n_slices, *fine.shape[1:]), np.float32)
+        for k, weight in enumerate(self.weights):
+            if weight > 0:
+                out += np.float32(weight) * fine[k : k + last : self.per_slice]
+        return out
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """How one scan was taken: shared by all lesions of the scan.
+
+    Attributes:
+        fwhm: Full width at half maximum of the in-plane point spread, mm.
+        enhancement: Overshoot of a sharp kernel at edges, 0 for none.
+        sigma: Standard deviation of the noise, HU.
+        peak: Spatial frequency at which the noise power is highest, 1/mm.
+        floor: Share of the noise power that is white within the pass band.
+        streak: How far the power of the noise depends on direction, 0 for not at all.
+        angle: Direction of the strongest noise, radians.
+        correlation: Correlation of the noise of two neighbouring slices.
+    """
+
+    fwhm: float
+    enhancement: float
+    sigma: float
+    peak: float
+    floor: float
+    streak: float
+    angle: float
+    correlation: float
+
+
+def draw_scanner(rng: np.random.Generator, *, thickness: float, spacing: float) -> Scanner:
+    """Draw the kernel and the dose of a scan.
+
+    Two families of kernels, as in the real scans: smooth ones, and sharp ones with more noise,
+    which are commonest at 1 to 1.5 mm. Noise falls with the square root of the slice thickness.
+    """
+    share_sharp = 0.3 if 1.0 < thickness <= 1.5 else 0.14
+    sharp = rng.random() < share_sharp
+    blur, overshoot = rng.random(2)
+    scatter = rng.standard_normal(2)
+    fwhm = 0.8 + 0.3 * blur if sharp else 1.1 + 0.5 * blur
+    # standard deviation at 1.25 mm; the spread is that of dose and of the size of patients
+    sigma = 74.0 * np.exp(0.34 * scatter[0]) if sharp else 25.0 * np.exp(0.4 * scatter[0])
+    # slices that overlap share rays; helical interpolation couples the others a little
+    overlap = max(0.0, 1.0 - spacing / thickness)
+    return Scanner(
+        fwhm=float(fwhm),
+        enhancement=float(0.25 + 0.35 * overshoot if sharp else 0.12 * overshoot),
+        sigma=float(sigma * np.clip(1.25 / thickness, 0.3, 2.0) ** 0.5),
+        peak=float((0.35 if sharp else 0.17) * np.exp(0.12 * scatter[1])),
+        floor=0.05,
+        streak=float(min(rng.exponential(0.5), 3.0)),
+        angle=float(rng.uniform(0, np.pi)),
+        correlation=float(min(0.1 + 0.8 * overlap, 0.8)),
+    )
+
+
+def blur(slices: FloatArray, *, scanner: Scanner, pixel: float) -> FloatArray:
+    """Convolve each slice with the point spread `(1 + e) G(s) - e G(2.5 s)`, s = fwhm / 2.355."""
+    s = scanner.fwhm / FWHM / pixel
+    out = _gaussian(slices, s)
+    if scanner.enhancement > 0:
+        e = np.float32(scanner.enhancement)
+        out = (1 + e) * out - e * _gaussian(slices, 2.5 * s)
+    return out
+
+
+def _gaussian(slices: FloatArray, s: float) -> FloatArray:
+    smooth: FloatArray = ndimage.gaussian_filter(slices, (0, s, s), mode="nearest", truncate=3.0)
+    return smooth
+
+
+def noise_power(size: int, pixel: float, scanner: Scanner) -> Array:
+    """(size, size // 2 + 1) noise power over the frequencies of `rfft2`, mean 1 over all of them.
+
+    `(f / p) exp(1 - (f / p)^2 / 2 - 1 / 2)`, a ramp with a Gaussian apodisation whose maximum
+    lies at the peak frequency p, plus a white floor that ends at 3 p, times
+    `1 + streak cos^2(direction - angle)`.
+    """
+    fy = scipy.fft.fftfreq(size, pixel)[:, None]
+    fx = scipy.fft.rfftfreq(size, pixel)[None]
+    ratio = np.hypot(fy, fx) / scanner.peak
+    power = ratio * np.exp((1 - ratio**2) / 2) + scanner.floor * np.exp(-((ratio / 3) ** 4))
+    power = power * (1 + scanner.streak * np.cos(np.arctan2(fy, fx) - scanner.angle) ** 2)
+    power[0, 0] = 0  # the mean of a slice is known well
+    counted = np.full(power.shape, 2.0)  # rfft2 holds one of each pair of conjugates
+    counted[:, 0] = 1
+    if size % 2 == 0:
+        counted[:, -1] = 1
+    return np.asarray(power * (size * size / (power * counted).sum()))
+
+
+def noise(rng: np.random.Generator, grid: Grid, scanner: Scanner) -> FloatArray:
+    """(slices, y, x) noise in HU: `scanner.sigma`, coloured in plane, correlated along z."""
+    white = rng.standard_normal((grid.n_slices, grid.size, grid.size), dtype=np.float32)
+    rho = np.float32(scanner.correlation)
+    fresh = np.float32(np.sqrt(1 - rho**2))
+    for k in range(1, grid.n_slices):
+        white[k] = rho * white[k - 1] + fresh * white[k]
+    shaped = scipy.fft.rfft2(white, workers=1)
+    shaped *= np.sqrt(noise_power(grid.size, grid.pixel, scanner)).astype(np.float32)
+    coloured = scipy.fft.irfft2(shaped, s=(grid.size, grid.size), workers=1)
+    return np.asarray(np.float32(scanner.sigma) * coloured, np.float32)
+
+
+def texture(
+    rng: np.random.Generator, shape: tuple[int, ...], scale: tuple[float, ...]
+) -> FloatArray:
+    """A smooth random field of mean 0 and standard deviation about 1.
+
+    Args:
+        rng: Source of the draws.
+        shape: Voxels along each axis.
+        scale: Correlation length along each axis, voxels; about the radius of a blob.
+    """
+    coarse = [int(np.ceil(n / max(s, 1.0))) + 3 for n, s in zip(shape, scale, strict=True)]
+    field: FloatArray = rng.standard_normal(coarse, dtype=np.float32)
+    for axis in reversed(range(len(shape))):  # the last axis is the slowest to gather along
+        n, s = shape[axis], max(scale[axis], 1.0)
+        at = 1.0 + np.arange(n) / s
+        low = np.minimum(at.astype(int), coarse[axis] - 2)
+        share = at - low
+        # a smooth step, scaled so that the variance is the same everywhere
+        step = share * share * (3 - 2 * share)
+        norm = np.sqrt(step**2 + (1 - step) ** 2)
+        row = [1] * len(shape)
+        row[axis] = n
+        before = ((1 - step) / norm).astype(np.float32).reshape(row)
+        after = (step / norm).astype(np.float32).reshape(row)
+        upper = field.take(low + 1, axis)
+        upper *= after
+        field = field.take(low, axis)
+        field *= before
+        field += upper
+    return field

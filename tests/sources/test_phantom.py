@@ -1,0 +1,387 @@
+"""Phantoms around real contours: what the ratings do, and what must not change a byte."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from lesionlab.sources import lidc, phantom
+from lesionlab.sources._phantom_fields import generator
+from lesionlab.sources._phantom_lesion import build_lesion, shape_on_planes
+
+SOLID = "LIDC-IDRI-0003-S0014-N03"  # four readers, 9 to 14 mm
+LESIONS = [SOLID, "LIDC-IDRI-0010-S0021-N03", "LIDC-IDRI-0012-S0023-N04"]
+ONE_SLICE = "LIDC-IDRI-0069-S0002-N02"
+LARGEST = "LIDC-IDRI-0191-S0192-N01"
+WIDEST = "LIDC-IDRI-0701-S0954-N04"  # 98 pixels
+SMALLEST = "LIDC-IDRI-0759-S0896-N04"
+OUT_OF_RANGE = "LIDC-IDRI-0510-S0516-N08"  # one reader's internal structure is 5
+
+PLAIN = {
+    "subtlety": 5,
+    "internal_structure": 1,
+    "calcification": 6,
+    "margin": 5,
+    "lobulation": 1,
+    "spiculation": 1,
+    "texture": 5,
+}
+
+
+@pytest.fixture(scope="module")
+def nodules():
+    return lidc.nodules()
+
+
+@pytest.fixture(scope="module")
+def rendered(nodules):
+    """One lesion with given ratings; the same lesion and ratings are rendered once."""
+    made = {}
+
+    def render(lesion_id=SOLID, **ratings):
+        key = (lesion_id, *sorted(ratings.items()))
+        if key not in made:
+            masks = lidc.masks(lesion_id)
+            made[key] = phantom.render(nodules.loc[lesion_id], masks, ratings=PLAIN | ratings)
+        return made[key]
+
+    return render
+
+
+def inside(crop):
+    return crop.hu[crop.consensus()].astype(float)
+
+
+def centre(crop):
+    """HU of the innermost third of the consensus."""
+    depth = ndimage.distance_transform_edt(crop.consensus(), sampling=crop.spacing)
+    return crop.hu[depth > 0.6 * depth.max()].astype(float)
+
+
+def ring(crop, low, high):
+    """HU outside all outlines, at a distance in mm."""
+    marked = crop.masks.any(axis=0)
+    away = ndimage.distance_transform_edt(~marked, sampling=crop.spacing)
+    return crop.hu[(away > low) & (away <= high)].astype(float)
+
+
+def content(crop):
+    return (crop.hu.tobytes(), crop.masks.tobytes(), crop.slice_index.tobytes(), crop.corner)
+
+
+# --- The same bytes -------------------------------------------------------------------------------
+
+
+def test_the_order_of_rendering_changes_nothing():
+    forwards = {i: content(phantom.make(i)) for i in LESIONS}
+    backwards = {i: content(phantom.make(i)) for i in reversed(LESIONS)}
+    assert forwards == backwards
+    assert content(phantom.phantom(SOLID, seed=0)) == forwards[SOLID]
+
+
+def test_another_seed_is_another_patient_around_the_same_contours():
+    one, two = phantom.make(SOLID, 0), phantom.make(SOLID, 1)
+    assert (one.hu != two.hu).mean() > 0.9
+    assert (one.masks == two.masks).all()
+
+
+@pytest.mark.slow
+def test_other_processes_render_the_same_bytes():
+    here = [content(phantom.make(i)) for i in LESIONS]
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        there = [content(crop) for crop in pool.map(phantom.make, LESIONS)]
+    assert here == there
+
+
+def test_malignancy_is_never_read(nodules):
+    nodule, masks = nodules.loc[SOLID], lidc.masks(SOLID)
+    columns = [name for name in nodule.index if "malignancy" in name]
+    assert columns == ["malignancy", "malignancy_readings"]
+    expected = content(phantom.render(nodule, masks))
+    assert content(phantom.render(nodule.drop(columns), masks)) == expected
+    changed = nodule.copy()
+    changed["malignancy"] = 6 - nodule["malignancy"]
+    changed["malignancy_readings"] = [6 - value for value in nodule["malignancy_readings"]]
+    assert content(phantom.render(changed, masks)) == expected
+
+
+def test_the_ratings_given_by_hand_draw_no_reader(nodules):
+    nodule, masks = nodules.loc[SOLID], lidc.masks(SOLID)
+    told = phantom.drawn_ratings(nodule, seed=3)
+    by_hand = phantom.render(nodule, masks, seed=3, ratings=told)
+    assert content(by_hand) == content(phantom.render(nodule, masks, seed=3))
+
+
+# --- One reader's ratings -------------------------------------------------------------------------
+
+
+def test_one_reader_is_drawn_whole_and_each_has_a_turn(nodules):
+    nodule = nodules.loc["LIDC-IDRI-0013-S0024-N02"]
+    readers = list(
+        zip(*(nodule[f"{name}_readings"] for name in phantom.drawn_ratings(nodule)), strict=True)
+    )
+    drawn = [tuple(phantom.drawn_ratings(nodule, seed=k).values()) for k in range(60)]
+    assert set(drawn) == {tuple(int(v) for v in reader) for reader in readers}
+    assert drawn[0] == tuple(phantom.drawn_ratings(nodule, seed=0).values())
+
+
+def test_readers_are_drawn_with_equal_chances(nodules):
+    nodule = nodules.loc[SOLID].copy()
+    nodule["texture_readings"] = [1.0, 2.0, 3.0, 4.0]  # so that each reader is known
+    drawn = [phantom.drawn_ratings(nodule, seed=k)["texture"] for k in range(800)]
+    counts = np.bincount(drawn, minlength=5)[1:]
+    assert counts.min() > 150  # 200 expected, standard deviation 12
+
+
+def test_a_missing_internal_structure_is_soft_tissue(nodules):
+    nodule = nodules.loc[OUT_OF_RANGE]
+    assert np.isnan(nodule["internal_structure_readings"]).any()
+    drawn = {phantom.drawn_ratings(nodule, seed=k)["internal_structure"] for k in range(20)}
+    assert drawn <= {1, 2, 3, 4}
+    assert phantom.make(OUT_OF_RANGE).hu.dtype == np.int16
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("internal_structure", 5.0), ("texture", 0.0), ("margin", 2.5), ("calcification", 7.0)],
+)
+def test_ratings_out_of_range_are_refused(nodules, name, value):
+    nodule = nodules.loc[SOLID].copy()
+    nodule[f"{name}_readings"] = [value] * 4
+    with pytest.raises(ValueError, match=rf"{name}_readings of {SOLID}.*from 1 to \d, got {value}"):
+        phantom.render(nodule, lidc.masks(SOLID))
+    with pytest.raises(ValueError, match=rf"ratings\['{name}'\].*from 1 to \d, got {value}"):
+        phantom.render(nodules.loc[SOLID], lidc.masks(SOLID), ratings=PLAIN | {name: value})
+
+
+# --- What the ratings do --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lesion_id", LESIONS)
+def test_a_denser_rating_is_denser(rendered, lesion_id):
+    means = [inside(rendered(lesion_id, texture=value)).mean() for value in range(1, 6)]
+    assert means == sorted(means)
+    assert means[4] - means[0] > 250
+    # ground glass has lung in it; solid is soft tissue
+    assert -760 < np.median(centre(rendered(lesion_id, texture=1))) < -400
+    assert -60 < np.median(centre(rendered(lesion_id, texture=5))) < 160
+
+
+def test_part_solid_is_solid_in_the_middle_and_glass_at_the_rim(rendered):
+    crop = rendered(texture=3)
+    depth = ndimage.distance_transform_edt(crop.consensus(), sampling=crop.spacing)
+    rim = crop.hu[(depth > 0) & (depth < 0.35 * depth.max())]
+    assert np.median(centre(crop)) - np.median(rim) > 250
+
+
+@pytest.mark.parametrize("lesion_id", LESIONS)
+def test_a_sharper_margin_is_steeper(rendered, lesion_id):
+    def slope(value):
+        crop = rendered(lesion_id, margin=value)
+        smooth = ndimage.gaussian_filter(crop.hu.astype(float), (0, 0.7, 0.7))
+        steep = np.hypot(*np.gradient(smooth, crop.spacing[2], axis=(1, 2)))
+        consensus = crop.consensus()
+        near = ndimage.binary_dilation(consensus, np.ones((1, 3, 3)))
+        near &= ~ndimage.binary_erosion(consensus, np.ones((1, 3, 3)))
+        return float(steep[near].mean())
+
+    slopes = [slope(value) for value in (1, 3, 5)]
+    assert slopes == sorted(slopes)
+    assert slopes[2] > 1.15 * slopes[0]
+
+
+def test_a_subtler_lesion_stands_out_less(rendered):
+    contrast = [np.median(centre(rendered(subtlety=value))) for value in (1, 3, 5)]
+    assert contrast == sorted(contrast)
+    assert contrast[2] - contrast[0] > 150
+
+
+def built(nodules, lesion_id, **ratings):
+    """The lesion alone, before the scanner blurs it."""
+    masks = lidc.masks(lesion_id)
+    grid = phantom._grid(nodules.loc[lesion_id], masks, 128, 2, None)
+    distance, window = shape_on_planes(masks.readers, masks.origin, grid)
+    rng = generator("lesion", lesion_id, 0)
+    return build_lesion(rng, PLAIN | ratings, distance, window, grid, lung_hu=-870), grid
+
+
+@pytest.mark.parametrize("lesion_id", LESIONS)
+def test_more_spiculation_is_more_and_longer_strands(nodules, rendered, lesion_id):
+    strands = [built(nodules, lesion_id, spiculation=v)[0].strands for v in range(1, 6)]
+    counts = [len(s.start) for s in strands]
+    assert counts[0] == 0
+    assert counts == sorted(set(counts))
+    lengths = [np.linalg.norm(s.end - s.start, axis=1).mean() for s in strands[1:]]
+    assert lengths[-1] > lengths[0]
+    outside = [ring(rendered(lesion_id, spiculation=v), 0.5, 4.0).mean() for v in (1, 5)]
+    assert outside[1] > outside[0] + 3
+
+
+@pytest.mark.parametrize("lesion_id", LESIONS)
+def test_more_lobulation_bends_the_surface_more(nodules, lesion_id):
+    smooth = built(nodules, lesion_id, lobulation=1)[0].distance
+    bent = [
+        float(np.abs(built(nodules, lesion_id, lobulation=v)[0].distance - smooth).mean())
+        for v in (2, 3, 4, 5)
+    ]
+    assert bent == sorted(set(bent))
+    assert bent[-1] == pytest.approx(4 * bent[0], rel=0.02)
+
+
+def test_calcium_patterns(rendered):
+    none, solid = rendered(calcification=6), rendered(calcification=3)
+    assert np.percentile(inside(none), 95) < 200
+    assert np.median(inside(solid)) > 250
+
+    def moment(crop):
+        """Mean distance of the calcium from the middle, over that of the whole lesion, and where.
+
+        Calcium is what is denser than the same lesion without any.
+        """
+        added = np.where(crop.masks.any(0), np.maximum(crop.hu.astype(float) - none.hu, 0), 0)
+        where = np.argwhere(crop.consensus()) * crop.spacing
+        middle = where.mean(0)
+        at = np.argwhere(added > 150) * crop.spacing
+        weight = added[added > 150]
+        spread = np.linalg.norm(at - middle, axis=1) @ weight / weight.sum()
+        shift = np.linalg.norm((at * weight[:, None]).sum(0) / weight.sum() - middle)
+        return spread / np.linalg.norm(where - middle, axis=1).mean(), shift
+
+    central, aside = moment(rendered(calcification=5)), moment(rendered(calcification=4))
+    assert central[0] < 0.75  # in the middle third
+    assert central[1] < 1.5
+    assert aside[1] > central[1] + 1.5
+    # laminated: shells, so that along a radius it is dense, less dense, dense again
+    lesion_hu = [rendered(calcification=v).hu for v in range(1, 7)]
+    assert len({hu.tobytes() for hu in lesion_hu}) == 6
+
+
+@pytest.mark.parametrize(
+    ("structure", "low", "high"), [(1, 0, 140), (2, -60, 60), (3, -170, -40), (4, -960, -500)]
+)
+def test_internal_structure_fills_the_middle(rendered, structure, low, high):
+    crop = rendered(internal_structure=structure)
+    depth = ndimage.distance_transform_edt(crop.consensus(), sampling=crop.spacing)
+    assert low < np.median(crop.hu[depth > 0.75 * depth.max()]) < high
+
+
+# --- The crop -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lesion_id", [SOLID, ONE_SLICE, LARGEST, WIDEST, SMALLEST])
+def test_crops_of_all_sizes(nodules, lesion_id):
+    crop, masks, nodule = phantom.make(lesion_id), lidc.masks(lesion_id), nodules.loc[lesion_id]
+    assert crop.hu.shape[1:] == (128, 128)
+    assert crop.masks.sum() == masks.readers.sum()
+    found = np.argwhere(crop.masks)[0][1:] + np.array((crop.slice_index[0], *crop.corner))
+    assert found.tolist() == (np.argwhere(masks.readers)[0][1:] + masks.origin).tolist()
+    assert crop.tier == "phantom"
+    assert crop.calibrated.all()
+    assert (np.diff(crop.slice_index) == 1).all()
+    n_slices = phantom._scan_slices(int(nodule["scan_id"]))
+    assert crop.slice_index[0] >= 0
+    assert crop.slice_index[-1] < n_slices
+    # Lei's deepest sample has 10 slices of 1 mm above and below
+    above = (crop.slice_index - nodule["z"]) * crop.spacing[0]
+    assert above[0] <= -10 or crop.slice_index[0] == 0
+    assert above[-1] >= 10 or crop.slice_index[-1] == n_slices - 1
+    # a lung with a lesion in it
+    assert np.median(crop.hu[ndimage.gaussian_filter(crop.hu, 2) < -600]) < -750
+    assert inside(crop).mean() > ring(crop, 2, 6).min()
+
+
+def test_every_nodule_can_be_rendered(nodules):
+    assert phantom.lesions() == list(nodules.index)
+    assert len(phantom.lesions()) == 2651
+
+
+def test_lesions_of_one_scan_share_kernel_chest_and_lung(nodules, monkeypatch):
+    asked = []
+    real = generator
+
+    def spy(*keys):
+        asked.append(keys)
+        return real(*keys)
+
+    monkeypatch.setattr(phantom, "generator", spy)
+    scan = nodules[nodules["scan_id"] == nodules.loc[ONE_SLICE, "scan_id"]]
+    for lesion_id in scan.index[:2]:
+        phantom.make(lesion_id)
+    of_scan = {"scanner", "lung", "chest"}
+    assert len({keys for keys in asked if keys[0] in of_scan}) == 3
+    assert len({keys for keys in asked if keys[0] == "noise"}) == 2
+
+
+def test_a_larger_crop_shows_more_of_the_same_place(nodules):
+    masks = lidc.masks(SOLID)
+    small = phantom.render(nodules.loc[SOLID], masks, size=64)
+    large = phantom.render(nodules.loc[SOLID], masks, size=160, context=9)
+    assert large.hu.shape[1:] == (160, 160)
+    assert len(large.hu) >= len(small.hu)
+    assert np.subtract(small.corner, large.corner).tolist() == [48, 48]
+
+
+# --- Bad input ------------------------------------------------------------------------------------
+
+
+def test_masks_of_another_lesion_are_refused(nodules):
+    with pytest.raises(ValueError, match=f"masks are of '{ONE_SLICE}', expected those of '{SOLID}"):
+        phantom.render(nodules.loc[SOLID], lidc.masks(ONE_SLICE))
+
+
+def test_a_size_too_small_for_the_outlines_is_refused(nodules):
+    with pytest.raises(ValueError, match=r"size=64: the outlines of .* are 85 pixels wide"):
+        phantom.phantom(WIDEST, size=64)
+
+
+@pytest.mark.parametrize("arguments", [{"size": 15}, {"size": 64.0}, {"size": True}])
+def test_sizes_that_are_none(arguments):
+    with pytest.raises(ValueError, match="expected a whole number, 16 or more"):
+        phantom.phantom(SOLID, **arguments)
+
+
+def test_a_context_below_zero_is_refused(nodules):
+    with pytest.raises(ValueError, match="context=-1: expected a whole number, 0 or more"):
+        phantom.render(nodules.loc[SOLID], lidc.masks(SOLID), context=-1)
+
+
+def test_rows_and_ratings_that_lack_something(nodules):
+    masks = lidc.masks(SOLID)
+    with pytest.raises(KeyError, match="slice_thickness"):
+        phantom.render(nodules.loc[SOLID].drop("slice_thickness"), masks)
+    with pytest.raises(KeyError, match="margin_readings"):
+        phantom.render(nodules.loc[SOLID].drop("margin_readings"), masks)
+    with pytest.raises(KeyError, match="texture"):
+        phantom.render(nodules.loc[SOLID], masks, ratings={"margin": 3})
+
+
+def test_an_unknown_lesion_is_named():
+    with pytest.raises(LookupError, match="LIDC-IDRI-9999"):
+        phantom.make("LIDC-IDRI-9999-S0001-N01")
+
+
+def test_empty_masks_are_refused(nodules):
+    masks = lidc.masks(SOLID)
+    with pytest.raises(ValueError, match=f"masks of {SOLID}: expected at least one voxel"):
+        phantom.render(nodules.loc[SOLID], replace(masks, readers=np.zeros_like(masks.readers)))
+
+
+def test_readers_who_agree_on_no_voxel_are_rendered(nodules):
+    masks = lidc.masks(SOLID)
+    apart = replace(masks, consensus=np.zeros_like(masks.consensus))
+    assert phantom.render(nodules.loc[SOLID], apart).hu.shape[1:] == (128, 128)
+
+
+def test_the_arguments_stay_as_they_were(nodules):
+    nodule, masks = nodules.loc[SOLID].copy(), lidc.masks(SOLID)
+    before, readers = nodule.copy(deep=True), masks.readers.copy()
+    ratings = dict(PLAIN)
+    phantom.render(nodule, masks, ratings=ratings)
+    assert nodule.equals(before)
+    assert (masks.readers == readers).all()
+    assert ratings == PLAIN

@@ -1,0 +1,317 @@
+"""The parts that a phantom is made of, each against a value worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lesionlab.sources._phantom_fields import (
+    FWHM,
+    Grid,
+    Scanner,
+    blur,
+    draw_scanner,
+    generator,
+    noise,
+    noise_power,
+    texture,
+)
+from lesionlab.sources._phantom_lesion import average_distance
+from lesionlab.sources._phantom_lung import MEAN_TISSUE, draw_lung, feeding_vessels, halo, inflated
+from lesionlab.sources._phantom_thorax import MEAN_SCALE, draw_chest, make_room, surroundings
+from lesionlab.sources._phantom_vessels import NEIGHBOURS, Tubes, fill, grow_tree
+
+
+def grid(*, n_slices=5, size=64, spacing=2.5, thickness=2.5, pixel=0.7, first=10, corner=(0, 0)):
+    return Grid(first, n_slices, corner, size, spacing, thickness, pixel)
+
+
+def scanner(**changes):
+    values = {
+        "fwhm": 1.4,
+        "enhancement": 0.0,
+        "sigma": 30.0,
+        "peak": 0.2,
+        "floor": 0.05,
+        "streak": 0.0,
+        "angle": 0.0,
+        "correlation": 0.0,
+    }
+    return Scanner(**values | changes)
+
+
+# --- Sampling and partial volume ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spacing", "thickness", "planes_above", "expected"),
+    [
+        (2.5, 2.5, 0, [0, 0, 2 / 3, 1, 1]),  # 3 planes a slice: 2 of 3 lie in the object
+        (2.5, 2.5, 1, [0, 0, 1 / 3, 1, 1]),
+        (2.5, 5.0, 0, [0, 1 / 12, 7 / 12, 1, 1]),  # each slice reaches into its neighbours
+        (1.0, 1.0, 0, [0, 0, 1, 1, 1]),
+    ],
+)
+def test_a_plane_across_a_slice_fills_its_share(spacing, thickness, planes_above, expected):
+    g = grid(spacing=spacing, thickness=thickness)
+    # everything above a face between two fine planes, just below or above the middle slice's centre
+    face = (g.first + 2) * spacing + (planes_above - 0.5) * g.step
+    fine = np.zeros((len(g.z_fine), g.size, g.size), np.float32)
+    fine[g.z_fine > face] = 1
+    low = g.z_slices - thickness / 2
+    by_hand = np.clip((low + thickness - face) / thickness, 0, 1)
+    assert by_hand == pytest.approx(expected, abs=1e-9)
+    assert g.average(fine)[:, 0, 0] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("thickness", [0.6, 1.25, 2.5, 5.0])
+@pytest.mark.parametrize("spacing", [0.45, 0.625, 1.25, 3.0, 5.0])
+def test_averaging_keeps_a_constant(spacing, thickness):
+    g = grid(spacing=spacing, thickness=thickness, n_slices=3, size=16)
+    assert g.weights.sum() == pytest.approx(1)
+    assert g.step <= 1.1
+    fine = np.full((len(g.z_fine), 16, 16), -700, np.float32)
+    assert g.average(fine) == pytest.approx(np.full((3, 16, 16), -700))
+
+
+def test_positions_are_those_of_the_scan():
+    g = grid(first=4, spacing=2.0, pixel=0.5, corner=(-3, 20))
+    assert g.z_slices[:2].tolist() == [8, 10]
+    assert (g.y[0], g.x[0]) == (-1.5, 10)
+    assert set(np.round(g.z_slices, 9)) <= set(np.round(g.z_fine, 9))
+
+
+# --- Reconstruction: blur and noise ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("enhancement", [0.0, 0.4])
+def test_blur_keeps_the_mean(enhancement):
+    image = np.zeros((2, 65, 65), np.float32)
+    image[:, 32, 32] = 1000
+    out = blur(image, scanner=scanner(enhancement=enhancement), pixel=0.7)
+    assert out.sum(axis=(1, 2)) == pytest.approx(1000, rel=1e-4)
+    constant = np.full((1, 20, 20), -850, np.float32)
+    same = blur(constant, scanner=scanner(enhancement=enhancement), pixel=0.7)
+    assert same == pytest.approx(constant, rel=1e-5)
+
+
+def test_blur_is_as_wide_as_asked():
+    image = np.zeros((1, 129, 129), np.float32)
+    image[0, 64, 64] = 1
+    out = blur(image, scanner=scanner(fwhm=4.0), pixel=0.5)[0]
+    across = (np.arange(129) - 64) * 0.5
+    sd = np.sqrt((out.sum(axis=0) * across**2).sum() / out.sum())
+    assert sd * FWHM == pytest.approx(4.0, rel=0.03)
+
+
+def test_a_sharp_kernel_overshoots_and_a_smooth_one_does_not():
+    edge = np.where(np.arange(64) < 32, -850, 40)[None, None].repeat(64, 1).astype(np.float32)
+    assert blur(edge, scanner=scanner(), pixel=0.7).max() <= 40.01
+    assert blur(edge, scanner=scanner(enhancement=0.4), pixel=0.7).max() > 60
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.6])
+def test_noise_has_the_deviation_asked_for_and_no_mean(correlation):
+    asked = scanner(sigma=30.0, correlation=correlation)
+    drawn = noise(generator("n"), grid(n_slices=40, size=128), asked)
+    assert drawn.std() == pytest.approx(30, rel=0.03)
+    assert drawn.mean(axis=(1, 2)) == pytest.approx(0, abs=1e-3)
+    assert drawn.dtype == np.float32
+
+
+def test_noise_of_neighbouring_slices_hangs_together_as_asked():
+    drawn = noise(generator("n"), grid(n_slices=60, size=96), scanner(correlation=0.6))
+    beside = np.corrcoef(drawn[1:].ravel(), drawn[:-1].ravel())[0, 1]
+    two_away = np.corrcoef(drawn[2:].ravel(), drawn[:-2].ravel())[0, 1]
+    assert beside == pytest.approx(0.6, abs=0.03)
+    assert two_away == pytest.approx(0.36, abs=0.04)
+
+
+def test_noise_power_peaks_where_asked_and_keeps_the_variance():
+    power = noise_power(128, 0.5, scanner(peak=0.3, floor=0.0))
+    fy = np.fft.fftfreq(128, 0.5)[:, None]
+    f = np.hypot(fy, np.fft.rfftfreq(128, 0.5)[None])
+    assert f.ravel()[power.argmax()] == pytest.approx(0.3, abs=0.01)
+    assert power[0, 0] == 0
+    # f exp(-f²/2p²), the ramp with its apodisation, up to one factor
+    model = f * np.exp(-((f / 0.3) ** 2) / 2)
+    assert power == pytest.approx(model * power.max() / model.max(), abs=2e-3 * power.max())
+    # rfft2 leaves out one of each pair of conjugates
+    whole = 2 * power.sum() - power[:, 0].sum() - power[:, -1].sum()
+    assert whole / 128**2 == pytest.approx(1)
+
+
+def test_thin_slices_are_noisier():
+    def sigma(thickness):
+        drawn = [draw_scanner(generator(k), thickness=thickness, spacing=1.0) for k in range(300)]
+        return np.median([s.sigma for s in drawn])
+
+    assert sigma(0.75) > sigma(1.25) > 1.3 * sigma(3.0)
+
+
+def test_generator_depends_on_the_keys_alone():
+    assert generator("a", 1).random() == generator("a", 1).random()
+    different = [generator(*k).random() for k in (("a", 1), ("a", 2), ("ab", "c"), ("a", "bc"))]
+    assert len(set(different)) == 4
+
+
+@pytest.mark.parametrize("scale", [0.4, 1.0, 3.7, 40.0])
+def test_texture_has_unit_variance_at_every_scale(scale):
+    fields = [texture(generator(k), (24, 24, 24), (scale,) * 3) for k in range(60)]
+    values = np.array(fields)
+    assert values.dtype == np.float32
+    assert values.mean() == pytest.approx(0, abs=0.15)
+    assert values.std() == pytest.approx(1, abs=0.12)
+
+
+def test_texture_is_as_smooth_as_asked():
+    def step(scale):
+        field = texture(generator("t"), (40, 40, 40), (scale,) * 3)
+        return float(np.abs(np.diff(field, axis=2)).mean())
+
+    assert step(1.0) > 2 * step(4.0) > 4 * step(16.0)
+
+
+# --- Tubes and trees ------------------------------------------------------------------------------
+
+
+def tube(start, end, radius):
+    return Tubes(np.array([start], float), np.array([end], float), np.array([[radius, radius]]))
+
+
+@pytest.mark.parametrize("radius", [0.15, 0.5, 1.4, 4.0])
+@pytest.mark.parametrize("end", [(36, 22, 36), (28, 32, 30), (24, 34, 12)])
+def test_a_tube_fills_its_volume(radius, end):
+    g = grid(n_slices=31, size=64, spacing=1.0, thickness=1.0, first=15)
+    start = (26.0, 18.0, 16.0)
+    share = fill(tube(start, end, radius), g)
+    length = np.linalg.norm(np.subtract(end, start))
+    voxel = g.step * g.pixel**2
+    # samples fall unevenly, and a voxel that got too many is cut at 1: some volume is lost
+    volume = np.pi * radius**2 * length
+    assert 0.9 * volume < share.sum() * voxel < 1.02 * volume
+    assert share.max() <= 1
+    assert share.min() >= 0
+
+
+def test_a_thick_tube_is_full_inside_and_nothing_lies_outside_it():
+    g = grid(n_slices=15, size=64, spacing=1.0, thickness=1.0, first=20)
+    share = fill(tube((27, 22, 5), (27, 22, 40), 5.0), g)
+    z, y, x = np.meshgrid(g.z_fine, g.y, g.x, indexing="ij")
+    away = np.hypot(z - 27, y - 22)
+    along = (x > 6) & (x < 39)
+    assert share[(away < 3.8) & along].mean() == pytest.approx(0.97, abs=0.04)
+    assert share[(away < 3.8) & along].min() > 0.5
+    assert not share[away > 6].any()
+
+
+def test_tubes_beside_the_grid_and_no_tubes_leave_it_empty():
+    g = grid()
+    assert not fill(tube((0, -500, 0), (0, -480, 10), 2.0), g).any()
+    none = Tubes(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 2)))
+    assert not fill(none, g).any()
+
+
+def test_a_tree_hangs_together_and_its_radii_follow_murray():
+    points = generator("p").uniform(0, 60, (200, 3))
+    root = np.array([30.0, 30.0, -20.0])
+    tree = grow_tree(generator("t"), points, root, tip=0.3, largest=50.0)
+    assert len(tree.start) == 400
+    ends = {tuple(p) for p in tree.end} | {tuple(root)}
+    assert all(tuple(p) in ends for p in tree.start)
+    # at every branch the cube of what comes in is what goes out plus the branch's own twig
+    into = {tuple(tree.end[200 + k]): tree.radius[200 + k, 1] for k in range(200)}
+    out: dict[tuple[float, ...], float] = {}
+    for k in range(200):
+        parent, child = tuple(tree.start[k]), tuple(tree.end[200 + k])
+        out[parent] = out.get(parent, 0) + into[child] ** 3
+    for point, total in out.items():
+        if point in into:
+            assert into[point] ** 3 > total
+    trunk = out[tuple(root)]
+    assert trunk == pytest.approx(200 * 0.3**3 * np.exp(0.125), rel=0.25)  # mean of lognormals
+
+
+def test_a_small_tree_joins_each_point_where_the_path_is_cheapest():
+    points = generator("p").uniform(0, 30, (NEIGHBOURS, 3))
+    root = np.array([0.0, 0.0, -10.0])
+    tree = grow_tree(generator("t"), points, root, tip=0.3)
+    order = np.argsort(((points - root) ** 2).sum(1))
+    points = points[order]
+    for child in range(1, len(points)):
+        outwards = (points[child] - root) / np.linalg.norm(points[child] - root)
+        step = points[child] - points[:child]
+        cost = 2.4 * np.linalg.norm(step, axis=1) - 1.4 * (step @ outwards)
+        assert tree.start[child] == pytest.approx(points[cost.argmin()])
+    assert tree.start[0] == pytest.approx(root)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_trees_of_hardly_any_points(n):
+    tree = grow_tree(generator("t"), np.ones((n, 3)) * np.arange(1, n + 1)[:, None], np.zeros(3),
+                     tip=0.3)  # fmt: skip
+    assert len(tree.start) == 2 * n
+
+
+# --- Lung, chest and shape ------------------------------------------------------------------------
+
+
+def test_smaller_lungs_are_denser_by_the_tissue_that_they_keep():
+    lung = draw_lung(generator("lung"))
+    assert inflated(lung, MEAN_SCALE).hu == pytest.approx(lung.hu)
+    smaller = inflated(lung, MEAN_SCALE * 0.95)
+    assert smaller.hu + 1000 == pytest.approx((lung.hu + 1000) / 0.95**3)
+    assert smaller.mottle > inflated(lung, MEAN_SCALE * 1.1).mottle
+    drawn = [draw_lung(generator(k)).hu for k in range(200)]
+    assert np.mean(drawn) == pytest.approx(MEAN_TISSUE - 1000, abs=10)
+
+
+def test_the_halo_ends_at_five_millimetres():
+    made = halo(generator("h"), np.array([-2.0, 0.0, 2.5, 5.0, 9.0], np.float32))
+    assert made[0] == made[1] > 0
+    assert made[2] == pytest.approx(made[1] / 4)
+    assert made[3] == made[4] == 0
+
+
+def test_feeding_vessels_start_in_the_lesion():
+    g = grid(n_slices=15, spacing=1.0, thickness=1.0, first=150, corner=(230, 130))
+    chest = draw_chest(generator("c"), pixel=g.pixel, height=300)
+    middle = np.array([157.0, g.y[32], g.x[32]])
+    shares = [feeding_vessels(generator(k), chest, g, middle, 4.0) for k in range(8)]
+    filled = [share for share in shares if share.any()]
+    assert len(filled) >= 4
+    for share in filled:
+        assert share[:, 30:35, 30:35].max() > 0.05
+
+
+def test_room_is_made_for_a_lesion_wherever_it_lies():
+    chest = draw_chest(generator("c"), pixel=0.7, height=300)
+    for y, x in ((60, 60), (180, 180), (300, 100), (180, 30)):
+        points = np.array([[z, y + dy, x] for z in (140, 150) for dy in (0, 4)], float)
+        made = make_room(chest, points)
+        assert made.radial(145.0, points[:, 1], points[:, 2])[0].max() <= 0
+        assert made.diaphragm(*points.T).max() < 0
+
+
+def test_the_wall_has_muscle_fat_bone_and_air_outside():
+    g = grid(n_slices=9, size=256, pixel=0.7, first=60, corner=(120, -40))
+    chest = draw_chest(generator("c"), pixel=g.pixel, height=300)
+    around = surroundings(generator("w"), chest, g)
+    outside = around.hu[around.depth > 1]
+    for low, high in ((-1010, -950), (-140, -60), (20, 90), (300, 800)):
+        assert ((outside > low) & (outside < high)).mean() > 0.01, (low, high)
+
+
+def test_average_distance_of_a_ball_and_of_readers_apart():
+    z, y, x = np.ogrid[-9:10, -20:21, -20:21]
+    ball = (2.0 * z) ** 2 + y**2 + x**2 <= 12**2
+    distance = average_distance(np.array([ball, ball]), (2.0, 1.0, 1.0))
+    assert distance[9, 20, 20] == pytest.approx(-12, abs=1)
+    assert distance[9, 20, 37] == pytest.approx(5, abs=1)
+    left, right = np.zeros((2, 3, 9, 30), bool)
+    left[1, 3:6, 3:6] = right[1, 3:6, 24:27] = True
+    apart = average_distance(np.array([left, right]), (1.0, 1.0, 1.0))
+    assert apart[1, 4, 4] < 0
+    assert apart[1, 4, 25] < 0
+    with pytest.raises(ValueError, match="readers: expected at least one voxel"):
+        average_distance(np.zeros((2, 3, 4, 5), bool), (1.0, 1.0, 1.0))
