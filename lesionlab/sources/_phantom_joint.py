@@ -1,0 +1,218 @@
+"""A joint distribution of Li 2021's nine categories, made from what the paper prints.
+
+The paper prints how often each category occurs (Table 2) and says in words how they go together
+(section 4.2); Figure 2 has the pairs as grey levels only. Here a table of lesions is drawn that
+has the printed counts **exactly**, and of which each of these sentences is true:
+
+1. "For the placeholder, their margins are almost unclear, the degree of lobulation is more
+   obvious, the degree of spiculation and the degree of pleural indentation are the highest among
+   other lesion types."
+2. "The nodules, ground glass, and mutation categories have a small number of spiculation and
+   lobulation, and more features of vessel convergence and pleural indentation": in each of the
+   three, either of the last two is commoner than either of the first two.
+3. "For cavity and pleural effusion, they almost have no other attributes and their margins are all
+   clear": read as air containing space, the lesion type; a cavity is no type.
+4. "There is a strong correlation between the three attributes of margin, spiculation, and
+   lobulation", and "between vessel convergence and spiculation, margin, lobulation and lesion type,
+   pleural indentation, and margin".
+5. "When vessel convergence and pleural indentation are present, they are often accompanied by
+   lobulation, and the margin is not very clear."
+6. "The calcification attribute is concentrated in the nodules, and the cavity is also related to
+   the margin and lobulation."
+7. "The occurrence of lesions has little relationship with the location" (4.1.2): lobes are drawn
+   independently of all else. Code 0, several lobes, goes to large lesions.
+
+Everything between these sentences is ours: the shares by lesion type in `SHARES` and the log odds
+ratios in `LIFT`. Not honoured: that mass and nodule are "roughly similar" but for size (4.1.1,
+which sentence 1 contradicts), and where cavities lie (4.1.7, which sentence 7 contradicts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit
+
+from lesionlab import published
+from lesionlab.attributes import LI_CATEGORIES, category
+
+Codes = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+MASS, NODULE, GLASS, AIR, CONSOLIDATION, EFFUSION = category("lesion_type").codes
+
+# How many of the printed 2,014 lesions have it, by lesion type in the order of the codes. The sums
+# are the printed counts; a test says so.
+SHARES: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {
+        "unclear": (628, 218, 136, 0, 145, 0),
+        "lobulated": (655, 256, 44, 0, 44, 0),
+        "spiculated": (553, 197, 26, 0, 40, 0),
+        "long": (214, 62, 10, 0, 21, 0),  # of the spiculated
+        "indented": (385, 262, 73, 2, 70, 0),
+        "convergent": (160, 262, 64, 2, 65, 0),
+        "calcified": (18, 91, 0, 0, 3, 0),
+        "total": (4, 45, 0, 0, 1, 0),  # of the calcified
+        "cavity": (60, 25, 0, 0, 5, 0),
+        "several": (240, 20, 26, 28, 96, 26),  # lobes
+    }
+)
+
+# Log odds ratios within a lesion type, of an attribute given those drawn before it.
+LIFT: Mapping[str, Mapping[str, float]] = MappingProxyType(
+    {
+        "lobulated": {"unclear": 1.2},
+        "spiculated": {"unclear": 1.2, "lobulated": 1.0},
+        "indented": {"unclear": 0.9, "lobulated": 0.9, "spiculated": 0.4},
+        "convergent": {"unclear": 1.1, "lobulated": 1.2, "spiculated": 1.2, "indented": 0.6},
+        "cavity": {"unclear": 0.8, "lobulated": 1.0},
+    }
+)
+
+
+def printed_counts() -> dict[str, dict[int, int]]:
+    """The counts of Table 2 by attribute and code, with what follows for its two gaps.
+
+    Lesions without vessel convergence are not printed, nor are those in several lobes (code 0):
+    both are what is left of the 2,014.
+    """
+    total = int(published.fact("li2021", "n_lesions_experiments"))
+    table = published.table("li2021", 2)
+    counts = {}
+    for attribute in LI_CATEGORIES:
+        printed = table[table["attribute"] == attribute.name].set_index("category")["lesions"]
+        known = {c: printed[word] for c, word in attribute.words.items()}
+        rest = total - int(np.nansum(list(known.values())))
+        here = {c: rest if np.isnan(value) else int(value) for c, value in known.items()}
+        if 0 in attribute.unknown:
+            here = {0: rest} | here
+        counts[attribute.name] = here
+    return counts
+
+
+def apportion(shares: npt.ArrayLike, n: int) -> Codes:
+    """Whole numbers in proportion to `shares` that sum to `n`, by largest remainders.
+
+    The first of equal remainders is served first.
+    """
+    quota = np.asarray(shares, float)
+    quota = quota * (n / quota.sum())
+    whole: Codes = np.floor(quota + 1e-9).astype(np.int64)
+    order = np.argsort(-np.round(quota - whole, 9), kind="stable")
+    whole[order[: n - int(whole.sum())]] += 1
+    return whole
+
+
+def draw_codes(rng: np.random.Generator, n: int) -> dict[str, Codes]:
+    """Draw the codes of `n` lesions; each attribute has the printed shares of `n`, rounded.
+
+    Attributes are drawn one after the other. A lesion's chance of having one depends on its type
+    (`SHARES`) and on those drawn before (`LIFT`); then a systematic sample with these unequal
+    chances (Madow, Ann Math Stat 20 (1949) 333–354) takes exactly as many as are wanted.
+
+    Args:
+        rng: Source of the draws.
+        n: Number of lesions.
+
+    Returns:
+        (n,) codes by name of the attribute.
+    """
+    wanted = {
+        name: dict(zip(counts, apportion(list(counts.values()), n).tolist(), strict=True))
+        for name, counts in printed_counts().items()
+    }
+    types = np.repeat(list(wanted["lesion_type"]), list(wanted["lesion_type"].values()))
+    has: dict[str, Bools] = {}
+
+    def draw(name: str, count: int, among: Bools | None = None, of: str | None = None) -> Bools:
+        among = np.ones(n, np.bool_) if among is None else among
+        base = printed_types if of is None else np.array(SHARES[of])
+        share = (np.array(SHARES[name]) / np.maximum(base, 1))[types - 1]
+        lift: Floats = np.zeros(n)
+        for given, log_odds in LIFT.get(name, {}).items():
+            lift += log_odds * has[given]
+        has[name] = _sample(rng, _chances(share, lift, types, among, count), types, count)
+        return has[name]
+
+    printed_types = np.array(list(printed_counts()["lesion_type"].values()))
+    draw("unclear", wanted["margin_clarity"][2])
+    draw("lobulated", wanted["lobulation_presence"][2])
+    strands = wanted["spiculation_length"]
+    draw("spiculated", strands[2] + strands[3])
+    draw("long", strands[2], has["spiculated"], "spiculated")
+    draw("indented", wanted["pleural_indentation"][2])
+    draw("convergent", wanted["vessel_convergence"][2])
+    calcium = wanted["calcification_extent"]
+    draw("calcified", calcium[2] + calcium[3])
+    draw("total", calcium[3], has["calcified"], "calcified")
+    draw("cavity", wanted["cavity"][2])
+    lobes = wanted["lesion_location"]
+    draw("several", lobes[0])
+    location = np.zeros(n, np.int64)
+    left = ~has["several"]
+    for code in category("lesion_location").codes:
+        here = _sample(rng, left / max(left.sum(), 1) * lobes[code], types, lobes[code])
+        location[here] = code
+        left &= ~here
+    return {
+        "lesion_type": types.astype(np.int64),
+        "lesion_location": location,
+        "margin_clarity": 1 + has["unclear"],
+        "calcification_extent": 1 + has["calcified"] + has["total"],
+        "lobulation_presence": 1 + has["lobulated"],
+        "spiculation_length": 1 + 2 * has["spiculated"] - has["long"],
+        "cavity": 1 + has["cavity"],
+        "vessel_convergence": 1 + has["convergent"],
+        "pleural_indentation": 1 + has["indented"],
+    }
+
+
+def _chances(share: Floats, lift: Floats, types: Codes, among: Bools, count: int) -> Floats:
+    """(n,) chance of each lesion: the share of its type on average, `count` in all."""
+    able = among & (share > 0)
+    if count > able.sum():  # rounding of few lesions leaves too few: any will do
+        able = among
+    logit = np.zeros(len(share))
+    for code in np.unique(types[able]):
+        here = able & (types == code)
+        middle = float(np.clip(share[here][0], 1e-3, 1 - 1e-3))
+        logit[here] = lift[here] + _shift(lift[here], middle * here.sum())
+    chance = np.zeros(len(share))
+    chance[able] = expit(logit[able] + _shift(logit[able], count))
+    return chance
+
+
+def _shift(logit: Floats, target: float) -> float:
+    """What to add to the log odds so that the chances sum to `target`, by bisection."""
+    low, high = -40.0, 40.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        if expit(logit + middle).sum() < target:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _sample(rng: np.random.Generator, chance: Floats, types: Codes, count: int) -> Bools:
+    """Exactly `count` lesions with unequal chances: every 1/count-th of their running sum.
+
+    Lesions stand in blocks by type, so that each type gets its share to within one, and in random
+    order within.
+    """
+    taken = np.zeros(len(chance), np.bool_)
+    if count == 0:
+        return taken
+    order = rng.permutation(len(chance))
+    order = order[np.argsort(types[order], kind="stable")]
+    order = order[chance[order] > 0]
+    running = np.cumsum(np.minimum(chance[order], 1 - 1e-12))
+    running *= count / running[-1]
+    running[-1] = count  # not a rounding error less
+    passed = np.floor(running + rng.random())
+    taken[order] = np.diff(passed, prepend=0) > 0
+    return taken

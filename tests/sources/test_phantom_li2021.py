@@ -1,0 +1,482 @@
+"""Phantoms of Li's data set: printed counts, stated dependencies, and every sign seen in voxels."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import ndimage
+from scipy.spatial import ConvexHull
+
+from lesionlab import published
+from lesionlab.attributes import LI_CATEGORIES, category
+from lesionlab.crops import Crop
+from lesionlab.papers import li2021 as paper
+from lesionlab.sources import _phantom_joint as joint
+from lesionlab.sources import phantom_li2021 as li
+from lesionlab.statistics.association import chi_square
+
+TYPES = {"mass": 1, "nodule": 2, "glass": 3, "air": 4, "consolidation": 5, "effusion": 6}
+SIGNS = {
+    "margin_clarity": 1,
+    "calcification_extent": 1,
+    "lobulation_presence": 1,
+    "spiculation_length": 1,
+    "cavity": 1,
+    "vessel_convergence": 1,
+    "pleural_indentation": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return li.lesions()
+
+
+@pytest.fixture(scope="module")
+def plain(table: pd.DataFrame) -> list[pd.Series]:
+    """Nodules of 18 to 28 mm in one lobe each, stripped of every sign."""
+    wanted = (table["lesion_type"] == 2) & (table["lesion_location"] > 0)
+    rows = table[wanted & table["diameter"].between(18, 28)].head(5)
+    assert len(rows) == 5
+    return [changed(row, **SIGNS) for _, row in rows.iterrows()]
+
+
+def changed(row: pd.Series, **values: object) -> pd.Series:
+    row = row.copy()
+    for name, value in values.items():
+        row[name] = value
+    return row
+
+
+def measured(plain: list[pd.Series], measure, **codes: int) -> np.ndarray:  # type: ignore[no-untyped-def]
+    return np.array([measure(li.render(changed(row, **codes))) for row in plain])
+
+
+def inside(crop: Crop, mm: float = 0.0) -> np.ndarray:
+    """HU in the mask, at least `mm` from its surface."""
+    return crop.hu[ndimage.distance_transform_edt(crop.masks[0], sampling=crop.spacing) > mm]
+
+
+def away(crop: Crop) -> np.ndarray:
+    """Distance of each voxel from the mask, mm."""
+    return ndimage.distance_transform_edt(~crop.masks[0], sampling=crop.spacing)
+
+
+# --- the table -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_printed_count_is_met_exactly(seed: int) -> None:
+    drawn, printed = li.lesions(seed=seed), published.table("li2021", 2)
+    assert len(drawn) == 2014
+    for attribute in LI_CATEGORIES:
+        rows = printed[printed["attribute"] == attribute.name].set_index("category")["lesions"]
+        for code, word in attribute.words.items():
+            if not math.isnan(rows[word]):  # one cell is not printed
+                assert (drawn[attribute.name] == code).sum() == rows[word], (attribute.name, word)
+    assert (drawn["vessel_convergence"] == 1).sum() == 2014 - 553
+    assert (drawn["lesion_location"] == 0).sum() == 2014 - 496 - 151 - 286 - 374 - 271
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 40, 333, 5113])
+def test_other_sizes_keep_the_proportions(n: int) -> None:
+    drawn = li.lesions(n)
+    assert len(drawn) == n
+    assert drawn.index.is_unique
+    for name, counts in joint.printed_counts().items():
+        found = drawn[name].value_counts()
+        for code, count in counts.items():
+            assert abs(found.get(code, 0) - n * count / 2014) < 1, (name, code)
+
+
+def test_our_shares_by_type_add_up_to_the_printed_counts() -> None:
+    sums = {name: sum(counts) for name, counts in joint.SHARES.items()}
+    assert sums == {
+        "unclear": 1127,
+        "lobulated": 999,
+        "spiculated": 307 + 509,
+        "long": 307,
+        "indented": 792,
+        "convergent": 553,
+        "calcified": 62 + 50,
+        "total": 50,
+        "cavity": 90,
+        "several": 436,
+    }
+
+
+def test_apportion_by_hand() -> None:
+    assert joint.apportion([1, 1, 1], 4).tolist() == [2, 1, 1]
+    assert joint.apportion([0.5, 0.3, 0.2], 10).tolist() == [5, 3, 2]
+    assert joint.apportion([675, 728, 611], 2014).tolist() == [675, 728, 611]
+
+
+def shares(table: pd.DataFrame) -> pd.DataFrame:
+    """Share of each sign by lesion type."""
+    signs = pd.DataFrame(
+        {
+            "unclear": table["margin_clarity"] == 2,
+            "lobulated": table["lobulation_presence"] == 2,
+            "spiculated": table["spiculation_length"] > 1,
+            "indented": table["pleural_indentation"] == 2,
+            "convergent": table["vessel_convergence"] == 2,
+            "calcified": table["calcification_extent"] > 1,
+            "cavity": table["cavity"] == 2,
+        }
+    )
+    return signs.groupby(table["lesion_type"]).mean()
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_dependencies_that_section_4_2_states(seed: int) -> None:
+    table = li.lesions(seed=seed)
+    by_type = shares(table)
+    mass, rest = by_type.loc[TYPES["mass"]], by_type.drop(index=TYPES["mass"])
+    assert mass["unclear"] > 0.9  # "almost unclear"
+    assert mass["lobulated"] > 2 * rest["lobulated"].max()
+    assert mass["spiculated"] > 2 * rest["spiculated"].max()
+    assert mass["indented"] > rest["indented"].max()
+    for kind in ("nodule", "glass", "consolidation"):
+        here = by_type.loc[TYPES[kind]]
+        few, more = here[["spiculated", "lobulated"]], here[["convergent", "indented"]]
+        assert more.min() > few.max(), kind
+        assert more.min() > 5 * by_type.loc[TYPES["air"], ["convergent", "indented"]].max()
+    for kind in ("air", "effusion"):
+        here = by_type.loc[TYPES[kind]]
+        assert here["unclear"] == 0
+        assert here.max() < 0.03
+    # calcium is concentrated in the nodules
+    calcified = table[table["calcification_extent"] > 1]["lesion_type"]
+    assert (calcified == TYPES["nodule"]).mean() > 0.75
+    # "when vessel convergence and pleural indentation are present …"
+    for name in ("vessel_convergence", "pleural_indentation", "cavity"):
+        given, without = table[table[name] == 2], table[table[name] == 1]
+        for sign in ("lobulation_presence", "margin_clarity"):
+            assert (given[sign] == 2).mean() > max(0.6, (without[sign] == 2).mean() + 0.15)
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_strong_and_weak_pairs_of_attributes(seed: int) -> None:
+    table = li.lesions(seed=seed)
+
+    def test(x: str, y: str):  # type: ignore[no-untyped-def]
+        some = table[table["lesion_location"] > 0] if "lesion_location" in (x, y) else table
+        return chi_square(some[x], some[y], p_value="asymptotic")
+
+    local = ["margin_clarity", "spiculation_length", "lobulation_presence"]
+    for x, y in ((0, 1), (0, 2), (1, 2)):
+        assert test(local[x], local[y]).cramers_v > 0.4
+    for name in (*local, "lesion_type"):
+        pair = test("vessel_convergence", name)
+        assert pair.p < 1e-10
+        assert pair.cramers_v > 0.15
+    assert test("pleural_indentation", "margin_clarity").cramers_v > 0.2
+    assert test("pleural_indentation", "vessel_convergence").cramers_v > 0.15
+    for name in ("margin_clarity", "lobulation_presence"):
+        assert test("cavity", name).p < 1e-3
+    for attribute in LI_CATEGORIES:
+        if attribute.name != "lesion_location":
+            assert test("lesion_location", attribute.name).p > 1e-3, attribute.name
+
+
+def test_dependencies_hold_within_a_lesion_type(table: pd.DataFrame) -> None:
+    nodules = table[table["lesion_type"] == 2]
+    for x, y in (
+        ("margin_clarity", "lobulation_presence"),
+        ("lobulation_presence", "pleural_indentation"),
+        ("lobulation_presence", "vessel_convergence"),
+    ):
+        counts = pd.crosstab(nodules[x], nodules[y])
+        odds = counts.loc[1, 1] * counts.loc[2, 2] / (counts.loc[1, 2] * counts.loc[2, 1])
+        assert odds > 1.5, (x, y)
+
+
+def test_scans_sizes_and_ids(table: pd.DataFrame) -> None:
+    assert table["scan_id"].nunique() == table["patient"].nunique() == 355
+    assert table.index.is_unique
+    assert table.index.name == "lesion_id"
+    per_scan = table.groupby("scan_id")[["slice_thickness", "pixel_spacing"]].nunique()
+    assert (per_scan == 1).all(axis=None)
+    assert table["slice_thickness"].between(1, 2).all()
+    assert table["pixel_spacing"].between(0.176, 0.977).all()  # Table 1
+    widest = table.groupby("lesion_type")["diameter"].agg(["min", "max"])
+    assert widest.loc[TYPES["mass"], "min"] > 30 > widest.loc[TYPES["nodule"], "max"]
+    assert table.loc[table["cavity"] == 2, "diameter"].min() >= 12
+    small = table[(table["lesion_type"] == 2) & (table["diameter"] < 10)]
+    large = table[(table["lesion_type"] == 2) & (table["diameter"] > 15)]
+    with_vessels = [(t["vessel_convergence"] == 2).mean() for t in (small, large)]
+    assert with_vessels[0] < with_vessels[1] / 2  # 4.1.8
+
+
+# --- each attribute in the voxels ------------------------------------------------------------
+
+
+def test_cavity_is_air_in_the_lesion(plain: list[pd.Series]) -> None:
+    def air(crop: Crop) -> float:
+        return float((inside(crop, 1.5) < -700).mean())
+
+    assert measured(plain, air, cavity=1).max() < 0.005
+    assert measured(plain, air, cavity=2).min() > 0.08
+
+
+def test_calcification_is_above_200_hu_in_a_part_or_in_nearly_all(plain: list[pd.Series]) -> None:
+    def calcium(crop: Crop) -> float:
+        return float((inside(crop, 1.0) > 200).mean())
+
+    none, part, total = (measured(plain, calcium, calcification_extent=k) for k in (1, 2, 3))
+    assert none.max() < 0.01
+    assert part.min() > 0.03
+    assert part.max() < 0.5
+    assert total.min() > 0.9
+
+
+def test_unclear_margin_fades_into_the_lung(plain: list[pd.Series]) -> None:
+    def rim(crop: Crop) -> float:
+        outside = away(crop)
+        return float(np.median(crop.hu[(outside > 1.4) & (outside < 3)]))
+
+    clear, unclear = (measured(plain, rim, margin_clarity=k) for k in (1, 2))
+    assert clear.max() < -780
+    assert (unclear - clear).min() > 70
+
+
+def test_lobulation_makes_the_outline_concave(plain: list[pd.Series]) -> None:
+    def solidity(crop: Crop) -> float:
+        mask = crop.masks[0]
+        points = np.argwhere(mask[mask.sum(axis=(1, 2)).argmax()])
+        corners = np.concatenate([points + d for d in ((0, 0), (0, 1), (1, 0), (1, 1))])
+        return float(len(points) / ConvexHull(corners).volume)
+
+    assert measured(plain, solidity, lobulation_presence=1).min() > 0.93
+    assert measured(plain, solidity, lobulation_presence=2).max() < 0.93
+
+
+def test_spicules_reach_out_by_their_length_and_stay_out_of_the_mask(
+    plain: list[pd.Series],
+) -> None:
+    for row in plain:
+        without = li.render(row)
+        reach = {}
+        for code in (2, 3):
+            crop = li.render(changed(row, spiculation_length=code))
+            assert np.array_equal(crop.masks, without.masks)
+            drawn = crop.hu.astype(int) - without.hu > 150
+            assert drawn.sum() > 40
+            reach[code] = np.quantile(away(crop)[drawn], 0.95)
+        assert reach[3] < 6.0 < reach[2] < 14.0  # code 2 is long, 3 short
+
+
+def test_vessels_end_in_the_lesion_where_they_converge(plain: list[pd.Series]) -> None:
+    def vessels(crop: Crop) -> int:
+        """Pieces of 4 voxels and more in a shell around the lesion, where no wall is."""
+        outside = away(crop)
+        dense, _ = ndimage.label((crop.hu > -400) & (outside < 3.5), np.ones((3, 3, 3)))
+        labels, _ = ndimage.label(dense * (outside > 2.0), np.ones((3, 3, 3)))
+        return int((np.bincount(labels.ravel())[1:] >= 4).sum())
+
+    without = measured(plain, vessels, vessel_convergence=1)
+    converging = measured(plain, vessels, vessel_convergence=2)
+    assert without.max() == 0
+    assert converging.min() >= 1
+    assert converging.mean() >= 2
+
+
+def test_signs_show_in_the_slice_of_the_2d_mode(plain: list[pd.Series]) -> None:
+    for row in plain:
+        without = li.render(row)
+        k = int(without.masks[0].sum(axis=(1, 2)).argmax())
+        for name, code in (
+            ("spiculation_length", 2),
+            ("spiculation_length", 3),
+            ("vessel_convergence", 2),
+        ):
+            more = li.render(changed(row, **{name: code})).hu[k].astype(int) - without.hu[k]
+            assert ((more > 150) & ~without.masks[0, k]).sum() >= 10, (name, code)
+
+
+def test_drawn_in_pleura_joins_lesion_and_wall(plain: list[pd.Series]) -> None:
+    def joined(crop: Crop) -> bool:
+        """Whether tissue leads from the lesion to something large 12 mm away: the wall."""
+        labels, _ = ndimage.label(crop.hu > -600, np.ones((3, 3, 3)))
+        lesion = np.bincount(labels[crop.masks[0] & (labels > 0)]).argmax()
+        return bool(((labels == lesion) & (away(crop) > 12)).sum() > 5000)
+
+    assert measured(plain, joined, pleural_indentation=1).sum() == 0
+    assert measured(plain, joined, pleural_indentation=2).sum() == len(plain)
+
+
+def one_of_each_type(table: pd.DataFrame, n: int = 3) -> dict[str, list[Crop]]:
+    clean = table[(table[list(SIGNS)[1:]] == 1).all(axis=1)]
+    clean = clean[clean["diameter"] > 8]
+    return {
+        name: [li.render(row) for _, row in clean[clean["lesion_type"] == k].head(n).iterrows()]
+        for name, k in TYPES.items()
+    }
+
+
+def test_lesion_types_look_different(table: pd.DataFrame) -> None:
+    crops = one_of_each_type(table)
+
+    def median(crop: Crop) -> float:
+        return float(np.median(inside(crop, 1.0)))
+
+    def width(crop: Crop) -> float:
+        y, x = np.nonzero(crop.masks[0].any(axis=0))
+        return float((max(np.ptp(y), np.ptp(x)) + 1) * crop.spacing[1])
+
+    for crop in (*crops["mass"], *crops["nodule"], *crops["consolidation"]):
+        assert -200 < median(crop) < 100
+    assert min(map(width, crops["mass"])) > 30 > max(map(width, crops["nodule"]))
+    assert all(-720 < median(crop) < -400 for crop in crops["glass"])
+    assert all(np.quantile(inside(crop, 1.0), 0.2) < -850 for crop in crops["air"])
+    assert all(-15 < median(crop) < 30 for crop in crops["effusion"])
+    for crop in crops["consolidation"]:  # air in the bronchi
+        assert (inside(crop, 2.5) < -350).mean() > 0.003
+    for crop in crops["mass"]:
+        assert (inside(crop, 2.5) < -350).mean() < 0.0005
+
+    def at_wall(crop: Crop) -> float:
+        """Share of the voxels just outside that are soft tissue or bone."""
+        outside = away(crop)
+        return float((crop.hu[(outside > 2) & (outside < 5)] > -200).mean())
+
+    assert min(map(at_wall, crops["effusion"])) > 0.2
+    assert max(map(at_wall, crops["nodule"])) < 0.1
+
+
+def test_lesions_lie_in_their_lobe(table: pd.DataFrame) -> None:
+    """By place in the scan: sides by column, lobes by height and by front and back."""
+    small = table[table["diameter"] < 15]
+    places = {}
+    for name, code in (("RU", 1), ("RM", 2), ("RL", 3), ("LU", 4), ("LL", 5)):
+        found = []
+        for _, row in small[small["lesion_location"] == code].head(4).iterrows():
+            crop = li.render(row)
+            at = np.argwhere(crop.masks[0]).mean(axis=0) + crop.origin
+            found.append([at[0] * crop.spacing[0], at[1], at[2]])
+        places[name] = np.array(found)
+    for name, found in places.items():  # the patient's right is on the left of the image
+        assert ((found[:, 2] < 256) == (name[0] == "R")).all(), name
+    assert places["RU"][:, 0].mean() > places["RL"][:, 0].mean() + 15
+    assert places["LU"][:, 0].mean() > places["LL"][:, 0].mean() + 15
+    assert places["RM"][:, 1].mean() < places["RL"][:, 1].mean() - 20  # in front of
+    assert places["RU"][:, 0].min() > places["RM"][:, 0].max()  # the horizontal fissure
+
+
+# --- crops ------------------------------------------------------------------------------------
+
+
+def test_crops_are_whole_and_fit_the_paper_s_three_inputs(table: pd.DataFrame) -> None:
+    rows = table.groupby("lesion_type").head(1)
+    crops = [li.render(row) for _, row in rows.iterrows()]
+    for crop in crops:
+        assert crop.tier == "phantom"
+        assert crop.masks.shape[0] == 1
+        edge = crop.masks[0].copy()
+        edge[1:-1, 5:-5, 5:-5] = False
+        assert crop.masks[0].any()
+        assert not edge.any()
+        assert crop.hu.shape[1:] == (128, 128)
+        assert -1024 <= crop.hu.min() < -700
+    for mode in ("2d", "2.5d"):
+        samples = paper.prepare(crops, mode=mode, n_slices=11)
+        assert samples.padded.max() == 0
+        assert samples.missing.max() == 0
+    assert paper.prepare(crops, mode="3d").images.shape == (6, 1, 64, 64, 64)
+
+
+def test_smallest_and_largest_sizes_are_rendered(table: pd.DataFrame) -> None:
+    for row in (table.loc[table["diameter"].idxmin()], table.loc[table["diameter"].idxmax()]):
+        crop = li.render(row)
+        _, y, x = np.nonzero(crop.masks[0])
+        width = (max(np.ptp(y), np.ptp(x)) + 1) * crop.spacing[1]
+        assert width == pytest.approx(row["diameter"], rel=0.2, abs=2)
+
+
+def test_same_bytes_in_any_order_and_process(table: pd.DataFrame) -> None:
+    ids = list(table.index[:3])
+    forward = [li.phantom(i, seed=0) for i in ids]
+    backward = [li.phantom(i, seed=0) for i in reversed(ids)][::-1]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        elsewhere = list(pool.map(partial(li.phantom, seed=0), ids))
+    for a, b, c in zip(forward, backward, elsewhere, strict=True):
+        assert a.hu.tobytes() == b.hu.tobytes() == c.hu.tobytes()
+        assert a.masks.tobytes() == c.masks.tobytes()
+        assert a.origin == c.origin
+    other = li.render(table.loc[ids[0]], seed=1)
+    assert other.hu.tobytes() != forward[0].hu.tobytes()
+
+
+def test_same_table_for_the_same_seed(table: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(table, li.lesions(2014, seed=0))
+    assert not table["diameter"].equals(li.lesions(seed=1)["diameter"])
+
+
+# --- hostile arguments ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.5, True, "10", None])
+def test_numbers_of_lesions_that_make_no_sense(n: object) -> None:
+    with pytest.raises(ValueError, match="n="):
+        li.lesions(n)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, "a", True])
+def test_seeds_that_make_no_sense(seed: object, table: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="seed="):
+        li.lesions(seed=seed)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="seed="):
+        li.render(table.iloc[0], seed=seed)  # type: ignore[arg-type]
+
+
+def test_unknown_lesion() -> None:
+    with pytest.raises(LookupError, match="nobody"):
+        li.phantom("nobody")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lesion_type", 0),
+        ("lesion_type", 7),
+        ("lesion_location", 6),
+        ("cavity", 0),
+        ("cavity", float("nan")),
+        ("spiculation_length", "long"),
+        ("diameter", float("nan")),
+        ("diameter", float("inf")),
+        ("diameter", -3.0),
+        ("diameter", "large"),
+        ("slice_thickness", 0.0),
+        ("pixel_spacing", None),
+    ],
+)
+def test_values_off_their_scale_are_named(name: str, value: object, table: pd.DataFrame) -> None:
+    row = changed(table.iloc[0].astype(object), **{name: value})
+    with pytest.raises(ValueError, match=name):
+        li.render(row)
+
+
+def test_missing_columns_and_too_small_crops(table: pd.DataFrame) -> None:
+    with pytest.raises(KeyError, match="cavity"):
+        li.render(table.iloc[0].drop("cavity"))
+    mass = table[table["lesion_type"] == 1].iloc[0]
+    with pytest.raises(ValueError, match=r"size=64.*pixels or more"):
+        li.render(mass, size=64)
+    for size in (0, True, 128.0):
+        with pytest.raises(ValueError, match="size="):
+            li.render(mass, size=size)  # type: ignore[arg-type]
+
+
+def test_all_combinations_of_codes_can_be_rendered(table: pd.DataFrame) -> None:
+    """Also those that the table never has: every sign at once, on each type."""
+    row = table[table["diameter"].between(24, 28)].iloc[0]
+    for code in category("lesion_type").codes:
+        loud = changed(row, lesion_type=code, lesion_location=0, **dict.fromkeys(SIGNS, 2))
+        assert li.render(loud).masks.any()

@@ -1,0 +1,246 @@
+"""Phantom ground-glass nodules: Table 1's counts, types that overlap, interference, honesty."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import pairwise
+from multiprocessing import get_context
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import ndimage
+from sklearn.metrics import roc_auc_score
+
+from lesionlab import published
+from lesionlab.crops import Crop
+from lesionlab.papers import wang2021 as paper
+from lesionlab.sources import phantom_wang2021 as wang
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return wang.nodules()
+
+
+@pytest.fixture(scope="module")
+def plain(table: pd.DataFrame) -> list[pd.Series]:
+    """Nodules of 8 mm without core, vessel or wall."""
+    return [
+        changed(
+            row, diameter=8.0, glass_hu=-600.0, solid_share=0.0, has_vessel=False, at_wall=False
+        )
+        for _, row in table.head(6).iterrows()
+    ]
+
+
+def changed(row: pd.Series, **values: object) -> pd.Series:
+    row = row.astype(object)
+    for name, value in values.items():
+        row[name] = value
+    return row
+
+
+def mean_hu(crop: Crop) -> float:
+    return float(crop.hu[crop.masks[0]].mean())
+
+
+def equivalent_diameter(crop: Crop) -> float:
+    return float((6 * crop.masks[0].sum() * np.prod(crop.spacing) / np.pi) ** (1 / 3))
+
+
+# --- the table -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_counts_are_those_of_table_1(seed: int) -> None:
+    drawn = wang.nodules(seed=seed)
+    printed = published.table("wang2021", 1).set_index("category")
+    counts = pd.crosstab(drawn["pathology"], drawn["part"])
+    for kind in ("AAH", "AIS", "MIA", "IAC"):
+        assert (drawn["pathology"] == kind).sum() == printed.loc[kind, "total"]
+        for part in ("training", "testing"):
+            assert counts.loc[kind, part] == printed.loc[kind, part]
+    assert len(drawn) == 740
+    assert drawn["patient"].is_unique
+
+
+@pytest.mark.parametrize("n", [1, 5, 74, 1000])
+def test_other_sizes_keep_the_proportions(n: int) -> None:
+    drawn = wang.nodules(n)
+    assert len(drawn) == n
+    assert abs((drawn["pathology"] == "MIA").sum() - n * 335 / 740) < 2  # two parts are rounded
+    assert abs((drawn["part"] == "testing").sum() - n * 225 / 740) < 4
+
+
+def test_values_are_the_paper_s(table: pd.DataFrame) -> None:
+    assert table["diameter"].between(4, 10).all()  # "subcentimeter"
+    assert table["pixel_spacing"].between(0.55, 0.70).all()
+    assert set(table["slice_thickness"]) == {1.0, 1.25}
+    assert table["has_vessel"].mean() == pytest.approx(0.4, abs=0.06)
+    assert table["at_wall"].mean() == pytest.approx(0.35, abs=0.06)
+
+
+def test_size_density_and_core_grow_from_aah_to_iac() -> None:
+    many = wang.nodules(20_000).groupby("pathology")
+    order = ["AAH", "AIS", "MIA", "IAC"]
+    for name in ("diameter", "glass_hu", "solid_share"):
+        assert many[name].mean().loc[order].is_monotonic_increasing, name
+        # each type reaches into the next: three quarters of one exceed a quarter of the next
+        high, low = many[name].quantile(0.75), many[name].quantile(0.25)
+        for one, following in pairwise(order):
+            assert high[one] >= low[following], (name, one)
+
+
+def test_interference_tells_nothing_about_the_type() -> None:
+    many = wang.nodules(20_000).groupby("pathology")
+    for name in ("has_vessel", "at_wall"):
+        share = many[name].mean()
+        assert share.max() - share.min() < 0.05, name  # five standard errors of the AAH
+
+
+# --- what is rendered ------------------------------------------------------------------------
+
+
+def test_crop_holds_the_paper_s_patch(table: pd.DataFrame) -> None:
+    crops = [wang.render(row) for _, row in table.head(12).iterrows()]
+    samples = paper.prepare(crops)
+    assert samples.images.shape == (12, 1, 32, 32, 32)
+    assert samples.padded.max() == 0
+    assert samples.masks is not None
+    assert (samples.masks.sum(dim=(1, 2, 3, 4)) > 10).all()
+    for crop in crops:
+        assert crop.tier == "phantom"
+        assert crop.masks.shape[0] == 1
+        assert crop.hu.shape[1:] == (64, 64)
+        assert crop.hu.min() >= -1024
+
+
+def test_size_density_and_core_show_in_the_voxels(plain: list[pd.Series]) -> None:
+    for row in plain:
+        crop = wang.render(row)
+        assert equivalent_diameter(crop) == pytest.approx(7.2, abs=1.3)  # oval: 8 is the longest
+        assert -720 < mean_hu(crop) < -560
+        larger = wang.render(changed(row, diameter=9.5))
+        assert equivalent_diameter(larger) > equivalent_diameter(crop) + 0.7
+        denser = wang.render(changed(row, glass_hu=-500.0))
+        assert mean_hu(denser) > mean_hu(crop) + 50
+        solid = wang.render(changed(row, solid_share=0.6))
+        mask = solid.masks[0]
+        assert np.array_equal(mask, crop.masks[0])
+        inner = ndimage.distance_transform_edt(mask, sampling=solid.spacing) > 2.4
+        assert solid.hu[inner].mean() > crop.hu[inner].mean() + 250
+
+
+def test_vessels_and_wall_interfere(plain: list[pd.Series]) -> None:
+    def around(crop: Crop) -> np.ndarray:
+        away = ndimage.distance_transform_edt(~crop.masks[0], sampling=crop.spacing)
+        return crop.hu[(away > 0.5) & (away < 4)]
+
+    dense = {"vessel": [], "wall": [], "neither": []}
+    for row in plain:
+        for name, one in (
+            ("neither", row),
+            ("vessel", changed(row, has_vessel=True)),
+            ("wall", changed(row, at_wall=True)),
+        ):
+            dense[name].append(float((around(wang.render(one)) > -300).mean()))
+    assert np.mean(dense["vessel"]) > np.mean(dense["neither"]) + 0.01
+    assert np.mean(dense["wall"]) > np.mean(dense["neither"]) + 0.05
+    assert min(np.array(dense["vessel"]) - dense["neither"]) >= -0.005
+
+
+def test_large_vessels_are_left_out_of_the_mask(plain: list[pd.Series]) -> None:
+    without = sum(wang.render(row).masks.sum() for row in plain)
+    crops = [wang.render(changed(row, has_vessel=True)) for row in plain]
+    kept = sum(crop.masks.sum() for crop in crops)
+    assert 0.5 * without < kept < without
+    assert all((crop.hu[crop.masks[0]] > -100).mean() < 0.1 for crop in crops)
+
+
+def test_pathology_itself_is_never_read(table: pd.DataFrame) -> None:
+    row = table.iloc[3]
+    as_it_is = wang.render(row)
+    for other in (
+        changed(row, pathology="AAH"),
+        changed(row, pathology=None),
+        row.drop("pathology"),
+    ):
+        assert wang.render(other).hu.tobytes() == as_it_is.hu.tobytes()
+
+
+@pytest.mark.slow
+def test_types_overlap_as_the_docstring_says(table: pd.DataFrame) -> None:
+    """One number alone is far from enough; AUCs of 220 nodules, against those of all 740."""
+    some = table.iloc[:220]
+    crops = [wang.render(row, size=44) for _, row in some.iterrows()]
+    measures = {
+        "diameter": np.array([equivalent_diameter(crop) for crop in crops]),
+        "mean HU": np.array([mean_hu(crop) for crop in crops]),
+    }
+    kind = some["pathology"].to_numpy()
+    for positive, among, expected in (
+        (("MIA", "IAC"), wang.TYPES, (0.67, 0.78)),
+        (("IAC",), wang.TYPES, (0.69, 0.78)),
+        (("MIA",), ("AIS", "MIA"), (0.61, 0.71)),
+    ):
+        here = np.isin(kind, list(among))
+        for measure, auc in zip(measures.values(), expected, strict=True):
+            found = roc_auc_score(np.isin(kind, positive)[here], measure[here])
+            assert found == pytest.approx(auc, abs=0.08)
+
+
+# --- determinism and hostile arguments ---------------------------------------------------------
+
+
+def test_same_bytes_in_any_order_and_process(table: pd.DataFrame) -> None:
+    ids = list(table.index[:3])
+    forward = [wang.phantom(i) for i in ids]
+    backward = [wang.phantom(i) for i in reversed(ids)][::-1]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        elsewhere = list(pool.map(partial(wang.phantom, seed=0), ids))
+    for a, b, c in zip(forward, backward, elsewhere, strict=True):
+        assert a.hu.tobytes() == b.hu.tobytes() == c.hu.tobytes()
+        assert a.masks.tobytes() == c.masks.tobytes()
+        assert a.origin == c.origin
+    assert wang.render(table.iloc[0], seed=1).hu.tobytes() != forward[0].hu.tobytes()
+    pd.testing.assert_frame_equal(table, wang.nodules(740, seed=0))
+
+
+@pytest.mark.parametrize("n", [0, -3, 1.5, True, "740", None])
+def test_numbers_of_nodules_that_make_no_sense(n: object) -> None:
+    with pytest.raises(ValueError, match="n="):
+        wang.nodules(n)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("diameter", float("nan")),
+        ("diameter", -1.0),
+        ("glass_hu", 3000.0),
+        ("solid_share", 1.2),
+        ("solid_share", "half"),
+        ("pixel_spacing", 0.0),
+        ("slice_thickness", None),
+        ("has_vessel", float("nan")),
+        ("at_wall", "no"),
+    ],
+)
+def test_values_out_of_range_are_named(name: str, value: object, table: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match=name):
+        wang.render(changed(table.iloc[0], **{name: value}))
+
+
+def test_unknown_nodules_missing_columns_and_wrong_sizes(table: pd.DataFrame) -> None:
+    with pytest.raises(LookupError, match="nobody"):
+        wang.phantom("nobody")
+    with pytest.raises(KeyError, match="glass_hu"):
+        wang.render(table.iloc[0].drop("glass_hu"))
+    for size in (0, 32, True, 64.0):
+        with pytest.raises(ValueError, match="size="):
+            wang.render(table.iloc[0], size=size)  # type: ignore[arg-type]
+    for seed in (-1, 0.5, "a"):
+        with pytest.raises(ValueError, match="seed="):
+            wang.render(table.iloc[0], seed=seed)  # type: ignore[arg-type]
