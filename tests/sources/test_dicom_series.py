@@ -1,0 +1,669 @@
+"""Reading a series: order, geometry, HU, and every way in which files can be wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pytest
+import SimpleITK as sitk  # noqa: N813 - its usual name
+from pydicom.encaps import encapsulate
+from pydicom.pixels import set_pixel_data
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from lesionlab.sources import dicom
+from lesionlab.sources.dicom import BadFileError, DicomError, Volume, read_series, write_series
+
+SPACING = (2.5, 0.7, 0.8)
+SHAPE = (5, 12, 10)
+SECRET = "SECRET"  # noqa: S105 - stands for a name that must not be shown
+CT = "1.2.840.10008.5.1.4.1.1.2"
+
+
+@pytest.fixture
+def hu() -> npt.NDArray[np.int16]:
+    return np.random.default_rng(3).integers(-1023, 3000, SHAPE).astype(np.int16)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, hu: npt.NDArray[np.int16]) -> Path:
+    """A good series of five slices, from z = -30 mm."""
+    return write_series(
+        hu, tmp_path / "scan", spacing=SPACING, patient_id="P", slice_z0=-30, seed=1
+    )
+
+
+def edit(file: Path, **attributes: Any) -> Path:
+    """Change attributes of a file; None deletes one, and nothing is validated."""
+    with pydicom.config.disable_value_validation():
+        dataset = pydicom.dcmread(file)
+        for keyword, value in attributes.items():
+            if value is None:
+                delattr(dataset, keyword)
+            elif keyword.startswith("PixelPadding"):
+                # either type is allowed in writing, whatever that of the pixels
+                dataset.add_new(keyword, "SS" if value < 0 else "US", value)
+            elif isinstance(value, bytes):
+                # as it stands in a damaged file: pydicom would not write it
+                tag = pydicom.tag.Tag(keyword)
+                vr = pydicom.datadict.dictionary_VR(tag)
+                dataset[tag] = pydicom.dataelem.RawDataElement(
+                    tag, vr, len(value), value, 0, False, True
+                )
+            else:
+                setattr(dataset, keyword, value)
+        dataset.save_as(file)
+    return file
+
+
+def edit_all(folder: Path, **attributes: Any) -> None:
+    for file in folder.iterdir():
+        edit(file, **attributes)
+
+
+def store(file: Path, values: npt.NDArray[Any], bits: int, **attributes: Any) -> None:
+    """Give a file other stored values, of another type, in as many bits as asked for."""
+    edit(
+        file,
+        PixelData=values.tobytes(),
+        BitsAllocated=8 * values.dtype.itemsize,
+        BitsStored=bits,
+        HighBit=bits - 1,
+        PixelRepresentation=int(values.dtype.kind == "i"),
+        **attributes,
+    )
+
+
+def slices(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def simple_itk(folder: Path) -> sitk.Image:
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    return reader.Execute()
+
+
+# --- Order and geometry ---------------------------------------------------------------
+
+
+def test_a_good_series(folder: Path, hu: npt.NDArray[np.int16]) -> None:
+    volume = read_series(folder)
+    assert volume.hu.dtype == np.int16
+    np.testing.assert_array_equal(volume.hu, hu)
+    assert volume.spacing == SPACING
+    np.testing.assert_array_equal(volume.slice_z, [-30, -27.5, -25, -22.5, -20])
+    assert volume.origin_mm == pytest.approx((-0.8 * 4.5, -0.7 * 5.5, -30))
+    np.testing.assert_array_equal(volume.direction, np.eye(3))
+    assert volume.warnings == ()
+    assert volume.counts == {}
+    assert volume.thickness == 2.5
+    assert volume.synthetic
+    assert len(set(volume.instance_uids)) == 5
+
+
+def test_order_is_by_position_not_by_name_or_number(
+    folder: Path, hu: npt.NDArray[np.int16]
+) -> None:
+    names = ["d", "a", "IM00001", "c.dcm", "b.ima"]
+    for number, (file, name) in enumerate(zip(slices(folder), names, strict=True)):
+        edit(file, InstanceNumber=(number * 3) % 5)
+        file.rename(folder / name)
+    volume = read_series(folder)
+    np.testing.assert_array_equal(volume.hu, hu)
+    np.testing.assert_array_equal(read_series(reversed(slices(folder))).hu, hu)
+
+
+def test_z_ascends_where_the_normal_points_down(folder: Path, hu: npt.NDArray[np.int16]) -> None:
+    edit_all(folder, ImageOrientationPatient=[1, 0, 0, 0, -1, 0])
+    volume = read_series(folder)
+    np.testing.assert_array_equal(volume.hu, hu)  # slices up, rows as stored: as pylidc
+    np.testing.assert_array_equal(volume.slice_z, [-30, -27.5, -25, -22.5, -20])
+    np.testing.assert_array_equal(volume.direction, np.diag([1, -1, 1]))
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        np.eye(3),
+        np.array([[-1, 0, 0], [0, -1, 0], [0, 0, 1]]),  # face down
+        np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]]),  # sagittal
+        np.array([[1, 0, 0], [0, 0.8, 0.6], [0, -0.6, 0.8]]),  # oblique
+    ],
+)
+def test_geometry_agrees_with_simpleitk(
+    tmp_path: Path, hu: npt.NDArray[np.int16], axes: npt.NDArray[Any]
+) -> None:
+    folder = write_series(
+        hu, tmp_path / "s", spacing=SPACING, patient_id="P", direction=axes, slice_z0=-12.5
+    )
+    ours, theirs = read_series(folder), simple_itk(folder)
+    np.testing.assert_array_equal(ours.hu, sitk.GetArrayFromImage(theirs))
+    assert ours.spacing[::-1] == pytest.approx(theirs.GetSpacing())
+    assert ours.origin_mm == pytest.approx(theirs.GetOrigin())
+    np.testing.assert_allclose(ours.direction.ravel(), theirs.GetDirection(), atol=1e-9)
+    for index in ((0, 0, 0), (4, 11, 9), (2, 3, 5)):
+        there = theirs.TransformIndexToPhysicalPoint(index[::-1])
+        np.testing.assert_allclose(ours.patient_mm(index), there, atol=1e-6)
+
+
+def test_where_a_voxel_lies_with_uneven_slices(tmp_path: Path, hu: npt.NDArray[np.int16]) -> None:
+    z = [0.0, 1.0, 2.0, 3.0, 4.2]
+    folder = write_series(hu, tmp_path / "s", spacing=(1, 1, 1), patient_id="P", slice_z=z)
+    volume = read_series(folder)
+    assert "uneven steps between slices: 1 to 1.2 mm" in volume.warnings[0]
+    at = volume.patient_mm([[3.5, 0, 0], [5, 0, 0], [-1, 0, 0]])[:, 2]
+    np.testing.assert_allclose(at, [3.6, 5.2, -1])
+
+
+def test_a_tilted_gantry_is_an_error_with_its_angle(folder: Path) -> None:
+    for k, file in enumerate(slices(folder)):
+        edit(file, ImagePositionPatient=[0, k * 2.5 * np.tan(np.radians(15)), -30 + 2.5 * k])
+    with pytest.raises(DicomError, match=r"slice-0000.dcm and 4 more: .*tilted.* 15.00°"):
+        read_series(folder)
+
+
+def test_a_slice_beside_the_others_is_named(folder: Path) -> None:
+    edit(slices(folder)[2], ImagePositionPatient=[40, 0, -25])
+    with pytest.raises(DicomError, match=r"slice-0002.dcm: lies .* mm beside the other slices"):
+        read_series(folder)
+
+
+@pytest.mark.parametrize("lost", [[2], [1, 3], [1, 2]])
+def test_missing_slices(folder: Path, hu: npt.NDArray[np.int16], lost: list[int]) -> None:
+    files = slices(folder)
+    for k in lost:
+        files[k].unlink()
+    rest = [k for k in range(5) if k not in lost]
+    if lost == [1, 3]:  # every other slice: a series of 5 mm without a gap
+        assert read_series(folder).spacing[0] == 5
+        return
+    with pytest.raises(DicomError, match=r"mm between .*slice-000.*2.5 mm is usual.*on_gap='warn'"):
+        read_series(folder)
+    if lost == [2]:
+        volume = read_series(folder, on_gap="warn")
+        assert "5 mm between" in volume.warnings[0]
+        assert "about 1 slices missing" in volume.warnings[0]
+        np.testing.assert_array_equal(volume.hu, hu[rest])
+        assert volume.spacing[0] == 2.5
+
+
+def test_a_single_slice_takes_its_thickness_for_spacing(folder: Path) -> None:
+    file = slices(folder)[0]
+    volume = read_series(file)
+    assert volume.hu.shape == (1, *SHAPE[1:])
+    assert volume.spacing[0] == 2.5
+    assert "a single slice" in volume.warnings[0]
+    edit(file, SliceThickness=None)
+    with pytest.raises(DicomError, match=r"slice-0000.dcm: a single slice without SliceThickness"):
+        read_series(file)
+
+
+def test_identical_duplicates_are_dropped_and_counted(
+    folder: Path, hu: npt.NDArray[np.int16]
+) -> None:
+    shutil.copy(slices(folder)[1], folder / "copy.dcm")
+    volume = read_series(folder)
+    np.testing.assert_array_equal(volume.hu, hu)
+    assert volume.counts == {"identical duplicates": 1}
+    assert volume.warnings == ()
+
+
+@pytest.mark.parametrize(("number", "wins"), [(0, "other"), (99, "first"), (None, "first")])
+def test_of_different_duplicates_the_lesser_instance_number_wins(
+    folder: Path, hu: npt.NDArray[np.int16], number: int | None, wins: str
+) -> None:
+    other = shutil.copy(slices(folder)[1], folder / "a.dcm")
+    store(Path(other), np.full(SHAPE[1:], 1024 + 7, np.int16), 16, InstanceNumber=number)
+    volume = read_series(folder)
+    expected = hu.copy()
+    if wins == "other":
+        expected[1] = 7
+    np.testing.assert_array_equal(volume.hu, expected)
+    assert volume.counts == {"different duplicates": 1}
+    assert "stands at the position of" in volume.warnings[0]
+
+
+def test_one_file_given_twice_is_one_slice(folder: Path) -> None:
+    volume = read_series([*slices(folder), *slices(folder)])
+    assert volume.hu.shape == SHAPE
+    assert volume.counts == {}
+
+
+# --- What belongs to the series -------------------------------------------------------
+
+
+def test_mixed_series_are_listed_with_counts(folder: Path, tmp_path: Path) -> None:
+    other = write_series(
+        np.zeros((2, 12, 10)), tmp_path / "b", spacing=SPACING, patient_id="Q", series_uid="1.2.3"
+    )
+    for file in slices(other):
+        file.rename(folder / f"other-{file.name}")
+    with pytest.raises(DicomError, match=r"scan: 2 series mixed.*5 × 2\.\S+|5 × .*, 2 × 1\.2\.3"):
+        read_series(folder)
+    volume = read_series(folder, series_uid="1.2.3")
+    assert volume.hu.shape[0] == 2
+    assert volume.counts == {"other series": 5}
+    with pytest.raises(DicomError, match=r"scan: no slice of series_uid='1.9'; found 5 × "):
+        read_series(folder, series_uid="1.9")
+
+
+def test_localizers_and_other_objects_are_skipped_and_counted(
+    folder: Path, hu: npt.NDArray[np.int16]
+) -> None:
+    files = slices(folder)
+    edit(
+        Path(shutil.copy(files[0], folder / "scout.dcm")),
+        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
+        ImageOrientationPatient=None,
+    )
+    edit(
+        Path(shutil.copy(files[0], folder / "seg.dcm")), SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4"
+    )
+    (folder / "069.xml").write_text("<LidcReadMessage/>", encoding="utf-8")
+    (folder / ".DS_Store").write_bytes(b"x")
+    (folder / "sub").mkdir()
+    volume = read_series(folder)
+    np.testing.assert_array_equal(volume.hu, hu)
+    assert volume.counts == {"not CT": 2, "not DICOM": 1}
+    assert "1 × localizer" in volume.warnings[0]
+    assert "1 × Segmentation Storage" in volume.warnings[0]
+
+
+def test_nothing_but_other_objects(folder: Path) -> None:
+    edit_all(folder, SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1")
+    with pytest.raises(
+        DicomError, match=r"no CT slices among 5 files; skipped 5 × Enhanced CT Image Storage"
+    ):
+        read_series(folder)
+
+
+def test_no_files_at_all(tmp_path: Path) -> None:
+    with pytest.raises(DicomError, match="no CT slices among 0 files"):
+        read_series(tmp_path)
+    with pytest.raises(DicomError, match="an empty list of files: no CT slices"):
+        read_series([])
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*no such file or folder"):
+        read_series(tmp_path / "nowhere")
+
+
+def test_options_that_do_not_exist(folder: Path) -> None:
+    with pytest.raises(ValueError, match="on_gap='ignore': expected 'raise' or 'warn'"):
+        read_series(folder, on_gap="ignore")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="on_bad_file='warn': expected 'raise' or 'exclude'"):
+        read_series(folder, on_bad_file="warn")  # type: ignore[arg-type]
+
+
+# --- Values ---------------------------------------------------------------------------
+
+
+def test_slope_and_intercept_act_slice_by_slice(folder: Path) -> None:
+    stored = np.arange(120, dtype=np.int16).reshape(SHAPE[1:])
+    for k, file in enumerate(slices(folder)):
+        store(file, stored, 16, RescaleSlope=k + 1, RescaleIntercept=-10 * k)
+    volume = read_series(folder)
+    for k in range(5):
+        np.testing.assert_array_equal(volume.hu[k], stored * (k + 1) - 10 * k)
+
+
+def test_values_that_are_not_whole_come_as_float(folder: Path) -> None:
+    stored = np.arange(120, dtype=np.int16).reshape(SHAPE[1:])
+    store(slices(folder)[3], stored, 16, RescaleSlope=0.25, RescaleIntercept=-1)
+    volume = read_series(folder)
+    assert volume.hu.dtype == np.float32
+    np.testing.assert_array_equal(volume.hu[3], stored * 0.25 - 1)
+    assert isinstance(volume, Volume)
+
+
+@pytest.mark.parametrize(
+    ("values", "bits", "expected"),
+    [
+        (np.array([0, 4095], np.uint16), 12, [0, 4095]),
+        (np.array([0xF000 | 5, 7], np.uint16), 12, [5, 7]),  # an overlay above BitsStored
+        (np.array([0x0FFF, 0x0001], np.int16), 12, [-1, 1]),  # the sign is bit 11
+        (np.array([-1, -1024], np.int16), 12, [-1, -1024]),
+        (np.array([0, 255], np.uint8), 8, [0, 255]),
+        (np.array([-5, 100_000], np.int32), 32, [-5, 100_000]),
+        (np.array([0, 65535], np.uint16), 16, [0, 65535]),
+    ],
+)
+def test_bits_and_sign(
+    folder: Path, values: npt.NDArray[Any], bits: int, expected: list[int]
+) -> None:
+    file = slices(folder)[0]
+    store(file, np.tile(values, (12, 5)), bits, RescaleIntercept=0)
+    volume = read_series(file)
+    np.testing.assert_array_equal(volume.hu[0], np.tile(expected, (12, 5)))
+    assert volume.hu.dtype == (np.int16 if max(expected) < 32768 else np.float32)
+    spilled = not np.array_equal(values, expected)
+    assert any("above BitsStored" in w for w in volume.warnings) is spilled
+
+
+def test_monochrome1_changes_how_it_is_drawn_not_what_it_means(
+    folder: Path, hu: npt.NDArray[np.int16]
+) -> None:
+    edit_all(folder, PhotometricInterpretation="MONOCHROME1")
+    np.testing.assert_array_equal(read_series(folder).hu, hu)
+
+
+@pytest.mark.parametrize(
+    ("written", "limit", "padded"),
+    [
+        (-976, None, [-2000]),  # as stored: HU + 1024
+        (64560, None, [-2000]),  # the same 16 bits, written unsigned
+        (-976, -970, [-2000, -1999]),
+        (-970, -976, [-2000, -1999]),
+        (None, None, [-2000]),  # −2000 and less is never tissue
+        (0, None, [-2000]),
+    ],
+)
+def test_padding_becomes_air(
+    folder: Path, written: int | None, limit: int | None, padded: list[int]
+) -> None:
+    hu = np.full(SHAPE[1:], -700, np.int16)
+    hu[0, :3], hu[1, :2], hu[2, 0] = -2000, -1999, -1024
+    for file in slices(folder):
+        store(file, hu + np.int16(1024), 16)
+        added = {"PixelPaddingValue": written, "PixelPaddingRangeLimit": limit}
+        edit(file, **{keyword: v for keyword, v in added.items() if v is not None})
+    volume = read_series(folder)
+    air = np.isin(hu, padded)
+    np.testing.assert_array_equal(volume.hu[2], np.where(air, -1024, hu))
+    assert volume.counts == {"padding voxels": 5 * int(air.sum())}
+
+
+def test_3024_below_becomes_air(folder: Path) -> None:
+    stored = np.full(SHAPE[1:], 30, np.int16)
+    stored[0, 0] = -2000
+    store(slices(folder)[0], stored, 16)
+    volume = read_series(folder)
+    assert (volume.hu[0, 0, 0], volume.hu[0, 0, 1]) == (-1024, -994)
+    assert volume.counts == {"padding voxels": 1}
+
+
+def test_padding_that_could_be_tissue_is_told(folder: Path) -> None:
+    file = slices(folder)[0]
+    store(file, np.full(SHAPE[1:], 1024, np.int16), 16)
+    edit(file, PixelPaddingValue=1024)
+    volume = read_series(file)
+    assert "PixelPaddingValue stands for 0 HU, which could be tissue" in " ".join(volume.warnings)
+    assert volume.counts == {"padding voxels": 120}
+
+
+def test_values_in_another_unit_are_told(folder: Path) -> None:
+    edit_all(folder, RescaleType="US")
+    warning = "RescaleType (0028,1054) is not HU (in 5 slices)"
+    assert warning in read_series(folder).warnings
+
+
+# --- Transfer syntaxes ----------------------------------------------------------------
+
+
+def to_syntax(folder: Path, syntax: pydicom.uid.UID) -> None:
+    for file in slices(folder):
+        dataset = pydicom.dcmread(file)
+        if syntax == ExplicitVRBigEndian:
+            dataset.PixelData = np.frombuffer(dataset.PixelData, "<i2").astype(">i2").tobytes()
+        dataset.file_meta.TransferSyntaxUID = syntax
+        implicit, little = syntax.is_implicit_VR, syntax.is_little_endian
+        pydicom.dcmwrite(file, dataset, implicit_vr=implicit, little_endian=little)
+
+
+@pytest.mark.parametrize(
+    "syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
+)
+def test_uncompressed_transfer_syntaxes(
+    folder: Path, hu: npt.NDArray[np.int16], syntax: pydicom.uid.UID
+) -> None:
+    to_syntax(folder, syntax)
+    np.testing.assert_array_equal(read_series(folder).hu, hu)
+
+
+def test_run_length_encoding(folder: Path, hu: npt.NDArray[np.int16]) -> None:
+    for file in slices(folder):
+        dataset = pydicom.dcmread(file)
+        dataset.compress(RLELossless)
+        dataset.save_as(file)
+    assert pydicom.dcmread(slices(folder)[0]).file_meta.TransferSyntaxUID == RLELossless
+    np.testing.assert_array_equal(read_series(folder).hu, hu)
+
+
+def compressed_by_simpleitk(file: Path, compressor: str) -> None:
+    """Compress the pixels of one of our files as GDCM does."""
+    dataset = pydicom.dcmread(file)
+    writer = sitk.ImageFileWriter()
+    temporary = file.with_suffix(".tmp.dcm")
+    writer.SetFileName(str(temporary))
+    writer.UseCompressionOn()
+    writer.SetCompressor(compressor)
+    writer.Execute(sitk.GetImageFromArray(dataset.pixel_array[None]))
+    packed = pydicom.dcmread(temporary)
+    temporary.unlink()
+    dataset.PixelData = packed.PixelData
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = packed.file_meta.TransferSyntaxUID
+    dataset.save_as(file)
+
+
+def test_jpeg_2000(folder: Path, hu: npt.NDArray[np.int16]) -> None:
+    for file in slices(folder):
+        compressed_by_simpleitk(file, "JPEG2000")
+    assert pydicom.dcmread(slices(folder)[0]).file_meta.TransferSyntaxUID == JPEG2000Lossless
+    np.testing.assert_array_equal(read_series(folder).hu, hu)
+
+
+def test_jpeg_lossless_is_decoded_or_names_what_decodes_it(
+    folder: Path, hu: npt.NDArray[np.int16]
+) -> None:
+    for file in slices(folder):
+        compressed_by_simpleitk(file, "JPEG")
+    decoder = pydicom.pixels.decoders.base.get_decoder(JPEGLosslessSV1)
+    if decoder.is_available:
+        np.testing.assert_array_equal(read_series(folder).hu, hu)
+        return
+    with pytest.raises(
+        BadFileError,
+        match=r"slice-0000.dcm: is compressed as JPEG Lossless.*4\.70\): pip install pylibjpeg",
+    ):
+        read_series(folder)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "message"),
+    [
+        (str(JPEGLSLossless), "JPEG-LS Lossless.*pip install pyjpegls"),
+        ("1.2.840.10008.1.2.4.100", r"cannot be decoded: MPEG2.*1\.2\.840\.10008\.1\.2\.4\.100"),
+        ("1.2.840.99.1", "cannot be decoded: an unknown transfer syntax"),
+    ],
+)
+def test_transfer_syntaxes_that_nothing_decodes(folder: Path, syntax: str, message: str) -> None:
+    file = slices(folder)[1]
+    dataset = pydicom.dcmread(file)
+    dataset.PixelData = encapsulate([b"\0" * 40])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+    with file.open("wb") as out:
+        pydicom.dcmwrite(out, dataset, implicit_vr=False, little_endian=True)
+    with pytest.raises(BadFileError, match=f"slice-0001.dcm: .*{message}"):
+        read_series(folder)
+
+
+def test_no_transfer_syntax(folder: Path) -> None:
+    file = slices(folder)[1]
+    raw = file.read_bytes()
+    # 1.2.840.10008.1.2.1 in its element, its group and element number made unknown ones
+    at = raw.index(b"\x02\x00\x10\x00UI")
+    file.write_bytes(raw[:at] + b"\x02\x00\x11\x00UI" + raw[at + 6 :])
+    with pytest.raises(BadFileError, match=r"slice-0001.dcm: "):
+        read_series(folder)
+
+
+# --- Bad files ------------------------------------------------------------------------
+
+REQUIRED = [
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "ImagePositionPatient",
+    "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "BitsAllocated", "BitsStored",
+    "HighBit", "PixelRepresentation", "SamplesPerPixel", "RescaleSlope", "RescaleIntercept",
+    "PixelData",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("keyword", REQUIRED)
+def test_a_missing_attribute_is_named_with_the_file(folder: Path, keyword: str) -> None:
+    edit(slices(folder)[2], **{keyword: None})
+    with pytest.raises(BadFileError, match=rf"slice-0002.dcm: lacks {keyword} \("):
+        read_series(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"PixelSpacing": [0, 0.7]}, "PixelSpacing .* is 0, 0.7; expected mm above 0"),
+        ({"PixelSpacing": [0.7, -0.7]}, "PixelSpacing .* is 0.7, -0.7; expected"),
+        ({"PixelSpacing": "0.7"}, "PixelSpacing .* has 1 values, expected 2"),
+        ({"PixelSpacing": b"0.7\\SECRET"}, "PixelSpacing .* (is not a number|cannot be read)"),
+        ({"SliceThickness": -1}, "SliceThickness .* is -1; expected"),
+        ({"ImagePositionPatient": [0, 0]}, "ImagePositionPatient .* has 2 values, expected 3"),
+        ({"ImagePositionPatient": [0, 0, 1e9]}, "lies a kilometre away"),
+        ({"ImagePositionPatient": b"0\\0\\nan"}, "ImagePositionPatient .* not finite"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "not two unit vectors"),
+        ({"ImageOrientationPatient": [2, 0, 0, 0, 1, 0]}, "not two unit vectors"),
+        ({"ImageOrientationPatient": [0] * 6}, "not two unit vectors"),
+        ({"Rows": 0}, r"Rows \(0028,0010\) is 0, expected 1 to 8192"),
+        ({"Columns": 60000}, "Columns .* is 60000, expected 1 to 8192"),
+        ({"Rows": 13}, r"rows and columns \(13, 10\) differ from the \(12, 10\) of 4 other"),
+        ({"PixelSpacing": [0.9, 0.8]}, "PixelSpacing .* differ from the"),
+        ({"RescaleSlope": 0}, "RescaleSlope .* is 0"),
+        ({"RescaleSlope": b"SECRET"}, "RescaleSlope .* (is not a number|cannot be read)"),
+        ({"RescaleSlope": "1e300"}, "numbers without end"),
+        ({"SamplesPerPixel": 3}, "SamplesPerPixel .* is 3, expected 1 to 1"),
+        ({"NumberOfFrames": 2}, "one frame per file"),
+        ({"PhotometricInterpretation": "RGB"}, "is not MONOCHROME1 or 2"),
+        ({"BitsStored": 17}, "BitsStored .* is 17, expected 1 to 16"),
+        ({"BitsAllocated": 64}, "BitsAllocated .* is 64"),
+        ({"HighBit": 11}, "HighBit .* is not BitsStored - 1"),
+        ({"PixelRepresentation": 2}, "PixelRepresentation .* is 2, expected 0 to 1"),
+        ({"PixelData": b""}, "lacks PixelData|cannot be decoded"),
+        ({"PixelData": b"\0\0" * 119}, "cannot be decoded .*truncated or damaged"),
+        ({"SeriesInstanceUID": "SECRET"}, "SeriesInstanceUID .* is not a UID"),
+        ({"InstanceNumber": b"SECRET"}, "InstanceNumber .* (is not a number|cannot be read)"),
+    ],
+)
+def test_an_impossible_attribute(folder: Path, change: dict[str, Any], message: str) -> None:
+    edit(slices(folder)[2], **change)
+    with pytest.raises(BadFileError, match=f"slice-0002.dcm: .*{message}") as raised:
+        read_series(folder)
+    assert SECRET not in str(raised.value)
+    volume = read_series(folder, on_bad_file="exclude", on_gap="warn")
+    assert volume.counts["bad files"] == 1
+    assert volume.hu.shape[0] == 4
+    assert SECRET not in " ".join(volume.warnings)
+
+
+NOT_DICOM: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda raw: b"",
+    "132 bytes": lambda raw: raw[:132],
+    "in the file meta": lambda raw: raw[:200],
+    "in the header": lambda raw: raw[:700],
+    "in the pixels": lambda raw: raw[:-50],
+    "last byte": lambda raw: raw[:-1],
+    "text": lambda raw: b"hello\n" * 100,
+    "no marker": lambda raw: raw[:128] + b"MCID" + raw[132:],
+    "zeros": lambda raw: b"\0" * 2000,
+    "header then zeros": lambda raw: raw[:600] + b"\0" * 2000,
+    "header then ones": lambda raw: raw[:600] + b"\xff" * 2000,
+}
+
+
+@pytest.mark.parametrize("damage", NOT_DICOM)
+def test_truncated_and_foreign_files(folder: Path, hu: npt.NDArray[np.int16], damage: str) -> None:
+    file = slices(folder)[4]
+    file.write_bytes(NOT_DICOM[damage](file.read_bytes()))
+    with pytest.raises(BadFileError, match=r"slice-0004\.dcm: "):
+        read_series(folder)
+    volume = read_series(folder, on_bad_file="exclude")
+    np.testing.assert_array_equal(volume.hu, hu[:4])
+    assert volume.counts == {"bad files": 1}
+    assert "slice-0004.dcm" in volume.warnings[0]
+
+
+def test_all_files_bad(folder: Path) -> None:
+    for file in slices(folder):
+        file.write_bytes(b"x" * 500)
+    with pytest.raises(DicomError, match=r"no CT slices among 5 files; 5 bad, the first is .*0000"):
+        read_series(folder, on_bad_file="exclude")
+
+
+def test_all_pixels_bad(folder: Path) -> None:
+    for file in slices(folder):
+        file.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(DicomError, match=r"all 5 slices are bad, the first is .*slice-0000.dcm"):
+        read_series(folder, on_bad_file="exclude")
+
+
+def test_a_bad_winner_leaves_its_place_to_the_duplicate(
+    folder: Path, hu: npt.NDArray[np.int16]
+) -> None:
+    copy = Path(shutil.copy(slices(folder)[1], folder / "copy.dcm"))
+    edit(copy, InstanceNumber=0)
+    copy.write_bytes(copy.read_bytes()[:-10])
+    volume = read_series(folder, on_bad_file="exclude")
+    np.testing.assert_array_equal(volume.hu, hu)
+    assert volume.counts == {"bad files": 1}
+
+
+def test_a_bad_slice_leaves_a_gap(folder: Path) -> None:
+    file = slices(folder)[2]
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(DicomError, match="5 mm between"):
+        read_series(folder, on_bad_file="exclude")
+
+
+def test_a_pipe_does_not_block(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.dcm")
+    assert read_series(folder).hu.shape == SHAPE  # not a file: passed over
+    with pytest.raises(BadFileError, match=r"pipe.dcm: there is no such file"):
+        read_series([*slices(folder)])
+
+
+def test_a_name_in_the_file_does_not_reach_a_message(folder: Path) -> None:
+    edit_all(folder, PatientName=SECRET, PatientID=SECRET, StudyDescription=SECRET)
+    for change in ({"Rows": None}, {"RescaleSlope": b"SECRET"}, {"InstanceNumber": b"SE\\CRET"}):
+        edit(slices(folder)[0], **change)
+        with pytest.raises(DicomError) as raised:
+            read_series(folder)
+        assert SECRET not in str(raised.value)
+        assert raised.value.__cause__ is None
+        assert raised.value.__suppress_context__ or raised.value.__context__ is None
+
+
+def test_an_error_can_go_to_another_process() -> None:
+    import pickle
+
+    error = BadFileError(Path("a.dcm"), "is empty")
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    assert (str(again), again.path, again.reason) == ("a.dcm: is empty", Path("a.dcm"), "is empty")
+
+
+def test_set_pixel_data_of_pydicom_is_read(folder: Path) -> None:
+    """A file that pydicom's own writer of pixels has touched."""
+    file = slices(folder)[0]
+    dataset = pydicom.dcmread(file)
+    values = np.arange(120, dtype=np.uint16).reshape(12, 10)
+    set_pixel_data(dataset, values, "MONOCHROME2", 12)
+    dataset.save_as(file)
+    np.testing.assert_array_equal(dicom.read_series(folder).hu[0], values.astype(int) - 1024)
