@@ -1,0 +1,45 @@
+"""How far rendered crops are from real ones of the same lesions, in numbers.
+
+Two lists of crops go in, phantoms and real slices; `pair` cuts both to the slices and pixels that
+they share, so that place and size give nothing away. Then four measures, each a table: histograms
+of HU in the lesion and around it, width of its edge, power of the noise, and how well a classifier
+tells the two lists apart. An area under the curve of 0.5 would mean that it cannot.
+
+`measure` does all of that for the public slices, lesion by lesion, and `read` brings back what was
+kept of it in `book/results/phantoms/realism.json`:
+
+    from lesionlab import realism
+    from lesionlab.sources.slices import Slices
+
+    found = realism.measure(Slices(), seed=0)
+    found.together["boosting"]      # the area under the curve, with its interval
+
+Example:
+    >>> from lesionlab import realism
+    >>> realism.FEATURES[:3]
+    ('inside_mean', 'inside_sd', 'inside_p10')
+"""
+
+from lesionlab.realism._classifier import classifier_auc
+from lesionlab.realism._edges import edge_widths
+from lesionlab.realism._features import FEATURES, features
+from lesionlab.realism._histograms import histogram_distances, histograms
+from lesionlab.realism._measure import Realism, measure, read, write
+from lesionlab.realism._noise import noise_power
+from lesionlab.realism._pairs import pair, through_eight_bits
+
+__all__ = [
+    "FEATURES",
+    "Realism",
+    "classifier_auc",
+    "edge_widths",
+    "features",
+    "histogram_distances",
+    "histograms",
+    "measure",
+    "noise_power",
+    "pair",
+    "read",
+    "through_eight_bits",
+    "write",
+]

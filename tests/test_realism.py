@@ -1,0 +1,395 @@
+"""What is measured of phantoms and real slices, against values worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+from scipy.special import erf
+
+from lesionlab import realism, results
+from lesionlab.crops import Crop
+from lesionlab.realism._measure import RATINGS
+from lesionlab.sources import lidc, phantom
+
+PIXEL = 0.5
+
+
+def disc(lesion_id="LIDC-IDRI-0001-S0001-N01", *, radius=6.0, size=64, n_slices=1):
+    """Distance of each pixel from the middle of a crop, mm, and the mask of a disc."""
+    at = (np.arange(size) - (size - 1) / 2) * PIXEL
+    away = np.hypot(at[:, None], at[None])
+    return np.repeat(away[None], n_slices, 0), np.repeat((away < radius)[None], n_slices, 0)
+
+
+def crop(hu, mask=None, *, tier="phantom", lesion_id="a", corner=(0, 0), slice_index=None):
+    hu = np.asarray(hu)
+    mask = disc(size=hu.shape[1], n_slices=len(hu))[1] if mask is None else mask
+    return Crop(
+        lesion_id=lesion_id,
+        hu=np.clip(np.rint(hu), -1024, 3071).astype(np.int16),
+        masks=mask[None],
+        spacing=(2.0, PIXEL, PIXEL),
+        slice_index=np.arange(len(hu)) if slice_index is None else np.array(slice_index),
+        corner=corner,
+        calibrated=np.ones(len(hu), bool),
+        tier=tier,
+    )
+
+
+def constant(value, **changes):
+    return crop(np.full((1, 64, 64), float(value)), **changes)
+
+
+# --- Pairs ----------------------------------------------------------------------------------------
+
+
+def test_pairs_are_cut_to_what_both_show():
+    values = np.arange(3 * 40 * 40).reshape(3, 40, 40) % 1000
+    mask = np.zeros((3, 40, 40), bool)
+    mask[:, 18:22, 18:22] = True
+    one = crop(values, mask, corner=(10, 5), slice_index=[7, 8, 9])
+    two = crop(
+        values[[0, 2], 4:, :36], mask[[0, 2], 4:, :36], corner=(14, 5), slice_index=[7, 9],
+        tier="slices",
+    )  # fmt: skip
+    (a,), (b,) = realism.pair([one], [two])
+    assert a.slice_index.tolist() == b.slice_index.tolist() == [7, 9]
+    assert a.corner == b.corner == (14, 5)
+    assert (a.hu == b.hu).all()
+    assert a.hu.shape == (2, 36, 36)
+
+
+def test_slices_without_calibration_and_lesions_without_consensus_are_left_out():
+    real = constant(-800, tier="slices")
+    assert realism.pair([constant(0)], [replace(real, calibrated=np.array([False]))]) == ([], [])
+    empty = np.zeros((1, 64, 64), bool)
+    assert realism.pair([constant(0, mask=empty)], [replace(real, masks=empty[None])]) == ([], [])
+    assert realism.pair([constant(0, lesion_id="b")], [real]) == ([], [])
+    assert realism.pair([constant(0, corner=(500, 0))], [real]) == ([], [])
+
+
+def test_pairs_that_do_not_belong_together_are_refused():
+    real = constant(-800, tier="slices")
+    with pytest.raises(ValueError, match="phantoms has a twice"):
+        realism.pair([constant(0), constant(1)], [real])
+    with pytest.raises(ValueError, match="spacing of a is"):
+        realism.pair([replace(constant(0), spacing=(2.0, 0.7, 0.7))], [real])
+    with pytest.raises(ValueError, match="masks of a differ"):
+        realism.pair([constant(0, mask=disc(radius=3.0)[1])], [real])
+
+
+def test_eight_bits_keep_the_ends_and_leave_256_values():
+    values = np.random.default_rng(0).integers(-1000, 1500, (2, 64, 64))
+    before = crop(values)
+    after = realism.through_eight_bits(before)
+    for k in range(2):
+        assert len(np.unique(after.hu[k])) <= 256
+        assert (after.hu[k].min(), after.hu[k].max()) == (values[k].min(), values[k].max())
+    step = np.ptp(values[0]) / 255
+    assert np.abs(after.hu[0] - values[0].astype(int)).max() <= step / 2 + 1
+    assert (realism.through_eight_bits(after).hu == after.hu).all()
+    assert (realism.through_eight_bits(constant(-700)).hu == -700).all()
+
+
+# --- Histograms -----------------------------------------------------------------------------------
+
+
+def test_histograms_of_two_constants_are_as_far_apart_as_they_are():
+    _, mask = disc()
+    one = crop(np.where(mask, 26, -874))
+    two = crop(np.where(mask, 126, -824), tier="slices")
+    table = realism.histograms([one])
+    assert table.groupby("region")["share"].sum().to_dict() == pytest.approx(
+        {"inside": 1, "ring": 1, "crop": 1}
+    )
+    inside = table[(table["region"] == "inside") & (table["share"] > 0)]
+    assert inside[["low", "high", "share"]].to_numpy().tolist() == [[26, 76, 1]]
+    apart = realism.histogram_distances([one], [two]).set_index("region")
+    assert apart.loc["inside", "wasserstein"] == pytest.approx(100)
+    assert apart.loc["ring", "wasserstein"] == pytest.approx(50)
+    share = mask.mean()
+    assert apart.loc["crop", "wasserstein"] == pytest.approx(100 * share + 50 * (1 - share))
+    assert apart.loc["inside", "overlap"] == 0
+    assert apart.loc["ring", ["phantom_median", "real_median"]].tolist() == [-874, -824]
+
+
+def test_every_lesion_counts_alike_in_a_histogram():
+    small, large = disc(radius=2.0)[1], disc(radius=12.0)[1]
+    crops = [constant(0, mask=small, lesion_id="s"), constant(500, mask=large, lesion_id="l")]
+    table = realism.histograms(crops)
+    inside = table[(table["region"] == "inside") & (table["share"] > 0)]
+    assert inside["share"].tolist() == [0.5, 0.5]
+
+
+def test_histograms_refuse_what_they_cannot_do():
+    with pytest.raises(ValueError, match="at least one crop, of one tier"):
+        realism.histograms([])
+    with pytest.raises(ValueError, match=r"tiers \['phantom', 'slices'\]"):
+        realism.histograms([constant(0), constant(0, tier="slices")])
+    with pytest.raises(ValueError, match="width=0"):
+        realism.histograms([constant(0)], width=0)
+
+
+# --- Edges and noise ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sigma", [0.5, 0.8, 1.2])
+def test_the_width_of_a_gaussian_edge(sigma):
+    away, mask = disc(radius=7.0, size=80)
+    hu = -850 + 900 * (1 - erf((away - 7.0) / (np.sqrt(2) * sigma))) / 2
+    (row,) = realism.edge_widths([crop(hu, mask)]).to_dict("records")
+    # from 10 % to 90 % a Gaussian edge takes 2.563 standard deviations
+    assert row["width"] == pytest.approx(2.563 * sigma, abs=0.35)
+    assert row["inside"] == pytest.approx(50, abs=5)
+    assert row["outside"] == pytest.approx(-850, abs=5)
+
+
+def test_edges_that_are_none_are_left_out():
+    assert realism.edge_widths([constant(-800)]).empty  # no step
+    _, mask = disc()
+    assert realism.edge_widths([crop(np.where(mask, 60, 30))]).empty  # no lung around it
+    assert list(realism.edge_widths([constant(-800)]).columns) == [
+        "lesion_id", "tier", "width", "inside", "outside",
+    ]  # fmt: skip
+
+
+def test_white_noise_has_flat_power():
+    rng = np.random.default_rng(1)
+    noisy = crop(-850 + 20 * rng.standard_normal((12, 128, 128)))
+    table = realism.noise_power([noisy]).dropna().iloc[1:]  # the plane takes of the lowest
+    assert table["n_patches"].iloc[0] > 500
+    # NPS of white noise: variance times the area of a pixel
+    assert table["power"].to_numpy() == pytest.approx(400 * PIXEL**2, rel=0.12)
+    assert realism.noise_power([noisy])["share"].sum() == pytest.approx(1)
+
+
+def test_noise_power_finds_the_frequency_of_a_wave():
+    x = np.arange(128) * PIXEL
+    wave = np.tile(30 * np.sin(2 * np.pi * 0.5 * x), (128, 1))
+    table = realism.noise_power([crop(-850 + wave[None])])
+    peak = table.loc[table["power"].idxmax()]
+    assert peak["frequency"] == pytest.approx(0.5, abs=0.03)
+    assert peak["share"] > 0.7
+
+
+def test_noise_power_without_lung_is_missing_and_a_strange_patch_refused():
+    table = realism.noise_power([constant(40)])
+    assert table["power"].isna().all()
+    assert (table["n_patches"] == 0).all()
+    for patch in (3, 65):
+        with pytest.raises(ValueError, match=f"patch={patch}: expected 4 pixels up to the size"):
+            realism.noise_power([constant(-850)], patch=patch)
+
+
+# --- Features and the classifier ------------------------------------------------------------------
+
+
+def test_features_of_a_ramp_and_of_a_constant():
+    ramp = np.tile(-900 + 100 * np.arange(64) * PIXEL, (3, 64, 1))  # 100 HU per mm
+    (row,) = realism.features([crop(ramp)]).to_dict("records")
+    assert row["edge_gradient"] == pytest.approx(100, rel=0.01)
+    (row,) = realism.features([constant(-850)]).to_dict("records")
+    assert row["inside_mean"] == row["ring_p10"] == row["lung_median"] == -850
+    assert (row["inside_sd"], row["grain_lung"], row["share_lung"]) == (0, 0, 1)
+    assert np.isnan(row["grain_soft"])
+    assert list(row) == ["lesion_id", "tier", *realism.FEATURES]
+
+
+def test_grain_is_the_noise_and_its_correlation():
+    rng = np.random.default_rng(2)
+    (row,) = realism.features([crop(-850 + 30 * rng.standard_normal((4, 64, 64)))]).to_dict(
+        "records"
+    )
+    assert row["grain_lung"] == pytest.approx(30, rel=0.05)
+    assert row["grain_correlation"] == pytest.approx(0, abs=0.08)
+
+
+def crops_of(n, *, shift=0.0, tier="phantom", seed=0):
+    rng = np.random.default_rng(seed)
+    return [
+        crop(-850 + shift + 25 * rng.standard_normal() + 20 * rng.standard_normal((1, 40, 40)),
+             disc(radius=4.0, size=40)[1], tier=tier, lesion_id=f"{k // 2}-{k}")
+        for k in range(n)
+    ]  # fmt: skip
+
+
+PATIENTS = pd.Series({f"{k // 2}-{k}": str(k // 2) for k in range(60)})
+
+
+@pytest.mark.parametrize("model", ["boosting", "logistic"])
+def test_a_classifier_tells_apart_what_differs_and_not_what_is_alike(model):
+    alike, _ = realism.classifier_auc(
+        crops_of(60), crops_of(60, tier="slices", seed=1), PATIENTS, model=model, n_resamples=50
+    )
+    assert 0.25 < alike.value < 0.7
+    assert alike.n_groups == 30
+    apart, single = realism.classifier_auc(
+        crops_of(60), crops_of(60, shift=150, tier="slices", seed=1), PATIENTS, model=model,
+        n_resamples=50,
+    )  # fmt: skip
+    assert apart.value > 0.97
+    assert single["auc"].is_monotonic_decreasing
+    assert single.set_index("feature")["auc"]["lung_median"] > 0.97
+    assert single["auc"].between(0.5, 1).all()
+
+
+def test_all_crops_of_a_patient_are_in_one_fold(monkeypatch):
+    from lesionlab.realism import _classifier
+
+    shared = []
+
+    class Spy(_classifier.GroupKFold):
+        def split(self, X, y, groups):
+            for train, test in super().split(X, y, groups):
+                # 60 phantoms, then 60 real crops; two after the other are of one patient
+                shared.append({k % 60 // 2 for k in train} & {k % 60 // 2 for k in test})
+                yield train, test
+
+    monkeypatch.setattr(_classifier, "GroupKFold", Spy)
+    real = crops_of(60, tier="slices", seed=1)
+    realism.classifier_auc(crops_of(60), real, PATIENTS, model="logistic", n_resamples=20)
+    assert shared == [set()] * 5
+
+
+def test_the_classifier_refuses_what_is_not_paired():
+    ours, real = crops_of(8), crops_of(8, tier="slices", seed=1)
+    with pytest.raises(ValueError, match="not the same lesions in the same order"):
+        realism.classifier_auc(ours, real[::-1], PATIENTS)
+    with pytest.raises(ValueError, match="patients has no patient for 0-0"):
+        realism.classifier_auc(ours, real, PATIENTS.iloc[1:])
+    with pytest.raises(ValueError, match="folds=5: expected 2 up to the 4 patients"):
+        realism.classifier_auc(ours, real, PATIENTS)
+    with pytest.raises(ValueError, match="columns="):
+        realism.classifier_auc(ours, real, PATIENTS, columns=["age"])
+    with pytest.raises(ValueError, match="model='forest'"):
+        realism.classifier_auc(ours, real, PATIENTS, model="forest")
+
+
+# --- All of it ------------------------------------------------------------------------------------
+
+
+class Disguised:
+    """Phantoms of another seed, in the place of the real slices."""
+
+    checksum = "0" * 64
+
+    def __init__(self, lesion_ids, seed=1):
+        self.lesion_ids = lesion_ids
+        self.seed = seed
+
+    def crop(self, lesion_id):
+        made = phantom.phantom(lesion_id, seed=self.seed)
+        shown = made.consensus().any(axis=(1, 2))
+        shown[shown.argmax()] = True
+        return replace(
+            made,
+            hu=made.hu[shown],
+            masks=made.masks[:, shown],
+            slice_index=made.slice_index[shown],
+            calibrated=made.calibrated[shown],
+            tier="slices",
+        )
+
+
+@pytest.fixture(scope="module")
+def some_lesions():
+    nodules = lidc.nodules()
+    return list(nodules.index[(nodules["n_readers"] == 4) & (nodules["n_slices"] < 8)][:300:25])
+
+
+@pytest.fixture(scope="module")
+def measured(some_lesions):
+    return realism.measure(Disguised(some_lesions), n_resamples=20)
+
+
+def test_the_measure_is_that_of_its_parts(measured, some_lesions):
+    assert measured.n_lesions == len(some_lesions) == 12
+    assert measured.n_left_out == 0
+    source = Disguised(some_lesions)
+    a, b = realism.pair(map(phantom.phantom, some_lesions), map(source.crop, some_lesions))
+    a = [realism.through_eight_bits(c) for c in a]
+    assert measured.n_slices == sum(len(c.hu) for c in b)
+    expected = pd.concat([realism.histograms(a), realism.histograms(b)], ignore_index=True)
+    assert_frame_equal(measured.histograms, expected)
+    assert_frame_equal(measured.distances, realism.histogram_distances(a, b))
+    noise = pd.concat([realism.noise_power(a), realism.noise_power(b)], ignore_index=True)
+    assert_frame_equal(measured.noise, noise)
+    for tier, crops in (("phantom", a), ("slices", b)):
+        widths = measured.edges.loc[measured.edges["tier"] == tier, "width"]
+        assert widths.to_numpy() == pytest.approx(realism.edge_widths(crops)["width"].to_numpy())
+    ring = realism.features(b)["ring_mean"].median()
+    assert measured.features.set_index("feature")["slices_median"]["ring_mean"] == ring
+
+
+def test_the_ratings_say_how_many_lesions_stand_behind_each_value(measured):
+    table = measured.ratings
+    assert set(table["rating"]) == set(RATINGS)
+    assert (table.groupby("rating")["lesions"].sum() == 12).all()
+    assert {"phantom_inside_mean", "slices_inside_mean"} <= set(table.columns)
+
+
+def test_what_is_kept_can_be_read_back(measured, tmp_path):
+    path = realism.write(measured, tmp_path / "phantoms" / "realism.json", root=tmp_path)
+    kept = results.read(path)
+    assert json.loads(path.read_text()) == kept
+    assert path.stat().st_size < 200_000
+    assert kept["data"][0] == {"name": "LIDC-IDRI slices", "tier": "real", "checksum": "0" * 64}
+    assert {"commit", "versions", "seconds", "parameters"} <= set(kept)
+    again = realism.read(path)
+    assert again.together == measured.together
+    assert (again.n_lesions, again.seed) == (12, 0)
+    for name in ("histograms", "distances", "noise", "features", "ratings"):
+        assert_frame_equal(getattr(again, name), getattr(measured, name), rtol=1e-4,
+                           check_dtype=False)  # fmt: skip
+    for tier in ("phantom", "slices"):
+        widths = [np.sort(f.edges.loc[f.edges["tier"] == tier, "width"]) for f in (again, measured)]
+        assert widths[0] == pytest.approx(widths[1])
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        realism.read(tmp_path / "none.json")
+    other = {"notebook": "n", "preset": "p", "parameters": {}, "data": [], "results": {"a": 1}}
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    with pytest.raises(ValueError, match="holds no measure of realism"):
+        realism.read(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize("n", [0, 13, -1])
+def test_a_number_of_lesions_that_is_none(some_lesions, n):
+    with pytest.raises(ValueError, match=f"n={n}: expected 1 to 12"):
+        realism.measure(Disguised(some_lesions), n=n)
+
+
+def test_no_calibrated_slice_at_all_is_said(some_lesions):
+    class Uncalibrated(Disguised):
+        def crop(self, lesion_id):
+            made = super().crop(lesion_id)
+            return replace(made, calibrated=np.zeros(len(made.hu), bool))
+
+    with pytest.raises(ValueError, match="no lesion has a calibrated slice"):
+        realism.measure(Uncalibrated(some_lesions[:1]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not os.environ.get("LESIONLAB_LIDC_SLICES"), reason="LESIONLAB_LIDC_SLICES is not set"
+)
+def test_phantoms_are_as_near_to_real_slices_as_the_book_says():
+    from lesionlab.sources.slices import Slices
+
+    found = realism.measure(Slices(), n=80, n_resamples=50)
+    apart = found.distances.set_index("region")["wasserstein"]
+    assert apart["inside"] < 80
+    assert apart["ring"] < 80
+    assert apart["crop"] < 100
+    widths = found.edges.groupby("tier")["width"].median()
+    assert widths["phantom"] == pytest.approx(widths["slices"], abs=0.5)
+    # a classifier still sees the difference; a renderer that it sees at once is broken
+    assert found.together["logistic"].value < 0.9
