@@ -9,21 +9,21 @@ shows the traceback instead.
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lesionlab import __version__
+from lesionlab._cli_data import data_app, doctor
+from lesionlab._cli_errors import FAILED, plain_errors
 
 if TYPE_CHECKING:
     from lesionlab.notebooks import ExecutionError, Plan
 
 __all__ = ["app"]
 
-WRONG_USE, FAILED, INTERRUPTED = 2, 1, 130
 NONE = "there are no notebooks"
 
 # no markup: plain text reads the same in a log, on a narrow terminal and to a screen reader
@@ -36,27 +36,8 @@ app = typer.Typer(
 )
 notebooks_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 app.add_typer(notebooks_app, name="notebooks", help="List and execute the chapters.")
-
-
-def _stop(message: str, status: int) -> NoReturn:
-    typer.echo(f"lesionlab: {message}", err=True)
-    raise typer.Exit(status)
-
-
-@contextlib.contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Turn what a user can cause into one line; anything else is ours and keeps its traceback."""
-    if os.environ.get("LESIONLAB_DEBUG"):
-        yield
-        return
-    try:
-        yield
-    except (ValueError, FileNotFoundError) as error:
-        _stop(str(error), WRONG_USE)
-    except (RuntimeError, OSError) as error:
-        _stop(str(error), FAILED)
-    except KeyboardInterrupt:
-        _stop("interrupted; what was finished is kept", INTERRUPTED)
+app.add_typer(data_app, name="data", help="Build, describe and check the crops of the lesions.")
+app.command("doctor")(doctor)
 
 
 def _version(wanted: bool) -> None:
@@ -89,7 +70,7 @@ def list_notebooks(folder: Folder = None, out: Out = None) -> None:
     """Show every notebook: its title, its parameters, and whether it has to be run."""
     from lesionlab import notebooks
 
-    with _plain_errors():
+    with plain_errors():
         place = folder or notebooks.default_folder()
         found = notebooks.available(place)
         for name in found:
@@ -133,7 +114,7 @@ def run_notebooks(
     """
     from lesionlab import notebooks
 
-    with _plain_errors():
+    with plain_errors():
         values = dict(map(notebooks.parse_parameter, parameter or ()))
         place = folder or notebooks.default_folder()
         chosen = list(dict.fromkeys(names or notebooks.available(place)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from lesionlab import __version__
+from lesionlab import __version__, _cli_data, datasets, doctor
+from lesionlab._crop_files import COMPLETE
+from lesionlab._dataset_recipes import open_recipe
 from lesionlab.cli import app
+from lesionlab.sources import lidc, phantom
+from lesionlab.stores import CropStore
 
 HEAVY = {"numpy", "pandas", "scipy", "matplotlib", "torch", "papermill", "nbformat", "pylidc"}
 
@@ -32,7 +37,7 @@ def test_starting_loads_nothing_heavy() -> None:
     assert not HEAVY & set(done.stdout.split())
 
 
-@pytest.mark.parametrize("arguments", [[], ["notebooks"]])
+@pytest.mark.parametrize("arguments", [[], ["notebooks"], ["data"]])
 def test_without_a_command_the_help_is_shown(arguments: list[str]) -> None:
     done = command(*arguments)
     assert "Usage:" in done.output
@@ -143,3 +148,177 @@ def test_a_preset_and_values_reach_the_run(project: Any) -> None:
     done = command("notebooks", "run", *options, "-p", "rate=1e-3")
     assert done.exit_code == 0, done.output
     assert len(list((project.root / "runs" / "one").glob("smoke-*/one.ipynb"))) == 1
+
+
+# -- data ------------------------------------------------------------------------------
+
+IDS = lidc.nodules().index.tolist()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LESIONLAB_CACHE", str(tmp_path / "cache"))
+    for name in ("LESIONLAB_LIDC_SLICES", "LESIONLAB_LIDC_DICOM"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "cache"
+
+
+def rows(done: Result) -> dict[str, str]:
+    """The lines of a table by their first word."""
+    return {line.split()[0]: line.partition("  ")[2].strip() for line in done.stdout.splitlines()}
+
+
+def test_a_store_is_built_gone_on_with_described_and_validated(cache: Path, tmp_path: Path) -> None:
+    done = command("data", "build", "phantom", "--limit", "2", "--seed", "1")
+    assert done.exit_code == 0, done.output
+    told = rows(done)
+    url = datasets.default_url("phantom", 1)
+    assert told["lesions"] == "2, 2 of them made now"
+    assert (told["left"], told["store"]) == ("0", url)
+    (tmp_path / "ids").write_text(f"{IDS[2]}\n{IDS[0]}\n", encoding="utf-8")
+    options = ["--lesions", str(tmp_path / "ids"), "--seed", "1"]
+    assert rows(command("data", "build", "phantom", *options))["lesions"].startswith("3, 1 of them")
+
+    done = command("data", "info", "phantom")
+    assert rows(done)["lesions"] == "3 of 3 expected, complete"
+    assert "HU" in rows(done)["intensity"]
+    assert "not read" in rows(command("data", "info", url, "--quick"))["intensity"]
+    told = json.loads(command("data", "info", "phantom", "--seed", "1", "--json").stdout)
+    assert (told["lesions"], told["provenance"]["seed"], told["exclusions"]) == (3, 1, {})
+
+    done = command("data", "validate", "phantom")
+    assert (done.exit_code, done.stdout) == (0, f"{url}: 3 lesions, complete, nothing is wrong\n")
+
+
+def test_what_is_wrong_is_listed_and_counted(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = datasets.crops("phantom", IDS[:3], progress=False)
+    (Path(store.url) / COMPLETE).unlink()
+    for lesion_id in IDS[:2]:
+        file = Path(store.url) / "hu" / lesion_id / "c.0.0.0"
+        file.write_bytes(bytes(file.stat().st_size))
+    monkeypatch.setattr(_cli_data, "SHOWN", 2)
+    done = command("data", "validate", store.url)
+    assert done.exit_code == 1
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"{COMPLETE}: the build did not come to its end: 0 lesions are missing"
+    assert lines[1].startswith(f"{IDS[0]}: the voxels, masks or geometry are not what was written")
+    assert lines[2:] == ["… and 1 more"]
+    assert done.stderr == f"lesionlab: {store.url}: 3 things are wrong, 3 lesions checked\n"
+    assert "INCOMPLETE" in command("data", "info", store.url).stdout
+
+
+def test_a_store_that_cannot_be_opened_is_wrong(cache: Path) -> None:
+    store = datasets.crops("phantom", IDS[:1], progress=False)
+    (Path(store.url) / "lesions.parquet").write_bytes(b"")
+    done = command("data", "validate", "phantom")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "lesions.parquet is damaged" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "complaint"),
+    [
+        (["build", "phantm"], 2, "unknown data set 'phantm'; did you mean 'phantom'?; there are"),
+        (["build", "slices"], 2, "the LIDC-IDRI slices are not set up: LESIONLAB_LIDC_SLICES"),
+        (["build", "dicom"], 2, "the LIDC-IDRI scans are not set up: LESIONLAB_LIDC_DICOM"),
+        (["build", "dicom", "--source", "nowhere"], 1, "nowhere"),
+        (["build", "phantom", "--seed", "-1"], 2, "seed=-1: expected a whole number from 0"),
+        (["build", "phantom", "--lesions", "nowhere"], 2, "nowhere"),
+        (["build", "phantom", "--limit", "1", "--out", "nope://x"], 2, "nope"),
+        (["info", "phantom"], 2, "there is no store of phantom in"),
+        (["info", "nowhere/at-all"], 2, "nowhere/at-all: no store of crops here"),
+        (["validate", "dicon"], 2, "unknown data set 'dicon'; did you mean 'dicom'?"),
+        (["validate", "x/y", "--report", "."], 2, "report: . is a folder"),
+    ],
+)
+def test_wrong_use_of_data_is_one_line(
+    arguments: list[str], status: int, complaint: str, cache: Path
+) -> None:
+    done = command("data", *arguments)
+    assert done.exit_code == status, done.output
+    assert done.stderr.startswith("lesionlab: ")
+    assert complaint in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_another_writer_and_a_store_made_otherwise(cache: Path) -> None:
+    recipe = open_recipe("phantom")
+    url = datasets.default_url("phantom")
+    with CropStore.create(url, tier="phantom", expected=IDS[:1], provenance=recipe.provenance):
+        done = command("data", "build", "phantom", "--limit", "1")
+        assert (done.exit_code, "is being written by process" in done.stderr) == (1, True)
+    done = command("data", "build", "phantom", "--limit", "1", "--seed", "5", "--out", url)
+    assert done.exit_code == 2
+    assert "was made otherwise: seed was 0, now 5: use another folder" in done.stderr
+
+
+def test_a_failing_lesion_stops_and_says_which(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(lesion_id: str, seed: int) -> Any:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(phantom, "make", fails)
+    done = command("data", "build", "phantom", "--limit", "1")
+    assert done.exit_code == 1
+    assert done.stderr == f"lesionlab: {IDS[0]}: ZeroDivisionError: oh\n"
+
+
+def test_the_report_goes_to_a_file_that_is_not_replaced_unasked(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    import lidc_sources
+
+    monkeypatch.setattr(lidc.default(), "_cache", None)
+    source = lidc_sources.write_slices(tmp_path / "set", IDS[:1])
+    with_source = ["--source", str(source)]
+    (tmp_path / "ids").write_text(f"{IDS[0]}\n{IDS[9]}\n", encoding="utf-8")
+    done = command("data", "build", "slices", "--lesions", str(tmp_path / "ids"), *with_source)
+    assert done.exit_code == 0, done.output
+    assert "1 × no folder of the set shows it" in done.stdout
+    file = tmp_path / "report.csv"
+    options = ["validate", "slices", "--report", str(file), *with_source]
+    done = command("data", *options)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(f"matched 1 of 2,651 nodules, listed in {file}\n")
+    assert ", 1 left out, complete, nothing is wrong" in done.stdout
+    content = file.read_text(encoding="utf-8")
+    assert content.count("\n") == 2652
+    assert f"{IDS[0][:14]},0,{IDS[0]},True," in content
+    file.write_text("mine", encoding="utf-8")
+    done = command("data", *options)
+    assert (done.exit_code, "give --force to replace it" in done.stderr) == (2, True)
+    assert file.read_text(encoding="utf-8") == "mine"
+    assert command("data", *options, "--force").exit_code == 0
+    assert file.read_text(encoding="utf-8") == content
+    url = datasets.crops("phantom", IDS[:1], progress=False).url
+    done = command("data", "validate", url, "--report", str(tmp_path / "other"))
+    assert (done.exit_code, "expected slices or dicom" in done.stderr) == (2, True)
+
+
+def test_the_help_names_every_data_set_and_cohort() -> None:
+    text = "".join(command("data", "build", "--help").output.split())  # wrapped at any hyphen
+    for name in (*datasets.NAMES, *datasets.COHORTS):
+        assert name in text
+    assert tuple(_cli_data.Cohort) == datasets.COHORTS
+
+
+# -- doctor ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("state", "needed", "status"), [
+    ("ok", True, 0), ("problem", False, 0), ("missing", False, 0), ("problem", True, 1),
+])  # fmt: skip
+def test_the_doctor_fails_only_where_phantoms_would(
+    state: Any, needed: bool, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    findings = [doctor.Finding("A", "one", state, "is so", "Do that.", needed)]
+    monkeypatch.setattr(doctor, "examine", lambda: findings)
+    done = command("doctor")
+    assert done.exit_code == status
+    assert f"  {state:<7}  one  is so\n                → Do that.\n" in done.stdout
+    done = command("doctor", "--json")
+    assert done.exit_code == status
+    assert json.loads(done.stdout) == doctor.to_dict(findings)

