@@ -28,7 +28,7 @@ book: $(READY)  ## execute what has changed and build _build/html
 	LESIONLAB_BOOK_PRESET=$(PRESET) $(BIN)/jupyter-book build . --toc book/_toc.yml --path-output . -W -n --keep-going
 
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks

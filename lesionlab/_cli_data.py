@@ -202,6 +202,41 @@ def _write_report(store: CropStore, file: Path, source: Path | None) -> None:
     typer.echo(f"matched {int(matched.sum()):,} of {len(table):,} {rows}, listed in {file}")
 
 
+@data_app.command("realism")
+def realism(
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where the two files go; replaced if there.")
+    ] = Path("book/results/phantoms"),
+    processes: Annotated[int, typer.Option(min=1, help="How many at a time.")] = 2,
+    seed: Annotated[int, typer.Option(help="Of the phantoms.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many nodules.")] = None,
+    source: Source = None,
+) -> None:
+    """Measure how far phantoms are from the real slices, and draw both side by side.
+
+    Writes what the chapter "Phantoms beside real slices" shows: realism.json, side_by_side.png.
+    """
+    from lesionlab import figures_realism
+    from lesionlab import realism as measuring
+    from lesionlab._files import replacing
+    from lesionlab.sources.slices import Slices
+
+    with plain_errors():
+        slices = Slices(source)
+        slices.report(progress=sys.stderr.isatty())
+        picture = figures_realism.png(figures_realism.examples(slices, seed=seed))
+        found = measuring.measure(
+            slices, seed=seed, n=limit, processes=processes, progress=sys.stderr.isatty()
+        )
+        written = measuring.write(found, out / "realism.json")
+        drawn = out / "side_by_side.png"
+        with replacing(drawn) as temporary:
+            temporary.write_bytes(picture)
+    rows = [("nodules", f"{found.n_lesions:,}")]
+    rows += [(f"AUC, {name}", f"{e.value:.3f}") for name, e in found.together.items()]
+    _table([*rows, ("written", f"{written}, {drawn}")])
+
+
 def doctor(as_json: Json = False) -> None:
     """Say what data, device and browser are found, and what to do next.
 

@@ -1,8 +1,9 @@
-"""Plots of the chapter "Phantoms beside real slices": what `lesionlab.realism` measured."""
+"""Plots of the chapter "Phantoms beside real slices", and what `lesionlab.realism` measured."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy import ndimage
 
-from lesionlab import attributes
+from lesionlab import attributes, realism
 from lesionlab.crops import Crop
 from lesionlab.figures import BLUE, GREY, ORANGE, _figure, _plain
+from lesionlab.figures_samples import Picture, largest_slice, sheet
+from lesionlab.realism import RealSlices
+from lesionlab.sources import lidc, phantom
 from lesionlab.statistics.intervals import Estimate
 
 TIER_COLOURS = {"phantom": ORANGE, "slices": BLUE, "dicom": BLUE}
@@ -47,6 +51,62 @@ REGION_NAMES = {
     "ring": "5 mm around it",
     "crop": "the whole crop",
 }
+
+
+def side_by_side(
+    phantoms: Sequence[Crop], real: Sequence[Crop], titles: Sequence[str], *, columns: int = 6
+) -> Figure:
+    """Phantoms above the real slices of the same lesions, each at its largest slice.
+
+    Args:
+        phantoms: Rendered crops.
+        real: Real crops of the same lesions.
+        titles: A title for each lesion.
+        columns: Lesions in a row.
+
+    Raises:
+        ValueError: The two do not show the same lesions.
+    """
+    if [crop.lesion_id for crop in phantoms] != [crop.lesion_id for crop in real]:
+        raise ValueError("phantoms and real: expected the same lesions in the same order")
+    rows: dict[str, list[Picture]] = {}
+    for start in range(0, len(titles), columns):
+        some = slice(start, start + columns)
+        blank = " " * (start // columns)  # rows are told apart by their names
+        for name, crops in (("phantom", phantoms), ("real", real)):
+            rows[name + blank] = [
+                Picture(crop.hu[largest_slice(crop)], crop.spacing[1:], title)
+                for crop, title in zip(crops[some], titles[some], strict=True)
+            ]
+    return sheet(rows, size=1.25)
+
+
+def examples(slices: RealSlices, *, seed: int = 0, n: int = 12) -> Figure:
+    """`side_by_side` of one nodule in two hundred of the database, none chosen by eye.
+
+    Args:
+        slices: Where the real crops come from.
+        seed: Of the phantoms.
+        n: How many nodules, at most.
+    """
+    diameter = lidc.nodules()["diameter"]
+    there = set(slices.lesion_ids)
+    ids = [name for name in diameter.index[100::200] if name in there][:n]
+    phantoms, real = realism.pair(
+        (phantom.phantom(name, seed=seed) for name in ids), map(slices.crop, ids)
+    )
+    titles = [f"Ø {diameter[crop.lesion_id]:.0f} mm" for crop in real]
+    return side_by_side(phantoms, real, titles)
+
+
+def png(figure: Figure, *, dpi: int = 100) -> bytes:
+    """A figure as a small PNG file in shades of grey."""
+    from PIL import Image
+
+    drawn, small = BytesIO(), BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    Image.open(drawn).convert("L").quantize(32).save(small, format="png", optimize=True)
+    return small.getvalue()
 
 
 def histograms(table: pd.DataFrame) -> Figure:

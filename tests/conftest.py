@@ -23,6 +23,22 @@ ROOT = Path(__file__).resolve().parents[1]
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 
 
+BOOK_FIXTURES = {"smoke", "built_book", "hard_book", "hard_project", "browser"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes (`-n`), keep together what shares something expensive to make.
+
+    A file stays in one process, as its fixtures do; and so does all that looks at the book, or
+    every process would execute the chapters and build it again.
+    """
+    for item in items:
+        of_book = BOOK_FIXTURES & set(getattr(item, "fixturenames", ()))
+        group = "book" if of_book else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from lesionlab import __version__, _cli_data, datasets, doctor
+from lesionlab import __version__, _cli_data, datasets, doctor, realism
 from lesionlab._crop_files import COMPLETE
 from lesionlab._dataset_recipes import open_recipe
 from lesionlab.cli import app
 from lesionlab.sources import lidc, phantom
 from lesionlab.stores import CropStore
 
+SET = os.environ.get("LESIONLAB_LIDC_SLICES")
 HEAVY = {"numpy", "pandas", "scipy", "matplotlib", "torch", "papermill", "nbformat", "pylidc"}
 
 
@@ -322,3 +324,27 @@ def test_the_doctor_fails_only_where_phantoms_would(
     done = command("doctor", "--json")
     assert done.exit_code == status
     assert json.loads(done.stdout) == doctor.to_dict(findings)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SET, reason="LESIONLAB_LIDC_SLICES is not set")
+def test_realism_writes_what_the_chapter_reads(tmp_path: Path) -> None:
+    options = ["--source", str(SET), "--limit", "30", "--processes", "1"]
+    done = command("data", "realism", "--out", str(tmp_path / "new"), *options)
+    assert done.exit_code == 0, done.output
+    assert {file.name for file in (tmp_path / "new").iterdir()} == {
+        "realism.json",
+        "side_by_side.png",
+    }
+    found = realism.read(tmp_path / "new" / "realism.json")
+    assert f"nodules        {found.n_lesions}\n" in done.output
+    assert 0 < found.n_lesions <= 30
+    assert (tmp_path / "new" / "side_by_side.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_realism_needs_the_real_slices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("LESIONLAB_LIDC_SLICES", raising=False)
+    done = command("data", "realism", "--out", str(tmp_path / "new"))
+    assert done.exit_code == 2
+    assert "LESIONLAB_LIDC_SLICES is not set" in done.output
+    assert not (tmp_path / "new").exists()

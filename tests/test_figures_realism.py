@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from lesionlab import figures_realism as figures
 from lesionlab import realism
 from lesionlab.crops import Crop
+from lesionlab.figures_samples import largest_slice
 from lesionlab.statistics.intervals import Estimate
 
 
@@ -121,3 +124,25 @@ def test_the_flattest_square_is_lung() -> None:
     assert square.shape == (20, 20)
     assert square.max() < -700
     assert figures.flattest(crop("phantom"), side=500).shape == (64, 64)
+
+
+def test_phantoms_stand_above_the_real_slices_of_the_same_lesions() -> None:
+    phantoms = [dataclasses.replace(crop("phantom"), lesion_id=f"L-{i}") for i in range(3)]
+    real = [dataclasses.replace(crop("slices"), lesion_id=f"L-{i}") for i in range(3)]
+    figure = figures.side_by_side(phantoms, real, ["a", "b", "c"], columns=2)
+    titles = [[ax.get_title() for ax in figure.axes[k : k + 2] if ax.get_visible()] for k in (0, 2)]
+    assert titles == [["a", "b"], ["a", "b"]]
+    names = [ax.get_ylabel().strip() for ax in figure.axes[::2]]
+    assert names == ["phantom", "real", "phantom", "real"]
+    shown = figure.axes[2].images[0].get_array()
+    assert np.array_equal(shown, real[0].hu[largest_slice(real[0])])
+    with pytest.raises(ValueError, match="expected the same lesions in the same order"):
+        figures.side_by_side(phantoms, real[::-1], ["a", "b", "c"])
+
+
+def test_a_figure_becomes_a_small_grey_png() -> None:
+    made = figures.png(figures.side_by_side([crop("phantom")], [crop("slices")], ["a"]))
+    with Image.open(io.BytesIO(made)) as image:
+        shades = np.asarray(image.convert("RGB"))
+    assert len(np.unique(shades)) <= 32
+    assert (shades == shades[..., :1]).all()

@@ -24,12 +24,13 @@ from lesionlab.realism._classifier import classifier_auc
 from lesionlab.realism._edges import edge_widths
 from lesionlab.realism._features import FEATURES, features
 from lesionlab.realism._histograms import histogram_distances, histograms
-from lesionlab.realism._measure import Realism, measure, read, write
+from lesionlab.realism._measure import Realism, RealSlices, measure, read, write
 from lesionlab.realism._noise import noise_power
 from lesionlab.realism._pairs import pair, through_eight_bits
 
 __all__ = [
     "FEATURES",
+    "RealSlices",
     "Realism",
     "classifier_auc",
     "edge_widths",
