@@ -1,0 +1,5 @@
+"""The one training loop of all five papers: recipes, checkpoints, cross-validation.
+
+A paper's file says what is learned (`experiments.Experiment`) and how (`recipes.Recipe`);
+`loop.fit` trains it, `crossval.cross_validate` scores it beside its baselines.
+"""

@@ -1,0 +1,155 @@
+"""Where a run computes: Fabric for device, precision and processes, and torch's global switches."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, get_args
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
+from torch.multiprocessing.spawn import ProcessRaisedException
+
+Precision = Literal["32-true", "bf16-mixed"]
+
+
+class TrainingError(RuntimeError):
+    """A run cannot go on; what it has saved so far is whole."""
+
+
+def open_fabric(device: str, devices: int, precision: Precision) -> Fabric:
+    """Fabric for one process, or for `devices` that train together (DDP).
+
+    Args:
+        device: `"auto"` (CUDA where there is one), `"cpu"`, `"cuda"`, or a certain `"cuda:1"`.
+        devices: GPUs, or processes on the CPU.
+        precision: `"32-true"` or `"bf16-mixed"`.
+
+    Raises:
+        ValueError: An argument is out of range, or the machine has no such device.
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision={precision!r}: expected '32-true' or 'bf16-mixed'")
+    if isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
+        raise ValueError(f"devices={devices!r}: expected a whole number, 1 or more")
+    found = resolve(device)
+    if found.type == "cuda" and (devices if found.index is None else found.index + 1) > (
+        there := torch.cuda.device_count()
+    ):
+        raise ValueError(f"device={device!r}, devices={devices}: torch sees {there} CUDA devices")
+    if found.index is not None and devices > 1:
+        raise ValueError(f"device={device!r}, devices={devices}: leave the number out for several")
+    return Fabric(
+        accelerator=found.type,
+        devices=devices if found.index is None else [found.index],
+        # spawned, as threads of torch do not survive a fork; a variant may leave parameters unused
+        strategy=DDPStrategy(start_method="spawn", find_unused_parameters=True)
+        if devices > 1
+        else "auto",
+        precision=precision,
+        # a run inside a Slurm job is a run of its own, not one of the job's tasks
+        plugins=[LightningEnvironment()],
+    )
+
+
+def resolve(device: str) -> torch.device:
+    """The device that a word stands for.
+
+    Raises:
+        ValueError: Another word, or there is no CUDA here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        found = torch.device("meta")
+    if found.type not in ("cpu", "cuda") or (found.type == "cpu" and found.index):
+        raise ValueError(f"device={device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:0'")
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={device!r}: torch sees no CUDA device here; try device='cpu'")
+    return torch.device("cpu") if found.type == "cpu" else found
+
+
+def describe(device: torch.device, devices: int = 1) -> str:
+    """A device in words for a result: the kind of GPU, or the number of threads."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"CPU, {torch.get_num_threads()} threads"
+    return name if devices == 1 else f"{devices} × {name}"
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """What Fabric puts around a forward pass, for one without Fabric."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
+
+
+class Call(nn.Module):
+    """Runs a function of the model as a forward pass.
+
+    Fabric and DDP act at a module's `forward`, and look into its arguments for tensors; a function
+    passes unseen, and so models and losses may take and return what they like.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Callable[[nn.Module], Any]) -> Any:
+        """`function(model)`."""
+        return function(self.model)
+
+
+def launch(fabric: Fabric, function: Callable[[Fabric], None]) -> None:
+    """Run a function in every process of `fabric`; with several, `function` has to pickle.
+
+    Raises:
+        TrainingError: A process of several failed; the message is its own.
+    """
+    before = os.environ.get("MASTER_PORT")
+    try:
+        fabric.launch(function)
+    except ProcessRaisedException as error:
+        # the text is a whole traceback, its last line the error
+        last = str(error).strip().splitlines()[-1]
+        raise TrainingError(last.removeprefix(f"{__name__}.TrainingError: ")) from error
+    finally:
+        # or the next run would meet at a port that may be taken by then
+        os.environ.pop("MASTER_PORT", None)
+        if before is not None:
+            os.environ["MASTER_PORT"] = before
+
+
+@contextlib.contextmanager
+def own_randomness(device: torch.device, *, deterministic: bool) -> Iterator[None]:
+    """Give torch's global generators and switches back as they were.
+
+    Args:
+        device: Where the run computes.
+        deterministic: Ask for operations that give the same every time. Where CUDA has none,
+            torch warns and names the operation. On the CPU all that is used here are.
+    """
+    cudnn, name = torch.backends.cudnn, "CUBLAS_WORKSPACE_CONFIG"
+    was = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        cudnn.benchmark,
+        os.environ.get(name),
+    )
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try:
+            if deterministic:
+                os.environ.setdefault(name, ":4096:8")
+                torch.use_deterministic_algorithms(True, warn_only=True)
+                cudnn.benchmark = False
+            yield
+        finally:
+            torch.use_deterministic_algorithms(was[0], warn_only=was[1])
+            cudnn.benchmark = was[2]
+            if was[3] is None:
+                os.environ.pop(name, None)

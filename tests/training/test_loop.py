@@ -1,0 +1,405 @@
+"""The loop: the same seed trains the same, a batch is the sum of its lesions, errors are plain."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch.multiprocessing.spawn import ProcessRaisedException
+
+from lesionlab.sampling import Samples
+from lesionlab.training import checkpoints
+from lesionlab.training._devices import launch
+from lesionlab.training.loop import Fitted, TrainingError, fit
+from lesionlab.training.prediction import predict
+from lesionlab.training.schedules import Step
+
+State = dict[str, torch.Tensor]
+QUIET: dict[str, Any] = {"progress": False, "device": "cpu"}
+
+
+def same(first: State, second: State) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def trained(toys: ModuleType, **changes: Any) -> Fitted:
+    """The toy, with a validation part."""
+    training, targets = toys.lesions(23)
+    options = {"recipe": toys.RECIPE, "validation": toys.lesions(9, seed=1, start=500)}
+    experiment = changes.pop("experiment", toys.Toy())
+    return fit(experiment, training, targets, **options | QUIET | changes)
+
+
+# what is the same
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(toys: ModuleType) -> None:
+    one = trained(toys, seed=3)
+    torch.manual_seed(99)  # what was drawn before does not matter
+    assert same(one.state, trained(toys, seed=3).state)
+    assert not same(one.state, trained(toys, seed=4).state)
+
+
+def test_a_run_leaves_torchs_global_state_alone(toys: ModuleType) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    before = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    trained(toys)
+    assert torch.equal(torch.rand(3), expected)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == before
+
+
+def test_the_data_are_not_changed(toys: ModuleType) -> None:
+    (training, targets), (again, _) = toys.lesions(), toys.lesions()
+    fit(toys.Toy(), training, targets, recipe=toys.LAST, **QUIET)
+    assert torch.equal(training.images, again.images)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("steps", [None, 2])
+def test_going_on_is_never_having_stopped(
+    toys: ModuleType, tmp_path: Path, optimizer: str, steps: int | None
+) -> None:
+    recipe = dataclasses.replace(toys.RECIPE, optimizer=optimizer, schedule=Step(1, 0.5))
+    whole = trained(toys, recipe=recipe)
+    toys.calls.clear()
+    # the 13th batch is in the third of five-step epochs
+    with pytest.raises(TrainingError, match=r"loss is nan at epoch 3, step 3; what was saved"):
+        trained(
+            toys, experiment=failing(toys, 12), recipe=recipe, folder=tmp_path, every_steps=steps
+        )
+    resumed = trained(toys, experiment=failing(toys), recipe=recipe, folder=tmp_path)
+    assert same(resumed.state, whole.state)
+    assert resumed.best_epoch == whole.best_epoch
+    timed = ["seconds", "lesions_per_second"]
+    assert resumed.history.drop(columns=timed).equals(whole.history.drop(columns=timed))
+    # three epochs again, or what was left of the third
+    assert len(toys.calls) == 13 + (10 if steps is None else 8)
+
+
+def failing(toys: ModuleType, at: int = 10**9) -> Any:
+    """The toy, which fails at a batch and does not tell a checkpoint so."""
+
+    class Failing(toys.Toy):  # type: ignore[misc, name-defined]
+        def augment(self, samples: Samples, generator: torch.Generator) -> Samples:
+            toys.calls.append(0)
+            factor = float("nan") if len(toys.calls) > at else 1.0
+            samples = super().augment(samples, generator)
+            return dataclasses.replace(samples, images=samples.images * factor)
+
+    return Failing()
+
+
+def test_a_finished_run_is_not_trained_again(toys: ModuleType, tmp_path: Path) -> None:
+    one = trained(toys, folder=tmp_path)
+    toys.calls.clear()
+    two = trained(toys, folder=tmp_path, experiment=failing(toys))
+    assert same(one.state, two.state)
+    assert one.history.equals(two.history)
+    assert not toys.calls
+    assert same(checkpoints.load_weights(tmp_path), one.state)
+    three = trained(toys, folder=tmp_path, experiment=failing(toys), resume=False)
+    assert len(toys.calls) == 20
+    assert same(one.state, three.state)
+
+
+# a batch is the sum of its lesions
+
+
+def test_a_packed_batch_has_the_gradient_of_its_lesions_one_at_a_time(toys: ModuleType) -> None:
+    experiment, (samples, targets) = toys.Toy(dropout=0.0), toys.lesions(11)
+    model = experiment.model(0)
+    together, _ = experiment.loss(experiment.forward(model, samples), targets)
+    expected = torch.autograd.grad(together, list(model.parameters()))
+    found = [torch.zeros_like(g) for g in expected]
+    for i, lesion in enumerate(samples.split(1)):
+        alone, _ = experiment.loss(experiment.forward(model, lesion), targets[i : i + 1])
+        for total, part in zip(
+            found, torch.autograd.grad(alone, list(model.parameters())), strict=True
+        ):
+            total += part / 11
+    torch.testing.assert_close(found, list(expected), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("micro", [1, 2, 5])
+def test_micro_batches_change_nothing(toys: ModuleType, micro: int) -> None:
+    # SGD: Adam makes whole steps of gradients that are all but zero
+    recipe = dataclasses.replace(toys.LAST, optimizer="sgd", lr=1e-3)
+    small = dataclasses.replace(recipe, micro_batch=micro)
+    options = {"experiment": toys.Toy(dropout=0.0)}
+    one, two = (trained(toys, recipe=r, **options) for r in (recipe, small))
+    torch.testing.assert_close(two.state, one.state, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(list(two.history["loss"]), list(one.history["loss"]))
+    assert not same(one.state, toys.Toy().model(0).state_dict())
+
+
+# what is kept
+
+
+def test_the_history_says_what_happened(toys: ModuleType) -> None:
+    recipe = dataclasses.replace(toys.RECIPE, epochs=3, schedule=Step(2, 0.1))
+    found = trained(toys, recipe=recipe)
+    parts = ["loss", "loss_squared", "loss_absolute", "lr", "seconds", "lesions_per_second"]
+    assert list(found.history.columns) == [*parts, "validation_mae"]
+    assert found.history.index.tolist() == [1, 2, 3]
+    assert found.history["lr"].tolist() == pytest.approx([0.01, 0.01, 0.001])
+    whole = found.history["loss_squared"] + 0.1 * found.history["loss_absolute"]
+    assert found.history["loss"].tolist() == pytest.approx(whole.tolist())
+    assert found.seconds == found.history["seconds"].sum() > 0
+    assert found.history["loss"].iloc[-1] < found.history["loss"].iloc[0]
+    assert found.best == found.history["validation_mae"].min()
+
+
+def test_a_schedule_is_kept_to(toys: ModuleType) -> None:
+    recipe = dataclasses.replace(toys.LAST, schedule=Step(2, 1e-12))
+    first = trained(toys, recipe=dataclasses.replace(toys.LAST, epochs=2))
+    torch.testing.assert_close(trained(toys, recipe=recipe).state, first.state)
+    assert not same(trained(toys, recipe=toys.LAST).state, first.state)
+
+
+def test_parts_of_the_model_learn_at_their_own_rates(toys: ModuleType) -> None:
+    recipe = dataclasses.replace(toys.LAST, lr_by_prefix={"backbone": 1e-12})
+    one, two = (trained(toys, recipe=dataclasses.replace(recipe, epochs=n)).state for n in (1, 3))
+    torch.testing.assert_close(one["backbone.weight"], two["backbone.weight"])
+    assert not torch.allclose(one["head.weight"], two["head.weight"])
+
+
+def test_the_best_epoch_is_kept_and_none_is_waited_for_too_long(toys: ModuleType) -> None:
+    metrics = iter([3.0, 1.0, 2.0, 1.0, 5.0, 0.0])
+
+    class Told(toys.Toy):  # type: ignore[misc, name-defined]
+        def metric(self, predictions: torch.Tensor, targets: torch.Tensor) -> float:
+            return next(metrics)
+
+    recipe = dataclasses.replace(toys.RECIPE, epochs=20, patience=3)
+    found = trained(toys, experiment=Told(), recipe=recipe)
+    assert found.history["validation_mae"].tolist() == [3, 1, 2, 1, 5]
+    assert (found.best_epoch, found.best) == (2, 1)
+    last = dataclasses.replace(toys.LAST, epochs=2)
+    assert same(found.state, trained(toys, recipe=last).state)
+
+
+def test_higher_can_be_better(toys: ModuleType) -> None:
+    class Higher(toys.Toy):  # type: ignore[misc, name-defined]
+        lower_is_better = False
+
+        def metric(self, predictions: torch.Tensor, targets: torch.Tensor) -> float:
+            return -super().metric(predictions, targets)
+
+    assert same(trained(toys, experiment=Higher()).state, trained(toys).state)
+
+
+def test_the_last_epoch_is_kept_where_none_is_selected(toys: ModuleType) -> None:
+    found = trained(toys, recipe=toys.LAST, validation=None)
+    assert (found.best_epoch, found.best) == (4, None)
+    # a validation part is measured and decides nothing
+    measured = trained(toys, recipe=toys.LAST)
+    assert same(found.state, measured.state)
+    assert measured.best == measured.history["validation_mae"].iloc[-1]
+
+
+def test_the_metric_is_that_of_the_kept_weights(toys: ModuleType) -> None:
+    experiment, (samples, targets) = toys.Toy(), toys.lesions(9, seed=1, start=500)
+    found = trained(toys)
+    predicted = predict(experiment, found.state, samples, batch_size=2, device="cpu")
+    assert experiment.metric(predicted, targets) == pytest.approx(found.best, rel=1e-5)
+
+
+def test_it_learns(toys: ModuleType) -> None:
+    recipe = dataclasses.replace(toys.RECIPE, epochs=40, lr=0.02)
+    assert (
+        trained(toys, recipe=recipe, experiment=toys.Toy(dropout=0.0)).best < 0.4
+    )  # of a spread of 1.2
+
+
+def test_bf16_trains_other_weights_that_are_near(toys: ModuleType) -> None:
+    one, two = trained(toys), trained(toys, precision="bf16-mixed")
+    assert not same(one.state, two.state)
+    assert {v.dtype for v in two.state.values()} == {torch.float32}
+    torch.testing.assert_close(one.state, two.state, atol=0.05, rtol=0.1)
+
+
+def test_the_bar_shows_loss_and_metric(
+    toys: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(toys, progress=True)
+    shown = capsys.readouterr().err
+    assert "epoch 4/4" in shown
+    assert "loss=" in shown
+    assert "validation_mae=" in shown
+
+
+# what is refused
+
+
+def spoiled(part: Any, **changes: Any) -> Any:
+    samples, targets = part
+    return dataclasses.replace(samples, **changes), targets
+
+
+def test_bad_input_is_refused_in_plain_words(toys: ModuleType) -> None:
+    part = toys.lesions(6)
+    nothing = (part[0].select([]), part[1][:0])
+    holes = part[0].images.clone()
+    holes[-1, 0, 2, 3] = torch.nan
+    gaps = part[1].clone()
+    gaps[2] = torch.nan
+    other = toys.lesions(4, start=500)
+    cases = [
+        (nothing, other, "training: expected at least one lesion, got none"),
+        (part, nothing, "validation: expected at least one lesion, got none"),
+        (spoiled(part, images=holes), other, "images of lesion 'l005' have values that are not"),
+        ((part[0], gaps), other, "training: malignancy of lesion 'l002' is nan"),
+        ((part[0], part[1][:5]), other, r"targets of shape \(5, 1\), expected \(6, 1\)"),
+        (part, part, "validation: lesion 'l000' is in the training part, too"),
+        (part, None, r"select_on='validation'.*needs a metric after each epoch"),
+        (spoiled(part, lesion_ids=(*part[0].lesion_ids, "none")), other, "'none' has no slice"),
+    ]
+    for training, validation, words in cases:
+        with pytest.raises(ValueError, match=words):
+            fit(toys.Toy(), *training, validation=validation, recipe=toys.RECIPE, **QUIET)
+
+
+def test_lesions_of_one_slice_are_learned_from(toys: ModuleType) -> None:
+    samples, targets = toys.lesions(12)
+    first = samples.lengths.cumsum(0) - samples.lengths
+    single = dataclasses.replace(samples, images=samples.images[first], nodule=torch.arange(12))
+    found = fit(toys.Toy(), single, targets, recipe=toys.LAST, **QUIET)
+    assert found.best_epoch == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"device": "tpu"}, "device='tpu': expected 'auto', 'cpu', 'cuda' or 'cuda:0'"),
+        ({"device": "cpu:1"}, "device='cpu:1'"),
+        ({"devices": 0}, "devices=0: expected a whole number, 1 or more"),
+        ({"precision": "16"}, "precision='16': expected '32-true' or 'bf16-mixed'"),
+        ({"every_epochs": 0}, "every_epochs=0: expected 1 or more"),
+        ({"every_steps": 0}, "every_steps=0"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(
+    toys: ModuleType, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        trained(toys, **changes)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
+def test_cuda_is_refused_where_there_is_none(toys: ModuleType, tmp_path: Path) -> None:
+    for device in ("cuda", "cuda:0"):
+        with pytest.raises(ValueError, match="torch sees no CUDA device here; try device='cpu'"):
+            trained(toys, device=device, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_nan_keeps_the_checkpoint(toys: ModuleType, tmp_path: Path) -> None:
+    toys.calls.clear()
+    with pytest.raises(TrainingError, match=r"^loss is nan at epoch 2, step 4; .* is kept in "):
+        trained(toys, experiment=toys.Exploding(), folder=tmp_path)
+    weights = checkpoints.load_weights(tmp_path)
+    assert all(bool(w.isfinite().all()) for w in weights.values())
+
+
+def test_weights_that_are_nan_are_never_saved(toys: ModuleType, tmp_path: Path) -> None:
+    class Bad(toys.Toy):  # type: ignore[misc, name-defined]
+        """A loss of 0 with a gradient of NaN, which the square root has at 0."""
+
+        def loss(self, outputs: Any, targets: torch.Tensor) -> Any:
+            loss = (outputs["rating"] * 0).sqrt().mean()
+            return loss, {}
+
+    with pytest.raises(TrainingError, match="is not finite at epoch 1, step 1"):
+        trained(toys, experiment=Bad(), folder=tmp_path, every_steps=1)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(TrainingError, match=r"is not finite|loss is nan"):
+        trained(toys, experiment=Bad())
+
+
+def test_a_metric_that_is_nan_stops(toys: ModuleType) -> None:
+    class Undefined(toys.Toy):  # type: ignore[misc, name-defined]
+        def metric(self, predictions: torch.Tensor, targets: torch.Tensor) -> float:
+            return float("nan")
+
+    with pytest.raises(TrainingError, match="validation_mae is nan at epoch 1, step 5"):
+        trained(toys, experiment=Undefined())
+
+
+def test_predictions_of_another_shape_are_refused(toys: ModuleType) -> None:
+    class Wrong(toys.Toy):  # type: ignore[misc, name-defined]
+        def predict(self, outputs: Any) -> torch.Tensor:
+            return outputs["rating"].squeeze(1)
+
+    with pytest.raises(ValueError, match=r"gave shape \(9,\), expected \(9, 1\): lesions, malig"):
+        trained(toys, experiment=Wrong())
+    with pytest.raises(ValueError, match="expected at least one lesion, got none"):
+        predict(toys.Toy(), {}, toys.lesions(2)[0].select([]))
+
+
+# several processes
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(toys: ModuleType, tmp_path: Path) -> None:
+    # 21 lesions in batches of 5: the last batch is one lesion, and one process has none
+    training, targets = toys.lesions(21)
+    validation = toys.lesions(9, seed=1, start=500)
+    recipe = dataclasses.replace(toys.RECIPE, epochs=3, optimizer="sgd", lr=1e-3, micro_batch=2)
+    options: dict[str, Any] = {"recipe": recipe, "validation": validation, **QUIET}
+    experiment = toys.Toy(dropout=0.0)
+    one = fit(experiment, training, targets, **options)
+    two = fit(experiment, training, targets, devices=2, folder=tmp_path / "two", **options)
+    torch.testing.assert_close(two.state, one.state, atol=1e-5, rtol=1e-5)
+    for column in ("loss", "loss_absolute", "validation_mae"):
+        torch.testing.assert_close(
+            list(two.history[column]), list(one.history[column]), atol=1e-5, rtol=1e-5
+        )
+    assert two.best_epoch == one.best_epoch
+    assert "MASTER_PORT" not in os.environ
+
+
+def test_an_error_in_another_process_is_told_plainly(monkeypatch: Any) -> None:
+    text = """
+
+-- Process 1 terminated with the following error:
+Traceback (most recent call last):
+  File "loop.py", line 7, in _train
+lesionlab.training._devices.TrainingError: loss is nan at epoch 2, step 4
+"""
+
+    class Launching:
+        def launch(self, function: Any) -> None:
+            os.environ["MASTER_PORT"] = "1"
+            raise ProcessRaisedException(text, 1, 99)
+
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    with pytest.raises(TrainingError, match=r"^loss is nan at epoch 2, step 4$"):
+        launch(Launching(), print)  # type: ignore[arg-type]
+    assert "MASTER_PORT" not in os.environ
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
+def test_a_gpu_trains_alike_every_time_and_nearly_as_the_cpu(
+    toys: ModuleType, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(toys.RECIPE, optimizer="sgd", lr=1e-3)
+    options: dict[str, Any] = {"recipe": recipe, "experiment": toys.Toy(dropout=0.0)}
+    one, two = (trained(toys, device="cuda", **options) for _ in range(2))
+    assert same(one.state, two.state)
+    assert {values.device.type for values in one.state.values()} == {"cpu"}
+    torch.testing.assert_close(one.state, trained(toys, **options).state, atol=1e-4, rtol=1e-3)
+    # dropout draws on the GPU; a run that is resumed draws the same
+    whole = trained(toys, device="cuda")
+    toys.calls.clear()
+    with pytest.raises(TrainingError):
+        trained(toys, device="cuda", experiment=failing(toys, 12), folder=tmp_path, every_steps=2)
+    assert same(trained(toys, device="cuda", folder=tmp_path).state, whole.state)
