@@ -11,10 +11,15 @@ from pathlib import Path
 from benchmarks._table import Row, show
 from lesionlab import __version__, _files
 
-ROOMS = ("lidc", "stores", "samples")
+ROOMS = ("lidc", "stores", "samples", "fu2021")
 """Modules with a function `rows`, in the order in which they run."""
 
-QUICK = {"lidc": {"max_scans": 60}, "stores": {"max_lesions": 200}, "samples": {"n_crops": 40}}
+QUICK = {
+    "lidc": {"max_scans": 60},
+    "stores": {"max_lesions": 200},
+    "samples": {"n_crops": 40},
+    "fu2021": {"n_nodules": 8},
+}
 
 
 def main() -> int:

@@ -1,0 +1,563 @@
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from lesionlab import published
+from lesionlab.attributes import RATING_NAMES
+from lesionlab.papers import fu2021
+from lesionlab.papers._fu2021_layers import Backbone, Branches, SliceMean
+from lesionlab.papers.fu2021 import Design, Fu2021, Network
+from lesionlab.sampling import Samples, unit_ratings
+from lesionlab.training.loop import fit
+
+LENGTHS = (3, 1, 6, 2)
+DISTINCT = [
+    "full",
+    "no_attention",
+    "slice_attention",
+    "cross_attribute",
+    "cross_attribute_auxiliary",
+    "volume",
+    "malignancy_class",
+    "only_margin",
+]
+
+
+def make(variant="full", *, seed=0, dtype=torch.float32):
+    torch.manual_seed(seed)
+    return Fu2021(variant).model(seed).to(dtype)
+
+
+def batch(lengths=LENGTHS, *, side=16, seed=1, dtype=torch.float32):
+    images = torch.randn(
+        sum(lengths), 1, side, side, generator=torch.Generator().manual_seed(seed), dtype=dtype
+    )
+    n = len(lengths)
+    return Samples(
+        images=images,
+        nodule=torch.repeat_interleave(torch.arange(n), torch.tensor(lengths)),
+        lesion_ids=tuple(f"n{i}" for i in range(n)),
+        padded=torch.zeros(n),
+        missing=torch.zeros(n, dtype=torch.int64),
+        calibrated=torch.ones(n, dtype=torch.bool),
+    )
+
+
+def wanted(experiment, n, *, seed=2):
+    ratings = 1 + 3 * torch.rand(
+        n, len(experiment.tasks), generator=torch.Generator().manual_seed(seed)
+    )
+    if experiment.design.classes:
+        ratings[:, -1] = torch.arange(n) % 2
+    return ratings
+
+
+def gradients(model):
+    return {k: v.grad.clone() for k, v in model.named_parameters() if v.grad is not None}
+
+
+# --- size -----------------------------------------------------------------------------------------
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_parameters():
+    model = Network()
+    assert count(model.backbone) == 1_909_344
+    assert count(model.slices) == 33_025
+    assert count(model.modulation.specialise) == 9 * 65_792
+    assert count(model.modulation.score) == 9 * 256
+    assert count(model.attention) == 9 * 33_025
+    assert count(model.heads) == 9 * (65_792 + 256)
+    assert count(model) == 3_428_458
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [
+        ("no_attention", 1_909_344 + 594_432),
+        ("slice_attention", 1_909_344 + 594_432 + 33_025),
+        ("cross_attribute", 3_428_458 - 33_025 - 2_304),
+        ("cross_attribute_auxiliary", 3_428_458 - 33_025),
+        ("malignancy_class", 3_428_458),
+        ("lambda_10", 3_428_458),
+        ("volume", 3 * 1_908_000 + 1_344 + 594_432),
+        ("only_margin", 1_909_344 + 33_025 + (592_128 + 2_304 + 297_225 + 594_432) // 9),
+    ],
+)
+def test_parameters_of_variants(variant, expected):
+    assert count(make(variant)) == expected
+
+
+# --- one packed batch is its nodules one by one ---------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", DISTINCT)
+def test_packed_equals_one_by_one(variant):
+    """In double precision to 1e-10: nothing but rounding is left for single precision."""
+    experiment = replace(Fu2021(variant), depth=8)
+    model, samples = make(variant, dtype=torch.float64), batch(dtype=torch.float64)
+    targets = wanted(experiment, 4).double()
+    outputs = experiment.forward(model, samples)
+    experiment.loss(outputs, targets)[0].backward()
+    packed = gradients(model)
+    model.zero_grad()
+    parts = []
+    for one, its in zip(samples.split(1), targets.split(1), strict=True):
+        parts.append(experiment.forward(model, one))
+        (experiment.loss(parts[-1], its)[0] / 4).backward()
+    for name, value in vars(outputs).items():
+        if value is not None:
+            alone = torch.cat([getattr(part, name) for part in parts])
+            torch.testing.assert_close(value, alone, rtol=0, atol=1e-10)
+    alone = gradients(model)
+    assert packed.keys() == alone.keys()
+    largest = max(g.abs().max() for g in packed.values())
+    for name, gradient in packed.items():
+        assert (gradient - alone[name]).abs().max() < 1e-10 * largest, name
+
+
+@pytest.mark.parametrize("variant", ["full", "no_attention"])
+def test_packed_equals_one_by_one_at_full_size(variant):
+    """In single precision, where a CPU convolves many slices in another way than a few."""
+    experiment = Fu2021(variant)
+    model, samples, targets = make(variant), batch(side=64), wanted(experiment, 4)
+    outputs = experiment.forward(model, samples)
+    experiment.loss(outputs, targets)[0].backward()
+    packed = gradients(model)
+    model.zero_grad()
+    parts = []
+    for one, its in zip(samples.split(1), targets.split(1), strict=True):
+        parts.append(experiment.forward(model, one))
+        (experiment.loss(parts[-1], its)[0] / 4).backward()
+    alone = torch.cat([part.predictions for part in parts])
+    torch.testing.assert_close(outputs.predictions, alone, rtol=0, atol=1e-5)
+    largest = max(g.abs().max() for g in packed.values())
+    for name, gradient in gradients(model).items():
+        assert (gradient - packed[name]).abs().max() < 1e-5 * largest, name
+
+
+# --- the equations, against loops -----------------------------------------------------------------
+
+
+def one_nodule(model, images):
+    """Sections 2.1 to 2.3, written attribute by attribute with plain functions."""
+    p = dict(model.named_parameters())
+
+    def linear(x, name, t):
+        y = p[f"{name}.weight"][t] @ x
+        return y + p[f"{name}.bias"][t] if f"{name}.bias" in p else y
+
+    vectors = []
+    for image in images:
+        x = image[None]
+        for i, n in enumerate((2, 2, 3, 3)):
+            x = functional.max_pool2d(x, 2) if i else x
+            for j in range(n):
+                name = f"backbone.blocks.{i}.{j}"
+                x = functional.conv2d(x, p[f"{name}.weight"], p[f"{name}.bias"], padding=1).relu()
+        vectors.append(x.mean((2, 3))[0])
+    scores = []
+    for x in vectors:
+        hidden = (p["slices.w0.weight"] @ x + p["slices.w0.bias"]).relu()
+        scores.append((p["slices.w1.weight"] @ hidden + p["slices.w1.bias"])[0])
+    alpha = torch.stack(scores).exp() / sum(s.exp() for s in scores)
+    content = sum(a * x for a, x in zip(alpha, vectors, strict=True))
+    own = [linear(content, "modulation.specialise", t) for t in range(9)]
+    auxiliary = torch.stack([linear(own[t], "modulation.score", t)[0].sigmoid() for t in range(9)])
+    q = torch.stack(
+        [
+            torch.stack(
+                [
+                    linear(linear(own[k], "attention.w0", t).relu(), "attention.w1", t)[0]
+                    for k in range(9)
+                ]
+            )
+            for t in range(9)
+        ]
+    )
+    mixed = [sum(q[t, k] * own[k] for k in range(9)) for t in range(9)]
+    final = torch.stack(
+        [linear(linear(mixed[t], "heads.first", t).relu(), "heads.last", t)[0] for t in range(9)]
+    ).sigmoid()
+    return final, auxiliary, alpha, q
+
+
+def test_against_a_loop_over_attributes():
+    model, samples = make(dtype=torch.float64), batch(dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases too, which start at zero
+            parameter.add_(0.02 * torch.randn_like(parameter))
+        outputs = model(samples.images, samples.nodule)
+        for i in range(4):
+            its = samples.nodule == i
+            final, auxiliary, alpha, q = one_nodule(model, samples.images[its])
+            for found, expected in [
+                (outputs.predictions[i], final),
+                (outputs.auxiliary[i], auxiliary),
+                (outputs.slice_weights[its], alpha),
+                (outputs.attribute_weights[i], q),
+            ]:
+                torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+def test_slice_attention_by_hand():
+    attention = fu2021.SliceAttention()
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.zero_()
+        attention.w0.weight[0, 0] = 1  # the score is the first feature, where it is positive,
+        attention.w1.weight[0, 0] = 1
+        attention.w1.bias[0] = 5  # and b1, which changes nothing
+    features = torch.zeros(5, 256)
+    features[:, 0] = torch.tensor([0.0, np.log(3), -7.0, np.log(2), 4.0])
+    features[:, 1] = torch.tensor([1.0, 5.0, 2.0, 8.0, 6.0])
+    content, weights = attention(features, torch.tensor([0, 0, 1, 1, 2]), 3)
+    torch.testing.assert_close(weights, torch.tensor([1 / 4, 3 / 4, 1 / 3, 2 / 3, 1.0]))
+    torch.testing.assert_close(content[:, 1], torch.tensor([4.0, 6.0, 6.0]))
+
+
+def test_cross_attribute_attention_by_hand():
+    attention = fu2021.CrossAttributeAttention(2)
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.zero_()
+        attention.w0.weight[0, 0, 0] = 1  # attribute 0: twice the first value, where positive
+        attention.w1.weight[0, 0, 0] = 2
+        attention.w1.bias[1, 0] = -3  # attribute 1: -3 for every vector
+    vectors = torch.zeros(1, 2, 256)
+    vectors[0, :, 0] = torch.tensor([5.0, -1.0])
+    vectors[0, :, 1] = torch.tensor([1.0, 2.0])
+    mixed, weights = attention(vectors)
+    assert weights.tolist() == [[[10.0, 0.0], [-3.0, -3.0]]]
+    assert mixed[0, :, :2].tolist() == [[50.0, 10.0], [-12.0, -9.0]]
+    assert fu2021.shares(weights).tolist() == [[[1.0, 0.0], [0.5, 0.5]]]
+
+
+def test_loss_by_hand():
+    experiment = Fu2021("lambda_10")
+    targets = torch.tensor([[1.0] * 9, [1.0] * 9])
+    targets[1, 1], targets[1, 2] = 4.0, 6.0  # the upper ends of the two other scales: 1
+    final, auxiliary = torch.zeros(2, 9), torch.zeros(2, 9)
+    final[0, 0], auxiliary[0, 3] = 0.5, 1.0
+    total, parts = experiment.loss(fu2021.Outputs(final, auxiliary), targets)
+    assert float(parts["prediction"]) == pytest.approx((0.25 + 1 + 1) / 2)
+    assert float(parts["auxiliary"]) == pytest.approx((1 + 1 + 1) / 2)
+    assert float(total) == pytest.approx(10 * 1.5 + 1.125)
+
+
+def test_loss_of_a_class_by_hand():
+    experiment = Fu2021("malignancy_class")
+    final, targets = torch.full((2, 9), 0.5), torch.full((2, 9), 3.0)
+    targets[:, 1], targets[:, 2] = 2.5, 3.5  # the middles of the two other scales
+    targets[:, -1], final[:, -1] = torch.tensor([1.0, 0.0]), torch.tensor([0.25, 0.5])
+    _, parts = experiment.loss(fu2021.Outputs(final, final), targets)
+    assert float(parts["prediction"]) == pytest.approx((np.log(4) + np.log(2)) / 2, rel=1e-5)
+
+
+# --- what comes out -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", DISTINCT)
+def test_shapes(variant):
+    experiment = replace(Fu2021(variant), depth=8)
+    samples, design = batch(), experiment.design
+    outputs = experiment.forward(make(variant), samples)
+    k = len(experiment.tasks)
+    assert outputs.predictions.shape == (4, k)
+    assert ((outputs.predictions > 0) & (outputs.predictions < 1)).all()
+    assert (outputs.auxiliary is None) == (design.auxiliary is None)
+    if design.cross_attribute:
+        assert outputs.attribute_weights.shape == (4, k, k)
+    else:
+        assert outputs.attribute_weights is None
+    if design.volumetric:
+        assert outputs.slice_weights is None
+    else:
+        sums = torch.zeros(4).index_add(0, samples.nodule, outputs.slice_weights)
+        torch.testing.assert_close(sums, torch.ones(4))
+        assert outputs.slice_weights[3].item() == 1  # the nodule with one slice
+
+
+def test_variants_differ_where_they_should():
+    samples = batch()
+    equal = make("no_attention")(samples.images, samples.nodule).slice_weights
+    torch.testing.assert_close(equal, (1 / samples.lengths)[samples.nodule])
+    learned = make("full")(samples.images, samples.nodule).slice_weights
+    assert (learned - equal).abs().max() > 1e-3
+    # "CAAM" alone has no loss of its own for the vectors, "CAAM+ASCMM" does
+    for variant, parts in [
+        ("cross_attribute", ["prediction"]),
+        ("cross_attribute_auxiliary", ["prediction", "auxiliary"]),
+    ]:
+        experiment = Fu2021(variant)
+        outputs = experiment.forward(make(variant), samples)
+        assert list(experiment.loss(outputs, wanted(experiment, 4))[1]) == parts
+    # λ changes the total and nothing else
+    outputs = make("full")(samples.images, samples.nodule)
+    totals = {}
+    for value in ("0.01", "0.1", "0.5", "1", "10"):
+        experiment = Fu2021(fu2021.TABLES["S1"][value])
+        total, parts = experiment.loss(outputs, wanted(experiment, 4))
+        totals[value] = ((total - parts["prediction"]) / parts["auxiliary"]).item()
+    assert totals == pytest.approx({value: float(value) for value in totals}, rel=1e-4)
+
+
+def test_the_auxiliary_loss_reaches_what_it_should():
+    samples, model = batch(), make()
+    model(samples.images, samples.nodule).auxiliary.sum().backward()
+    reached = {name.split(".")[0] for name in gradients(model)}
+    assert reached == {"backbone", "slices", "modulation"}
+
+
+def test_without_slice_attention_the_order_of_slices_means_nothing():
+    samples = batch((4,))
+    for variant in ("full", "no_attention"):
+        model = make(variant)
+        there, back = (model(x, samples.nodule) for x in (samples.images, samples.images.flip(0)))
+        torch.testing.assert_close(there.predictions, back.predictions, rtol=0, atol=1e-6)
+        torch.testing.assert_close(there.slice_weights, back.slice_weights.flip(0))
+
+
+def test_the_volume_sees_the_order_of_slices():
+    experiment = replace(Fu2021("volume"), depth=8)
+    samples, model = batch((4,)), make("volume")
+    back = replace(samples, images=samples.images[[2, 0, 3, 1]])
+    gap = (
+        experiment.forward(model, samples).predictions - experiment.forward(model, back).predictions
+    )
+    assert gap.abs().max() > 1e-4
+
+
+def test_nothing_is_left_on_the_model():
+    samples, model = batch(), make()
+    names = [set(vars(module)) for module in model.modules()]
+    model(samples.images, samples.nodule)
+    assert [set(vars(module)) for module in model.modules()] == names
+    with pytest.raises(AttributeError):
+        model(samples.images, samples.nodule).predictions = None
+
+
+def test_tables_name_variants_and_the_papers_rows():
+    for table, rows in fu2021.TABLES.items():
+        frame = published.table("fu2021", table)
+        printed = [f"{v:g}" if isinstance(v, float) else v for v in frame.iloc[:, 0]]
+        assert list(rows) == printed
+        assert set(rows.values()) <= set(fu2021.VARIANTS)
+    assert {f"only_{name}" for name in RATING_NAMES} <= set(fu2021.VARIANTS)
+
+
+# --- ratings --------------------------------------------------------------------------------------
+
+
+def test_predictions_are_in_rating_steps():
+    experiment = Fu2021()
+    scores = torch.tensor([[0.0] * 9, [1.0] * 9, [0.5] * 9])
+    low, high, middle = experiment.predict(fu2021.Outputs(scores)).tolist()
+    assert low == [1] * 9
+    assert high == [5, 4, 6, 5, 5, 5, 5, 5, 5]
+    assert middle == [3, 2.5, 3.5, 3, 3, 3, 3, 3, 3]
+    probability = Fu2021("malignancy_class").predict(fu2021.Outputs(scores))[:, -1]
+    assert probability.tolist() == [0, 1, 0.5]
+
+
+def table():
+    rows = {name: [1.0, 3.5, 4.0] for name in RATING_NAMES}
+    return pd.DataFrame(rows | {"malignancy": [1.5, 3.0, 4.5]}, index=["a", "b", "c"])
+
+
+def test_targets():
+    found = fu2021.targets(table())
+    assert found.shape == (3, 9)
+    assert found[:, 0].tolist() == [1, 3.5, 4]
+    low, span = Fu2021()._scale(found)
+    torch.testing.assert_close((found - low) / span, unit_ratings(table(), fu2021.ATTRIBUTES))
+    assert fu2021.targets(table(), "only_margin").tolist() == [[1], [3.5], [4]]
+    label = fu2021.targets(table(), "malignancy_class")[:, -1]
+    assert label[[0, 2]].tolist() == [0, 1]
+    assert label[1].isnan()
+
+
+def test_metric():
+    truth = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert Fu2021().metric(truth + torch.tensor([[1.0, 0.0], [0.0, -2.0]]), truth) == 0.75
+    experiment = Fu2021("malignancy_class")
+    assert experiment.metric_name == "auc"
+    assert not experiment.lower_is_better
+    label, score = torch.tensor([[1.0], [1.0], [0.0], [0.0]]), torch.tensor([0.9, 0.4, 0.4, 0.1])
+    assert experiment.metric(score[:, None], label) == pytest.approx(3.5 / 4)
+
+
+# --- starting and training ------------------------------------------------------------------------
+
+
+def test_initial_weights():
+    model = make()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            assert not parameter.any(), name
+    deep = model.backbone.blocks[3][2].weight
+    assert float(deep.std()) == pytest.approx((2 / (9 * 256)) ** 0.5, rel=0.02)
+    for branches in (model.modulation.specialise, model.attention.w0, model.heads.last):
+        _, out, into = branches.weight.shape
+        limit = (6 / (into + out)) ** 0.5
+        assert 0.9 * limit < float(branches.weight.detach().abs().max()) <= limit
+
+
+def test_seed():
+    first, again, other = make(seed=3), make(seed=3), make(seed=4)
+    for a, b, c in zip(first.parameters(), again.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c) == (not a.any())
+
+
+def test_recipe_of_the_paper():
+    recipe = fu2021.RECIPES["paper"]
+    assert (recipe.epochs, recipe.batch_size, recipe.lr) == (150, 1, 1e-4)
+    assert (recipe.optimizer, recipe.betas, recipe.weight_decay) == ("adam", (0.9, 0.999), 1e-4)
+    assert fu2021.packed(16).lr == pytest.approx(4e-4)
+    assert {"smoke", "book", "paper"} <= set(fu2021.RECIPES)
+
+
+def learn(samples, epochs):
+    experiment = _Still()
+    recipe = replace(fu2021.packed(8, epochs=epochs), lr=1e-3, select_on="last")
+    targets = wanted(experiment, len(samples.lesion_ids))
+    return fit(experiment, samples, targets, recipe=recipe, device="cpu", progress=False)
+
+
+def test_learns_eight_nodules():
+    history = learn(batch((2, 1, 3, 1, 2, 1, 2, 1)), 30).history
+    assert history["loss"].iloc[-1] < 0.3 * history["loss"].iloc[0]
+    assert {"loss_prediction", "loss_auxiliary"} <= set(history)
+
+
+def test_learning_repeats():
+    first, again = (learn(batch(), 2).state for _ in range(2))
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+
+
+class _Still(Fu2021):
+    """Without augmentation, to learn by heart."""
+
+    def augment(self, samples, generator):
+        return samples
+
+
+def test_augmentation_and_normalisation_are_the_papers(some_crops):
+    samples, experiment = fu2021.prepare(some_crops), Fu2021()
+    normalise = experiment.normalisation(samples)
+    assert float(normalise(samples).images.mean()) == pytest.approx(0, abs=1e-4)
+    moved = experiment.augment(samples, torch.Generator().manual_seed(4))
+    drawn = fu2021.draw(7, torch.Generator().manual_seed(4))
+    assert torch.equal(moved.images, fu2021.apply(samples, drawn).images)
+
+
+def test_experiments_pickle_and_say_what_they_are():
+    experiment = Fu2021("malignancy_class")
+    again = pickle.loads(pickle.dumps(experiment))  # noqa: S301 - its own bytes
+    assert again == experiment
+    assert (again.tasks, again.metric_name) == (experiment.tasks, "auc")
+    settings = Fu2021("lambda_10").settings()
+    assert settings["variant"] == "lambda_10"
+    assert settings["design"]["auxiliary"] == 10
+    assert Fu2021("lambda_10") != Fu2021()
+
+
+def test_half_precision_gives_scores_near_by():
+    samples, model = batch(), make()
+    with torch.no_grad():
+        exact = model(samples.images, samples.nodule)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = model(samples.images, samples.nodule)
+            experiment = Fu2021("malignancy_class")
+            assert experiment.loss(rough, wanted(experiment, 4))[0].isfinite()
+    assert rough.predictions.dtype == torch.float32
+    torch.testing.assert_close(rough.predictions, exact.predictions, rtol=0, atol=0.05)
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def refusals():
+    images, nodule = torch.zeros(3, 1, 16, 16), torch.tensor([0, 0, 1])
+    yield (images[0], nodule), r"images: expected \(slice, 1, y, x\).* got shape \(1, 16, 16\)"
+    yield (images.expand(3, 2, 16, 16), nodule), r"got shape \(3, 2, 16, 16\)"
+    yield (images[..., :7], nodule), "8 pixels or more"
+    yield (images, nodule[:2]), r"int64 index for each of 3 slices, got shape \(2,\)"
+    yield (images, nodule.float()), "torch.float32"
+    yield (images[:0], nodule[:0]), "each of 0 slices"
+    yield (images, nodule, 1), "indices from 0 to 0, got 0 to 1"
+    yield (images, nodule - 1), "got -1 to 0"
+
+
+@pytest.mark.parametrize(("arguments", "message"), list(refusals()))
+def test_wrong_shapes(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make("no_attention")(*arguments)
+
+
+def test_wrong_volumes():
+    with pytest.raises(ValueError, match=r"8 voxels or more .* \(2, 1, 16, 16\)"):
+        make("volume")(torch.zeros(2, 1, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"cross_attribute": False}, "belongs to the vectors"),
+        ({"auxiliary": -1.0}, "auxiliary=-1.0: expected 0 or more"),
+        ({"volumetric": True}, "the 3D network has no attention"),
+        ({"classes": True, "attributes": ("margin",)}, "malignancy as the last"),
+    ],
+)
+def test_designs_that_do_not_exist(parts, message):
+    with pytest.raises(ValueError, match=message):
+        Design(**parts)
+
+
+def test_unknown_variant():
+    with pytest.raises(ValueError, match="variant='fool': expected one of full, no_attention"):
+        Fu2021("fool")
+
+
+# --- the layers -----------------------------------------------------------------------------------
+
+
+def test_branches_are_linear_layers():
+    branches, vectors = Branches(3, 4, 2), torch.randn(5, 3, 4)
+    with torch.no_grad():
+        branches.bias.normal_()
+    for t in range(3):
+        expected = functional.linear(vectors[:, t], branches.weight[t], branches.bias[t])
+        torch.testing.assert_close(branches(vectors)[:, t], expected)
+        shared = functional.linear(vectors[:, 0], branches.weight[t], branches.bias[t])
+        torch.testing.assert_close(branches(vectors[:, :1])[:, t], shared)
+
+
+def test_backbone_in_three_axes_is_the_one_in_two():
+    """A volume of one slice, with filters that look at their own slice only."""
+    torch.manual_seed(0)
+    flat, deep = Backbone(), Backbone(axes=3)
+    deep.pool = nn.MaxPool3d((1, 2, 2))
+    with torch.no_grad():
+        for a, b in zip(flat.parameters(), deep.parameters(), strict=True):
+            if a.ndim == 4:
+                b.zero_()
+                b[:, :, 1] = a
+    images = torch.randn(2, 1, 16, 16)
+    torch.testing.assert_close(flat(images), deep(images[:, :, None]), rtol=0, atol=1e-5)
+
+
+def test_slice_mean():
+    content, weights = SliceMean()(torch.arange(6.0).view(3, 2), torch.tensor([0, 0, 1]), 2)
+    assert content.tolist() == [[1, 2], [4, 5]]
+    assert weights.tolist() == [0.5, 0.5, 1]
