@@ -21,8 +21,6 @@ TILE = 4
 POINTS = 6
 LARGEST = 16
 """Pixels on a side; larger images have fewer channels, and the direct algorithm is quicker."""
-FEWEST_PIXELS = 512
-"""In a batch; transforming the filters costs the same for one slice as for many."""
 
 # Lavin and Gray 2016, section 4.3: B transposed, G, A transposed
 INPUT = [
@@ -52,8 +50,8 @@ def convolve_relu(images: torch.Tensor, layer: nn.Conv2d) -> torch.Tensor:
         layer: 3 × 3, padding 1, with a bias.
     """
     if _pays(images, layer):
-        # in place it would cost a copy, as the result is a view
-        return winograd(images, layer.weight, _bias(layer)).relu()
+        # in place before it becomes a view: of a view, torch would keep a copy
+        return _filter(images, layer.weight, _bias(layer)).relu_().permute(2, 3, 0, 1)
     return conv2d(images, layer.weight, layer.bias, padding=1).relu_()
 
 
@@ -69,6 +67,11 @@ def winograd(images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> 
     Returns:
         (image, channel out, y, x).
     """
+    return _filter(images, weight, bias).permute(2, 3, 0, 1)
+
+
+def _filter(images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """As `winograd`, in the order (y, x, image, channel out)."""
     n, c, height, width = images.shape
     k = len(weight)
     into_y, out_y = _along(height, images.dtype)
@@ -78,15 +81,17 @@ def winograd(images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> 
     values = (into_y @ values).view(POINTS * ny, width, n * c)
     values = (into_x @ values).view(POINTS, ny, POINTS, nx * n * c)  # (point, tile) along y and x
     values = values.transpose(1, 2).reshape(POINTS**2, ny * nx * n, c)
-    along = _filter(images.dtype)
+    along = _points(images.dtype)
     filters = torch.einsum("pi,qj,kcij->pqck", along, along, weight).reshape(POINTS**2, c, k)
     products = values @ filters  # one matrix product for each pair of points
     products = products.view(POINTS, POINTS, ny, nx * n * k).transpose(1, 2)
     result = (out_x @ products.reshape(POINTS * ny, POINTS * nx, n * k)).view(POINTS * ny, -1)
-    return ((out_y @ result).view(height, width, n, k) + bias).permute(2, 3, 0, 1)
+    return (out_y @ result).view(height, width, n, k) + bias
 
 
 def _pays(images: torch.Tensor, layer: nn.Conv2d) -> bool:
+    # whatever the number of images: with one algorithm for a few of them and another for many,
+    # rounding would turn some ReLU the other way, and a batch's gradients be off by 1e-4
     height, width = images.shape[-2:]
     return (
         images.device.type == "cpu"
@@ -95,7 +100,6 @@ def _pays(images: torch.Tensor, layer: nn.Conv2d) -> bool:
         and layer.in_channels >= 64
         and height % TILE == width % TILE == 0
         and max(height, width) <= LARGEST
-        and len(images) * height * width >= FEWEST_PIXELS
     )
 
 
@@ -118,5 +122,6 @@ def _along(side: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @cache
-def _filter(dtype: torch.dtype) -> torch.Tensor:
+def _points(dtype: torch.dtype) -> torch.Tensor:
+    """(6, 3), from a filter to its values at the points."""
     return torch.tensor(FILTER, dtype=torch.float64).to(dtype)

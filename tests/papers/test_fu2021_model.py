@@ -405,7 +405,7 @@ def test_initial_weights():
         if name.endswith("bias"):
             assert not parameter.any(), name
     deep = model.backbone.blocks[3][2].weight
-    assert float(deep.std()) == pytest.approx((2 / (9 * 256)) ** 0.5, rel=0.02)
+    assert float(deep.detach().std()) == pytest.approx((2 / (9 * 256)) ** 0.5, rel=0.02)
     for branches in (model.modulation.specialise, model.attention.w0, model.heads.last):
         _, out, into = branches.weight.shape
         limit = (6 / (into + out)) ** 0.5

@@ -40,36 +40,31 @@ def test_rounding_in_single_precision():
     assert gap < 2e-5
 
 
-def test_where_it_is_used(monkeypatch):
-    called = []
-
-    def spy(images, weight, bias):
-        called.append(images.shape)
-        return winograd(images, weight, bias)
-
-    monkeypatch.setattr(_winograd, "winograd", spy)
-    layer, thin = nn.Conv2d(64, 8, 3, padding=1), nn.Conv2d(32, 8, 3, padding=1)
+@pytest.mark.parametrize(
+    ("shape", "used"),
+    [
+        ((8, 64, 8, 8), True),
+        ((1, 64, 16, 4), True),  # a batch or one image: the same algorithm
+        ((8, 32, 8, 8), False),
+        ((8, 64, 32, 32), False),
+        ((8, 64, 10, 10), False),  # no whole number of tiles
+    ],
+)
+def test_where_it_is_used(shape, used):
+    images, layer = torch.randn(shape), nn.Conv2d(shape[1], 8, 3, padding=1)
+    assert _winograd._pays(images, layer) == used
+    assert not _winograd._pays(images.double(), layer.double())
+    layer.float()
     with torch.no_grad():
-        for images, by, expected in [
-            (torch.randn(8, 64, 8, 8), layer, True),
-            (torch.randn(1, 64, 8, 8), layer, False),  # too few to pay for the filters
-            (torch.randn(8, 32, 8, 8), thin, False),
-            (torch.randn(8, 64, 32, 32), layer, False),
-            (torch.randn(40, 64, 10, 10), layer, False),  # no whole number of tiles
-        ]:
-            called.clear()
-            found = convolve_relu(images, by)
-            assert bool(called) == expected
-            torch.testing.assert_close(found, by(images).relu(), rtol=0, atol=5e-5)
-        called.clear()
-        with torch.autocast("cpu", torch.bfloat16):
-            convolve_relu(torch.randn(8, 64, 8, 8), layer)
-        assert not called
+        found, expected = convolve_relu(images, layer), layer(images).relu()
+    torch.testing.assert_close(found, expected, rtol=0, atol=5e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not _winograd._pays(images, layer)
 
 
 def test_arguments_stay_as_they_are():
     images, layer = torch.randn(8, 64, 8, 8), nn.Conv2d(64, 8, 3, padding=1)
     before = images.clone()
     convolve_relu(images, layer)
-    convolve_relu(images[:1], layer)
+    convolve_relu(images.repeat(1, 1, 4, 4), layer)
     assert torch.equal(images, before)
