@@ -18,6 +18,7 @@ import typer
 from lesionlab import __version__
 from lesionlab._cli_data import data_app, doctor
 from lesionlab._cli_errors import FAILED, plain_errors
+from lesionlab._cli_train import train
 
 if TYPE_CHECKING:
     from lesionlab.notebooks import ExecutionError, Plan
@@ -38,6 +39,7 @@ notebooks_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 app.add_typer(notebooks_app, name="notebooks", help="List and execute the chapters.")
 app.add_typer(data_app, name="data", help="Build, describe and check the crops of the lesions.")
 app.command("doctor")(doctor)
+app.command("train")(train)
 
 
 def _version(wanted: bool) -> None:

@@ -2,7 +2,7 @@
 
     samples = prepare(crops)                        # 3.1: slices of 64 × 64, packed
     experiment = Fu2021("full")                     # the model, its loss, its metric
-    fit(experiment, Normalisation.of(samples)(samples), targets(table), recipe=RECIPES["paper"], …)
+    fit(experiment, Normalisation.of(samples)(samples), targets(table), recipe=PAPER, …)
 
 Equations and sections are those of the paper. The sample preparation, the list of models and the
 plain layers are in the files `_fu2021_…` beside this one. What the paper leaves open:
@@ -20,18 +20,16 @@ plain layers are in the files `_fu2021_…` beside this one. What the paper leav
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from lesionlab import cohorts
 from lesionlab.attributes import rating
-from lesionlab.cohorts import malignancy_label
+from lesionlab.cohorts import Cohort, malignancy_label
 from lesionlab.packing import segment_softmax, segment_sum
 from lesionlab.papers._fu2021_layers import (
     FEATURES,
@@ -44,6 +42,7 @@ from lesionlab.papers._fu2021_layers import (
     glorot,
     unit,
 )
+from lesionlab.papers._fu2021_recipes import PAPER, PRESETS, packed
 from lesionlab.papers._fu2021_samples import (
     ATTRIBUTES,
     Augmentation,
@@ -56,14 +55,16 @@ from lesionlab.papers._fu2021_samples import (
 from lesionlab.papers._fu2021_variants import TABLES, VARIANTS, Design
 from lesionlab.sampling import Samples
 from lesionlab.training.experiments import Experiment, Task
-from lesionlab.training.recipes import Recipe
+from lesionlab.training.plans import Study
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
     "ATTRIBUTES",
-    "RECIPES",
+    "PAPER",
+    "PRESETS",
+    "STUDY",
     "TABLES",
     "VARIANTS",
     "Augmentation",
@@ -364,29 +365,24 @@ def targets(table: pd.DataFrame, variant: str = "full") -> torch.Tensor:
     return torch.from_numpy(np.stack(values, axis=1))
 
 
-PAPER = Recipe(epochs=150, batch_size=1, lr=1e-4, betas=(0.9, 0.999), weight_decay=1e-4)
-"""Section 3.2, Adam. The paper keeps the model of the lowest error without saying on which lesions:
-here on validation lesions, and `replace(PAPER, select_on="test")` is the other reading."""
+def _cohort(nodules: pd.DataFrame, variant: str) -> Cohort:
+    found = cohorts.fu2021(nodules)
+    if not VARIANTS[variant].classes:
+        return found
+    decided = found.table.assign(label=malignancy_label(found.table)).dropna(subset="label")
+    return replace(found, table=decided)
 
 
-def packed(batch_size: int = 8, *, epochs: int = 150) -> Recipe:
-    """The paper's recipe with more nodules to a step, for speed.
-
-    The learning rate grows with the square root of the batch, a rule of thumb for Adam that the
-    paper has no need of. 8 nodules are about the quickest on a CPU; a GPU wants 64 and more.
-    """
-    return replace(PAPER, batch_size=batch_size, epochs=epochs, lr=PAPER.lr * math.sqrt(batch_size))
-
-
-RECIPES: Mapping[str, Recipe] = MappingProxyType(
-    {
-        "smoke": packed(4, epochs=2),
-        "book": packed(8, epochs=12),
-        "packed": packed(),
-        "paper": PAPER,
-    }
+STUDY = Study(
+    name="fu2021",
+    variants=tuple(VARIANTS),
+    presets=PRESETS,
+    cohort=_cohort,
+    prepare=lambda crops, _: prepare(crops),
+    targets=targets,
+    make=lambda variant: lambda _samples, _targets: Fu2021(variant),
 )
-"""How to train, by preset."""
+"""For `lesionlab.training.studies`."""
 
 
 def _auc(scores: torch.Tensor, positive: torch.Tensor) -> float:

@@ -29,6 +29,7 @@ from lesionlab.training.prediction import predict
 from lesionlab.training.recipes import Recipe, SelectOn
 
 RESULT = "result.json"
+VALIDATION_SHARE = 0.1
 Make = Callable[[Samples, torch.Tensor], Experiment]
 
 
@@ -58,7 +59,7 @@ def cross_validate(
     seed: int = 0,
     only: Sequence[int] | None = None,
     by: splits.By = "patient",
-    validation_share: float = 0.1,
+    validation_share: float = VALIDATION_SHARE,
     n_resamples: int = 2000,
     **options: Unpack[Options],
 ) -> Outcome:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
-from lesionlab.training.schedules import Constant, Plateau, Schedule
+from lesionlab.training.schedules import Constant, Plateau, Schedule, WarmRestarts
 
 Optimizer = Literal["adam", "sgd"]
 SelectOn = Literal["validation", "test", "last"]
@@ -76,6 +76,13 @@ class Recipe:
                 raise ValueError(f"{name}={value!r}: expected one of {expected}")
         if self.patience is not None and self.select_on == "last":
             raise ValueError("patience: stopping early needs select_on='validation' or 'test'")
+
+    def lasting(self, epochs: int) -> Recipe:
+        """The same over another number of epochs; a cosine over the whole run stays one."""
+        schedule = self.schedule
+        if isinstance(schedule, WarmRestarts) and schedule.first == self.epochs:
+            schedule = replace(schedule, first=epochs)
+        return replace(self, epochs=epochs, schedule=schedule)
 
     @property
     def needs_metric(self) -> bool:

@@ -420,11 +420,11 @@ def test_seed():
 
 
 def test_recipe_of_the_paper():
-    recipe = fu2021.RECIPES["paper"]
+    recipe = fu2021.PRESETS["paper"].recipe
     assert (recipe.epochs, recipe.batch_size, recipe.lr) == (150, 1, 1e-4)
     assert (recipe.optimizer, recipe.betas, recipe.weight_decay) == ("adam", (0.9, 0.999), 1e-4)
     assert fu2021.packed(16).lr == pytest.approx(4e-4)
-    assert {"smoke", "book", "paper"} <= set(fu2021.RECIPES)
+    assert {"smoke", "book", "paper"} <= set(fu2021.PRESETS)
 
 
 def learn(samples, epochs):
