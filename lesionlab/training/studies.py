@@ -89,9 +89,13 @@ def load(plan: Plan, *, progress: bool = True) -> Loaded:
         raise ValueError(f"the cohort of {plan.paper} is empty")
     folds = cohort.folds(by=plan.by, n_folds=N_FOLDS)
     wanted = drawn(cohort.table, plan.size)
+    rated = ~of.targets(wanted, plan.model).isnan().any(dim=1).numpy()
+    excluded = dict.fromkeys(wanted.index[~rated], "a rating is missing")
+    wanted = wanted[rated]
     store = datasets.crops(plan.data, wanted.index, seed=plan.data_seed, progress=progress)
     there = [lesion for lesion in wanted.index if lesion in store]
-    excluded = {i: str(store.exclusions.get(i, "not in the set")) for i in wanted.index.drop(there)}
+    for lesion in wanted.index.drop(there):
+        excluded[lesion] = str(store.exclusions.get(lesion, "not in the set"))
     if not there:
         raise ValueError(f"data={plan.data!r}: none of the {len(wanted)} lesions is there")
     samples = of.prepare(iter(store.crops(there)), plan.model)
