@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,9 @@ from numpy.typing import NDArray
 
 MAX_UNDEFINED = 0.05
 """Largest share of resamples that may give NaN before a bootstrap is refused."""
+
+CHUNK = 100
+"""Resamples that are weighed at once: a few MB for a cohort."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,27 +189,17 @@ def bootstrap_many_over_groups(
         KeyError: As in `bootstrap_over_groups`.
         ValueError: As in `bootstrap_over_groups`.
     """
-    _check_level(level)
-    if n_resamples < 1:
-        raise ValueError(f"n_resamples must be at least 1, got {n_resamples}")
-    if undefined not in ("refuse", "nan"):
-        raise ValueError(f"undefined must be 'refuse' or 'nan', got {undefined!r}")
     missing = [c for c in (group, *distinct) if c not in frame.columns]
     if missing:
         raise KeyError(f"frame has no column {missing}; it has {list(frame.columns)}")
-    for column in (group, *distinct):
+    for column in distinct:
         if frame[column].isna().any():
             raise ValueError(f"column {column!r} of frame has {frame[column].isna().sum()} gaps")
-    codes, names = pd.factorize(frame[group])
-    n_groups = len(names)
-    if n_groups < 2:
-        raise ValueError(f"a bootstrap needs at least two groups in {group!r}, got {n_groups}")
+    how = _How(group, n_resamples, level, undefined)
+    codes, n_groups = how.codes(frame[group])
 
     observed = {name: float(value) for name, value in statistics(frame.copy()).items()}
-    for name, value in observed.items():
-        if np.isnan(value) and undefined == "refuse":
-            raise ValueError(f"the statistic {name!r} is NaN on the data themselves")
-
+    how.check_observed(observed)
     ids = {column: pd.factorize(frame[column])[0] for column in distinct}
     draws = np.empty((n_resamples, len(observed)))
     for i, (rows, copy) in enumerate(_resamples(codes, n_groups, n_resamples, seed)):
@@ -216,26 +209,111 @@ def bootstrap_many_over_groups(
             drawn[column] = code[rows] * n_groups + copy
         found = statistics(drawn)
         draws[i] = [found[name] for name in observed]
+    return how.estimates(observed, draws, len(frame), n_groups)
 
-    estimates = {}
-    for j, (name, value) in enumerate(observed.items()):
-        low, high, missed = _percentile(draws[:, j], level)
-        if np.isnan(low) and undefined == "refuse":
-            raise ValueError(
-                f"the statistic {name!r} is NaN in {missed} of {n_resamples} resamples; "
-                f"at most {MAX_UNDEFINED:.0%} are allowed"
-            )
-        method = f"percentile bootstrap over {group}, {n_resamples} resamples"
-        estimates[name] = Estimate(
-            value=value,
-            low=low,
-            high=high,
-            level=level,
-            n=len(frame),
-            n_groups=n_groups,
-            method=f"{method}, {missed} undefined" if missed else method,
+
+def bootstrap_weights_over_groups(
+    statistics: Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]],
+    groups: pd.Series[Any],
+    *,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    undefined: Literal["refuse", "nan"] = "refuse",
+) -> dict[str, Estimate]:
+    """The resamples of `bootstrap_over_groups` as weights: how often each row was drawn.
+
+    The same intervals as from resampled tables, some hundred times quicker where a statistic can
+    be had from many rows of weights at once::
+
+        bootstrap_weights_over_groups(
+            lambda weights: {"mae": weights @ error / weights.sum(1)}, table["patient"]
         )
-    return estimates
+
+    Args:
+        statistics: Function of (resample, row) weights that returns (resample,) numbers by name.
+        groups: Which rows belong together; its name stands in the estimates' `method`.
+        n_resamples: As in `bootstrap_over_groups`.
+        level: As in `bootstrap_over_groups`.
+        seed: As in `bootstrap_over_groups`.
+        undefined: As in `bootstrap_over_groups`.
+
+    Returns:
+        One estimate per name, in the order of the mapping.
+
+    Raises:
+        ValueError: As in `bootstrap_over_groups`.
+    """
+    how = _How(str(groups.name), n_resamples, level, undefined)
+    codes, n_groups = how.codes(groups)
+    ones = np.ones((1, len(codes)))
+    observed = {name: float(values[0]) for name, values in statistics(ones).items()}
+    how.check_observed(observed)
+    rng = np.random.default_rng(seed)
+    parts = []
+    for done in range(0, n_resamples, CHUNK):
+        chosen = [
+            np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)
+            for _ in range(min(CHUNK, n_resamples - done))
+        ]
+        found = statistics(np.array(chosen, dtype=np.float64)[:, codes])
+        parts.append(np.stack([found[name] for name in observed], axis=1))
+    return how.estimates(observed, np.concatenate(parts), len(codes), n_groups)
+
+
+@dataclass(frozen=True)
+class _How:
+    """What both ways to resample share: checks before, and estimates after."""
+
+    group: str
+    n_resamples: int
+    level: float
+    undefined: str
+
+    def __post_init__(self) -> None:
+        _check_level(self.level)
+        if self.n_resamples < 1:
+            raise ValueError(f"n_resamples must be at least 1, got {self.n_resamples}")
+        if self.undefined not in ("refuse", "nan"):
+            raise ValueError(f"undefined must be 'refuse' or 'nan', got {self.undefined!r}")
+
+    def codes(self, groups: pd.Series[Any]) -> tuple[NDArray[np.intp], int]:
+        if groups.isna().any():
+            raise ValueError(f"column {self.group!r} of frame has {groups.isna().sum()} gaps")
+        codes, names = pd.factorize(groups)
+        if len(names) < 2:
+            raise ValueError(
+                f"a bootstrap needs at least two groups in {self.group!r}, got {len(names)}"
+            )
+        return codes, len(names)
+
+    def check_observed(self, observed: Mapping[str, float]) -> None:
+        for name, value in observed.items():
+            if np.isnan(value) and self.undefined == "refuse":
+                raise ValueError(f"the statistic {name!r} is NaN on the data themselves")
+
+    def estimates(
+        self, observed: Mapping[str, float], draws: NDArray[np.float64], n: int, n_groups: int
+    ) -> dict[str, Estimate]:
+        found = {}
+        for j, (name, value) in enumerate(observed.items()):
+            low, high, missed = _percentile(draws[:, j], self.level)
+            if np.isnan(low) and self.undefined == "refuse":
+                raise ValueError(
+                    f"the statistic {name!r} is NaN in {missed} of {self.n_resamples} resamples; "
+                    f"at most {MAX_UNDEFINED:.0%} are allowed"
+                )
+            method = f"percentile bootstrap over {self.group}, {self.n_resamples} resamples"
+            found[name] = Estimate(
+                value=value,
+                low=low,
+                high=high,
+                level=self.level,
+                n=n,
+                n_groups=n_groups,
+                method=f"{method}, {missed} undefined" if missed else method,
+            )
+        return found
 
 
 def _resamples(

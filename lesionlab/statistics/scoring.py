@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from numpy.typing import NDArray
 
-from lesionlab.statistics.intervals import Estimate, bootstrap_many_over_groups
+from lesionlab.statistics.intervals import Estimate, bootstrap_weights_over_groups
 
 
 def score_regression(
@@ -55,23 +55,25 @@ def score_regression(
     columns = [truth, prediction] + [constant] * (constant in frame.columns)
     _check_complete(frame, [*columns, group])
 
-    def metrics(rows: pd.DataFrame) -> dict[str, float]:
-        error = rows[prediction].to_numpy(dtype=float) - rows[truth].to_numpy(dtype=float)
+    values = frame[columns].to_numpy(dtype=float)
+    error = values[:, 1] - values[:, 0]
+    gap = np.abs(values[:, 2] - values[:, 0]) if constant in columns else None
+
+    def metrics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        n = weights.sum(1)
         found = {
-            "mae": float(np.abs(error).mean()),
-            "rmse": float(np.sqrt((error**2).mean())),
-            "bias": float(error.mean()),
+            "mae": weights @ np.abs(error) / n,
+            "rmse": np.sqrt(weights @ error**2 / n),
+            "bias": weights @ error / n,
         }
-        if constant in columns:
-            gap = rows[constant].to_numpy(dtype=float) - rows[truth].to_numpy(dtype=float)
-            found["mae_constant"] = float(np.abs(gap).mean())
-            found["skill"] = skill(found["mae"], found["mae_constant"])
+        if gap is not None:
+            found["mae_constant"] = weights @ gap / n
+            found["skill"] = skills(found["mae"], found["mae_constant"])
         return found
 
-    return bootstrap_many_over_groups(
+    return bootstrap_weights_over_groups(
         metrics,
-        frame[[*dict.fromkeys([*columns, group])]],
-        group=group,
+        frame[group],
         n_resamples=n_resamples,
         level=level,
         seed=seed,
@@ -117,25 +119,31 @@ def score_classification(
     _check_complete(frame, [truth, score, group])
     check_labels(frame[truth])
 
-    # scikit-learn has these too, and the tests hold the two equal; its checks of the input cost
-    # some ten times the arithmetic, which counts over 2,000 resamples
-    def metrics(rows: pd.DataFrame) -> dict[str, float]:
-        malignant = rows[truth].to_numpy(dtype=float) == 1
-        scores = rows[score].to_numpy(dtype=float)
-        right = (scores >= threshold) == malignant
-        n1, n0 = int(malignant.sum()), int((~malignant).sum())
-        u = stats.rankdata(scores)[malignant].sum() - n1 * (n1 + 1) / 2
-        return {
-            "auc": float(u / (n1 * n0)) if n1 and n0 else float("nan"),
-            "accuracy": float(right.mean()),
-            "sensitivity": float(right[malignant].mean()) if n1 else float("nan"),
-            "specificity": float(right[~malignant].mean()) if n0 else float("nan"),
-        }
+    # scikit-learn has these too, and the tests hold the two equal; here all resamples are counted
+    # together, each lesion as often as it was drawn
+    malignant = frame[truth].to_numpy(dtype=float) == 1
+    scores = frame[score].to_numpy(dtype=float)
+    called = scores >= threshold
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of runs of equal scores
 
-    return bootstrap_many_over_groups(
+    def metrics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        positive, negative = weights * malignant, weights * ~malignant
+        n1, n0 = positive.sum(1), negative.sum(1)
+        ties1 = np.add.reduceat(positive[:, order], starts, axis=1)
+        ties0 = np.add.reduceat(negative[:, order], starts, axis=1)
+        below = np.cumsum(ties0, axis=1) - ties0 / 2
+        with np.errstate(invalid="ignore"):
+            return {
+                "auc": (ties1 * below).sum(1) / (n1 * n0),
+                "accuracy": weights @ (called == malignant) / weights.sum(1),
+                "sensitivity": positive @ called / n1,
+                "specificity": negative @ ~called / n0,
+            }
+
+    return bootstrap_weights_over_groups(
         metrics,
-        frame[[truth, score, group]],
-        group=group,
+        frame[group],
         n_resamples=n_resamples,
         level=level,
         seed=seed,
@@ -164,6 +172,12 @@ def skill(mae: float, mae_constant: float) -> float:
         if value < 0:
             raise ValueError(f"{name} must not be negative, got {value}")
     return float("nan") if mae_constant == 0 else 1 - mae / mae_constant
+
+
+def skills(mae: NDArray[np.float64], mae_constant: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`skill` of many errors at once."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(mae_constant == 0, np.nan, 1 - mae / mae_constant)
 
 
 def check_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:

@@ -263,7 +263,7 @@ class _Fold:
         if words := differences(there, identity):
             raise CheckpointError(
                 f"{path} is of another run: {'; '.join(words)}. Use another folder, "
-                "or do it anew with resume=False"
+                "or do it anew with resume=False (--restart)"
             )
         table = self.folder / PREDICTIONS
         if not table.exists() or _files.sha256(table) != kept:

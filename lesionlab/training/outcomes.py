@@ -8,7 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 import lesionlab
 from lesionlab import _files, results
@@ -21,8 +23,8 @@ from lesionlab.statistics.baselines import (
     majority_classifier,
     ratings_classifier,
 )
-from lesionlab.statistics.intervals import Estimate, bootstrap_many_over_groups
-from lesionlab.statistics.scoring import score_classification, score_regression, skill
+from lesionlab.statistics.intervals import Estimate, bootstrap_weights_over_groups
+from lesionlab.statistics.scoring import score_classification, score_regression, skills
 from lesionlab.training.experiments import Task
 
 RESULTS = "results.json"
@@ -190,14 +192,16 @@ def _mean(
         ).mean(axis=1)
         for column in ("prediction", "constant")
     }
-    table = pd.DataFrame(errors).assign(patient=next(iter(frames.values()))["patient"])
+    mean = {column: values.to_numpy(dtype=float) for column, values in errors.items()}
 
-    def metrics(rows: pd.DataFrame) -> dict[str, float]:
-        mae, constant = float(rows["prediction"].mean()), float(rows["constant"].mean())
-        return {"mae": mae, "mae_constant": constant, "skill": skill(mae, constant)}
+    def metrics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        n = weights.sum(1)
+        mae, constant = weights @ mean["prediction"] / n, weights @ mean["constant"] / n
+        return {"mae": mae, "mae_constant": constant, "skill": skills(mae, constant)}
 
-    return bootstrap_many_over_groups(
-        metrics, table, n_resamples=n_resamples, seed=seed, undefined="nan"
+    patients = next(iter(frames.values()))["patient"]
+    return bootstrap_weights_over_groups(
+        metrics, patients, n_resamples=n_resamples, seed=seed, undefined="nan"
     )
 
 

@@ -8,6 +8,7 @@ from lesionlab.statistics.intervals import (
     Estimate,
     bootstrap_many_over_groups,
     bootstrap_over_groups,
+    bootstrap_weights_over_groups,
     wilson,
 )
 
@@ -245,3 +246,38 @@ def test_the_interval_covers_the_truth_where_rows_hang_together():
         naive += by_row.low <= 0 <= by_row.high
     assert covered / 150 > 0.88
     assert naive / 150 < 0.85
+
+
+def test_weights_are_the_resampled_tables():
+    # the quick way draws the same patients, and so gives the same interval
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"patient": rng.integers(20, size=60), "error": rng.normal(size=60)})
+    by_table = bootstrap_over_groups(lambda rows: rows["error"].mean(), frame, n_resamples=230)
+    error = frame["error"].to_numpy()
+    by_weight = bootstrap_weights_over_groups(
+        lambda weights: {"value": weights @ error / weights.sum(1)},
+        frame["patient"],
+        n_resamples=230,
+    )["value"]
+    assert by_weight.method == by_table.method
+    assert [by_weight.value, by_weight.low, by_weight.high] == pytest.approx(
+        [by_table.value, by_table.low, by_table.high], abs=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("groups", "options", "message"),
+    [
+        (["a", "a"], {}, "two groups"),
+        (["a", None], {}, "1 gaps"),
+        (["a", "b"], {"level": 1.0}, "level"),
+        (["a", "b"], {"n_resamples": 0}, "at least 1"),
+        (["a", "b"], {"undefined": "maybe"}, "undefined"),
+        (["a", "b"], {}, "NaN on the data"),
+    ],
+)
+def test_weights_bad_input(groups, options, message):
+    with pytest.raises(ValueError, match=message):
+        bootstrap_weights_over_groups(
+            lambda weights: {"x": weights[:, 0] * np.nan}, pd.Series(groups, name="p"), **options
+        )

@@ -1,0 +1,91 @@
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from lesionlab.cli import app
+
+
+def call(*arguments):
+    found = CliRunner().invoke(app, ["train", *map(str, arguments)])
+    return found.exit_code, found.stdout, found.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train") / "run"
+    return folder, call(*TINY, "--out", folder)
+
+
+TINY = ("fu2021", "--preset", "smoke", "--lesions", 50, "--epochs", 1, "--device", "cpu")
+
+
+def test_trains_and_tells(trained):
+    folder, (status, out, err) = trained
+    assert (status, err) == (0, "")
+    rows = [line.split() for line in out.splitlines() if " mae " in line]
+    assert [row[0] for row in rows][-2:] == ["malignancy", "mean"]
+    assert out.splitlines()[0].split() == ["target", "metric", "model", "diameter", "constant"]
+    assert f"written to {folder / 'results.json'}" in out
+    assert "(fold 0 of 5)" in out
+
+
+def test_a_second_time_nothing_is_trained(trained):
+    folder, (_, out, _) = trained
+    before = {p: p.stat().st_mtime_ns for p in (folder / "fold-0").iterdir()}
+    assert call(*TINY, "--out", folder) == (0, out, "")
+    assert {p: p.stat().st_mtime_ns for p in (folder / "fold-0").iterdir()} == before
+
+
+def test_another_variant_does_not_overwrite(trained):
+    folder, _ = trained
+    before = (folder / "results.json").read_bytes()
+    status, out, err = call(*TINY, "--variant", "no_attention", "--out", folder)
+    assert (status, out) == (1, "")
+    assert "of another run" in err
+    assert "--restart" in err
+    assert err.count("\n") == 1
+    assert (folder / "results.json").read_bytes() == before
+
+
+def test_without_a_folder_it_goes_to_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = call(*TINY, "--by", "nodule", "--seed", 2)
+    assert status == 0
+    name = "full-phantom-smoke-nodule-seed2-n50-epochs1"
+    assert f"runs/fu2021/{name}/results.json" in out
+    assert (tmp_path / "runs" / "fu2021" / name / "fold-0" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fu2022",), "fu2022"),
+        (("fu2021", "--variant", "best"), "variant='best': expected one of full"),
+        (("fu2021", "--preset", "quick"), "preset='quick': expected one of smoke"),
+        (("fu2021", "--data", "mri"), "mri"),
+        (("fu2021", "--folds", 6), "'--folds'"),
+        (("fu2021", "--lesions", 9999), "n_lesions=9999: expected 1 to"),
+        (("fu2021", "--device", "tpu"), "device='tpu'"),
+    ],
+)
+def test_wrong_use(arguments, message, tmp_path):
+    status, out, err = call(*arguments, "--out", tmp_path / "run")
+    assert (status, out) == (2, "")
+    assert message in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_where_there_is_none(tmp_path):
+    status, _, err = call("fu2021", "--device", "cuda", "--out", tmp_path / "run")
+    assert status == 2
+    assert "device='cuda'" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_slices_that_are_not_set_up(tmp_path, monkeypatch):
+    monkeypatch.delenv("LESIONLAB_LIDC_SLICES", raising=False)
+    status, _, err = call("fu2021", "--data", "slices", "--out", tmp_path / "run")
+    assert status == 2
+    assert "LESIONLAB_LIDC_SLICES" in err
+    assert not (tmp_path / "run").exists()

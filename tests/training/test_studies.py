@@ -1,0 +1,214 @@
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lesionlab import datasets
+from lesionlab.sources import lidc
+from lesionlab.training import outcomes, studies
+from lesionlab.training.checkpoints import CheckpointError
+from lesionlab.training.plans import PAPERS, Plan, study
+
+
+def plan(**changed):
+    return Plan(**{"paper": "fu2021", "preset": "smoke", "n_lesions": 50, "epochs": 1} | changed)
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return studies.load(plan(), progress=False)
+
+
+@pytest.fixture(scope="module")
+def done(loaded, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return studies.run(
+        plan(), loaded=loaded, folder=folder, device="cpu", progress=False, n_resamples=50
+    )
+
+
+def run(folder, loaded, **changed):
+    how = {"loaded": loaded, "folder": folder, "device": "cpu", "progress": False}
+    return studies.run(plan(**changed), n_resamples=50, **how)
+
+
+# -- plans -----------------------------------------------------------------------------
+
+
+def test_defaults_are_the_papers_own():
+    made = Plan(paper="fu2021")
+    assert (made.variant, made.data, made.preset, made.by) == ("full", "phantom", "book", "patient")
+    assert made.chosen == (0,)
+    assert Plan(paper="fu2021", preset="paper").chosen == (0, 1, 2, 3, 4)
+    assert Plan(paper="fu2021", preset="paper").size is None
+
+
+def test_another_plan_another_folder():
+    plans = [
+        plan(),
+        plan(variant="no_attention"),
+        plan(data="slices"),
+        plan(preset="book"),
+        plan(by="nodule"),
+        plan(seed=1),
+        plan(data_seed=1),
+        plan(n_lesions=51),
+        plan(epochs=2),
+    ]
+    assert len({made.folder for made in plans}) == len(plans)
+    assert plan(folds=(0,)).folder == plan(folds=(3,)).folder  # folds share one
+
+
+def test_epochs_replace_the_recipes_and_its_cosine():
+    recipe = plan(preset="book", epochs=7).recipe
+    assert (recipe.epochs, recipe.schedule.first) == (7, 7)
+    assert plan(preset="paper", epochs=7).recipe.schedule == plan(preset="paper").recipe.schedule
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"paper": "fu2022"}, "paper='fu2022': expected one of fu2021"),
+        ({"variant": "none"}, "variant='none': expected one of full, "),
+        ({"data": "mri"}, "data='mri': expected one of phantom, slices, dicom"),
+        ({"preset": "quick"}, "preset='quick': expected one of smoke, book"),
+        ({"by": "reader"}, "by='reader': expected one of patient, nodule"),
+        ({"folds": (5,)}, "folds="),
+        ({"folds": ()}, "folds="),
+        ({"seed": -1}, "seed=-1: expected 0 or more"),
+        ({"n_lesions": -1}, "n_lesions=-1"),
+    ],
+)
+def test_plans_refuse(changed, message):
+    with pytest.raises(ValueError, match=message):
+        plan(**changed)
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_study_is_whole(paper):
+    of = study(paper)
+    assert of.name == paper
+    assert {"smoke", "book", "paper"} <= set(of.presets)
+    assert of.presets["smoke"].n_lesions < of.presets["book"].n_lesions
+    for variant in of.variants:
+        assert Plan(paper=paper, variant=variant).model == variant
+
+
+# -- loading ---------------------------------------------------------------------------
+
+
+def test_samples_targets_and_folds_go_together(loaded):
+    assert list(loaded.samples.lesion_ids) == list(loaded.table.index) == list(loaded.folds.index)
+    assert loaded.targets.shape == (50, 9)
+    truth = loaded.table["malignancy"].to_numpy(dtype=np.float32)
+    assert np.array_equal(loaded.targets[:, -1].numpy(), truth)
+
+
+def test_folds_are_those_of_the_whole_cohort(loaded):
+    everything = loaded.cohort.folds(by="patient")
+    assert loaded.folds.equals(everything.loc[loaded.folds.index])
+
+
+def test_fewer_lesions_are_among_more(loaded):
+    fewer = studies.drawn(loaded.cohort.table, 20).index
+    assert len(fewer) == 20
+    assert set(fewer) <= set(studies.drawn(loaded.cohort.table, 200).index)
+
+
+def test_too_many_lesions():
+    with pytest.raises(ValueError, match=r"n_lesions=99999: expected 1 to 2\d{3}"):
+        studies.load(plan(n_lesions=99999), progress=False)
+
+
+def test_a_lesion_without_a_rating_is_named(loaded):
+    # internal structure 5 is no rating of the scale: of this one lesion it is all there is
+    odd = loaded.cohort.table["internal_structure"].isna()
+    table = loaded.cohort.table.loc[odd | (odd.cumsum() < 1)].tail(4)
+    rated = ~study("fu2021").targets(table, "full").isnan().any(dim=1)
+    assert rated.tolist() == [True, True, True, False]
+
+
+def test_classes_leave_the_undecided_out():
+    cohort = study("fu2021").cohort(lidc.nodules(), "malignancy_class")
+    assert set(cohort.table["label"]) == {0.0, 1.0}
+    assert (cohort.table["malignancy"] != 3).all()
+
+
+def test_no_crop_is_there(monkeypatch):
+    class Empty(dict):
+        exclusions = {}  # noqa: RUF012
+        provenance = {"database": None}  # noqa: RUF012
+
+    monkeypatch.setattr(datasets, "crops", lambda *_, **__: Empty())
+    with pytest.raises(ValueError, match="none of the 50 lesions is there"):
+        studies.load(plan(), progress=False)
+
+
+# -- running ---------------------------------------------------------------------------
+
+
+def test_what_a_run_leaves(done, loaded):
+    assert done.path.name == "results.json"
+    test = loaded.folds.index[loaded.folds == 0]
+    assert set(done.predictions["lesion_id"]) == set(test)
+    assert {"model", "constant", "diameter"} <= set(done.scores["predictor"])
+
+
+def test_the_trained_model_predicts_what_the_run_predicted(done, loaded):
+    (fold,) = studies.trained(plan(), loaded=loaded, folder=done.path.parent)
+    expected = done.predictions[[*fold.experiment.tasks]].to_numpy()
+    np.testing.assert_allclose(fold.predict(device="cpu").numpy(), expected, atol=1e-5)
+    with torch.no_grad():
+        outputs = fold.experiment.forward(fold.model(), fold.samples)
+    assert outputs.slice_weights.shape == (len(fold.samples.images),)
+
+
+def test_another_fold_joins_those_that_are_done(done, loaded, tmp_path):
+    folder = shutil.copytree(done.path.parent, tmp_path / "run")
+    before = (folder / "fold-0" / "result.json").stat().st_mtime_ns
+    both = run(folder, loaded, folds=(1,))
+    assert [fold["fold"] for fold in both.folds] == [0, 1]
+    assert (folder / "fold-0" / "result.json").stat().st_mtime_ns == before
+    assert len(both.predictions) == int((loaded.folds <= 1).sum())
+
+
+def test_another_model_in_the_same_folder(done, loaded, tmp_path):
+    folder = shutil.copytree(done.path.parent, tmp_path / "run")
+    before = (folder / outcomes.RESULTS).read_bytes()
+    with pytest.raises(CheckpointError, match=r"of another run.*variant"):
+        run(folder, loaded, variant="no_attention")
+    with pytest.raises(CheckpointError, match="of another run"):
+        next(studies.trained(plan(variant="no_attention"), loaded=loaded, folder=folder))
+    assert (folder / outcomes.RESULTS).read_bytes() == before
+
+
+def test_a_truncated_checkpoint(done, loaded, tmp_path):
+    folder = shutil.copytree(done.path.parent, tmp_path / "run")
+    (weights,) = (folder / "fold-0").glob("selected-*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"damaged|differs|truncated"):
+        next(studies.trained(plan(), loaded=loaded, folder=folder))
+
+
+def test_nothing_trained_yet(loaded, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no finished fold"):
+        next(studies.trained(plan(), loaded=loaded, folder=tmp_path))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_where_there_is_none_fails_before_anything_is_loaded(monkeypatch, tmp_path):
+    monkeypatch.setattr(studies, "load", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(ValueError, match="device='cuda'"):
+        studies.run(plan(), folder=tmp_path, device="cuda")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nan_in_a_crop(loaded, tmp_path):
+    images = loaded.samples.images.clone()
+    images[3, 0, 5, 5] = torch.nan
+    broken = replace(loaded, samples=replace(loaded.samples, images=images))
+    with pytest.raises(ValueError, match=r"samples: .*LIDC-IDRI"):
+        run(tmp_path, broken)
+    assert not list(tmp_path.iterdir())
