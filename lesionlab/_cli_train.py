@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -41,6 +41,7 @@ class Split(StrEnum):
 class Precision(StrEnum):
     """Of the computation."""
 
+    auto = "auto"
     full = "32-true"
     mixed = "bf16-mixed"
 
@@ -75,7 +76,9 @@ def train(
     epochs: EpochsOption = None,
     device: DeviceOption = "auto",
     devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes on the CPU.")] = 1,
-    precision: Annotated[Precision, typer.Option(help="Of the computation.")] = Precision.full,
+    precision: Annotated[
+        Precision, typer.Option(help="auto: bfloat16 if it is quicker here.")
+    ] = Precision.auto,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Where to.", show_default="runs/PAPER/NAME"),
@@ -107,11 +110,20 @@ def train(
             folder=out,
             device=device,
             devices=devices,
-            precision=precision.value,
+            precision=chosen_precision(precision, device),
             progress=sys.stderr.isatty(),
             resume=not restart,
         )
         typer.echo(report(outcome))
+
+
+def chosen_precision(precision: Precision, device: str) -> Literal["32-true", "bf16-mixed"]:
+    """What `auto` stands for on this machine."""
+    from lesionlab.training import studies
+
+    if precision is Precision.auto:
+        return studies.quickest(device)
+    return "bf16-mixed" if precision is Precision.mixed else "32-true"
 
 
 def report(outcome: Outcome) -> str:

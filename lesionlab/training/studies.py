@@ -24,6 +24,7 @@ from lesionlab.cohorts import Cohort
 from lesionlab.sampling import Samples
 from lesionlab.sources import lidc
 from lesionlab.training import checkpoints
+from lesionlab.training._devices import quickest as quickest
 from lesionlab.training._devices import resolve
 from lesionlab.training._parts import split
 from lesionlab.training.crossval import RESULT, VALIDATION_SHARE, Options, cross_validate

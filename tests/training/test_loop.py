@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from lesionlab.sampling import Samples
 from lesionlab.training import checkpoints
-from lesionlab.training._devices import launch
+from lesionlab.training._devices import launch, quickest
 from lesionlab.training.loop import Fitted, TrainingError, fit
 from lesionlab.training.prediction import predict
 from lesionlab.training.schedules import Step
@@ -224,6 +224,17 @@ def test_bf16_trains_other_weights_that_are_near(toys: ModuleType) -> None:
     assert not same(one.state, two.state)
     assert {v.dtype for v in two.state.values()} == {torch.float32}
     torch.testing.assert_close(one.state, two.state, atol=0.05, rtol=0.1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(("amx", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_the_quickest_precision_is_what_the_cpu_multiplies_in(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
+    assert quickest("cpu") == quickest("auto") == expected
+    with pytest.raises(ValueError, match="device='tpu'"):
+        quickest("tpu")
 
 
 def test_the_bar_shows_loss_and_metric(
