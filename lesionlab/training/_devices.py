@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
@@ -43,17 +44,29 @@ def open_fabric(device: str, devices: int, precision: Precision) -> Fabric:
         raise ValueError(f"device={device!r}, devices={devices}: torch sees {there} CUDA devices")
     if found.index is not None and devices > 1:
         raise ValueError(f"device={device!r}, devices={devices}: leave the number out for several")
-    return Fabric(
-        accelerator=found.type,
-        devices=devices if found.index is None else [found.index],
-        # spawned, as threads of torch do not survive a fork; a variant may leave parameters unused
-        strategy=DDPStrategy(start_method="spawn", find_unused_parameters=True)
-        if devices > 1
-        else "auto",
-        precision=precision,
-        # a run inside a Slurm job is a run of its own, not one of the job's tasks
-        plugins=[LightningEnvironment()],
-    )
+    # spawned, as threads of torch do not survive a fork; a variant may leave parameters unused
+    several = DDPStrategy(start_method="spawn", find_unused_parameters=True)
+    with _without_notices():
+        return Fabric(
+            accelerator=found.type,
+            devices=devices if found.index is None else [found.index],
+            strategy=several if devices > 1 else "auto",
+            precision=precision,
+            # a run inside a Slurm job is a run of its own, not one of the job's tasks
+            plugins=[LightningEnvironment()],
+        )
+
+
+@contextlib.contextmanager
+def _without_notices() -> Iterator[None]:
+    """Fabric says on standard error which precision it was asked for."""
+    logger = logging.getLogger("lightning_fabric")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def resolve(device: str) -> torch.device:
