@@ -350,15 +350,15 @@ def holm(p: Any) -> Any:
         >>> holm([0.01, float("nan"), 0.04]).tolist()
         [0.02, nan, 0.04]
     """
-    from statsmodels.stats.multitest import multipletests
-
     values = np.asarray(p, dtype=float)
     known = ~np.isnan(values)
     if ((values[known] < 0) | (values[known] > 1)).any():
         raise ValueError(f"p must be between 0 and 1, got {values[known].min()} to {values.max()}")
     adjusted = np.full(values.shape, np.nan)
-    if known.any():
-        adjusted[known] = multipletests(values[known], method="holm")[1]
+    # not statsmodels' multipletests, which collects all garbage at every call
+    order = np.flatnonzero(known)[np.argsort(values[known])]
+    steps = values[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     if isinstance(p, pd.Series):
         return pd.Series(adjusted, index=p.index, name=p.name)
     return adjusted

@@ -1,0 +1,669 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import precision_score
+
+from lesionlab import published
+from lesionlab.papers import fu2021_analyses as analyses
+from lesionlab.papers.fu2021 import ATTRIBUTES, TABLES, VARIANTS, Fu2021, shares
+from lesionlab.papers.fu2021_analyses import Attention
+from lesionlab.sampling import Samples
+from lesionlab.statistics.correlation import correlation_matrix
+from lesionlab.statistics.paired import paired
+from lesionlab.tables import show
+from lesionlab.training import outcomes
+from lesionlab.training.prediction import predict
+
+LENGTHS = (3, 1, 6, 2, 5, 4)
+QUICK = {"n_resamples": 100}
+K = len(ATTRIBUTES)
+
+
+def samples(lengths=LENGTHS, *, side=16, seed=1, prefix="n"):
+    n = len(lengths)
+    return Samples(
+        images=torch.randn(
+            sum(lengths), 1, side, side, generator=torch.Generator().manual_seed(seed)
+        ),
+        nodule=torch.repeat_interleave(torch.arange(n), torch.tensor(lengths)),
+        lesion_ids=tuple(f"{prefix}{i}" for i in range(n)),
+        padded=torch.zeros(n),
+        missing=torch.zeros(n, dtype=torch.int64),
+        calibrated=torch.ones(n, dtype=torch.bool),
+    )
+
+
+def described(variant="full", some=None, *, seed=0, **options):
+    torch.manual_seed(seed)
+    experiment = Fu2021(variant, depth=8)
+    weights = experiment.model(seed).state_dict()
+    some = samples() if some is None else some
+    return experiment, weights, analyses.describe(experiment, weights, some, **options)
+
+
+@pytest.fixture(scope="module")
+def full():
+    return described()
+
+
+def weighted(stacks):
+    """A table of slices from the weights of each nodule, scaled here to the sum 1."""
+    lengths = [len(stack) for stack in stacks]
+    flat = np.concatenate([np.array(s, dtype=float) / np.sum(s) for s in stacks])
+    return analyses.slice_table(samples(lengths, side=1), flat)
+
+
+def patients(n, *, each=1):
+    return pd.Series({f"n{i}": f"p{i // each}" for i in range(n)})
+
+
+def run(attention=None, *, n=6, seed=0, noise=0.4, names=ATTRIBUTES):
+    """Out-of-fold predictions with truths of any kind."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "lesion_id": [f"n{i}" for i in range(n)],
+            "patient": [f"p{i}" for i in range(n)],
+            "fold": 0,
+        }
+    )
+    truth = rng.uniform(1, 4, (n, len(names)))
+    for i, name in enumerate(names):
+        predicted = truth[:, i] + rng.normal(0, noise, n)
+        frame[name] = predicted if attention is None else attention.final[:, i]
+        frame[f"{name}_truth"] = truth[:, i]
+    return frame
+
+
+def scored(n=40, *, seed=0, noise=0.4, names=ATTRIBUTES):
+    frame = run(n=n, seed=seed, noise=noise, names=names)
+    index = pd.Index(frame["lesion_id"], name="lesion_id")
+    truths = pd.DataFrame({k: frame[f"{k}_truth"].to_numpy() for k in names}, index=index)
+    diameter = np.random.default_rng(1).uniform(3, 20, n)
+    table = truths.assign(patient=frame["patient"].to_numpy(), diameter=diameter)
+    folds = pd.Series(np.arange(n) % 4, index=index)
+    return outcomes.score(
+        frame, table, truths, folds, dict.fromkeys(names, "regression"), n_resamples=20
+    )
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return scored()
+
+
+# --- what a model looked at -----------------------------------------------------------------------
+
+
+def test_final_scores_are_those_that_the_run_predicts(full):
+    experiment, weights, seen = full
+    expected = predict(experiment, weights, samples(), device="cpu")
+    np.testing.assert_allclose(seen.final, expected.numpy(), atol=1e-5)
+    assert seen.auxiliary.shape == seen.final.shape == (6, K)
+    assert (seen.auxiliary >= 1).all()  # in rating steps, not 0 to 1
+    assert seen.auxiliary[:, ATTRIBUTES.index("calcification")].max() > 2
+
+
+def test_slices_are_in_order_with_weights_of_sum_one(full):
+    slices = full[2].slices
+    assert slices.groupby("lesion_id", sort=False).size().tolist() == list(LENGTHS)
+    np.testing.assert_allclose(slices.groupby("lesion_id")["weight"].sum(), 1, atol=1e-6)
+    np.testing.assert_allclose(slices.groupby("lesion_id")["relative"].mean(), 1, atol=1e-6)
+    assert slices[slices["lesion_id"] == "n0"]["position"].tolist() == [0, 0.5, 1]
+    assert slices[slices["lesion_id"] == "n1"]["position"].tolist() == [0.5]
+    assert slices[slices["lesion_id"] == "n2"]["slice"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_matrices_are_the_models_raw_ones(full):
+    experiment, weights, seen = full
+    model = experiment.model(0)
+    model.load_state_dict(weights)
+    with torch.no_grad():
+        outputs = experiment.forward(model.eval(), samples())
+    np.testing.assert_allclose(seen.matrices, outputs.attribute_weights, atol=1e-5)
+    mean = analyses.mean_weights(seen.matrices, ATTRIBUTES, normalise="lesion")
+    np.testing.assert_allclose(mean, shares(outputs.attribute_weights).mean(0), atol=1e-5)
+    assert (seen.matrices < 0).any()  # no softmax
+
+
+def test_batches_and_folds_make_no_difference(full):
+    experiment, weights, seen = full
+    small = analyses.describe(experiment, weights, samples(), batch_size=4)
+    halves = [samples().select(range(0, 2)), samples().select(range(2, 6))]
+    joined = Attention.join(analyses.describe(experiment, weights, half) for half in halves)
+    for other in (small, joined):
+        assert other.lesion_ids == seen.lesion_ids
+        for name in ("final", "auxiliary", "matrices"):
+            np.testing.assert_allclose(getattr(other, name), getattr(seen, name), atol=1e-5)
+        pd.testing.assert_frame_equal(other.slices, seen.slices, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("variant", "auxiliary", "slices", "matrices"),
+    [
+        ("no_attention", False, True, False),
+        ("cross_attribute", False, True, True),
+        ("volume", False, False, False),
+        ("malignancy_class", True, True, True),
+        ("only_margin", True, True, True),
+    ],
+)
+def test_variants_have_what_their_parts_give(variant, auxiliary, slices, matrices):
+    _, _, seen = described(variant)
+    assert (seen.auxiliary is not None) == auxiliary
+    assert (seen.slices is not None) == slices
+    assert (seen.matrices is not None) == matrices
+    assert seen.final.shape == (6, len(VARIANTS[variant].attributes))
+    if variant == "no_attention":
+        np.testing.assert_allclose(seen.slices["relative"], 1, atol=1e-6)
+    if variant == "malignancy_class":
+        assert 0 <= seen.final[:, -1].min() <= seen.final[:, -1].max() <= 1
+
+
+def test_describing_leaves_the_random_state_and_the_weights(full):
+    experiment, weights, _ = full
+    before, state = {k: v.clone() for k, v in weights.items()}, torch.get_rng_state()
+    analyses.describe(experiment, weights, samples())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(weights[k], v) for k, v in before.items())
+
+
+def test_what_cannot_be_described_or_joined_is_refused(full):
+    experiment, weights, seen = full
+    with pytest.raises(RuntimeError, match="Missing key"):
+        analyses.describe(experiment, described("no_attention")[1], samples())
+    with pytest.raises(ValueError, match="at least one lesion"):
+        analyses.describe(experiment, weights, samples().select([]))
+    with pytest.raises(ValueError, match="at least one, got none"):
+        Attention.join([])
+    with pytest.raises(ValueError, match="in two of them"):
+        Attention.join([seen, seen])
+    other = described("cross_attribute", samples(prefix="m"))[2]
+    with pytest.raises(ValueError, match="one kind of model"):
+        Attention.join([seen, other])
+    with pytest.raises(ValueError, match="one for each of 21 slices"):
+        analyses.slice_table(samples(), np.ones(20))
+
+
+# --- ends against the middle (Fig. 5) -------------------------------------------------------------
+
+
+def test_ends_against_middle_by_hand():
+    slices = weighted([[1, 4, 1], [1, 1, 1, 1], [1, 9]])  # the last one is too short
+    found = analyses.ends_against_middle(slices, patients(3), **QUICK)
+    # relative: 0.5, 2, 0.5 and four times 1
+    assert found.loc["end", "value"] == pytest.approx((0.5 + 0.5 + 1 + 1) / 4)
+    assert found.loc["inner", "value"] == pytest.approx((2 + 1 + 1) / 3)
+    assert found.loc["ratio", "value"] == pytest.approx((4 / 3) / 0.75)
+    assert found.loc["inner_above_end", "value"] == 0.5
+    assert found["n"].tolist() == [2] * 4
+    assert found["n_groups"].tolist() == [2] * 4
+    assert found.loc["ratio", "low"] == pytest.approx(1)
+    assert found.loc["ratio", "high"] == pytest.approx(4)
+
+
+def test_equal_weights_have_the_ratio_one():
+    slices = weighted([[1, *[1 + 1e-8] * (n - 2), 1] for n in range(2, 30)])
+    found = analyses.ends_against_middle(slices, patients(28), **QUICK)
+    np.testing.assert_allclose(found.loc[["end", "inner", "ratio"], ["low", "high"]], 1)
+    assert found.loc["inner_above_end", "value"] == 0  # rounding is no difference
+
+
+def test_the_printed_weights_come_out_of_stacks_that_have_them():
+    """0.28 and 1.32 mean 1 together at 6.5 slices, and 4.7 is their ratio."""
+    end, inner, ratio = (
+        published.fact("fu2021", f"{k}")
+        for k in ("end_slice_weight", "inner_slice_weight", "inner_to_end_ratio")
+    )
+    stacks = [[end, *[inner] * (n - 2), end] for n in (6, 7) * 20]
+    found = analyses.ends_against_middle(weighted(stacks), patients(40), **QUICK)
+    assert found.loc["end", "value"] == pytest.approx(end, abs=0.005)
+    assert found.loc["inner", "value"] == pytest.approx(inner, abs=0.005)
+    assert found.loc["ratio", "value"] == pytest.approx(ratio, abs=0.05)
+
+
+def test_the_order_of_nodules_does_not_matter_and_patients_do():
+    rng = np.random.default_rng(0)
+    slices = weighted([rng.uniform(0.1, 1, n) for n in rng.integers(3, 9, 30)])
+    found = analyses.ends_against_middle(slices, patients(30), **QUICK)
+    shuffled = slices.sample(frac=1, random_state=1)
+    pd.testing.assert_frame_equal(
+        analyses.ends_against_middle(shuffled, patients(30), **QUICK), found
+    )
+    fewer = analyses.ends_against_middle(slices, patients(30, each=10), **QUICK)
+    assert fewer["n_groups"].tolist() == [3] * 4
+    np.testing.assert_allclose(fewer["value"], found["value"])
+
+
+def test_the_profile_by_position_by_hand():
+    slices = weighted([[1, 4, 1], [1, 2, 3, 2, 1], [5, 1]])
+    found = analyses.position_profile(slices, patients(3), bins=5, **QUICK)
+    assert found.index.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    # relative: 0.5, 2, 0.5 and 5/9, 10/9, 15/9, 10/9, 5/9
+    expected = [(0.5 + 5 / 9) / 2, 10 / 9, (2 + 15 / 9) / 2, 10 / 9, (0.5 + 5 / 9) / 2]
+    np.testing.assert_allclose(found["value"], expected)
+    assert found["n"].tolist() == [2, 1, 2, 1, 2]
+
+
+def test_positions_without_slices_are_left_out():
+    found = analyses.position_profile(weighted([[1, 2, 1], [1, 3, 1]]), patients(2), **QUICK)
+    assert found.index.tolist() == [0, 0.5, 1]
+
+
+@pytest.mark.parametrize("analysis", [analyses.ends_against_middle, analyses.position_profile])
+def test_hostile_slices(analysis):
+    slices = weighted([[1, 2, 1], [1, 2, 1]])
+    with pytest.raises(ValueError, match="weights of 'n0' have the sum 2"):
+        analysis(slices.assign(weight=2 * slices["weight"]), patients(2), **QUICK)
+    gap = slices.assign(weight=[np.nan, 0.5, 0.5, 0.25, 0.5, 0.25])
+    with pytest.raises(ValueError, match="weights of 'n0' have the sum nan, not 1"):
+        analysis(gap, patients(2), **QUICK)
+    with pytest.raises(ValueError, match="no patient for 'n1'"):
+        analysis(slices, patients(1), **QUICK)
+    with pytest.raises(ValueError, match="no nodule has 4 slices"):
+        analysis(slices, patients(2), min_slices=4, **QUICK)
+    with pytest.raises(KeyError, match="position"):
+        analysis(slices.drop(columns="position"), patients(2), **QUICK)
+    option = {"min_slices": 2} if analysis is analyses.ends_against_middle else {"bins": 2}
+    with pytest.raises(ValueError, match="expected 3 or more"):
+        analysis(slices, patients(2), **option, **QUICK)
+
+
+# --- weights between attributes (Fig. 6) ----------------------------------------------------------
+
+
+def test_mean_weights_by_hand():
+    two = np.array([[[3.0, -1.0], [1.0, 1.0]], [[1.0, 1.0], [-1.0, 3.0]]])
+    mean = analyses.mean_weights(two, ["margin", "texture"])
+    np.testing.assert_allclose(mean, [[1, 0], [0, 1]])  # 4 and 0, 0 and 4: signs cancel out
+    lesion = analyses.mean_weights(two, ["margin", "texture"], normalise="lesion")
+    np.testing.assert_allclose(lesion, [[0.625, 0.375], [0.375, 0.625]])
+    assert mean.loc["margin", "texture"] == 0
+
+
+def test_shares_have_rows_of_sum_one_and_do_not_see_the_scale():
+    raw = np.random.default_rng(0).normal(size=(20, K, K))
+    for how in ("mean", "lesion"):
+        one = analyses.mean_weights(raw, ATTRIBUTES, normalise=how)
+        np.testing.assert_allclose(one.sum(axis=1), 1)
+        np.testing.assert_allclose(one, analyses.mean_weights(-7 * raw, ATTRIBUTES, normalise=how))
+
+
+def test_profiles_are_numpys_correlations_averaged():
+    raw = np.random.default_rng(1).normal(size=(5, 4, 4))
+    names = ATTRIBUTES[:4]
+    expected = np.mean([np.corrcoef(one) for one in raw], axis=0)
+    np.testing.assert_allclose(analyses.profile_correlations(raw, names), expected)
+    raw[0, 2] = 0.25  # the same weight for all in one nodule: that one does not count
+    found = analyses.profile_correlations(raw, names)
+    expected = np.mean([np.corrcoef(one) for one in raw[1:]], axis=0)
+    np.testing.assert_allclose(found.iloc[2], expected[2])
+    raw[:, 2] = 0.25
+    assert analyses.profile_correlations(raw, names).iloc[2].isna().all()
+
+
+def test_weights_that_are_the_readers_correlations_agree_and_others_do_not():
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=(200, 1)) * np.linspace(0, 2, K)
+    ratings = pd.DataFrame(common + rng.normal(size=(200, K)), columns=ATTRIBUTES)
+    ratings["margin"] *= -1  # Fig. 6a shows magnitudes
+    readers = correlation_matrix(ratings, ATTRIBUTES)
+    off = readers.abs().to_numpy() * (1 - np.eye(K))
+    alike = np.repeat(off[None], 3, axis=0)
+    found = analyses.attention_agreement(alike, readers, ATTRIBUTES, n_resamples=999)
+    assert found.loc["weights", "pearson"] > 0.85  # rows are normalised
+    assert found.loc["weights", "pearson_p"] == 0.001
+    assert found["n"].tolist() == [36, 36]
+    noise = rng.normal(size=(50, K, K))
+    none = analyses.attention_agreement(noise, readers, ATTRIBUTES, n_resamples=999)
+    assert none.loc["weights", "pearson_p"] > 0.05
+    # another order of the attributes is the same comparison
+    order = rng.permutation(K)
+    turned = analyses.attention_agreement(
+        noise[:, order][:, :, order], readers, [ATTRIBUTES[i] for i in order], n_resamples=9
+    )
+    np.testing.assert_allclose(turned[["pearson", "spearman"]], none[["pearson", "spearman"]])
+
+
+def test_a_constant_rating_is_left_out_of_the_agreement():
+    ratings = pd.DataFrame(np.random.default_rng(0).normal(size=(30, K)), columns=ATTRIBUTES)
+    readers = correlation_matrix(ratings.assign(internal_structure=1.0), ATTRIBUTES)
+    raw = np.random.default_rng(1).normal(size=(4, K, K))
+    found = analyses.attention_agreement(raw, readers, ATTRIBUTES, n_resamples=9)
+    assert found["n_attributes"].tolist() == [8, 8]
+    assert found["n"].tolist() == [28, 28]
+
+
+def test_hostile_matrices():
+    raw = np.ones((2, 3, 3))
+    names = ATTRIBUTES[:3]
+    readers = pd.DataFrame(np.eye(3), index=names, columns=names)
+    for wrong in (raw[0], raw[:, :2], raw[:0]):
+        with pytest.raises(ValueError, match=r"expected \(lesion, 3, 3\)"):
+            analyses.mean_weights(wrong, names)
+    with pytest.raises(ValueError, match="not finite"):
+        analyses.profile_correlations(raw * np.nan, names)
+    with pytest.raises(ValueError, match="normalise='row'"):
+        analyses.mean_weights(raw, names, normalise="row")
+    with pytest.raises(KeyError, match="no attribute"):
+        analyses.attention_agreement(raw, readers.drop(columns=names[0]), names)
+    with pytest.raises(ValueError, match="expected 3 or more"):
+        analyses.attention_agreement(raw, readers * np.nan, names)
+
+
+# --- auxiliary against final (Table 3), ablation (Table 1) ----------------------------------------
+
+
+def test_auxiliary_against_final(full):
+    seen = full[2]
+    frame = run(seen)
+    found = analyses.auxiliary_against_final(seen, frame, **QUICK)
+    for i, name in enumerate(ATTRIBUTES):
+        truth = frame[f"{name}_truth"].to_numpy()
+        assert found.loc[name, "mae_auxiliary"] == pytest.approx(
+            np.abs(seen.auxiliary[:, i] - truth).mean()
+        )
+        assert found.loc[name, "mae_final"] == pytest.approx(
+            np.abs(seen.final[:, i] - truth).mean()
+        )
+    np.testing.assert_allclose(found["difference"], found["mae_auxiliary"] - found["mae_final"])
+    shuffled = frame.sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(analyses.auxiliary_against_final(seen, shuffled, **QUICK), found)
+    table = analyses.beside(3, {}, tier="phantom", others=analyses.auxiliary_rows(found))
+    ours = table["lesionlab (phantom)"]
+    assert ours.loc["Auxiliary", "margin"] == found.loc["margin", "mae_auxiliary"]
+    assert ours.loc["Final", "mean"] == found.loc["mean", "mae_final"]
+
+
+def test_attention_of_another_run_is_refused(full):
+    seen = full[2]
+    frame = run(seen)
+    with pytest.raises(ValueError, match=r"final scores are up to .* other weights"):
+        analyses.auxiliary_against_final(seen, frame.assign(margin=frame["margin"] + 0.1))
+    with pytest.raises(ValueError, match="final scores are up to nan"):
+        analyses.auxiliary_against_final(seen, frame.assign(margin=np.nan))
+    with pytest.raises(ValueError, match="6 lesions and predictions 5"):
+        analyses.auxiliary_against_final(seen, frame.iloc[1:])
+    with pytest.raises(ValueError, match="no auxiliary heads"):
+        analyses.auxiliary_against_final(described("cross_attribute")[2], frame)
+    with pytest.raises(ValueError, match="not scored"):
+        analyses.auxiliary_against_final(seen, frame, ["diameter"])
+    with pytest.raises(KeyError, match="margin_truth"):
+        analyses.auxiliary_against_final(seen, frame.drop(columns="margin_truth"))
+
+
+def test_the_ablation_is_each_variant_against_the_reference():
+    frames = {"full": run(noise=0.2, n=30), "no_attention": run(noise=0.6, n=30)}
+    frames["slice_attention"] = frames["no_attention"].copy()
+    found = analyses.ablation(frames, **QUICK)
+    assert list(dict.fromkeys(found.index.get_level_values(0))) == ["full", "slice_attention"]
+    expected = paired(frames["full"], frames["no_attention"], ATTRIBUTES, **QUICK)
+    pd.testing.assert_frame_equal(found.loc["full"], expected)
+    assert (found.loc["full", "difference"] < 0).all()
+    assert (found.loc["slice_attention", "p"] == 1).all()
+    with pytest.raises(ValueError, match="reference='none'"):
+        analyses.ablation(frames, reference="none")
+    with pytest.raises(ValueError, match="expected it and another"):
+        analyses.ablation({"full": frames["full"]}, reference="full")
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def test_errors_are_the_scores_with_skill(scores):
+    table = analyses.errors(scores)
+    assert list(table.index) == [*ATTRIBUTES, "mean"]
+    np.testing.assert_allclose(table["skill"], 1 - table["mae"] / table["constant"])
+    assert table.loc["mean", "mae"] == pytest.approx(table["mae"].iloc[:-1].mean())
+    assert ((table["low"] <= table["mae"]) & (table["mae"] <= table["high"])).all()
+    assert (table["n"] == 40).all()
+
+
+def test_errors_beside_the_readers(scores):
+    two = pd.DataFrame([dict.fromkeys(ATTRIBUTES, 1.0), dict.fromkeys(ATTRIBUTES, 3.0)])
+    readings = two.assign(lesion_id="n0")
+    table = analyses.errors(scores, readings=readings)
+    assert (table["inter_observer"] == 2).all()
+    assert (table["one_against_rest"] == 2).all()
+    rows = analyses.readers(readings)
+    beside = analyses.beside(4, {"full": scores}, tier="slices", others=rows)
+    ours = beside["lesionlab (slices)"]
+    assert ours.loc["IB", "mean"] == 2
+    assert ours.loc["One reader against the others' mean", "margin"] == 2
+    assert beside["Fu 2021"].loc["IB", "mean"] == 0.62
+    assert ours.loc["MTR"].isna().all()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, "S1", "S2"])
+def test_the_papers_columns_are_as_printed_whatever_we_ran(number, scores):
+    results = dict.fromkeys(VARIANTS, scores)
+    printed = published.table("fu2021", number)
+    table = analyses.beside(number, results, tier="phantom")
+    theirs = table["Fu 2021"].iloc[: len(printed)]
+    np.testing.assert_array_equal(theirs[[*ATTRIBUTES, "mean"]], printed[[*ATTRIBUTES, "mean"]])
+    assert table["Fu 2021"].iloc[len(printed) :][[*ATTRIBUTES, "mean"]].isna().all(axis=None)
+    assert table.attrs["tier"] == "phantom"
+    assert table.attrs["caption"] == printed.attrs["caption"]
+    assert "lesionlab (phantom)" in show(table, caption="c", decimals=3).to_html()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, "S1", "S2"])
+def test_without_runs_ours_is_empty(number):
+    table = analyses.beside(number, {}, tier="phantom")
+    assert table["lesionlab (phantom)"].isna().all(axis=None)
+    assert len(table) == len(published.table("fu2021", number))
+
+
+@pytest.mark.parametrize("number", list(TABLES))
+def test_each_row_is_the_run_of_its_variant(number):
+    """Errors that say by their size which variant they come from."""
+    rows = TABLES[number]
+    base = scored(n=12)
+    results = {
+        variant: base.assign(value=base["value"] + i)
+        for i, variant in enumerate(VARIANTS)
+        if variant in rows.values()
+    }
+    ours = analyses.beside(number, results, tier="phantom")["lesionlab (phantom)"]
+    for row, variant in rows.items():
+        expected = analyses.errors(results[variant])["mae"]
+        np.testing.assert_array_equal(ours.loc[row, list(expected.index)], expected)
+        assert ours.loc[row, "lesions"] == 12
+    # the baselines are there, and in no row of the paper's
+    assert {"Constant (median)", "Diameter alone"} == set(ours.index) - set(rows)
+
+
+def test_what_is_not_run_is_not_a_number(scores):
+    ours = analyses.beside(1, {"full": scores}, tier="phantom")["lesionlab (phantom)"]
+    assert ours.loc["SAM"].isna().all()
+    assert ours.loc["SAM+CAAM+ASCMM"].notna().all()
+    bare = analyses.beside(1, {"full": scores}, tier="phantom", baselines=False)
+    assert list(bare.index) == list(TABLES["1"])
+
+
+def test_attributes_alone_have_a_mean_when_all_nine_are_there(scores):
+    results = {f"only_{name}": scores[scores["target"] == name] for name in ATTRIBUTES} | {
+        "full": scores
+    }
+    ours = analyses.beside("S2", results, tier="phantom")["lesionlab (phantom)"]
+    assert ours.loc["Individual", "mean"] == pytest.approx(ours.loc["Proposed", "mean"])
+    np.testing.assert_array_equal(ours.loc["Individual"].iloc[:-1], ours.loc["Proposed"].iloc[:-1])
+    del results["only_margin"]
+    ours = analyses.beside("S2", results, tier="phantom")["lesionlab (phantom)"]
+    assert np.isnan(ours.loc["Individual", "mean"])
+    assert np.isnan(ours.loc["Individual", "margin"])
+    assert ours.loc["Individual", "texture"] > 0
+
+
+def test_hostile_tables(scores):
+    with pytest.raises(ValueError, match="not on the same lesions"):
+        analyses.beside(1, {"full": scores, "no_attention": scored(n=24)}, tier="phantom")
+    with pytest.raises(ValueError, match="tier='real'"):
+        analyses.beside(1, {}, tier="real")
+    with pytest.raises(LookupError, match="no table"):
+        analyses.beside(6, {}, tier="phantom")
+    with pytest.raises(LookupError, match="a figure"):
+        analyses.beside("Fig. 7", {}, tier="phantom")
+    with pytest.raises(ValueError, match="others: 'IB'"):
+        analyses.beside(4, {}, tier="phantom", others={"IB": {"size": 1.0}})
+    with pytest.raises(KeyError, match="predictor"):
+        analyses.beside(1, {"full": scores.drop(columns="predictor")}, tier="phantom")
+    with pytest.raises(ValueError, match="there twice"):
+        analyses.by_variant({"full": pd.concat([scores, scores])})
+    with pytest.raises(ValueError, match="times"):
+        analyses.errors(pd.concat([scores, scores]))
+    with pytest.raises(ValueError, match="no row with the metric 'mae'"):
+        analyses.errors(scores[scores["metric"] == "skill"])
+
+
+# --- malignancy as a class (Table 5) --------------------------------------------------------------
+
+
+def classes(scale="class"):
+    # 3 of 4 malignant and 1 of 2 benign called right, 1 undecided
+    truth, score = [1, 1, 1, 1, 0, 0], [0.9, 0.8, 0.6, 0.2, 0.1, 0.7]
+    if scale == "rating":
+        truth, score = [4, 5, 3.5, 3.1, 1, 2.9, 3], [4.6, 4.2, 3.4, 1.8, 1.4, 3.8, 2]
+    return pd.DataFrame(
+        {
+            "lesion_id": [f"n{i}" for i in range(len(truth))],
+            "patient": [f"p{i}" for i in range(len(truth))],
+            "malignancy": np.array(score, dtype=float),
+            "malignancy_truth": np.array(truth, dtype=float),
+        }
+    )
+
+
+@pytest.mark.parametrize("scale", ["class", "rating"])
+def test_classification_by_hand(scale):
+    found = analyses.classification(classes(scale), scale=scale, **QUICK)
+    assert found["value"].to_dict() == pytest.approx(
+        {"accuracy": 400 / 6, "sensitivity": 75, "specificity": 50, "precision": 75, "auc": 75}
+    )
+    assert (found["n"] == 6).all()
+
+
+def test_precision_is_scikit_learns():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"patient": range(90), "malignancy": rng.random(90)})
+    frame["malignancy_truth"] = (rng.random(90) < 0.4).astype(float)
+    found = analyses.classification(frame, **QUICK).loc["precision"]
+    expected = precision_score(frame["malignancy_truth"], frame["malignancy"] >= 0.5)
+    assert found["value"] == pytest.approx(100 * expected)
+    assert found["low"] < found["value"] < found["high"]
+
+
+def test_table_5_in_per_cent():
+    frame = classes()
+    rows = [
+        {"target": "malignancy", "predictor": p, "metric": m, "value": v, "low": v, "high": v,
+         "n": 6, "n_groups": 6}
+        for p, v in (("model", 0.75), ("majority", 0.5))
+        for m in ("auc", "accuracy", "sensitivity", "specificity")
+    ]  # fmt: skip
+    results = {"malignancy_class": pd.DataFrame(rows)}
+    table = analyses.beside(5, results, tier="dicom")
+    ours = table["lesionlab (dicom)"]
+    assert ours.loc["Proposed", "auc"] == 75
+    assert np.isnan(ours.loc["Proposed", "precision"])  # a run's scores have none
+    assert ours.loc["Constant (majority)", "accuracy"] == 50
+    assert table["Fu 2021"].loc["Proposed", "accuracy"] == 94.7
+    measured = analyses.classification(frame, **QUICK)["value"]
+    ours = analyses.beside(5, results, tier="dicom", others={"Proposed": measured})
+    assert ours["lesionlab (dicom)"].loc["Proposed", "precision"] == pytest.approx(75)
+
+
+def test_hostile_classes():
+    with pytest.raises(ValueError, match="scale='steps'"):
+        analyses.classification(classes(), scale="steps")
+    with pytest.raises(ValueError, match="labels must be 0 and 1"):
+        analyses.classification(classes("rating"), **QUICK)
+    for scale in ("class", "rating"):
+        gap = classes(scale).assign(
+            malignancy_truth=lambda f: f["malignancy_truth"].where(f.index > 0)
+        )
+        with pytest.raises(ValueError, match="gaps"):
+            analyses.classification(gap, scale=scale, **QUICK)
+    with pytest.raises(KeyError, match="malignancy_truth"):
+        analyses.classification(classes().drop(columns="malignancy_truth"))
+
+
+def test_the_implied_share_gives_itself_back():
+    share, sensitivity, specificity = 0.32, 86.5, 94.0
+    accuracy = share * sensitivity + (1 - share) * specificity
+    called = share * sensitivity + (1 - share) * (100 - specificity)
+    frame = pd.DataFrame(
+        {"accuracy": [accuracy], "sensitivity": [sensitivity], "specificity": [specificity]}
+    )
+    found = analyses.implied_share(frame).iloc[0]
+    assert found["share"] == pytest.approx(32)
+    assert found["precision"] == pytest.approx(100 * share * sensitivity / called)
+    assert found["low"] < 32 < found["high"]
+    same = analyses.implied_share(frame.assign(sensitivity=94.0, accuracy=94.0)).iloc[0]
+    assert same.isna().all()  # equal ones say nothing
+
+
+def test_table_5s_numbers_imply_a_share():
+    found = analyses.implied_share()
+    ours = found.loc["Proposed"]
+    assert ours["share"] == pytest.approx(100 * (94.7 - 82.9) / (96.2 - 82.9))
+    assert ours["precision"] == pytest.approx(ours["printed"], abs=0.05)
+    assert found.loc["Liu et al. 2020 [12]", "share"] > 100
+    assert np.isnan(found.loc["Liu et al. 2020 [12]", "precision"])
+
+
+# --- single lesions (Fig. 7 and 8) ----------------------------------------------------------------
+
+
+def test_examples_are_picked_by_their_error():
+    frame = run(n=5, names=("margin", "texture"))
+    for i in range(5):
+        for name in ("margin", "texture"):
+            frame.loc[i, name] = frame.loc[i, f"{name}_truth"] + (-1) ** i * i
+    found = analyses.examples(frame, ("margin", "texture"), quantiles=(0, 0.5, 1))
+    assert found.index.tolist() == ["n0", "n2", "n4"]
+    assert found["error"].tolist() == pytest.approx([0, 2, 4])
+    shuffled = frame.sample(frac=1, random_state=3)
+    pd.testing.assert_frame_equal(
+        analyses.examples(shuffled, ("margin", "texture"), quantiles=(0, 0.5, 1)), found
+    )
+    with pytest.raises(ValueError, match="quantiles"):
+        analyses.examples(frame, ("margin",), quantiles=(1.5,))
+    gap = frame.assign(margin=[np.nan, *frame["margin"][1:]])
+    with pytest.raises(ValueError, match="1 of 5 lesions have gaps"):
+        analyses.examples(gap, ("margin", "texture"))
+    with pytest.raises(KeyError, match="texture"):
+        analyses.examples(frame.drop(columns="texture"), ("margin", "texture"))
+
+
+def test_ambiguous_lesions_are_those_whose_readers_differ():
+    given = {"a": [1, 5, 5], "b": [3, 3, 3], "c": [2, 4, 2], "d": [1, 5], "e": [1, 1, 5, 5]}
+    readings = pd.DataFrame(
+        [{"lesion_id": k, "subtlety": v} for k, values in given.items() for v in values]
+    )
+    found = analyses.ambiguous(readings, list("abcd"), n=2)
+    assert found.index.tolist() == ["a", "c"]
+    assert found.loc["a", ["n_readers", "range"]].tolist() == [3, 4]
+    assert analyses.ambiguous(readings, list("abcde"), n=1, min_readers=2).index.tolist() == ["d"]
+    with pytest.raises(ValueError, match="none of 1 has 3 readers"):
+        analyses.ambiguous(readings, ["d"])
+
+
+def test_the_scores_of_a_lesion():
+    frame = run(n=3, names=("margin", "texture"))
+    readings = pd.DataFrame({"lesion_id": ["n1", "n1", "n2"], "margin": [4, 2, 1],
+                             "texture": [5, np.nan, 1]})  # fmt: skip
+    table = analyses.lesion_scores(frame, "n1", readings=readings)
+    assert table.index.tolist() == ["margin", "texture"]  # in the order of the papers
+    assert table.loc["margin", "truth"] == frame.loc[1, "margin_truth"]
+    assert table.loc["margin", "predicted"] == frame.loc[1, "margin"]
+    assert table.loc["margin", "readers"] == [2, 4]
+    assert table.loc["texture", "readers"] == [5]
+    assert "readers" not in analyses.lesion_scores(frame, "n0")
+    with pytest.raises(ValueError, match="'n9': there 0 times"):
+        analyses.lesion_scores(frame, "n9")
+    with pytest.raises(ValueError, match="none of lesion 'n0'"):
+        analyses.lesion_scores(frame, "n0", readings=readings)
+    with pytest.raises(KeyError, match="none of the attributes"):
+        analyses.lesion_scores(frame[["lesion_id", "patient"]], "n0")

@@ -1,0 +1,179 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from lesionlab.statistics.paired import paired
+
+QUICK = {"n_resamples": 200}
+
+
+def predictions(errors, *, patients=None, truth=3.0, **others):
+    """A model whose absolute error of `margin` is given lesion by lesion."""
+    n = len(errors)
+    columns = {"margin": np.asarray(errors, dtype=float) + truth, **others}
+    frame = pd.DataFrame(
+        {
+            "lesion_id": [f"n{i:02}" for i in range(n)],
+            "patient": patients or [f"p{i:02}" for i in range(n)],
+            **columns,
+        }
+    )
+    return frame.assign(**{f"{name}_truth": truth for name in columns})
+
+
+def drawn(seed, *, n=60, per_patient=3, shift=0.0, names=("margin", "texture", "lobulation")):
+    """Two models on the same lesions; the second is `shift` worse."""
+    rng = np.random.default_rng(seed)
+    base = pd.DataFrame({"lesion_id": [f"n{i:03}" for i in range(n)]})
+    base["patient"] = [f"p{i // per_patient}" for i in range(n)]
+    a, b = base.copy(), base.copy()
+    for name in names:
+        truth = rng.uniform(1, 5, n)
+        a[name], b[name] = truth + rng.normal(0, 0.5, n), truth + rng.normal(0, 0.5 + shift, n)
+        a[f"{name}_truth"] = b[f"{name}_truth"] = truth
+    return a, b
+
+
+def test_by_hand():
+    a, b = predictions([0.5, -0.5, 1.0]), predictions([1.0, -1.0, 1.0])
+    found = paired(a, b, **QUICK).loc["margin"]
+    assert (found["n"], found["n_groups"]) == (3, 3)
+    assert found["mae_a"] == pytest.approx(2 / 3)
+    assert found["mae_b"] == pytest.approx(1)
+    assert found["difference"] == pytest.approx(-1 / 3)
+    assert found["low"] == pytest.approx(-0.5)  # the two lesions that differ, thrice or more often
+    assert found["high"] == 0
+    assert found["p"] == 0.5  # ranks of −0.5 and −0.5: all four signs alike, two as extreme
+    assert found["p_holm"] == 0.5
+
+
+def test_of_the_same_predictions_nothing_is_different():
+    a, _ = drawn(0)
+    found = paired(a, a.copy(), **QUICK)
+    assert (found[["difference", "low", "high"]] == 0).all(axis=None)
+    assert (found["p"] == 1).all()
+    assert (found["p_holm"].dropna() == 1).all()
+
+
+def test_the_other_way_round_turns_the_sign_and_keeps_the_p():
+    a, b = drawn(1, shift=0.1)
+    one, other = paired(a, b, **QUICK), paired(b, a, **QUICK)
+    np.testing.assert_allclose(one["difference"], -other["difference"])
+    np.testing.assert_allclose(one["low"], -other["high"])
+    np.testing.assert_allclose(one["p"], other["p"])
+
+
+def test_the_order_of_the_lesions_does_not_matter():
+    a, b = drawn(2)
+    shuffled = paired(a.sample(frac=1, random_state=1), b.sample(frac=1, random_state=2), **QUICK)
+    pd.testing.assert_frame_equal(shuffled, paired(a, b, **QUICK))
+
+
+def test_tests_are_scipys_on_lesions_or_on_patients():
+    a, b = drawn(3, shift=0.1)
+    d = (a["margin"] - a["margin_truth"]).abs() - (b["margin"] - b["margin_truth"]).abs()
+    of_patient = d.groupby(a["patient"]).mean()
+    for values, unit in ((d, "lesion"), (of_patient, "patient")):
+        for test, reference in (("wilcoxon", stats.wilcoxon), ("t", stats.ttest_1samp)):
+            arguments = () if test == "wilcoxon" else (0,)
+            found = paired(a, b, test=test, unit=unit, **QUICK).loc["margin", "p"]
+            assert found == pytest.approx(reference(values, *arguments).pvalue)
+
+
+def test_copies_of_a_lesion_are_no_evidence_by_patient():
+    """Ten nodules of a patient with one and the same error count as one."""
+    once = predictions([0.2, 0.4, 0.9, 0.1]), predictions([0.5, 0.9, 1.0, 0.4])
+    names = [p for p in once[0]["patient"] for _ in range(10)]
+    copies = [predictions(np.repeat(f["margin"] - 3, 10).to_numpy(), patients=names) for f in once]
+    p = [paired(*pair, **QUICK).loc["margin", "p"] for pair in (once, copies)]
+    assert p[0] == pytest.approx(p[1])
+    assert paired(*copies, unit="lesion", **QUICK).loc["margin", "p"] < 1e-4 < p[0]
+
+
+def test_holm_counts_the_attributes_and_not_their_mean():
+    a, b = drawn(4, shift=0.05)
+    found = paired(a, b, **QUICK)
+    assert list(found.index) == ["margin", "texture", "lobulation", "mean"]
+    of_attributes = found.iloc[:-1]
+    expected = multipletests(of_attributes["p"], method="holm")[1]
+    np.testing.assert_allclose(of_attributes["p_holm"], expected)
+    assert np.isnan(found.loc["mean", "p_holm"])
+    for column in ("mae_a", "mae_b", "difference"):
+        assert found.loc["mean", column] == pytest.approx(of_attributes[column].mean())
+
+
+def test_a_single_attribute_has_no_mean():
+    a, b = drawn(5)
+    found = paired(a, b, ["texture"], **QUICK)
+    assert list(found.index) == ["texture"]
+    assert found["p_holm"].equals(found["p"].rename("p_holm"))
+
+
+def test_no_difference_is_found_where_there_is_none_and_a_large_one_is():
+    p = [paired(*drawn(seed), ["margin"], n_resamples=1).loc["margin", "p"] for seed in range(20)]
+    assert np.mean(np.array(p) < 0.05) < 0.2  # 0.05 but for chance
+    assert paired(*drawn(6, shift=0.8), **QUICK)["high"].max() < 0
+
+
+def test_the_interval_covers_the_bootstrap_of_patients():
+    """With one patient twice as bad, resampling patients moves more than resampling lesions."""
+    rng = np.random.default_rng(0)
+    of_patient = np.repeat(rng.normal(0, 1, 12), 10)
+    names = [f"p{i}" for i in range(12) for _ in range(10)]
+    a = predictions(np.abs(of_patient), patients=names)
+    b = predictions(np.zeros(120), patients=names)
+    alone = [f"p{i}" for i in range(120)]
+    clustered = paired(a, b, **QUICK).loc["margin"]
+    apart = paired(a.assign(patient=alone), b.assign(patient=alone), **QUICK).loc["margin"]
+    assert clustered["high"] - clustered["low"] > 2 * (apart["high"] - apart["low"])
+
+
+def test_a_constant_difference_and_a_single_patient():
+    a, b = predictions([0.5] * 5), predictions([1.0] * 5)
+    assert paired(a, b, test="t", **QUICK).loc["margin", "p"] == 0
+    one = ["p"] * 5
+    with pytest.raises(ValueError, match="at least two groups"):
+        paired(a.assign(patient=one), b.assign(patient=one), **QUICK)
+
+
+def test_the_frames_are_not_changed():
+    a, b = drawn(7)
+    before = a.copy(), b.copy()
+    paired(a, b, **QUICK)
+    pd.testing.assert_frame_equal(a, before[0])
+    pd.testing.assert_frame_equal(b, before[1])
+
+
+A, B = drawn(8, n=6)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "options", "message"),
+    [
+        (A, B.iloc[1:], {}, "other lesions: 1 are in one of them alone, such as 'n000'"),
+        (A, B.assign(lesion_id=B["lesion_id"] + "x"), {}, "other lesions: 12"),
+        (A, B.assign(margin_truth=B["margin_truth"] + 0.1), {}, "other truths: margin of 6"),
+        (A, B.assign(patient="p9"), {}, "other patients"),
+        (A, pd.concat([B, B.iloc[:1]]), {}, "b: lesion 'n000' is there twice"),
+        (A.assign(margin=np.nan), B, {}, "a: column 'margin' has 6 gaps"),
+        (A, B.assign(margin_truth=[np.nan, *B["margin_truth"][1:]]), {}, "b: .* has 1 gaps"),
+        (A.iloc[:0], B, {}, "a: expected at least one lesion"),
+        (A, B.drop(columns="margin"), {}, "name those that are meant"),
+        (A, B, {"attributes": []}, "at least one"),
+        (A, B, {"attributes": ["margin", "margin"]}, "each once"),
+        (A, B, {"attributes": "margin"}, "sequence of names"),
+        (A, B, {"test": "sign"}, "test='sign'"),
+        (A, B, {"unit": "slice"}, "unit='slice'"),
+    ],
+)
+def test_what_is_refused(a, b, options, message):
+    with pytest.raises(ValueError, match=message):
+        paired(a, b, **options, **QUICK)
+
+
+@pytest.mark.parametrize("missing", ["lesion_id", "patient", "margin", "margin_truth"])
+def test_a_missing_column_is_named(missing):
+    with pytest.raises(KeyError, match=missing):
+        paired(A, B.drop(columns=missing), ["margin"], **QUICK)
