@@ -42,6 +42,7 @@ check: lint test book  ## everything that CI checks
 
 bench: $(READY)  ## one table of ratios against named peers
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps grad-cam
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove what was built, not .venv and not runs/

@@ -83,6 +83,10 @@ def train(
         Path | None,
         typer.Option(metavar="FOLDER", help="Where to.", show_default="runs/PAPER/NAME"),
     ] = None,
+    publish: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Also keep the numbers there, without the weights."),
+    ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Train folds anew that are done or begun.")
     ] = False,
@@ -91,7 +95,7 @@ def train(
 
     A run that was stopped goes on where it was; folds that are done are not trained again.
     """
-    from lesionlab.training import studies
+    from lesionlab.training import publishing, studies
 
     with plain_errors():
         plan = studies.Plan(
@@ -105,24 +109,30 @@ def train(
             n_lesions=lesions,
             epochs=epochs,
         )
+        precision_here = chosen_precision(precision, device)
+        loaded = studies.load(plan, progress=sys.stderr.isatty())
         outcome = studies.run(
             plan,
+            loaded=loaded,
             folder=out,
             device=device,
             devices=devices,
-            precision=chosen_precision(precision, device),
+            precision=precision_here,
             progress=sys.stderr.isatty(),
             resume=not restart,
         )
         typer.echo(report(outcome))
+        if publish is not None:
+            typer.echo(f"kept in {publishing.publish(plan, outcome, publish, loaded=loaded)}")
 
 
 def chosen_precision(precision: Precision, device: str) -> Literal["32-true", "bf16-mixed"]:
     """What `auto` stands for on this machine."""
     from lesionlab.training import studies
 
+    quickest = studies.quickest(device)  # a device that is not there is an error at once
     if precision is Precision.auto:
-        return studies.quickest(device)
+        return quickest
     return "bf16-mixed" if precision is Precision.mixed else "32-true"
 
 

@@ -20,6 +20,7 @@ plain layers are in the files `_fu2021_…` beside this one. What the paper leav
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -55,10 +56,13 @@ from lesionlab.papers._fu2021_samples import (
 from lesionlab.papers._fu2021_variants import TABLES, VARIANTS, Design
 from lesionlab.sampling import Samples
 from lesionlab.training.experiments import Experiment, Task
+from lesionlab.training.metrics import auc
 from lesionlab.training.plans import Study
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from lesionlab.training.studies import Trained
 
 __all__ = [
     "ATTRIBUTES",
@@ -312,7 +316,7 @@ class Fu2021(Experiment):
     def metric(self, predictions: torch.Tensor, targets: torch.Tensor) -> float:
         """The mean absolute error over lesions and ratings (eq. 9), or the AUC of malignancy."""
         if self.design.classes:
-            return _auc(predictions[:, -1], targets[:, -1] == 1)
+            return auc(predictions[:, -1], targets[:, -1] == 1)
         return float((predictions - targets).abs().mean())
 
     def augment(self, samples: Samples, generator: torch.Generator) -> Samples:
@@ -373,6 +377,12 @@ def _cohort(nodules: pd.DataFrame, variant: str) -> Cohort:
     return replace(found, table=decided)
 
 
+def _analyse(folds: Iterator[Trained], predictions: pd.DataFrame) -> dict[str, Any]:
+    from lesionlab.papers import fu2021_analyses  # which stands on this file
+
+    return fu2021_analyses.summary(folds, predictions)
+
+
 STUDY = Study(
     name="fu2021",
     variants=tuple(VARIANTS),
@@ -381,11 +391,6 @@ STUDY = Study(
     prepare=lambda crops, _: prepare(crops),
     targets=targets,
     make=lambda variant: lambda _samples, _targets: Fu2021(variant),
+    analyse=_analyse,
 )
 """For `lesionlab.training.studies`."""
-
-
-def _auc(scores: torch.Tensor, positive: torch.Tensor) -> float:
-    """Share of pairs in the right order, ties counting one half; NaN where a class is missing."""
-    gaps = scores[positive][:, None] - scores[~positive]
-    return float(((gaps > 0) + 0.5 * (gaps == 0)).mean())

@@ -14,7 +14,8 @@ the lesions that it has not seen. Attention says what a model weighs, not why it
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -41,10 +42,14 @@ from lesionlab.papers._fu2021_tables import (
     errors,
     readers,
 )
-from lesionlab.papers.fu2021 import ATTRIBUTES
+from lesionlab.papers.fu2021 import ATTRIBUTES, Fu2021
 from lesionlab.statistics.agreement import disagreement
+from lesionlab.statistics.correlation import correlation_matrix
 from lesionlab.statistics.paired import Test, Unit, paired
 from lesionlab.statistics.scoring import check_columns
+
+if TYPE_CHECKING:
+    from lesionlab.training.studies import Trained
 
 __all__ = [
     "BASELINES",
@@ -71,7 +76,49 @@ __all__ = [
     "profile_correlations",
     "readers",
     "slice_table",
+    "summary",
 ]
+
+
+def summary(
+    folds: Iterable[Trained], predictions: pd.DataFrame, *, n_resamples: int = 2000
+) -> dict[str, pd.DataFrame]:
+    """What the models of a run looked at, as the tables that its figures need.
+
+    Args:
+        folds: Of `studies.trained`.
+        predictions: Of the same run, as `Outcome.predictions`.
+        n_resamples: Resamples of patients for the intervals.
+
+    Returns:
+        As far as the variant has the parts: ends (`ends_against_middle`), profile
+        (`position_profile`), weights (`mean_weights`), agreement (`attention_agreement`, with the
+        correlations of the readers' mean ratings over the same lesions), auxiliary
+        (`auxiliary_against_final`).
+    """
+    seen = Attention.join(
+        describe(fold.experiment, fold.weights, fold.samples)
+        for fold in folds
+        if isinstance(fold.experiment, Fu2021)
+    )
+    rows = predictions.set_index("lesion_id")
+    found: dict[str, pd.DataFrame] = {}
+    if seen.slices is not None:
+        how: dict[str, Any] = {"n_resamples": n_resamples}
+        found["ends"] = ends_against_middle(seen.slices, rows["patient"], **how)
+        found["profile"] = position_profile(seen.slices, rows["patient"], **how)
+    if seen.matrices is not None:
+        found["weights"] = mean_weights(seen.matrices, seen.attributes)
+        truths = rows[[f"{name}_truth" for name in seen.attributes]]
+        truths.columns = pd.Index(seen.attributes)
+        correlations = correlation_matrix(truths, seen.attributes)
+        found["agreement"] = attention_agreement(seen.matrices, correlations, seen.attributes)
+    if seen.auxiliary is not None:
+        rated = [name for name in seen.attributes if Fu2021().tasks[name] == "regression"]
+        found["auxiliary"] = auxiliary_against_final(
+            seen, predictions, rated, n_resamples=n_resamples, tolerance=0.1
+        )
+    return found
 
 
 def ablation(

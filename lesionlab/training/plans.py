@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -22,6 +22,7 @@ from lesionlab.training.recipes import Recipe
 
 if TYPE_CHECKING:
     from lesionlab.crops import Crop
+    from lesionlab.training.studies import Trained
 
 PAPERS = ("fu2021", "lei2020")
 """Papers with a model to train, by their module in `lesionlab.papers`."""
@@ -57,6 +58,8 @@ class Study:
         prepare: From crops to samples, for a variant.
         targets: From a table to (lesion, target), for a variant.
         make: The maker of the experiment of a variant, as `crossval.cross_validate` wants it.
+        analyse: From the trained models of a run and its predictions to tables by name, to be kept
+            beside the scores; None for none.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Study:
     prepare: Callable[[Iterator[Crop], str], Samples]
     targets: Callable[[pd.DataFrame, str], torch.Tensor]
     make: Callable[[str], Make]
+    analyse: Callable[[Iterator[Trained], pd.DataFrame], dict[str, Any]] | None = None
 
 
 def study(paper: str) -> Study:

@@ -24,8 +24,8 @@ from lesionlab.cohorts import Cohort
 from lesionlab.sampling import Samples
 from lesionlab.sources import lidc
 from lesionlab.training import checkpoints
+from lesionlab.training._devices import Precision, resolve
 from lesionlab.training._devices import quickest as quickest
-from lesionlab.training._devices import resolve
 from lesionlab.training._parts import split
 from lesionlab.training.crossval import RESULT, VALIDATION_SHARE, Options, cross_validate
 from lesionlab.training.experiments import Experiment
@@ -206,6 +206,7 @@ class Trained:
         samples: Of the test part, normalised as the training part was.
         targets: (lesion, target) of the test part.
         table: One row per lesion of the test part.
+        precision: Of the run.
     """
 
     fold: int
@@ -214,6 +215,7 @@ class Trained:
     samples: Samples
     targets: torch.Tensor
     table: pd.DataFrame
+    precision: Precision = "32-true"
 
     def model(self) -> torch.nn.Module:
         """The model with its weights, in evaluation mode, on the CPU."""
@@ -224,7 +226,7 @@ class Trained:
 
     def predict(self, *, batch_size: int = 32, device: str = "auto") -> torch.Tensor:
         """(lesion, target) as the run predicted them."""
-        how: Any = {"batch_size": batch_size, "device": device}
+        how: Any = {"batch_size": batch_size, "device": device, "precision": self.precision}
         return predict(self.experiment, self.weights, self.samples, **how)
 
 
@@ -265,4 +267,5 @@ def trained(
             samples=experiment.normalisation(training)(test),
             targets=loaded.targets[parts.test],
             table=loaded.table.iloc[parts.test],
+            precision=there["precision"],
         )

@@ -1,0 +1,132 @@
+"""Results to keep with the book: the numbers of a run, without its weights.
+
+    publish(plan, outcome, "book/results/fu2021", loaded=loaded)
+    found = published("book/results/fu2021", data="slices", by="patient")
+    found["full"].scores
+
+A file `NAME.json` has the scores, the folds, the provenance and what the paper's file has to say
+about the trained models (its attention, for one); `NAME.csv` has the predictions. Where a variant
+was run in several ways, the run on more folds counts, then the one of more epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lesionlab import _files
+from lesionlab.results import jsonable
+from lesionlab.training import outcomes
+from lesionlab.training.checkpoints import CheckpointError
+from lesionlab.training.outcomes import Outcome
+from lesionlab.training.plans import Plan, study
+from lesionlab.training.studies import Loaded, trained
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """A run that was kept.
+
+    Attributes:
+        path: Its JSON file.
+        about: All that is in it.
+        scores: As `Outcome.scores`.
+        predictions: As `Outcome.predictions`.
+    """
+
+    path: Path
+    about: dict[str, Any]
+    scores: pd.DataFrame
+    predictions: pd.DataFrame
+
+    @property
+    def variant(self) -> str:
+        """Which model."""
+        return str(self.about["variant"])
+
+    @property
+    def epochs(self) -> int:
+        """Of the recipe."""
+        return int(self.about["recipe"]["epochs"])
+
+    @property
+    def folds(self) -> list[dict[str, Any]]:
+        """As `Outcome.folds`."""
+        return list(self.about["folds"])
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One table of the paper's analysis, its first column as the index.
+
+        Raises:
+            KeyError: The analysis has no such table.
+        """
+        rows = pd.DataFrame(self.about["analysis"][name])
+        return rows.set_index(rows.columns[0])
+
+
+def publish(
+    plan: Plan, outcome: Outcome, folder: str | Path, *, loaded: Loaded | None = None
+) -> Path:
+    """Keep the numbers of a finished run in a folder.
+
+    Args:
+        plan: What was run.
+        outcome: What came of it.
+        folder: Where to; a file of the same name is replaced.
+        loaded: As in `studies.run`.
+
+    Returns:
+        The JSON file.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    content = _files.read_json(outcome.path)
+    analyse = study(plan.paper).analyse
+    if analyse is not None:
+        folds = trained(plan, loaded=loaded, folder=outcome.path.parent)
+        content["analysis"] = jsonable(analyse(folds, outcome.predictions))
+    content["plan"] = {"data": plan.data, "preset": plan.preset, "by": plan.by, "seed": plan.seed}
+    target = Path(folder) / f"{plan.name}.json"
+    table = _files.write_text(target.with_suffix(".csv"), outcomes.csv(outcome.predictions))
+    content["predictions"] = {"file": table.name, "sha256": _files.sha256(table)}
+    return _files.write_json(target, content)
+
+
+def published(
+    folder: str | Path, *, data: str = "slices", by: str = "patient"
+) -> Mapping[str, Published]:
+    """The runs that were kept on one data set and one kind of folds, by variant.
+
+    Args:
+        folder: Where they are; none are found where there is no such folder.
+        data: As in `Plan`.
+        by: As in `Plan`.
+
+    Raises:
+        CheckpointError: A file of predictions is not the one that its JSON file was written with.
+    """
+    found: dict[str, Published] = {}
+    for path in sorted(Path(folder).glob("*.json")):
+        about = _files.read_json(path)
+        plan = about.get("plan", {})
+        if (plan.get("data"), plan.get("by")) != (data, by):
+            continue
+        table = path.parent / about["predictions"]["file"]
+        if not table.exists() or _files.sha256(table) != about["predictions"]["sha256"]:
+            raise CheckpointError(f"{table} is not what {path.name} was written with")
+        one = Published(
+            path, about, pd.DataFrame(about["results"]), outcomes.read_predictions(table)
+        )
+        other = found.get(one.variant)
+        if other is None or _effort(one) > _effort(other):
+            found[one.variant] = one
+    return found
+
+
+def _effort(run: Published) -> tuple[int, int]:
+    return len(run.folds), run.epochs
