@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks._table import Row, show
 from lesionlab import __version__, _files
 
-ROOMS = ("lidc", "stores", "samples", "fu2021")
+ROOMS = ("lidc", "stores", "samples", "fu2021", "attention", "explorer")
 """Modules with a function `rows`, in the order in which they run."""
 
 QUICK = {
@@ -19,6 +19,8 @@ QUICK = {
     "stores": {"max_lesions": 200},
     "samples": {"n_crops": 40},
     "fu2021": {"n_nodules": 8},
+    "explorer": {"n_redraws": 50, "n_loads": 1},
+    "attention": {"n_nodules": 32, "turns": 1},
 }
 
 

@@ -21,6 +21,7 @@ class Paper(StrEnum):
     """As in `lesionlab.training.plans.PAPERS`, without importing it for the help."""
 
     fu2021 = "fu2021"
+    lei2020 = "lei2020"
 
 
 class Data(StrEnum):
@@ -46,7 +47,7 @@ class Precision(StrEnum):
     mixed = "bf16-mixed"
 
 
-PaperArgument = Annotated[Paper, typer.Argument(metavar="PAPER", help="Whose model: fu2021.")]
+PaperArgument = Annotated[Paper, typer.Argument(metavar="PAPER", help="Whose model: fu2021 or lei2020.")]
 DataOption = Annotated[Data, typer.Option(help="Which crops to train on.")]
 PresetOption = Annotated[
     str, typer.Option(help="How long and on how many lesions: smoke, book, paper and others.")

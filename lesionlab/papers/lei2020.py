@@ -1,181 +1,321 @@
 """Lei et al. 2020: soft activation maps for benign and malignant nodules.
 
-Sample preparation (section 4.1, Table 1): 32 × 32 pixels of a square of two equivalent diameters,
-with 1, 11 or 21 slices as channels, or one slice at three scales. No augmentation.
+    samples = prepare(crops, channels=11)               # 4.1, Table 1: D11C
+    experiment = Lei2020("hesam")                       # the model, its loss, its metric
+    fit(experiment, samples, targets(table), recipe=PRESETS["paper"].recipe, …)
+
+    found = network.trunk(images)                       # feature maps g, and high-level maps
+    network.head(found)                                 # logits, as network(images).logits
+
+Equations and sections are those of the paper. Samples, layers, heads, the networks of others, the
+list of models and recipes are in the files `_lei2020_…` beside this one; the formulas of the maps
+are in the docstrings of the heads. What the paper leaves open:
+
+- The widths 32-64-128-256 of the U-Net, its padding and the residual blocks' strides follow from
+  the sizes that it prints: 256 × 4 × 4, 64 maps out, 256 × 16 × 16. "The last Conv layer" is read
+  as the output of the last residual block, after its ReLU.
+- Eq. 13 has its two symbols the wrong way round, and no minus: cross-entropy as usual.
+- HESAM's part of a logit that no map shows is in `Outputs.high_level`.
+- "Baseline" of Table 2 is not described. It is here the same network with a linear classifier of
+  all values of its maps (`baseline`); "U+SAM (Baseline)" of Table 4 is `unet_sam`.
+- PN-SAMP is described as what it has in common with this paper: a U-Net, whose pooled deepest and
+  last maps are concatenated and classified. It is trained here with the same loss on the same
+  slices, as section 4.1 has it for "all experiments", not in 3D with segmentation and attributes
+  as published (Wu et al. 2018).
+- No augmentation ("without conventional data augmentation"), and no normalisation but that of
+  `prepare`.
+
+Nine heads on one trunk (`…_ratings`) and networks in three axes (`…_3d`) are ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
+from torch.nn import functional
 
-from lesionlab.crops import Crop
-from lesionlab.resampling import Outside, volumes
-from lesionlab.sampling import Lesion, Samples, batch, in_chunks, to_unit
+from lesionlab import cohorts
+from lesionlab.attributes import RATING_NAMES, rating
+from lesionlab.cohorts import malignancy_label
+from lesionlab.papers._lei2020_comparators import GatedHead, PerceptronHead, compared, own_head
+from lesionlab.papers._lei2020_heads import (
+    ActivationHead,
+    FlatHead,
+    FullyConnectedHead,
+    Head,
+    HighLevel,
+    HighLevelHead,
+    SoftActivationHead,
+)
+from lesionlab.papers._lei2020_layers import Trunk, UNet
+from lesionlab.papers._lei2020_recipes import PAPER, PRESETS, packed
+from lesionlab.papers._lei2020_samples import CHANNELS, duplicate_slice, prepare, prepare_scales
+from lesionlab.papers._lei2020_variants import N_CHANNELS, TABLES, VARIANTS, Design
+from lesionlab.sampling import Samples
+from lesionlab.training.experiments import Experiment
+from lesionlab.training.metrics import auc
+from lesionlab.training.plans import Study
 
-CHANNELS = {"D1C": 1, "D11C": 11, "D21C": 21}
-"""Slices of the paper's three data sets that `prepare` builds; D3C is `prepare_scales`'."""
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lesionlab.crops import Crop
+
+__all__ = [
+    "CHANNELS",
+    "N_CHANNELS",
+    "PAPER",
+    "PRESETS",
+    "STUDY",
+    "TABLES",
+    "VARIANTS",
+    "ActivationHead",
+    "Design",
+    "FlatHead",
+    "FullyConnectedHead",
+    "Head",
+    "HighLevel",
+    "HighLevelHead",
+    "Lei2020",
+    "Network",
+    "Outputs",
+    "SoftActivationHead",
+    "Trunk",
+    "duplicate_slice",
+    "packed",
+    "prepare",
+    "prepare_scales",
+    "targets",
+]
 
 
-def prepare(
-    crops: Iterable[Crop],
-    *,
-    channels: int = 11,
-    size: int = 32,
-    scale: float = 2.0,
-    slice_step: float = 1.0,
-    diameters: Sequence[float] | None = None,
-    window: tuple[float, float] = (-1024.0, 400.0),
-    level: float = 0.5,
-    outside: Outside = "edge",
-    device: torch.device | str = "cpu",
-) -> Samples:
-    """Slices 1 mm apart around the nodule's centre, as channels: D1C, D11C, D21C (Table 1).
+AnyHead = Head | PerceptronHead | GatedHead
 
-    The paper takes centre and diameter from the "nodule report"; here the centre is the centroid
-    of the consensus mask and the diameter that of the sphere with its volume. The middle slice
-    lies exactly at the centroid. In plane, pixels keep their size until the square is resized to
-    32, which the paper does not describe: bilinear, without a low-pass filter, so a nodule over
-    some 16 pixels in diameter loses detail. Intensities are not given: HU clipped to `window` and
-    scaled to [0, 1].
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What a model says of a batch, and the maps that it says it by.
+
+    Attributes:
+        logits: (lesion, output), S of eq. 8 and 12: benign and malignant, or one for each rating.
+        features: (lesion, feature, y, x) final maps g, 256 × 16 × 16 in the paper's models;
+            (lesion, feature, z, y, x) in three axes.
+        high_level: (lesion, output) the part of the logits that comes from high-level features,
+            `Σ_k γ_k^c d_k` of eq. 12; None where there are none.
+    """
+
+    logits: torch.Tensor
+    features: torch.Tensor
+    high_level: torch.Tensor | None = None
+
+
+class Network(nn.Module):
+    """The model of figure 3, or another one of `VARIANTS`: a trunk, and a head on its maps.
+
+    Attributes:
+        trunk: From images to a `Trunk`, feature maps and, from a U-Net, high-level maps.
+        head: From a `Trunk` to logits. `ActivationHead` is CAM, `SoftActivationHead` SAM, and
+            `HighLevelHead`, one of these too, HESAM.
 
     Args:
-        crops: Crops.
-        channels: Slices, odd: 1, 11 or 21 in the paper.
-        size: Side of a sample, pixels.
-        scale: Side of the square as a multiple of the diameter.
-        slice_step: Distance between slices, mm.
-        diameters: Of each crop's nodule, mm; from its consensus mask if None.
-        window: HU that become 0 and 1.
-        level: Share of the readers for the consensus.
-        outside: What lies beyond a crop. 21 slices reach 10 mm up and down, beyond most nodules:
-            read `Samples.report()`.
-        device: Where to compute.
-
-    Returns:
-        `images` (nodule, channels, size, size) in [0, 1].
+        design: Which parts it has.
+        channels: Of the images; as the design's image set if None. In three axes they are the
+            slices along z.
+        outputs: Logits: 2 for the softmax over benign and malignant, 9 for the ratings. As the
+            design says, if None.
+        size: Side of the images, pixels; a head with weights for places is made for one.
 
     Raises:
-        ValueError: An option is out of range, or a crop has no consensus.
+        ValueError: The images are too small for the head, or a number is out of range.
     """
-    if channels < 1 or channels % 2 == 0:
-        raise ValueError(f"channels={channels!r}: expected an odd number, 1, 11 or 21 in the paper")
-    return _build(
-        crops,
-        channels=channels,
-        scales=(scale,),
-        size=size,
-        slice_step=slice_step,
-        diameters=diameters,
-        window=window,
-        level=level,
-        outside=outside,
-        device=device,
-    )
 
-
-def prepare_scales(
-    crops: Iterable[Crop],
-    *,
-    scales: Sequence[float] = (2.0, 3.0, 4.0),
-    size: int = 32,
-    diameters: Sequence[float] | None = None,
-    window: tuple[float, float] = (-1024.0, 400.0),
-    level: float = 0.5,
-    outside: Outside = "edge",
-    device: torch.device | str = "cpu",
-) -> Samples:
-    """The centre slice in squares of 2, 3 and 4 diameters, as channels: D3C (Table 1).
-
-    Arguments as in `prepare`. Four diameters reach beyond a crop of 128 pixels from 20 mm or so.
-
-    Returns:
-        `images` (nodule, scales, size, size) in [0, 1].
-
-    Raises:
-        ValueError: An option is out of range, or a crop has no consensus.
-    """
-    return _build(
-        crops,
-        channels=1,
-        scales=tuple(scales),
-        size=size,
-        slice_step=1.0,
-        diameters=diameters,
-        window=window,
-        level=level,
-        outside=outside,
-        device=device,
-    )
-
-
-def _build(
-    crops: Iterable[Crop],
-    *,
-    channels: int,
-    scales: tuple[float, ...],
-    size: int,
-    slice_step: float,
-    diameters: Sequence[float] | None,
-    window: tuple[float, float],
-    level: float,
-    outside: Outside,
-    device: torch.device | str,
-) -> Samples:
-    """Both builders: symmetric slices for each scale, one after the other."""
-    if not scales or not all(np.isfinite(s) and s > 0 for s in (*scales, slice_step)):
-        raise ValueError(f"scale {scales}, slice_step {slice_step!r}: expected numbers above 0")
-    given = None if diameters is None else np.asarray(diameters, float)
-    if given is not None and not (given.ndim == 1 and np.all(np.isfinite(given) & (given > 0))):
-        raise ValueError("diameters: expected one length in mm above 0 for each crop")
-    done = 0
-
-    def some(lesions: list[Lesion]) -> Samples:
-        nonlocal done
-        diameter = np.array([lesion.equivalent_diameter for lesion in lesions])
-        if given is not None:
-            diameter = given[done : done + len(lesions)]
-            if len(diameter) < len(lesions):
-                raise ValueError(f"diameters: {len(given)} for more crops than that")
-        done += len(lesions)
-        spacing = np.array([lesion.crop.spacing for lesion in lesions])
-        centre = np.stack([lesion.centroid for lesion in lesions])
-        steps = (np.arange(channels) - channels // 2) * slice_step / spacing[:, :1]
-        read = [
-            volumes(
-                [lesion.crop.hu for lesion in lesions],
-                [lesion.crop.slice_index for lesion in lesions],
-                centre[:, :1] + steps,
-                centre[:, 1:],
-                diameter[:, None] * scale / spacing[:, 1:],
-                size=size,
-                outside=outside,
-                device=device,
+    def __init__(
+        self,
+        design: Design = VARIANTS["hesam"],
+        *,
+        channels: int | None = None,
+        outputs: int | None = None,
+        size: int = 32,
+    ) -> None:
+        super().__init__()
+        n = N_CHANNELS[design.images] if channels is None else channels
+        if outputs is None:
+            outputs = len(RATING_NAMES) if design.ratings else 2
+        for name, value in (("channels", n), ("outputs", outputs), ("size", size)):
+            if value < 1:
+                raise ValueError(f"{name}={value!r}: expected 1 or more")
+        if design.trunk == "unet":
+            self.trunk: nn.Module = UNet(
+                n,
+                outputs=design.outputs,
+                width=design.width,
+                residual=design.residual,
+                axes=design.axes,
             )
-            for scale in scales
-        ]
-        images = to_unit(torch.cat([hu for hu, _, _ in read], dim=1), window)
-        padded = np.mean([share for _, share, _ in read], axis=0)
-        return batch(lesions, images, padded=padded, missing=read[0][2])
+            side = size // 2 if design.residual else size
+            shape = (side, side) if design.axes == 2 else (n, side, side)
+            self.head: AnyHead = _head(design, design.features, shape, outputs)
+        else:
+            trunk = compared(design.trunk, n, large_maps=design.head != "own")
+            self.trunk = trunk
+            if design.head == "own":
+                self.head = own_head(design.trunk, trunk.features, outputs)
+            else:
+                side = size // trunk.stride
+                self.head = _head(design, trunk.features, (side, side), outputs)
 
-    samples = in_chunks(crops, some, level=level)
-    if given is not None and len(given) != done:
-        raise ValueError(f"diameters: {len(given)} for {done} crops")
-    return samples
+    def forward(self, images: torch.Tensor) -> Outputs:
+        """Score lesions.
+
+        Args:
+            images: (lesion, slice, y, x), as `prepare` makes them; in three axes the same.
+
+        Raises:
+            ValueError: They have another shape or type.
+        """
+        found = self.trunk(images)
+        return Outputs(self.head(found), found.features, self.head.offset(found))
 
 
-def duplicate_slice(images: torch.Tensor, channel: int) -> torch.Tensor:
-    """Put one slice into every channel, as Figs. 5 and 7 feed a network trained on D11C.
+def _head(design: Design, features: int, size: tuple[int, ...], outputs: int) -> Head:
+    if design.head == "flat":
+        return FlatHead(features, size, outputs)
+    if design.head == "fully_connected":
+        return FullyConnectedHead(features, size, outputs)
+    high_level = None
+    if design.high_level is not None:
+        high_level = HighLevel(design.high_level, roll=design.roll)
+    if design.head == "cam":
+        return ActivationHead(
+            features,
+            outputs,
+            high_level=high_level,
+            fusion=design.fusion,
+            deepest=design.deepest,
+        )
+    if high_level is None:
+        return SoftActivationHead(features, size, outputs, pool=design.pool)
+    return HighLevelHead(
+        features,
+        size,
+        outputs,
+        pool=design.pool,
+        high_level=high_level,
+        fusion=design.fusion,
+        deepest=design.deepest,
+    )
+
+
+@dataclass(frozen=True)
+class Lei2020(Experiment):
+    """One of the paper's models, for the training loop.
+
+    Malignancy is learned by cross-entropy and selected by AUC. Neither samples nor their
+    normalisation change in training. The variants `…_ratings` learn the nine ratings by squared
+    error, each on its scale brought to 0 to 1, and are selected by the mean absolute error.
 
     Args:
-        images: (nodule, channel, y, x).
-        channel: Which slice.
+        variant: One of `VARIANTS`.
+        size: Side of the images, pixels.
 
     Raises:
-        IndexError: There is no such channel.
+        ValueError: There is no such variant.
     """
-    if not 0 <= channel < images.shape[1]:
-        raise IndexError(f"channel={channel!r}: the batch has channels 0 to {images.shape[1] - 1}")
-    return images[:, channel : channel + 1].expand_as(images).contiguous()
+
+    variant: str = "hesam"
+    size: int = 32
+    name = "lei2020"
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise ValueError(f"variant={self.variant!r}: expected one of {', '.join(VARIANTS)}")
+        if self.design.ratings:
+            object.__setattr__(self, "tasks", dict.fromkeys(RATING_NAMES, "regression"))
+        else:
+            object.__setattr__(self, "tasks", {"malignancy": "classification"})
+            object.__setattr__(self, "metric_name", "auc")
+            object.__setattr__(self, "lower_is_better", False)
+
+    @property
+    def design(self) -> Design:
+        """Which parts the model has."""
+        return VARIANTS[self.variant]
+
+    def model(self, seed: int) -> Network:
+        """A new model, by torch's global generator."""
+        return Network(self.design, size=self.size)
+
+    def loss(
+        self, outputs: Outputs, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Cross-entropy (eq. 13), or squared errors summed over the ratings; mean of lesions."""
+        if self.design.ratings:
+            truth = torch.stack(
+                [rating(k).to_unit(v) for k, v in zip(self.tasks, targets.T, strict=True)], dim=1
+            )
+            return (self._unit(outputs) - truth).square().sum(1).mean(), {}
+        return functional.cross_entropy(outputs.logits.float(), targets[:, 0].long()), {}
+
+    def predict(self, outputs: Outputs) -> torch.Tensor:
+        """(lesion, 1) probability of malignant, or (lesion, rating) in rating steps."""
+        if self.design.ratings:
+            unit = self._unit(outputs)
+            ratings = [rating(k).from_unit(v) for k, v in zip(self.tasks, unit.T, strict=True)]
+            return torch.stack(ratings, dim=1)
+        return outputs.logits.float().softmax(1)[:, 1:]
+
+    def metric(self, predictions: torch.Tensor, targets: torch.Tensor) -> float:
+        """The AUC of malignancy, or the mean absolute error over lesions and ratings."""
+        if self.design.ratings:
+            return float((predictions - targets).abs().mean())
+        return auc(predictions[:, 0], targets[:, 0] == 1)
+
+    def settings(self) -> dict[str, Any]:
+        """The fields, and the parts of the model."""
+        return super().settings() | {"design": asdict(self.design)}
+
+    @staticmethod
+    def _unit(outputs: Outputs) -> torch.Tensor:
+        """(lesion, rating), 0 to 1; never in half precision."""
+        return outputs.logits.float().sigmoid()
+
+
+def targets(table: pd.DataFrame, variant: str = "hesam") -> torch.Tensor:
+    """What a variant learns: 0 benign and 1 malignant (4.1), or the ratings in rating steps.
+
+    Args:
+        table: One row per lesion, as `lesionlab.sources.lidc.nodules` or a cohort's.
+        variant: One of `VARIANTS`.
+
+    Returns:
+        (lesion, target) float32; NaN for a mean malignancy of 3, which is neither class and which
+        `lesionlab.cohorts.lei2020` has left out, or where a rating is.
+    """
+    columns = [
+        malignancy_label(table) if task == "classification" else table[name]
+        for name, task in Lei2020(variant).tasks.items()
+    ]
+    values = [column.to_numpy(dtype=np.float32, na_value=np.nan) for column in columns]
+    return torch.from_numpy(np.stack(values, axis=1))
+
+
+def _prepare(crops: Iterator[Crop], variant: str) -> Samples:
+    images = VARIANTS[variant].images
+    return prepare_scales(crops) if images == "D3C" else prepare(crops, channels=CHANNELS[images])
+
+
+STUDY = Study(
+    name="lei2020",
+    variants=tuple(VARIANTS),
+    presets=PRESETS,
+    cohort=lambda nodules, _: cohorts.lei2020(nodules),
+    prepare=_prepare,
+    targets=targets,
+    make=lambda variant: lambda _samples, _targets: Lei2020(variant),
+)
+"""For `lesionlab.training.studies`."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lesionlab import datasets
+from lesionlab._cli_train import Paper
 from lesionlab.sources import lidc
 from lesionlab.training import outcomes, studies
 from lesionlab.training.checkpoints import CheckpointError
@@ -212,3 +213,7 @@ def test_nan_in_a_crop(loaded, tmp_path):
     with pytest.raises(ValueError, match=r"samples: .*LIDC-IDRI"):
         run(tmp_path, broken)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_line_knows_every_paper():
+    assert tuple(Paper) == PAPERS

@@ -1,0 +1,52 @@
+"""Where a model looks, and whether that is true.
+
+    from lesionlab import attention
+
+    found = attention.activation_map(network, samples.images, "hesam", target=1)
+    found.maps, found.high_level_share        # (lesion, y, x), and what no map can show
+    attention.region_shares(found.maps[0], masks, spacing).margin
+
+- `maps`: CAM, Grad-CAM, SAM, HESAM, HE-CAM and HE-Grad-CAM of any model in one call, all heads.
+- `regions`: the share of a map in, on and around the readers' outlines, against a uniform map's.
+- `faithfulness`: deletion and insertion curves.
+- `sanity`: random weights must change a map, a little noise must not.
+"""
+
+from lesionlab.attention._scores import scorer
+from lesionlab.attention._split import Split
+from lesionlab.attention._work import METHODS
+from lesionlab.attention.faithfulness import Curve, blurred, deletion_curve, insertion_curve
+from lesionlab.attention.maps import ActivationMaps, activation_map, activation_maps, normalised
+from lesionlab.attention.regions import (
+    Pointing,
+    Shares,
+    outline_distance,
+    pointing,
+    region_shares,
+    region_table,
+)
+from lesionlab.attention.sanity import Randomisation, randomisation_test, similarity, stability
+
+__all__ = [
+    "METHODS",
+    "ActivationMaps",
+    "Curve",
+    "Pointing",
+    "Randomisation",
+    "Shares",
+    "Split",
+    "activation_map",
+    "activation_maps",
+    "blurred",
+    "deletion_curve",
+    "insertion_curve",
+    "normalised",
+    "outline_distance",
+    "pointing",
+    "randomisation_test",
+    "region_shares",
+    "region_table",
+    "scorer",
+    "similarity",
+    "stability",
+]

@@ -1,0 +1,238 @@
+"""Does a map lie in the lesion, on its margin, or around it? In mm, by the readers' outlines.
+
+Lei et al. 2020 say of their maps that they "attach attention to margins of nodules rather than
+nodule bodies" (section 2, 4.3), and show pictures. Here it is a share of the map, beside the share
+that a map without preference would have: a margin band of 2 mm is most of a small nodule.
+
+A voxel is in the *margin band* if the nearest voxel on the other side of the outline is within
+`band` mm, centre to centre; else it is *inside* or *outside*. So a band as wide as a voxel is the
+voxels on both sides of the outline.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import distance_transform_edt
+
+REGIONS = ("inside", "margin", "outside")
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How a map is divided, the mean over readers; the three of each sum to 1.
+
+    Attributes:
+        inside: Of the map's positive values, how much lies in the lesion and not in the band.
+        margin: How much lies in the band, on either side of the outline.
+        outside: How much lies beyond.
+        uniform: The same three for a map that is the same everywhere: shares of the voxels.
+    """
+
+    inside: float
+    margin: float
+    outside: float
+    uniform: tuple[float, float, float]
+
+    @property
+    def enrichment(self) -> dict[str, float]:
+        """By region, the share divided by a uniform map's: above 1 the map prefers it.
+
+        NaN where there is no such region.
+        """
+        values = (self.inside, self.margin, self.outside)
+        return {
+            name: value / chance if chance else math.nan
+            for name, value, chance in zip(REGIONS, values, self.uniform, strict=True)
+        }
+
+
+@dataclass(frozen=True)
+class Pointing:
+    """Where a map is greatest.
+
+    Where several voxels share the greatest value, each counts alike: a constant map has exactly
+    the chances of a blind guess.
+
+    Attributes:
+        inside: Share of readers in whose outline the greatest value lies: the pointing game (Zhang
+            et al. 2018) played with the reader's outline.
+        margin: Share of readers in whose margin band it lies.
+        distance: From there to the nearest voxel on the other side of the outline, mm; negative
+            within the lesion. Mean over readers.
+        chance_inside: `inside` for a blind guess.
+        chance_margin: `margin` for a blind guess.
+    """
+
+    inside: float
+    margin: float
+    distance: float
+    chance_inside: float
+    chance_margin: float
+
+
+def outline_distance(mask: ArrayLike, spacing: Sequence[float]) -> NDArray[np.float64]:
+    """From each voxel to the nearest one on the other side of the outline, mm.
+
+    Args:
+        mask: (y, x) or (z, y, x), true in the lesion.
+        spacing: Of the mask's voxels along each axis, mm.
+
+    Returns:
+        As the mask, negative in the lesion. Infinite if all voxels are on one side.
+
+    Raises:
+        ValueError: The spacing does not fit.
+
+    >>> outline_distance([[False, True, True, True]], (1.0, 0.5))
+    array([[ 0.5, -0.5, -1. , -1.5]])
+    """
+    inside = np.asarray(mask, bool)
+    steps = np.asarray(spacing, float)
+    if steps.shape != (inside.ndim,) or not np.all(np.isfinite(steps) & (steps > 0)):
+        raise ValueError(
+            f"spacing={spacing!r}: expected a length in mm above 0 for each of {inside.ndim} axes"
+        )
+    if inside.all():
+        return np.full(inside.shape, -np.inf)
+    if not inside.any():
+        return np.full(inside.shape, np.inf)
+    out: NDArray[np.float64] = distance_transform_edt(~inside, sampling=steps)
+    within: NDArray[np.float64] = distance_transform_edt(inside, sampling=steps)
+    return out - within
+
+
+def region_shares(
+    values: ArrayLike, masks: ArrayLike, spacing: Sequence[float], *, band: float = 2.0
+) -> Shares:
+    """How a map's positive values are divided among lesion, margin band and surroundings.
+
+    Args:
+        values: (y, x) or (z, y, x), one map; negative values, which speak against the score, count
+            as 0. Brought to the mask's grid before (`activation_map` does that).
+        masks: (reader, y, x) or (reader, z, y, x), or one mask without the axis of readers.
+        spacing: Of the voxels along each axis, mm.
+        band: How far the margin band reaches on either side of the outline, mm.
+
+    Returns:
+        The mean over readers. NaN for a map without a positive value; a constant positive map has
+        a uniform map's shares.
+
+    Raises:
+        ValueError: Something does not fit, the map is not finite, or a mask is empty.
+    """
+    found, readers = _checked(values, masks, band)
+    weights = found.clip(min=0)
+    total = weights.sum()
+    shares, chances = [], []
+    for mask in readers:
+        parts = _parts(mask, spacing, band)
+        # of a map without positive values nothing can be shared out
+        shares.append([weights[p].sum() / total if total else math.nan for p in parts])
+        chances.append([p.mean() for p in parts])
+    inside, margin, outside = map(float, np.mean(shares, axis=0))
+    uniform = tuple(map(float, np.mean(chances, axis=0)))
+    return Shares(inside, margin, outside, (uniform[0], uniform[1], uniform[2]))
+
+
+def pointing(
+    values: ArrayLike, masks: ArrayLike, spacing: Sequence[float], *, band: float = 2.0
+) -> Pointing:
+    """Where a map points: into the outlines of the readers, or to their margin bands.
+
+    Arguments and errors as in `region_shares`.
+    """
+    found, readers = _checked(values, masks, band)
+    top = found == found.max()
+    rows = []
+    for mask in readers:
+        distance = outline_distance(mask, spacing)
+        near = np.abs(distance) <= band
+        rows.append(
+            [mask[top].mean(), near[top].mean(), distance[top].mean(), mask.mean(), near.mean()]
+        )
+    return Pointing(*map(float, np.mean(rows, axis=0)))
+
+
+def region_table(
+    maps: Sequence[ArrayLike],
+    masks: Sequence[ArrayLike],
+    spacings: Sequence[Sequence[float]],
+    *,
+    band: float = 2.0,
+    lesion_ids: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """`region_shares` and `pointing` of many lesions.
+
+    Args:
+        maps: One map a lesion.
+        masks: Its readers' masks.
+        spacings: Its spacing.
+        band: As in `region_shares`.
+        lesion_ids: The index; numbers if None.
+
+    Returns:
+        One row per lesion: `inside`, `margin`, `outside`, the same with `uniform_` in front, and
+        `points_inside`, `points_margin`, `points_mm`, `chance_inside`, `chance_margin`.
+
+    Raises:
+        ValueError: As `region_shares`, or there are not as many of each.
+    """
+    ids = list(range(len(maps))) if lesion_ids is None else list(lesion_ids)
+    if not len(maps) == len(masks) == len(spacings) == len(ids):
+        raise ValueError(
+            f"maps, masks, spacings, lesion_ids: expected as many of each, got {len(maps)}, "
+            f"{len(masks)}, {len(spacings)}, {len(ids)}"
+        )
+    rows = []
+    for values, readers, spacing in zip(maps, masks, spacings, strict=True):
+        shares = region_shares(values, readers, spacing, band=band)
+        point = pointing(values, readers, spacing, band=band)
+        rows.append(
+            {name: getattr(shares, name) for name in REGIONS}
+            | {f"uniform_{n}": v for n, v in zip(REGIONS, shares.uniform, strict=True)}
+            | {
+                "points_inside": point.inside,
+                "points_margin": point.margin,
+                "points_mm": point.distance,
+                "chance_inside": point.chance_inside,
+                "chance_margin": point.chance_margin,
+            }
+        )
+    return pd.DataFrame(rows, index=pd.Index(ids, name="lesion_id"))
+
+
+def _parts(
+    mask: NDArray[np.bool_], spacing: Sequence[float], band: float
+) -> tuple[NDArray[np.bool_], ...]:
+    distance = outline_distance(mask, spacing)
+    return distance < -band, np.abs(distance) <= band, distance > band
+
+
+def _checked(
+    values: ArrayLike, masks: ArrayLike, band: float
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The map, and (reader, …) masks."""
+    found, readers = np.asarray(values, float), np.asarray(masks)
+    if found.ndim not in (2, 3) or not found.size or not np.isfinite(found).all():
+        raise ValueError(
+            f"values: expected one finite map, (y, x) or (z, y, x), got shape {found.shape}"
+        )
+    if readers.dtype != bool:
+        raise ValueError(f"masks: expected bool, got {readers.dtype}")
+    if readers.shape == found.shape:
+        readers = readers[None]
+    if readers.shape[1:] != found.shape or not len(readers):
+        raise ValueError(
+            f"masks: expected (reader, …) of the map's shape {found.shape}, got {readers.shape}"
+        )
+    if not readers.reshape(len(readers), -1).any(axis=1).all():
+        raise ValueError("masks: expected a lesion in each, one is empty")
+    if not (math.isfinite(band) and band > 0):
+        raise ValueError(f"band={band!r}: expected a length in mm above 0")
+    return found, readers

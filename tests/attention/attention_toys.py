@@ -1,0 +1,194 @@
+"""Small networks of each kind, with their heads written as the equations of Lei et al. 2020 are."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+HEADS = 9
+
+
+@dataclass(frozen=True)
+class Trunk:
+    features: torch.Tensor
+    high_level: torch.Tensor | None
+
+
+class Body(nn.Module):
+    """Two convolutions with batch normalisation and dropout, which the mode decides about."""
+
+    def __init__(self, channels: int, features: int, axes: int) -> None:
+        super().__init__()
+        conv = nn.Conv2d if axes == 2 else nn.Conv3d
+        norm = nn.BatchNorm2d if axes == 2 else nn.BatchNorm3d
+        self.first = conv(channels, 4, 3, padding=1)
+        self.norm = norm(4)
+        self.drop = nn.Dropout(0.5)
+        self.second = conv(4, features, 3, padding=1)
+        self.saw_gradients: list[bool] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.saw_gradients.append(torch.is_grad_enabled())
+        torch.rand(1)  # as some models do, in evaluation mode too
+        return self.second(self.drop(self.norm(self.first(images)).relu())).relu()
+
+
+class Means(nn.Module):
+    """Eq. 1: the mean of each feature map, then a linear classifier."""
+
+    def __init__(self, features: int, outputs: int, high_level: bool = False) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(features, outputs)
+        self.uses_high_level = high_level
+
+    @property
+    def map_weights(self) -> torch.Tensor:
+        return self.classifier.weight
+
+    def values(self, features: torch.Tensor) -> torch.Tensor:
+        return features.flatten(2).mean(2)
+
+    def forward(self, trunk: Trunk) -> torch.Tensor:
+        values = self.values(trunk.features)
+        if self.uses_high_level:
+            values = values + trunk.high_level.flatten(2).amax(2)  # eq. 12
+        return self.classifier(values)
+
+
+class Local(nn.Module):
+    def __init__(self, features: int, places: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(features, places))
+        self.bias = nn.Parameter(torch.randn(features))
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        return (pooled * self.weight).sum(2) + self.bias
+
+
+class Soft(Means):
+    """Eq. 5–9: average pooling by 5, every 2, and a linear layer for each feature map."""
+
+    def __init__(
+        self, features: int, outputs: int, size: tuple[int, ...], high_level: bool = False
+    ) -> None:
+        super().__init__(features, outputs, high_level)
+        self.pool = (nn.AvgPool2d if len(size) == 2 else nn.AvgPool3d)(5, 2)
+        places = self.pool(torch.zeros(1, 1, *size)).numel()
+        self.local = Local(features, places)
+
+    def values(self, features: torch.Tensor) -> torch.Tensor:
+        return self.local(self.pool(features).flatten(2))
+
+
+class Told(nn.Module):
+    """A network that tells where its feature map is."""
+
+    def __init__(self, body: nn.Module, head: nn.Module, deep: nn.Module | None = None) -> None:
+        super().__init__()
+        self.body, self.head, self.deep = body, head, deep
+
+    def trunk(self, images: torch.Tensor) -> Trunk:
+        return Trunk(self.body(images), None if self.deep is None else self.deep(images).relu())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.trunk(images))
+
+
+class Plain(nn.Module):
+    """A network that tells nothing; `hidden` puts layers that are not linear before its last."""
+
+    def __init__(self, axes: int = 2, channels: int = 3, *, hidden: bool = False) -> None:
+        super().__init__()
+        self.body = Body(channels, 6, axes)
+        self.pool = nn.AdaptiveAvgPool2d(1) if axes == 2 else nn.AdaptiveAvgPool3d(1)
+        self.hidden: nn.Module = nn.Identity()
+        if hidden:
+            self.hidden = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.Tanh())
+        self.classifier = nn.Linear(8 if hidden else 6, HEADS)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.hidden(self.pool(self.body(images)).flatten(1)))
+
+
+def made(make: Any, seed: int = 0) -> Any:
+    """A network by a seed, in evaluation mode, with statistics that are not the first ones."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = make()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+                module.running_mean.normal_(std=0.1)
+                module.running_var.uniform_(0.5, 1.5)
+    return network.eval()
+
+
+def size(axes: int) -> tuple[int, ...]:
+    return (16, 16) if axes == 2 else (7, 12, 12)
+
+
+def told(kind: str, axes: int = 2, channels: int = 3) -> Told:
+    """`cam`, `sam`, `he-cam` or `hesam`."""
+    high = kind.startswith("he")
+    conv = nn.Conv2d if axes == 2 else nn.Conv3d
+
+    def make() -> Told:
+        body, deep = Body(channels, 6, axes), conv(channels, 6, 3, stride=3)
+        if kind.endswith("cam"):
+            return Told(body, Means(6, HEADS, high), deep)
+        return Told(body, Soft(6, HEADS, size(axes), high), deep)
+
+    return made(make)
+
+
+def images(axes: int = 2, n: int = 4, channels: int = 3, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, channels, *size(axes), generator=torch.Generator().manual_seed(seed))
+
+
+def close(a: torch.Tensor, b: torch.Tensor, share: float = 1e-5) -> bool:
+    return bool((a - b).abs().max() <= share * b.abs().max().clamp(min=1e-6))
+
+
+def state(model: nn.Module) -> dict[str, Any]:
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return {
+        "modes": {name: module.training for name, module in model.named_modules()},
+        "hooks": [len(getattr(module, h)) for module in model.modules() for h in hooks],
+        "own": [sorted(k for k in vars(module)) for module in model.modules()],
+        "values": copy.deepcopy(model.state_dict()),
+        "needs": [p.requires_grad for p in model.parameters()],
+        "grads": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+        "random": torch.get_rng_state(),
+        "enabled": torch.is_grad_enabled(),
+    }
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def captum() -> Any:
+    return pytest.importorskip("captum.attr", reason="captum: pip install captum==0.9.0")
+
+
+def pytorch_grad_cam() -> Any:
+    """The library; it needs torchvision for pictures only, so a stand-in does without it."""
+    from benchmarks.attention import stand_in_for_torchvision
+
+    try:
+        with stand_in_for_torchvision():
+            return importlib.import_module("pytorch_grad_cam")
+    except ImportError:
+        pytest.skip("pytorch-grad-cam: pip install grad-cam==1.5.7")

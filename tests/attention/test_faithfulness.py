@@ -1,0 +1,130 @@
+"""Deletion and insertion curves of models whose curves can be written down."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lesionlab.attention import blurred, deletion_curve, insertion_curve
+
+WEIGHTS = torch.tensor([[4.0, 1.0], [0.0, 3.0]])
+"""What a toy model's score is made of: the sum of the pixels by these."""
+IMAGES = torch.ones(1, 1, 2, 2)
+
+
+def score(images: torch.Tensor) -> torch.Tensor:
+    return (images * WEIGHTS).sum((1, 2, 3))
+
+
+def test_a_perfect_map_by_hand() -> None:
+    """Taking away 4, 3, 1, 0 of 8 leaves 4, 1, 0, 0."""
+    perfect = WEIGHTS[None]
+    deletion = deletion_curve(score, IMAGES, perfect, steps=4)
+    assert deletion.shares.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert deletion.scores[:, 0].tolist() == [8, 4, 1, 0, 0]
+    assert float(deletion.auc) == pytest.approx((8 / 2 + 4 + 1 + 0 + 0) / 4)
+    insertion = insertion_curve(score, IMAGES, perfect, steps=4)
+    assert insertion.scores[:, 0].tolist() == [0, 4, 7, 8, 8]
+    assert float(insertion.auc) == pytest.approx((0 + 4 + 7 + 8 + 8 / 2) / 4)
+    worst = deletion_curve(score, IMAGES, -perfect, steps=4)
+    assert worst.scores[:, 0].tolist() == [8, 8, 7, 4, 0]
+    halves = deletion_curve(score, IMAGES, perfect, steps=2)
+    assert halves.scores[:, 0].tolist() == [8, 1, 0]
+
+
+def test_what_comes_in_place() -> None:
+    perfect = WEIGHTS[None]
+    number = deletion_curve(score, IMAGES, perfect, steps=4, fill=0.5)
+    assert number.scores[:, 0].tolist() == [8, 6, 4.5, 4, 4]
+    picture = deletion_curve(score, IMAGES, perfect, steps=4, fill=torch.full_like(IMAGES, 0.5))
+    assert torch.equal(number.scores, picture.scores)
+
+
+def test_no_order_beats_the_perfect_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.rand(8, 8, generator=generator)
+
+    def linear(images: torch.Tensor) -> torch.Tensor:
+        return (images * weights).sum((1, 2, 3))
+
+    images = torch.ones(20, 2, 8, 8)
+    perfect = deletion_curve(linear, images, weights.expand(20, 8, 8)).auc
+    blind = deletion_curve(linear, images, None).auc
+    assert (blind > perfect).all()
+    # a random order loses evenly, on average
+    assert float(blind.mean()) == pytest.approx(float(linear(images)[0]) / 2, rel=0.05)
+    assert (
+        insertion_curve(linear, images, None).auc
+        < insertion_curve(linear, images, weights.expand(20, 8, 8)).auc
+    ).all()
+
+
+def test_a_constant_map_is_a_random_order_and_not_a_corner() -> None:
+    images = torch.ones(30, 1, 8, 8)
+    corner = torch.zeros(8, 8)
+    corner[:2] = 1
+
+    def upper(images: torch.Tensor) -> torch.Tensor:
+        return (images * corner).sum((1, 2, 3))
+
+    flat = deletion_curve(upper, images, torch.ones(30, 8, 8))
+    assert torch.equal(flat.scores, deletion_curve(upper, images, None).scores)
+    assert float(flat.auc.mean()) == pytest.approx(16 / 2, rel=0.1)
+    assert not torch.equal(
+        flat.scores, deletion_curve(upper, images, torch.ones(30, 8, 8), seed=1).scores
+    )
+
+
+def test_batches_and_three_axes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(3, 2, 4, 5, 6, generator=generator)
+    maps = torch.randn(3, 4, 5, 6, generator=generator)
+
+    def nonlinear(images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1).tanh().square().sum(1)
+
+    before = images.clone(), maps.clone()
+    whole = deletion_curve(nonlinear, images, maps, steps=7)
+    assert whole.scores.shape == (8, 3)
+    assert torch.equal(whole.scores[0], nonlinear(images))
+    assert not whole.scores[-1].any()
+    for i in range(3):
+        one = deletion_curve(nonlinear, images[i : i + 1], maps[i : i + 1], steps=7)
+        assert torch.allclose(one.scores[:, 0], whole.scores[:, i])
+    back = insertion_curve(nonlinear, images, -maps, steps=7)
+    # what is deleted first is inserted last
+    assert torch.allclose(back.scores, whole.scores.flip(0), atol=1e-5)
+    assert torch.equal(images, before[0])
+    assert torch.equal(maps, before[1])
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 9, 11), (1, 2, 7, 9, 8)])
+def test_blurring_keeps_a_constant_and_the_mean(shape: tuple[int, ...]) -> None:
+    assert torch.allclose(blurred(torch.full(shape, 3.0), 2.0), torch.tensor(3.0))
+    point = torch.zeros(1, 1, 41, 41)
+    point[..., 20, 20] = 1
+    found = blurred(point, 2.0)
+    assert float(found.sum()) == pytest.approx(1, abs=1e-5)
+    assert float(found[..., 20, 20]) == pytest.approx(1 / (2 * math.pi * 4), rel=1e-2)
+    places = torch.arange(41) - 20.0
+    assert float((found[0, 0].sum(0) * places**2).sum()) == pytest.approx(4, rel=1e-2)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"maps": torch.ones(1, 2, 3)}, r"maps: expected finite ones of shape \(1, 2, 2\)"),
+    ({"maps": torch.full((1, 2, 2), math.nan)}, "finite"),
+    ({"images": torch.ones(1, 2, 2)}, "images: expected"),
+    ({"fill": torch.ones(2, 2)}, "fill: expected a number or shape"),
+    ({"steps": 0}, "steps=0: expected 1 to 4"),
+    ({"steps": 5}, "steps=5"),
+    ({"score": lambda x: x}, "one number a lesion"),
+])  # fmt: skip
+def test_bad_input(change: dict[str, object], message: str) -> None:
+    options = {"score": score, "images": IMAGES, "maps": WEIGHTS[None], "steps": 4} | change
+    for curve in (deletion_curve, insertion_curve):
+        with pytest.raises(ValueError, match=message):
+            curve(**options)
+    with pytest.raises(ValueError, match="sd=0"):
+        blurred(IMAGES, 0)

@@ -1,0 +1,404 @@
+"""Activation maps: the equations, other libraries, and that a model is left as it was."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import attention_toys as toys
+import pytest
+import torch
+from torch import nn
+
+from lesionlab.attention import activation_map, activation_maps, normalised, scorer
+
+METHODS = {"cam": "cam", "sam": "sam", "he-cam": "he-cam", "hesam": "hesam"}
+EVERY = [(kind, axes) for kind in METHODS for axes in (2, 3)]
+
+
+# --- The equations ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "axes"), EVERY)
+def test_the_printed_map_is_the_classifiers_weights_by_the_feature_maps(
+    kind: str, axes: int
+) -> None:
+    network, images = toys.told(kind, axes), toys.images(axes)
+    found = activation_map(network, images, kind, head=None, upsample=False)
+    g = network.trunk(images).features
+    expected = torch.stack(  # eq. 2, 7, 11, term by term
+        [sum(w * g[:, k] for k, w in enumerate(row)) for row in network.head.classifier.weight]
+    )
+    assert found.maps.shape == (toys.HEADS, len(images), *toys.size(axes))
+    assert toys.close(found.maps, expected)
+
+
+@pytest.mark.parametrize(("kind", "axes"), EVERY)
+def test_the_exact_map_and_the_rest_make_up_the_logit(kind: str, axes: int) -> None:
+    network, images = toys.told(kind, axes), toys.images(axes)
+    found = activation_map(network, images, kind, head=None, upsample=False, weights="exact")
+    total = found.maps.flatten(2).sum(2) + found.bias + found.high_level
+    assert toys.close(total, network(images).T)
+    head, trunk = network.head, network.trunk(images)
+    constant = head.classifier.bias
+    if kind.endswith("sam"):
+        constant = constant + head.classifier.weight @ head.local.bias
+    assert toys.close(found.bias, constant[:, None].expand_as(found.bias), 1e-4)
+    if kind.startswith("he"):
+        d = trunk.high_level.flatten(2).amax(2)
+        assert toys.close(found.high_level, (d @ head.classifier.weight.T).T, 1e-4)
+        share = found.high_level.abs() / (
+            found.high_level.abs() + found.maps.flatten(2).sum(2).abs()
+        )
+        assert torch.allclose(found.high_level_share, share, atol=1e-3)
+        assert 0 < float(share.mean()) < 1
+    else:
+        assert not found.high_level.any()
+        assert not found.high_level_share.any()
+
+
+def test_a_map_by_hand() -> None:
+    """One channel, 6 × 6, pooled by 5 every 2 to one place: 25 pixels count β/25, the rest 0."""
+    network = toys.Told(nn.Identity(), toys.Soft(1, 2, (6, 6)))
+    with torch.no_grad():
+        network.head.classifier.weight.copy_(torch.tensor([[2.0], [-1.0]]))
+        network.head.classifier.bias.copy_(torch.tensor([0.25, 0.0]))
+        network.head.local.weight.fill_(5.0)
+        network.head.local.bias.fill_(0.5)
+    network.high_level = None
+    images = torch.ones(1, 1, 6, 6)
+    printed = activation_map(network, images, "sam", head=0, upsample=False)
+    assert printed.maps.unique().tolist() == [2.0]
+    exact = activation_map(network, images, "sam", head=0, upsample=False, weights="exact")
+    assert torch.allclose(exact.maps[0, :5, :5], torch.tensor(2 * 5 / 25))
+    assert not exact.maps[0, 5].any()
+    assert not exact.maps[0, :, 5].any()
+    assert float(exact.scores) == pytest.approx(2 * (5 + 0.5) + 0.25)
+    assert float(exact.bias) == pytest.approx(2 * 0.5 + 0.25)
+
+
+def test_cam_and_printed_sam_are_one_formula() -> None:
+    network, images = toys.told("sam"), toys.images()
+    both = activation_maps(network, images, ("cam", "sam"), upsample=False)
+    assert torch.equal(both["cam"].maps, both["sam"].maps)
+    exact = activation_map(network, images, "sam", upsample=False, weights="exact")
+    assert not toys.close(normalised(exact.maps), normalised(both["sam"].maps), 0.1)
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("kind", ["cam", "he-cam"])
+def test_grad_cam_is_cam_by_a_positive_factor_on_a_global_average(kind: str, axes: int) -> None:
+    network, images = toys.told(kind, axes), toys.images(axes)
+    by_gradient = kind.replace("cam", "grad-cam")
+    found = activation_maps(network, images, (kind, by_gradient), head=None, relu=False)
+    places = torch.zeros(toys.size(axes)).numel()
+    assert toys.close(found[by_gradient].maps * places, found[kind].maps)
+    rectified = activation_map(network, images, by_gradient, head=None)
+    assert toys.close(
+        rectified.maps,
+        activation_map(
+            network, images, by_gradient, head=None, relu=False, upsample=False
+        ).maps.relu(),
+    )
+    assert (rectified.maps == 0).any()
+    assert (found[by_gradient].maps < 0).any()
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_grad_cam_by_definition(axes: int) -> None:
+    """On a head with a ReLU, whose gradients differ from lesion to lesion (eq. 3)."""
+    network, images = toys.made(lambda: toys.Plain(axes, hidden=True)), toys.images(axes)
+    found = activation_map(
+        network, images, "grad-cam", head=None, layer="body", relu=False, upsample=False
+    )
+    for lesion in range(len(images)):
+        g = network.body(images[lesion : lesion + 1]).detach().requires_grad_()
+        logits = network.classifier(network.hidden(network.pool(g).flatten(1)))[0]
+        for head, logit in enumerate(logits):
+            (slope,) = torch.autograd.grad(logit, g, retain_graph=True)
+            alpha = slope[0].flatten(1).mean(1)
+            expected = torch.einsum("k,k...->...", alpha, g[0].detach())
+            assert toys.close(found.maps[head, lesion], expected, 1e-4)
+
+
+def test_a_layer_says_what_a_network_tells() -> None:
+    network, images = toys.told("cam"), toys.images()
+    for method in ("cam", "grad-cam"):
+        told = activation_map(network, images, method, head=None)
+        named = activation_map(network, images, method, head=None, layer="body")
+        assert toys.close(named.maps, told.maps)
+        assert torch.allclose(named.scores, told.scores)
+    exact = activation_map(
+        network, images, "cam", head=None, layer="body", weights="exact", upsample=False
+    )
+    assert toys.close(exact.maps.flatten(2).sum(2) + exact.bias, exact.scores)
+    # high-level features are not seen by a layer, and count with the biases
+    beside = activation_map(toys.told("he-cam"), images, "cam", head=None, layer="body")
+    assert toys.close(
+        beside.maps, activation_map(toys.told("he-cam"), images, "he-cam", head=None).maps
+    )
+    assert beside.bias.std(1).min() > 0
+
+
+@pytest.mark.parametrize(("kind", "axes"), EVERY)
+def test_nine_heads_give_nine_maps(kind: str, axes: int) -> None:
+    network, images = toys.told(kind, axes), toys.images(axes)
+    by_gradient = "he-grad-cam" if kind.startswith("he") else "grad-cam"
+    for method in (kind, by_gradient):
+        every = activation_map(network, images, method, head=None, relu=False)
+        assert every.heads == tuple(range(9))
+        for head in range(9):
+            alone = activation_map(network, images, method, head=head, relu=False)
+            assert toys.close(alone.maps, every.maps[head])
+            assert torch.allclose(alone.scores, every.scores[head])
+            for other in range(head):
+                assert not toys.close(every.maps[head], every.maps[other], 0.05)
+        some = activation_map(network, images, method, head=[7, 2], relu=False)
+        assert toys.close(some.maps, every.maps[[7, 2]])
+
+
+def test_a_batch_is_its_lesions() -> None:
+    images = toys.images(n=5)
+    for network, options in (
+        (toys.told("hesam"), {"method": "hesam", "weights": "exact"}),
+        (toys.told("he-cam"), {"method": "he-grad-cam"}),
+        (toys.made(lambda: toys.Plain(hidden=True)), {"method": "grad-cam", "layer": "body"}),
+    ):
+        whole = activation_map(network, images, **options).maps
+        for i in range(5):
+            one = activation_map(network, images[i : i + 1], **options).maps
+            assert torch.allclose(one[0], whole[i], atol=1e-5)
+
+
+def test_a_flipped_image_has_a_flipped_map() -> None:
+    network, images = toys.told("cam"), toys.images()
+    for conv in (network.body.first, network.body.second):
+        with torch.no_grad():
+            conv.weight.copy_(conv.weight + conv.weight.flip(-1))
+    maps = activation_map(network, images, "cam").maps
+    assert toys.close(activation_map(network, images.flip(-1), "cam").maps.flip(-1), maps, 1e-4)
+
+
+def test_upsampling_is_to_the_image() -> None:
+    network = toys.made(
+        lambda: toys.Told(nn.Sequential(toys.Body(3, 6, 2), nn.AvgPool2d(2)), toys.Means(6, 2))
+    )
+    images = toys.images()
+    small = activation_map(network, images, "cam", upsample=False).maps
+    large = activation_map(network, images, "cam").maps
+    assert small.shape[1:] == (8, 8)
+    assert large.shape[1:] == (16, 16)
+    assert torch.allclose(large[:, 0, 0], small[:, 0, 0])  # the corner has one neighbour
+    # pixel 1 lies a quarter of the way from the middle of small pixel 0 to that of 1
+    assert torch.allclose(large[:, 0, 1], 0.75 * small[:, 0, 0] + 0.25 * small[:, 0, 1], atol=1e-5)
+
+
+# --- Heads and classes --------------------------------------------------------------------------
+
+
+class Several(nn.Module):
+    """Heads by name, with 2 and 3 classes."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.body = toys.Body(3, 6, 2)
+        self.heads = nn.ModuleDict({"margin": nn.Linear(6, 3), "texture": nn.Linear(6, 3)})
+        self.form = form
+
+    def forward(self, images: torch.Tensor) -> Any:
+        values = self.body(images).mean((2, 3))
+        found = {name: head(values) for name, head in self.heads.items()}
+        if self.form == "list":
+            return list(found.values())
+        return torch.stack(list(found.values()), 1) if self.form == "stacked" else found
+
+
+def test_classes_of_several_heads() -> None:
+    images = toys.images()
+    network = toys.made(lambda: Several("named"))
+    for method in ("cam", "grad-cam"):
+        found = activation_map(network, images, method, head="texture", target=2, layer="body")
+        row = network.heads["texture"].weight[2]
+        g = network.body(images)
+        expected = torch.einsum("k,nkyx->nyx", row, g)
+        if method == "grad-cam":
+            expected = (expected / 256).relu()
+        assert toys.close(found.maps, expected)
+        for form in ("list", "stacked"):
+            network.form = form
+            again = activation_map(network, images, method, head=1, target=2, layer="body")
+            assert toys.close(again.maps, found.maps)
+        network.form = "named"
+    every = activation_map(network, images, "cam", head=None, target=1, layer="body")
+    assert every.heads == ("margin", "texture")
+
+
+def test_columns_are_classes_when_a_target_is_given() -> None:
+    network, images = toys.told("sam"), toys.images()
+    by_head = activation_map(network, images, "sam", head=3)
+    by_class = activation_map(network, images, "sam", target=3)
+    assert torch.equal(by_head.maps, by_class.maps)
+    each = torch.tensor([4, 0, 4, 8])
+    for method, weights in (("sam", "paper"), ("sam", "exact"), ("grad-cam", "paper")):
+        own = activation_map(network, images, method, target=each, weights=weights)
+        every = activation_map(network, images, method, head=None, weights=weights)
+        for i, target in enumerate(each.tolist()):
+            assert torch.equal(own.maps[i], every.maps[target, i])
+            assert torch.equal(own.scores[i], every.scores[target, i])
+            assert torch.equal(own.bias[i], every.bias[target, i])
+
+
+def test_scorer_gives_the_score_that_a_map_is_about() -> None:
+    network, images = toys.told("hesam"), toys.images()
+    assert torch.allclose(
+        scorer(network, head=4)(images), activation_map(network, images, "hesam", head=4).scores
+    )
+
+
+# --- Nothing is left behind ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [
+    {"method": "hesam", "weights": "exact"},
+    {"method": "he-grad-cam"},
+    {"method": "grad-cam", "layer": "body.second"},
+    {"method": "cam", "layer": "body", "expect": "linear"},
+    {"method": "nonsense", "expect": "method"},
+    {"method": "grad-cam", "layer": "head.local", "expect": "layer"},
+    {"method": "hesam", "head": 9, "expect": "head"},
+])  # fmt: skip
+def test_a_model_is_left_as_it_was(options: dict[str, Any]) -> None:
+    options = dict(options)
+    expect = options.pop("expect", None)
+    network, images = toys.told("hesam"), toys.images().requires_grad_()
+    network.train()
+    network.body.norm.eval()  # a part that is frozen stays so
+    network.body.first.weight.requires_grad_(False)
+    network(images.detach()).sum().backward()  # gradients that a training loop may still need
+    before = toys.state(network)
+    network.body.saw_gradients.clear()
+    if expect and expect != "linear":
+        with pytest.raises(ValueError, match=expect):
+            activation_map(network, images, **options)
+    elif expect:
+        with pytest.raises(ValueError, match="counts more in some places"):
+            activation_map(network, images, **options)
+    else:
+        found = activation_map(network, images, **options)
+        assert not found.maps.requires_grad
+        assert not found.scores.requires_grad
+    assert toys.same(before, toys.state(network))
+    assert images.grad is None
+    assert not any(network.body.saw_gradients), "the part before the feature map has no graph"
+
+
+def test_the_trunk_runs_once_for_all_heads_and_methods() -> None:
+    network, images = toys.told("sam"), toys.images()
+    network.body.saw_gradients.clear()
+    activation_maps(network, images, ("cam", "grad-cam", "sam"), head=None, weights="exact")
+    assert network.body.saw_gradients == [False]
+    plain = toys.made(lambda: toys.Plain(hidden=True))
+    plain.body.saw_gradients.clear()
+    activation_map(plain, images, "grad-cam", head=None, layer="body")
+    assert plain.body.saw_gradients == [False]
+
+
+def test_a_layer_before_one_that_works_in_place() -> None:
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1))
+    network = toys.made(lambda: nn.Sequential(copy.deepcopy(body), nn.Flatten(), nn.Linear(4, 2)))
+    images = toys.images()
+    found = activation_map(network, images, "grad-cam", layer="0.0", relu=False, upsample=False)
+    assert found.maps.min() < 0
+    g = network[0][0](images)
+    alpha = network[2].weight[0] * (g > 0).float().mean((2, 3)) / g[0, 0].numel()
+    assert toys.close(found.maps, torch.einsum("nk,nkyx->nyx", alpha, g))
+
+
+# --- Bad input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "options", "message"), [
+    ("cam", {"method": "sam"}, "needs a head with local weights"),
+    ("cam", {"method": "he-cam"}, "adds no high-level features.*method='cam'"),
+    ("sam", {"method": "hesam"}, "adds no high-level features.*method='sam'"),
+    ("hesam", {"method": "sam"}, "adds high-level features.*method='hesam'"),
+    ("he-cam", {"method": "cam"}, "adds high-level features.*method='he-cam'"),
+    ("sam", {"method": "SAM"}, "method='SAM': expected one of cam, grad-cam"),
+    ("sam", {"method": "sam", "head": 9}, "head=9: the model has heads 0 to 8"),
+    ("sam", {"method": "sam", "head": -1}, "head=-1"),
+    ("sam", {"method": "sam", "head": "margin"}, "head='margin'"),
+    ("sam", {"method": "sam", "head": []}, "expected one or more"),
+    ("sam", {"method": "sam", "target": 9}, "target=9: head 0 has classes 0 to 8"),
+    ("sam", {"method": "sam", "head": 1, "target": 0}, "head=1"),
+    ("sam", {"method": "sam", "target": torch.zeros(3, dtype=torch.int64)}, "each of 4 lesions"),
+    ("sam", {"method": "sam", "weights": "true"}, "weights='true'"),
+    ("sam", {"method": "grad-cam", "weights": "exact"}, "no exact form"),
+    ("sam", {"method": "grad-cam", "layer": "bodi"}, "has no such layer, it has body.first"),
+    ("sam", {"method": "grad-cam", "layer": ""}, "no such layer"),
+    ("sam", {"method": "grad-cam", "layer": "head"}, "layer: expected a feature map"),
+    ("sam", {"method": "sam", "layer": "body"}, "local weights"),
+    ("sam", {"method": "sam", "select": lambda found: found[:, :, None, None]}, "expected a func"),
+    ("sam", {"method": "sam", "inputs": (1,)}, "takes images only"),
+])  # fmt: skip
+def test_bad_options(kind: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        activation_map(toys.told(kind), toys.images(), **options)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda x: x[:, :2], r"the model cannot take shape \(4, 2, 16, 16\)"),
+    (lambda x: x.double(), "expected torch.float32 on cpu as the model has, got torch.float64"),
+    (lambda x: x.long(), "got torch.int64"),
+    (lambda x: x[0], r"got \(3, 16, 16\)"),
+    (lambda x: x[:0], "not empty"),
+    (lambda x: x.numpy(), "ndarray"),
+    (lambda x: x[..., :9], "the model cannot take"),
+])  # fmt: skip
+def test_bad_images(change: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        activation_map(toys.told("sam"), change(toys.images()), "sam")
+
+
+def test_a_model_that_tells_nothing() -> None:
+    network, images = toys.made(toys.Plain), toys.images()
+    with pytest.raises(ValueError, match="name the layer"):
+        activation_map(network, images, "cam")
+    with pytest.raises(ValueError, match="0 times"):
+        activation_map(network, images, "grad-cam", layer="unused")
+    twice = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    twice.insert(1, twice[0])
+    with pytest.raises(ValueError, match="2 times"):
+        activation_map(twice, images, "grad-cam", layer="0")
+    hidden = toys.made(lambda: toys.Plain(hidden=True))
+    for options in ({}, {"weights": "exact"}):
+        with pytest.raises(ValueError, match="linear in the feature map"):
+            activation_map(hidden, images, "cam", layer="body", **options)
+        with pytest.raises(ValueError, match="linear in the feature map"):  # one lesion too
+            activation_map(hidden, images[:1], "cam", layer="body", **options)
+        with pytest.raises(ValueError, match="linear in the feature map"):
+            activation_map(
+                toys.told("cam"), images, "cam", layer="body", select=torch.sigmoid, **options
+            )
+    blocked = nn.Sequential(nn.Conv2d(3, 4, 3), NoGradients(), nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises(ValueError, match="no gradient by the feature map"):
+        activation_map(blocked, images, "grad-cam", layer="0")
+
+
+class NoGradients(nn.Module):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features.detach().mean((2, 3))
+
+
+def test_constant_maps() -> None:
+    network = toys.told("sam")
+    with torch.no_grad():
+        network.body.second.weight.zero_()
+        network.body.second.bias.fill_(2.0)
+    maps = activation_map(network, toys.images(), "sam").maps
+    assert maps.std() < 1e-6
+    assert not normalised(torch.full((2, 3, 3), 7.0)).any()
+    values = normalised(torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0)), 3)
+    assert values.flatten(1).amin(1).tolist() == [0, 0, 0]
+    assert values.flatten(1).amax(1).tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match="axes=1"):
+        normalised(maps, 1)

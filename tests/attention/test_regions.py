@@ -1,0 +1,131 @@
+"""Shares of a map by region, and pointing, on masks small enough to count."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from lesionlab.attention import outline_distance, pointing, region_shares, region_table
+
+LESION = np.zeros((7, 7), bool)
+LESION[1:6, 1:6] = True  # 5 × 5; its outline runs between the voxels
+
+
+def test_distances_by_hand() -> None:
+    """2 mm apart along y, 1 mm along x."""
+    found = outline_distance([[0, 0, 0, 0], [0, 1, 1, 1], [0, 1, 1, 1]], (2.0, 1.0))
+    expected = [
+        [math.sqrt(5), 2, 2, 2],
+        [1, -1, -2, -2],
+        [1, -1, -2, -3],
+    ]
+    assert np.allclose(found, expected)
+    assert outline_distance(np.ones((2, 2)), (1, 1)).tolist() == [[-math.inf] * 2] * 2
+    assert outline_distance(np.zeros((2, 2)), (1, 1)).tolist() == [[math.inf] * 2] * 2
+
+
+def test_a_band_of_a_voxel_is_the_voxels_on_both_sides() -> None:
+    """5 × 5 in 7 × 7: 9 inside; 16 of the rim and 20 beside it in the band; 4 corners outside."""
+    shares = region_shares(np.ones((7, 7)), LESION, (1.0, 1.0), band=1.0)
+    assert shares.uniform == pytest.approx((9 / 49, 36 / 49, 4 / 49))
+    assert (shares.inside, shares.margin, shares.outside) == pytest.approx(shares.uniform)
+    assert list(shares.enrichment.values()) == pytest.approx([1, 1, 1])
+
+
+def test_shares_by_hand() -> None:
+    values = np.zeros((7, 7))
+    values[3, 3] = 2.0  # the middle
+    values[1, 1] = 5.0  # a corner of the lesion: in the band
+    values[0, 0] = 1.0  # across the diagonal: 1.41 mm from the lesion
+    values[3, 4] = -9.0  # speaks against the score
+    shares = region_shares(values, LESION, (1.0, 1.0), band=1.0)
+    assert (shares.inside, shares.margin, shares.outside) == pytest.approx((2 / 8, 5 / 8, 1 / 8))
+    wider = region_shares(values, LESION, (1.0, 1.0), band=1.5)
+    assert (wider.inside, wider.margin, wider.outside) == pytest.approx((2 / 8, 6 / 8, 0))
+    # the same picture with pixels half as wide, and half the band
+    half = region_shares(values, LESION, (0.5, 0.5), band=0.5)
+    assert half == shares
+    assert shares.enrichment["margin"] == pytest.approx(5 / 8 / (36 / 49))
+
+
+def test_readers_are_averaged() -> None:
+    other = np.zeros((7, 7), bool)
+    other[3, 3] = True
+    values = np.random.default_rng(0).normal(size=(7, 7))
+    both = region_shares(values, np.stack([LESION, other]), (1.0, 1.0), band=1.0)
+    each = [region_shares(values, mask, (1.0, 1.0), band=1.0) for mask in (LESION, other)]
+    assert both.margin == pytest.approx((each[0].margin + each[1].margin) / 2)
+    assert both.uniform[0] == pytest.approx((each[0].uniform[0] + each[1].uniform[0]) / 2)
+    assert both.inside + both.margin + both.outside == pytest.approx(1)
+
+
+def test_a_map_on_the_margin_is_seen_to_be_there() -> None:
+    """The claim's two sides: a rim, and a body, in three axes with slices 2.5 mm apart."""
+    z, y, x = np.ogrid[-4:5, -12:13, -12:13]
+    r = np.sqrt((2.5 * z) ** 2 + (0.7 * y) ** 2 + (0.7 * x) ** 2)
+    mask, spacing = r < 6, (2.5, 0.7, 0.7)
+    rim = region_shares(np.exp(-((r - 6) ** 2) / 0.5), mask, spacing)
+    body = region_shares(np.exp(-(r**2) / 4), mask, spacing)
+    assert rim.enrichment["margin"] > 2 > 1 > body.enrichment["margin"]
+    assert body.enrichment["inside"] > 2 > 1 > rim.enrichment["inside"]
+
+
+def test_maps_that_say_nothing() -> None:
+    for values in (np.zeros((7, 7)), -np.ones((7, 7))):
+        shares = region_shares(values, LESION, (1.0, 1.0))
+        assert math.isnan(shares.margin)
+        assert not math.isnan(shares.uniform[1])
+        point = pointing(values, LESION, (1.0, 1.0), band=1.0)
+        assert point.inside == point.chance_inside == pytest.approx(25 / 49)
+        assert point.margin == point.chance_margin == pytest.approx(36 / 49)
+    whole = region_shares(np.ones((7, 7)), np.ones((7, 7), bool), (1.0, 1.0))
+    assert (whole.inside, whole.margin, whole.outside) == (1, 0, 0)
+    assert math.isnan(whole.enrichment["margin"])
+
+
+def test_pointing_by_hand() -> None:
+    values = np.zeros((7, 7))
+    values[3, 3] = 1
+    middle = pointing(values, LESION, (1.0, 1.0), band=1.0)
+    assert (middle.inside, middle.margin, middle.distance) == (1, 0, -3)
+    values[3, 0] = 2  # one pixel beside the lesion
+    beside = pointing(values, LESION, (1.0, 1.0), band=1.0)
+    assert (beside.inside, beside.margin, beside.distance) == (0, 1, 1)
+    values[3, 3] = 2  # two greatest values: each counts half
+    tied = pointing(values, LESION, (1.0, 1.0), band=1.0)
+    assert (tied.inside, tied.margin, tied.distance) == (0.5, 0.5, -1)
+
+
+def test_table() -> None:
+    values = np.zeros((7, 7))
+    values[3, 3] = 1
+    table = region_table(
+        [values, np.ones((7, 7))], [LESION, LESION[None]], [(1.0, 1.0)] * 2,
+        band=1.0, lesion_ids=["a", "b"],
+    )  # fmt: skip
+    assert table.loc["a", "inside"] == 1
+    assert table.loc["b", "margin"] == table.loc["b", "uniform_margin"]
+    assert table.loc["a", "points_mm"] == -3
+    with pytest.raises(ValueError, match="as many of each"):
+        region_table([values], [LESION], [])
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"values": np.ones((6, 7))}, r"masks: expected .* \(6, 7\), got \(7, 7\)"),
+    ({"values": np.full((7, 7), np.nan)}, "finite"),
+    ({"values": np.ones(7)}, "one finite map"),
+    ({"masks": LESION.astype(int)}, "expected bool"),
+    ({"masks": np.stack([LESION, LESION & False])}, "one is empty"),
+    ({"masks": np.zeros((0, 7, 7), bool)}, "masks"),
+    ({"spacing": (1.0,)}, "each of 2 axes"),
+    ({"spacing": (1.0, 0.0)}, "above 0"),
+    ({"band": 0.0}, "band=0.0"),
+    ({"band": math.nan}, "band=nan"),
+])  # fmt: skip
+def test_bad_input(change: dict[str, object], message: str) -> None:
+    options = {"values": np.ones((7, 7)), "masks": LESION, "spacing": (1.0, 1.0)} | change
+    for measure in (region_shares, pointing):
+        with pytest.raises(ValueError, match=message):
+            measure(**options)

@@ -1,0 +1,109 @@
+"""The randomisation test tells a map of the model from a map of the image; and stability."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import attention_toys as toys
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from lesionlab.attention import activation_map, randomisation_test, similarity, stability
+
+
+def gradient_of_image(_: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """An edge detector: it never asks the model."""
+    return images.mean(1).diff(dim=-1).abs()
+
+
+def sam(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    return activation_map(model, images, "sam").maps
+
+
+def test_a_map_of_the_model_fails_on_random_weights_and_an_edge_detector_does_not() -> None:
+    network, images = toys.told("sam"), toys.images(n=8)
+    before = copy.deepcopy(network.state_dict())
+    found = randomisation_test(network, images, sam)
+    assert found.depends_on_weights()
+    assert abs(found.last) < 0.5
+    edges = randomisation_test(network, images, gradient_of_image)
+    assert np.allclose(edges.similarity, 1)
+    assert edges.last == pytest.approx(1)
+    assert not edges.depends_on_weights()
+    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+
+
+def test_layers_lose_their_weights_from_the_output_back() -> None:
+    network, images = toys.told("sam"), toys.images()
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def look(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        seen.append({k: v.clone() for k, v in model.named_parameters()})
+        return sam(model, images)
+
+    found = randomisation_test(network, images, look)
+    assert found.layers[-2:] == ("body.norm", "body.first")
+    assert "head.classifier" in found.layers[:3]
+    assert found.similarity.shape == (len(found.layers), len(images))
+    original, *steps = seen
+    done: set[str] = set()
+    for layer, values in zip(found.layers, steps, strict=True):
+        done.add(layer)
+        for name, value in values.items():
+            # shuffled: the same values in another order
+            assert torch.equal(value.flatten().sort()[0], original[name].flatten().sort()[0])
+            if name.rpartition(".")[0] not in done:
+                assert torch.equal(value, original[name])
+            elif value.numel() > 100:
+                assert not torch.equal(value, original[name])
+    once = randomisation_test(network, images, sam, cascade=False)
+    assert once.similarity.shape == (1, len(images))
+    assert np.allclose(once.similarity[0], found.similarity[-1])
+    other = randomisation_test(network, images, sam, seed=1)
+    assert not np.allclose(other.similarity[-1], found.similarity[-1])
+
+
+def test_similarity_is_spearmans() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(3, 5, 6, generator=generator), torch.randn(3, 5, 6, generator=generator)
+    b[0] = b[0].round()  # ties
+    expected = [stats.spearmanr(x.flatten(), y.flatten()).statistic for x, y in zip(a, b)]  # noqa: B905
+    assert np.allclose(similarity(a, b), expected)
+    assert np.allclose(similarity(a, a.exp()), 1)
+    assert np.allclose(similarity(a, -a), -1)
+    a[1], b[2, 0, 0] = 7.0, math.nan
+    assert np.isnan(similarity(a, b)).tolist() == [False, True, True]
+    with pytest.raises(ValueError, match="one shape"):
+        similarity(a, b[:2])
+
+
+def test_constant_maps_cannot_be_judged() -> None:
+    found = randomisation_test(toys.told("sam"), toys.images(), lambda m, x: x[:, 0] * 0)
+    assert math.isnan(found.last)
+    assert not found.depends_on_weights()
+
+
+def test_noise() -> None:
+    network, images = toys.told("sam"), toys.images(n=8)
+    before = images.clone()
+    still, little, much = (
+        stability(network, images, sam, noise=noise, repeats=3) for noise in (0.0, 0.02, 2.0)
+    )
+    assert np.allclose(still, 1)
+    assert little.shape == (3, 8)
+    assert 0.95 < little.mean() < 1
+    assert much.mean() < 0.7
+    assert np.array_equal(little, stability(network, images, sam, noise=0.02, repeats=3))
+    assert torch.equal(images, before)
+
+
+def test_bad_input() -> None:
+    with pytest.raises(ValueError, match="has no parameters"):
+        randomisation_test(nn.Flatten(), toys.images(), gradient_of_image)
+    for options in ({"noise": -1.0}, {"noise": math.nan}, {"noise": 0.1, "repeats": 0}):
+        with pytest.raises(ValueError, match="noise="):
+            stability(toys.told("sam"), toys.images(), sam, **options)

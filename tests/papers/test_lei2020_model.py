@@ -1,0 +1,701 @@
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from lesionlab import published
+from lesionlab.attributes import RATING_NAMES
+from lesionlab.papers import lei2020
+from lesionlab.papers._lei2020_comparators import AttentionGate, compared
+from lesionlab.papers._lei2020_heads import LocalLayers, pooled_size
+from lesionlab.papers._lei2020_layers import ResidualBlock, UNet
+from lesionlab.papers.lei2020 import (
+    TABLES,
+    VARIANTS,
+    ActivationHead,
+    Design,
+    HighLevel,
+    HighLevelHead,
+    Lei2020,
+    Network,
+    SoftActivationHead,
+    Trunk,
+)
+from lesionlab.sampling import Samples
+from lesionlab.training.loop import fit
+
+COMPARED = ("resnet18", "resnet34", "vgg16", "densenet121")
+DESIGNS = [name for name in VARIANTS if not name.endswith(("_d1c", "_d3c", "_d21c"))]
+QUICK = {"hesam", "cam", "baseline", "pn_samp", "sag_c", "hesam_concatenated", "cam_ratings"}
+
+
+def slow_but(quick):
+    return [pytest.param(n, marks=[pytest.mark.slow] * (n not in quick)) for n in DESIGNS]
+
+
+def side(name):
+    """Pixels for tests: the networks of others need 32, ours learn in a quarter of the time."""
+    return 16 if VARIANTS[name].trunk == "unet" else 32
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def draw(*shape, seed=1, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def make(design, *, seed=0, dtype=torch.float32, **options):
+    """Not as it starts: biases are not 0, and running statistics not 0 and 1."""
+    torch.manual_seed(seed)
+    design = VARIANTS[design] if isinstance(design, str) else design
+    model = Network(design, **options).to(dtype)
+    with torch.no_grad():
+        for name, value in (*model.named_parameters(), *model.named_buffers()):
+            if name.endswith("bias") or "running_mean" in name:
+                value.add_(0.1 * torch.randn_like(value))
+            elif "running_var" in name:
+                value.mul_(0.5 + torch.rand_like(value))
+    return model.eval()
+
+
+# --- size -----------------------------------------------------------------------------------------
+
+
+def test_parameters():
+    def pair(a, b):
+        return 9 * a * b + b + 9 * b * b + b
+
+    model = Network()
+    down = pair(11, 32) + pair(32, 64) + pair(64, 128) + pair(128, 256)
+    up = sum(4 * a * b + b + pair(a, b) for a, b in [(256, 128), (128, 64), (64, 32)])
+    first = 9 * 64 * 256 + 9 * 256 * 256 + 64 * 256 + 3 * 512
+    second = 2 * 9 * 256 * 256 + 2 * 512
+    assert count(model.trunk) == down + up + (32 * 64 + 64) + first + second
+    assert count(model.head.local) == 256 * 36 + 256
+    assert count(model.head.classifier) == 2 * 256 + 2
+    assert count(model) == 3_875_842
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [
+        ("hesam_d1c", 3_875_842 - 10 * 9 * 32),
+        ("hesam_d3c", 3_875_842 - 8 * 9 * 32),
+        ("hesam_d21c", 3_875_842 + 10 * 9 * 32),
+        ("sam", 3_875_842),
+        ("cam", 3_875_842 - 256 * 37),
+        ("baseline", 3_875_842 - 256 * 37 + 2 * 256 * 255),
+        ("hesam_concatenated", 3_875_842 + 2 * 256),
+        ("hesam_ratings", 3_875_842 + 7 * 257),
+        ("fully_connected", 3_875_842 - 9_472 + 2_359_552),  # Appendix C
+        # 192 maps more from the U-Net, into the first residual block and its way around
+        ("unet_residual_sam", 3_875_842 + 192 * 33 + 192 * 256 * 10),
+        # 14 × 14 places, no residual blocks
+        ("unet_sam", 1_936_320 + 256 * 197 + 514),
+    ],
+)
+def test_parameters_of_variants(variant, expected):
+    with torch.device("meta"):  # sizes without values
+        assert count(Network(VARIANTS[variant])) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "published_parameters", "last"),
+    [
+        ("resnet18", 11_689_512, 513_000),
+        ("resnet34", 21_797_672, 513_000),
+        ("vgg16", 138_357_544, 123_642_856),
+        ("densenet121", 7_978_856, 1_025_000),
+    ],
+)
+def test_compared_networks_have_the_published_parameters(name, published_parameters, last):
+    """For photographs, three channels, and 1,000 classes; strides and pools have none."""
+    with torch.device("meta"):
+        for large_maps in (False, True):
+            assert count(compared(name, 3, large_maps=large_maps)) == published_parameters - last
+
+
+def test_pooling():
+    for side, expected in [(16, 6), (32, 14), (9, 3), (8, 2), (6, 1), (5, 1)]:
+        assert pooled_size((side, 16)) == (expected, 6)
+        head = SoftActivationHead(1, (side, 16), 1)
+        assert tuple(head.pool(torch.zeros(1, 1, side, 16)).shape[2:]) == head.pooled
+        assert head.local.weight.shape == (1, expected * 6)
+
+
+# --- the maps of figure 3, table 2 and the others -------------------------------------------------
+
+
+@pytest.mark.parametrize("images", ["d1c", "d3c", "d11c", "d21c"])
+def test_shapes(images):
+    name = "hesam" if images == "d11c" else f"hesam_{images}"
+    channels = {"d1c": 1, "d3c": 3, "d11c": 11, "d21c": 21}[images]
+    model, x = make(name), draw(2, channels, 32, 32)
+    found = model.trunk(x)
+    assert found.features.shape == (2, 256, 16, 16)
+    assert found.high_level.shape == (2, 256, 4, 4)
+    outputs = model(x)
+    assert outputs.logits.shape == outputs.high_level.shape == (2, 2)
+    assert torch.equal(outputs.features, found.features)
+    assert torch.equal(outputs.logits, model.head(found))
+    assert Network(VARIANTS[name], outputs=9)(x).logits.shape == (2, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "pixels"),
+    [
+        ("resnet18", (512, 1, 1), 32),
+        ("vgg16", (512, 1, 1), 32),
+        ("densenet121", (1024, 1, 1), 32),
+        *((f"resnet18_{kind}", (512, 16, 16), 32) for kind in ("cam", "sam")),
+        ("resnet34_cam", (512, 16, 16), 32),
+        ("vgg16_cam", (512, 16, 16), 32),
+        pytest.param("densenet121_sam", (1024, 16, 16), 32, marks=pytest.mark.slow),
+        ("sag_c", (128, 2, 2), 32),
+        ("pn_samp", (64, 32, 32), 32),
+        ("unet_gmp_sam", (256, 32, 32), 32),
+    ],
+)
+def test_maps_of_the_compared_networks(name, size, pixels):
+    with torch.no_grad():
+        assert make(name).trunk(draw(1, 11, pixels, pixels)).features.shape[1:] == size
+
+
+def test_three_axes_keep_every_slice():
+    model, x = make("hesam_3d"), draw(2, 11, 32, 32)
+    found = model(x)
+    assert found.features.shape == (2, 128, 11, 16, 16)
+    assert model.head.pooled == (4, 6, 6)
+
+
+# --- the equations, against plain functions -------------------------------------------------------
+
+
+def reference(model, images):
+    """Figure 3 and eq. 5, 6, 12 for one batch, written with plain functions from named weights."""
+    p = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+    def conv(x, name, stride=1):
+        weight = p[f"{name}.weight"]
+        return functional.conv2d(
+            x, weight, p.get(f"{name}.bias"), stride, padding=weight.shape[-1] // 2
+        )
+
+    def norm(x, name):
+        mean, var = p[f"{name}.running_mean"], p[f"{name}.running_var"]
+        scale = (p[f"{name}.weight"] / (var + 1e-5).sqrt())[:, None, None]
+        return (x - mean[:, None, None]) * scale + p[f"{name}.bias"][:, None, None]
+
+    def pair(x, name):
+        return conv(conv(x, f"{name}.0").relu(), f"{name}.2").relu()
+
+    def up(x, name):  # each pixel becomes 2 × 2, without overlap
+        weight, bias = p[f"{name}.weight"], p[f"{name}.bias"]
+        tiles = torch.einsum("nchw,cdij->ndhiwj", x, weight) + bias[:, None, None, None, None]
+        n, d, h, _, w, _ = tiles.shape
+        return tiles.reshape(n, d, 2 * h, 2 * w)
+
+    a = pair(images, "trunk.down.0")
+    b = pair(functional.max_pool2d(a, 2), "trunk.down.1")
+    c = pair(functional.max_pool2d(b, 2), "trunk.down.2")
+    deepest = pair(functional.max_pool2d(c, 2), "trunk.down.3")
+    x = pair(torch.cat([c, up(deepest, "trunk.up.0")], 1), "trunk.join.0")
+    x = pair(torch.cat([b, up(x, "trunk.up.1")], 1), "trunk.join.1")
+    x = pair(torch.cat([a, up(x, "trunk.up.2")], 1), "trunk.join.2")
+    g = conv(x, "trunk.last")
+    for i, stride in ((0, 2), (1, 1)):
+        name = f"trunk.residual.{i}"
+        inner = norm(conv(g, f"{name}.first", stride), f"{name}.first_norm").relu()
+        inner = norm(conv(inner, f"{name}.second"), f"{name}.second_norm")
+        around = norm(conv(g, f"{name}.around.0", 2), f"{name}.around.1") if i == 0 else g
+        g = (inner + around).relu()
+    sums = []
+    for k in range(g.shape[1]):
+        windows = [
+            g[:, k, 2 * i : 2 * i + 5, 2 * j : 2 * j + 5].mean((1, 2))
+            for i in range(6)
+            for j in range(6)
+        ]
+        h = sum(w * v for w, v in zip(p["head.local.weight"][k], windows, strict=True))
+        sums.append(h + p["head.local.bias"][k] + deepest[:, k].amax((1, 2)))
+    gamma = p["head.classifier.weight"]
+    scores = [sum(gamma[c, k] * s for k, s in enumerate(sums)) for c in range(2)]
+    return g, torch.stack(scores, 1) + p["head.classifier.bias"]
+
+
+def test_against_plain_functions():
+    model, x = make("hesam", dtype=torch.float64), draw(2, 11, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        outputs = model(x)
+        g, logits = reference(model, x)
+    torch.testing.assert_close(outputs.features, g, rtol=0, atol=1e-10)
+    torch.testing.assert_close(outputs.logits, logits, rtol=0, atol=1e-10)
+
+
+def spread(head, size):
+    """(feature, place…) β taken back through the average pooling, window by window."""
+    window = 5 ** len(size)
+    found = torch.zeros(head.features, *size, dtype=head.local.weight.dtype)
+    for place, start in enumerate(np.ndindex(head.pooled)):
+        where = tuple(slice(2 * i, 2 * i + 5) for i in start)
+        weights = head.local.weight[:, place] / window
+        found[(slice(None), *where)] += weights.view(-1, *[1] * len(size))
+    return found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sam",
+        "hesam",
+        "hesam_average_average",
+        "hesam_concatenated",
+        "hesam_rolled",
+        "unet_sam",
+        "hesam_ratings",
+        "sam_3d",
+        "hesam_3d",
+    ],
+)
+def test_the_exact_map_sums_to_the_logit(name):
+    model, x = make(name), draw(2, 11, 32, 32)
+    head = model.head
+    with torch.no_grad():
+        outputs = model(x)
+        size = tuple(outputs.features.shape[2:])
+        weighted = outputs.features[:, None] * head.map_weights[None, :, :, *[None] * len(size)]
+        exact = weighted * spread(head, size)  # (lesion, output, feature, y, x)
+        total = exact.flatten(2).sum(2)
+        total = total + head.map_weights @ head.local.bias + head.classifier.bias
+        if outputs.high_level is not None:
+            total = total + outputs.high_level
+    torch.testing.assert_close(total, outputs.logits, rtol=1e-5, atol=1e-5)
+    printed = weighted.sum(2)
+    assert (exact.sum(2) / printed.abs().amax()).std() > 0
+    if size == (16, 16):
+        assert not exact[..., -1].any()
+        assert not exact[..., -1, :].any()
+        assert exact[..., 14, 14].any()
+
+
+@pytest.mark.parametrize("name", ["cam", "hecam", "cam_3d", "pn_samp", "resnet18"])
+def test_the_activation_map_sums_to_the_logit(name):
+    model, x = make(name), draw(2, 11, 32, 32)
+    head = model.head
+    assert isinstance(head, ActivationHead)
+    with torch.no_grad():
+        outputs = model(x)
+        mapped = torch.einsum("ck,nk...->nc...", head.map_weights, outputs.features)
+        total = mapped.flatten(2).mean(2) + head.classifier.bias
+        if outputs.high_level is not None:
+            total = total + outputs.high_level
+    torch.testing.assert_close(total, outputs.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_hesam_is_sam_and_an_offset():
+    hesam, sam, x = make("hesam"), make("sam", seed=5), draw(3, 11, 32, 32)
+    assert isinstance(hesam.head, HighLevelHead)
+    assert isinstance(hesam.head, SoftActivationHead)
+    sam.load_state_dict(hesam.state_dict())
+    with torch.no_grad():
+        both, alone = hesam(x), sam(x)
+        torch.testing.assert_close(both.logits, alone.logits + both.high_level)
+        assert alone.high_level is None
+        # eq. 12, d the maxima
+        d = hesam.trunk(x).high_level.amax((2, 3))
+        torch.testing.assert_close(both.high_level, d @ hesam.head.classifier.weight.T)
+    assert both.high_level.abs().min() > 1e-4
+
+
+def test_each_local_layer_sees_its_own_map():
+    layers = LocalLayers(3, 4)
+    singles = [nn.Linear(4, 1) for _ in range(3)]
+    with torch.no_grad():
+        for k, single in enumerate(singles):
+            single.weight.copy_(layers.weight[k : k + 1])
+            single.bias.copy_(layers.bias[k : k + 1])
+    pooled = draw(5, 3, 4)
+    expected = torch.cat([single(pooled[:, k]) for k, single in enumerate(singles)], 1)
+    torch.testing.assert_close(layers(pooled), expected)
+
+
+def test_high_level_values_by_hand():
+    maps = torch.tensor([[[[0.0, 4.0]], [[1.0, 2.0]], [[-3.0, -1.0]]]])
+    trunk = Trunk(torch.zeros(1, 3, 5, 5), maps)
+    assert HighLevel("max")(trunk).tolist() == [[4, 2, -1]]
+    assert HighLevel("average")(trunk).tolist() == [[2, 1.5, -2]]
+    assert HighLevel("max", roll=1)(trunk).tolist() == [[-1, 4, 2]]
+    with pytest.raises(ValueError, match="trunk: expected high_level maps, got None"):
+        HighLevel()(Trunk(maps))
+
+
+def test_concatenated_values_come_after_those_of_the_maps():
+    head = HighLevelHead(2, (5, 5), 1, high_level=HighLevel(), fusion="concatenate", deepest=3)
+    with torch.no_grad():
+        head.classifier.weight.copy_(torch.tensor([[0.0, 0.0, 100.0, 10.0, 1.0]]))
+        head.classifier.bias.zero_()
+        trunk = Trunk(torch.ones(1, 2, 5, 5), torch.tensor([[[[1.0]], [[2.0]], [[3.0]]]]))
+        assert head(trunk).item() == 123 == head.offset(trunk).item()
+    assert head.map_weights.tolist() == [[0, 0]]
+
+
+def test_pooling_modes_of_table_3():
+    """A map with one bright pixel: the maximum of a window, a 25th of it on average."""
+    features = torch.zeros(1, 1, 5, 5)
+    features[..., 2, 3] = 50.0
+    values = {}
+    for pool in ("average", "max"):
+        head = SoftActivationHead(1, (5, 5), 1, pool=pool)
+        with torch.no_grad():
+            head.local.weight.fill_(1)
+            head.local.bias.zero_()
+            values[pool] = head.values(features).item()
+    assert values == {"average": pytest.approx(2.0), "max": 50.0}
+    designs = [VARIANTS[name] for name in TABLES["3"].values()]
+    found = [(design.high_level, design.pool) for design in designs]
+    assert found == [("average", "average"), ("average", "max"), ("max", "max"), ("max", "average")]
+
+
+def test_three_axes_are_the_two_for_each_slice():
+    """With filters that look at their own slice only."""
+    torch.manual_seed(0)
+    flat, deep = UNet(1, width=4).eval(), UNet(3, width=4, axes=3).eval()
+    with torch.no_grad():
+        for a, b in zip(flat.parameters(), deep.parameters(), strict=True):
+            if a.ndim == 4:
+                b.zero_()
+                b[:, :, b.shape[2] // 2] = a
+            else:
+                b.copy_(a)
+        images = draw(2, 3, 16, 24)
+        volume = deep(images)
+        for z in range(3):
+            slices = flat(images[:, z : z + 1])
+            torch.testing.assert_close(volume.features[:, :, z], slices.features)
+            torch.testing.assert_close(volume.high_level[:, :, z], slices.high_level)
+
+
+def test_residual_block_goes_around_unchanged_where_sizes_agree():
+    block = ResidualBlock(4, 4).eval()
+    with torch.no_grad():
+        block.second_norm.weight.zero_()
+        x = draw(1, 4, 6, 6)
+        assert torch.equal(block(x), x.relu())
+
+
+def test_attention_gate_is_a_weighted_mean():
+    torch.manual_seed(0)
+    gate, features, gating = AttentionGate(3, 4), draw(2, 3, 8, 8), draw(2, 4, 2, 2, seed=2)
+    with torch.no_grad():
+        # the same value everywhere: any weights of sum 1 give it back
+        same = gate(torch.ones(2, 3, 8, 8), gating.new_tensor([[[[0.0]], [[1.0]]] * 2] * 2))
+        assert same.isfinite().all()
+        signal = functional.interpolate(gate.phi(gating), size=(8, 8), mode="bilinear")
+        scores = gate.psi((gate.theta(features) + signal).relu())[:, 0]
+        low = scores.amin((1, 2), keepdim=True)
+        weights = (scores - low) / (scores - low).sum((1, 2), keepdim=True)
+        expected = torch.einsum("nyx,ncyx->nc", weights, features)
+        torch.testing.assert_close(gate(features, gating), expected)
+
+
+# --- every variant works, learns and repeats ------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", slow_but(QUICK))
+def test_every_parameter_learns(name):
+    experiment = Lei2020(name)
+    model, design = make(name, size=side(name)).train(), VARIANTS[name]
+    outputs = model(draw(2, lei2020.N_CHANNELS[design.images], side(name), side(name)))
+    assert (outputs.high_level is None) == (design.high_level is None)
+    experiment.loss(outputs, wanted(experiment, 2))[0].backward()
+    still = [k for k, v in model.named_parameters() if v.grad is None or not v.grad.any()]
+    # behind a max pool of maps of 1 × 1, or an attention gate, some may have nothing to do
+    assert [k for k in still if "gates" not in k and "around" not in k] == []
+    prediction = experiment.predict(outputs)
+    low, high = (1, 6) if design.ratings else (0, 1)
+    assert prediction.shape == (2, len(experiment.tasks))
+    assert ((prediction >= low) & (prediction <= high)).all()
+
+
+def wanted(experiment, n):
+    if experiment.design.ratings:
+        return 1 + 3 * torch.rand(n, 9, generator=torch.Generator().manual_seed(2))
+    return (torch.arange(n) % 2)[:, None].float()
+
+
+def batch(experiment, n=8):
+    """Malignant lesions have a bright square in the middle of all their slices."""
+    channels = lei2020.N_CHANNELS[experiment.design.images]
+    half = experiment.size // 2
+    images = 0.5 + 0.1 * draw(n, channels, 2 * half, 2 * half)
+    images[1::2, :, half - 4 : half + 4, half - 4 : half + 4] += 0.5
+    return Samples(
+        images=images,
+        nodule=torch.arange(n),
+        lesion_ids=tuple(f"n{i}" for i in range(n)),
+        padded=torch.zeros(n),
+        missing=torch.zeros(n, dtype=torch.int64),
+        calibrated=torch.ones(n, dtype=torch.bool),
+    )
+
+
+def learn(name, epochs, *, n=4, seed=0, lr=0.01):
+    experiment = Lei2020(name, size=side(name))
+    recipe = replace(lei2020.packed(n, epochs=epochs), lr=lr, select_on="last")
+    samples, targets = batch(experiment, n), wanted(experiment, n)
+    return fit(experiment, samples, targets, recipe=recipe, seed=seed, device="cpu", progress=False)
+
+
+@pytest.mark.parametrize(
+    # VGG-16, deep and without batch normalisation, learns nothing in so few steps
+    "name",
+    [p for p in slow_but({"hesam", "sag_c"}) if not p.values[0].startswith("vgg")],
+)
+def test_the_loss_falls(name):
+    design = VARIANTS[name]
+    # without batch normalisation, that is without residual blocks, it takes longer
+    plain = design.trunk == "unet" and not design.residual
+    lr, epochs = (0.02, 40) if plain else (0.02, 8)
+    history = learn(name, epochs, lr=lr).history
+    assert history["loss"].iloc[-1] < 0.85 * history["loss"].iloc[0]
+
+
+def test_learning_repeats():
+    first, again, other = (learn("cam", 1, seed=seed).state for seed in (3, 3, 4))
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+    assert not torch.equal(first["trunk.last.weight"], other["trunk.last.weight"])
+
+
+def test_seed():
+    models = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        models.append(Lei2020("hesam").model(seed))
+    for a, b, c in zip(*(m.parameters() for m in models), strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c) == (a.unique().numel() == 1)  # biases 0, norms 1
+
+
+def test_one_lesion_left_over_in_the_last_batch():
+    """ResNet-18 ends in one pixel: batch normalisation has a single value to go by."""
+    model = make("resnet18").train()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    outputs = model(draw(1, 11, 32, 32))
+    assert outputs.logits.isfinite().all()
+    for name, value in model.named_buffers():  # the last stage has 1 × 1, the first 8 × 8
+        if "running_mean" in name:
+            assert torch.equal(value, before[name]) == (outputs.features.shape[1] == len(value))
+
+
+def test_a_lesion_does_not_depend_on_its_batch():
+    model, x = make("hesam", dtype=torch.float64), draw(3, 11, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        alone = torch.cat([model(x[i : i + 1]).logits for i in range(3)])
+        torch.testing.assert_close(model(x).logits, alone, rtol=0, atol=1e-10)
+
+
+def test_nothing_is_left_on_the_model_or_changed_in_the_images():
+    model, x = make("hesam"), draw(2, 11, 32, 32)
+    before, names = x.clone(), [set(vars(module)) for module in model.modules()]
+    outputs = model(x)
+    assert [set(vars(module)) for module in model.modules()] == names
+    assert torch.equal(x, before)
+    with pytest.raises(AttributeError):
+        outputs.logits = None
+
+
+def test_half_precision_gives_probabilities_near_by():
+    experiment, model, x = Lei2020("sam"), make("sam"), draw(2, 11, 32, 32)
+    with torch.no_grad():
+        exact = experiment.predict(model(x))
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = model(x)
+            assert experiment.loss(outputs, wanted(experiment, 2))[0].isfinite()
+            rough = experiment.predict(outputs)
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=0, atol=0.05)
+
+
+# --- the experiment -------------------------------------------------------------------------------
+
+
+def of(logits):
+    return lei2020.Outputs(torch.tensor(logits), torch.zeros(len(logits), 1, 1, 1))
+
+
+def test_loss_and_probability_by_hand():
+    experiment = Lei2020()
+    outputs = of([[0.0, float(np.log(3))], [5.0, 5.0]])  # malignant by 3/4, and 1/2
+    torch.testing.assert_close(experiment.predict(outputs), torch.tensor([[0.75], [0.5]]))
+    loss, _ = experiment.loss(outputs, torch.tensor([[1.0], [0.0]]))
+    assert float(loss) == pytest.approx((np.log(4 / 3) + np.log(2)) / 2)
+
+
+def test_ratings_by_hand():
+    experiment = Lei2020("sam_ratings")
+    assert tuple(experiment.tasks) == RATING_NAMES
+    outputs = of([[-100.0] * 9, [0.0] * 9])
+    low, middle = experiment.predict(outputs).tolist()
+    assert low == pytest.approx([1] * 9)
+    assert middle == pytest.approx([3, 2.5, 3.5, 3, 3, 3, 3, 3, 3])
+    targets = torch.ones(2, 9)
+    targets[0, 2] = 6.0
+    loss, _ = experiment.loss(outputs, targets)
+    assert float(loss) == pytest.approx((1 + 9 * 0.25) / 2)
+    assert experiment.metric(torch.ones(2, 9), targets) == pytest.approx(5 / 18)
+    assert (experiment.metric_name, experiment.lower_is_better) == ("mae", True)
+
+
+def test_metric():
+    experiment = Lei2020()
+    assert experiment.tasks == {"malignancy": "classification"}
+    assert (experiment.metric_name, experiment.lower_is_better) == ("auc", False)
+    scores, labels = torch.tensor([[0.9], [0.4], [0.4]]), torch.tensor([[1.0], [1.0], [0.0]])
+    assert experiment.metric(scores, labels) == 0.75
+
+
+def test_targets():
+    table = pd.DataFrame({name: [1.0, 3.0, 4.25] for name in RATING_NAMES})
+    found = lei2020.targets(table)
+    torch.testing.assert_close(found, torch.tensor([[0.0], [np.nan], [1.0]]), equal_nan=True)
+    assert lei2020.targets(table, "cam_ratings")[:, 8].tolist() == [1, 3, 4.25]
+
+
+def test_samples_are_left_as_they_are():
+    experiment = Lei2020()
+    samples = batch(experiment)
+    assert experiment.augment(samples, torch.Generator()) is samples
+    assert experiment.normalisation(samples)(samples) is samples
+
+
+def test_recipe_of_the_paper():
+    recipe = lei2020.PRESETS["paper"].recipe
+    assert (recipe.optimizer, recipe.momentum, recipe.epochs) == ("sgd", 0.9, 100)
+    assert (recipe.lr, recipe.batch_size, recipe.weight_decay) == (5e-4, 32, 1e-4)
+    rates = [recipe.schedule.scale(e, [], lower_is_better=False) for e in (0, 29, 30, 60, 99)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.01, 0.001])
+    assert {"smoke", "book", "paper"} <= set(lei2020.PRESETS)
+    assert lei2020.packed(64).lr == pytest.approx(1e-3)
+    assert lei2020.packed(epochs=10).schedule.every == 3
+    assert lei2020.packed() == lei2020.PAPER
+
+
+def test_tables_name_variants_and_the_papers_rows():
+    assert list(TABLES["2"]) == published.table("lei2020", 2)["method"].tolist()
+    frame = published.table("lei2020", 3)
+    rows = frame["high_level_pooling"] + " / " + frame["final_pooling"]
+    assert list(TABLES["3"]) == rows.tolist()
+    frame = published.table("lei2020", 4)
+    assert list(TABLES["4"]) == frame.loc[frame["metric"] == "accuracy", "method"].tolist()
+    for rows in TABLES.values():
+        assert set(rows.values()) <= set(VARIANTS)
+        assert len(set(rows.values())) == len(rows)
+    for name in (*TABLES["2"].values(), *TABLES["4"].values()):
+        for images in ("D1C", "D3C", "D21C"):
+            variant = VARIANTS[f"{name}_{images.lower()}"]
+            assert variant == replace(VARIANTS[name], images=images)
+    sizes = published.table("lei2020", 1)
+    assert dict(zip(sizes.iloc[:, 0], sizes["channels"], strict=True)) == lei2020.N_CHANNELS
+
+
+def test_study(some_crops):
+    study = lei2020.STUDY
+    assert study.variants[0] == "hesam"
+    for variant, channels in [("hesam", 11), ("cam_d1c", 1), ("sam_d3c", 3), ("unet_sam_d21c", 21)]:
+        samples = study.prepare(iter(some_crops[:2]), variant)
+        assert samples.images.shape == (2, channels, 32, 32)
+        experiment = study.make(variant)(samples, torch.zeros(2, 1))
+        assert experiment == Lei2020(variant)
+    assert torch.equal(
+        study.prepare(iter(some_crops), "sam_d3c").images,
+        lei2020.prepare_scales(some_crops).images,
+    )
+
+
+def test_experiments_pickle_and_say_what_they_are():
+    for experiment in (Lei2020("hesam_max_max"), Lei2020("sam_ratings")):
+        again = pickle.loads(pickle.dumps(experiment))  # noqa: S301 - its own bytes
+        assert again == experiment
+        assert (again.tasks, again.metric_name) == (experiment.tasks, experiment.metric_name)
+    settings = Lei2020("hesam_max_max").settings()
+    assert settings["variant"] == "hesam_max_max"
+    assert settings["design"]["pool"] == "max"
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def refusals():
+    images = torch.zeros(2, 11, 32, 32)
+    yield images[0], r"expected \(lesion, 11 slices, y, x\), got shape \(11, 32, 32\)"
+    yield images[:, :3], r"got shape \(2, 3, 32, 32\)"
+    yield images[:0], r"got shape \(0, 11, 32, 32\)"
+    yield images.to(torch.int16), "images: expected floating point, got torch.int16"
+    yield images[..., :8], "16 pixels or more, a multiple of 8, along each side"
+    yield images[..., :30], r"a multiple of 8, along each side, got shape \(2, 11, 32, 30\)"
+    yield images[..., :24], r"sees as \(6, 6\), got \(6, 4\)"
+
+
+@pytest.mark.parametrize(("images", "message"), list(refusals()))
+def test_wrong_images(images, message):
+    with pytest.raises(ValueError, match=message):
+        make("sam")(images)
+
+
+def test_wrong_images_for_compared_networks():
+    with pytest.raises(ValueError, match=r"32 pixels or more along each side, got shape"):
+        make("resnet18")(torch.zeros(1, 11, 16, 16))
+    with pytest.raises(ValueError, match="expected floating point"):
+        make("sag_c")(torch.zeros(1, 11, 32, 32, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"sees as \(16, 16\), got \(8, 16\)"):
+        make("baseline")(torch.zeros(1, 11, 16, 32))
+    with pytest.raises(ValueError, match="11 slices"):
+        make("cam_3d")(torch.zeros(1, 1, 11, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": 0}, "channels=0: expected 1 or more"),
+        ({"outputs": 0}, "outputs=0: expected 1 or more"),
+        ({"size": 8}, r"size=\(4, 4\): the soft activation head pools over 5"),
+        ({"design": VARIANTS["sam_3d"], "channels": 3}, r"size=\(3, 16, 16\)"),
+    ],
+)
+def test_networks_that_do_not_exist(options, message):
+    with pytest.raises(ValueError, match=message):
+        Network(**options)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"trunk": "alexnet"}, "trunk='alexnet': expected one of unet, resnet18"),
+        ({"head": "grad"}, "head='grad': expected one of cam, sam"),
+        ({"axes": 4}, "axes=4: expected one of 2, 3"),
+        ({"width": 0}, "width=0: expected 1 or more"),
+        ({"trunk": "vgg16", "high_level": "max"}, "high_level: belongs to trunk='unet'"),
+        ({"head": "own"}, "head='own': the U-Net has none"),
+        ({"trunk": "attention_gate"}, "the attention gates have their own"),
+        ({"fusion": "concatenate"}, "fusion, roll: need high_level"),
+        ({"head": "flat", "high_level": "max"}, "high_level goes with 'cam' or 'sam'"),
+        ({"residual": False, "high_level": "max"}, "outputs=64: eq. 12 adds up as many maps"),
+        ({"images": "D3C", "axes": 3}, "images='D3C': has scales"),
+        ({"images": "D5C"}, "images='D5C': expected one of D1C"),
+    ],
+)
+def test_designs_that_do_not_exist(parts, message):
+    with pytest.raises(ValueError, match=message):
+        Design(**parts)
+
+
+def test_unknown_variant():
+    with pytest.raises(ValueError, match="variant='fool': expected one of hesam, sam"):
+        Lei2020("fool")
