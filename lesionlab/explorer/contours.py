@@ -15,13 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from lesionlab.explorer._colours import READER_COLOURS as READER_COLOURS
+from lesionlab.explorer._colours import reader_colours
 from lesionlab.sources.lidc import Contour
-
-# Okabe and Ito's colours, which stay apart for colour-blind eyes, then greys: 14 groups of
-# readings in LIDC-IDRI have more than four members.
-READER_COLOURS = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#BFBFBF",
-)  # fmt: skip
 
 _STYLE = """
 .ll-contours{max-width:26rem;font-size:.85rem}
@@ -69,7 +65,7 @@ class ContourScroll:
             "title": self.title,
             "view": [round(v, 2) for v in (x, y, side, side)],
             "bar": {"length": length, "label": f"{length} mm"},
-            "colours": self._colours(),
+            "colours": reader_colours(len(self.readers)),
             "slices": [
                 {
                     "z": round(by_slice[index][0].z, 2),
@@ -115,9 +111,6 @@ class ContourScroll:
 
     def __repr__(self) -> str:
         return f"ContourScroll({self.title!r}, {len(self.readers)} readers)"
-
-    def _colours(self) -> list[str]:
-        return [READER_COLOURS[i % len(READER_COLOURS)] for i in range(len(self.readers))]
 
     def _png(self) -> bytes:
         from matplotlib.figure import Figure

@@ -1,0 +1,95 @@
+"""The picture that stands in for a viewer where neither widgets nor HTML are shown."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lesionlab.explorer import _colours, _scene
+from lesionlab.explorer._scene import Scene
+
+SCALE_BARS = (100, 50, 20, 10, 5, 2, 1)
+
+
+def picture(scenes: Sequence[Scene], state: Mapping[str, Any], *, colours: str) -> bytes:
+    """A PNG of what the viewer shows at first; every panel names its tier."""
+    figure = Figure(figsize=(4.2 * len(scenes), 4.9), layout="constrained", dpi=100)
+    shown = figure.subplots(1, len(scenes), squeeze=False)[0]
+    for number, (ax, scene) in enumerate(zip(shown, scenes, strict=True)):
+        prefix = "other_" if number else ""
+        _draw(ax, scene, state, prefix, colours)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return stream.getvalue()
+
+
+def _draw(ax: Axes, scene: Scene, state: Mapping[str, Any], prefix: str, colours: str) -> None:
+    k = min(max(int(state[f"{prefix}slice"]), 0), len(scene.hu) - 1)
+    centre, width = float(state["window_centre"]), float(state["window_width"])
+    _, dy, dx = scene.spacing or (1.0, 1.0, 1.0)
+    height, columns = scene.hu.shape[1:]
+    edges = (-0.5 * dx, (columns - 0.5) * dx, (height - 0.5) * dy, -0.5 * dy)
+    ax.imshow(scene.hu[k], cmap="gray", vmin=centre - width / 2, vmax=centre + width / 2,
+              extent=edges, interpolation="nearest")  # fmt: skip
+    words = [f"slice {k + 1} of {len(scene.hu)}", f"window {centre:g} / {width:g} HU"]
+    heads = scene.maps.get(str(state[f"{prefix}method"]), {})
+    head = str(state[f"{prefix}head"])
+    if heads:
+        head = head if head in heads else next(iter(heads))
+        values = heads[head]
+        low, high = _scene.limits(values)
+        shown = values[min(k, len(values) - 1)]
+        ends = (low, high) if high > low else (low, low + 1)
+        share = np.nan_to_num((shown - ends[0]) / (ends[1] - ends[0]))
+        strength = np.clip(2 * np.abs(2 * share - 1) if low < 0 else 2 * share, 0, 1)
+        image = ax.imshow(
+            shown,
+            cmap=_colours.SIGNED_MAP if low < 0 else colours,
+            vmin=ends[0],
+            vmax=ends[1],
+            alpha=float(state["opacity"]) * strength,
+            extent=edges,
+            interpolation="nearest",
+        )
+        image.set_rasterized(True)
+        words.append(" ".join(filter(None, [str(state[f"{prefix}method"]), head])))
+    if state["show_contours"]:
+        _outlines(ax, scene, k, (dy, dx))
+    if scene.spacing is not None:
+        _scale_bar(ax, (columns * dx, height * dy))
+    ax.set_title(f"{scene.title}\n{scene.tier_text}", fontsize=9, parse_math=False)
+    ax.set_xlabel(" · ".join(words), fontsize=8, parse_math=False)
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
+def _outlines(ax: Axes, scene: Scene, k: int, spacing: tuple[float, float]) -> None:
+    dy, dx = spacing
+    y, x = (np.arange(n) * s for n, s in zip(scene.hu.shape[1:], spacing, strict=True))
+    if len(y) < 2 or len(x) < 2:
+        return
+    for reader, (mask, colour) in enumerate(
+        zip(scene.masks, _colours.reader_colours(len(scene.masks)), strict=True)
+    ):
+        if mask[k].any():
+            # thinner from reader to reader, or equal outlines would hide each other
+            width = (3.5, 2.4, 1.5, 0.8)[min(reader, 3)]
+            # a frame of zeros closes outlines at the border
+            padded = np.pad(mask[k], 1).astype(float)
+            ax.contour(np.r_[-dx, x, x[-1] + dx], np.r_[-dy, y, y[-1] + dy], padded,
+                       levels=[0.5], colors=[colour], linewidths=[width])  # fmt: skip
+
+
+def _scale_bar(ax: Axes, size: tuple[float, float]) -> None:
+    width, height = size
+    length = next((b for b in SCALE_BARS if b <= width / 3), SCALE_BARS[-1])
+    left, low = 0.04 * width, 0.95 * height
+    ax.plot([left, left + length], [low, low], color="black", linewidth=4, solid_capstyle="butt")
+    ax.plot([left, left + length], [low, low], color="white", linewidth=2, solid_capstyle="butt")
+    ax.text(left, low - 0.02 * height, f"{length} mm", color="white", fontsize=8,
+            bbox={"facecolor": "black", "alpha": 0.5, "linewidth": 0, "pad": 1})  # fmt: skip

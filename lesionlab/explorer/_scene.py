@@ -1,0 +1,297 @@
+"""What a viewer shows, checked: one volume with its masks, maps, weights and ratings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lesionlab import attributes
+from lesionlab.crops import Crop, votes_needed
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+MAX_VOXELS = 2**21
+"""A volume with more voxels is thinned: a page with 2 million takes some 3 MB."""
+
+TIERS = {
+    "phantom": "phantom: rendered voxels, not a scan",
+    "slices": "LIDC-IDRI slices: real pixels",
+    "dicom": "LIDC-IDRI DICOM: a real scan",
+}
+NO_TIER = "source not stated"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rating:
+    """One attribute: what readers gave and what a model predicts, on the attribute's scale."""
+
+    name: str
+    title: str
+    scale: tuple[float, float]
+    readings: tuple[float, ...]
+    predicted: float | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """Everything that one panel shows; `of` makes it from what users have.
+
+    Attributes:
+        title: What is shown.
+        tier: Where the voxels come from.
+        hu: (z, y, x) int16.
+        missing: (z, y, x), True where the volume had no number; None if it had one everywhere.
+        spacing: `(z, y, x)` distance between the voxels shown, mm; None if not known.
+        z_mm: (z,) position of each slice, mm (or its index, without a spacing).
+        corner_mm: `(y, x)` position of the first row and column, mm.
+        frame: What the positions start from.
+        stride: `(z, y, x)`: every so-manieth voxel of the volume is shown.
+        masks: (reader, z, y, x); no reader if none were given.
+        maps: Method to head to map: (z, y, x), or (1, y, x) for all slices alike.
+        weights: (z,) share of attention of each slice.
+        ratings: In the order given.
+        notes: What a viewer has to be told.
+    """
+
+    title: str
+    tier: str | None
+    hu: npt.NDArray[np.int16]
+    missing: Bools | None
+    spacing: tuple[float, float, float] | None
+    z_mm: Floats
+    corner_mm: tuple[float, float]
+    frame: str
+    stride: tuple[int, int, int]
+    masks: Bools
+    maps: Mapping[str, Mapping[str, Floats]]
+    weights: Floats | None
+    ratings: tuple[Rating, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def tier_text(self) -> str:
+        """One line that says where the voxels come from."""
+        return NO_TIER if self.tier is None else TIERS.get(self.tier, self.tier)
+
+    @property
+    def votes(self) -> int:
+        """How many readers are half of them, the consensus."""
+        return votes_needed(len(self.masks), 0.5) if len(self.masks) else 1
+
+    @property
+    def first_slice(self) -> int:
+        """The slice with the largest consensus; the middle one if there is none."""
+        area = (self.masks.sum(axis=0) >= self.votes).sum(axis=(1, 2))
+        return int(area.argmax()) if area.any() else len(self.hu) // 2
+
+    def near_masks(self, voxels: int = 2) -> Bools:
+        """(z, y, x), the readers' masks and so many voxels around them."""
+        near: Bools = np.asarray(self.masks.any(axis=0), dtype=np.bool_)
+        for _ in range(voxels):
+            grown = near.copy()
+            for axis in range(3):
+                before, after = [slice(None)] * 3, [slice(None)] * 3
+                before[axis], after[axis] = slice(None, -1), slice(1, None)
+                grown[tuple(after)] |= near[tuple(before)]
+                grown[tuple(before)] |= near[tuple(after)]
+            near = grown
+        return near
+
+
+def of(
+    volume: Any,
+    *,
+    spacing: Sequence[float] | None = None,
+    masks: Any = None,
+    overlays: Mapping[str, Any] | None = None,
+    slice_weights: Any = None,
+    predicted: Mapping[str, float] | None = None,
+    readings: Mapping[str, Sequence[float]] | None = None,
+    title: str | None = None,
+    tier: str | None = None,
+) -> Scene:
+    """Check and put together; the arguments are those of `lesionlab.explorer.view`."""
+    crop = volume if isinstance(volume, Crop) else None
+    array = crop.hu if crop else np.asarray(volume)
+    if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "iufb":
+        raise ValueError(
+            f"volume: expected numbers (z, y, x) without an empty axis, "
+            f"got {array.dtype} {array.shape}"
+        )
+    if crop:
+        masks = crop.masks if masks is None else masks
+        spacing = crop.spacing if spacing is None else spacing
+        title, tier = title or crop.lesion_id, tier or crop.tier
+    shape: tuple[int, int, int] = array.shape
+    stride = _stride(shape)
+    at = tuple(slice(None, None, s) for s in stride)
+    hu, missing, notes = _whole(array[at])
+    if crop and not crop.calibrated.all():
+        notes.append(f"{int((~crop.calibrated).sum())} slices are not calibrated in HU")
+    if stride != (1, 1, 1):
+        notes.insert(
+            0,
+            f"shown is every voxel whose index divides by {stride} along (z, y, x), "
+            f"of {' × '.join(map(str, shape))}: the whole would be too large for a page",
+        )
+    mm = None if spacing is None else _spacing(spacing)
+    index = crop.slice_index if crop else np.arange(shape[0])
+    corner = crop.corner if crop else (0, 0)
+    unit = mm or (1.0, 1.0, 1.0)
+    apart = (unit[0] * stride[0], unit[1] * stride[1], unit[2] * stride[2])
+    return Scene(
+        title=str(title or "volume"),
+        tier=None if tier is None else str(tier),
+        hu=hu,
+        missing=missing,
+        spacing=None if mm is None else apart,
+        z_mm=(index[at[0]] * unit[0]).astype(np.float64),
+        corner_mm=(corner[0] * unit[1], corner[1] * unit[2]),
+        frame="the scan's first voxel" if crop else "the first voxel",
+        stride=stride,
+        masks=_masks(masks, shape, at),
+        maps=_maps(overlays, shape, at),
+        weights=None if slice_weights is None else _weights(slice_weights, shape[0])[at[0]],
+        ratings=_ratings(predicted or {}, readings or {}),
+        notes=tuple(notes),
+    )
+
+
+def _whole(array: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int16], Bools | None, list[str]]:
+    """Values as int16, where they are missing, and what was changed."""
+    notes: list[str] = []
+    if array.dtype == np.int16:
+        return array.copy(), None, notes
+    finite = np.isfinite(array)
+    filled = np.where(finite, array, 0)
+    rounded = np.rint(filled) if array.dtype.kind == "f" else filled.astype(np.int64)
+    if array.dtype.kind == "f" and not np.array_equal(rounded, filled):
+        notes.append("values are shown rounded to whole HU")
+    limits = np.iinfo(np.int16)
+    hu = np.clip(rounded, limits.min, limits.max).astype(np.int16)
+    if beyond := int((hu != rounded).sum()):
+        notes.append(f"{beyond} values outside {limits.min} to {limits.max} are shown as the limit")
+    if finite.all():
+        return hu, None, notes
+    notes.insert(0, f"{int((~finite).sum())} voxels have no value (NaN or infinite): hatched")
+    # a neighbour's value would look like data, and any value compresses as well
+    hu[~finite] = np.median(hu[finite]) if finite.any() else 0
+    return hu, ~finite, notes
+
+
+def _spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
+    values = tuple(float(s) for s in spacing)
+    if len(values) != 3 or not all(np.isfinite(s) and s > 0 for s in values):
+        raise ValueError(f"spacing={spacing!r}: expected (z, y, x) in mm, above 0")
+    return values
+
+
+def _masks(masks: Any, shape: tuple[int, ...], at: tuple[slice, ...]) -> Bools:
+    """(reader, z, y, x), thinned by `at`."""
+    if masks is None:
+        return np.zeros((0, *shape), np.bool_)[:, *at]
+    array = np.asarray(masks)
+    array = array[None] if array.ndim == 3 else array
+    if array.ndim != 4 or array.shape[1:] != shape:
+        raise ValueError(
+            f"masks: expected (reader, {', '.join(map(str, shape))}) as the volume, "
+            f"got {array.shape}"
+        )
+    if array.dtype != np.bool_ and not np.isin(array, (0, 1)).all():
+        raise ValueError(f"masks: expected True and False (or 1 and 0), got {array.dtype} values")
+    return array[:, *at].astype(np.bool_)
+
+
+def _maps(
+    overlays: Mapping[str, Any] | None, shape: tuple[int, ...], at: tuple[slice, ...]
+) -> dict[str, dict[str, Floats]]:
+    made: dict[str, dict[str, Floats]] = {}
+    for method, heads in (overlays or {}).items():
+        if not str(method):
+            raise ValueError("overlays: expected a name for each method, got an empty one")
+        named = heads if isinstance(heads, Mapping) else {"": heads}
+        if not named:
+            raise ValueError(f"overlays[{method!r}]: expected at least one map, got none")
+        made[str(method)] = {
+            str(h): _map(m, f"{method!r}, {h!r}", shape, at) for h, m in named.items()
+        }
+    return made
+
+
+def _map(values: Any, name: str, shape: tuple[int, ...], at: tuple[slice, ...]) -> Floats:
+    array = np.asarray(values)
+    if array.shape not in (shape, shape[1:]) or array.dtype.kind not in "iufb":
+        raise ValueError(
+            f"overlays, map {name}: expected numbers {shape} or {shape[1:]} as the volume, "
+            f"got {array.dtype} {array.shape}"
+        )
+    array = array[at] if array.ndim == 3 else array[None, *at[1:]]
+    return array.astype(np.float64)
+
+
+def _weights(weights: Any, n_slices: int) -> Floats:
+    array = np.asarray(weights, dtype=np.float64)
+    if array.shape != (n_slices,) or not np.isfinite(array).all() or (array < 0).any():
+        raise ValueError(
+            f"slice_weights: expected {n_slices} finite numbers, one per slice, from 0 up, "
+            f"got {array.shape}: {array!s:.60}"
+        )
+    return array
+
+
+def _ratings(
+    predicted: Mapping[str, float], readings: Mapping[str, Sequence[float]]
+) -> tuple[Rating, ...]:
+    scales = {
+        a.name: (a.minimum, a.maximum)
+        for a in (*attributes.LI_CATEGORIES, *attributes.LIDC_RATINGS)
+    }
+    made = []
+    for name in dict.fromkeys([*readings, *predicted]):
+        given = tuple(float(r) for r in readings.get(name, ()))
+        value = float(predicted[name]) if name in predicted else None
+        numbers = [*given, *([] if value is None else [value])]
+        if not np.isfinite(numbers).all():
+            raise ValueError(f"ratings of {name!r}: expected finite numbers, got {numbers}")
+        low, high = scales.get(name, (1, 5))
+        if name not in scales and numbers and max(numbers) <= 1 and min(numbers) >= 0:
+            low, high = 0, 1  # probabilities
+        scale = (min([low, *numbers]), max([high, *numbers]))
+        made.append(Rating(name=str(name), title=attributes.title(str(name)), scale=scale,
+                           readings=given, predicted=value))  # fmt: skip
+    return tuple(made)
+
+
+def _stride(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """`(z, y, x)`, so that every so-manieth voxel is not more than a page can carry."""
+    stride = [1, 1, 1]
+
+    def size(axis: int) -> int:
+        return -(-int(shape[axis]) // stride[axis])
+
+    while size(0) * size(1) * size(2) > MAX_VOXELS:
+        stride[max(range(3), key=size)] += 1
+    z, y, x = stride
+    return z, y, x
+
+
+def limits(values: Floats) -> tuple[float, float]:
+    """The ends of a map's colour scale: its own, but symmetrical where both signs occur."""
+    finite = values[np.isfinite(values)]
+    low, high = (float(f(finite)) if finite.size else 0.0 for f in (np.min, np.max))
+    if low < 0:
+        high = max(-low, high)
+        low = -high
+    return low, high
+
+
+def all_maps(scene: Scene) -> list[tuple[str, str, Floats]]:
+    """Method, head and map of each, in order."""
+    pairs = ((m, heads.items()) for m, heads in scene.maps.items())
+    return list(chain.from_iterable(((m, h, v) for h, v in items) for m, items in pairs))

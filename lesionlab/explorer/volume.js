@@ -1,0 +1,678 @@
+// The viewer: mountViewer(el, data, options) for whoever builds on it, render() for anywidget,
+// mountPage() for pages. All that can be changed lives in a model with get, set, on, off and
+// save_changes: Jupyter's, or the stand-in below where there is no kernel.
+
+const STYLE = `
+:host { display: block; container-type: inline-size; }
+.viewer {
+  --text: var(--pst-color-text-base, var(--jp-ui-font-color1, var(--vscode-foreground, CanvasText)));
+  --ground: var(--pst-color-background, var(--jp-layout-color0, var(--vscode-editor-background, Canvas)));
+  --quiet: color-mix(in srgb, var(--text) 72%, var(--ground));
+  --line: color-mix(in srgb, var(--text) 22%, var(--ground));
+  --soft: color-mix(in srgb, var(--text) 6%, var(--ground));
+  --accent: #0072b2;
+  background: var(--ground); color: var(--text); border: 1px solid var(--line); border-radius: 6px;
+  box-sizing: border-box; display: grid; gap: 0 1.25rem; font: 13px/1.45 system-ui, sans-serif;
+  font-variant-numeric: tabular-nums; max-width: 46rem; padding: .75rem; text-align: left;
+}
+.viewer.dark { --accent: #56b4e9; }
+.viewer.two { max-width: 64rem; }
+.viewer * { box-sizing: border-box; }
+.viewer [hidden] { display: none !important; }
+.panels { display: grid; gap: 1rem; min-width: 0; grid-template-columns: minmax(0, 1fr); }
+.panel { min-width: 0; overflow-wrap: anywhere; }
+p { margin: 0; }
+.title { font-weight: 600; }
+.quiet, .panel output { color: var(--quiet); }
+.panel output { display: block; min-height: 1.45em; }
+.planes { display: grid; gap: 3px; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); margin: .4rem 0 0; }
+.planes canvas { background: #000; cursor: crosshair; display: block; width: 100%; touch-action: pan-y; }
+.planes .axial { grid-column: 1 / -1; }
+canvas:focus-visible, button:focus-visible, input:focus-visible, select:focus-visible,
+summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+.bars { display: block; height: 42px; width: 100%; margin-top: 6px; cursor: pointer; }
+.bars.low { height: 8px; }
+input[type=range] { accent-color: var(--accent); margin: 2px 0; width: 100%; min-width: 0; }
+.slice { appearance: none; background: none; height: 18px; }
+.slice::-webkit-slider-runnable-track { background: var(--line); border-radius: 2px; height: 4px; }
+.slice::-moz-range-track { background: var(--line); border-radius: 2px; height: 4px; }
+.slice::-webkit-slider-thumb { appearance: none; background: var(--accent); border-radius: 50%;
+  height: 16px; margin-top: -6px; width: 16px; }
+.slice::-moz-range-thumb { background: var(--accent); border: 0; border-radius: 50%; height: 16px; width: 16px; }
+.row { align-items: center; display: flex; flex-wrap: wrap; gap: .3rem .6rem; margin-top: .3rem; }
+.row > label { flex: 1 1 6.5rem; }
+label { display: block; min-width: 0; }
+label.check { align-items: center; display: flex; gap: .4rem; padding: .1rem 0; }
+label.check input { accent-color: var(--accent); flex: none; margin: 0; }
+label > span { color: var(--quiet); display: block; font-size: 12px; }
+label.check > span { color: inherit; font-size: inherit; }
+select, input[type=number], button { background: var(--ground); border: 1px solid var(--line);
+  border-radius: 4px; color: var(--text); font: inherit; max-width: 100%; min-height: 28px; padding: .1rem .35rem; }
+select, input[type=number] { width: 100%; }
+button { background: var(--soft); cursor: pointer; padding: .25rem .7rem; }
+button:hover { border-color: var(--accent); }
+.swatch { border-radius: 2px; flex: none; height: 4px; width: 18px; }
+.swatch.consensus { background: repeating-linear-gradient(90deg, #fff 0 4px, #000 4px 7px); border: 1px solid #000; height: 5px; }
+.scale { align-items: center; color: var(--quiet); display: flex; flex: 2 1 9rem; font-size: 12px; gap: .4rem; align-self: end; min-height: 28px; }
+.scale canvas { border-radius: 2px; flex: 1 1 0; height: 10px; min-width: 3rem; width: 0; }
+.controls { align-content: start; display: grid; gap: .55rem 1.25rem; min-width: 0;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 12rem), 1fr)); margin-top: .75rem; }
+fieldset { border: 0; border-top: 1px solid var(--line); margin: 0; min-width: 0; padding: .3rem 0 0; }
+legend { float: left; font-weight: 600; padding: 0; width: 100%; }
+legend ~ * { clear: both; }
+.viewer:not(.two) .controls > :first-child { border-top: 0; padding-top: 0; }
+details { border-top: 1px solid var(--line); padding-top: .3rem; }
+summary { cursor: pointer; font-weight: 600; }
+dl { display: grid; gap: .1rem .6rem; grid-template-columns: auto 1fr; margin: .3rem 0 0; }
+dt { color: var(--quiet); } dd { margin: 0; }
+.ratings { display: grid; gap: 0 .75rem; grid-template-columns: minmax(4rem, auto) minmax(5rem, 1fr) auto auto; margin-top: .75rem; }
+.ratings > div { align-items: center; border-top: 1px solid var(--line); display: grid; grid-column: 1 / -1; grid-template-columns: subgrid; }
+.ratings > div:first-child { border-top: 0; color: var(--quiet); font-size: 12px; white-space: nowrap; }
+.ratings canvas { display: block; height: 22px; width: 100%; }
+.ratings .end { text-align: right; }
+.notes { color: var(--quiet); font-size: 12px; margin: .5rem 0 0; padding-left: 1.1rem; }
+.alert { border-left: 4px solid #d55e00; background: var(--soft); margin-top: .4rem; padding: .5rem .7rem; }
+.away { height: 1px; overflow: hidden; position: absolute; width: 1px; clip-path: inset(50%); white-space: nowrap; }
+@container (min-width: 34rem) {
+  .two .panels { grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); }
+  .viewer:not(.two) { grid-template-columns: minmax(0, 1fr) 12.5rem; }
+  .viewer:not(.two) .controls { grid-template-columns: minmax(0, 1fr); margin-top: 0; }
+}`;
+
+// one element; text is text, whatever it holds
+const make = (name, attributes = {}, ...children) => {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes))
+    if (value === true) element.setAttribute(key, "");
+    else if (value !== false && value !== undefined) element.setAttribute(key, value);
+  element.append(...children);
+  return element;
+};
+
+const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+
+export const localModel = (state) => {
+  const listeners = new Map();
+  return {
+    get: (key) => state[key],
+    set(key, value) {
+      if (same(state[key], value)) return;
+      state[key] = value;
+      for (const listener of listeners.get(`change:${key}`) ?? []) listener();
+    },
+    on(name, listener) { listeners.set(name, [...(listeners.get(name) ?? []), listener]); },
+    off(name, listener) { listeners.set(name, (listeners.get(name) ?? []).filter((l) => l !== listener)); },
+    save_changes() {},
+  };
+};
+
+const START = {
+  slice: 0, other_slice: 0, cursor: [], other_cursor: [], window_centre: -600, window_width: 1500,
+  method: "", head: "", other_method: "", other_head: "", opacity: 0.6, show_contours: true,
+  show_consensus: false, hidden_readers: [], orthogonal: false, compare: false, linked: true,
+  probe: {}, other_probe: {}, error: "",
+};
+
+const KEYS = [
+  ["↑ ↓ ← →", "move the probe (with Shift: 5 voxels)"], ["Page ↑ ↓, wheel", "slice by slice"],
+  ["Home, End", "first, last slice"], ["W", "next window"], ["M, H", "next map, next head"],
+  ["C", "outlines on and off"], ["Escape", "remove the probe"], ["Shift + drag", "window: ↔ width, ↕ centre"],
+];
+
+const ratioNow = () => Math.min(2, globalThis.devicePixelRatio || 1);
+
+// sized to what is on screen; false while it is not
+const fit = (canvas, ratio) => {
+  const [width, height] = [canvas.clientWidth * ratio, canvas.clientHeight * ratio].map(Math.round);
+  if (!width || !height) return false;
+  if (canvas.width !== width) canvas.width = width;
+  if (canvas.height !== height) canvas.height = height;
+  return true;
+};
+
+let count = 0;
+let turn = Promise.resolve();  // one viewer after another, so that the first can soon be used
+
+// One volume with its slider, bars, maps and ratings. `shared` is what both panels have.
+class Panel {
+  constructor(shared, volume, prefix) {
+    Object.assign(this, { shared, volume, prefix });
+    const { panel } = volume;
+    // a second panel of the same volume need not say everything again
+    const again = prefix && shared.data.panels.length === 1;
+    const second = (label) => (prefix ? `${label}, second panel` : label);
+    const name = `panel-${count += 1}`;
+    this.axial = make("canvas", {
+      class: "axial", tabindex: 0, role: "application", "aria-roledescription": "slice view",
+      "aria-describedby": `${name}-at ${name}-probe`, "data-plane": "axial",
+    });
+    this.upright = ["coronal", "sagittal"].map((plane) =>
+      make("canvas", { "data-plane": plane, role: "img", "aria-label": `${plane} plane of ${panel.title}` }));
+    this.bars = make("canvas", { class: panel.weights ? "bars" : "bars low", role: "img",
+      "aria-label": panel.weights ? "attention of each slice" : "slices with a consensus" });
+    this.slider = make("input", { class: "slice", type: "range", min: 0, max: volume.depth - 1,
+      "aria-label": second("Slice"), disabled: volume.depth === 1 });
+    this.at = make("output", { id: `${name}-at`, "aria-live": "off" });
+    this.probe = make("output", { id: `${name}-probe`, class: "probe" }, "point at a voxel");
+    const methods = [...new Set(panel.maps.map((map) => map.method))];
+    this.method = make("select", { "aria-label": second("Attention map") }, make("option", { value: "" }, "none"),
+                       ...methods.map((method) => make("option", { value: method }, method)));
+    this.head = make("select", { "aria-label": second("Head") });
+    this.headLabel = make("label", {}, make("span", {}, "Head"), this.head);
+    this.ends = [make("span"), make("span")];
+    this.scale = make("canvas", { "aria-hidden": "true" });
+    this.scaleRow = make("div", { class: "scale" }, this.ends[0], this.scale, this.ends[1]);
+    this.planes = make("div", { class: "planes" }, this.axial, ...this.upright);
+    this.root = make("div", { class: "panel", role: "group", "aria-label": panel.title },
+      make("p", { class: "title" }, panel.title), make("p", { class: "quiet" }, panel.tier.text),
+      this.planes, this.bars, this.slider, this.at, this.probe,
+      make("div", { class: "row", hidden: !methods.length },
+        make("label", {}, make("span", {}, "Attention map"), this.method), this.headLabel, this.scaleRow),
+      ...(again ? [] : this.ratings()),
+      make("ul", { class: "notes", hidden: again || !panel.notes.length },
+        ...panel.notes.map((note) => make("li", {}, note))));
+    this.listen();
+  }
+
+  key(name) { return this.prefix + name; }
+  get(name) { return this.shared.model.get(this.key(name)); }
+  set(name, value) { this.shared.set(this.key(name), value); }
+  get slice() { return clamp(this.get("slice") ?? 0, 0, this.volume.depth - 1); }
+
+  get map() {
+    const { volume } = this;
+    const heads = volume.heads(this.get("method"));
+    const head = heads.includes(this.get("head")) ? this.get("head") : heads[0];
+    return volume.hu && volume.map(this.get("method"), head, (error) => this.shared.arrived(error));
+  }
+
+  ratings() {
+    const { ratings } = this.volume.panel;
+    if (!ratings.length) return [];
+    const cell = (text, attributes = {}) => make("span", { role: "cell", ...attributes }, text);
+    this.strips = ratings.map(() => make("canvas", { "aria-hidden": "true" }));
+    const rows = ratings.map((rating, i) => {
+      const words = ratingWords(rating);
+      return make("div", { role: "row" }, make("span", { role: "rowheader" }, rating.title),
+        make("span", { role: "cell", title: words.all }, this.strips[i], make("span", { class: "away" }, words.all)),
+        cell(words.model, { class: "end" }), cell(words.readers, { class: "end" }));
+    });
+    const head = (text, end) => make("span", { role: "columnheader", class: end ? "end" : "" }, text);
+    return [make("div", { class: "ratings", role: "table", "aria-label": `ratings of ${this.volume.panel.title}` },
+      make("div", { role: "row" }, head("attribute"), head("scale"), head("◆ model", true),
+           head("● mean (range)", true)), ...rows)];
+  }
+
+  listen() {
+    const { slider, axial, bars, method, head } = this;
+    slider.addEventListener("input", () => this.set("slice", Number(slider.value)));
+    method.addEventListener("change", () => this.choose(method.value));
+    head.addEventListener("change", () => this.set("head", head.value));
+    bars.addEventListener("pointerdown", (event) => {
+      const [inset, width] = [8, bars.clientWidth];
+      const share = (event.offsetX - inset) / Math.max(1, width - 2 * inset);
+      this.set("slice", clamp(Math.round(share * (this.volume.depth - 1)), 0, this.volume.depth - 1));
+    });
+    let turned = 0;
+    this.planes.addEventListener("wheel", (event) => {
+      if (event.ctrlKey) return;  // zooms the page
+      turned += event.deltaY * (event.deltaMode ? 40 : 1);
+      const step = Math.abs(turned) < 30 ? 0 : Math.sign(turned);
+      const next = clamp(this.slice + (step || Math.sign(event.deltaY)), 0, this.volume.depth - 1);
+      if (next === this.slice) { turned = 0; return; }  // at either end the page scrolls on
+      event.preventDefault();
+      if (step) { turned = 0; this.set("slice", next); }
+    }, { passive: false });
+    axial.addEventListener("keydown", (event) => this.press(event));
+    for (const canvas of [axial, ...this.upright]) this.point(canvas);
+  }
+
+  choose(method) {
+    const heads = this.volume.heads(method);
+    if (heads.length && !heads.includes(this.get("head"))) this.set("head", heads[0]);
+    this.set("method", method);
+  }
+
+  // the voxel (z, y, x) under the pointer
+  under(canvas, event) {
+    const { depth, height, width } = this.volume;
+    const share = (at, size, n) => clamp(Math.floor(at / size * n), 0, n - 1);
+    const [w, h] = [canvas.clientWidth, canvas.clientHeight];
+    const [y, x] = this.get("cursor").length ? this.get("cursor") : [height >> 1, width >> 1];
+    const z = depth - 1 - share(event.offsetY, h, depth);
+    if (canvas.dataset.plane === "coronal") return [z, y, share(event.offsetX, w, width)];
+    if (canvas.dataset.plane === "sagittal") return [z, share(event.offsetX, w, height), x];
+    return [this.slice, share(event.offsetY, h, height), share(event.offsetX, w, width)];
+  }
+
+  point(canvas) {
+    let drag = null;
+    canvas.addEventListener("pointerdown", (event) => {
+      if (event.button) return;
+      if (event.shiftKey) {
+        const { model } = this.shared;
+        drag = [event.clientX, event.clientY, model.get("window_width"), model.get("window_centre")];
+        canvas.setPointerCapture(event.pointerId);
+      }
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      if (drag) {
+        this.shared.set("window_width", Math.max(1, drag[2] + 4 * Math.round(event.clientX - drag[0])));
+        this.shared.set("window_centre", drag[3] + 2 * Math.round(event.clientY - drag[1]));
+      } else if (this.volume.hu) this.tell(this.under(canvas, event));
+    });
+    canvas.addEventListener("pointerleave", () => this.tell());
+    canvas.addEventListener("click", (event) => {
+      if (drag) { drag = null; return; }
+      const [z, y, x] = this.under(canvas, event);
+      this.set("cursor", [y, x]);
+      this.set("slice", z);
+    });
+  }
+
+  press(event) {
+    const { volume, shared } = this;
+    const { height, width, depth } = volume;
+    const [y, x] = this.get("cursor").length ? this.get("cursor") : [height >> 1, width >> 1];
+    const far = event.shiftKey ? 5 : 1;
+    const move = (dy, dx) => () => this.set("cursor", [clamp(y + dy, 0, height - 1), clamp(x + dx, 0, width - 1)]);
+    const go = (k) => () => this.set("slice", clamp(k, 0, depth - 1));
+    const next = (list, value) => list[(list.indexOf(value) + 1) % list.length];
+    const { presets } = volume.panel;
+    const actions = {
+      ArrowUp: move(-far, 0), ArrowDown: move(far, 0), ArrowLeft: move(0, -far), ArrowRight: move(0, far),
+      PageUp: go(this.slice + 1), PageDown: go(this.slice - 1), Home: go(0), End: go(depth - 1),
+      Escape: () => this.set("cursor", []),
+      w: () => shared.preset(next(presets.map((p) => p[0]), shared.presetName())),
+      m: () => this.choose(next(["", ...new Set(volume.panel.maps.map((map) => map.method))], this.get("method"))),
+      h: () => { const heads = volume.heads(this.get("method")); if (heads.length) this.set("head", next(heads, this.get("head"))); },
+      c: () => shared.set("show_contours", !shared.model.get("show_contours")),
+    };
+    const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (!action || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    action();
+  }
+
+  // what is under the pointer, or else at the pinned voxel
+  tell(place = null) {
+    const { volume, map } = this;
+    if (!volume.hu) return;
+    const [y, x] = this.get("cursor");
+    const at = place ?? (y === undefined ? null : [this.slice, clamp(y, 0, volume.height - 1), clamp(x, 0, volume.width - 1)]);
+    const found = at && volume.at(...at, map);
+    this.probe.value = found ? probeWords(volume, found, map) : "point at a voxel";
+    if (place) return;
+    const { rounding, error, ...plain } = found ?? {};
+    this.set("probe", plain);
+  }
+
+  marks() {
+    const { model, data } = this.shared;
+    const hidden = model.get("hidden_readers");
+    const readers = model.get("show_contours") ? [...this.volume.masks.keys()].filter((r) => !hidden.includes(r)) : [];
+    return { readers, consensus: model.get("show_consensus"), colours: data.colours, tag: this.volume.panel.tier.name ?? "source not stated" };
+  }
+
+  look() {
+    const { model, tables } = this.shared;
+    const { map } = this;
+    return { centre: model.get("window_centre"), width: model.get("window_width"), map,
+             opacity: model.get("opacity"), table: map && map.limits[0] < 0 ? tables.signed : tables.map };
+  }
+
+  // the planes shown, each with what marks the probe on it
+  views() {
+    const { volume, slice } = this;
+    const { depth, height, width } = volume;
+    const pinned = this.get("cursor");
+    const shown = this.shared.model.get("orthogonal");
+    const [y, x] = pinned.length ? pinned : [height >> 1, width >> 1];
+    const cross = pinned.length || shown ? [x, y] : null;
+    const made = [[this.axial, planeOf(volume, "axial", slice), cross]];
+    if (!shown || depth < 2) return made;
+    return [...made, [this.upright[0], planeOf(volume, "coronal", y), [x, depth - 1 - slice]],
+            [this.upright[1], planeOf(volume, "sagittal", x), [y, depth - 1 - slice]]];
+  }
+
+  draw(ink) {
+    const { volume, slice, map } = this;
+    const ratio = ratioNow();
+    const { panel } = volume;
+    const words = sliceWords(volume, slice);
+    this.slider.value = slice;
+    this.slider.setAttribute("aria-valuetext", words);
+    this.at.value = words;
+    this.axial.setAttribute("aria-label", `${panel.title}, ${words}`);
+    const upright = this.shared.model.get("orthogonal") && volume.depth > 1;
+    this.upright.forEach((canvas) => { canvas.hidden = !upright; });
+    this.bars.hidden = !(panel.weights || volume.marked);
+    const method = this.get("method"), heads = volume.heads(method);
+    this.method.value = method;
+    if (!same(heads, [...this.head.options].map((option) => option.value)))
+      this.head.replaceChildren(...heads.map((head) => make("option", { value: head }, head)));
+    this.head.value = heads.includes(this.get("head")) ? this.get("head") : heads[0];
+    this.headLabel.hidden = heads.length < 2;
+    this.scaleRow.hidden = !map;
+    if (map) {
+      const table = map.limits[0] < 0 ? this.shared.tables.signed : this.shared.tables.map;
+      if (this.scaleTable !== table) drawScale(this.scale, this.scaleTable = table);
+      this.ends.forEach((end, i) => { end.textContent = tidy(map.limits[i]); });
+    }
+    this.strips?.forEach((strip, i) => {
+      if (fit(strip, ratio)) drawRating(strip, panel.ratings[i], this.shared.data.colours, ink, ratio);
+    });
+    if (!volume.hu) return;
+    if (!this.bars.hidden && fit(this.bars, ratio)) drawBars(this.bars, volume, slice, ink, ratio, 8);
+    const [look, marks] = [this.look(), this.marks()];
+    for (const [canvas, plane, cross] of this.views()) {
+      canvas.style.aspectRatio = `${plane.w * plane.du} / ${plane.h * plane.dv}`;
+      if (fit(canvas, ratio))
+        drawPlane(canvas, volume, plane, look, { ...marks, cross, tag: canvas === this.axial ? marks.tag : canvas.dataset.plane }, ratio);
+    }
+    this.tell();
+  }
+}
+
+// Where the second panel goes when the first is scrolled: as far, in mm, from its middle slice.
+const linkedSlice = (from, to, k) => {
+  if (from.volume === to.volume) return k;
+  const off = (k - (from.volume.depth - 1) / 2) * from.volume.spacing[0] / to.volume.spacing[0];
+  return clamp(Math.round((to.volume.depth - 1) / 2 + off), 0, to.volume.depth - 1);
+};
+
+// Shows `data` (see _html.py) in `el`.
+//   options.model     a model as Jupyter's; else a stand-in is made, which starts at options.state
+//   options.controls  false leaves the controls out, for what is built around the picture
+// Gives { model, ready, settled, draw, toPNG, destroy, root, volumes }: `ready` ends when all is
+// unpacked and drawn, so does settled() after a change; draw() draws at once what is there; toPNG()
+// gives a Blob; `root` is where more elements may be put, `volumes` hold the arrays.
+export const mountViewer = (el, data, options = {}) => {
+  const first = data.panels[0], last = data.panels.at(-1);
+  const model = options.model ?? localModel({ ...START, slice: first.first, other_slice: last.first,
+    compare: data.panels.length > 1, ...options.state });
+  const host = make("div", { "data-lm-suppress-shortcuts": "true" });  // or JupyterLab takes the keys
+  const shadow = host.attachShadow({ mode: "open" });
+  const root = make("section", { class: "viewer", "aria-label": `Volume viewer: ${data.panels.map((p) => p.title).join(", ")}` });
+  shadow.append(make("style", {}, STYLE), root);
+  el.replaceChildren(host);
+
+  let asked = 0, gone = false;
+  const listeners = [];
+  const schedule = () => { if (!asked && !gone) asked = requestAnimationFrame(draw); };
+  const set = (key, value) => {
+    if (same(model.get(key), value)) return;
+    model.set(key, value);
+    model.save_changes();
+    schedule();
+  };
+  const presetName = () => {
+    const now = [model.get("window_centre"), model.get("window_width")];
+    return first.presets.find(([, ...window]) => same(window, now))?.[0] ?? "";
+  };
+  const preset = (name) => {
+    const [, centre, width] = first.presets.find((p) => p[0] === name);
+    set("window_centre", centre);
+    set("window_width", width);
+  };
+  const fail = (error) => {
+    set("error", error.message);
+    alert.textContent = error.message;
+    alert.hidden = false;
+    panels.forEach((panel) => { panel.planes.hidden = true; panel.bars.hidden = true; });
+    shadow.querySelectorAll("fieldset, .slice, select").forEach((part) => { part.disabled = true; });
+  };
+  const arrived = (error) => (error ? fail(error) : schedule());
+  const tables = { map: colourTable(data.map), signed: colourTable(data.signed) };
+  const shared = { model, data, tables, set, preset, presetName, arrived };
+  const volumes = data.panels.map((panel) => new Volume(panel));
+  const panels = [new Panel(shared, volumes[0], ""), new Panel(shared, volumes.at(-1), "other_")];
+  const [left, right] = panels;
+
+  // -- controls for both panels
+  const check = (key, text, ...before) => {
+    const box = make("input", { type: "checkbox" });
+    box.addEventListener("change", () => set(key, box.checked));
+    return { label: make("label", { class: "check" }, box, ...before, make("span", {}, text)), show: () => { box.checked = model.get(key); } };
+  };
+  const value = (key, text, attributes) => {
+    const field = make("input", attributes);
+    field.addEventListener(attributes.type === "range" ? "input" : "change", () => {
+      const given = Number(field.value);
+      if (field.value !== "" && Number.isFinite(given)) set(key, Math.max(given, attributes.min ?? -32768));
+      schedule();
+    });
+    return { label: make("label", {}, make("span", {}, text), field),
+             show: () => { if (shadow.activeElement !== field || attributes.type === "range") field.value = model.get(key); } };
+  };
+  const windows = make("select", { "aria-label": "Preset" }, ...first.presets.map(([name]) => make("option", { value: name }, name)),
+                       make("option", { value: "" }, "own"));
+  windows.addEventListener("change", () => windows.value && preset(windows.value));
+  const readers = Math.max(first.readers, last.readers);
+  const fields = {
+    centre: value("window_centre", "Centre (HU)", { type: "number", step: 10 }),
+    width: value("window_width", "Width (HU)", { type: "number", step: 10, min: 1 }),
+    opacity: value("opacity", "Opacity", { type: "range", min: 0, max: 1, step: 0.05 }),
+    contours: check("show_contours", "readers' outlines"),
+    consensus: check("show_consensus", "consensus (≥ half)", make("i", { class: "swatch consensus" })),
+    orthogonal: check("orthogonal", "coronal and sagittal"),
+    compare: check("compare", volumes.length > 1 ? "second volume" : "compare two maps"),
+    linked: check("linked", "linked scrolling"),
+  };
+  const boxes = Array.from({ length: readers }, (_, reader) => {
+    const box = make("input", { type: "checkbox" });
+    const swatch = make("i", { class: "swatch" });
+    swatch.style.background = data.colours[reader % data.colours.length];
+    box.addEventListener("change", () => {
+      const hidden = model.get("hidden_readers").filter((r) => r !== reader);
+      set("hidden_readers", box.checked ? hidden : [...hidden, reader].sort((a, b) => a - b));
+    });
+    return { box, label: make("label", { class: "check" }, box, swatch, make("span", {}, `reader ${reader + 1}`)) };
+  });
+  const group = (name, ...parts) => make("fieldset", {}, make("legend", {}, name), ...parts);
+  const maps = data.panels.some((panel) => panel.maps.length);
+  const save = make("button", { type: "button" }, "Save as PNG");
+  save.addEventListener("click", async () => {
+    const link = make("a", { download: `${first.title.replace(/[^\w.-]+/g, "_").slice(0, 80)}_slice_${left.slice + 1}.png`,
+                             href: URL.createObjectURL(await toPNG()) });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  });
+  const alert = make("p", { class: "alert", role: "alert", hidden: true });
+  const upright = volumes.some((volume) => volume.depth > 1);
+  fields.orthogonal.label.hidden = !upright;
+  fields.compare.label.hidden = volumes.length < 2 && !maps;
+  const controls = make("div", { class: "controls", hidden: options.controls === false },
+    group("Window", make("label", {}, make("span", {}, "Preset"), windows),
+          make("div", { class: "row" }, fields.centre.label, fields.width.label)),
+    ...(maps ? [group("Attention", fields.opacity.label)] : []),
+    ...(readers ? [group("Outlines", fields.contours.label, ...boxes.map((b) => b.label), fields.consensus.label)] : []),
+    group("View", fields.orthogonal.label, fields.compare.label, fields.linked.label, make("div", { class: "row" }, save)),
+    make("details", {}, make("summary", {}, "Keys and mouse"),
+         make("dl", {}, ...KEYS.flatMap(([key, what]) => [make("dt", {}, key), make("dd", {}, what)]))));
+  root.append(make("div", {}, alert, make("div", { class: "panels" }, left.root, right.root)), controls);
+
+  const ink = () => {
+    const style = getComputedStyle(root);
+    const rgb = style.backgroundColor.match(/[\d.]+/g).map(Number);
+    const scaled = style.backgroundColor.startsWith("color") ? rgb.map((c) => 255 * c) : rgb;
+    const dark = 0.299 * scaled[0] + 0.587 * scaled[1] + 0.114 * scaled[2] < 128;
+    root.classList.toggle("dark", dark);
+    root.style.colorScheme = dark ? "dark" : "light";  // for the browser's own boxes and lists
+    return { text: style.color, ground: style.backgroundColor, dark, accent: dark ? "#56b4e9" : "#0072b2", quiet: dark ? "#8c8c8c" : "#767676" };
+  };
+  let colours = null;
+
+  function draw() {
+    cancelAnimationFrame(asked);
+    asked = 0;
+    // Jupyter puts `el` into the page after render(): the observer of its size will draw then
+    if (gone || !root.isConnected) return;
+    colours ??= ink();
+    const two = Boolean(model.get("compare")) && (volumes.length > 1 || maps);
+    root.classList.toggle("two", two);
+    right.root.hidden = !two;
+    fields.linked.label.hidden = !two;
+    windows.value = presetName();
+    Object.values(fields).forEach((field) => field.show());
+    boxes.forEach(({ box }, reader) => {
+      box.checked = !model.get("hidden_readers").includes(reader);
+      box.disabled = !model.get("show_contours");
+    });
+    left.draw(colours);
+    if (two) right.draw(colours);
+  }
+
+  // -- what the model tells, whoever changed it
+  let linking = false;
+  const link = (from, to, name) => () => {
+    if (!linking && model.get("linked") && model.get("compare")) {
+      linking = true;
+      if (name === "slice") to.set("slice", linkedSlice(from, to, from.slice));
+      else if (from.volume === to.volume) to.set("cursor", from.get("cursor"));
+      linking = false;
+    }
+  };
+  const on = (key, listener) => { model.on(`change:${key}`, listener); listeners.push([`change:${key}`, listener]); };
+  for (const name of ["slice", "cursor"]) {
+    on(name, link(left, right, name));
+    on(`other_${name}`, link(right, left, name));
+  }
+  for (const name of ["linked", "compare"]) on(name, link(left, right, "slice"));
+  for (const key of Object.keys(START)) on(key, schedule);
+  const resized = new ResizeObserver(schedule);
+  resized.observe(root);
+  const restyle = () => { colours = null; schedule(); };
+  const themed = new MutationObserver(restyle);
+  for (const part of [document.documentElement, document.body])
+    themed.observe(part, { attributeFilter: ["class", "data-theme", "data-mode", "data-jp-theme-light", "style"] });
+  const scheme = matchMedia("(prefers-color-scheme: dark)");
+  scheme.addEventListener("change", restyle);
+
+  // until everything that is to be seen is unpacked and drawn
+  const settled = async () => {
+    draw();
+    await Promise.all(volumes.map((volume) => volume.pending));
+    draw();
+  };
+  const ready = turn.then(() => Promise.all(volumes.map((volume) => volume.load()))).then(settled, fail);
+  turn = ready.then(() => new Promise((next) => { setTimeout(next); }));  // what was drawn is shown first
+  link(left, right, "slice")();
+  draw();
+
+  const toPNG = async () => {
+    await settled();
+    const shown = panels.filter((panel) => !panel.root.hidden);
+    const canvas = picture(shown, ink(), readers && model.get("show_contours") ? data.colours : []);
+    return new Promise((resolve) => { canvas.toBlob(resolve, "image/png"); });
+  };
+  const destroy = () => {
+    gone = true;
+    cancelAnimationFrame(asked);
+    listeners.forEach(([name, listener]) => model.off(name, listener));
+    resized.disconnect();
+    themed.disconnect();
+    scheme.removeEventListener("change", restyle);
+    host.remove();
+  };
+  host.viewer = { model, ready, settled, draw, toPNG, destroy, root, volumes };
+  return host.viewer;
+};
+
+// What is seen, with the words that a picture needs to be understood elsewhere.
+const picture = (panels, ink, colours) => {
+  const ratio = 2, wide = 420, pad = 12, line = 18;
+  const uprightTall = (panel) => Math.max(0, ...panel.views().slice(1).map(([, p]) => (wide / 2 - 2) * p.h * p.dv / (p.w * p.du)));
+  const axialTall = (panel) => { const [, p] = panel.views()[0]; return wide * p.h * p.dv / (p.w * p.du); };
+  const tall = (panel) => pad * 2 + 2 * line + axialTall(panel) + 4 + uprightTall(panel) + 50 + 7 * line +
+    (1 + panel.volume.panel.ratings.length) * 24 + panel.volume.panel.notes.length * 2 * line;
+  const canvas = make("canvas", { width: ratio * (pad + panels.length * (wide + pad)), height: ratio * Math.max(...panels.map(tall)) });
+  const context = canvas.getContext("2d");
+  context.scale(ratio, ratio);
+  context.fillStyle = ink.ground;
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  let lowest = 0;
+  panels.forEach((panel, number_) => {
+    const { volume, slice, map } = panel;
+    const left = pad + number_ * (wide + pad);
+    let y = pad;
+    const write = (text, bold = false) => {
+      context.font = `${bold ? "600 " : ""}13px system-ui, sans-serif`;
+      context.fillStyle = ink.text;
+      context.fillText(text, left, y + 13, wide);
+      y += line;
+    };
+    const paste = (width, height, paint, at = left) => {
+      const part = make("canvas", { width: Math.round(width * ratio), height: Math.round(height * ratio) });
+      paint(part);
+      context.drawImage(part, at, y, width, height);
+    };
+    write(volume.panel.title, true);
+    write(volume.panel.tier.text);
+    const [look, marks] = [panel.look(), panel.marks()];
+    panel.views().forEach(([own, plane, cross], i) => {
+      const width = i ? wide / 2 - 2 : wide, height = width * plane.h * plane.dv / (plane.w * plane.du);
+      paste(width, height, (part) => drawPlane(part, volume, plane, look,
+        { ...marks, cross, tag: i ? own.dataset.plane : marks.tag }, ratio), i === 2 ? left + wide / 2 + 2 : left);
+      if (!i) y += height + 4;
+    });
+    y += uprightTall(panel) + 4;
+    if (!panel.bars.hidden) {
+      const height = volume.panel.weights ? 42 : 8;
+      paste(wide, height, (part) => drawBars(part, volume, slice, ink, ratio, 8));
+      y += height + 4;
+    }
+    write(`${sliceWords(volume, slice)} · window ${tidy(look.centre)} / ${tidy(look.width)} HU`);
+    if (panel.get("cursor").length) write(panel.probe.value);
+    if (map) {
+      write([panel.get("method"), panel.head.value, `${tidy(map.limits[0])} to ${tidy(map.limits[1])}, opacity ${tidy(look.opacity)}`].filter(Boolean).join(" · "));
+      context.drawImage(panel.scale, left, y, wide / 2, 8);
+      y += 14;
+    }
+    let x = left;
+    marks.readers.forEach((reader) => {
+      if (!colours.length) return;
+      context.fillStyle = colours[reader % colours.length];
+      context.fillRect(x, y + 7, 14, 4);
+      context.fillStyle = ink.text;
+      context.fillText(`reader ${reader + 1}`, x + 18, y + 13);
+      x += 78;
+      if (x > left + wide - 78) { x = left; y += line; }
+    });
+    if (marks.readers.length) y += line;
+    (panel.strips ?? []).forEach((_, i) => {
+      const rating = volume.panel.ratings[i];
+      const words = ratingWords(rating);
+      const top = y;
+      y += 2;
+      paste(150, 22, (part) => drawRating(part, rating, panel.shared.data.colours, ink, ratio), left + 100);
+      y = top;
+      write(rating.title);
+      y = top;
+      context.fillText(`model ${words.model} · readers ${words.readers}`, left + 258, y + 13, wide - 258);
+      y = top + 24;
+    });
+    volume.panel.notes.forEach((note) => write(note));
+    lowest = Math.max(lowest, y + pad);
+  });
+  const cut = make("canvas", { width: canvas.width, height: Math.ceil(lowest * ratio) });
+  cut.getContext("2d").drawImage(canvas, 0, 0);
+  return cut;
+};
+
+// for anywidget
+const render = ({ model, el }) => {
+  const viewer = mountViewer(el, model.get("_data"), { model });
+  return () => viewer.destroy();
+};
+export default { render };
+
+// for pages: the element holds the data as JSON
+export const mountPage = (el) => {
+  const { data, state } = JSON.parse(el.querySelector("script[type='application/json']").textContent);
+  // the theme puts outputs on a light ground in its dark mode
+  for (const name of ["background", "padding"]) el.closest(".output.text_html")?.style.setProperty(name, "0");
+  return mountViewer(el, data, { state });
+};

@@ -1,0 +1,198 @@
+"""The volume viewer as a widget in JupyterLab: shown, moved from Python, read by Python."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+CELL = """
+import numpy as np
+from lesionlab import explorer
+hu = np.random.default_rng(0).integers(-1000, 300, (6, 20, 24)).astype(np.int16)
+maps = {"a": {"m": hu / 1000, "t": -hu / 1000}, "b": hu[0] / 1000}
+viewer = explorer.view(hu, overlays=maps, spacing=(2.5, 0.7, 0.7), title="in the lab")
+viewer
+"""
+KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+
+RUN = """async (code) => {
+  const { kernel } = jupyterapp.shell.currentWidget.sessionContext.session;
+  const future = kernel.requestExecute({ code });
+  let text = '';
+  future.onIOPub = ({ content }) => { text += content.text ?? content.evalue ?? ''; };
+  await future.done;
+  return text.trim();
+}"""
+
+# JupyterLab's windowed notebook keeps what is out of view out of the page
+VIEWER = "[...document.querySelectorAll('.jp-OutputArea-output div')].find(e => e.viewer)?.viewer"
+PIXELS = f"{VIEWER}.root.querySelector('[data-plane=axial]').toDataURL()"
+
+
+@contextlib.contextmanager
+def lab_server(folder: Path) -> Iterator[str]:
+    """JupyterLab on a free port with settings of its own; gives the address of the notebook."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+    own = {
+        "JUPYTERLAB_SETTINGS_DIR": folder / "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": folder / "workspaces",
+        "JUPYTER_CONFIG_DIR": folder / "config",
+        "JUPYTER_DATA_DIR": folder / "data",
+        "JUPYTER_RUNTIME_DIR": folder / "runtime",
+        "IPYTHONDIR": folder / "ipython",
+    }
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser",
+        "--allow-root", f"--port={port}", "--ServerApp.port_retries=0", "--ip=127.0.0.1",
+        f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder / 'notebooks'}",
+    ]  # fmt: skip
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {name: str(path) for name, path in own.items()},
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(300):
+            if server.poll() is not None:
+                raise RuntimeError((folder / "log").read_text())
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{address}/api?token={token}", timeout=5).close()  # noqa: S310
+                break
+            time.sleep(0.2)
+        yield f"{address}/lab/tree/viewer.ipynb?token={token}"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The page of a notebook whose one cell has been run."""
+    pytest.importorskip("jupyterlab")
+    pytest.importorskip("anywidget")
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "notebooks").mkdir()
+    notebook = new_notebook(cells=[new_code_cell(CELL)], metadata={"kernelspec": KERNEL})
+    nbformat.write(notebook, folder / "notebooks" / "viewer.ipynb")
+    with lab_server(folder) as address:
+        context = browser.new_context(viewport={"width": 1300, "height": 1300})
+        page = context.new_page()
+        page.elsewhere = []
+        page.errors = []
+
+        def decide(route: Any) -> None:
+            if route.request.url.startswith((address.partition("/lab")[0], "data:", "blob:")):
+                route.continue_()
+            else:
+                page.elsewhere.append(route.request.url)
+                route.abort()
+
+        context.route("**/*", decide)
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.goto(address)
+        # the toolbar says idle too early: running then asks for a kernel
+        page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=60_000)
+        page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+        page.wait_for_function(VIEWER, timeout=60_000)
+        page.evaluate(f"{VIEWER}.ready")
+        yield page
+        context.close()
+
+
+def wait_for_text(page: Any, code: str, text: str) -> None:
+    """Ask the kernel until it says so: what the browser sends arrives a little later."""
+    for _ in range(50):
+        if (said := page.evaluate(RUN, code)) == text:
+            return
+        page.wait_for_timeout(100)
+    assert said == text
+
+
+def test_python_moves_what_is_shown(lab: Any) -> None:
+    before = lab.evaluate(PIXELS)
+    assert lab.evaluate(RUN, "viewer.slice = 5") == ""
+    lab.wait_for_function(f"{VIEWER}.model.get('slice') === 5")
+    lab.evaluate(f"{VIEWER}.settled()")
+    after = lab.evaluate(PIXELS)
+    assert after != before
+    lab.evaluate(RUN, "viewer.method = ''; viewer.window_width = 300")
+    lab.wait_for_function(f"{VIEWER}.model.get('window_width') === 300")
+    lab.evaluate(f"{VIEWER}.settled()")
+    assert lab.evaluate(PIXELS) not in (before, after)
+    assert lab.get_by_label("Width (HU)").input_value() == "300"
+
+
+def test_python_reads_what_was_moved(lab: Any) -> None:
+    lab.get_by_label("Slice", exact=True).fill("1")
+    wait_for_text(lab, "print(viewer.slice)", "1")
+    lab.get_by_label("Attention map", exact=True).first.select_option("a")
+    lab.get_by_label("Head", exact=True).first.select_option("t")
+    wait_for_text(lab, "print(viewer.method, viewer.head)", "a t")
+    canvas = lab.locator("[data-plane=axial]").first
+    box = canvas.bounding_box()
+    # the middle of row 9, column 10
+    canvas.click(
+        position={"x": 10.5 / 24 * box["width"], "y": 9.5 / 20 * box["height"]},
+    )
+    code = (
+        "p = viewer.probe; print((p['z'], p['y'], p['x']) == (1, 9, 10), "
+        "p['hu'] == hu[1, 9, 10], abs(p['map'] + hu[1, 9, 10] / 1000) < 1e-4, p['mm'])"
+    )
+    wait_for_text(lab, code, "True True True [2.5, 6.3, 7]")
+
+
+def test_keys_go_to_the_viewer_not_to_the_notebook(lab: Any) -> None:
+    lab.evaluate(RUN, "viewer.slice = 2")
+    lab.wait_for_function(f"{VIEWER}.model.get('slice') === 2")
+    lab.locator("[data-plane=axial]").first.click()
+    for key in ("PageUp", "c", "ArrowDown", "m"):
+        lab.keyboard.press(key)
+    wait_for_text(lab, "print(viewer.slice, viewer.show_contours)", "3 False")
+    assert lab.evaluate("jupyterapp.shell.currentWidget.content.widgets.length") == 1
+    assert lab.evaluate("jupyterapp.shell.currentWidget.content.activeCellIndex") == 0
+
+
+def test_the_viewer_follows_the_theme_of_the_lab(lab: Any) -> None:
+    dark = f"{VIEWER}.root.classList.contains('dark')"
+    assert lab.evaluate(dark) is False
+    lab.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+    lab.wait_for_function(dark)
+
+
+def test_the_saved_notebook_carries_html_and_a_picture(lab: Any) -> None:
+    lab.evaluate("jupyterapp.commands.execute('docmanager:save')")
+    lab.wait_for_function("!jupyterapp.shell.currentWidget.context.model.dirty")
+    data = lab.evaluate(
+        "jupyterapp.shell.currentWidget.context.model.toJSON().cells[0].outputs[0].data"
+    )
+    assert {"application/vnd.jupyter.widget-view+json", "text/html", "image/png"} <= set(data)
+    assert (
+        lab.evaluate("document.querySelectorAll('.jp-OutputArea-output .lesionlab-volume').length")
+        == 0
+    )
+    assert lab.elsewhere == []
+    assert lab.errors == []

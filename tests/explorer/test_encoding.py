@@ -1,0 +1,137 @@
+"""What is packed comes out the same; the decoder here is written from the description alone."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from lesionlab.explorer import _encoding
+
+
+def unpack(text: str) -> bytes:
+    letters = text[1:]
+    raw = bytearray()
+    for start in range(0, len(letters), 5):
+        number = 0
+        for letter in letters[start : start + 5]:
+            number = number * 85 + _encoding.ALPHABET.index(letter)
+        raw += number.to_bytes(4, "big")
+    return zlib.decompress(raw[: len(raw) - int(text[0])])
+
+
+def numbers(text: str, shape: tuple[int, int, int]) -> np.ndarray:
+    raw = unpack(text)
+    out = np.zeros(shape, np.int64)
+    size = out.size
+    for n, (z, y, x) in enumerate(np.ndindex(shape)):
+        folded = raw[n] * 256 + raw[size + n]
+        difference = folded // 2 if folded % 2 == 0 else -(folded + 1) // 2
+        if x and y:
+            left, upper = out[z, y, x - 1], out[z, y - 1, x]
+            predicted = sorted([left, upper, left + upper - out[z, y - 1, x - 1]])[1]
+        elif x:
+            predicted = out[z, y, x - 1]
+        elif y:
+            predicted = out[z, y - 1, x]
+        else:
+            predicted = out[z - 1, 0, 0] if z else 0
+        out[z, y, x] = (predicted + difference + 2**15) % 2**16 - 2**15
+    return out
+
+
+def graded(stored: dict[str, object], shape: tuple[int, int, int]) -> np.ndarray:
+    grids = [g or list(range(n)) for g, n in zip(stored["grid"], shape, strict=True)]
+    values = numbers(stored["values"], tuple(map(len, grids))).astype(float)
+    for axis, grid in enumerate(grids):
+        values = np.apply_along_axis(
+            lambda line, grid=grid: np.interp(range(grid[-1] + 1), grid, line), axis, values
+        )
+    return stored["low"] + values / stored["levels"] * (stored["high"] - stored["low"])
+
+
+shapes = hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(hnp.arrays(np.int16, shapes))
+def test_every_int16_comes_back_bit_for_bit(volume: np.ndarray) -> None:
+    assert np.array_equal(numbers(_encoding.whole_numbers(volume), volume.shape), volume)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=99))
+def test_any_bytes_come_back(raw: bytes) -> None:
+    text = _encoding.pack(raw)
+    assert unpack(text) == raw
+    assert set(text) <= set(_encoding.ALPHABET)
+
+
+def test_the_alphabet_needs_no_escape_in_html_and_json() -> None:
+    assert len(set(_encoding.ALPHABET)) == 85
+    assert not set("<>&\"'\\`") & set(_encoding.ALPHABET)
+
+
+def test_a_mask_comes_back() -> None:
+    mask = np.random.default_rng(0).random((2, 3, 5, 7)) < 0.3
+    raw = np.frombuffer(unpack(_encoding.bits(mask)), np.uint8)
+    assert np.array_equal(np.unpackbits(raw)[: mask.size].reshape(mask.shape), mask)
+
+
+@pytest.mark.parametrize("step", [1, 2, 4, 8, 16, 32])
+def test_rounding_stays_within_half_a_step_and_spares_what_must_be_exact(step: int) -> None:
+    rng = np.random.default_rng(step)
+    hu = rng.integers(-(2**15), 2**15, (3, 9, 9)).astype(np.int16)
+    hu[0, 0, :2] = [-(2**15), 2**15 - 1]
+    exact = rng.random(hu.shape) < 0.3
+    stored = _encoding.hounsfield(hu, step=step, exact=exact)
+    values = numbers(stored["values"], hu.shape) * step
+    assert np.abs(values - hu).max() <= step / 2
+    if step > 1:
+        values[exact] += np.frombuffer(unpack(stored["lost"]), np.int8)
+    assert np.array_equal(values[exact], hu[exact])
+
+
+def test_a_map_enlarged_from_a_few_cells_is_stored_as_these_cells() -> None:
+    cells = np.random.default_rng(0).random((3, 4, 4))
+    grids = [np.linspace(0, n - 1, len_) for n, len_ in zip((17, 25, 25), cells.shape, strict=True)]
+    large = cells
+    for axis, grid in enumerate(grids):
+        large = np.apply_along_axis(
+            lambda line, grid=grid: np.interp(np.arange(grid[-1] + 1), grid, line), axis, large
+        )
+    stored = _encoding.graded(large)
+    # nodes at 0, 8, 16; at 0, 8, 16, 24
+    assert stored["grid"] == [[0, 8, 16], [0, 8, 16, 24], [0, 8, 16, 24]]
+    assert np.abs(graded(stored, large.shape) - large).max() <= 5e-5
+
+
+@pytest.mark.parametrize(("levels", "tolerance"), [(32767, 2e-5), (255, 0.002), (50, 0.02)])
+@pytest.mark.parametrize("kind", ["noise", "smooth", "constant", "steps", "negative"])
+def test_a_maps_error_is_what_it_says(kind: str, levels: int, tolerance: float) -> None:
+    rng = np.random.default_rng(3)
+    z, y, x = np.indices((5, 12, 13))
+    values = {
+        "noise": rng.random(z.shape),
+        "smooth": np.exp(-((y - 5) ** 2 + (x - 7) ** 2 + z) / 20),
+        "constant": np.full(z.shape, 0.3),
+        "steps": ((y // 4 + x // 4) % 3).astype(float),
+        "negative": -3.0 + rng.random(z.shape) * 1e-3,
+    }[kind]
+    stored = _encoding.graded(values, levels=levels, tolerance=tolerance)
+    worst = np.abs(graded(stored, values.shape) - values).max()
+    assert stored["error"] == pytest.approx(worst, abs=1e-12)
+    assert worst <= (tolerance + 0.5 / levels) * np.ptp(values) + 1e-12
+
+
+def test_missing_values_of_a_map_are_marked() -> None:
+    values = np.arange(8.0).reshape(2, 2, 2)
+    values[0, 0, 1], values[1, 1, 1] = np.nan, np.inf
+    stored = _encoding.graded(values)
+    assert (stored["low"], stored["high"]) == (0, 6)
+    assert unpack(stored["missing"]) == bytes([0b01000001])
+    assert _encoding.graded(np.full((1, 2, 2), np.nan))["low"] == 0

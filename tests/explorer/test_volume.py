@@ -1,0 +1,376 @@
+"""The volume viewer without a browser: what goes into the page, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lesionlab import explorer
+from lesionlab.crops import Crop
+from lesionlab.explorer import _html, _scene
+from lesionlab.explorer._colours import MAPS, SIGNED_MAP, table
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+SHAPE = (4, 10, 12)
+
+
+def volume(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-1000, 400, shape).astype(np.int16)
+
+
+def masks(n: int = 3, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    made = np.zeros((n, *shape), np.bool_)
+    for reader in range(n):
+        made[reader, 1:3, 3 : 7 + reader % 2, 4:8] = True
+    return made
+
+
+def crop(lesion_id: str = "LIDC-IDRI-0001-S0001-N01") -> Crop:
+    at = np.arange(40, 44)
+    return Crop(lesion_id, volume(), masks(), (2.5, 0.7, 0.7), at, (100, 90), at > 0, "phantom")
+
+
+def maps() -> dict[str, dict[str, np.ndarray]]:
+    ramp = np.linspace(0, 1, SHAPE[1] * SHAPE[2]).reshape(SHAPE[1:])
+    return {"Grad-CAM": {"malignancy": np.stack([ramp] * 4) * [[[1]], [[2]], [[3]], [[4]]]},
+            "SAM": {"malignancy": ramp, "texture": 1 - ramp}}  # fmt: skip
+
+
+def payload(viewer: Any) -> dict[str, Any]:
+    (text,) = re.findall(
+        r'<script type="application/json">(.*?)</script>', viewer.to_html(), re.DOTALL
+    )
+    return json.loads(text)  # type: ignore[no-any-return]
+
+
+def panel(viewer: Any, index: int = 0) -> dict[str, Any]:
+    return payload(viewer)["data"]["panels"][index]  # type: ignore[no-any-return]
+
+
+class Tags(HTMLParser):
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.append(tag)
+
+
+@pytest.fixture
+def without_anywidget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    monkeypatch.delitem(sys.modules, "lesionlab.explorer._widget", raising=False)
+
+
+# -- what is shown ---------------------------------------------------------------------
+
+
+def test_a_widget_brings_html_and_a_picture() -> None:
+    pytest.importorskip("anywidget")
+    shown, _ = explorer.view(crop(), overlays=maps())._repr_mimebundle_()
+    assert set(shown) == {WIDGET, "text/html", "image/png", "text/plain"}
+    assert shown["image/png"].startswith(b"\x89PNG")
+    assert shown["text/plain"] == "VolumeViewer('LIDC-IDRI-0001-S0001-N01', 4×10×12)"
+
+
+@pytest.mark.usefixtures("without_anywidget")
+def test_without_anywidget_html_and_picture_are_left() -> None:
+    viewer = explorer.view(crop())
+    assert isinstance(viewer, explorer.VolumePage)
+    shown = viewer._repr_mimebundle_()
+    assert set(shown) == {"text/html", "image/png", "text/plain"}
+
+
+def test_a_crop_brings_spacing_masks_and_tier_along() -> None:
+    shown = panel(explorer.view(crop()))
+    assert shown["title"] == "LIDC-IDRI-0001-S0001-N01"
+    assert shown["tier"] == {"name": "phantom", "text": "phantom: rendered voxels, not a scan"}
+    assert shown["spacing"] == [2.5, 0.7, 0.7]
+    assert shown["z"] == [100.0, 102.5, 105.0, 107.5]
+    assert shown["corner"] == pytest.approx([70, 63])
+    assert (shown["readers"], shown["votes"]) == (3, 2)
+    assert shown["notes"] == []
+
+
+def test_an_array_without_a_tier_says_so() -> None:
+    assert panel(explorer.view(volume()))["tier"] == {"name": None, "text": "source not stated"}
+    assert panel(explorer.view(volume(), tier="made up"))["tier"]["text"] == "made up"
+
+
+def test_the_first_slice_is_the_largest_of_the_consensus() -> None:
+    marked = masks(2)
+    marked[:, 2, 2:9, 2:9] = True
+    assert explorer.view(volume(), masks=marked).slice == 2
+    assert explorer.view(volume()).slice == 2, "the middle"
+
+
+def test_ratings_stand_on_their_attributes_scale() -> None:
+    viewer = explorer.view(
+        volume(),
+        readings={"calcification": [6, 6, 5], "own": [0, 1]},
+        predicted={"calcification": 5.5, "own": 0.25, "internal_structure": 1.0},
+    )
+    shown = {r["title"]: r for r in panel(viewer)["ratings"]}
+    assert shown["Calcification"] == {
+        "title": "Calcification", "scale": [1, 6], "readings": [6, 6, 5], "predicted": 5.5,
+    }  # fmt: skip
+    assert shown["own"]["scale"] == [0, 1], "probabilities"
+    assert shown["Internal structure"]["scale"] == [1, 4]
+    assert shown["Internal structure"]["readings"] == []
+
+
+def test_the_right_side_starts_with_another_map() -> None:
+    state = payload(explorer.view(crop(), overlays=maps()))["state"]
+    assert (state["method"], state["other_method"]) == ("Grad-CAM", "SAM")
+    assert state["compare"] is False
+
+
+def test_two_volumes_stand_side_by_side() -> None:
+    other = explorer.view(volume(1, (7, 5, 5)), title="the other", overlays={"x": np.zeros((5, 5))})
+    viewer = explorer.view(crop(), other=other)
+    shown = payload(viewer)
+    assert [p["title"] for p in shown["data"]["panels"]] == [crop().lesion_id, "the other"]
+    assert (shown["state"]["compare"], shown["state"]["other_slice"]) == (True, 3)
+    assert shown["state"]["other_method"] == "x"
+    assert repr(viewer).endswith("4×10×12, 7×5×5)")
+    assert viewer.to_png().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", [*MAPS, SIGNED_MAP])
+def test_colours_are_matplotlibs(name: str) -> None:
+    from matplotlib import colormaps
+
+    entries = bytes.fromhex(table(name))
+    assert len(entries) == 768
+    for at in (0, 17, 128, 255):
+        colour = [255 * share for share in colormaps[name](at)[:3]]
+        assert list(entries[3 * at : 3 * at + 3]) == pytest.approx(colour, abs=1)
+
+
+def test_lightness_of_the_colours_rises_evenly() -> None:
+    for name in MAPS:
+        rgb = np.frombuffer(bytes.fromhex(table(name)), np.uint8).reshape(-1, 3) / 255
+        light = rgb @ [0.299, 0.587, 0.114]
+        assert (np.diff(light[::8]) > 0).all(), name
+
+
+# -- the widget ------------------------------------------------------------------------
+
+
+def test_what_is_set_is_in_the_next_page() -> None:
+    pytest.importorskip("anywidget")
+    viewer = explorer.view(crop(), overlays=maps(), window="soft tissue")
+    viewer.slice, viewer.method, viewer.opacity = 3, "SAM", 0.25
+    state = payload(viewer)["state"]
+    assert (state["slice"], state["method"], state["opacity"]) == (3, "SAM", 0.25)
+    assert (state["window_centre"], state["window_width"]) == (40, 400)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("slice", 4, "slice=4: expected 0 to 3"),
+        ("other_slice", -1, "other_slice=-1: expected 0 to 3"),
+        ("method", "CAM", "method='CAM': expected '' or one of 'Grad-CAM', 'SAM'"),
+        ("opacity", 2, "opacity"),
+    ],
+)
+def test_a_trait_out_of_range_is_refused(name: str, value: Any, message: str) -> None:
+    traitlets = pytest.importorskip("traitlets")
+    viewer = explorer.view(crop(), overlays=maps())
+    before = getattr(viewer, name)
+    with pytest.raises((ValueError, traitlets.TraitError), match=re.escape(message)):
+        setattr(viewer, name, value)
+    assert getattr(viewer, name) == before
+
+
+def test_a_kernel_always_has_exact_values() -> None:
+    pytest.importorskip("anywidget")
+    rng = np.random.default_rng(0)
+    noise = rng.integers(-1000, 1000, (64, 64, 64)).astype(np.int16)
+    viewer = explorer.view(noise)
+    assert viewer._data["panels"][0]["hu"]["step"] == 1
+    assert panel(viewer)["hu"]["step"] > 1, "noise does not fit into 300 KB"
+    assert panel(explorer.view(noise, page_kb=None))["hu"]["step"] == 1
+
+
+# -- sizes -----------------------------------------------------------------------------
+
+
+def test_a_cube_with_four_maps_stays_under_300_kb_and_says_what_was_rounded() -> None:
+    rng = np.random.default_rng(0)
+    z, y, x = np.indices((64, 64, 64)) - 31.5
+    ball = np.sqrt(z**2 + y**2 + x**2) < 9
+    hu = np.where(ball, 20, -780) + rng.normal(0, 30, ball.shape)
+    smooth = np.exp(-(z**2 + y**2 + x**2) / 200)
+    cells = np.kron(rng.random((8, 8, 8)), np.ones((8, 8, 8)))
+    overlays = {"a": {"m": smooth, "t": np.roll(smooth, 9, 1)}, "b": {"m": cells, "t": smooth**2}}
+    viewer = explorer.view(
+        hu.round().astype(np.int16), masks=ball, overlays=overlays, tier="phantom"
+    )
+    assert len(viewer.to_html().encode()) <= 300_000
+    shown = panel(viewer)
+    assert any("HU are rounded to multiples of" in note for note in shown["notes"])
+    assert shown["hu"]["step"] <= 16
+    assert all(m["error"] <= 0.05 * (m["high"] - m["low"]) for m in shown["maps"])
+
+
+def test_a_usual_crop_is_exact() -> None:
+    rng = np.random.default_rng(0)
+    hu = rng.normal(-800, 30, (12, 64, 64)).round().astype(np.int16)
+    viewer = explorer.view(
+        hu, overlays={"a": np.exp(-((np.indices((64, 64)) - 30) ** 2).sum(0) / 99)}
+    )
+    assert panel(viewer)["hu"]["step"] == 1
+    assert panel(viewer)["notes"] == []
+
+
+def test_a_whole_scan_is_thinned_and_says_so() -> None:
+    scan = np.zeros((200, 512, 512), np.int16)
+    scan[4, 8, 12] = 77
+    viewer = explorer.view(scan, spacing=(1.0, 0.5, 0.5), tier="dicom", slice_weights=np.ones(200))
+    (scene,) = viewer.scenes
+    assert scene.hu.size <= _scene.MAX_VOXELS
+    z, y, x = scene.stride
+    assert scene.hu.shape == scan[::z, ::y, ::x].shape
+    assert scene.spacing == (z * 1.0, y * 0.5, x * 0.5)
+    assert scene.z_mm[1] == z
+    assert len(scene.weights) == len(scene.hu)
+    assert f"({z}, {y}, {x}) along (z, y, x), of 200 × 512 × 512" in scene.notes[0]
+    if 4 % z == 8 % y == 12 % x == 0:
+        assert scene.hu[4 // z, 8 // y, 12 // x] == 77
+    assert len(viewer.to_html()) < 200_000
+
+
+# -- hostile and odd input -------------------------------------------------------------
+
+NASTY = "</script><script>alert(1)</script><!--<script><img src=x onerror=alert(1)>\"'& $\\alpha$"
+
+
+def test_text_from_outside_is_never_markup() -> None:
+    viewer = explorer.view(
+        volume(),
+        title=NASTY,
+        tier=NASTY,
+        overlays={NASTY: {NASTY: np.zeros(SHAPE[1:])}},
+        readings={NASTY: [1, 2]},
+    )
+    page = viewer.to_html()
+    assert Tags(page).tags == ["div", "p", "script", "script"]
+    assert "<!--" not in page
+    shown = panel(viewer)
+    assert shown["title"] == shown["maps"][0]["head"] == shown["ratings"][0]["title"] == NASTY
+    assert viewer.to_png().startswith(b"\x89PNG")
+
+
+def test_nothing_is_fetched_and_no_markup_is_made_from_text() -> None:
+    page = explorer.view(crop(), overlays=maps()).to_html()
+    assert not re.search(r"https?://", page + _html.script())
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|fetch\(",
+                         page + _html.script())  # fmt: skip
+    assert "</script" not in _html.script()
+
+
+def test_missing_values_are_marked_not_guessed() -> None:
+    odd = volume().astype(float)
+    odd[0, 0, 0], odd[1, 2, 3] = np.nan, np.inf
+    (scene,) = explorer.view(odd).scenes
+    assert np.argwhere(scene.missing).tolist() == [[0, 0, 0], [1, 2, 3]]
+    assert "2 voxels have no value (NaN or infinite)" in scene.notes[0]
+    # what stands in their place adds nothing to the range of values
+    there = scene.hu[~scene.missing]
+    assert set(scene.hu[scene.missing]) == {np.int16(np.median(there))}
+    nothing = explorer.view(np.full(SHAPE, np.nan))
+    assert nothing.scenes[0].missing.all()
+    assert nothing.to_png().startswith(b"\x89PNG")
+
+
+def test_rounding_and_clipping_are_told() -> None:
+    (scene,) = explorer.view(np.array([[[0.4, 1e6, -1e6]]])).scenes
+    assert scene.hu.tolist() == [[[0, 32767, -32768]]]
+    assert scene.notes == (
+        "values are shown rounded to whole HU",
+        "2 values outside -32768 to 32767 are shown as the limit",
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 9, 9), (3, 1, 5), (2, 5, 1)])
+def test_small_and_constant_volumes_are_shown(shape: tuple[int, int, int]) -> None:
+    viewer = explorer.view(
+        np.full(shape, -700),
+        masks=np.ones((2, *shape), bool),
+        spacing=(1, 1, 1),
+        overlays={"a": np.zeros(shape), "b": np.full(shape[1:], np.nan)},
+        slice_weights=np.zeros(shape[0]),
+        window="full",
+    )
+    assert viewer.to_png().startswith(b"\x89PNG")
+    assert panel(viewer)["maps"][0]["limits"] == [0, 0]
+
+
+def test_inputs_are_left_as_they_are() -> None:
+    arrays = {
+        "volume": volume().astype(float), "masks": masks().astype(np.uint8),
+        "slice_weights": np.ones(4),
+    }  # fmt: skip
+    arrays["volume"][0, 0, 0] = np.nan
+    overlays = maps()
+    copies = {name: a.copy() for name, a in arrays.items()}
+    for array in (*arrays.values(), overlays["SAM"]["texture"]):
+        array.flags.writeable = False
+    viewer = explorer.view(**arrays, overlays=overlays)
+    viewer.to_html()
+    for name, array in arrays.items():
+        assert np.array_equal(array, copies[name], equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"volume": np.zeros((4, 4))}, r"volume: expected numbers \(z, y, x\).*\(4, 4\)"),
+        ({"volume": np.zeros((0, 4, 4))}, "without an empty axis"),
+        ({"volume": np.full(SHAPE, "a")}, "volume: expected numbers"),
+        ({"volume": None}, "volume: expected numbers"),
+        ({"masks": np.zeros((3, 4, 10, 11))}, r"masks: expected \(reader, 4, 10, 12\)"),
+        ({"masks": np.full(SHAPE, 7)}, "masks: expected True and False"),
+        ({"spacing": (1, 0, 1)}, r"spacing=\(1, 0, 1\): expected \(z, y, x\) in mm"),
+        ({"spacing": (1, 1)}, "spacing="),
+        ({"overlays": {"a": np.zeros((3, 10, 12))}}, r"map 'a', '': expected numbers \(4"),
+        ({"overlays": {"a": {}}}, r"overlays\['a'\]: expected at least one map"),
+        ({"overlays": {"": np.zeros(SHAPE)}}, "expected a name for each method"),
+        ({"slice_weights": [1, 2]}, "slice_weights: expected 4 finite numbers"),
+        ({"slice_weights": [1, 2, 3, -1]}, "from 0 up"),
+        ({"predicted": {"margin": float("nan")}}, "ratings of 'margin': expected finite numbers"),
+        ({"window": "liver"}, "window='liver': expected one of lung, soft tissue, bone, full"),
+        ({"window": (0, 0)}, r"window=\(0, 0\): expected centre and width"),
+        ({"colours": "jet"}, "colours='jet': expected one of viridis, cividis, magma"),
+        ({"page_kb": 0}, "page_kb=0: expected KB above 0"),
+        ({"other": volume()}, r"other: expected what view\(\) gives, got ndarray"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
+    arguments = {"volume": volume()} | change
+    with pytest.raises(ValueError, match=message):
+        explorer.view(arguments.pop("volume"), **arguments)
+
+
+def test_entering_the_room_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, numpy; from lesionlab import explorer; explorer.view\n"
+        "print(*{m.split('.')[0] for m in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "pandas", "scipy", "anywidget", "pylidc"} & set(done.stdout.split())
+
+
+def test_two_on_one_page_do_not_share_an_id() -> None:
+    viewer = explorer.view(volume())
+    assert len({re.search(r'id="([^"]+)"', viewer.to_html())[1] for _ in range(5)}) == 5  # type: ignore[index]
