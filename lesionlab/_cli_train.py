@@ -47,7 +47,9 @@ class Precision(StrEnum):
     mixed = "bf16-mixed"
 
 
-PaperArgument = Annotated[Paper, typer.Argument(metavar="PAPER", help="Whose model: fu2021 or lei2020.")]
+PaperArgument = Annotated[
+    Paper, typer.Argument(metavar="PAPER", help="Whose model: fu2021 or lei2020.")
+]
 DataOption = Annotated[Data, typer.Option(help="Which crops to train on.")]
 PresetOption = Annotated[
     str, typer.Option(help="How long and on how many lesions: smoke, book, paper and others.")

@@ -18,6 +18,7 @@ import typer
 from lesionlab import __version__
 from lesionlab._cli_data import data_app, doctor
 from lesionlab._cli_errors import FAILED, plain_errors
+from lesionlab._cli_sweep import sweep
 from lesionlab._cli_train import train
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ app.add_typer(notebooks_app, name="notebooks", help="List and execute the chapte
 app.add_typer(data_app, name="data", help="Build, describe and check the crops of the lesions.")
 app.command("doctor")(doctor)
 app.command("train")(train)
+app.command("sweep")(sweep)
 
 
 def _version(wanted: bool) -> None:

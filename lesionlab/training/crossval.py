@@ -93,26 +93,9 @@ def cross_validate(
         TrainingError: As in `loop.fit`.
         OSError: A file cannot be written.
     """
-    folder, targets = Path(folder), targets.detach().float().cpu()
-    table, folds, chosen = align(samples, table, folds, only, by)
-    if len(targets) != len(table):
-        raise ValueError(f"targets: {len(targets)} rows, expected {len(table)}, one per lesion")
-    share = validation_share if recipe.select_on == "validation" else None
-    every = {k: split(table, folds, k, by=by, share=share, seed=seed) for k in chosen}
-    first = every[chosen[0]].training
-    experiment = make(samples.select(first), targets[first])  # for its names; each fold has its own
-    check_part("samples", (samples, targets), experiment)
-    for fold, parts in every.items():  # all of them, before hours go into the first
-        for name in ("training", "validation", "test"):
-            if lesions := getattr(parts, name):
-                check_classes(f"{name} part of fold {fold}", targets[lesions], experiment)
-    everything = checksum([(samples, targets)])
-    done = []
-    for fold, parts in every.items():
-        place = folder / f"fold-{fold}"
-        common = {"fold": fold, "seed": seed, "data": everything, "parts": parts.digest()}
-        run = _Fold(make, samples, targets, table, recipe, parts, place, common, options)
-        done.append(run.result())
+    work = _Work.of(make, samples, targets, table, folds, recipe, seed, only, by, validation_share)
+    done = work.train(Path(folder), options)
+    table, folds, targets, experiment = work.table, work.folds, work.targets, work.experiment
     predictions = pd.concat([rows for _, rows in done], ignore_index=True)
     truths = pd.DataFrame(targets.double().numpy(), index=table.index, columns=[*experiment.tasks])
     scores = outcomes.score(
@@ -127,19 +110,123 @@ def cross_validate(
         "split": {
             "by": by,
             "folds": int(folds.nunique()),
-            "trained": chosen,
-            "validation_share": share,
+            "trained": [*work.parts],
+            "validation_share": work.share,
         },
         "cohort": {"patients": int(table["patient"].nunique()), **samples.report()},
     }
     return outcomes.write(
-        folder,
+        Path(folder),
         about=about,
         data=data,
         predictions=predictions,
         scores=scores,
         folds=[found for found, _ in done],
     )
+
+
+def train_folds(
+    make: Make,
+    samples: Samples,
+    targets: torch.Tensor,
+    table: pd.DataFrame,
+    folds: pd.Series[int],
+    *,
+    recipe: Recipe,
+    folder: str | Path,
+    seed: int = 0,
+    only: Sequence[int] | None = None,
+    by: splits.By = "patient",
+    validation_share: float = VALIDATION_SHARE,
+    **options: Unpack[Options],
+) -> list[dict[str, Any]]:
+    """Train and predict some folds as `cross_validate` does, and score nothing yet.
+
+    It writes to `fold-…` of these folds and to nothing else, so that several processes can work on
+    the folds of one run, each on its own. `cross_validate` then reads what they have left.
+
+    Args:
+        make: As in `cross_validate`, as all that follow.
+        samples: Of all lesions, not of these folds alone.
+        targets: (lesion, target).
+        table: One row per lesion at least.
+        folds: lesion_id -> fold.
+        recipe: How to train.
+        folder: Of the whole run.
+        seed: Of the run.
+        only: Which folds; all if None.
+        by: What the validation part is drawn by.
+        validation_share: Share of the training part that becomes the validation part.
+        **options: See `Options`.
+
+    Returns:
+        Per fold, what its `result.json` says.
+
+    Raises:
+        ValueError: As `cross_validate`.
+        CheckpointError: As `cross_validate`.
+        TrainingError: As `loop.fit`.
+        OSError: A file cannot be written.
+    """
+    work = _Work.of(make, samples, targets, table, folds, recipe, seed, only, by, validation_share)
+    return [found for found, _ in work.train(Path(folder), options)]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to be trained, once all of it has been checked."""
+
+    make: Make
+    samples: Samples
+    targets: torch.Tensor
+    table: pd.DataFrame
+    folds: pd.Series[int]
+    recipe: Recipe
+    seed: int
+    share: float | None
+    parts: dict[int, Parts]
+    experiment: Experiment  # for its names; each fold has its own
+
+    @classmethod
+    def of(
+        cls,
+        make: Make,
+        samples: Samples,
+        targets: torch.Tensor,
+        table: pd.DataFrame,
+        folds: pd.Series[int],
+        recipe: Recipe,
+        seed: int,
+        only: Sequence[int] | None,
+        by: splits.By,
+        validation_share: float,
+    ) -> _Work:
+        """Check it all, before hours go into the first fold; errors as `cross_validate`."""
+        targets = targets.detach().float().cpu()
+        table, folds, chosen = align(samples, table, folds, only, by)
+        if len(targets) != len(table):
+            raise ValueError(f"targets: {len(targets)} rows, expected {len(table)}, one per lesion")
+        share = validation_share if recipe.select_on == "validation" else None
+        every = {k: split(table, folds, k, by=by, share=share, seed=seed) for k in chosen}
+        first = every[chosen[0]].training
+        experiment = make(samples.select(first), targets[first])
+        check_part("samples", (samples, targets), experiment)
+        for fold, parts in every.items():
+            for name in ("training", "validation", "test"):
+                if lesions := getattr(parts, name):
+                    check_classes(f"{name} part of fold {fold}", targets[lesions], experiment)
+        return cls(make, samples, targets, table, folds, recipe, seed, share, every, experiment)
+
+    def train(self, folder: Path, options: Options) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+        """Result and predictions of fold after fold; those that are done are read."""
+        everything = checksum([(self.samples, self.targets)])
+        done = []
+        for fold, parts in self.parts.items():
+            place = folder / f"fold-{fold}"
+            common = {"fold": fold, "seed": self.seed, "data": everything, "parts": parts.digest()}
+            given = (self.make, self.samples, self.targets, self.table, self.recipe)
+            done.append(_Fold(*given, parts, place, common, options).result())
+        return done
 
 
 @dataclass(frozen=True)
