@@ -137,6 +137,13 @@ def test_classes_leave_the_undecided_out():
     assert (cohort.table["malignancy"] != 3).all()
 
 
+def test_an_empty_cohort(monkeypatch):
+    nodules = lidc.nodules()
+    monkeypatch.setattr(lidc, "nodules", lambda: nodules.iloc[:0])
+    with pytest.raises(ValueError, match="the cohort of fu2021 is empty"):
+        studies.load(plan(), progress=False)
+
+
 def test_no_crop_is_there(monkeypatch):
     class Empty(dict):
         exclusions = {}  # noqa: RUF012

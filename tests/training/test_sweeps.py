@@ -1,0 +1,417 @@
+"""Sweeps: what is trained, what is left alone, and what a dead worker costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from lesionlab import _cli_sweep
+from lesionlab.cli import app
+from lesionlab.papers import fu2021
+from lesionlab.training import _sweep_cluster, _sweep_jobs, crossval, plans, studies
+from lesionlab.training.sweeps import grid, sweep
+
+dask = pytest.importorskip("dask")
+distributed = pytest.importorskip("distributed")
+
+OPTIONS: dict[str, Any] = {"progress": False, "device": "cpu", "n_resamples": 20}
+
+
+@pytest.fixture
+def toy(toys: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The toy as a paper, in this process as in workers."""
+    for module, name in ((plans, "PAPERS"), (_sweep_jobs, "load")):
+        monkeypatch.setattr(module, name, getattr(module, name))  # to have it put back
+    sys.modules.pop("sweep_toys", None)
+    import sweep_toys
+
+    _sweep_jobs._load.cache_clear()
+    return sweep_toys
+
+
+@pytest.fixture
+def inside(toy: ModuleType) -> Iterator[str]:
+    """A scheduler with one worker in this very process, to be used by its address."""
+    settings = {"processes": False, "n_workers": 1, "threads_per_worker": 1}
+    with distributed.LocalCluster(**settings, dashboard_address="127.0.0.1:0") as cluster:
+        yield cluster.scheduler_address
+
+
+# what there is to train
+
+
+def test_a_grid_has_every_variant_with_every_seed_once() -> None:
+    names = ["no_attention", "full", "no_attention"]
+    found = grid("fu2021", variants=names, seeds=[3, 1], folds=range(2), preset="smoke", epochs=1)
+    assert [(plan.variant, plan.seed) for plan in found] == [
+        ("no_attention", 3),
+        ("no_attention", 1),
+        ("full", 3),
+        ("full", 1),
+    ]
+    assert {plan.folds for plan in found} == {(0, 1)}
+    assert {plan.recipe.epochs for plan in found} == {1}
+    assert len({plan.folder for plan in found}) == 4
+
+
+def test_a_grid_takes_a_table_of_the_paper_or_all_it_has() -> None:
+    assert [plan.variant for plan in grid("fu2021", table="2")] == ["no_attention",
+        "slice_attention", "volume"]  # fmt: skip
+    both = grid("fu2021", table="2", variants=["full", "volume"])
+    assert [plan.variant for plan in both] == ["full", "volume", "no_attention", "slice_attention"]
+    assert [plan.variant for plan in grid("fu2021", variants="all")] == list(fu2021.VARIANTS)
+    assert [plan.variant for plan in grid("fu2021")] == ["full"]
+    # the preset decides over the folds, as for one plan
+    assert grid("fu2021", preset="paper")[0].folds == (0, 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"table": "7"}, "table='7': expected one of 1, 2, S1, for fu2021"),
+        ({"variants": ["ful"]}, "variant='ful': expected one of full, "),
+        ({"seeds": []}, r"seeds=\[\]: expected at least one"),
+        ({"seeds": [-1]}, "seed=-1: expected 0 or more"),
+        ({"folds": [5]}, "folds="),
+    ],
+)
+def test_a_grid_of_what_there_is_not_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        grid("fu2021", **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"plans": []}, r"plans=\[\]: expected at least one"),
+        ({"workers": 0}, "workers=0: expected a whole number, 1 or more"),
+        ({"threads": 0}, "threads=0: expected a whole number, 1 or more"),
+        ({"device": "gpu"}, "device='gpu': expected"),
+        ({"plans": grid("fu2021", folds=[0]) + grid("fu2021", folds=[1])}, "is there twice"),
+        ({"plans": grid("fu2021", epochs=0)}, "expected 1 or more"),
+    ],
+)
+def test_a_sweep_of_nonsense_is_refused(change: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=words):
+        sweep(**({"plans": grid("fu2021"), "out": tmp_path / "new"} | change))
+    assert not (tmp_path / "new").exists()
+
+
+# what is done
+
+
+def test_a_sweep_gives_what_each_run_gives_alone(
+    toy: ModuleType, inside: str, tmp_path: Path
+) -> None:
+    chosen = grid("toy", variants=["slow", "other"], seeds=[0, 1], preset="smoke")
+    lines: list[str] = []
+    found = sweep(chosen, out=tmp_path / "a", scheduler=inside, tell=lines.append, **OPTIONS)
+    assert found.failures == []
+    assert set(found.begun.values()) == {1}
+    assert len(found.begun) == len(lines) == 8
+    rows = found.table.set_index(["variant", "seed"])
+    for plan in chosen:
+        folder = tmp_path / "b" / plan.name
+        loaded = toy.load(plan)
+        alone = studies.run(
+            plan, loaded=loaded, folder=folder, progress=False, device="cpu", n_resamples=20
+        )
+        there = tmp_path / "a" / "toy" / plan.name / "predictions.csv"
+        assert there.read_bytes() == (folder / "predictions.csv").read_bytes()
+        scores = alone.scores.set_index(["predictor", "metric"]).loc["model", "mae"]
+        row = rows.loc[plan.model, plan.seed]
+        assert row[["mae", "mae_low", "mae_high"]].tolist() == [
+            scores["value"], scores["low"], scores["high"]]  # fmt: skip
+        assert (row["folds"], row["of"]) == (2, 2)
+    assert rows["auc"].isna().all()
+    written = json.loads(found.path.read_text(encoding="utf-8"))
+    assert {"commit", "versions", "platform"} <= written.keys()
+    assert written["versions"]["distributed"] == distributed.__version__
+    assert [row["scores"][0]["value"] for row in written["plans"]] == found.table["mae"].tolist()
+    assert written["plans"][0]["data_sets"][0]["tier"] == "phantom"
+    assert str(tmp_path) not in found.path.read_text(encoding="utf-8")
+    # and as text
+    text = _cli_sweep.report(found).splitlines()
+    assert text[0].split() == ["variant", "seed", "folds", "mae", "seconds"]
+    assert text[1].split()[:5] == ["slow", "0", "2", "of", "2"]
+
+
+def test_what_is_done_is_read_and_nothing_else(
+    toy: ModuleType, inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = sweep(grid("toy", preset="smoke"), out=tmp_path, scheduler=inside, **OPTIONS)
+    before = toy.seen(tmp_path)
+    toy.loads.clear()
+    _sweep_jobs._load.cache_clear()
+    # one fold more: the others are left alone
+    more = sweep(
+        grid("toy", preset="smoke", folds=range(3)), out=tmp_path, scheduler=inside, **OPTIONS
+    )
+    after = toy.seen(tmp_path)
+    name = "toy/slow-phantom-smoke-patient-seed0"
+    assert list(more.begun) == [f"{name}/fold-2"]
+    assert all(after[file] == before[file] for file in before if "/fold-" in file)
+    assert (first.table["of"].item(), more.table["of"].item()) == (2, 3)
+    assert toy.loads == ["slow"]
+    # nothing more: no worker, no data, and no file but the summary
+    toy.loads.clear()
+    monkeypatch.setattr(_sweep_cluster, "import_module", None)
+    last = sweep(grid("toy", preset="smoke", folds=range(3)), out=tmp_path, **OPTIONS)
+    then = toy.seen(tmp_path)
+    assert {file for file in then if then[file] != after.get(file)} == {"sweep.json"}
+    assert then.keys() == after.keys()
+    assert last.table.equals(more.table)
+    assert (last.begun, last.failures, toy.loads) == ({}, [], [])
+
+
+def test_one_that_fails_is_named_and_the_others_go_on(
+    toy: ModuleType, inside: str, tmp_path: Path
+) -> None:
+    chosen = grid("toy", table="1", preset="smoke", variants=["broken"])
+    assert [plan.variant for plan in chosen] == ["broken", "slow"]
+    found = sweep(chosen, out=tmp_path, scheduler=inside, **OPTIONS)
+    name = "toy/broken-phantom-smoke-patient-seed0"
+    assert {(f.name, f.error) for f in found.failures} == {
+        (f"{name}/fold-{k}", "RuntimeError: no loss, none at all") for k in range(2)
+    }
+    rows = found.table.set_index("variant")
+    assert (rows.loc["broken", "folds"], rows.loc["slow", "folds"]) == (0, 2)
+    assert rows["mae"].isna().to_dict() == {"broken": True, "slow": False}
+    assert not (tmp_path / name / "results.json").exists()
+    assert "0 of 2" in _cli_sweep.report(found)
+
+
+def test_a_fold_of_another_run_is_a_failure_and_stays(
+    toy: ModuleType, inside: str, tmp_path: Path
+) -> None:
+    plan = grid("toy", preset="smoke")
+    sweep(plan, out=tmp_path, scheduler=inside, **OPTIONS)
+    result = tmp_path / "toy" / plan[0].name / "fold-1" / crossval.RESULT
+    content = json.loads(result.read_text(encoding="utf-8"))
+    content["identity"]["recipe"]["lr"] = 7
+    result.write_text(json.dumps(content), encoding="utf-8")
+    before = toy.seen(tmp_path)
+    found = sweep(plan, out=tmp_path, scheduler=inside, **OPTIONS)
+    assert "recipe.lr: 7 there, 0.01 here" in found.failures[0].error
+    assert (found.table["folds"].item(), found.table["of"].item()) == (1, 2)
+    assert {f for f, t in toy.seen(tmp_path).items() if t != before[f]} == {"sweep.json"}
+    result.write_text("{", encoding="utf-8")
+    assert "is not a JSON file" in sweep(plan, out=tmp_path, **OPTIONS).failures[0].error
+
+
+def test_two_sweeps_do_not_share_a_folder_unless_one_is_dead(
+    toy: ModuleType, inside: str, tmp_path: Path
+) -> None:
+    code = f"""if True:
+        import time
+        from lesionlab._folders import open_folder
+        with open_folder({str(tmp_path)!r}).lock():
+            print("there", flush=True)
+            time.sleep(60)
+    """
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(RuntimeError, match=f"written by process {other.pid} on "):
+            sweep(grid("toy", preset="smoke"), out=tmp_path, scheduler=inside, **OPTIONS)
+        other.kill()
+    found = sweep(grid("toy", preset="smoke"), out=tmp_path, scheduler=inside, **OPTIONS)
+    assert found.failures == []
+    assert not list(tmp_path.rglob("lock.json"))
+
+
+def test_a_fold_that_another_process_trains_is_waited_for(
+    toy: ModuleType, inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sweep_jobs, "PATIENCE", 0.0)
+    plan = grid("toy", preset="smoke")[0]
+    job = _sweep_jobs.jobs_of(plan, tmp_path)[0]
+    with _sweep_jobs._alone(job):
+        found = sweep([plan], out=tmp_path, scheduler=inside, **OPTIONS)
+    assert [failure.name for failure in found.failures] == [job.name]
+    assert "is being written by process" in found.failures[0].error
+
+
+@pytest.mark.parametrize(
+    ("count", "device", "worker", "expected"),
+    [
+        (0, "auto", 1, "auto"),
+        (1, "cuda", 1, "cuda"),
+        (2, "cuda", 0, "cuda:0"),
+        (2, "auto", 3, "cuda:1"),
+        (2, "cpu", 3, "cpu"),
+        (2, "cuda:0", 3, "cuda:0"),
+        (2, "cuda", "SLURMCluster-3", "cuda"),
+    ],
+)
+def test_workers_share_out_the_gpus(
+    count: int, device: str, worker: Any, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    assert _sweep_jobs.own_device(device, worker) == expected
+
+
+def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(9)), raising=False)
+    assert [_sweep_cluster.own_threads(n) for n in (1, 2, 4, 20)] == [9, 4, 2, 1]
+
+
+# with workers of their own
+
+
+def until(true: Callable[[], Any], seconds: float = 300) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := true():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it has not come about")
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    """The epochs in the checkpoint of a fold that is being trained."""
+    if not (folder / "state.json").exists() or (folder / crossval.RESULT).exists():
+        return []
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    return list(state["progress"]["history"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="kills with a signal")
+def test_a_killed_worker_costs_its_run_a_little_and_the_others_nothing(
+    toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    psutil = pytest.importorskip("psutil")
+    out = tmp_path / "killed"
+    chosen = grid("toy", variants=["slow", "other"], seeds=[0, 1], preset="smoke", epochs=4)
+    jobs = [job for plan in chosen for job in _sweep_jobs.jobs_of(plan, out)]
+    monkeypatch.setenv(toy.SLOWLY, "0.1")
+    lines: list[str] = []
+    cut: dict[str, list[dict[str, float]]] = {}
+
+    def at_work() -> dict[str, list[dict[str, float]]]:
+        return {job.name: rows for job in jobs if (rows := history(job.folder))}
+
+    def kill() -> None:
+        # both workers are in the middle of a run, and one epoch at least is kept
+        cut.update(until(lambda: found if len(found := at_work()) == 2 else None))
+        workers = [
+            child
+            for child in psutil.Process().children(recursive=True)
+            if "spawn_main" in " ".join(child.cmdline())
+        ]
+        assert len(workers) == 2
+        os.kill(workers[0].pid, signal.SIGKILL)
+
+    with (
+        ThreadPoolExecutor(1) as pool,
+        dask.config.set({"distributed.worker.preload": ["sweep_toys"]}),
+    ):
+        killed = pool.submit(kill)
+        found = sweep(chosen, out=out, workers=2, threads=1, tell=lines.append, **OPTIONS)
+        killed.result()
+    assert found.failures == []
+    assert len(jobs) == 8
+    assert all(job.done for job in jobs)
+    assert found.table["mae"].notna().all()
+    # one was begun twice, and it is one of the two that were at work
+    again = [name for name, times in found.begun.items() if times == 2]
+    assert sorted(found.begun.values()) == [1] * 7 + [2], lines
+    assert len(again) == 1
+    assert again[0] in cut
+    assert f"{again[0]}: its worker died; it goes on from its last checkpoint" in lines
+    # it was gone on with: the epochs before are kept to the last digit of their seconds
+    for name, rows in cut.items():
+        result = json.loads((out / name / crossval.RESULT).read_text(encoding="utf-8"))
+        kept = [{k: row[k] for k in rows[0]} for row in result["history"]]
+        assert kept[: len(rows)] == rows
+        assert len(kept) == 4
+    # and it came to what it would have come to
+    monkeypatch.setenv(toy.SLOWLY, "0")
+    job = next(job for job in jobs if job.name == again[0])
+    whole = _sweep_jobs.Job(job.plan, job.fold, str(tmp_path / "whole"))
+    _sweep_jobs._train(whole, device="cpu", precision="32-true")
+    one, two = (folder / "predictions.csv" for folder in (job.folder, whole.folder))
+    assert one.read_bytes() == two.read_bytes()
+
+
+# the command
+
+
+def command(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["sweep", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "complaint"),
+    [
+        (["fu2021", "--variant", "ful"], 2, "lesionlab: variant='ful': expected one of full"),
+        (["fu2021", "--table", "9"], 2, "lesionlab: table='9': expected one of 1, 2, S1"),
+        (["fu2021", "--preset", "tiny"], 2, "lesionlab: preset='tiny': expected one of smoke"),
+        (["fu2021", "--device", "gpu"], 2, "lesionlab: device='gpu': expected"),
+        (["fu2021", "--workers", "0"], 2, "--workers"),
+        (["fu2022"], 2, "fu2022"),
+    ],
+)
+def test_wrong_use_is_told_before_anything_begins(
+    arguments: list[str], status: int, complaint: str, tmp_path: Path
+) -> None:
+    done = command(*arguments, "--out", str(tmp_path / "new"))
+    assert (done.exit_code, done.stdout) == (status, "")
+    assert complaint in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "status"), [("tcp://127.0.0.1:9", 1), ("127.0.0.1:9", 1), ("nope://x", 2)]
+)
+def test_a_scheduler_that_is_not_there_is_told_soon(
+    address: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sweep_cluster, "CONNECTING", 0.5)
+    begun = time.monotonic()
+    done = command("fu2021", "--scheduler", address, "--out", str(tmp_path))
+    assert time.monotonic() - begun < 10
+    assert (done.exit_code, done.stdout) == (status, "")
+    assert done.stderr.startswith(f"lesionlab: scheduler={address!r}: no scheduler answers there")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_ends_the_command_with_1(
+    toy: ModuleType, inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = grid("toy", table="1", preset="smoke")
+    monkeypatch.setattr("lesionlab.training.sweeps.grid", lambda *a, **k: made)
+    done = command("fu2021", "--scheduler", inside, "--device", "cpu", "--out", str(tmp_path))
+    assert done.exit_code == 1
+    last = "toy/broken-phantom-smoke-patient-seed0/fold-"
+    assert [line.split(": ", 1)[1].partition(last)[2][3:] for line in done.stderr.splitlines()[-2:]
+        ] == ["RuntimeError: no loss, none at all"] * 2  # fmt: skip
+    assert "2 of 2" in done.stdout
+    assert "Traceback" not in done.output
+
+
+def test_dask_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    done = command("fu2021", "--out", str(tmp_path))
+    assert done.exit_code == 1
+    assert done.stderr == "lesionlab: a sweep needs Dask: pip install 'lesionlab[scale]'\n"
+
+
+def test_a_sweep_loads_dask_when_it_trains() -> None:
+    code = "import sys, lesionlab.training.sweeps; print('distributed' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
