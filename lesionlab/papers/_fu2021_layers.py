@@ -15,6 +15,8 @@ CONVOLUTIONS = (2, 2, 3, 3)
 FEATURES = WIDTHS[-1]
 HIDDEN = 128
 """Of both attention modules (eq. 1 and 5)."""
+FEW, MANY = 4, 32
+"""Slices: batches up to `MANY` are filled up to a multiple of `FEW`, others of half of `MANY`."""
 
 
 class Backbone(nn.Module):
@@ -42,7 +44,7 @@ class Backbone(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """From (slice, 1, y, x) or (nodule, 1, z, y, x) to (slice or nodule, 256)."""
-        features = images
+        features = _rounded(images)
         for i, block in enumerate(self.blocks):
             features = self.pool(_channels_last(features)) if i else _channels_last(features)
             for layer in cast(nn.ModuleList, block):
@@ -50,7 +52,7 @@ class Backbone(nn.Module):
                     features = convolve_relu(features, layer)
                 else:
                     features = layer(features).relu_()
-        return features.flatten(2).mean(2)
+        return features[: len(images)].flatten(2).mean(2)
 
 
 class SliceMean(nn.Module):
@@ -97,6 +99,19 @@ def glorot(*layers: nn.Linear) -> None:
 def unit(scores: torch.Tensor) -> torch.Tensor:
     """(…, attribute, 1) to (…, attribute), 0 to 1; never in half precision."""
     return scores.squeeze(-1).to(torch.promote_types(scores.dtype, torch.float32)).sigmoid()
+
+
+def _rounded(images: torch.Tensor) -> torch.Tensor:
+    """On a CPU, empty slices behind a batch, up to a round number of them.
+
+    torch compiles a convolution anew for every number of images, which takes longer than to
+    compute it; packed batches would have a hundred numbers, more than torch remembers.
+    """
+    if images.device.type != "cpu" or images.ndim != 4:
+        return images
+    step = FEW if len(images) <= MANY else MANY // 2
+    extra = -len(images) % step
+    return images if not extra else torch.cat([images, images.new_zeros(extra, *images.shape[1:])])
 
 
 def _channels_last(images: torch.Tensor) -> torch.Tensor:
