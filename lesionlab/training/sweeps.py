@@ -40,7 +40,7 @@ __all__ = ["SWEEP", "Failure", "Sweep", "grid", "sweep"]
 
 SWEEP = "sweep.json"
 
-POLLING = 0.2
+POLLING, ASKING = 0.2, 10.0
 RETURNING = 120.0
 """Seconds that all workers of this machine may be gone; Dask starts them anew in a few."""
 
@@ -364,11 +364,14 @@ class _Todo:
 def _as_completed(client: Any, futures: Iterable[Any]) -> Iterator[Any]:
     """Futures as they end; RuntimeError if workers of this machine do not come back."""
     completed = import_module("distributed").as_completed(futures, loop=client.loop)
-    seen = time.monotonic()
+    seen = asked = time.monotonic()
     while completed.count():
         yield from (batch := completed.next_batch(block=False))
         if not batch:
             time.sleep(POLLING)
+        if time.monotonic() - asked < ASKING:
+            continue
+        asked = time.monotonic()
         # workers elsewhere may wait in the queue of a cluster for days
         if client.cluster is None or client.scheduler_info(n_workers=1)["workers"]:
             seen = time.monotonic()
