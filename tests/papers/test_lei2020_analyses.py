@@ -1,0 +1,551 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from sklearn.metrics import f1_score, precision_score
+
+from lesionlab import published
+from lesionlab.papers import lei2020_analyses as analyses
+from lesionlab.papers.lei2020 import TABLES, VARIANTS, Design, Lei2020, Network, prepare
+from lesionlab.sampling import locate
+from lesionlab.sources import lidc
+from lesionlab.training.studies import Trained
+
+QUICK = {"n_resamples": 50}
+SMALL = {"width": 4, "outputs": 8}
+
+
+def network(seed=0, **parts):
+    """A small network of the paper's kind."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Network(Design(**{"high_level": "max", **SMALL, **parts})).eval()
+
+
+class Small(Lei2020):
+    """An experiment whose network is small; everything else is the variant's."""
+
+    def model(self, seed):
+        design = self.design
+        if design.trunk != "unet":
+            return super().model(seed)
+        outputs = 32 if design.outputs == 256 else 8
+        return Network(replace(design, width=4, outputs=outputs), size=self.size)
+
+
+def folds_of(samples, variant="hesam", *, seed=0, labels=None):
+    experiment = Small(variant)
+    torch.manual_seed(seed)
+    n = len(samples.lesion_ids)
+    labels = [i % 2 for i in range(n)] if labels is None else labels
+    return Trained(
+        fold=0,
+        experiment=experiment,
+        weights=experiment.model(0).state_dict(),
+        samples=samples,
+        targets=torch.tensor(labels, dtype=torch.float32)[:, None],
+        table=pd.DataFrame(index=pd.Index(samples.lesion_ids, name="lesion_id")),
+    )
+
+
+def run(malignancy, truth=None, *, each=1):
+    n = len(malignancy)
+    truth = [i % 2 for i in range(n)] if truth is None else truth
+    return pd.DataFrame(
+        {
+            "lesion_id": [f"n{i:02}" for i in range(n)],
+            "patient": [f"p{i // each}" for i in range(n)],
+            "fold": 0,
+            "malignancy": np.asarray(malignancy, dtype=float),
+            "malignancy_truth": np.asarray(truth, dtype=float),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def samples(some_crops):
+    return prepare(some_crops)
+
+
+@pytest.fixture(scope="module")
+def drawn(some_crops):
+    return analyses.outlines(some_crops)
+
+
+# --- outlines -------------------------------------------------------------------------------------
+
+
+def test_outlines_lie_where_the_voxels_do(make_crop):
+    """An image that is bright in the first reader's mask and nowhere else, off the middle."""
+    crop = make_crop(shape=(15, 64, 60), centre=(7.0, 25.3, 36.8), radii=(6, 7, 4))
+    hu = np.where(crop.masks[0], 400, -1024).astype(np.int16)
+    image = prepare([replace(crop, hu=hu)], channels=1).images[0, 0].numpy()
+    found = analyses.outlines([crop])
+    np.testing.assert_array_equal(found.masks[0][0], image >= 0.5)
+    assert found.pixel[0] == pytest.approx(2 * locate(crop).equivalent_diameter / 32)
+
+
+def test_outlines_have_their_size_in_mm(drawn, some_crops):
+    """Half the square's side is one diameter: a ball's disc fills π/16 of the square."""
+    for masks, pixel, crop in zip(drawn.masks, drawn.pixel, some_crops, strict=True):
+        assert pixel == pytest.approx(locate(crop).equivalent_diameter / 16)
+        assert masks.shape[1:] == (32, 32)
+        assert masks.any(axis=(1, 2)).all()
+
+
+def test_outlines_of_a_ball(make_crop):
+    crop = make_crop(shape=(41, 64, 64), spacing=(0.7, 0.7, 0.7), radii=(9, 9, 9), readers=1)
+    share = analyses.outlines([crop]).masks[0].mean()
+    assert share == pytest.approx(np.pi / 16, rel=0.05)
+
+
+def test_readers_without_the_slice_are_left_out(make_crop):
+    crop = make_crop(readers=3)
+    masks = crop.masks.copy()
+    masks[2, 5:10] = False  # the middle slice is 7
+    assert len(analyses.outlines([replace(crop, masks=masks)]).masks[0]) == 2
+
+
+def test_lidc_crops_have_the_masks_of_a_data_set():
+    lesion = lidc.nodules().index[7]
+    (crop,) = analyses.lidc_crops([lesion])
+    found = lidc.masks(lesion)
+    assert crop.masks.sum() == found.readers.sum()
+    assert locate(crop).area.sum() == found.consensus.sum()
+    assert crop.spacing == found.spacing
+    with pytest.raises(LookupError, match="no nodule"):
+        list(analyses.lidc_crops(["no such nodule"]))
+
+
+def test_consensus_is_half_of_the_readers(drawn):
+    first = drawn.lesion_ids[0]
+    np.testing.assert_array_equal(drawn.consensus(first), drawn.masks[0].sum(0) >= 2)
+
+
+# --- maps -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variant", "names"),
+    [
+        ("hesam", ["HE-Grad-CAM", "HESAM", "HESAM, exact"]),
+        ("sam", ["Grad-CAM", "SAM", "SAM, exact"]),
+        ("cam", ["CAM", "Grad-CAM"]),
+        ("hecam", ["HE-CAM", "HE-Grad-CAM"]),
+        ("hesam_max_max", ["HE-Grad-CAM", "HESAM"]),
+        ("baseline", ["Grad-CAM"]),
+        ("fully_connected", ["Grad-CAM"]),
+        ("hesam_ratings", ["HE-Grad-CAM", "HESAM", "HESAM, exact"]),
+        ("sam_3d", ["Grad-CAM", "SAM", "SAM, exact"]),
+    ],
+)
+def test_all_maps_of_a_variant(samples, variant, names):
+    fold = folds_of(samples, variant)
+    found = analyses.look(fold.experiment, fold.model(), samples)
+    assert list(found.maps) == names == list(analyses.methods(fold.experiment))
+    assert {tuple(maps.shape) for maps in found.maps.values()} == {(7, 32, 32)}
+    column = -1 if fold.experiment.design.ratings else 0
+    torch.testing.assert_close(found.malignancy, fold.predict(device="cpu")[:, column])
+
+
+def test_parts_make_up_the_logit(samples):
+    fold = folds_of(samples)
+    found = analyses.look(fold.experiment, fold.model(), samples)
+    with torch.no_grad():
+        outputs = fold.model()(samples.images)
+    torch.testing.assert_close(found.logit, outputs.logits[:, 1])
+    torch.testing.assert_close(found.high_level, outputs.high_level[:, 1])
+    assert found.bias.std() < 1e-5
+    assert ((found.high_level_share >= 0) & (found.high_level_share <= 1)).all()
+
+
+def test_batches_change_nothing(samples):
+    fold = folds_of(samples)
+    whole, parts = (
+        analyses.look(fold.experiment, fold.model(), samples, batch_size=n) for n in (32, 2)
+    )
+    for name, maps in whole.maps.items():
+        torch.testing.assert_close(parts.maps[name], maps, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(parts.high_level_share, whole.high_level_share)
+
+
+def test_looking_leaves_the_model_as_it_was(samples):
+    fold = folds_of(samples)
+    model = fold.model().train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    analyses.look(fold.experiment, model, samples)
+    assert model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+# --- where they lie -------------------------------------------------------------------------------
+
+
+def test_uniform_and_perfect_maps(drawn):
+    ids = drawn.lesion_ids
+    uniform = torch.ones(len(ids), 32, 32)
+    inside = torch.from_numpy(np.stack([m.all(0) for m in drawn.masks])).float()
+    table = analyses.where({"all": uniform, "lesion": inside}, ids, drawn, band=1.0)
+    patients = pd.Series({name: name for name in ids})
+    found = analyses.shares(table, patients, **QUICK)
+    np.testing.assert_allclose(found.loc["all", "times"], 1)
+    assert found.loc[("lesion", "inside"), "times"] > 2
+    assert found.loc[("lesion", "outside"), "value"] == 0
+    np.testing.assert_allclose(found.groupby("method")["value"].sum(), 1)
+    np.testing.assert_allclose(found.groupby("method")["uniform"].sum(), 1)
+
+
+def test_lesions_are_matched_by_name(drawn):
+    ids = drawn.lesion_ids[::-1]
+    maps = torch.from_numpy(np.stack([m.mean(0) for m in drawn.masks]))
+    straight = analyses.where({"m": maps}, drawn.lesion_ids, drawn).loc["m"]
+    turned = analyses.where({"m": maps.flip(0)}, ids, drawn).loc["m"]
+    pd.testing.assert_frame_equal(turned.loc[straight.index], straight)
+
+
+def test_a_map_without_positive_values_is_left_out(drawn):
+    maps = torch.ones(len(drawn.lesion_ids), 32, 32)
+    maps[0] = -1
+    table = analyses.where({"m": maps}, drawn.lesion_ids, drawn)
+    patients = pd.Series({name: name for name in drawn.lesion_ids})
+    assert (analyses.shares(table, patients, **QUICK)["n"] == len(maps) - 1).all()
+    with pytest.raises(ValueError, match="patients has no patient"):
+        analyses.shares(table, patients.iloc[:3], **QUICK)
+    with pytest.raises(ValueError, match="none of 1 lesions"):
+        analyses.where({"m": maps[:1]}, ["other"], drawn)
+
+
+# --- whether they matter --------------------------------------------------------------------------
+
+
+def test_a_map_of_what_counts_beats_a_random_order():
+    """The score is the mean of a corner: its map finds it at once, the opposite map at last."""
+    generator = torch.Generator().manual_seed(0)
+    images = 0.5 + torch.rand(4, 3, 16, 16, generator=generator)
+    corner = torch.zeros(4, 16, 16)
+    corner[:, :4, :4] = 1
+    ids = list("abcd")
+    areas = analyses.faithfulness(
+        lambda x: x[:, :, :4, :4].mean((1, 2, 3)),
+        images, {"corner": corner, "rest": 1 - corner}, ids, fill=0.0, steps=16,
+    )  # fmt: skip
+    found = analyses.against_random(areas, pd.Series(dict(zip(ids, ids, strict=True))), **QUICK)
+    assert found.loc[("corner", "deletion"), "high"] < 0 < found.loc[("rest", "deletion"), "low"]
+    assert found.loc[("corner", "insertion"), "low"] > 0 > found.loc[("rest", "insertion"), "high"]
+    # all of the corner is gone after the first of 16 steps
+    level = images[:, :, :4, :4].mean((1, 2, 3)).numpy()
+    np.testing.assert_allclose(areas.loc["corner", "deletion"], level / 32, rtol=1e-5)
+
+
+def test_shuffled_weights_give_other_maps(samples):
+    fold = folds_of(samples)
+    found = analyses.randomised(fold.experiment, fold.model(), samples)
+    assert list(found.index) == list(analyses.methods(fold.experiment))
+    assert (found["magnitude"] < 0.999).all()
+    assert (found["n"] <= len(samples.lesion_ids)).all()
+
+
+# --- back on the slice ----------------------------------------------------------------------------
+
+
+def test_a_pasted_map_lies_on_its_lesion(make_crop):
+    """The mask as the network gets it, put back, is the mask of the slice."""
+    crop = make_crop(shape=(15, 90, 80), spacing=(2.0, 0.6, 0.7), radii=(6, 8, 5),
+                     centre=(7, 40.4, 37.2), readers=1)  # fmt: skip
+    square = analyses.outlines([crop]).masks[0][0].astype(float)
+    found = analyses.pasted(square, crop)
+    inside = np.isfinite(found.values)
+    assert found.values.shape == found.hu.shape == (90, 80)
+    mask = found.masks[0]
+    assert inside[mask].all()
+    assert not inside.all()
+    near = np.nan_to_num(found.values) >= 0.5
+    assert 2 * (near & mask).sum() / (near.sum() + mask.sum()) > 0.93
+    top, left, height, width = found.box
+    side = 2 * locate(crop).equivalent_diameter
+    assert (height, width) == pytest.approx((side, side))
+    rows, columns = inside.any(1).sum() * 0.6, inside.any(0).sum() * 0.7
+    assert (rows, columns) == pytest.approx((side, side), abs=0.8)
+    assert top == pytest.approx(np.flatnonzero(inside.any(1))[0] * 0.6, abs=0.7)
+    assert left == pytest.approx(np.flatnonzero(inside.any(0))[0] * 0.7, abs=0.8)
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def test_classification_by_hand():
+    # malignant: .9 .8 .3, benign: .6 .2 .1 .1
+    frame = run([0.9, 0.8, 0.3, 0.6, 0.2, 0.1, 0.1], [1, 1, 1, 0, 0, 0, 0])
+    found = analyses.classification(frame, **QUICK)["value"]
+    expected = {"accuracy": 5 / 7, "sensitivity": 2 / 3, "specificity": 3 / 4, "auc": 11 / 12}
+    assert found[list(expected)].to_dict() == pytest.approx(expected)
+    called, truth = frame["malignancy"] >= 0.5, frame["malignancy_truth"]
+    assert found["precision"] == pytest.approx(precision_score(truth, called))
+    assert found["f1"] == pytest.approx(f1_score(truth, called))
+
+
+def test_mcnemar_counts_who_is_right_alone():
+    assert analyses.mcnemar(0, 0) == 1
+    assert analyses.mcnemar(3, 3) == 1
+    assert analyses.mcnemar(0, 8) == pytest.approx(2 / 2**8)
+    with pytest.raises(ValueError, match="only_a=-1"):
+        analyses.mcnemar(-1, 0)
+
+
+def test_the_papers_test_is_blind_to_the_truth():
+    """The same order and the same calls, all probabilities a little higher: p is tiny."""
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.02, 0.45, 40) + 0.5 * rng.integers(0, 2, 40)
+    frames = {"hesam": run(p), "cam": run(p + 0.01)}
+    found = analyses.compare(frames, **QUICK).loc["cam"]
+    assert found["p_probability"] < 1e-6
+    assert found["p_probability"] == pytest.approx(stats.wilcoxon(p, p + 0.01).pvalue)
+    assert found["only_reference"] == found["only_other"] == 0
+    assert found["p_mcnemar"] == 1
+    assert found["auc_difference"] == 0
+
+
+def test_a_better_model_is_found():
+    truth = np.arange(40) % 2
+    good, bad = np.where(truth, 0.9, 0.1), np.where(np.arange(40) < 20, 0.9, 0.1)
+    jitter = np.linspace(0, 0.05, 40)
+    found = analyses.compare({"hesam": run(good + jitter), "a": run(bad), "b": run(good)}, **QUICK)
+    assert list(found.index) == ["a", "b"]
+    row = found.loc["a"]
+    assert (row["only_reference"], row["only_other"]) == (20, 0)
+    assert row["p_mcnemar"] == pytest.approx(2 / 2**20)
+    assert row["p_mcnemar_holm"] == pytest.approx(2 * row["p_mcnemar"])
+    assert row["low"] > 0
+    assert row["auc_difference"] == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="reference='x'"):
+        analyses.compare({"hesam": run(good)}, reference="x")
+    with pytest.raises(ValueError, match="other lesions"):
+        analyses.compare({"hesam": run(good), "a": run(bad[:-2])})
+
+
+# --- readers --------------------------------------------------------------------------------------
+
+READINGS = pd.DataFrame(
+    {
+        "lesion_id": ["a"] * 4 + ["b"] * 3 + ["c"] * 3,
+        "malignancy": [5, 4, 2, 3, 1, 2, 4, 3, 4, 5],
+    }
+)
+
+
+def test_doctors_by_hand():
+    """a: mean 3.5, malignant. b: mean 7/3, benign. c: mean 4, malignant. A 3 does not count."""
+    found = analyses.doctors(READINGS, ["a", "b", "c"])
+    assert found["n"].to_dict() == {"Dr. 1": 2, "Dr. 2": 3, "Dr. 3": 3, "Dr. 4": 0, "all": 8}
+    assert np.isnan(found.loc["Dr. 4", "accuracy"])  # gave one rating, and it was 3
+    assert found.loc["Dr. 1", "accuracy"] == 100
+    assert found.loc["Dr. 2", "accuracy"] == 100
+    assert found.loc["Dr. 3", "accuracy"] == pytest.approx(100 / 3)
+    assert found.loc["Dr. 3", ["false_positives", "false_negatives"]].tolist() == [1, 1]
+
+
+def test_a_doctor_is_left_out_of_the_others():
+    """Dr. 3 of b says 4, the others 1 and 2; of a 2, the others 5, 4, 3; of c 5, and 3, 4."""
+    found = analyses.doctors(READINGS, ["a", "b", "c"], truth="others")
+    assert found.loc["Dr. 3", "accuracy"] == pytest.approx(100 / 3)
+    assert found.loc["Dr. 3", ["false_positives", "false_negatives"]].tolist() == [1, 1]
+    # to Dr. 1, the others of a and of b have a mean of 3; and of c Dr. 1 says 3
+    assert found["n"].to_dict() == {"Dr. 1": 0, "Dr. 2": 3, "Dr. 3": 3, "Dr. 4": 0, "all": 6}
+
+
+def test_columns_are_not_persons():
+    whole = analyses.doctors(READINGS, ["a", "b", "c"])
+    other = analyses.doctors(READINGS, ["a", "b", "c"], shuffle=3)
+    pd.testing.assert_series_equal(whole.loc["all"], other.loc["all"])
+    assert not whole.drop(index="all").equals(other.drop(index="all"))
+    with pytest.raises(ValueError, match="none of lesion 'z'"):
+        analyses.doctors(READINGS, ["z"])
+    with pytest.raises(ValueError, match="truth='me'"):
+        analyses.doctors(READINGS, ["a"], truth="me")
+
+
+def test_twenty_are_of_both_kinds_and_well_read():
+    frame = run(np.full(30, 0.5))
+    readings = pd.DataFrame({"lesion_id": np.repeat(frame["lesion_id"][:-2], 3), "malignancy": 2})
+    found = analyses.twenty(frame, readings, each=5)
+    assert len(set(found)) == 10
+    truth = frame.set_index("lesion_id")["malignancy_truth"]
+    assert truth[found].sum() == 5
+    assert not set(found) & set(frame["lesion_id"][-2:])
+    assert analyses.twenty(frame.iloc[::-1], readings, each=5) == found
+    with pytest.raises(ValueError, match="only 14"):
+        analyses.twenty(frame, readings, each=15)
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def scores(accuracy, *, n=229, sensitivity=0.9, specificity=0.95):
+    values = {"accuracy": accuracy, "sensitivity": sensitivity, "specificity": specificity}
+    rows = [
+        {"target": "malignancy", "predictor": who, "metric": metric, "value": value - less,
+         "low": 0, "high": 1, "n": n, "n_groups": 100}
+        for who, less in (("model", 0), ("diameter", 0.1))
+        for metric, value in (values | {"auc": 0.9}).items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_table_2_has_the_papers_rows_and_ours_apart():
+    runs = {"hesam": scores(0.8), "hesam_d1c": scores(0.6), "resnet18_sam": scores(0.7)}
+    found = analyses.beside(2, runs, tier="slices")
+    printed = published.table("lei2020", 2).set_index("method")
+    assert found.index[:18].tolist() == printed.index.tolist()
+    np.testing.assert_array_equal(found["Lei 2020"].iloc[:18], printed)
+    ours = found["lesionlab (slices)"]
+    assert ours.loc["Ours-HESAM", ["d1c", "d11c"]].tolist() == pytest.approx([60, 80])
+    assert ours.loc["Ours-HESAM", ["sensitivity", "specificity"]].tolist() == [0.9, 0.95]
+    assert ours.loc["ResNet18-SAM", "d11c"] == pytest.approx(70)
+    assert ours.loc["Diameter alone", "d11c"] == pytest.approx(60)  # of the first row that is run
+    assert ours.loc["VGG16"].isna().all()
+    assert np.isnan(ours.loc["Ours-HESAM", "d3c"])
+
+
+@pytest.mark.parametrize("number", [2, 3, 4, 5, 6])
+def test_tables_without_runs_are_the_papers(number):
+    runs = {"any": analyses.doctors(READINGS, ["a", "b"])} if number == 6 else {}
+    found = analyses.beside(number, runs, tier="phantom")
+    printed = published.table("lei2020", number)
+    assert found.attrs["caption"] == printed.attrs["caption"]
+    theirs = found["Lei 2020"].dropna(how="all")
+    assert len(theirs) == len(printed)
+
+
+def test_tables_3_4_and_5():
+    runs = {name: scores(0.7 + 0.01 * i) for i, name in enumerate(TABLES["4"].values())}
+    four = analyses.beside(4, runs, tier="phantom")["lesionlab (phantom)"]
+    assert four.loc[("accuracy", "U+GMP+RB+SAM"), "d11c"] == pytest.approx(73)
+    assert four.loc[("specificity", "U+SAM (Baseline)"), "d11c"] == 0.95
+    three = analyses.beside(3, {"hesam_max_max": scores(0.6)}, tier="phantom")
+    ours = three["lesionlab (phantom)"]
+    assert ours.loc["GMP / GMP", "accuracy"] == pytest.approx(60)
+    assert ours.loc["GMP / GMP", "lesions"] == 229
+    p = np.linspace(0.1, 0.9, 20)
+    tests = analyses.compare({"hesam_d1c": run(p), "vgg16_d1c": run(p**2)},
+                             reference="hesam_d1c", **QUICK)  # fmt: skip
+    five = analyses.beside(5, {"D1C": tests}, tier="phantom")["lesionlab (phantom)"]
+    assert five.loc["VGG16", "d1c_p"] == tests.loc["vgg16_d1c", "p_probability"]
+    assert five.notna().to_numpy().sum() == 1
+
+
+def test_tables_that_cannot_be():
+    with pytest.raises(ValueError, match="not on the same lesions"):
+        analyses.beside(2, {"hesam": scores(0.8), "sam": scores(0.8, n=3)}, tier="phantom")
+    with pytest.raises(LookupError, match="expected one of the tables"):
+        analyses.beside(1, {}, tier="phantom")
+    with pytest.raises(ValueError, match="tier='real'"):
+        analyses.beside(2, {}, tier="real")
+    with pytest.raises(ValueError, match="images='D2C'"):
+        analyses.on("hesam", "D2C")
+
+
+def test_figure_4_is_the_mean_over_folds():
+    def fold(k, *losses):
+        history = [{"epoch": i + 1, "loss": x} for i, x in enumerate(losses)]
+        return {"fold": k, "history": history, "best_epoch": k + 1}
+
+    found = analyses.courses({"hesam": [fold(0, 3, 2), fold(2, 1, 0)], "hesam_d1c": [fold(0, 5)]})
+    assert list(found) == ["D1C", "D11C"]
+    assert found["D11C"]["loss"].tolist() == [2, 1]
+    assert found["D11C"].attrs["best_epoch"] == 2
+    with pytest.raises(ValueError, match="none of 'sam'"):
+        analyses.courses({"hesam": [fold(0, 1)]}, variant="sam")
+
+
+# --- figures of maps ------------------------------------------------------------------------------
+
+
+def test_the_figures_name_variants_and_maps_that_exist():
+    for rows in analyses.FIGURES.values():
+        for variant, method in rows.values():
+            assert method in analyses.methods(Lei2020(variant)), (variant, method)
+            assert VARIANTS[variant].images == "D11C"
+
+
+def test_duplicated_slices(samples):
+    one = samples.select([1])
+    images, picked = analyses.duplicated(one)
+    assert picked == [1, 3, 5, 7, 9] or picked[2] == 5
+    assert torch.equal(images[-1], one.images[0])
+    for image, k in zip(images, picked, strict=False):
+        assert (image == one.images[0, k]).all()
+    with pytest.raises(ValueError, match="expected one lesion"):
+        analyses.duplicated(samples)
+
+
+def test_gallery_shows_what_was_fed(samples):
+    folds = {name: folds_of(samples, name) for name in ("cam", "hesam")}
+    lesion = samples.lesion_ids[1]
+    found = analyses.gallery(7, folds, lesion, n=3)
+    assert list(found) == ["CAM", "Grad-CAM", "HESAM"]
+    assert [len(row) for row in found.values()] == [4, 4, 4]
+    last = found["HESAM"][-1]
+    seen = analyses.look(folds["hesam"].experiment, folds["hesam"].model(), samples)
+    torch.testing.assert_close(last.map, seen.maps["HESAM"][1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(last.image, samples.images[1, 5])
+    assert last.malignancy == pytest.approx(float(seen.malignancy[1]), abs=1e-5)
+    assert last.wrong == (last.malignancy < 0.5)  # lesion 1 is malignant
+    assert len(analyses.gallery(8, folds, lesion, n=0)["GMP / GAP"]) == 1
+    with pytest.raises(ValueError, match="did not test it"):
+        analyses.gallery(7, folds, "other")
+    with pytest.raises(ValueError, match="no model for figure 5"):
+        analyses.gallery(5, folds, lesion)
+    with pytest.raises(ValueError, match="figure=9"):
+        analyses.gallery(9, folds, lesion)
+
+
+def test_examples_by_rule():
+    frame = run([0.1, 0.9, 0.6, 0.2, 0.3, 0.7], [0, 1, 0, 1, 0, 1])
+    found = analyses.examples(frame, quantiles=(0, 1))
+    assert found.index.tolist() == ["n02", "n00", "n03", "n01"]
+    assert found["malignant"].tolist() == [False, False, True, True]
+    with pytest.raises(ValueError, match="no lesion of class 1"):
+        analyses.examples(frame[frame["malignancy_truth"] == 0])
+
+
+def test_some_lesions_do_not_depend_on_the_order():
+    names = [f"n{i}" for i in range(30)]
+    assert analyses.some(names, 5) == analyses.some(names[::-1], 5)
+    assert len(analyses.some(names, 5)) == 5
+    assert analyses.some(names[:3], 5) == sorted(names[:3])
+
+
+# --- all of it ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real():
+    """Six nodules with real outlines; their images are those outlines."""
+    ids = lidc.nodules().index[[3, 7, 20, 33, 48, 60]].tolist()
+    crops = [
+        replace(c, hu=np.where(c.consensus(), 0, -850).astype(np.int16))
+        for c in analyses.lidc_crops(ids)
+    ]
+    return prepare(crops)
+
+
+@pytest.mark.parametrize("variant", ["hesam", "cam", "fully_connected", "sam_ratings"])
+def test_summary(real, variant):
+    fold = folds_of(real, variant)
+    frame = run(fold.predict(device="cpu")[:, 0]).assign(lesion_id=list(real.lesion_ids))
+    if VARIANTS[variant].ratings:
+        frame["malignancy_truth"] = 2.5
+    found = analyses.summary([fold], frame, n_lesions=5, n_curves=3, n_resamples=30)
+    tables = {"classes", "regions", "regions_untrained", "curves", "randomised", "high_level"}
+    without = {"cam": {"high_level"}, "fully_connected": {"high_level"},
+               "sam_ratings": {"classes", "high_level"}}  # fmt: skip
+    assert set(found) == tables - without.get(variant, set())
+    assert (found["regions"]["n"] <= 5).all()
+    assert (found["curves"]["n"] == 3).all()
+    again = analyses.summary([fold], frame, n_lesions=5, n_curves=3, n_resamples=30)
+    for name, table in found.items():
+        pd.testing.assert_frame_equal(table, again[name])

@@ -1,0 +1,113 @@
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from lesionlab import figures_maps
+from lesionlab.attention.regions import REGIONS
+from lesionlab.figures_maps import Tile
+
+
+def drawn(figure):
+    """The figure, drawn for real; axes that show something."""
+    figure.savefig(io.BytesIO(), format="png", dpi=40)
+    return [ax for ax in figure.findobj(lambda a: hasattr(a, "get_images")) if ax.get_visible()]
+
+
+def image(seed=0, size=8):
+    return np.random.default_rng(seed).random((size, size))
+
+
+def shares():
+    index = pd.MultiIndex.from_product([["CAM", "SAM"], REGIONS], names=["method", "region"])
+    times = np.array([1.2, 0.9, 0.8, 0.7, 1.3, 1.0])
+    return pd.DataFrame(
+        {"times": times, "times_low": times - 0.1, "times_high": times + 0.2}, index=index
+    )
+
+
+def test_tiles_show_the_map_over_the_image_and_what_is_wrong():
+    mask = np.zeros((1, 8, 8), bool)
+    mask[0, 2:5, 2:5] = True
+    rows = {
+        "one": [Tile(image()), Tile(image(), image(1), mask, "0.9", wrong=True, pixel=0.5)],
+        "two": [Tile(image(), image(2), title="0.1")],
+    }
+    figure = figures_maps.tiles(rows, tier="phantom")
+    axes = drawn(figure)
+    assert [len(ax.get_images()) for ax in axes] == [1, 2, 2]
+    over = axes[1].get_images()
+    np.testing.assert_array_equal(over[1].get_array(), image(1))
+    assert over[1].get_alpha() < 1
+    assert to_hex(axes[1].title.get_color()) == "#b00020"
+    assert axes[2].title.get_color() == "black"
+    assert figure.get_supxlabel() == "phantom"
+    assert axes[1].get_xlim() == (0, 4)  # 8 pixels of 0.5 mm
+
+
+def test_tiles_that_do_not_fit():
+    with pytest.raises(ValueError, match="expected at least one picture"):
+        figures_maps.tiles({})
+    with pytest.raises(ValueError, match=r"map of \(4, 4\)"):
+        figures_maps.tiles({"a": [Tile(image(), image(size=4))]})
+
+
+def test_region_shares_are_at_their_values():
+    figure = figures_maps.region_shares({"trained": shares(), "random": shares()}, tier="slices")
+    axes = drawn(figure)
+    assert [ax.get_title() for ax in axes] == ["inside", "margin band", "outside"]
+    margin = axes[1].containers[0].lines[0]
+    assert margin.get_xdata().tolist() == [0.9, 1.3]
+    assert [t.get_text() for t in axes[0].get_yticklabels()] == ["CAM", "SAM"]
+    assert "real pixels" in figure.get_supxlabel()
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["trained", "random"]
+    with pytest.raises(ValueError, match="expected 1 to 3"):
+        figures_maps.region_shares({})
+
+
+def test_a_method_that_one_network_lacks_is_left_empty():
+    figure = figures_maps.region_shares({"a": shares(), "b": shares().loc[["CAM"]]})
+    line = drawn(figure)[0].containers[1].lines[0]
+    assert np.isnan(line.get_xdata()[1])
+
+
+def test_deletion_has_both_curves():
+    index = pd.MultiIndex.from_product([["CAM", "SAM"], ["deletion", "insertion"]])
+    index.names = ["method", "curve"]
+    table = pd.DataFrame({"difference": [-0.1, 0.2, 0.0, 0.1]}, index=index)
+    table = table.assign(low=table["difference"] - 0.05, high=table["difference"] + 0.05)
+    axes = drawn(figures_maps.deletion(table, tier="phantom"))
+    found = [ax.containers[0].lines[0].get_xdata().tolist() for ax in axes]
+    assert found == [[-0.1, 0.0], [0.2, 0.1]]
+
+
+def test_cascade_begins_at_one_and_leaves_gaps_out():
+    similarity = [[0.8, 0.6], [np.nan, 0.2], [np.nan, np.nan]]
+    figure = figures_maps.cascade({"SAM": (["c", "b", "a"], similarity)})
+    line = drawn(figure)[0].get_lines()[0]
+    np.testing.assert_allclose(line.get_ydata(), [1, 0.7, 0.2, np.nan])
+    with pytest.raises(ValueError, match="for 2 layers"):
+        figures_maps.cascade({"SAM": (["b", "a"], similarity)})
+    with pytest.raises(ValueError, match="at least one"):
+        figures_maps.cascade({})
+
+
+def test_matching_has_slice_maps_box_and_words():
+    over = image(1, 10)
+    over[:3] = np.nan
+    ratings = pd.DataFrame(
+        {"reader 1": [4.0, 2.0], "reader 2": [5.0, np.nan]}, index=["margin", "malignancy"]
+    )
+    how = {"pixel": (0.5, 0.5), "box": (1.5, 1.0, 3.0, 2.0)}
+    figure = figures_maps.matching(image(size=10) * 100, {"SAM": over}, ratings, title="n1", **how)
+    axes = drawn(figure)
+    assert [len(ax.get_images()) for ax in axes] == [1, 2, 0]
+    assert np.ma.getmaskarray(axes[1].get_images()[1].get_array())[:3].all()
+    (box,) = axes[0].patches
+    assert (box.get_y(), box.get_x(), box.get_height(), box.get_width()) == how["box"]
+    words = [t.get_text() for t in axes[2].texts]
+    assert {"4", "5", "2", "–", "Margin", "Malignancy", "reader 2"} <= set(words)
+    with pytest.raises(ValueError, match="'SAM' has"):
+        figures_maps.matching(image(size=9), {"SAM": over}, ratings, **how)
