@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lesionlab.crops import Crop
+    from lesionlab.training.studies import Trained
 
 __all__ = [
     "CHANNELS",
@@ -309,6 +310,12 @@ def _prepare(crops: Iterator[Crop], variant: str) -> Samples:
     return prepare_scales(crops) if images == "D3C" else prepare(crops, channels=CHANNELS[images])
 
 
+def _analyse(folds: Iterator[Trained], predictions: pd.DataFrame) -> dict[str, Any]:
+    from lesionlab.papers import lei2020_analyses  # which stands on this file
+
+    return lei2020_analyses.summary(folds, predictions)
+
+
 STUDY = Study(
     name="lei2020",
     variants=tuple(VARIANTS),
@@ -317,5 +324,6 @@ STUDY = Study(
     prepare=_prepare,
     targets=targets,
     make=lambda variant: lambda _samples, _targets: Lei2020(variant),
+    analyse=_analyse,
 )
 """For `lesionlab.training.studies`."""
