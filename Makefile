@@ -22,6 +22,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14) and f"lesionlab needs Python 3.11 to 3.13, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.11 …")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps grad-cam
 	touch $@
 
 # Over an earlier build's output, -W ends with 0 though pages have warnings: it goes first.
@@ -45,7 +46,6 @@ check: lint test book  ## everything that CI checks
 
 bench: $(READY)  ## one table of ratios against named peers
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps grad-cam
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove what was built, not .venv and not runs/
