@@ -55,15 +55,36 @@ def outlines(crops: Iterable[Crop], *, size: int = 32, scale: float = 2.0) -> Ou
     """
     ids, found, pixel = [], [], []
     for crop in crops:
-        as_hu = [replace(crop, hu=mask.astype(np.int16) * 1000) for mask in crop.masks]
-        images = prepare(as_hu, channels=1, size=size, scale=scale, window=(0, 1000)).images
-        masks = images[:, 0].numpy() >= 0.5
+        masks = masks_of(crop, channels=1, size=size, scale=scale)[:, 0]
         masks = masks[masks.any(axis=(1, 2))]
         if len(masks):
             ids.append(crop.lesion_id)
             found.append(masks)
-            pixel.append(scale * locate(crop).equivalent_diameter / size)
+            pixel.append(pixel_of(crop, size=size, scale=scale))
     return Outlines(tuple(ids), tuple(found), tuple(pixel))
+
+
+def masks_of(
+    crop: Crop, *, channels: int = 11, size: int = 32, scale: float = 2.0
+) -> npt.NDArray[np.bool_]:
+    """(reader, slice, y, x), the readers' masks on all slices of `lei2020.prepare`.
+
+    Raises:
+        ValueError: As `prepare`.
+    """
+    as_hu = [replace(crop, hu=mask.astype(np.int16) * 1000) for mask in crop.masks]
+    images = prepare(as_hu, channels=channels, size=size, scale=scale, window=(0, 1000)).images
+    found: npt.NDArray[np.bool_] = images.numpy() >= 0.5
+    return found
+
+
+def pixel_of(crop: Crop, *, size: int = 32, scale: float = 2.0) -> float:
+    """The side of a pixel of `lei2020.prepare`, mm.
+
+    Raises:
+        ValueError: As `lesionlab.sampling.locate`.
+    """
+    return scale * locate(crop).equivalent_diameter / size
 
 
 def lidc_crops(lesion_ids: Iterable[str]) -> Iterator[Crop]:

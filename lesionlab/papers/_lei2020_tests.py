@@ -11,7 +11,10 @@ import pandas as pd
 import torch
 from scipy import stats
 
+from lesionlab.cohorts import Cohort, malignancy_label
+from lesionlab.splits import By
 from lesionlab.statistics.association import holm
+from lesionlab.statistics.baselines import diameter_classifier, ratings_classifier
 from lesionlab.statistics.intervals import bootstrap_over_groups, bootstrap_weights_over_groups
 from lesionlab.statistics.paired import paired
 from lesionlab.statistics.scoring import check_columns, score_classification
@@ -134,6 +137,41 @@ def compare(
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant")
     table.insert(list(table).index("p_mcnemar") + 1, "p_mcnemar_holm", holm(table["p_mcnemar"]))
     return table
+
+
+def without_images(
+    predictions: pd.DataFrame, cohort: Cohort, *, by: By = "patient"
+) -> dict[str, pd.DataFrame]:
+    """What the diameter alone, and the readers' other ratings, predict of a model's lesions.
+
+    Both are the baselines of `statistics.baselines`, learned on the folds that the model was not
+    tested on, in the form that `compare` takes: so a model can be held against them on the same
+    lesions.
+
+    Args:
+        predictions: As `Outcome.predictions`.
+        cohort: The paper's, which the lesions and their folds are of.
+        by: What the folds of the run were by.
+
+    Returns:
+        `"diameter"` and `"ratings"` to predictions like the given ones.
+
+    Raises:
+        KeyError: A column is missing.
+        ValueError: A lesion is not in the cohort, or has no class in it.
+    """
+    check_columns(predictions, ["lesion_id", "patient", "malignancy", "malignancy_truth"])
+    nodules, labels = cohort.table.rename_axis("lesion_id"), malignancy_label(cohort.table)
+    how: Any = {"folds": cohort.folds(by=by), "n_resamples": 1}
+    found = {}
+    for name, classifier in (("diameter", diameter_classifier), ("ratings", ratings_classifier)):
+        baseline = classifier(nodules, labels, **how).predictions.set_index("lesion_id")
+        own = baseline.reindex(predictions["lesion_id"])
+        if own["score"].isna().any():
+            missing = own.index[own["score"].isna()][0]
+            raise ValueError(f"predictions: {missing!r} is not in the cohort {cohort.name!r}")
+        found[name] = predictions.assign(malignancy=own["score"].to_numpy())
+    return found
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

@@ -36,7 +36,15 @@ from lesionlab.papers._lei2020_measures import (
     shares,
     where,
 )
-from lesionlab.papers._lei2020_outlines import Outlines, Pasted, lidc_crops, outlines, pasted
+from lesionlab.papers._lei2020_outlines import (
+    Outlines,
+    Pasted,
+    lidc_crops,
+    masks_of,
+    outlines,
+    pasted,
+    pixel_of,
+)
 from lesionlab.papers._lei2020_tables import BASELINES, IMAGE_SETS, beside, courses, on
 from lesionlab.papers._lei2020_tests import (
     MEASURES,
@@ -46,6 +54,7 @@ from lesionlab.papers._lei2020_tests import (
     mcnemar,
     signed_rank,
     twenty,
+    without_images,
 )
 from lesionlab.papers.lei2020 import Lei2020, duplicate_slice
 from lesionlab.sampling import Samples
@@ -78,11 +87,13 @@ __all__ = [
     "lidc_crops",
     "look",
     "malignancy",
+    "masks_of",
     "mcnemar",
     "methods",
     "on",
     "outlines",
     "pasted",
+    "pixel_of",
     "randomised",
     "shares",
     "signed_rank",
@@ -90,6 +101,7 @@ __all__ = [
     "summary",
     "twenty",
     "where",
+    "without_images",
 ]
 
 FIGURES: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(

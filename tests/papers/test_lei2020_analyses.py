@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
-from lesionlab import published
+from lesionlab import cohorts, published
 from lesionlab.attention import activation_map
 from lesionlab.papers import lei2020
 from lesionlab.papers import lei2020_analyses as analyses
@@ -197,6 +197,17 @@ def test_outlines_lie_where_the_voxels_do(make_crop):
     assert drawn.pixel[0] == pytest.approx(2 * diameter / 32, rel=1e-6)
 
 
+def test_masks_of_all_slices_lie_where_the_voxels_do(make_crop):
+    crop = make_crop(readers=2, spacing=(1.0, 0.7, 0.7))
+    masks = analyses.masks_of(crop)
+    image = lei2020.prepare([crop]).images[0].numpy()
+    assert masks.shape == (2, 11, 32, 32)
+    assert (masks[0] != (image > (-410 + 1024) / 1424)).mean() < 0.01
+    drawn = analyses.outlines([crop])
+    assert np.array_equal(masks[:, 5], drawn.masks[0])
+    assert analyses.pixel_of(crop) == drawn.pixel[0]
+
+
 def test_readers_who_left_the_middle_slice_out_do_not_count(make_crop):
     crop = make_crop()
     masks = crop.masks.copy()
@@ -384,6 +395,40 @@ def test_comparisons_by_an_independent_way():
     assert row["only_other"] == (right_b & ~right_a).sum()
     assert row["low"] <= row["auc_difference"] <= row["high"]
     np.testing.assert_allclose(found["p_mcnemar_holm"], holm(found["p_mcnemar"]))
+
+
+def test_a_model_is_held_against_the_diameter_on_its_own_lesions():
+    cohort = cohorts.lei2020(lidc.nodules())
+    label = cohorts.malignancy_label(cohort.table).astype(float)
+    folds = cohort.folds()
+    own = cohort.table[folds == 0]
+    truth = label[own.index]
+    # a "model" that says the diameter: it cannot be told from the diameter by its ranking
+    frame = pd.DataFrame(
+        {
+            "lesion_id": own.index,
+            "patient": own["patient"].to_numpy(),
+            "fold": 0,
+            "malignancy": (own["diameter"] / 100).to_numpy(),
+            "malignancy_truth": truth.to_numpy(),
+        }
+    )
+    found = analyses.without_images(frame, cohort)
+    assert list(found) == ["diameter", "ratings"]
+    for other in found.values():
+        assert other.drop(columns="malignancy").equals(frame.drop(columns="malignancy"))
+    size = found["diameter"]["malignancy"]
+    assert np.array_equal(size.rank(), frame["malignancy"].rank())
+    row = analyses.compare({"hesam": frame, **found}, **QUICK).loc["diameter"]
+    assert row["auc_difference"] == row["low"] == row["high"] == 0
+    expected = outcomes.score(
+        frame, cohort.table, label.to_frame("malignancy"), folds,
+        {"malignancy": "classification"}, n_resamples=2,
+    ).set_index(["predictor", "metric"])["value"]  # fmt: skip
+    auc = roc_auc_score(truth, found["ratings"]["malignancy"])
+    assert auc == pytest.approx(expected["ratings", "auc"])
+    with pytest.raises(ValueError, match="'n0' is not in the cohort"):
+        analyses.without_images(frame.assign(lesion_id="n0"), cohort)
 
 
 def test_models_on_other_lesions_are_not_compared():
