@@ -26,7 +26,7 @@ from lesionlab.explorer.contours import READER_COLOURS
 from lesionlab.figures import BLUE, GREEN, GREY, ORANGE, _figure, _plain
 from lesionlab.figures_samples import WINDOW, _note, _outline, _scale_bar
 
-COLOURS = "turbo"
+COLOURS = "viridis"  # even in lightness, and seen alike with any colour vision
 METHOD_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", GREY)
 
 

@@ -41,6 +41,7 @@ from lesionlab.papers._fu2021_tables import (
     by_variant,
     errors,
     readers,
+    visible,
 )
 from lesionlab.papers.fu2021 import ATTRIBUTES, Fu2021
 from lesionlab.statistics.agreement import disagreement
@@ -77,6 +78,7 @@ __all__ = [
     "readers",
     "slice_table",
     "summary",
+    "visible",
 ]
 
 
