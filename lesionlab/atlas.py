@@ -1,0 +1,268 @@
+"""Which nodules show what an attribute's steps look like: chosen by a rule, not by eye.
+
+For each step of a scale there are two examples: the nodule whose readers agree best on the step,
+and the nodule where one reader gave it and the others lie furthest away. Where several nodules are
+equal, chance decides, from a seed.
+
+    from lesionlab import atlas
+    from lesionlab.sources import lidc
+    atlas.coverage(lidc.readings(), "margin")      # how often each step was given
+    atlas.examples(lidc.readings(), "margin")      # two nodules for each step
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Literal, get_args
+from zlib import crc32
+
+import numpy as np
+import pandas as pd
+
+from lesionlab.attributes import RATING_NAMES, Attribute, rating
+from lesionlab.crops import Crop
+
+__all__ = ["KINDS", "Kind", "coverage", "draw", "examples", "trimmed"]
+
+Kind = Literal["agree", "disagree"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""The two examples of a step, in the order in which they are shown."""
+
+
+def coverage(readings: pd.DataFrame, attribute: str, *, n_readers: int = 4) -> pd.DataFrame:
+    """How often each step of a scale was given, and how far its readers agreed at best.
+
+    Args:
+        readings: One row per reading: `lesion_id` and the attribute (`lesionlab.sources.lidc`).
+        attribute: One of LIDC's nine ratings.
+        n_readers: The nodules behind `most` have so many ratings.
+
+    Returns:
+        One row per step, steps that nobody gave included: `word`; `n_readings` and `share` (of
+        all readings); `n_nodules`, in which at least one reader gave it; `most`, the largest
+        number of readers of one nodule that did, among nodules with `n_readers` ratings.
+
+    Raises:
+        LookupError: LIDC has no such rating, or `readings` no such column.
+        ValueError: A rating is not on the scale, or `n_readers` is below 1.
+    """
+    known = rating(attribute)
+    counts = _counts(readings, known)
+    _check_readers(n_readers)
+    full = counts[counts.sum(axis=1) == n_readers]
+    n_readings = counts.sum()
+    return pd.DataFrame(
+        {
+            "word": pd.Series(dict(known.words)),
+            "n_readings": n_readings,
+            "share": n_readings / max(int(n_readings.sum()), 1),
+            "n_nodules": (counts > 0).sum(),
+            "most": full.max() if len(full) else 0,
+        }
+    ).rename_axis("step")
+
+
+def examples(
+    readings: pd.DataFrame,
+    attribute: str,
+    *,
+    steps: Iterable[int] | None = None,
+    kinds: Sequence[Kind] = KINDS,
+    n_readers: int = 4,
+    seed: int = 0,
+    lesion_ids: Iterable[str] | None = None,
+) -> pd.DataFrame:
+    """Nodules that show the steps of an attribute's scale.
+
+    Looked at are nodules with exactly `n_readers` ratings of the attribute of which at least one
+    gave the step; if there is none, those with one rating fewer, and so on down to one. (More
+    than four readings are two nodules that pylidc's grouping has joined.) Among them,
+
+    - `agree` is the one in which most readers gave the step; of equals, the one whose readers
+      spread least;
+    - `disagree` is the one whose readers spread most; of equals, the one in which most readers
+      gave the step. It is never the nodule that is shown for `agree`.
+
+    What is still equal is drawn: attribute, step and seed alone decide, not the order of rows.
+
+    Args:
+        readings: One row per reading: `lesion_id` and the attribute.
+        attribute: One of LIDC's nine ratings.
+        steps: Of the scale; all if None.
+        kinds: Which of `KINDS`.
+        n_readers: How many ratings a nodule should have.
+        seed: Of the draw.
+        lesion_ids: Only these nodules, such as those with voxels; all if None.
+
+    Returns:
+        One row per example, by step: `step`, `kind`, `lesion_id`, `n_readers`, `n_step` (readers
+        that gave the step), `share` (of the nodule's readers), `spread` (largest minus smallest
+        rating; for nominal attributes the number of different answers less one), `readings` (in
+        the order of the nodule's rows). A step that nobody gave has no row.
+
+    Raises:
+        LookupError: LIDC has no such rating, or `readings` no such column.
+        ValueError: A rating or a step is not on the scale, or another argument is out of range.
+    """
+    known = rating(attribute)
+    wanted = list(known.codes if steps is None else steps)
+    if beyond := [s for s in wanted if s not in known.codes]:
+        raise ValueError(
+            f"steps={beyond} of {known.name}: expected {known.minimum} to {known.maximum}"
+        )
+    if unknown := [k for k in kinds if k not in KINDS]:
+        raise ValueError(f"kinds={unknown}: expected some of {', '.join(KINDS)}")
+    _check_readers(n_readers)
+    if lesion_ids is not None:
+        readings = readings[readings["lesion_id"].isin(set(lesion_ids))]
+    counts = _counts(readings, known)
+    spread = _spread(counts, known)
+    rows = []
+    for step in wanted:
+        found = _of_step(counts, spread, step, n_readers)
+        rng = np.random.default_rng([seed, crc32(known.name.encode()), step])
+        agree = _first(found, ["n_step", "spread"], [False, True], rng)
+        rest = found.drop(index=agree) if agree else found
+        other = _first(rest, ["spread", "n_step"], [False, False], rng)
+        for kind, lesion_id in (("agree", agree), ("disagree", other)):
+            if lesion_id and kind in kinds:
+                row = found.loc[lesion_id]
+                rows.append((step, kind, lesion_id, *(int(row[c]) for c in found.columns)))
+    made = pd.DataFrame(
+        rows, columns=["step", "kind", "lesion_id", "n_readers", "n_step", "spread"]
+    )
+    given = readings.dropna(subset=[known.name]).groupby("lesion_id")[known.name]
+    said = {i: tuple(int(v) for v in given.get_group(i)) for i in set(made["lesion_id"])}
+    made.insert(5, "share", made["n_step"] / made["n_readers"])
+    return made.assign(readings=made["lesion_id"].map(said))
+
+
+def draw(
+    readings: pd.DataFrame,
+    n: int,
+    *,
+    attributes: Sequence[str] = RATING_NAMES,
+    n_readers: int = 4,
+    seed: int = 0,
+    lesion_ids: Iterable[str] | None = None,
+) -> list[str]:
+    """Nodules drawn at random from those that `n_readers` readers rated on all attributes.
+
+    Args:
+        readings: One row per reading: `lesion_id` and the attributes.
+        n: How many.
+        attributes: Columns without a gap in the nodules drawn.
+        n_readers: How many readings a nodule has, exactly.
+        seed: Of the draw.
+        lesion_ids: Only these nodules; all if None.
+
+    Returns:
+        Their ids, in the order drawn.
+
+    Raises:
+        KeyError: A column is missing.
+        ValueError: There are fewer than `n` such nodules, or `n` is below 1.
+    """
+    complete = readings.dropna(subset=list(attributes))
+    sizes = readings.groupby("lesion_id").size()
+    full = complete.groupby("lesion_id").size().reindex(sizes.index, fill_value=0)
+    known = sorted(sizes.index[(sizes == n_readers) & (full == n_readers)])
+    if lesion_ids is not None:
+        allowed = set(lesion_ids)
+        known = [i for i in known if i in allowed]
+    if not 1 <= n <= len(known):
+        raise ValueError(
+            f"n={n!r}: expected 1 to {len(known)}, the nodules with {n_readers} whole readings"
+        )
+    chosen = np.random.default_rng([seed, 20]).choice(len(known), size=n, replace=False)
+    return [known[i] for i in chosen]
+
+
+def trimmed(crop: Crop, *, margin: float = 6.0) -> Crop:
+    """The part of a crop around its readers' outlines.
+
+    Kept are the slices that a reader outlined and one on either side, and in-plane the box around
+    all outlines with `margin` mm, as far as the crop goes. A crop without an outline stays whole.
+
+    Args:
+        crop: Any.
+        margin: In-plane distance, mm.
+
+    Raises:
+        ValueError: `margin` is negative.
+    """
+    if not margin >= 0:
+        raise ValueError(f"margin={margin!r}: expected mm, 0 or above")
+    marked = np.argwhere(crop.masks.any(axis=0))
+    if not len(marked):
+        return crop
+    around = [1, *(int(np.ceil(margin / s)) for s in crop.spacing[1:])]
+    low = np.maximum(marked.min(axis=0) - around, 0)
+    high = np.minimum(marked.max(axis=0) + 1 + around, crop.hu.shape)
+    z, y, x = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return replace(
+        crop,
+        hu=crop.hu[z, y, x],
+        masks=crop.masks[:, z, y, x],
+        slice_index=crop.slice_index[z],
+        calibrated=crop.calibrated[z],
+        corner=(crop.corner[0] + y.start, crop.corner[1] + x.start),
+    )
+
+
+def _counts(readings: pd.DataFrame, attribute: Attribute) -> pd.DataFrame:
+    """How many readers of each nodule (rows, by id) gave each step (columns)."""
+    if absent := [c for c in ("lesion_id", attribute.name) if c not in readings.columns]:
+        raise KeyError(f"readings has no column {absent}; it has {list(readings.columns)}")
+    given = readings[["lesion_id", attribute.name]].dropna()
+    values = given[attribute.name]
+    if not (off := values[~values.isin(attribute.codes)]).empty:
+        raise ValueError(
+            f"{attribute.name} of {given.loc[off.index[0], 'lesion_id']}: expected whole numbers "
+            f"from {attribute.minimum} to {attribute.maximum}, got {off.iloc[0]}"
+        )
+    table = pd.crosstab(given["lesion_id"], values.astype(int))
+    return table.reindex(columns=list(attribute.codes), fill_value=0).sort_index()
+
+
+def _spread(counts: pd.DataFrame, attribute: Attribute) -> pd.Series[Any]:
+    given = counts.to_numpy() > 0
+    if attribute.kind == "nominal":
+        return pd.Series(given.sum(axis=1) - 1, index=counts.index)
+    highest = given.shape[1] - 1 - given[:, ::-1].argmax(axis=1)
+    return pd.Series(highest - given.argmax(axis=1), index=counts.index)
+
+
+def _of_step(
+    counts: pd.DataFrame, spread: pd.Series[Any], step: int, n_readers: int
+) -> pd.DataFrame:
+    """Nodules in which somebody gave the step, of as many readers as there are up to `n_readers`."""
+    total = counts.sum(axis=1)
+    with_step = counts[(counts[step] > 0) & (total <= n_readers)]
+    n = total[with_step.index]
+    with_step = with_step[n == n.max()]
+    return pd.DataFrame(
+        {
+            "n_readers": total[with_step.index],
+            "n_step": with_step[step],
+            "spread": spread[with_step.index],
+        }
+    )
+
+
+def _first(
+    table: pd.DataFrame, by: list[str], ascending: list[bool], rng: np.random.Generator
+) -> str | None:
+    """The id that comes first; equals are drawn."""
+    if table.empty:
+        return None
+    best = table.sort_values(by, ascending=ascending).iloc[0]
+    equal = table.index[(table[by] == best[by]).all(axis=1)]
+    return str(sorted(equal)[int(rng.integers(len(equal)))])
+
+
+def _check_readers(n_readers: int) -> None:
+    if n_readers < 1:
+        raise ValueError(f"n_readers={n_readers!r}: expected 1 or more")
