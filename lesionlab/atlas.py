@@ -42,7 +42,8 @@ def coverage(readings: pd.DataFrame, attribute: str, *, n_readers: int = 4) -> p
     Returns:
         One row per step, steps that nobody gave included: `word`; `n_readings` and `share` (of
         all readings); `n_nodules`, in which at least one reader gave it; `most`, the largest
-        number of readers of one nodule that did, among nodules with `n_readers` ratings.
+        number of readers of one nodule that did, among nodules with `n_readers` ratings, which is
+        a column too.
 
     Raises:
         LookupError: LIDC has no such rating, or `readings` no such column.
@@ -60,6 +61,7 @@ def coverage(readings: pd.DataFrame, attribute: str, *, n_readers: int = 4) -> p
             "share": n_readings / max(int(n_readings.sum()), 1),
             "n_nodules": (counts > 0).sum(),
             "most": full.max() if len(full) else 0,
+            "n_readers": n_readers,
         }
     ).rename_axis("step")
 
@@ -238,7 +240,7 @@ def _spread(counts: pd.DataFrame, attribute: Attribute) -> pd.Series[Any]:
 def _of_step(
     counts: pd.DataFrame, spread: pd.Series[Any], step: int, n_readers: int
 ) -> pd.DataFrame:
-    """Nodules in which somebody gave the step, of as many readers as there are up to `n_readers`."""
+    """Nodules in which somebody gave the step, of as many readers as there are, to `n_readers`."""
     total = counts.sum(axis=1)
     with_step = counts[(counts[step] > 0) & (total <= n_readers)]
     n = total[with_step.index]

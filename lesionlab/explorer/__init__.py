@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lesionlab.explorer.game import GamePage, be_the_reader
+    from lesionlab.explorer.scale import ScalePage, atlas
     from lesionlab.explorer.volume import VolumePage, view
 
-__all__ = ["VolumePage", "view"]
+__all__ = ["GamePage", "ScalePage", "VolumePage", "atlas", "be_the_reader", "view"]
+
+_MODULES = {
+    "GamePage": "game",
+    "be_the_reader": "game",
+    "ScalePage": "scale",
+    "atlas": "scale",
+    "VolumePage": "volume",
+    "view": "volume",
+}
 
 
 def __getattr__(name: str) -> Any:
     # numpy and matplotlib load only where something is shown
-    if name in __all__:
-        from lesionlab.explorer import volume
-
-        return getattr(volume, name)
+    if name in _MODULES:
+        return getattr(import_module(f"lesionlab.explorer.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

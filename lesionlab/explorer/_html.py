@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 import zlib
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from html import escape
 from importlib.resources import files
@@ -29,11 +31,15 @@ PRESETS: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Quality:
-    """How exactly a page stores HU (multiples of `step`) and maps; see `_encoding`."""
+    """How exactly a page stores HU (multiples of `step`) and maps; see `_encoding`.
+
+    With `near`, HU in and next to the readers' outlines stay exact.
+    """
 
     step: int
     levels: int
     tolerance: float
+    near: bool = True
 
 
 EXACT = Quality(step=1, levels=_encoding.TOP_LEVEL, tolerance=2e-5)
@@ -52,18 +58,28 @@ LADDER = (
 )
 """Tried in this order until a page is small enough."""
 
+SMALL = (*LADDER, *(replace(LADDER[-1], step=step, near=False) for step in (8, 16, 32)))
+"""The same for one of many small volumes, whose lesion may fill most of it."""
+
 
 @cache
-def script() -> str:
-    """The viewer's JavaScript, an ES module without imports."""
+def script(*more: str) -> str:
+    """The viewer's JavaScript, an ES module without imports.
+
+    Args:
+        more: Files that build on it. A module has one default export, what anywidget asks for:
+            that of the last file stays.
+    """
     folder = files("lesionlab.explorer")
-    return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in PARTS)
+    texts = [folder.joinpath(name).read_text(encoding="utf-8") for name in (*PARTS, *more)]
+    own = [re.sub(r"(?m)^export default .*;$", "", text) for text in texts[:-1]]
+    return "\n".join([*own, texts[-1]])
 
 
 @cache
-def _packed_script() -> tuple[str, str]:
+def _packed_script(*more: str) -> tuple[str, str]:
     """The same, deflated and in base64, and a name that changes with it."""
-    packed = zlib.compress(script().encode(), 9)
+    packed = zlib.compress(script(*more).encode(), 9)
     return base64.b64encode(packed).decode(), f"lesionlab-{zlib.crc32(packed):08x}"
 
 
@@ -90,15 +106,16 @@ def panel(
     """
     done = {} if done is None else done
     notes = list(scene.notes)
-    near = scene.near_masks() if quality.step > 1 and len(scene.masks) else None
+    exact = quality.step > 1 and quality.near and len(scene.masks)
+    near = scene.near_masks() if exact else None
     if quality.step > 1:
         inside = "" if near is None else ", but exact in and next to the readers' outlines"
         notes.append(
             f"to keep the page small, HU are rounded to multiples of {quality.step}{inside}"
         )
-    if (id(scene), quality.step) not in done:
-        packed = _encoding.hounsfield(scene.hu, step=quality.step, exact=near)
-        done[id(scene), quality.step] = packed
+    key = (id(scene), quality.step, near is None)
+    if key not in done:
+        done[key] = _encoding.hounsfield(scene.hu, step=quality.step, exact=near)
     for _, _, values in _scene.all_maps(scene):
         if (id(values), quality.levels) not in done:
             done[id(values), quality.levels] = _encoding.graded(
@@ -113,7 +130,7 @@ def panel(
         "z": scene.z_mm.tolist(),
         "corner": list(scene.corner_mm),
         "frame": scene.frame,
-        "hu": done[id(scene), quality.step],
+        "hu": done[key],
         "missing": None if scene.missing is None else _encoding.bits(scene.missing),
         "readers": len(scene.masks),
         "votes": scene.votes,
@@ -185,20 +202,53 @@ def page(
     return made
 
 
-def _page(content: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+def fitted(scene: Scene, budget: float) -> dict[str, Any]:
+    """One scene as `panel` gives it, as exact as `budget` bytes allow."""
+    done: dict[Any, Any] = {}
+
+    def fits(quality: Quality) -> bool:
+        return len(_json(panel(scene, quality, done)).encode()) <= budget
+
+    at = bisect_left(SMALL[:-1], True, key=fits)
+    return panel(scene, SMALL[at], done)
+
+
+def piece(
+    kind: str,
+    waiting: str,
+    content: Mapping[str, Any],
+    *,
+    more: tuple[str, ...] = (),
+    entry: str = "mountPage",
+) -> str:
+    """Self-contained HTML that starts itself; all text is escaped.
+
+    Args:
+        kind: Class of the element.
+        waiting: What stands there until the script has started.
+        content: What the script reads, JSON-ready.
+        more: As in `script`.
+        entry: The module's function that is given the element.
+    """
     name = f"ll-{secrets.token_hex(6)}"
-    titles = " and ".join(str(p["title"]) for p in content["panels"])
-    text = json.dumps(
-        {"data": content, "state": dict(state)}, ensure_ascii=False, allow_nan=False,
-        separators=(",", ":"),
-    )  # fmt: skip
     # "<" could end the element or open a comment in it, whatever quotes it stands in
-    payload = text.replace("<", "\\u003c")
-    packed, version = _packed_script()
-    call = f'({_starter()})(document.getElementById("{name}"), "{packed}", "{version}");'
+    payload = _json(content).replace("<", "\\u003c")
+    packed, version = _packed_script(*more)
+    arguments = ", ".join(json.dumps(a) for a in (packed, version, entry))
+    call = f'({_starter()})(document.getElementById("{name}"), {arguments});'
     return (
-        f'<div class="lesionlab-volume" id="{name}">'
-        f"<p>A viewer of {escape(titles)} comes here, in a browser that runs JavaScript.</p>"
+        f'<div class="{escape(kind)}" id="{name}">'
+        f"<p>{escape(waiting)}</p>"
         f'<script type="application/json">{payload}</script>'
         f'<script type="module">{call}</script></div>'
     )
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _page(content: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    titles = " and ".join(str(p["title"]) for p in content["panels"])
+    waiting = f"A viewer of {titles} comes here, in a browser that runs JavaScript."
+    return piece("lesionlab-volume", waiting, {"data": content, "state": dict(state)})

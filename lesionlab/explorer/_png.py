@@ -22,13 +22,14 @@ def picture(scenes: Sequence[Scene], state: Mapping[str, Any], *, colours: str) 
     shown = figure.subplots(1, len(scenes), squeeze=False)[0]
     for number, (ax, scene) in enumerate(zip(shown, scenes, strict=True)):
         prefix = "other_" if number else ""
-        _draw(ax, scene, state, prefix, colours)
+        draw(ax, scene, state, prefix, colours)
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return stream.getvalue()
 
 
-def _draw(ax: Axes, scene: Scene, state: Mapping[str, Any], prefix: str, colours: str) -> None:
+def draw(ax: Axes, scene: Scene, state: Mapping[str, Any], prefix: str, colours: str) -> None:
+    """One scene on `ax`; `prefix` says whose slice and map of `state` are meant."""
     k = min(max(int(state[f"{prefix}slice"]), 0), len(scene.hu) - 1)
     centre, width = float(state["window_centre"]), float(state["window_width"])
     _, dy, dx = scene.spacing or (1.0, 1.0, 1.0)

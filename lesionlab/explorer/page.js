@@ -1,6 +1,7 @@
 // Starts one viewer of a page: `el` holds its data, `packed` is the viewer's module, deflated and in
-// base64, and `name` changes with it. Whichever viewer comes first unpacks the module for all.
-(el, packed, name) => {
+// base64, and `name` changes with it. Whichever viewer comes first unpacks the module for all, whose
+// function `entry` is given the element.
+(el, packed, name, entry) => {
   const say = (text) => { el.querySelector("p").textContent = text; };
   const load = async () => {
     const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
@@ -14,6 +15,6 @@
     return;
   }
   (globalThis[name] ??= load())
-    .then((viewer) => viewer.mountPage(el))
+    .then((viewer) => viewer[entry](el))
     .catch((error) => say(`The viewer could not be started: ${error.message}`));
 }

@@ -133,9 +133,9 @@ def view(
         raise ValueError(f"colours={colours!r}: expected one of {', '.join(_colours.MAPS)}")
     if page_kb is not None and not page_kb > 0:
         raise ValueError(f"page_kb={page_kb!r}: expected KB above 0, or None")
-    centre, width = _window(window, scene)
+    centre, width = window_of(window, scene)
     scenes = (scene,) if other is None else (scene, _only_scene(other))
-    state = _state(scenes) | {"window_centre": centre, "window_width": width}
+    state = state_of(scenes) | {"window_centre": centre, "window_width": width}
     page = VolumePage(scenes, state, colours=colours, page_kb=page_kb)
     try:
         from lesionlab.explorer._widget import VolumeViewer
@@ -146,7 +146,8 @@ def view(
     return VolumeViewer(page)
 
 
-def _window(window: str | tuple[float, float], scene: Scene) -> tuple[float, float]:
+def window_of(window: str | tuple[float, float], scene: Scene) -> tuple[float, float]:
+    """Centre and width, HU, of a window as `view` takes it."""
     presets = _html.presets(scene)
     if isinstance(window, str):
         if window not in presets:
@@ -165,7 +166,7 @@ def _only_scene(other: Any) -> Scene:
     raise ValueError(f"other: expected what view() gives, got {type(other).__name__}")
 
 
-def _state(scenes: tuple[Scene, ...]) -> dict[str, Any]:
+def state_of(scenes: tuple[Scene, ...]) -> dict[str, Any]:
     """Where the controls stand at first."""
     first, second = scenes[0], scenes[-1]
     methods = list(first.maps)

@@ -1,0 +1,320 @@
+"""Be the reader: rate some nodules, then see how far you are from LIDC's readers.
+
+    from lesionlab import explorer
+    game = explorer.be_the_reader(crops, readings)
+    game                  # as the last value of a cell: rate
+    game.answers          # what was given so far, by lesion and attribute
+    game.score()          # the table that the result shows
+
+The measure is that of Fu 2021's row "IB" (Table 4): the mean absolute difference of two readers,
+over all pairs of all nodules (`lesionlab.statistics.agreement.pairwise_difference`). Whoever plays
+is paired with each reader of a nodule.
+
+The page works without a kernel and asks nothing of the network. It carries the readers' ratings
+and shows them when a nodule has been rated: whoever looks into its source finds them before.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lesionlab.attributes import RATING_NAMES, Attribute, rating
+from lesionlab.crops import Crop
+from lesionlab.explorer import _colours, _html, _scene, _sheet, volume
+from lesionlab.explorer._scene import Scene
+from lesionlab.statistics.agreement import pairwise_difference
+
+if TYPE_CHECKING:
+    from lesionlab.explorer._built import ReaderGame
+
+__all__ = ["Answers", "GamePage", "be_the_reader", "score"]
+
+Answers = Mapping[str, Mapping[str, int]]
+"""`lesion_id` to attribute to code."""
+
+MORE = ("choice.js", "game.js")
+"""The JavaScript that stands on the viewer's."""
+
+CHOSEN = ("margin", "lobulation", "spiculation", "texture", "malignancy")
+"""Attributes that are asked for unless the player chooses others."""
+
+STATE = ("phase", "chosen", "reveal", "at", "answers", "seen")
+"""Where the game stands; the traits of `ReaderGame`."""
+
+ALL_READERS = "two readers, all nodules"
+
+UNSEEN = " Not rendered in phantoms: of it you see no more than size, shape and the other ratings."
+
+HINT = (
+    "The outlines are the readers'; the key C over the slice hides them. Give what you can; "
+    "“no answer” counts for nothing."
+)
+
+
+class GamePage:
+    """The game without a kernel: HTML and a PNG; what `be_the_reader` gives without anywidget.
+
+    Attributes:
+        scenes: The nodules by `lesion_id`, in the order in which they are shown.
+        readings: All readings, one row each.
+        attributes: What can be rated.
+        references: More columns of the result: name to attribute to a difference in steps.
+        state: Where the controls stand: window and outlines of the viewer, and `phase`,
+            `chosen`, `reveal`, `at`, `answers`, `seen` of the game.
+        nodule_kb: As in `be_the_reader`.
+    """
+
+    def __init__(
+        self,
+        scenes: Mapping[str, Scene],
+        readings: pd.DataFrame,
+        attributes: Sequence[Attribute],
+        *,
+        references: Mapping[str, Mapping[str, float]],
+        state: Mapping[str, Any],
+        nodule_kb: float | None,
+    ) -> None:
+        self.scenes = dict(scenes)
+        self.readings = readings
+        self.attributes = tuple(attributes)
+        self.references = {name: dict(values) for name, values in references.items()}
+        self.state = dict(state)
+        self.nodule_kb = nodule_kb
+
+    @property
+    def names(self) -> list[str]:
+        """What can be rated, by the names of the columns."""
+        return [a.name for a in self.attributes]
+
+    def data(self, *, exact: bool = False) -> dict[str, Any]:
+        """All that the JavaScript shows, JSON-ready; `exact` rounds nothing to keep it small."""
+        budget = float("inf") if exact or self.nodule_kb is None else 1000 * self.nodule_kb
+        constant = _constants(self.readings, self.names)
+        own = self.readings[self.readings["lesion_id"].isin(self.scenes)].groupby("lesion_id")
+        said = {i: own.get_group(i) for i in self.scenes}
+        tiers = " · ".join(dict.fromkeys(s.tier_text for s in self.scenes.values()))
+        phantoms = any(s.tier == "phantom" for s in self.scenes.values())
+        key = zlib.crc32(repr((list(self.scenes), self.names, tiers)).encode())
+        return {
+            "key": f"{key:08x}",
+            "title": f"Be the reader: {len(self.scenes)} nodules",
+            "intro": f"What you will see: {tiers}.",
+            "hint": HINT,
+            "outro": f"What you saw: {tiers}.",
+            "chosen": list(self.state["chosen"]),
+            "state": {k: self.state[k] for k in ("window_centre", "window_width")},
+            "references": list(self.references),
+            "attributes": [
+                {
+                    "name": a.name,
+                    "title": a.title,
+                    "meaning": a.meaning + (UNSEEN if a.name == "malignancy" and phantoms else ""),
+                    "nominal": a.kind == "nominal",
+                    "words": [[code, word] for code, word in a.words.items()],
+                    "constant": constant[a.name],
+                    "references": [_number(v.get(a.name)) for v in self.references.values()],
+                }
+                for a in self.attributes
+            ],
+            "nodules": [
+                {
+                    "id": lesion_id,
+                    "panel": _html.fitted(scene, budget),
+                    "readings": {
+                        name: [_number(v) for v in said[lesion_id][name]] for name in self.names
+                    },
+                }
+                for lesion_id, scene in self.scenes.items()
+            ],
+            "colours": list(_colours.READER_COLOURS),
+            "map": _colours.table("viridis"),
+            "signed": _colours.table(_colours.SIGNED_MAP),
+        }
+
+    def to_html(self) -> str:
+        """One self-contained piece of HTML; text from outside is escaped."""
+        waiting = (
+            f"A game comes here, in a browser that runs JavaScript: rate {len(self.scenes)} "
+            "nodules, and see how far you are from their readers."
+        )
+        content = {"data": self.data(), "state": {name: self.state[name] for name in STATE}}
+        return _html.piece("lesionlab-game", waiting, content, more=MORE, entry="mountGamePage")
+
+    def to_png(self) -> bytes:
+        """A picture of the first nodules, and where the game can be played."""
+        title = (
+            f"Be the reader: {len(self.scenes)} nodules to rate.\n"
+            "The game runs in JupyterLab and in the built page."
+        )
+        return _sheet.sheet(list(self.scenes.values())[:4], self.state, title=title, columns=4)
+
+    def score(self, answers: Answers | None = None) -> pd.DataFrame:
+        """`score` of some answers, or of those that the page starts with, and the references."""
+        table = score(self.state["answers"] if answers is None else answers, self.readings)
+        table = table.loc[[n for n in self.names if n in table.index]]
+        return table.assign(**{k: pd.Series(v) for k, v in self.references.items()})
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return {"text/html": self.to_html(), "image/png": self.to_png(), "text/plain": repr(self)}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self.scenes)} nodules, {len(self.names)} attributes)"
+
+
+def be_the_reader(
+    crops: Sequence[Crop],
+    readings: pd.DataFrame,
+    *,
+    attributes: Sequence[str] = RATING_NAMES,
+    chosen: Sequence[str] | None = None,
+    references: Mapping[str, Mapping[str, float]] | None = None,
+    window: str | tuple[float, float] = "lung",
+    nodule_kb: float | None = 16,
+) -> ReaderGame | GamePage:
+    """Rate nodules one after the other, then see the difference from their readers.
+
+    Args:
+        crops: The nodules in the order in which they are shown, best trimmed
+            (`lesionlab.atlas.trimmed`): a page grows with every voxel.
+        readings: One row per reading: `lesion_id` and the attributes
+            (`lesionlab.sources.lidc.readings`). All of them, not only those of `crops`: what the
+            readers' difference is at large, and which answer is given most, comes from here.
+        attributes: What can be rated, of LIDC's nine ratings.
+        chosen: What is asked for unless the player chooses otherwise; `CHOSEN` if None.
+        references: More columns of the result, by what stands above them: attribute to a mean
+            absolute difference in steps, such as a paper's.
+        window: As in `lesionlab.explorer.view`.
+        nodule_kb: KB of the page for each nodule; HU outside the outlines are rounded no more
+            than that needs, and the viewer says so. None stores every value exactly.
+
+    Returns:
+        A widget, or a `GamePage` where anywidget is not installed.
+
+    Raises:
+        LookupError: LIDC has no such rating.
+        KeyError: `readings` lacks a column.
+        ValueError: There is no crop, one comes twice or has no reading, or an argument has the
+            wrong kind or range.
+    """
+    known = [rating(name) for name in attributes]
+    names = [a.name for a in known]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"attributes={list(attributes)}: expected one or more, each once")
+    if chosen is None:
+        chosen = [n for n in CHOSEN if n in names] or names
+    if not chosen or not set(chosen) <= set(names):
+        raise ValueError(f"chosen={list(chosen)}: expected some of {', '.join(names)}")
+    if nodule_kb is not None and not nodule_kb > 0:
+        raise ValueError(f"nodule_kb={nodule_kb!r}: expected KB above 0, or None")
+    ids = [crop.lesion_id for crop in crops]
+    if not ids or len(set(ids)) < len(ids):
+        raise ValueError(f"crops: expected one or more, each nodule once, got {ids}")
+    if unknown := [i for i in ids if i not in set(readings["lesion_id"])]:
+        raise ValueError(f"crops: {unknown[0]} has no row in readings")
+    scenes = {crop.lesion_id: _scene.of(crop) for crop in crops}
+    first = next(iter(scenes.values()))
+    centre, width = volume.window_of(window, first)
+    columns = {ALL_READERS: pairwise_difference(readings, names)["value"].to_dict()}
+    columns |= {str(k): dict(v) for k, v in (references or {}).items()}
+    page = GamePage(
+        scenes,
+        readings,
+        known,
+        references=columns,
+        state=volume.state_of((first,))
+        | {"window_centre": centre, "window_width": width, "phase": "start", "reveal": True}
+        | {"chosen": list(chosen), "at": 0, "answers": {}, "seen": []},
+        nodule_kb=nodule_kb,
+    )
+    try:
+        from lesionlab.explorer._built import ReaderGame
+    except ModuleNotFoundError as error:
+        if error.name not in ("anywidget", "ipywidgets", "traitlets"):
+            raise
+        return page
+    return ReaderGame(page)
+
+
+def score(answers: Answers, readings: pd.DataFrame) -> pd.DataFrame:
+    """How far somebody's answers are from the readers', in the measure of Fu 2021's row "IB".
+
+    Args:
+        answers: `lesion_id` to attribute to code; what was not answered is simply not there.
+        readings: One row per reading: `lesion_id` and the attributes, of all nodules.
+
+    Returns:
+        Index attribute, only those answered; columns `you` (mean absolute difference from a
+        reader, over all pairs of an answer and a reader), `n_nodules`, `n_pairs`, `readers` (the
+        same between two readers of these nodules; NaN if none had two), `constant` (the same for
+        somebody who always gives `answer`), `answer` (the median of all readings; the commonest
+        one where the codes have no order).
+
+    Raises:
+        LookupError: LIDC has no such rating.
+        ValueError: A nodule has no reading, or a code is not on its scale.
+
+    Example:
+        >>> readings = pd.DataFrame({"lesion_id": ["a", "a", "b", "b"], "margin": [1, 2, 5, 5]})
+        >>> score({"a": {"margin": 3}, "b": {"margin": 5}}, readings).loc["margin", "you"]
+        np.float64(0.75)
+    """
+    check(answers, set(readings["lesion_id"]))
+    names = [n for n in RATING_NAMES if any(n in own for own in answers.values())]
+    constant = _constants(readings, names)
+    rows = []
+    for name in names:
+        mine = {i: own[name] for i, own in answers.items() if name in own}
+        theirs = readings.loc[readings["lesion_id"].isin(mine), ["lesion_id", name]].dropna()
+        rows.append(
+            {
+                "you": (theirs["lesion_id"].map(mine) - theirs[name]).abs().mean(),
+                "n_nodules": theirs["lesion_id"].nunique(),
+                "n_pairs": len(theirs),
+                "readers": pairwise_difference(theirs, [name]).loc[name, "value"],
+                "constant": (theirs[name] - constant[name]).abs().mean(),
+                "answer": constant[name],
+            }
+        )
+    columns = ["you", "n_nodules", "n_pairs", "readers", "constant", "answer"]
+    return pd.DataFrame(rows, index=pd.Index(names, name="attribute"), columns=columns)
+
+
+def check(answers: Answers, lesion_ids: set[str]) -> None:
+    """See to it that answers are about these nodules and on their scales.
+
+    Raises:
+        LookupError: LIDC has no such rating.
+        ValueError: There is no such nodule, or a code is not on its scale.
+    """
+    for lesion_id, own in answers.items():
+        if lesion_id not in lesion_ids:
+            raise ValueError(f"answers: there is no nodule {lesion_id!r} here")
+        for name, code in own.items():
+            codes = rating(name).codes
+            if code not in codes:
+                span = f"{codes[0]} to {codes[-1]}"
+                raise ValueError(f"answers: {name} of {lesion_id}: expected {span}, got {code!r}")
+
+
+def _constants(readings: pd.DataFrame, names: Sequence[str]) -> dict[str, int]:
+    """The answer that is best without looking: the median, or the commonest one of names."""
+    return {
+        name: int(
+            readings[name].mode().iloc[0]
+            if rating(name).kind == "nominal"
+            else readings[name].quantile(interpolation="lower")
+        )
+        for name in names
+    }
+
+
+def _number(value: Any) -> float | int | None:
+    """As JSON has it: nothing for a gap, whole numbers without a point."""
+    if value is None or not np.isfinite(value):
+        return None
+    return int(value) if float(value).is_integer() else float(value)
