@@ -102,7 +102,7 @@ def examples(
         One row per example, by step: `step`, `kind`, `lesion_id`, `n_readers`, `n_step` (readers
         that gave the step), `share` (of the nodule's readers), `spread` (largest minus smallest
         rating; for nominal attributes the number of different answers less one), `readings` (in
-        the order of the nodule's rows). A step that nobody gave has no row.
+        the order of the nodule's rows; None for a gap). A step that nobody gave has no row.
 
     Raises:
         LookupError: LIDC has no such rating, or `readings` no such column.
@@ -135,8 +135,11 @@ def examples(
     made = pd.DataFrame(
         rows, columns=["step", "kind", "lesion_id", "n_readers", "n_step", "spread"]
     )
-    given = readings.dropna(subset=[known.name]).groupby("lesion_id")[known.name]
-    said = {i: tuple(int(v) for v in given.get_group(i)) for i in set(made["lesion_id"])}
+    given = readings.groupby("lesion_id")[known.name]
+    said = {
+        i: tuple(None if np.isnan(v) else int(v) for v in given.get_group(i))
+        for i in set(made["lesion_id"])
+    }
     made.insert(5, "share", made["n_step"] / made["n_readers"])
     return made.assign(readings=made["lesion_id"].map(said))
 

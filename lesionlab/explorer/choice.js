@@ -86,10 +86,11 @@ const stage = (place, data, first) => {
   let viewer = null;
   return {
     get viewer() { return viewer; },
-    show(panels) {
+    show(panels, label) {
       this.clear();
       if (!panels.length) return;
       viewer = mountViewer(place, { panels, colours: data.colours, map: data.map, signed: data.signed }, { state: { ...kept } });
+      viewer.root.setAttribute("aria-label", label);  // a nodule may be shown in several places
     },
     clear() {
       for (const key of viewer ? KEPT : []) kept[key] = viewer.model.get(key);

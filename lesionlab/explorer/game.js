@@ -10,8 +10,8 @@ const GAME_STYLE = `
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; }
 caption { font-weight: 600; padding-bottom: .3rem; text-align: left; }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem; text-align: right; vertical-align: baseline; }
-th:first-child, td.words { text-align: left; }
+th, td { overflow-wrap: normal; border-bottom: 1px solid var(--line); padding: .3rem .7rem; text-align: right; vertical-align: baseline; }
+th:first-child, .words { text-align: left; }
 thead th { color: var(--quiet); font-weight: 500; vertical-align: bottom; }
 tbody th { font-weight: 500; white-space: nowrap; }
 tr.mean > * { border-top: 2px solid var(--edge); font-weight: 600; }
@@ -130,7 +130,7 @@ export const mountGame = (el, data, options = {}) => {
     const nodule = data.nodules[at];
     const heading = `Nodule ${at + 1} of ${data.nodules.length}`;
     const open = !get("seen").includes(nodule.id);
-    shown.show([{ ...nodule.panel, title: heading }]);
+    shown.show([{ ...nodule.panel, title: heading }], heading);
     const parts = chosen().map((attribute) => {
       const group = radios(attribute.title,
         [...attribute.words.map(([code, word]) => [code, `${code} ${word}`]), ["", "no answer"]],
@@ -204,7 +204,7 @@ export const mountGame = (el, data, options = {}) => {
       ...data.references.map((_, i) => make("td", {}, decimals(of(rows.map((r) => r.attribute.references[i] ?? NaN))))));
     return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Your result, a table" },
       make("table", {}, make("caption", {}, "Mean absolute difference, in steps of the scale"),
-        make("thead", {}, make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text)))),
+        make("thead", {}, make("tr", {}, ...heads.map((text) => make("th", { scope: "col", class: text === "that answer" ? "words" : "" }, text)))),
         make("tbody", {}, ...rows.map(line), mean)));
   };
 
@@ -214,7 +214,7 @@ export const mountGame = (el, data, options = {}) => {
         make("td", {}, String(answersOf(id)[attribute.name])), make("td", {}, given(readings[attribute.name]).join(", ")))));
     return make("details", {}, make("summary", {}, "Nodule by nodule"),
       make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Nodule by nodule, a table" },
-        make("table", {}, make("thead", {}, make("tr", {}, ...["nodule", "attribute", "you", "readers"].map((text) => make("th", { scope: "col" }, text)))),
+        make("table", {}, make("thead", {}, make("tr", {}, ...["nodule", "attribute", "you", "readers"].map((text) => make("th", { scope: "col", class: text === "attribute" ? "words" : "" }, text)))),
           make("tbody", {}, ...lines))));
   };
 

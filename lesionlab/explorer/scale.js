@@ -24,7 +24,7 @@ export const mountScale = (el, data, options = {}) => {
     shown.show(step.examples.map(({ volume, title, notes }) => {
       const panel = data.volumes[volume];
       return { ...panel, title, notes: [...notes, ...panel.notes] };
-    }));
+    }), `Nodules of ${data.title}, step ${step.code} ${step.word}`);
   };
   model.on("change:step", draw);
   draw();

@@ -139,10 +139,8 @@ class ScalePage:
         return {"text/html": self.to_html(), "image/png": self.to_png(), "text/plain": repr(self)}
 
     def __repr__(self) -> str:
-        n = sum(map(len, self.steps.values()))
-        return (
-            f"{type(self).__name__}({self.attribute.name!r}, {len(self.steps)} steps, {n} nodules)"
-        )
+        name, n_steps, n_nodules = self.attribute.name, len(self.steps), len(self.scenes)
+        return f"{type(self).__name__}({name!r}, {n_steps} steps, {n_nodules} nodules)"
 
 
 def atlas(
@@ -224,7 +222,8 @@ def _example(
     agreed = f"{row['n_step']} of {row['n_readers']} readers said so"
     title = f"{KIND_TITLES.get(row['kind'], row['kind'])} ({agreed}): {lesion_id}"
     said = " · ".join(
-        f"reader {i}: {code} {attribute.words[code]}" for i, code in enumerate(row["readings"], 1)
+        f"reader {i}: {'no rating' if code is None else f'{code} {attribute.words[code]}'}"
+        for i, code in enumerate(row["readings"], 1)
     )
     notes = [said]
     if drawn is not None and attribute.name in drawn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import os
@@ -12,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+DARK = (
+    "color-scheme: dark; --pst-color-background: #14181e; --pst-color-text-base: #ced6dd; "
+    "background: #14181e; color: #ced6dd"
+)
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -55,3 +61,51 @@ def serve() -> Iterator[Callable[[Path], str]]:
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture(scope="session")
+def watch(browser: Any) -> Callable[..., contextlib.AbstractContextManager[Any]]:
+    """Open a page of which nothing may go wrong and that may ask for nothing elsewhere."""
+
+    @contextlib.contextmanager
+    def opened(address: str, *, width: int = 1100, **options: Any) -> Iterator[Any]:
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        wrong: list[str] = []
+        base = address.rpartition("/")[0]
+
+        def decide(route: Any) -> None:
+            if route.request.url.startswith((base, "data:", "blob:")):
+                route.continue_()
+            else:
+                wrong.append(f"asks {route.request.url}")
+                route.abort()
+
+        context.route("**/*", decide)
+        page = context.new_page()
+        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        try:
+            page.goto(address)
+            yield page
+            assert wrong == []
+        finally:
+            context.close()
+
+    return opened
+
+
+@pytest.fixture(scope="session")
+def write_page() -> Callable[..., None]:
+    """Write HTML of outputs as a whole page, `NAME-light.html` and `NAME-dark.html`."""
+
+    def write(folder: Path, name: str, *parts: str) -> None:
+        for theme, style in (("light", "color-scheme: light"), ("dark", DARK)):
+            (folder / f"{name}-{theme}.html").write_text(
+                f'<!doctype html><html lang="en" style="{style}"><meta charset="utf-8">'
+                f'<meta name="viewport" content="width=device-width"><title>{name}</title>'
+                '<link rel="icon" href="data:,"><main><h1>A page</h1>'
+                f"{'<p>between</p>'.join(parts)}<p>the end</p></main></html>",
+                encoding="utf-8",
+            )
+
+    return write

@@ -1,0 +1,346 @@
+"""The game in Chromium: played without a kernel and with the network cut off."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lesionlab import explorer
+from lesionlab.crops import Crop
+from lesionlab.explorer import game as games
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+NAMES = ["calcification", "margin", "texture", "malignancy"]
+NASTY = "</script><img src=x onerror='window.hit = 1'>"
+IDS = ["LIDC-IDRI-0001-S0001-N01", "LIDC-IDRI-0002-S0001-N01", "LIDC-IDRI-0003-S0001-N01", NASTY]
+
+
+def readings() -> pd.DataFrame:
+    rng = np.random.default_rng(3)
+    rows = []
+    for lesion_id, n in zip([*IDS, "elsewhere"], (4, 3, 1, 2, 4), strict=True):
+        rows += [(lesion_id, *rng.integers(1, 6, 4)) for _ in range(n)]
+    made = pd.DataFrame(rows, columns=["lesion_id", *NAMES])
+    made[NAMES] = made[NAMES].astype(float)
+    made.loc[1, "texture"] = np.nan
+    return made
+
+
+def crop(lesion_id: str) -> Crop:
+    rng = np.random.default_rng(IDS.index(lesion_id))
+    hu = rng.integers(-1000, 300, (5, 20, 24)).astype(np.int16)
+    masks = np.zeros((3, *hu.shape), np.bool_)
+    masks[:, 1:4, 5:14, 6:15] = True
+    at = np.arange(5) + 40
+    return Crop(lesion_id, hu, masks, (2.5, 0.7, 0.7), at, (100, 90), at > 0, "phantom")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, write_page: Callable[..., None]) -> Path:
+    made = tmp_path_factory.mktemp("game")
+    game = explorer.be_the_reader(
+        [crop(i) for i in IDS],
+        readings(),
+        attributes=NAMES,
+        references={"a paper": {"margin": 0.5}},
+    )
+    write_page(made, "game", game.to_html())
+    return made
+
+
+@pytest.fixture
+def at(folder: Path, serve: Callable[[Path], str]) -> Callable[[str], str]:
+    return lambda theme="light": f"{serve(folder)}/game-{theme}.html"
+
+
+@pytest.fixture
+def page(watch: Any, at: Callable[[], str]) -> Any:
+    with watch(at()) as opened:
+        ready(opened)
+        yield opened
+
+
+GAME = "document.querySelector('.lesionlab-game > div').game"
+
+
+def ready(page: Any) -> None:
+    page.wait_for_function("document.querySelector('.lesionlab-game > div')?.game")
+
+
+def get(page: Any, key: str) -> Any:
+    return page.evaluate(f"key => {GAME}.model.get(key)", key)
+
+
+def press(page: Any, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).click()
+
+
+def choose(page: Any, attribute: str, option: str) -> None:
+    page.get_by_role("group", name=attribute).get_by_role("radio", name=option).check()
+
+
+def same_as_python(page: Any, answers: Any) -> pd.DataFrame:
+    """What the browser counts is what Python counts; gives Python's table."""
+    table = games.score(answers, readings())
+    rows = [r for r in page.evaluate(f"{GAME}.score()") if r["pairs"]]
+    assert [r["attribute"]["name"] for r in rows] == [n for n in NAMES if n in table.index]
+    for row in rows:
+        mine = table.loc[row["attribute"]["name"]]
+        assert (row["nodules"], row["pairs"]) == (mine["n_nodules"], mine["n_pairs"])
+        assert row["attribute"]["constant"] == mine["answer"]
+        for key in ("you", "readers", "constant"):
+            shown = math.nan if row[key] is None else row[key]
+            assert shown == pytest.approx(mine[key], abs=1e-12, nan_ok=True), key
+    return table
+
+
+# -- playing ---------------------------------------------------------------------------
+
+
+def test_three_nodules_are_played_and_counted_as_python_does(page: Any) -> None:
+    given = readings()
+    press(page, "Start")
+    choose(page, "Margin", "4 Near sharp")
+    choose(page, "Texture", "1 Non-solid (ground glass)")
+    assert page.get_by_text("Readers:").count() == 0, "not before the answers stand"
+    press(page, "Compare with the readers")
+    said = [int(v) for v in given["margin"][:4]]
+    shown = page.get_by_role("group", name="Margin").get_by_text("Readers:").inner_text()
+    assert [int(w) for w in shown.replace("Readers: ", "").split() if w.isdigit()] == said
+    assert f"(mean {np.mean(said):.2f})" in shown
+    assert page.get_by_role("radio", name="4 Near sharp").is_disabled()
+    # one of the four readers gave no texture
+    texture = page.get_by_role("group", name="Texture").get_by_text("Readers:").inner_text()
+    assert len(texture.split(", ")) == 3
+    press(page, "Next nodule")
+
+    press(page, "Skip this nodule")
+    choose(page, "Malignancy", "5 Highly suspicious")
+    choose(page, "Margin", "2 Near poorly defined")
+    choose(page, "Margin", "no answer")
+    press(page, "Compare with the readers")
+    press(page, "Next nodule")
+    choose(page, "Margin", "1 Poorly defined")
+    choose(page, "Malignancy", "3 Indeterminate")
+    assert page.get_by_text("3 of 4 nodules rated").is_visible()
+    press(page, "Stop and see the result")
+
+    answers = {
+        IDS[0]: {"margin": 4, "texture": 1},
+        IDS[2]: {"malignancy": 5},
+        NASTY: {"margin": 1, "malignancy": 3},
+    }
+    assert get(page, "answers") == answers
+    table = same_as_python(page, answers)
+    lines = page.get_by_role("region", name="Your result, a table").locator("tbody tr")
+    cells = [lines.nth(i).locator("th, td").all_inner_texts() for i in range(lines.count())]
+    assert [row[0] for row in cells] == ["Margin", "Texture", "Malignancy", "mean"]
+    everybody = games.pairwise_difference(readings(), NAMES)["value"]
+    for row, name in zip(cells, ["margin", "texture", "malignancy"], strict=False):
+        mine = table.loc[name]
+        assert row[1:7] == [
+            str(int(mine["n_nodules"])), f"{mine['you']:.2f}", f"{mine['readers']:.2f}",
+            f"{mine['constant']:.2f}",
+            str(int(mine["answer"])), f"{everybody[name]:.2f}",
+        ]  # fmt: skip
+    assert [row[7] for row in cells[:3]] == ["0.50", "–", "–"]
+    headline = page.get_by_text("You differ from a reader by").inner_text()
+    assert f"by {table['you'].mean():.2f} steps" in headline
+    assert headline.endswith(f"same nodules by {table['readers'].mean():.2f}")
+    page.get_by_text("Nodule by nodule").click()
+    assert page.get_by_role("row", name=f"4 · {NASTY} Margin 1").count() == 1
+    assert page.evaluate("window.hit") is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_answers_are_counted_as_python_does(page: Any, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    answers = {
+        lesion_id: {n: int(rng.integers(1, 6)) for n in NAMES if rng.random() < 0.6}
+        for lesion_id in IDS
+    }
+    page.evaluate(f"answers => {GAME}.model.set('answers', answers)", answers)
+    same_as_python(page, answers)
+
+
+def test_readers_wait_till_the_end_for_those_who_wish(page: Any) -> None:
+    page.get_by_role("radio", name="at the end").check()
+    page.get_by_role("checkbox", name="Malignancy").uncheck()
+    press(page, "Start")
+    assert page.get_by_role("group", name="Malignancy").count() == 0
+    choose(page, "Margin", "3 Medium")
+    press(page, "Next nodule")
+    assert page.get_by_text("Nodule 2 of 4").first.is_visible()
+    press(page, "Back")
+    assert page.get_by_role("radio", name="3 Medium").is_checked()
+    choose(page, "Margin", "5 Sharp")
+    assert get(page, "answers") == {IDS[0]: {"margin": 5}}
+    assert page.get_by_text("Readers:").count() == 0
+
+
+def test_nothing_rated_is_no_result(page: Any) -> None:
+    page.get_by_role("checkbox", name="Margin").uncheck()
+    for name in ("Texture", "Malignancy"):
+        page.get_by_role("checkbox", name=name).uncheck()
+    assert page.get_by_role("button", name="Start").is_disabled()
+    page.get_by_role("checkbox", name="Texture").check()
+    press(page, "Start")
+    for _ in range(3):
+        press(page, "Skip this nodule")
+    press(page, "See the result")
+    assert page.get_by_text("Nothing to compare yet").is_visible()
+    press(page, "Go on rating")
+    assert page.get_by_text("Nodule 1 of 4").first.is_visible()
+
+
+def test_each_nodule_is_shown_and_the_window_stays(page: Any) -> None:
+    press(page, "Start")
+    for lesion_id in IDS[:2]:
+        hu = f"{GAME}.viewer.volumes[0].hu"
+        total = page.evaluate(f"{GAME}.viewer.ready.then(() => {hu}.reduce((a, b) => a + b, 0))")
+        assert total == crop(lesion_id).hu.sum(dtype=int)
+        page.evaluate(f"{GAME}.viewer.model.set('window_width', 300)")
+        press(page, "Skip this nodule")
+    assert page.evaluate(f"{GAME}.viewer.model.get('window_width')") == 300
+    assert page.locator("canvas.axial").count() == 2, "one viewer, whose second panel is hidden"
+    assert page.get_by_text(IDS[2]).count() == 0, "a name could be looked up"
+
+
+def test_a_reload_loses_nothing_and_starting_again_loses_all(page: Any) -> None:
+    press(page, "Start")
+    choose(page, "Margin", "4 Near sharp")
+    press(page, "Compare with the readers")
+    press(page, "Next nodule")
+    page.reload()
+    ready(page)
+    assert page.get_by_text("Nodule 2 of 4").first.is_visible()
+    assert get(page, "answers") == {IDS[0]: {"margin": 4}}
+    assert get(page, "seen") == [IDS[0]]
+    press(page, "Stop and see the result")
+    press(page, "Start again")
+    assert get(page, "answers") == {}
+    page.reload()
+    ready(page)
+    assert get(page, "phase") == "start"
+
+
+def test_without_storage_it_is_played_all_the_same(watch: Any, at: Callable[[], str]) -> None:
+    with watch(at()) as page:
+        page.add_init_script(
+            "Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('no'); } })"
+        )
+        page.reload()
+        ready(page)
+        press(page, "Start")
+        choose(page, "Margin", "4 Near sharp")
+        assert get(page, "answers") == {IDS[0]: {"margin": 4}}
+
+
+# -- keyboard, screen readers, themes, phones -------------------------------------------
+
+
+def test_everything_works_with_the_keyboard(page: Any) -> None:
+    focus = (
+        "(() => { let e = document.activeElement;"
+        "while (e.shadowRoot?.activeElement) e = e.shadowRoot.activeElement; "
+        "return e.textContent.trim() || e.closest('label')?.textContent.trim(); })()"
+    )
+
+    def tab_to(text: str) -> None:
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate(focus) == text:
+                return
+        raise AssertionError(f"no way to {text!r}")
+
+    tab_to("Margin")
+    page.keyboard.press("Space")
+    page.keyboard.press("Space")
+    assert "margin" in get(page, "chosen")
+    tab_to("Start")
+    page.keyboard.press("Enter")
+    assert page.evaluate(focus) == "Nodule 1 of 4", "the heading has the focus"
+    tab_to("no answer")
+    page.keyboard.press("ArrowUp")
+    assert get(page, "answers") == {IDS[0]: {"margin": 5}}
+    page.keyboard.press("ArrowUp")
+    assert get(page, "answers") == {IDS[0]: {"margin": 4}}
+    assert page.evaluate(focus) == "4 Near sharp", "nothing takes the focus away"
+    tab_to("Compare with the readers")
+    page.keyboard.press("Enter")
+    assert page.get_by_text("Readers:").count() == 3
+    tab_to("Stop and see the result")
+    page.keyboard.press("Enter")
+    assert page.evaluate(focus).startswith("You differ from a reader by")
+
+
+def test_opening_a_page_takes_no_focus_and_does_not_scroll(page: Any) -> None:
+    assert page.evaluate("document.activeElement.tagName") == "BODY"
+    assert page.evaluate("scrollY") == 0
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing(theme: str, watch: Any, at: Callable[[str], str]) -> None:
+    package = pytest.importorskip("axe_playwright_python.sync_playwright")
+
+    def faults(page: Any) -> list[Any]:
+        found = package.Axe().run(page, ".lesionlab-game").response["violations"]
+        return [(v["id"], [n["html"][:90] for n in v["nodes"]]) for v in found]
+
+    with watch(at(theme)) as page:
+        ready(page)
+        assert faults(page) == []
+        press(page, "Start")
+        page.evaluate(f"{GAME}.viewer.settled()")
+        choose(page, "Margin", "4 Near sharp")
+        assert faults(page) == []
+        press(page, "Compare with the readers")
+        assert faults(page) == []
+        press(page, "Stop and see the result")
+        page.get_by_text("Nodule by nodule").click()
+        assert faults(page) == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_is_wider_than_a_phone(theme: str, watch: Any, at: Callable[[str], str]) -> None:
+    with watch(at(theme), width=390) as page:
+        ready(page)
+
+        def wide() -> int:
+            return page.evaluate("document.scrollingElement.scrollWidth")  # type: ignore[no-any-return]
+
+        assert wide() == 390
+        press(page, "Start")
+        assert wide() == 390
+        choose(page, "Margin", "4 Near sharp")
+        press(page, "Compare with the readers")
+        assert wide() == 390
+        press(page, "Stop and see the result")
+        page.get_by_text("Nodule by nodule").click()
+        assert wide() == 390
+        table = page.get_by_role("region", name="Your result, a table")
+        assert table.evaluate("e => e.scrollWidth > e.clientWidth"), "it scrolls in its own box"
+
+
+def test_a_file_opened_from_disk_works_too(watch: Any, folder: Path) -> None:
+    with watch((folder / "game-light.html").as_uri()) as page:
+        ready(page)
+        press(page, "Start")
+        choose(page, "Margin", "4 Near sharp")
+        press(page, "Stop and see the result")
+        same_as_python(page, {IDS[0]: {"margin": 4}})
+
+
+def test_without_javascript_the_page_says_what_would_be_here(
+    watch: Any, at: Callable[[], str]
+) -> None:
+    with watch(at(), java_script_enabled=False) as page:
+        assert page.get_by_text("A game comes here, in a browser that runs JavaScript").is_visible()
+        assert page.get_by_text("the end").is_visible()

@@ -1,0 +1,132 @@
+"""An attribute's scale in Chromium, without a kernel and with the network cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lesionlab import atlas, explorer
+from lesionlab.crops import Crop
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+SAID = {"a": [1, 1, 1, 1], "b": [1, 2, 5, 5], "c": [2, 2, 2, 3], "d": [5, 5, 5, 5]}
+SCALE = "document.querySelector('.lesionlab-scale > div').scale"
+
+
+def crop(lesion_id: str) -> Crop:
+    rng = np.random.default_rng(ord(lesion_id))
+    hu = rng.integers(-1000, 300, (5, 20, 24)).astype(np.int16)
+    masks = np.zeros((4, *hu.shape), np.bool_)
+    masks[:, 1:4, 5:14, 6:15] = True
+    at = np.arange(5) + 40
+    return Crop(lesion_id, hu, masks, (2.5, 0.7, 0.7), at, (100, 90), at > 0, "phantom")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, write_page: Callable[..., None]) -> Path:
+    made = tmp_path_factory.mktemp("scale")
+    crops = {i: crop(i) for i in SAID}
+    rows = [(i, v) for i, values in SAID.items() for v in values]
+    shown = []
+    for name in ("margin", "texture"):
+        given = pd.DataFrame(rows, columns=["lesion_id", name])
+        examples, coverage = atlas.examples(given, name), atlas.coverage(given, name)
+        shown.append(explorer.atlas(name, examples, coverage, crops).to_html())
+    write_page(made, "scale", *shown)
+    return made
+
+
+@pytest.fixture
+def at(folder: Path, serve: Callable[[Path], str]) -> Callable[[str], str]:
+    return lambda theme="light": f"{serve(folder)}/scale-{theme}.html"
+
+
+def ready(page: Any) -> None:
+    page.wait_for_function(
+        "[...document.querySelectorAll('.lesionlab-scale')].every(e => e.firstChild.scale)"
+    )
+
+
+@pytest.fixture
+def page(watch: Any, at: Callable[[], str]) -> Any:
+    with watch(at()) as opened:
+        ready(opened)
+        yield opened
+
+
+def totals(page: Any) -> list[int]:
+    """The sum of HU of each volume that is unpacked, told from the others by that."""
+    return page.evaluate(  # type: ignore[no-any-return]
+        f"{SCALE}.viewer ? {SCALE}.viewer.ready.then(() => {SCALE}.viewer.volumes"
+        ".map(v => v.hu.reduce((a, b) => a + b, 0))) : []"
+    )
+
+
+def test_each_step_shows_its_examples(page: Any) -> None:
+    group = page.get_by_role("group", name="Margin")
+    expected = {"1 Poorly defined": "ab", "2 Near poorly defined": "cb", "3 Medium": "c",
+                "4 Near sharp": "", "5 Sharp": "db"}  # fmt: skip
+    for words, ids in expected.items():
+        group.get_by_role("radio", name=words).check()
+        assert totals(page) == [crop(i).hu.sum(dtype=int) for i in ids], words
+        titles = page.locator(".lesionlab-scale").first.locator(".panel .title:visible")
+        assert [t[-1] for t in titles.all_inner_texts()] == list(ids)
+    group.get_by_role("radio", name="4 Near sharp").check()
+    assert page.get_by_text("Nobody gave this step.").is_visible()
+    assert page.get_by_text("reader 1: 1 Non-solid (ground glass) · reader 2").first.is_visible(), (
+        "the other scale stands where it stood"
+    )
+
+
+def test_the_window_stays_when_the_step_changes(page: Any) -> None:
+    page.evaluate(f"{SCALE}.viewer.model.set('window_width', 250)")
+    page.evaluate(f"{SCALE}.viewer.model.set('show_contours', false)")
+    group = page.get_by_role("group", name="Margin")
+    for words in ("4 Near sharp", "5 Sharp"):
+        group.get_by_role("radio", name=words).check()
+    model = f"{SCALE}.viewer.model"
+    assert page.evaluate(f"[{model}.get('window_width'), {model}.get('show_contours')]") == [
+        250,
+        False,
+    ]
+
+
+def test_the_keyboard_goes_along_the_scale_and_keeps_the_focus(page: Any) -> None:
+    page.keyboard.press("Tab")
+    for step in (2, 3, 4, 5):
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate(f"{SCALE}.model.get('step')") == step
+    assert page.locator(".said").first.get_attribute("aria-live") == "polite"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing(theme: str, watch: Any, at: Callable[[str], str]) -> None:
+    package = pytest.importorskip("axe_playwright_python.sync_playwright")
+    with watch(at(theme)) as page:
+        ready(page)
+        page.evaluate(f"{SCALE}.viewer.settled()")
+        found = package.Axe().run(page, ".lesionlab-scale").response["violations"]
+        assert [(v["id"], [n["html"][:90] for n in v["nodes"]]) for v in found] == []
+
+
+def test_nothing_is_wider_than_a_phone(watch: Any, at: Callable[[str], str]) -> None:
+    with watch(at("dark"), width=390) as page:
+        ready(page)
+        page.evaluate(f"{SCALE}.viewer.settled()")
+        assert page.evaluate("document.scrollingElement.scrollWidth") == 390
+
+
+def test_a_file_opened_from_disk_works_too(watch: Any, folder: Path) -> None:
+    with watch((folder / "scale-light.html").as_uri()) as page:
+        ready(page)
+        page.get_by_role("group", name="Margin").get_by_role("radio", name="5 Sharp").check()
+        assert totals(page) == [crop(i).hu.sum(dtype=int) for i in "db"]
+        # one copy of the module for both scales
+        script = "Object.keys(globalThis).filter(key => key.startsWith('lesionlab-')).length"
+        assert page.evaluate(script) == 1

@@ -1,0 +1,250 @@
+"""The game without a browser: the measure, what goes into the page, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lesionlab import explorer
+from lesionlab.attributes import RATING_NAMES
+from lesionlab.crops import Crop
+from lesionlab.explorer import game as games
+from lesionlab.sources import lidc
+from lesionlab.statistics.agreement import pairwise_difference
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+NAMES = ["calcification", "margin", "texture"]
+
+
+def readings() -> pd.DataFrame:
+    rows = [
+        ("a", 6, 1, 5), ("a", 6, 2, 5), ("a", 3, 4, 5),
+        ("b", 6, 5, 3), ("b", 6, 5, np.nan),
+        ("c", 6, 4, 1),
+        ("z", 6, 4, 5), ("z", 3, 4, 5),
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["lesion_id", *NAMES])
+
+
+def crop(lesion_id: str) -> Crop:
+    rng = np.random.default_rng(ord(lesion_id[0]))
+    hu = rng.integers(-1000, 300, (4, 12, 12)).astype(np.int16)
+    masks = np.zeros((3, *hu.shape), np.bool_)
+    masks[:, 1:3, 3:7, 4:8] = True
+    at = np.arange(4) + 40
+    return Crop(lesion_id, hu, masks, (2.5, 0.7, 0.7), at, (100, 90), at > 0, "phantom")
+
+
+def game(ids: str = "abc", **options: Any) -> Any:
+    options = {"attributes": NAMES} | options
+    return explorer.be_the_reader([crop(i) for i in ids], readings(), **options)
+
+
+def payload(shown: Any) -> dict[str, Any]:
+    (text,) = re.findall(
+        r'<script type="application/json">(.*?)</script>', shown.to_html(), re.DOTALL
+    )
+    return json.loads(text)  # type: ignore[no-any-return]
+
+
+# -- the measure -----------------------------------------------------------------------
+
+
+def test_the_score_by_hand() -> None:
+    table = games.score({"a": {"margin": 3, "texture": 4}, "b": {"margin": 4}}, readings())
+    assert table.index.tolist() == ["margin", "texture"]
+    margin = table.loc["margin"]
+    # |3-1| + |3-2| + |3-4| and |4-5| twice
+    assert margin["you"] == 6 / 5
+    assert (margin["n_nodules"], margin["n_pairs"]) == (2, 5)
+    # |1-2| + |1-4| + |2-4| and |5-5|
+    assert margin["readers"] == 6 / 4
+    # the median of 1 2 4 5 5 4 4 4 is 4: 3 + 2 + 0 and 1 + 1
+    assert (margin["answer"], margin["constant"]) == (4, 7 / 5)
+    assert table.loc["texture", ["you", "readers", "n_pairs"]].tolist() == [1, 0, 3]
+
+
+def test_where_one_reader_alone_saw_it_readers_cannot_be_compared() -> None:
+    table = games.score({"c": {"margin": 1}}, readings())
+    assert table.loc["margin", "you"] == 3
+    assert np.isnan(table.loc["margin", "readers"])
+
+
+def test_a_rating_that_is_missing_makes_no_pair() -> None:
+    table = games.score({"b": {"texture": 5}}, readings())
+    assert table.loc["texture", ["you", "n_pairs"]].tolist() == [2, 1]
+
+
+def test_names_have_a_commonest_answer_and_no_median() -> None:
+    given = pd.DataFrame({"lesion_id": list("abcde"), "calcification": [3, 3, 4, 6, 6]})
+    given = pd.concat([given, given.assign(calcification=[3, 5, 5, 5, 6])])
+    table = games.score({"a": {"calcification": 3}}, given)
+    assert table.loc["calcification", "answer"] == 3, "3, 5 and 6 came three times: the first"
+    assert given["calcification"].median() == 5
+
+
+def test_who_plays_as_a_reader_would_is_a_reader() -> None:
+    """One reader's ratings, played against the others: what the pairs with that reader give."""
+    table = lidc.readings()
+    ids = lidc.nodules().query("n_readers == 4").index[:40]
+    own = table[table["lesion_id"].isin(ids)]
+    first = own.drop_duplicates("lesion_id")
+    others = own.drop(index=first.index)
+    answers = {
+        row["lesion_id"]: {name: int(row[name]) for name in RATING_NAMES if row[name] == row[name]}
+        for row in first.to_dict("records")
+    }
+    found = games.score(answers, others)
+    for name in RATING_NAMES:
+        three = pairwise_difference(others, [name]).loc[name]
+        four = pairwise_difference(own, [name]).loc[name]
+        pairs = four["n_pairs"] - three["n_pairs"]
+        expected = (four["value"] * four["n_pairs"] - three["value"] * three["n_pairs"]) / pairs
+        assert found.loc[name, "you"] == pytest.approx(expected)
+        assert found.loc[name, "n_pairs"] == pairs
+        assert found.loc[name, "readers"] == three["value"]
+
+
+def test_nothing_answered_is_an_empty_table() -> None:
+    assert games.score({}, readings()).empty
+    assert games.score({"a": {}}, readings()).empty
+
+
+@pytest.mark.parametrize(
+    ("answers", "error", "message"),
+    [
+        ({"q": {"margin": 1}}, ValueError, "there is no nodule 'q' here"),
+        ({"a": {"margin": 6}}, ValueError, "margin of a: expected 1 to 5, got 6"),
+        ({"a": {"margins": 1}}, LookupError, "did you mean 'margin'"),
+        ({"a": {"margin": None}}, ValueError, "expected 1 to 5, got None"),
+    ],
+)
+def test_answers_off_the_scale_are_refused(
+    answers: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        games.score(answers, readings())
+
+
+# -- the page --------------------------------------------------------------------------
+
+
+def test_the_page_carries_nodules_words_and_readings() -> None:
+    data = payload(game(references={"a paper": {"margin": 0.5}}))["data"]
+    assert [n["id"] for n in data["nodules"]] == ["a", "b", "c"]
+    assert data["nodules"][1]["readings"] == {
+        "calcification": [6, 6], "margin": [5, 5], "texture": [3, None],
+    }  # fmt: skip
+    assert data["references"] == ["two readers, all nodules", "a paper"]
+    margin = next(a for a in data["attributes"] if a["name"] == "margin")
+    assert margin["words"][4] == [5, "Sharp"]
+    # over all nodules, also those that are not played: a 6, b 0, z 0 over five pairs
+    assert margin["references"] == [6 / 5, 0.5]
+    assert data["attributes"][0]["references"] == [pytest.approx(9 / 5), None]
+    assert [a["constant"] for a in data["attributes"]] == [6, 4, 5]
+    assert "phantom: rendered voxels, not a scan" in data["intro"]
+
+
+def test_malignancy_is_not_rendered_and_the_page_says_so() -> None:
+    given = readings().assign(malignancy=3)
+    shown = explorer.be_the_reader([crop("a")], given, attributes=["margin", "malignancy"])
+    margin, malignancy = payload(shown)["data"]["attributes"]
+    assert "Not rendered in phantoms" in malignancy["meaning"]
+    assert "rendered" not in margin["meaning"]
+
+
+def test_another_game_keeps_its_answers_elsewhere() -> None:
+    keys = {payload(g)["data"]["key"] for g in (game(), game(), game("ab"), game("bac"))}
+    assert len(keys) == 3
+
+
+def test_a_nodule_keeps_to_its_share_of_the_page() -> None:
+    noise = np.random.default_rng(0).integers(-1000, 1000, (12, 64, 64)).astype(np.int16)
+    at = np.arange(12)
+    large = Crop("a", noise, np.zeros((1, *noise.shape), np.bool_), (1.0, 1.0, 1.0), at, (0, 0),
+                 at >= 0, "phantom")  # fmt: skip
+    sizes = {}
+    for kb in (60, None):
+        shown = explorer.be_the_reader([large], readings(), attributes=NAMES, nodule_kb=kb)
+        sizes[kb] = len(json.dumps(payload(shown)["data"]["nodules"][0]))
+    assert sizes[60] < 61_000 < sizes[None]
+
+
+def test_a_widget_brings_html_and_a_picture_and_counts() -> None:
+    pytest.importorskip("anywidget")
+    shown = game(references={"a paper": {"margin": 0.5}})
+    bundle, _ = shown._repr_mimebundle_()
+    assert set(bundle) == {WIDGET, "text/html", "image/png", "text/plain"}
+    assert bundle["text/plain"] == "ReaderGame(3 nodules, 3 attributes)"
+    answers = {"a": {"margin": 3}}
+    shown.answers = answers
+    assert (
+        shown.score().loc["margin", "you"] == games.score(answers, readings()).loc["margin", "you"]
+    )
+    assert shown.score().loc["margin", "a paper"] == 0.5
+    assert payload(shown)["state"]["answers"] == answers, "a page saved now goes on from here"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("answers", {"z": {"margin": 3}}, "there is no nodule 'z' here"),
+        ("answers", {"a": {"margin": 9}}, "expected 1 to 5, got 9"),
+        ("chosen", ["texture", "lobulation"], r"chosen=\['lobulation'\]: expected some of"),
+        ("at", 3, "at=3: expected 0 to 2"),
+        ("phase", "over", "phase"),
+    ],
+)
+def test_a_trait_out_of_range_is_refused(name: str, value: Any, message: str) -> None:
+    traitlets = pytest.importorskip("traitlets")
+    shown = game()
+    before = getattr(shown, name)
+    with pytest.raises((ValueError, traitlets.TraitError), match=message):
+        setattr(shown, name, value)
+    assert getattr(shown, name) == before
+
+
+def test_without_anywidget_html_and_picture_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    monkeypatch.delitem(sys.modules, "lesionlab.explorer._built", raising=False)
+    shown = game()
+    assert isinstance(shown, explorer.GamePage)
+    assert set(shown._repr_mimebundle_()) == {"text/html", "image/png", "text/plain"}
+    assert shown.score({"a": {"margin": 1}}).loc["margin", "n_pairs"] == 3
+
+
+def test_text_from_outside_is_never_markup() -> None:
+    nasty = "</script><!--<img src=x onerror=alert(1)>"
+    given = readings().replace({"lesion_id": {"a": nasty}})
+    shown = explorer.be_the_reader(
+        [crop(nasty)], given, attributes=NAMES, references={nasty: {"margin": 1}}
+    )
+    page = shown.to_html()
+    assert "<!--" not in page
+    assert "<img" not in page
+    assert page.count("</script>") == 2
+    assert payload(shown)["data"]["nodules"][0]["id"] == nasty
+
+
+@pytest.mark.parametrize(
+    ("ids", "options", "message"),
+    [
+        ("", {}, "crops: expected one or more"),
+        ("aa", {}, "crops: expected one or more, each nodule once"),
+        ("q", {}, "crops: q has no row in readings"),
+        ("a", {"attributes": []}, "attributes=[]: expected one or more"),
+        ("a", {"attributes": ["margin", "Mar"]}, "expected one or more, each once"),
+        ("a", {"chosen": ["lobulation"]}, "chosen=['lobulation']: expected some of"),
+        ("a", {"nodule_kb": -1}, "nodule_kb=-1: expected KB above 0"),
+        ("a", {"window": "liver"}, "window='liver'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(ids: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        game(ids, **options)
