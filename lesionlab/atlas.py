@@ -130,8 +130,8 @@ def examples(
         other = _first(rest, ["spread", "n_step"], [False, False], rng)
         for kind, lesion_id in (("agree", agree), ("disagree", other)):
             if lesion_id and kind in kinds:
-                row = found.loc[lesion_id]
-                rows.append((step, kind, lesion_id, *(int(row[c]) for c in found.columns)))
+                numbers: Any = found.loc[lesion_id]
+                rows.append((step, kind, lesion_id, *map(int, numbers)))
     made = pd.DataFrame(
         rows, columns=["step", "kind", "lesion_id", "n_readers", "n_step", "spread"]
     )

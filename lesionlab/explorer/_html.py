@@ -202,14 +202,14 @@ def page(
     return made
 
 
-def fitted(scene: Scene, budget: float) -> dict[str, Any]:
-    """One scene as `panel` gives it, as exact as `budget` bytes allow."""
-    done: dict[Any, Any] = {}
+def fitted(scene: Scene, budget: float, done: dict[Any, Any] | None = None) -> dict[str, Any]:
+    """One scene as `panel` gives it, as exact as `budget` bytes allow; `done` as there."""
+    done = {} if done is None else done
 
     def fits(quality: Quality) -> bool:
         return len(_json(panel(scene, quality, done)).encode()) <= budget
 
-    at = bisect_left(SMALL[:-1], True, key=fits)
+    at = 0 if fits(EXACT) else bisect_left(SMALL[:-1], True, 1, key=fits)
     return panel(scene, SMALL[at], done)
 
 

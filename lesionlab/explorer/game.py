@@ -85,6 +85,7 @@ class GamePage:
         self.references = {name: dict(values) for name, values in references.items()}
         self.state = dict(state)
         self.nodule_kb = nodule_kb
+        self._packed: dict[Any, Any] = {}  # what a kernel and a page both take
 
     @property
     def names(self) -> list[str]:
@@ -124,7 +125,7 @@ class GamePage:
             "nodules": [
                 {
                     "id": lesion_id,
-                    "panel": _html.fitted(scene, budget),
+                    "panel": _html.fitted(scene, budget, self._packed),
                     "readings": {
                         name: [_number(v) for v in said[lesion_id][name]] for name in self.names
                     },
@@ -219,7 +220,8 @@ def be_the_reader(
     scenes = {crop.lesion_id: _scene.of(crop) for crop in crops}
     first = next(iter(scenes.values()))
     centre, width = volume.window_of(window, first)
-    columns = {ALL_READERS: pairwise_difference(readings, names)["value"].to_dict()}
+    everybody: dict[Any, Any] = pairwise_difference(readings, names)["value"].to_dict()
+    columns = {ALL_READERS: everybody}
     columns |= {str(k): dict(v) for k, v in (references or {}).items()}
     page = GamePage(
         scenes,

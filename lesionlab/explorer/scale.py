@@ -84,6 +84,7 @@ class ScalePage:
         self.state = dict(state)
         self.step = next((code for code, shown in steps.items() if shown), attribute.minimum)
         self.example_kb = example_kb
+        self._packed: dict[Any, Any] = {}  # what a kernel and a page both take
 
     def data(self, *, exact: bool = False) -> dict[str, Any]:
         """All that the JavaScript shows, JSON-ready; `exact` rounds nothing to keep it small."""
@@ -108,7 +109,7 @@ class ScalePage:
                 }
                 for code, shown in self.steps.items()
             ],
-            "volumes": [_html.fitted(scene, budget) for scene in self.scenes.values()],
+            "volumes": [_html.fitted(s, budget, self._packed) for s in self.scenes.values()],
             "colours": list(_colours.READER_COLOURS),
             "map": _colours.table("viridis"),
             "signed": _colours.table(_colours.SIGNED_MAP),
@@ -178,6 +179,7 @@ def atlas(
     known = rating(attribute)
     if example_kb is not None and not example_kb > 0:
         raise ValueError(f"example_kb={example_kb!r}: expected KB above 0, or None")
+    counts: dict[Any, dict[Any, Any]] = coverage.to_dict("index")
     steps: dict[int, tuple[Example, ...]] = {}
     texts: dict[int, str] = {}
     for code in known.codes:
@@ -188,7 +190,7 @@ def atlas(
             if row["lesion_id"] in crops
         )
         n_shown = len(steps[code])
-        texts[code] = _said(coverage.loc[code], n_shown, len(rows) - n_shown)
+        texts[code] = _said(counts[code], n_shown, len(rows) - n_shown)
     ids = dict.fromkeys(e.lesion_id for shown in steps.values() for e in shown)
     if not ids:
         raise ValueError(f"crops: expected one for some example of {known.name}, got none")
@@ -202,7 +204,7 @@ def atlas(
         scenes,
         steps,
         texts=texts,
-        shares={code: _percent(coverage.loc[code, "share"]) for code in known.codes},
+        shares={code: _percent(counts[code]["share"]) for code in known.codes},
         state=volume.state_of((first,)) | {"window_centre": centre, "window_width": width},
         example_kb=example_kb,
     )
@@ -236,7 +238,7 @@ def _example(
     return Example(lesion_id, title, tuple(notes))
 
 
-def _said(row: pd.Series[Any], n_shown: int, n_left_out: int) -> str:
+def _said(row: Mapping[Any, Any], n_shown: int, n_left_out: int) -> str:
     if not row["n_readings"]:
         return "Nobody gave this step."
     nodules = "one nodule" if row["n_nodules"] == 1 else f"{row['n_nodules']:,} nodules"
