@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -160,6 +160,30 @@ def of(
         weights=None if slice_weights is None else _weights(slice_weights, shape[0])[at[0]],
         ratings=_ratings(predicted or {}, readings or {}),
         notes=tuple(notes),
+    )
+
+
+def thinned(scene: Scene, most: int) -> Scene:
+    """Every so-manieth slice of a scene, so that there are at most `most`; it is told so."""
+    k = -(-len(scene.hu) // most)
+    if k == 1:
+        return scene
+    dz, dy, dx = scene.stride
+    spacing = None if scene.spacing is None else (scene.spacing[0] * k, *scene.spacing[1:])
+    return replace(
+        scene,
+        hu=scene.hu[::k],
+        missing=None if scene.missing is None else scene.missing[::k],
+        spacing=spacing,
+        z_mm=scene.z_mm[::k],
+        stride=(dz * k, dy, dx),
+        masks=scene.masks[:, ::k],
+        maps={
+            method: {head: v if len(v) == 1 else v[::k] for head, v in heads.items()}
+            for method, heads in scene.maps.items()
+        },
+        weights=None if scene.weights is None else scene.weights[::k],
+        notes=(f"shown is 1 slice of {k}, to keep the page small", *scene.notes),
     )
 
 

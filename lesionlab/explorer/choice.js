@@ -82,7 +82,7 @@ const KEPT = ["window_centre", "window_width", "show_contours", "show_consensus"
 // Shows one set of panels after the other in `place`, each in a viewer of its own; what is not shown
 // is not unpacked.
 const stage = (place, data, first) => {
-  const kept = { ...first };
+  const kept = { linked: false, ...first };  // each nodule starts at its own largest slice
   let viewer = null;
   return {
     get viewer() { return viewer; },

@@ -40,6 +40,9 @@ Answers = Mapping[str, Mapping[str, int]]
 MORE = ("choice.js", "game.js")
 """The JavaScript that stands on the viewer's."""
 
+MOST_SLICES = 20
+"""A nodule with more shows every second, third … slice."""
+
 CHOSEN = ("margin", "lobulation", "spiculation", "texture", "malignancy")
 """Attributes that are asked for unless the player chooses others."""
 
@@ -217,7 +220,7 @@ def be_the_reader(
         raise ValueError(f"crops: expected one or more, each nodule once, got {ids}")
     if unknown := [i for i in ids if i not in set(readings["lesion_id"])]:
         raise ValueError(f"crops: {unknown[0]} has no row in readings")
-    scenes = {crop.lesion_id: _scene.of(crop) for crop in crops}
+    scenes = {c.lesion_id: _scene.thinned(_scene.of(c), MOST_SLICES) for c in crops}
     first = next(iter(scenes.values()))
     centre, width = volume.window_of(window, first)
     everybody: dict[Any, Any] = pairwise_difference(readings, names)["value"].to_dict()

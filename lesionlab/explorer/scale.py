@@ -30,8 +30,11 @@ __all__ = ["ScalePage", "atlas"]
 MORE = ("choice.js", "scale.js")
 """The JavaScript that stands on the viewer's."""
 
-EXAMPLE_KB = 16
+EXAMPLE_KB = 20
 """What one example may add to a page, KB, unless `atlas` is told otherwise."""
+
+MOST_SLICES = 16
+"""An example with more shows every second, third … slice."""
 
 KIND_TITLES = {"agree": "Most agreed", "disagree": "Furthest apart"}
 
@@ -194,7 +197,7 @@ def atlas(
     ids = dict.fromkeys(e.lesion_id for shown in steps.values() for e in shown)
     if not ids:
         raise ValueError(f"crops: expected one for some example of {known.name}, got none")
-    scenes = {i: _scene.of(crops[i]) for i in ids}
+    scenes = {i: _scene.thinned(_scene.of(crops[i]), MOST_SLICES) for i in ids}
     first = next(iter(scenes.values()))
     if window is None:
         window = "soft tissue" if known.kind == "nominal" else "lung"

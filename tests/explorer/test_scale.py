@@ -13,7 +13,7 @@ import pytest
 
 from lesionlab import atlas, explorer
 from lesionlab.crops import Crop
-from lesionlab.explorer import _html
+from lesionlab.explorer import _html, _scene
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SAID = {"a": [1, 1, 1, 1], "b": [1, 2, 5, 5], "c": [2, 2, 2, 3], "d": [5, 5, 5, 5]}
@@ -124,6 +124,25 @@ def test_an_example_keeps_to_its_share_of_the_page_and_says_what_was_rounded() -
         assert "HU are rounded to multiples of" in panel["notes"][0]
     assert {p["hu"]["step"] for p in payload(exact)["data"]["volumes"]} == {1}
     assert len(small.to_html()) < len(exact.to_html())
+
+
+def test_of_many_slices_some_are_shown_where_they_lie() -> None:
+    hu = np.arange(45 * 4, dtype=np.int16).reshape(45, 2, 2)
+    masks = np.zeros((2, *hu.shape), np.bool_)
+    masks[:, 9] = True
+    weights = np.arange(45.0)
+    maps = {"a": {"m": hu / 7, "flat": hu[0]}}
+    scene = _scene.of(hu, spacing=(0.5, 1, 2), masks=masks, overlays=maps, slice_weights=weights)
+    few = _scene.thinned(scene, 16)
+    assert len(few.hu) == 15
+    for thin, whole in ((few.hu, hu), (few.maps["a"]["m"], hu / 7), (few.weights, weights)):
+        assert np.array_equal(thin, whole[::3])
+    assert few.maps["a"]["flat"].shape == (1, 2, 2)
+    assert np.array_equal(few.masks, masks[:, ::3])
+    assert (few.spacing, few.stride) == ((1.5, 1, 2), (3, 1, 1))
+    assert few.z_mm[2] == scene.z_mm[6] == 3.0
+    assert few.notes == ("shown is 1 slice of 3, to keep the page small",)
+    assert _scene.thinned(scene, 45) is scene
 
 
 def test_a_widget_brings_html_and_a_picture_of_where_it_stands() -> None:
