@@ -132,7 +132,9 @@ class ScalePage:
         first = [
             replace(
                 self.scenes[shown[0].lesion_id],
-                title=f"{code} {self.attribute.words[code]}\n{shown[0].title}",
+                title="\n".join(
+                    [f"{code} {self.attribute.words[code]}", *shown[0].title.split(": ")]
+                ),
             )
             for code, shown in self.steps.items()
             if shown

@@ -28,6 +28,20 @@ maps = {"a": {"m": hu / 1000, "t": -hu / 1000}, "b": hu[0] / 1000}
 viewer = explorer.view(hu, overlays=maps, spacing=(2.5, 0.7, 0.7), title="in the lab")
 viewer
 """
+GAME = """
+import numpy as np
+import pandas as pd
+from lesionlab import explorer
+from lesionlab.crops import Crop
+rng, at = np.random.default_rng(0), np.arange(4)
+hu = rng.integers(-1000, 300, (4, 12, 12)).astype(np.int16)
+masks = np.ones((2, 4, 12, 12), bool)
+crops = [Crop(i, hu, masks, (1.0, 1.0, 1.0), at, (0, 0), at >= 0, "phantom") for i in "ab"]
+ratings = {"margin": [1, 2, 5, 5], "texture": [5, 5, 4, 4]}
+readings = pd.DataFrame({"lesion_id": list("aabb")} | ratings)
+game = explorer.be_the_reader(crops, readings, attributes=["margin", "texture"])
+game
+"""
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 
 RUN = """async (code) => {
@@ -96,8 +110,9 @@ def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]
     pytest.importorskip("anywidget")
     folder = tmp_path_factory.mktemp("lab")
     (folder / "notebooks").mkdir()
-    notebook = new_notebook(cells=[new_code_cell(CELL)], metadata={"kernelspec": KERNEL})
-    nbformat.write(notebook, folder / "notebooks" / "viewer.ipynb")
+    for name, cell in (("viewer", CELL), ("game", GAME)):
+        notebook = new_notebook(cells=[new_code_cell(cell)], metadata={"kernelspec": KERNEL})
+        nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
     with lab_server(folder) as address:
         context = browser.new_context(viewport={"width": 1300, "height": 1300})
         page = context.new_page()
@@ -194,5 +209,30 @@ def test_the_saved_notebook_carries_html_and_a_picture(lab: Any) -> None:
         lab.evaluate("document.querySelectorAll('.jp-OutputArea-output .lesionlab-volume').length")
         == 0
     )
+    assert lab.elsewhere == []
+    assert lab.errors == []
+
+
+def test_a_game_is_played_in_the_lab_and_read_by_python(lab: Any) -> None:
+    """Opens another notebook beside the viewer's, so it comes last."""
+    lab.evaluate("jupyterapp.commands.execute('docmanager:open', { path: 'game.ipynb' })")
+    lab.wait_for_function("jupyterapp.shell.currentWidget?.context?.path === 'game.ipynb'")
+    lab.evaluate("jupyterapp.shell.currentWidget.sessionContext.ready")
+    lab.wait_for_function("jupyterapp.shell.currentWidget.sessionContext.session?.kernel")
+    lab.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+    game = "[...document.querySelectorAll('.jp-OutputArea-output div')].find(e => e.game)?.game"
+    lab.wait_for_function(game, timeout=60_000)
+    lab.get_by_role("button", name="Start", exact=True).click()
+    margin = lab.get_by_role("group", name="Margin")
+    margin.get_by_role("radio", name="4 Near sharp").check()
+    wait_for_text(lab, "print(game.phase, game.answers)", "rate {'a': {'margin': 4}}")
+    # |4 - 1| and |4 - 2|
+    assert lab.evaluate(RUN, "print(game.score().loc['margin', 'you'])") == "2.5"
+    assert lab.evaluate(RUN, "game.answers = {'a': {'margin': 2}, 'b': {'texture': 5}}") == ""
+    lab.wait_for_function(f"{game}.model.get('answers').b")
+    assert margin.get_by_role("radio", name="2 Near poorly defined").is_checked()
+    assert lab.evaluate(RUN, "game.phase = 'result'") == ""
+    lab.get_by_text("You differ from a reader by 0.75 steps").wait_for()
+    assert "expected 1 to 5, got 9" in lab.evaluate(RUN, "game.answers = {'a': {'margin': 9}}")
     assert lab.elsewhere == []
     assert lab.errors == []
