@@ -129,16 +129,12 @@ class ScalePage:
 
     def to_png(self) -> bytes:
         """A picture of the first example of each step."""
-        first = [
-            replace(
-                self.scenes[shown[0].lesion_id],
-                title="\n".join(
-                    [f"{code} {self.attribute.words[code]}", *shown[0].title.split(": ")]
-                ),
-            )
-            for code, shown in self.steps.items()
-            if shown
-        ]
+        first = []
+        for code, shown in self.steps.items():
+            if shown:
+                lines = [f"{code} {self.attribute.words[code]}", *shown[0].title.split(": ", 1)]
+                scene = self.scenes[shown[0].lesion_id]
+                first.append(replace(scene, title="\n".join(lines)))
         return _sheet.sheet(first, self.state, title=self.attribute.title, columns=3)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
