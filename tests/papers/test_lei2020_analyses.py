@@ -1,206 +1,138 @@
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
+from sklearn.metrics import f1_score, precision_score, roc_auc_score
 
 from lesionlab import cohorts, published
 from lesionlab.attention import activation_map
-from lesionlab.papers import lei2020
+from lesionlab.attributes import RATING_NAMES
 from lesionlab.papers import lei2020_analyses as analyses
 from lesionlab.papers._lei2020_measures import LUNG
-from lesionlab.papers.lei2020 import N_CHANNELS, TABLES, VARIANTS, Lei2020
-from lesionlab.sampling import Samples
+from lesionlab.papers.lei2020 import TABLES, VARIANTS, Design, Lei2020, Network, prepare
+from lesionlab.sampling import locate
 from lesionlab.sources import lidc
-from lesionlab.statistics.association import holm
 from lesionlab.training import outcomes
 from lesionlab.training.studies import Trained
 
-QUICK = {"n_resamples": 100}
-IDS = (
-    "LIDC-IDRI-0078-S0001-N01",
-    "LIDC-IDRI-0069-S0002-N01",
-    "LIDC-IDRI-0078-S0001-N02",
-    "LIDC-IDRI-0069-S0002-N02",
-)
+QUICK = {"n_resamples": 50}
+SMALL = {"width": 4, "outputs": 8}
 
 
-def samples(n=4, *, channels=11, side=16, seed=1, ids=None):
-    images = torch.rand((n, channels, side, side), generator=torch.Generator().manual_seed(seed))
-    return Samples(
-        images=images,
-        nodule=torch.arange(n),
-        lesion_ids=tuple(ids or (f"n{i}" for i in range(n))),
-        padded=torch.zeros(n),
-        missing=torch.zeros(n, dtype=torch.int64),
-        calibrated=torch.ones(n, dtype=torch.bool),
-    )
-
-
-def trained(variant="hesam", some=None, *, seed=0, size=16):
-    """A fold whose network is as it starts."""
-    experiment = Lei2020(variant, size=size)
+def network(seed=0, **parts):
+    """A small network of the paper's kind."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = experiment.model(seed)
-    some = (
-        samples(channels=N_CHANNELS[experiment.design.images], side=size) if some is None else some
-    )
-    n = len(some.lesion_ids)
+        return Network(Design(**{"high_level": "max", **SMALL, **parts})).eval()
+
+
+class Small(Lei2020):
+    """An experiment whose network is small; everything else is the variant's."""
+
+    def model(self, seed):
+        design = self.design
+        if design.trunk != "unet":
+            return super().model(seed)
+        outputs = 32 if design.outputs == 256 else 8
+        return Network(replace(design, width=4, outputs=outputs), size=self.size)
+
+
+def folds_of(samples, variant="hesam", *, seed=0, labels=None):
+    experiment = Small(variant)
+    torch.manual_seed(seed)
+    n = len(samples.lesion_ids)
+    labels = [i % 2 for i in range(n)] if labels is None else labels
     return Trained(
         fold=0,
         experiment=experiment,
-        weights={name: value.clone() for name, value in model.state_dict().items()},
-        samples=some,
-        targets=torch.arange(n).remainder(2).float()[:, None],
-        table=pd.DataFrame({"patient": [f"p{i}" for i in range(n)]}, index=list(some.lesion_ids)),
+        weights=experiment.model(0).state_dict(),
+        samples=samples,
+        targets=torch.tensor(labels, dtype=torch.float32)[:, None],
+        table=pd.DataFrame(index=pd.Index(samples.lesion_ids, name="lesion_id")),
     )
 
 
-@pytest.fixture(scope="module")
-def hesam():
-    return trained()
-
-
-@pytest.fixture(scope="module")
-def seen(hesam):
-    return analyses.look(hesam.experiment, hesam.model(), hesam.samples)
-
-
-def probabilities(n=60, *, seed=0, skill=1.0, each=2):
-    """Predictions of a classifier; patients have `each` lesions."""
-    rng = np.random.default_rng(seed)
-    truth = np.arange(n) % 2
-    logit = skill * (2 * truth - 1) + rng.normal(0, 1.5, n)
+def run(malignancy, truth=None, *, each=1):
+    n = len(malignancy)
+    truth = [i % 2 for i in range(n)] if truth is None else truth
     return pd.DataFrame(
         {
-            "lesion_id": [f"n{i}" for i in range(n)],
+            "lesion_id": [f"n{i:02}" for i in range(n)],
             "patient": [f"p{i // each}" for i in range(n)],
             "fold": 0,
-            "malignancy": 1 / (1 + np.exp(-logit)),
-            "malignancy_truth": truth.astype(float),
+            "malignancy": np.asarray(malignancy, dtype=float),
+            "malignancy_truth": np.asarray(truth, dtype=float),
         }
     )
 
 
-def scored(n=60, **options):
-    frame = probabilities(n, **options)
-    index = pd.Index(frame["lesion_id"], name="lesion_id")
-    truths = pd.DataFrame({"malignancy": frame["malignancy_truth"].to_numpy()}, index=index)
-    diameter = np.random.default_rng(1).uniform(3, 20, n)
-    table = truths.assign(patient=frame["patient"].to_numpy(), diameter=diameter)
-    folds = pd.Series(np.arange(n) // 2 % 4, index=index)
-    return outcomes.score(
-        frame, table, truths, folds, {"malignancy": "classification"}, n_resamples=20
-    )
+@pytest.fixture(scope="module")
+def samples(some_crops):
+    return prepare(some_crops)
 
 
-# --- all maps of a network ------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def drawn(some_crops):
+    return analyses.outlines(some_crops)
 
 
-def test_each_variant_has_the_maps_of_its_head():
-    names = {v: list(analyses.methods(Lei2020(v))) for v in VARIANTS}
-    assert names["cam"] == ["CAM", "Grad-CAM"]
-    assert names["sam"] == ["Grad-CAM", "SAM", "SAM, exact"]
-    assert names["hesam"] == ["HE-Grad-CAM", "HESAM", "HESAM, exact"]
-    assert names["hecam"] == ["HE-CAM", "HE-Grad-CAM"]
-    # with the largest value in place of a mean there is no one place that a value came from
-    assert names["hesam_max_max"] == ["HE-Grad-CAM", "HESAM"]
-    assert names["resnet18"] == names["baseline"] == ["Grad-CAM"]
-    for figure in analyses.FIGURES.values():
-        for variant, method in figure.values():
-            assert method in names[variant]
-
-
-def test_maps_are_those_of_the_attention_module_and_make_up_the_logit(hesam, seen):
-    model, images = hesam.model(), hesam.samples.images
-    one = activation_map(model, images, "hesam", target=1, weights="exact")
-    torch.testing.assert_close(seen.maps["HESAM, exact"], one.maps)
-    small = activation_map(model, images, "hesam", target=1, weights="exact", upsample=False)
-    with torch.no_grad():
-        outputs = model(images)
-    whole = small.maps.sum((1, 2)) + seen.high_level + seen.bias
-    torch.testing.assert_close(whole, outputs.logits[:, 1], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(seen.malignancy, outputs.logits.softmax(1)[:, 1])
-    torch.testing.assert_close(seen.high_level, outputs.high_level[:, 1])
-
-
-def test_batches_make_no_difference(hesam, seen):
-    small = analyses.look(hesam.experiment, hesam.model(), hesam.samples, batch_size=3)
-    for name, maps in seen.maps.items():
-        torch.testing.assert_close(small.maps[name], maps, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(small.logit, seen.logit, atol=1e-5, rtol=1e-4)
-    some = seen.of(["n2", "n0"])
-    assert torch.equal(some["HESAM"], seen.maps["HESAM"][[2, 0]])
-
-
-def test_the_other_class_has_another_map(hesam, seen):
-    other = analyses.look(hesam.experiment, hesam.model(), hesam.samples, target=0)
-    assert not torch.allclose(other.maps["HESAM"], seen.maps["HESAM"])
-    torch.testing.assert_close(other.malignancy, seen.malignancy)  # of malignant all the same
-
-
-def test_nine_ratings_are_looked_at_through_the_head_of_malignancy():
-    fold = trained("sam_ratings")
-    found = analyses.look(fold.experiment, fold.model(), fold.samples)
-    head = lei2020.Lei2020("sam_ratings").tasks
-    own = activation_map(
-        fold.model(), fold.samples.images, "sam", head=list(head).index("malignancy")
-    )
-    torch.testing.assert_close(found.maps["SAM"], own.maps)
-    assert ((found.malignancy >= 1) & (found.malignancy <= 5)).all()  # in rating steps
-
-
-def test_in_three_axes_the_middle_slice_is_shown():
-    fold = trained("cam_3d", samples(2, channels=11))
-    found = analyses.look(fold.experiment, fold.model(), fold.samples)
-    whole = activation_map(fold.model(), fold.samples.images, "cam", target=1).maps
-    assert whole.ndim == 4
-    torch.testing.assert_close(found.maps["CAM"], whole[:, whole.shape[1] // 2])
-
-
-def test_looking_changes_nothing(hesam):
-    model = hesam.model().train()
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    images, state = hesam.samples.images.clone(), torch.get_rng_state()
-    analyses.look(hesam.experiment, model, hesam.samples)
-    assert model.training
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert torch.equal(hesam.samples.images, images)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert not any(m._forward_hooks for m in model.modules())
-
-
-def test_no_lesions_are_refused(hesam):
-    with pytest.raises(ValueError, match="at least one lesion, got none"):
-        analyses.look(hesam.experiment, hesam.model(), hesam.samples.select([]))
-
-
-# --- outlines, where maps lie ---------------------------------------------------------------------
+# --- outlines -------------------------------------------------------------------------------------
 
 
 def test_outlines_lie_where_the_voxels_do(make_crop):
-    """A lesion of 30 HU in lung: what readers outlined is what is bright in the sample."""
-    crop = make_crop(readers=1)
-    drawn = analyses.outlines([crop])
-    image = lei2020.prepare([crop], channels=1).images[0, 0]
-    bright = image.numpy() > (-410 + 1024) / 1424  # half way between lung and lesion
-    assert drawn.lesion_ids == ("lesion",)
-    assert drawn.masks[0].shape == (1, 32, 32)
-    assert (drawn.masks[0][0] != bright).mean() < 0.01
-    # two equivalent diameters over 32 pixels, so the disc fills about a fifth of the square
-    volume = crop.masks[0].sum() * np.prod(crop.spacing)
-    diameter = (6 * volume / np.pi) ** (1 / 3)
-    assert drawn.pixel[0] == pytest.approx(2 * diameter / 32, rel=1e-6)
+    """An image that is bright in the first reader's mask and nowhere else, off the middle."""
+    crop = make_crop(shape=(15, 64, 60), centre=(7.0, 25.3, 36.8), radii=(6, 7, 4))
+    hu = np.where(crop.masks[0], 400, -1024).astype(np.int16)
+    image = prepare([replace(crop, hu=hu)], channels=1).images[0, 0].numpy()
+    found = analyses.outlines([crop])
+    np.testing.assert_array_equal(found.masks[0][0], image >= 0.5)
+    assert found.pixel[0] == pytest.approx(2 * locate(crop).equivalent_diameter / 32)
+
+
+def test_outlines_have_their_size_in_mm(drawn, some_crops):
+    """Half the square's side is one diameter: a ball's disc fills π/16 of the square."""
+    for masks, pixel, crop in zip(drawn.masks, drawn.pixel, some_crops, strict=True):
+        assert pixel == pytest.approx(locate(crop).equivalent_diameter / 16)
+        assert masks.shape[1:] == (32, 32)
+        assert masks.any(axis=(1, 2)).all()
+
+
+def test_outlines_of_a_ball(make_crop):
+    crop = make_crop(shape=(41, 64, 64), spacing=(0.7, 0.7, 0.7), radii=(9, 9, 9), readers=1)
+    share = analyses.outlines([crop]).masks[0].mean()
+    assert share == pytest.approx(np.pi / 16, rel=0.05)
+
+
+def test_readers_without_the_slice_are_left_out(make_crop):
+    crop = make_crop(readers=3)
+    masks = crop.masks.copy()
+    masks[2, 5:10] = False  # the middle slice is 7
+    assert len(analyses.outlines([replace(crop, masks=masks)]).masks[0]) == 2
+
+
+def test_lidc_crops_have_the_masks_of_a_data_set():
+    lesion = lidc.nodules().index[7]
+    (crop,) = analyses.lidc_crops([lesion])
+    found = lidc.masks(lesion)
+    assert crop.masks.sum() == found.readers.sum()
+    assert locate(crop).area.sum() == found.consensus.sum()
+    assert crop.spacing == found.spacing
+    with pytest.raises(LookupError, match="no nodule"):
+        list(analyses.lidc_crops(["no such nodule"]))
+
+
+def test_consensus_is_half_of_the_readers(drawn):
+    first = drawn.lesion_ids[0]
+    np.testing.assert_array_equal(drawn.consensus(first), drawn.masks[0].sum(0) >= 2)
 
 
 def test_masks_of_all_slices_lie_where_the_voxels_do(make_crop):
     crop = make_crop(readers=2, spacing=(1.0, 0.7, 0.7))
     masks = analyses.masks_of(crop)
-    image = lei2020.prepare([crop]).images[0].numpy()
+    image = prepare([crop]).images[0].numpy()
     assert masks.shape == (2, 11, 32, 32)
     assert (masks[0] != (image > (-410 + 1024) / 1424)).mean() < 0.01
     drawn = analyses.outlines([crop])
@@ -208,80 +140,146 @@ def test_masks_of_all_slices_lie_where_the_voxels_do(make_crop):
     assert analyses.pixel_of(crop) == drawn.pixel[0]
 
 
-def test_readers_who_left_the_middle_slice_out_do_not_count(make_crop):
-    crop = make_crop()
-    masks = crop.masks.copy()
-    masks[2, len(crop.hu) // 2 - 1 : len(crop.hu) // 2 + 2] = False
-    drawn = analyses.outlines([dataclasses.replace(crop, masks=masks)])
-    assert len(drawn.masks[0]) == 3
-    assert np.array_equal(drawn.consensus("lesion"), drawn.masks[0].mean(0) >= 0.5)
-    with pytest.raises(ValueError, match="not in tuple"):
-        drawn.consensus("other")
+# --- maps -----------------------------------------------------------------------------------------
 
 
-def test_outlines_of_the_database_are_those_of_a_crop():
-    crops = list(analyses.lidc_crops(IDS[:2]))
-    assert [crop.lesion_id for crop in crops] == list(IDS[:2])
-    for crop in crops:
-        found = lidc.masks(crop.lesion_id)
-        assert crop.masks.sum() == found.readers.sum()
-        assert crop.spacing == found.spacing
-    with pytest.raises(LookupError, match="LIDC-IDRI-9999"):
-        list(analyses.lidc_crops(["LIDC-IDRI-9999-S0001-N01"]))
+@pytest.mark.parametrize(
+    ("variant", "names"),
+    [
+        ("hesam", ["HE-Grad-CAM", "HESAM", "HESAM, exact"]),
+        ("sam", ["Grad-CAM", "SAM", "SAM, exact"]),
+        ("cam", ["CAM", "Grad-CAM"]),
+        ("hecam", ["HE-CAM", "HE-Grad-CAM"]),
+        ("hesam_max_max", ["HE-Grad-CAM", "HESAM"]),
+        ("baseline", ["Grad-CAM"]),
+        ("fully_connected", ["Grad-CAM"]),
+        ("hesam_ratings", ["HE-Grad-CAM", "HESAM", "HESAM, exact"]),
+        ("sam_3d", ["Grad-CAM", "SAM", "SAM, exact"]),
+    ],
+)
+def test_all_maps_of_a_variant(samples, variant, names):
+    fold = folds_of(samples, variant)
+    found = analyses.look(fold.experiment, fold.model(), samples)
+    assert list(found.maps) == names == list(analyses.methods(fold.experiment))
+    assert {tuple(maps.shape) for maps in found.maps.values()} == {(7, 32, 32)}
+    column = -1 if fold.experiment.design.ratings else 0
+    torch.testing.assert_close(found.malignancy, fold.predict(device="cpu")[:, column])
 
 
-@pytest.fixture(scope="module")
-def drawn():
-    return analyses.outlines(analyses.lidc_crops(IDS))
+def test_parts_make_up_the_logit(samples):
+    fold = folds_of(samples)
+    found = analyses.look(fold.experiment, fold.model(), samples)
+    with torch.no_grad():
+        outputs = fold.model()(samples.images)
+    torch.testing.assert_close(found.logit, outputs.logits[:, 1])
+    torch.testing.assert_close(found.high_level, outputs.high_level[:, 1])
+    assert found.bias.std() < 1e-5
+    assert ((found.high_level_share >= 0) & (found.high_level_share <= 1)).all()
 
 
-def test_a_map_of_the_outline_lies_inside_and_a_flat_one_nowhere_in_particular(drawn):
-    inside = torch.from_numpy(
-        np.stack([drawn.consensus(i) for i in drawn.lesion_ids]).astype(float)
+def test_batches_change_nothing(samples):
+    fold = folds_of(samples)
+    whole, parts = (
+        analyses.look(fold.experiment, fold.model(), samples, batch_size=n) for n in (32, 2)
     )
-    maps = {"inside": inside, "flat": torch.ones_like(inside), "none": -torch.ones_like(inside)}
-    table = analyses.where(maps, drawn.lesion_ids, drawn, band=0.5)
-    patients = pd.Series({i: i[:14] for i in drawn.lesion_ids})
+    for name, maps in whole.maps.items():
+        torch.testing.assert_close(parts.maps[name], maps, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(parts.high_level_share, whole.high_level_share)
+
+
+def test_looking_leaves_the_model_as_it_was(samples):
+    fold = folds_of(samples)
+    model = fold.model().train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    analyses.look(fold.experiment, model, samples)
+    assert model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_the_other_class_has_another_map(samples):
+    fold = folds_of(samples)
+    one, other = (
+        analyses.look(fold.experiment, fold.model(), samples, target=target) for target in (1, 0)
+    )
+    assert not torch.allclose(one.maps["HESAM"], other.maps["HESAM"])
+    torch.testing.assert_close(one.malignancy, other.malignancy)  # of malignant all the same
+
+
+def test_nine_ratings_are_looked_at_through_the_head_of_malignancy(samples):
+    fold = folds_of(samples, "sam_ratings")
+    found = analyses.look(fold.experiment, fold.model(), samples)
+    head = RATING_NAMES.index("malignancy")
+    own = activation_map(fold.model(), samples.images, "sam", head=head)
+    torch.testing.assert_close(found.maps["SAM"], own.maps)
+    assert ((found.malignancy >= 1) & (found.malignancy <= 5)).all()  # in rating steps
+
+
+def test_in_three_axes_the_middle_slice_is_shown(samples):
+    fold = folds_of(samples, "cam_3d")
+    found = analyses.look(fold.experiment, fold.model(), samples)
+    whole = activation_map(fold.model(), samples.images, "cam", target=1).maps
+    assert whole.ndim == 4
+    torch.testing.assert_close(found.maps["CAM"], whole[:, whole.shape[1] // 2])
+
+
+# --- where they lie -------------------------------------------------------------------------------
+
+
+def test_uniform_and_perfect_maps(drawn):
+    ids = drawn.lesion_ids
+    uniform = torch.ones(len(ids), 32, 32)
+    inside = torch.from_numpy(np.stack([m.all(0) for m in drawn.masks])).float()
+    table = analyses.where({"all": uniform, "lesion": inside}, ids, drawn, band=1.0)
+    patients = pd.Series({name: name for name in ids})
     found = analyses.shares(table, patients, **QUICK)
-    assert set(found.index.get_level_values("method")) == {"inside", "flat"}  # "none" has no share
-    np.testing.assert_allclose(found.loc["flat", "times"], 1, atol=1e-9)
-    np.testing.assert_allclose(found.groupby(level="method")["value"].sum(), 1, atol=1e-9)
-    assert found.loc[("inside", "inside"), "times"] > 1.5
-    assert found.loc[("inside", "outside"), "value"] < 0.2
-    assert (found["n"] == 4).all()
-    assert (found["n_groups"] == 2).all()
+    np.testing.assert_allclose(found.loc["all", "times"], 1)
+    assert found.loc[("lesion", "inside"), "times"] > 2
+    assert found.loc[("lesion", "outside"), "value"] == 0
+    np.testing.assert_allclose(found.groupby("method")["value"].sum(), 1)
+    np.testing.assert_allclose(found.groupby("method")["uniform"].sum(), 1)
 
 
-def test_lesions_without_an_outline_are_left_out_of_where(drawn):
-    maps = {"flat": torch.ones(5, 32, 32)}
-    table = analyses.where(maps, ["other", *drawn.lesion_ids], drawn)
-    assert list(table.loc["flat"].index) == list(drawn.lesion_ids)
-    with pytest.raises(ValueError, match="none of 1 lesions has an outline"):
-        analyses.where({"flat": torch.ones(1, 32, 32)}, ["other"], drawn)
-    with pytest.raises(ValueError, match="no patient for"):
-        analyses.shares(table, pd.Series({"other": "p"}), **QUICK)
+def test_lesions_are_matched_by_name(drawn):
+    ids = drawn.lesion_ids[::-1]
+    maps = torch.from_numpy(np.stack([m.mean(0) for m in drawn.masks]))
+    straight = analyses.where({"m": maps}, drawn.lesion_ids, drawn).loc["m"]
+    turned = analyses.where({"m": maps.flip(0)}, ids, drawn).loc["m"]
+    pd.testing.assert_frame_equal(turned.loc[straight.index], straight)
 
 
-def test_a_map_put_back_on_the_slice_lies_where_it_was(make_crop):
-    crop = make_crop(readers=1)
-    image = lei2020.prepare([crop], channels=1).images[0, 0]
-    put = analyses.pasted(image, crop)
-    there = np.isfinite(put.values)
-    hu = put.values * 1424 - 1024  # from the samples' unit
-    middle = len(crop.hu) // 2
-    assert np.array_equal(put.hu, crop.hu[middle])
-    # what was cut out, resized and put back is the slice again, but for what resizing loses
-    assert np.corrcoef(hu[there], put.hu[there])[0, 1] > 0.97
-    top, left, height, width = put.box
-    assert height == pytest.approx(width)
-    area = there.sum() * crop.spacing[1] * crop.spacing[2]
-    assert area == pytest.approx(height * width, rel=0.15)
-    assert (top, left) > (0, 0)
-    with pytest.raises(ValueError, match="expected one map"):
-        analyses.pasted(np.zeros((2, 32, 32)), crop)
+def test_a_map_without_positive_values_is_left_out(drawn):
+    maps = torch.ones(len(drawn.lesion_ids), 32, 32)
+    maps[0] = -1
+    table = analyses.where({"m": maps}, drawn.lesion_ids, drawn)
+    patients = pd.Series({name: name for name in drawn.lesion_ids})
+    assert (analyses.shares(table, patients, **QUICK)["n"] == len(maps) - 1).all()
+    with pytest.raises(ValueError, match="patients has no patient"):
+        analyses.shares(table, patients.iloc[:3], **QUICK)
+    with pytest.raises(ValueError, match="none of 1 lesions"):
+        analyses.where({"m": maps[:1]}, ["other"], drawn)
 
 
-# --- do the places matter -------------------------------------------------------------------------
+# --- whether they matter --------------------------------------------------------------------------
+
+
+def test_a_map_of_what_counts_beats_a_random_order():
+    """The score is the mean of a corner: its map finds it at once, the opposite map at last."""
+    generator = torch.Generator().manual_seed(0)
+    images = 0.5 + torch.rand(4, 3, 16, 16, generator=generator)
+    corner = torch.zeros(4, 16, 16)
+    corner[:, :4, :4] = 1
+    ids = list("abcd")
+    areas = analyses.faithfulness(
+        lambda x: x[:, :, :4, :4].mean((1, 2, 3)),
+        images, {"corner": corner, "rest": 1 - corner}, ids, fill=0.0, steps=16,
+    )  # fmt: skip
+    found = analyses.against_random(areas, pd.Series(dict(zip(ids, ids, strict=True))), **QUICK)
+    assert found.loc[("corner", "deletion"), "high"] < 0 < found.loc[("rest", "deletion"), "low"]
+    assert found.loc[("corner", "insertion"), "low"] > 0 > found.loc[("rest", "insertion"), "high"]
+    # all of the corner is gone after the first of 16 steps
+    level = images[:, :, :4, :4].mean((1, 2, 3)).numpy()
+    np.testing.assert_allclose(areas.loc["corner", "deletion"], level / 32, rtol=1e-5)
 
 
 def test_areas_by_hand():
@@ -317,42 +315,59 @@ def test_deleted_places_become_lung():
     assert low + LUNG * (high - low) == pytest.approx(-850)
 
 
-def test_a_random_network_is_as_random_as_another(hesam):
-    found = analyses.randomised(hesam.experiment, hesam.model(), hesam.samples)
-    assert list(found.index) == list(analyses.methods(hesam.experiment))
-    assert (found["similarity"].abs() <= found["magnitude"] + 1e-9).all()
-    assert (found["magnitude"] <= 1).all()
-    assert (found["n"] <= 4).all()
+def test_shuffled_weights_give_other_maps(samples):
+    fold = folds_of(samples)
+    found = analyses.randomised(fold.experiment, fold.model(), samples)
+    assert list(found.index) == list(analyses.methods(fold.experiment))
+    assert (found["magnitude"] < 0.999).all()
+    assert (found["n"] <= len(samples.lesion_ids)).all()
 
 
-# --- tests of two models --------------------------------------------------------------------------
+# --- back on the slice ----------------------------------------------------------------------------
 
 
-def test_measures_are_those_of_scikit_learn():
-    frame = probabilities()
+def test_a_pasted_map_lies_on_its_lesion(make_crop):
+    """The mask as the network gets it, put back, is the mask of the slice."""
+    crop = make_crop(shape=(15, 90, 80), spacing=(2.0, 0.6, 0.7), radii=(6, 8, 5),
+                     centre=(7, 40.4, 37.2), readers=1)  # fmt: skip
+    square = analyses.outlines([crop]).masks[0][0].astype(float)
+    found = analyses.pasted(square, crop)
+    inside = np.isfinite(found.values)
+    assert found.values.shape == found.hu.shape == (90, 80)
+    mask = found.masks[0]
+    assert inside[mask].all()
+    assert not inside.all()
+    near = np.nan_to_num(found.values) >= 0.5
+    assert 2 * (near & mask).sum() / (near.sum() + mask.sum()) > 0.93
+    top, left, height, width = found.box
+    side = 2 * locate(crop).equivalent_diameter
+    assert (height, width) == pytest.approx((side, side))
+    rows, columns = inside.any(1).sum() * 0.6, inside.any(0).sum() * 0.7
+    assert (rows, columns) == pytest.approx((side, side), abs=0.8)
+    assert top == pytest.approx(np.flatnonzero(inside.any(1))[0] * 0.6, abs=0.7)
+    assert left == pytest.approx(np.flatnonzero(inside.any(0))[0] * 0.7, abs=0.8)
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def test_classification_by_hand():
+    # malignant: .9 .8 .3, benign: .6 .2 .1 .1
+    frame = run([0.9, 0.8, 0.3, 0.6, 0.2, 0.1, 0.1], [1, 1, 1, 0, 0, 0, 0])
     found = analyses.classification(frame, **QUICK)["value"]
-    truth, called = frame["malignancy_truth"] == 1, frame["malignancy"] >= 0.5
-    assert found["accuracy"] == pytest.approx((truth == called).mean())
-    assert found["sensitivity"] == pytest.approx(recall_score(truth, called))
-    assert found["specificity"] == pytest.approx(recall_score(~truth, ~called))
+    expected = {"accuracy": 5 / 7, "sensitivity": 2 / 3, "specificity": 3 / 4, "auc": 11 / 12}
+    assert found[list(expected)].to_dict() == pytest.approx(expected)
+    called, truth = frame["malignancy"] >= 0.5, frame["malignancy_truth"]
     assert found["precision"] == pytest.approx(precision_score(truth, called))
     assert found["f1"] == pytest.approx(f1_score(truth, called))
-    assert found["auc"] == pytest.approx(roc_auc_score(truth, frame["malignancy"]))
 
 
-def test_intervals_hold_the_value_and_no_one_called_has_no_precision():
-    found = analyses.classification(probabilities(), **QUICK)
-    assert ((found["low"] <= found["value"]) & (found["value"] <= found["high"])).all()
-    assert (found["n_groups"] == 30).all()
-    none = probabilities().assign(malignancy=0.1)
-    assert np.isnan(analyses.classification(none, **QUICK).loc["precision", "value"])
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "p"), [(5, 0, 2 / 32), (0, 5, 2 / 32), (3, 3, 1.0), (0, 0, 1.0), (1, 0, 1.0)]
-)
-def test_mcnemar_by_hand(a, b, p):
-    assert analyses.mcnemar(a, b) == pytest.approx(p)
+def test_mcnemar_counts_who_is_right_alone():
+    assert analyses.mcnemar(0, 0) == 1
+    assert analyses.mcnemar(3, 3) == 1
+    assert analyses.mcnemar(0, 8) == pytest.approx(2 / 2**8)
+    with pytest.raises(ValueError, match="only_a=-1"):
+        analyses.mcnemar(-1, 0)
 
 
 def test_mcnemar_is_statsmodels_exact_test():
@@ -364,37 +379,35 @@ def test_mcnemar_is_statsmodels_exact_test():
         analyses.mcnemar(-1, 2)
 
 
-def test_the_papers_test_sees_no_truth():
-    """A thousandth less everywhere: significantly different, and in no way better or worse."""
-    frame = probabilities()
-    shifted = frame.assign(malignancy=frame["malignancy"] * 0.999)
-    found = analyses.compare({"hesam": frame, "shifted": shifted}, **QUICK).loc["shifted"]
+def test_the_papers_test_is_blind_to_the_truth():
+    """The same order and the same calls, all probabilities a little higher: p is tiny."""
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.02, 0.45, 40) + 0.5 * rng.integers(0, 2, 40)
+    frames = {"hesam": run(p), "cam": run(p + 0.01)}
+    found = analyses.compare(frames, **QUICK).loc["cam"]
     assert found["p_probability"] < 1e-6
-    assert found["auc_difference"] == found["low"] == found["high"] == 0
+    assert found["p_probability"] == pytest.approx(stats.wilcoxon(p, p + 0.01).pvalue)
+    assert found["only_reference"] == found["only_other"] == 0
     assert found["p_mcnemar"] == 1
-    assert analyses.signed_rank([0.1, 0.2], [0.1, 0.2]) == 1
-    with pytest.raises(ValueError, match="expected as many"):
-        analyses.signed_rank([0.1], [0.1, 0.2])
+    assert found["auc_difference"] == 0
 
 
-def test_comparisons_by_an_independent_way():
-    good, bad = probabilities(seed=1, skill=2.0), probabilities(seed=2, skill=0.2)
-    frames = {
-        "hesam": good,
-        "bad": bad.sample(frac=1, random_state=0),
-        "third": probabilities(seed=3),
-    }
-    found = analyses.compare(frames, **QUICK)
-    a, b = good["malignancy"].to_numpy(), bad["malignancy"].to_numpy()
-    truth = good["malignancy_truth"].to_numpy() == 1
-    row = found.loc["bad"]
-    assert row["p_probability"] == pytest.approx(stats.wilcoxon(a, b).pvalue)
-    assert row["auc_difference"] == pytest.approx(roc_auc_score(truth, a) - roc_auc_score(truth, b))
-    right_a, right_b = (a >= 0.5) == truth, (b >= 0.5) == truth
-    assert row["only_reference"] == (right_a & ~right_b).sum()
-    assert row["only_other"] == (right_b & ~right_a).sum()
-    assert row["low"] <= row["auc_difference"] <= row["high"]
-    np.testing.assert_allclose(found["p_mcnemar_holm"], holm(found["p_mcnemar"]))
+def test_a_better_model_is_found():
+    truth = np.arange(40) % 2
+    good, bad = np.where(truth, 0.9, 0.1), np.where(np.arange(40) < 20, 0.9, 0.1)
+    jitter = np.linspace(0, 0.05, 40)
+    found = analyses.compare({"hesam": run(good + jitter), "a": run(bad), "b": run(good)}, **QUICK)
+    assert list(found.index) == ["a", "b"]
+    row = found.loc["a"]
+    assert (row["only_reference"], row["only_other"]) == (20, 0)
+    assert row["p_mcnemar"] == pytest.approx(2 / 2**20)
+    assert row["p_mcnemar_holm"] == pytest.approx(2 * row["p_mcnemar"])
+    assert row["low"] > 0
+    assert row["auc_difference"] == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="reference='x'"):
+        analyses.compare({"hesam": run(good)}, reference="x")
+    with pytest.raises(ValueError, match="other lesions"):
+        analyses.compare({"hesam": run(good), "a": run(bad[:-2])})
 
 
 def test_a_model_is_held_against_the_diameter_on_its_own_lesions():
@@ -431,231 +444,225 @@ def test_a_model_is_held_against_the_diameter_on_its_own_lesions():
         analyses.without_images(frame.assign(lesion_id="n0"), cohort)
 
 
-def test_models_on_other_lesions_are_not_compared():
-    frame = probabilities()
-    with pytest.raises(ValueError, match="n59"):
-        analyses.compare({"hesam": frame, "cam": frame.iloc[:-1]}, **QUICK)
-    with pytest.raises(ValueError, match="reference='hesam'"):
-        analyses.compare({"cam": frame, "sam": frame}, **QUICK)
-
-
 # --- readers --------------------------------------------------------------------------------------
 
-
 READINGS = pd.DataFrame(
-    [("n0", 1), ("n0", 2), ("n0", 4), ("n1", 5), ("n1", 3), ("n1", 5)],
-    columns=["lesion_id", "malignancy"],
+    {
+        "lesion_id": ["a"] * 4 + ["b"] * 3 + ["c"] * 3,
+        "malignancy": [5, 4, 2, 3, 1, 2, 4, 3, 4, 5],
+    }
 )
 
 
 def test_doctors_by_hand():
-    found = analyses.doctors(READINGS, ["n0", "n1"])
-    # n0 is benign (7/3), n1 malignant (13/3); a rating of 3 does not count
-    assert found["n"].tolist() == [2, 1, 2, 0, 5]
-    assert found["accuracy"].tolist()[:3] == [100, 100, 50]
-    assert found.loc["Dr. 3", "false_positives"] == 1
-    assert found["false_negatives"].sum() == 0
-    assert found.loc["all", "accuracy"] == 80
+    """a: mean 3.5, malignant. b: mean 7/3, benign. c: mean 4, malignant. A 3 does not count."""
+    found = analyses.doctors(READINGS, ["a", "b", "c"])
+    assert found["n"].to_dict() == {"Dr. 1": 2, "Dr. 2": 3, "Dr. 3": 3, "Dr. 4": 0, "all": 8}
+    assert np.isnan(found.loc["Dr. 4", "accuracy"])  # gave one rating, and it was 3
+    assert found.loc["Dr. 1", "accuracy"] == 100
+    assert found.loc["Dr. 2", "accuracy"] == 100
+    assert found.loc["Dr. 3", "accuracy"] == pytest.approx(100 / 3)
+    assert found.loc["Dr. 3", ["false_positives", "false_negatives"]].tolist() == [1, 1]
 
 
-def test_against_the_others_a_reader_does_not_judge_its_own_work():
-    found = analyses.doctors(READINGS, ["n0", "n1"], truth="others")
-    # without its own 4, the mean of the others is 1.5; without 1 and 2 it is 3 and 2.5
-    assert found["n"].tolist() == [1, 1, 2, 0, 4]
-    assert found.loc["all", "false_positives"] == 1
+def test_a_doctor_is_left_out_of_the_others():
+    """Dr. 3 of b says 4, the others 1 and 2; of a 2, the others 5, 4, 3; of c 5, and 3, 4."""
+    found = analyses.doctors(READINGS, ["a", "b", "c"], truth="others")
+    assert found.loc["Dr. 3", "accuracy"] == pytest.approx(100 / 3)
+    assert found.loc["Dr. 3", ["false_positives", "false_negatives"]].tolist() == [1, 1]
+    # to Dr. 1, the others of a and of b have a mean of 3; and of c Dr. 1 says 3
+    assert found["n"].to_dict() == {"Dr. 1": 0, "Dr. 2": 3, "Dr. 3": 3, "Dr. 4": 0, "all": 6}
 
 
-def test_other_columns_make_other_doctors_of_the_same_readers():
-    readings = lidc.readings()
-    frame = pd.DataFrame({"lesion_id": readings["lesion_id"].unique()[:200]})
-    means = readings.groupby("lesion_id")["malignancy"].mean()
-    frame["malignancy_truth"] = (frame["lesion_id"].map(means) > 3).astype(float)
-    chosen = analyses.twenty(frame, readings, each=5)
-    assert len(chosen) == 10
-    assert frame.set_index("lesion_id").loc[chosen, "malignancy_truth"].sum() == 5
-    assert readings.groupby("lesion_id").size()[chosen].min() >= 3
-    assert chosen == analyses.twenty(frame.iloc[::-1], readings, each=5)
-    as_is = analyses.doctors(readings, chosen)
-    other = analyses.doctors(readings, chosen, shuffle=1)
-    pd.testing.assert_series_equal(as_is.loc["all"], other.loc["all"])
-    assert not as_is.equals(other)
-    with pytest.raises(ValueError, match="each=500: only"):
-        analyses.twenty(frame, readings, each=500)
-    with pytest.raises(ValueError, match="none of lesion 'nobody'"):
-        analyses.doctors(readings, ["nobody"])
+def test_columns_are_not_persons():
+    whole = analyses.doctors(READINGS, ["a", "b", "c"])
+    other = analyses.doctors(READINGS, ["a", "b", "c"], shuffle=3)
+    pd.testing.assert_series_equal(whole.loc["all"], other.loc["all"])
+    assert not whole.drop(index="all").equals(other.drop(index="all"))
+    with pytest.raises(ValueError, match="none of lesion 'z'"):
+        analyses.doctors(READINGS, ["z"])
+    with pytest.raises(ValueError, match="truth='me'"):
+        analyses.doctors(READINGS, ["a"], truth="me")
 
 
-# --- tables and courses ---------------------------------------------------------------------------
+def test_twenty_are_of_both_kinds_and_well_read():
+    frame = run(np.full(30, 0.5))
+    readings = pd.DataFrame({"lesion_id": np.repeat(frame["lesion_id"][:-2], 3), "malignancy": 2})
+    found = analyses.twenty(frame, readings, each=5)
+    assert len(set(found)) == 10
+    truth = frame.set_index("lesion_id")["malignancy_truth"]
+    assert truth[found].sum() == 5
+    assert not set(found) & set(frame["lesion_id"][-2:])
+    assert analyses.twenty(frame.iloc[::-1], readings, each=5) == found
+    with pytest.raises(ValueError, match="only 14"):
+        analyses.twenty(frame, readings, each=15)
 
 
-@pytest.fixture(scope="module")
-def scores():
-    return scored()
+# --- tables ---------------------------------------------------------------------------------------
 
 
-def test_table_two_stands_beside_the_papers(scores):
-    found = analyses.beside(2, {"hesam": scores, "hesam_d1c": scores}, tier="phantom")
-    theirs, ours = found["Lei 2020"], found["lesionlab (phantom)"]
-    assert list(found.index[:18]) == list(TABLES["2"])
-    assert theirs.loc["Ours-HESAM", "d11c"] == 99.13
-    own = scores.query("predictor == 'model'").set_index("metric")["value"]
-    assert ours.loc["Ours-HESAM", "d11c"] == pytest.approx(100 * own["accuracy"])
-    assert ours.loc["Ours-HESAM", "d1c"] == ours.loc["Ours-HESAM", "d11c"]
-    assert ours.loc["Ours-HESAM", "sensitivity"] == pytest.approx(own["sensitivity"])
-    assert ours.loc["Ours-HESAM", "lesions"] == 60
-    assert ours.loc[["Ours-CAM", "ResNet18"]].isna().all(axis=None)
-    size = scores.query("predictor == 'diameter'").set_index("metric")["value"]
-    assert ours.loc["Diameter alone", "d11c"] == pytest.approx(100 * size["accuracy"])
-    assert np.isnan(theirs.loc["Diameter alone", "d11c"])
+def scores(accuracy, *, n=229, sensitivity=0.9, specificity=0.95):
+    values = {"accuracy": accuracy, "sensitivity": sensitivity, "specificity": specificity}
+    rows = [
+        {"target": "malignancy", "predictor": who, "metric": metric, "value": value - less,
+         "low": 0, "high": 1, "n": n, "n_groups": 100}
+        for who, less in (("model", 0), ("diameter", 0.1))
+        for metric, value in (values | {"auc": 0.9}).items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
 
 
-@pytest.mark.parametrize(("number", "variant"), [(3, "hesam_max_max"), (4, "unet_sam_d21c")])
-def test_tables_three_and_four(number, variant, scores):
-    found = analyses.beside(number, {variant: scores}, tier="slices", baselines=False)
-    theirs, ours = found["Lei 2020"], found["lesionlab (slices)"]
-    assert theirs.notna().all(axis=None)
-    own = scores.query("predictor == 'model'").set_index("metric")["value"]
-    if number == 3:
-        assert ours.loc["GMP / GMP", "accuracy"] == pytest.approx(100 * own["accuracy"])
-        assert ours.notna().any(axis=1).sum() == 1
-    else:
-        assert ours.loc[("specificity", "U+SAM (Baseline)"), "d21c"] == pytest.approx(
-            own["specificity"]
-        )
-        assert ours.notna().to_numpy().sum() == 3
+def test_table_2_has_the_papers_rows_and_ours_apart():
+    runs = {"hesam": scores(0.8), "hesam_d1c": scores(0.6), "resnet18_sam": scores(0.7)}
+    found = analyses.beside(2, runs, tier="slices")
+    printed = published.table("lei2020", 2).set_index("method")
+    assert found.index[:18].tolist() == printed.index.tolist()
+    np.testing.assert_array_equal(found["Lei 2020"].iloc[:18], printed)
+    ours = found["lesionlab (slices)"]
+    assert ours.loc["Ours-HESAM", ["d1c", "d11c"]].tolist() == pytest.approx([60, 80])
+    assert ours.loc["Ours-HESAM", ["sensitivity", "specificity"]].tolist() == [0.9, 0.95]
+    assert ours.loc["ResNet18-SAM", "d11c"] == pytest.approx(70)
+    assert ours.loc["Diameter alone", "d11c"] == pytest.approx(60)  # of the first row that is run
+    assert ours.loc["VGG16"].isna().all()
+    assert np.isnan(ours.loc["Ours-HESAM", "d3c"])
 
 
-def test_table_five_and_six():
-    frames = {"hesam": probabilities(), "vgg16": probabilities(seed=4)}
-    tests = analyses.compare(frames, **QUICK)
-    five = analyses.beside(5, {"d11c": tests}, tier="phantom")
-    p = five["lesionlab (phantom)"].loc["VGG16", "d11c_p"]
-    assert p == pytest.approx(tests.loc["vgg16", "p_probability"])
-    six = analyses.beside(6, {"ours": analyses.doctors(READINGS, ["n0", "n1"])}, tier="dicom")
-    assert six["Lei 2020"].loc["Dr. 2", "accuracy"] == 82.35
-    assert six["lesionlab (dicom)"].loc["Dr. 3", "accuracy"] == 50
-    with pytest.raises(ValueError, match="one table of `doctors`"):
-        analyses.beside(6, {}, tier="dicom")
+@pytest.mark.parametrize("number", [2, 3, 4, 5, 6])
+def test_tables_without_runs_are_the_papers(number):
+    runs = {"any": analyses.doctors(READINGS, ["a", "b"])} if number == 6 else {}
+    found = analyses.beside(number, runs, tier="phantom")
+    printed = published.table("lei2020", number)
+    assert found.attrs["caption"] == printed.attrs["caption"]
+    theirs = found["Lei 2020"].dropna(how="all")
+    assert len(theirs) == len(printed)
 
 
-def test_what_has_no_place_in_a_table_is_refused(scores):
-    with pytest.raises(ValueError, match="tier='real'"):
-        analyses.beside(2, {"hesam": scores}, tier="real")
-    with pytest.raises(LookupError):
-        analyses.beside(1, {}, tier="phantom")
-    with pytest.raises(LookupError):
-        analyses.beside(9, {}, tier="phantom")
-    other = scored(40)
+def test_tables_3_4_and_5():
+    runs = {name: scores(0.7 + 0.01 * i) for i, name in enumerate(TABLES["4"].values())}
+    four = analyses.beside(4, runs, tier="phantom")["lesionlab (phantom)"]
+    assert four.loc[("accuracy", "U+GMP+RB+SAM"), "d11c"] == pytest.approx(73)
+    assert four.loc[("specificity", "U+SAM (Baseline)"), "d11c"] == 0.95
+    three = analyses.beside(3, {"hesam_max_max": scores(0.6)}, tier="phantom")
+    ours = three["lesionlab (phantom)"]
+    assert ours.loc["GMP / GMP", "accuracy"] == pytest.approx(60)
+    assert ours.loc["GMP / GMP", "lesions"] == 229
+    p = np.linspace(0.1, 0.9, 20)
+    tests = analyses.compare({"hesam_d1c": run(p), "vgg16_d1c": run(p**2)},
+                             reference="hesam_d1c", **QUICK)  # fmt: skip
+    five = analyses.beside(5, {"D1C": tests}, tier="phantom")["lesionlab (phantom)"]
+    assert five.loc["VGG16", "d1c_p"] == tests.loc["vgg16_d1c", "p_probability"]
+    assert five.notna().to_numpy().sum() == 1
+
+
+def test_tables_that_cannot_be():
     with pytest.raises(ValueError, match="not on the same lesions"):
-        analyses.beside(2, {"hesam": scores, "cam": other}, tier="phantom")
-    # what the table has no row for does not matter
-    analyses.beside(2, {"hesam": scores, "hesam_rolled": other}, tier="phantom")
+        analyses.beside(2, {"hesam": scores(0.8), "sam": scores(0.8, n=3)}, tier="phantom")
+    with pytest.raises(LookupError, match="expected one of the tables"):
+        analyses.beside(1, {}, tier="phantom")
+    with pytest.raises(ValueError, match="tier='real'"):
+        analyses.beside(2, {}, tier="real")
+    with pytest.raises(ValueError, match="images='D2C'"):
+        analyses.on("hesam", "D2C")
 
 
-def test_the_variants_of_the_image_sets_have_names():
-    assert [analyses.on("sam", i) for i in N_CHANNELS] == ["sam_d1c", "sam_d3c", "sam", "sam_d21c"]
-    with pytest.raises(ValueError, match="images='D5C'"):
-        analyses.on("sam", "D5C")
-    assert set(published.table("lei2020", 2)["method"]) == set(TABLES["2"])
+def test_figure_4_is_the_mean_over_folds():
+    def fold(k, *losses):
+        history = [{"epoch": i + 1, "loss": x} for i, x in enumerate(losses)]
+        return {"fold": k, "history": history, "best_epoch": k + 1}
 
-
-def test_courses_are_means_over_folds():
-    def fold(number, scale):
-        rows = [
-            {"epoch": e, "loss": scale / e, "lr": 1e-3, "validation_auc": 0.5 + 0.1 * scale}
-            for e in (1, 2, 3)
-        ]
-        return {"fold": number, "history": rows, "best_epoch": number + 1}
-
-    found = analyses.courses({"hesam": [fold(0, 1), fold(1, 3)], "cam_d1c": [fold(0, 1)]})
-    assert list(found) == ["D11C"]
-    np.testing.assert_allclose(found["D11C"]["loss"], [2, 1, 2 / 3])
-    assert found["D11C"].attrs["best_epoch"] == 1
+    found = analyses.courses({"hesam": [fold(0, 3, 2), fold(2, 1, 0)], "hesam_d1c": [fold(0, 5)]})
+    assert list(found) == ["D1C", "D11C"]
+    assert found["D11C"]["loss"].tolist() == [2, 1]
+    assert found["D11C"].attrs["best_epoch"] == 2
     with pytest.raises(ValueError, match="none of 'sam'"):
         analyses.courses({"hesam": [fold(0, 1)]}, variant="sam")
 
 
-# --- pictures -------------------------------------------------------------------------------------
+# --- figures of maps ------------------------------------------------------------------------------
 
 
-def test_examples_are_picked_by_rule():
-    frame = probabilities()
+def test_the_figures_name_variants_and_maps_that_exist():
+    for rows in analyses.FIGURES.values():
+        for variant, method in rows.values():
+            assert method in analyses.methods(Lei2020(variant)), (variant, method)
+            assert VARIANTS[variant].images == "D11C"
+
+
+def test_duplicated_slices(samples):
+    one = samples.select([1])
+    images, picked = analyses.duplicated(one)
+    assert picked == [1, 3, 5, 7, 9] or picked[2] == 5
+    assert torch.equal(images[-1], one.images[0])
+    for image, k in zip(images, picked, strict=False):
+        assert (image == one.images[0, k]).all()
+    with pytest.raises(ValueError, match="expected one lesion"):
+        analyses.duplicated(samples)
+
+
+def test_gallery_shows_what_was_fed(samples):
+    folds = {name: folds_of(samples, name) for name in ("cam", "hesam")}
+    lesion = samples.lesion_ids[1]
+    found = analyses.gallery(7, folds, lesion, n=3)
+    assert list(found) == ["CAM", "Grad-CAM", "HESAM"]
+    assert [len(row) for row in found.values()] == [4, 4, 4]
+    last = found["HESAM"][-1]
+    seen = analyses.look(folds["hesam"].experiment, folds["hesam"].model(), samples)
+    torch.testing.assert_close(last.map, seen.maps["HESAM"][1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(last.image, samples.images[1, 5])
+    assert last.malignancy == pytest.approx(float(seen.malignancy[1]), abs=1e-5)
+    assert last.wrong == (last.malignancy < 0.5)  # lesion 1 is malignant
+    assert len(analyses.gallery(8, folds, lesion, n=0)["GMP / GAP"]) == 1
+    with pytest.raises(ValueError, match="did not test it"):
+        analyses.gallery(7, folds, "other")
+    with pytest.raises(ValueError, match="no model for figure 5"):
+        analyses.gallery(5, folds, lesion)
+    with pytest.raises(ValueError, match="figure=9"):
+        analyses.gallery(9, folds, lesion)
+
+
+def test_examples_by_rule():
+    frame = run([0.1, 0.9, 0.6, 0.2, 0.3, 0.7], [0, 1, 0, 1, 0, 1])
     found = analyses.examples(frame, quantiles=(0, 1))
-    malignant = frame[frame["malignancy_truth"] == 1].set_index("lesion_id")["malignancy"]
-    assert found[found["malignant"]].index.tolist() == [malignant.idxmin(), malignant.idxmax()]
+    assert found.index.tolist() == ["n02", "n00", "n03", "n01"]
     assert found["malignant"].tolist() == [False, False, True, True]
-    pd.testing.assert_frame_equal(found, analyses.examples(frame.iloc[::-1], quantiles=(0, 1)))
-    with pytest.raises(ValueError, match="quantiles="):
-        analyses.examples(frame, quantiles=(0.5, 1.5))
     with pytest.raises(ValueError, match="no lesion of class 1"):
         analyses.examples(frame[frame["malignancy_truth"] == 0])
 
 
-def test_a_volume_of_one_slice_is_that_slice(hesam):
-    one = hesam.samples.select([1])
-    images, picked = analyses.duplicated(one, n=5)
-    assert picked == [1, 3, 5, 7, 9]
-    assert images.shape == (6, 11, 16, 16)
-    for k, image in zip(picked, images, strict=False):
-        assert torch.equal(image, one.images[0, k].expand(11, 16, 16))
-    assert torch.equal(images[-1], one.images[0])
-    with pytest.raises(ValueError, match="expected one lesion of 5 slices or more"):
-        analyses.duplicated(hesam.samples)
+def test_some_lesions_do_not_depend_on_the_order():
+    names = [f"n{i}" for i in range(30)]
+    assert analyses.some(names, 5) == analyses.some(names[::-1], 5)
+    assert len(analyses.some(names, 5)) == 5
+    assert analyses.some(names[:3], 5) == sorted(names[:3])
 
 
-def test_a_gallery_has_the_figures_rows(hesam):
-    folds = {"hesam": hesam, "cam": trained("cam"), "sam": trained("sam")}
-    rows = analyses.gallery(7, folds, "n1", n=3)
-    assert list(rows) == ["CAM", "Grad-CAM", "SAM", "HESAM"]
-    assert all(len(row) == 4 for row in rows.values())
-    last = rows["HESAM"][-1]
-    own = analyses.look(hesam.experiment, hesam.model(), hesam.samples)
-    torch.testing.assert_close(last.map, own.maps["HESAM"][1], atol=1e-5, rtol=1e-4)
-    assert last.malignancy == pytest.approx(float(own.malignancy[1]), abs=1e-5)
-    assert last.wrong == (last.malignancy < 0.5)  # n1 is malignant
-    assert torch.equal(last.image, hesam.samples.images[1, 5])
-    assert list(analyses.gallery(8, folds, "n1", n=0)) == ["GMP / GAP"]
-    with pytest.raises(ValueError, match="figure='9'"):
-        analyses.gallery("9", folds, "n1")
-    with pytest.raises(ValueError, match="no model for figure 5"):
-        analyses.gallery(5, folds, "n1")
-    with pytest.raises(ValueError, match="'cam' did not test it"):
-        analyses.gallery(7, folds, "n9")
+# --- all of it ------------------------------------------------------------------------------------
 
 
-# --- what is kept of a run ------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def real():
+    """Six nodules with real outlines; their images are those outlines."""
+    ids = lidc.nodules().index[[3, 7, 20, 33, 48, 60]].tolist()
+    crops = [
+        replace(c, hu=np.where(c.consensus(), 0, -850).astype(np.int16))
+        for c in analyses.lidc_crops(ids)
+    ]
+    return prepare(crops)
 
 
-@pytest.mark.parametrize("variant", ["hesam", "baseline", "cam_ratings"])
-def test_a_summary_has_what_the_figures_need(variant):
-    some = samples(ids=IDS, side=32)
-    fold = trained(variant, some, size=32)
-    frame = probabilities(4, each=1).assign(lesion_id=list(IDS), patient=[i[:14] for i in IDS])
-    if variant.endswith("ratings"):
-        frame["malignancy_truth"] = [1.5, 2.0, 4.0, 5.0]
-    how = {"n_curves": 2, "n_resamples": 50}
-    state = torch.get_rng_state()
-    found = analyses.summary([fold], frame, **how)
-    assert torch.equal(torch.get_rng_state(), state)
-    expected = {"regions", "regions_untrained", "curves", "randomised"}
-    expected |= {"classes"} if variant != "cam_ratings" else set()
-    expected |= {"high_level"} if variant == "hesam" else set()
-    assert set(found) == expected
-    methods = set(analyses.methods(fold.experiment))
-    assert set(found["regions"].index.get_level_values("method")) <= methods
-    assert set(found["curves"].index.get_level_values("method")) == methods
-    assert (found["curves"]["n"] == 2).all()
-    if variant == "hesam":
-        assert found["high_level"]["share"].is_monotonic_increasing
-    again = analyses.summary([fold], frame, **how)
+@pytest.mark.parametrize("variant", ["hesam", "cam", "fully_connected", "sam_ratings"])
+def test_summary(real, variant):
+    fold = folds_of(real, variant)
+    frame = run(fold.predict(device="cpu")[:, 0]).assign(lesion_id=list(real.lesion_ids))
+    if VARIANTS[variant].ratings:
+        frame["malignancy_truth"] = 2.5
+    found = analyses.summary([fold], frame, n_lesions=5, n_curves=3, n_resamples=30)
+    tables = {"classes", "regions", "regions_untrained", "curves", "randomised", "high_level"}
+    without = {"cam": {"high_level"}, "fully_connected": {"high_level"},
+               "sam_ratings": {"classes", "high_level"}}  # fmt: skip
+    assert set(found) == tables - without.get(variant, set())
+    assert (found["regions"]["n"] <= 5).all()
+    assert (found["curves"]["n"] == 3).all()
+    again = analyses.summary([fold], frame, n_lesions=5, n_curves=3, n_resamples=30)
     for name, table in found.items():
         pd.testing.assert_frame_equal(table, again[name])
-
-
-def test_lesions_are_drawn_alike_whatever_the_order():
-    ids = [f"n{i}" for i in range(30)]
-    assert analyses.some(ids, 5) == analyses.some(ids[::-1], 5)
-    assert analyses.some(ids, 5) != analyses.some(ids, 5, seed=1)
-    assert analyses.some(ids[:3], 5) == ids[:3]
-    with pytest.raises(ValueError, match="n=0"):
-        analyses.some(ids, 0)
