@@ -11,7 +11,7 @@ says what there is to train.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
@@ -28,7 +28,7 @@ from lesionlab.training._devices import Precision, resolve
 from lesionlab.training._devices import quickest as quickest
 from lesionlab.training._parts import split
 from lesionlab.training.crossval import RESULT, VALIDATION_SHARE, Options, cross_validate
-from lesionlab.training.experiments import Experiment
+from lesionlab.training.experiments import Experiment, _unchanged
 from lesionlab.training.outcomes import Data, Outcome
 from lesionlab.training.plans import N_FOLDS, Plan, study
 from lesionlab.training.prediction import predict
@@ -207,6 +207,7 @@ class Trained:
         targets: (lesion, target) of the test part.
         table: One row per lesion of the test part.
         precision: Of the run.
+        normalise: What was done to the samples after `Study.prepare`, for more of them.
     """
 
     fold: int
@@ -216,6 +217,7 @@ class Trained:
     targets: torch.Tensor
     table: pd.DataFrame
     precision: Precision = "32-true"
+    normalise: Callable[[Samples], Samples] = _unchanged
 
     def model(self) -> torch.nn.Module:
         """The model with its weights, in evaluation mode, on the CPU."""
@@ -260,12 +262,14 @@ def trained(
             )
         training, test = loaded.samples.select(parts.training), loaded.samples.select(parts.test)
         experiment = study(plan.paper).make(plan.model)(training, loaded.targets[parts.training])
+        normalise = experiment.normalisation(training)
         yield Trained(
             fold=fold,
             experiment=experiment,
             weights=checkpoints.load_weights(place / f"fold-{fold}"),
-            samples=experiment.normalisation(training)(test),
+            samples=normalise(test),
             targets=loaded.targets[parts.test],
             table=loaded.table.iloc[parts.test],
             precision=there["precision"],
+            normalise=normalise,
         )
