@@ -6,11 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lesionlab.explorer._open import workbench
     from lesionlab.explorer.game import GamePage, be_the_reader
     from lesionlab.explorer.scale import ScalePage, atlas
     from lesionlab.explorer.volume import VolumePage, view
 
-__all__ = ["GamePage", "ScalePage", "VolumePage", "atlas", "be_the_reader", "view"]
+__all__ = ["GamePage", "ScalePage", "VolumePage", "atlas", "be_the_reader", "view", "workbench"]
 
 _MODULES = {
     "GamePage": "game",
@@ -19,11 +20,12 @@ _MODULES = {
     "atlas": "scale",
     "VolumePage": "volume",
     "view": "volume",
+    "workbench": "_open",
 }
 
 
 def __getattr__(name: str) -> Any:
-    # numpy and matplotlib load only where something is shown
+    # numpy and matplotlib load only where something is shown, torch where a model is asked
     if name in _MODULES:
         return getattr(import_module(f"lesionlab.explorer.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

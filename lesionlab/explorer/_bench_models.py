@@ -60,6 +60,7 @@ class Model:
         name: As it is offered.
         experiment: Of all the folds.
         methods: Names of the maps that it has.
+        n_tested: On how many lesions it was tested, in all folds.
         heads: What a map can be about; empty where that is a class.
         classes: The classes that a map can be about; empty where there are none.
 
@@ -78,6 +79,7 @@ class Model:
             found = ", ".join(sorted(" ".join(kind) for kind in kinds)) or "none"
             raise ValueError(f"models[{name!r}]: expected folds of one variant, got {found}")
         self.name = name
+        self.n_tested = sum(len(fold.samples.lesion_ids) for fold in self._folds)
         self.experiment = experiment = self._folds[0].experiment
         self.heads: tuple[str, ...] = tuple(experiment.tasks)
         self.classes: tuple[str, ...] = ()

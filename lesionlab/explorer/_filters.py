@@ -61,6 +61,11 @@ def parsed(table: pd.DataFrame, column: str, relation: str, text: str) -> Filter
     return Filter(column, relation, value)
 
 
+def relations(table: pd.DataFrame, column: str) -> tuple[str, ...]:
+    """Those of `RELATIONS` that go with a column: words have no order."""
+    return tuple(RELATIONS)[0 if _is_number(table[column]) else 2 :]
+
+
 def matching(table: pd.DataFrame, filters: Iterable[Filter]) -> pd.DataFrame:
     """The rows that fulfil every filter; a missing value fulfils none.
 
@@ -84,7 +89,7 @@ def matching(table: pd.DataFrame, filters: Iterable[Filter]) -> pd.DataFrame:
         if number is isinstance(one.value, str):
             kind = "a number" if number else "a word"
             raise ValueError(f"{one.column}: expected {kind}, got {one.value!r}")
-        if not number and one.relation not in ("equal to", "not equal to"):
+        if one.relation not in relations(table, one.column):
             raise ValueError(f"{one.column}: words have no order, so {one.relation!r} does not go")
         found = RELATIONS[one.relation](values, one.value).to_numpy(dtype=np.bool_, na_value=False)
         kept &= found & values.notna().to_numpy()

@@ -11,6 +11,11 @@ from lesionlab.explorer import _html
 from lesionlab.explorer._scene import Scene
 from lesionlab.explorer.volume import VolumePage
 
+STAYING = (
+    "opacity", "show_contours", "show_consensus", "hidden_readers", "orthogonal", "linked",
+)  # fmt: skip
+"""What does not depend on the volume shown."""
+
 
 class VolumeViewer(anywidget.AnyWidget):
     """What `lesionlab.explorer.view` gives in a kernel.
@@ -74,6 +79,30 @@ class VolumeViewer(anywidget.AnyWidget):
     def state(self) -> dict[str, Any]:
         """Where the controls stand."""
         return {name: getattr(self, name) for name in self._page.state}
+
+    def replace(self, page: VolumePage, *, keep_place: bool) -> None:
+        """Show something else; what of the controls still means something stays as it is.
+
+        Args:
+            page: What, and where controls stand that cannot stay.
+            keep_place: Whether slices and probe stay, for other versions of the same volume.
+        """
+        state = dict(page.state)
+        same_kind = len(page.scenes) == len(self.scenes)
+        kept = ["window_centre", "window_width", *STAYING, *(["compare"] if same_kind else [])]
+        state |= {name: getattr(self, name) for name in kept}
+        if not self.method:
+            state["method"] = ""  # no map was wanted
+        if keep_place and self.slice < min(len(scene.hu) for scene in page.scenes):
+            linked = {"other_slice": self.slice, "other_cursor": self.cursor}
+            state |= {"slice": self.slice, "cursor": self.cursor} | linked
+        data = _html.data(page.scenes, colours=page.colours)
+        with self.hold_sync():
+            self._page = page
+            # the sides' names of maps belong to the new scenes: first those, and then the data
+            for name, value in state.items():
+                setattr(self, name, value)
+            self._data = data
 
     def to_html(self) -> str:
         """One self-contained piece of HTML that shows what this viewer shows now."""

@@ -87,7 +87,7 @@ class Request:
     Attributes:
         lesion_id: Which lesion.
         model: Name of one of the models.
-        method: Name of one of the model's maps; its first one if "".
+        method: Name of one of the model's maps; if "" one that not every model has.
         about: The head or class that the map is about; if "" malignancy, where there is one.
         change: What is done to the lesion.
     """
@@ -187,9 +187,14 @@ class Bench:
 
     def table(self) -> pd.DataFrame:
         """What lesions can be chosen by, as `_filters.lesion_table`; without a model's errors."""
-        table = getattr(self._crops, "table", None)
-        tier = table["tier"].to_dict() if table is not None and "tier" in table else None
+        tier: Any = getattr(self._crops, "tier", None)  # a store has one
+        if tier is None and isinstance(self._crops, dict):
+            tier = {name: crop.tier for name, crop in self._crops.items()}
         return _filters.lesion_table(self.lesion_ids, self.ratings, tier=tier)
+
+    def tested(self, model: str, lesion_id: str) -> bool:
+        """Whether one of a model's folds was tested on the lesion, and so has not seen it."""
+        return self.models[model].number(lesion_id)[1]
 
     def filled(self, request: Request) -> Request:
         """The request with its method and head, where it names none.
@@ -206,9 +211,9 @@ class Bench:
         model = self.models[request.model]
         about = model.classes or model.heads
         usual = next((n for n in about if n in ("malignancy", "malignant")), about[0])
-        filled = replace(
-            request, method=request.method or model.methods[0], about=request.about or usual
-        )
+        # any network has Grad-CAM, the other maps are its own
+        own = next((n for n in model.methods if "Grad-CAM" not in n), model.methods[0])
+        filled = replace(request, method=request.method or own, about=request.about or usual)
         for name, among in (("method", model.methods), ("about", about)):
             if (value := getattr(filled, name)) not in among:
                 raise ValueError(f"{name}={value!r}: {request.model} has {', '.join(among)}")

@@ -385,6 +385,7 @@ const linkedSlice = (from, to, k) => {
 
 // Shows `data` (see _html.py) in `el`.
 //   options.model     a model as Jupyter's; else a stand-in is made, which starts at options.state
+//   options.data      gives the data that hold now, where they can be replaced
 //   options.controls  false leaves the controls out, for what is built around the picture
 // Gives { model, ready, settled, draw, toPNG, destroy, root, volumes }: `ready` ends when all is
 // unpacked and drawn, so does settled() after a change; draw() draws at once what is there; toPNG()
@@ -402,8 +403,10 @@ export const mountViewer = (el, data, options = {}) => {
   let asked = 0, gone = false;
   const listeners = [];
   const schedule = () => { if (!asked && !gone) asked = requestAnimationFrame(draw); };
+  // a kernel can put other data in the place of these: what still comes from here is about the old
+  const stale = () => gone || (options.data !== undefined && options.data() !== data);
   const set = (key, value) => {
-    if (same(model.get(key), value)) return;
+    if (stale() || same(model.get(key), value)) return;
     model.set(key, value);
     model.save_changes();
     schedule();
@@ -664,8 +667,20 @@ const picture = (panels, ink, colours) => {
 
 // for anywidget
 const render = ({ model, el }) => {
-  const viewer = mountViewer(el, model.get("_data"), { model });
-  return () => viewer.destroy();
+  const data = () => model.get("_data");
+  let viewer = null;
+  const mount = () => {
+    el.style.minHeight = `${el.offsetHeight}px`;  // or the notebook jumps
+    viewer?.destroy();
+    viewer = mountViewer(el, data(), { model, data });
+    viewer.ready.then(() => { el.style.minHeight = ""; });
+  };
+  mount();
+  model.on("change:_data", mount);
+  return () => {
+    model.off("change:_data", mount);
+    viewer.destroy();
+  };
 };
 export default { render };
 

@@ -129,21 +129,36 @@ def view(
         title=title,
         tier=tier,
     )
-    if colours not in _colours.MAPS:
-        raise ValueError(f"colours={colours!r}: expected one of {', '.join(_colours.MAPS)}")
-    if page_kb is not None and not page_kb > 0:
-        raise ValueError(f"page_kb={page_kb!r}: expected KB above 0, or None")
-    centre, width = window_of(window, scene)
     scenes = (scene,) if other is None else (scene, _only_scene(other))
-    state = state_of(scenes) | {"window_centre": centre, "window_width": width}
-    page = VolumePage(scenes, state, colours=colours, page_kb=page_kb)
+    made = page(scenes, window=window, colours=colours, page_kb=page_kb)
     try:
         from lesionlab.explorer._widget import VolumeViewer
     except ModuleNotFoundError as error:
         if error.name not in ("anywidget", "ipywidgets", "traitlets"):
             raise
-        return page
-    return VolumeViewer(page)
+        return made
+    return VolumeViewer(made)
+
+
+def page(
+    scenes: tuple[Scene, ...],
+    *,
+    window: str | tuple[float, float] = "lung",
+    colours: str = "viridis",
+    page_kb: float | None = PAGE_KB,
+) -> VolumePage:
+    """A page of scenes that have been checked, with its controls where they stand at first.
+
+    Raises:
+        ValueError: An argument but `scenes` is out of range.
+    """
+    if colours not in _colours.MAPS:
+        raise ValueError(f"colours={colours!r}: expected one of {', '.join(_colours.MAPS)}")
+    if page_kb is not None and not page_kb > 0:
+        raise ValueError(f"page_kb={page_kb!r}: expected KB above 0, or None")
+    centre, width = window_of(window, scenes[0])
+    state = state_of(scenes) | {"window_centre": centre, "window_width": width}
+    return VolumePage(scenes, state, colours=colours, page_kb=page_kb)
 
 
 def window_of(window: str | tuple[float, float], scene: Scene) -> tuple[float, float]:

@@ -1,0 +1,165 @@
+"""The controls of a workbench: what they are called and where they stand, not what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from typing import Any
+
+import ipywidgets as w
+
+from lesionlab import attributes
+from lesionlab.explorer._filters import Filter
+from lesionlab.explorer.bench import FILLS, Change
+
+
+def title(name: str) -> str:
+    """A column's name as it is shown: `malignancy, range` is “Malignancy, range”."""
+    first, comma, rest = name.partition(",")
+    if first.startswith("error in "):
+        first = f"error in {attributes.title(first.removeprefix('error in ')).lower()}"
+    return attributes.title(first).replace("_", " ") + comma + rest
+
+
+def titled(names: Iterable[Any]) -> list[tuple[str, str]]:
+    """What is shown, and what it stands for."""
+    return [(title(str(name)), str(name)) for name in names]
+
+
+def short(value: Any, *, signed: bool = False) -> str:
+    """A number in a few digits, a gap as a dash, a word as it is."""
+    if isinstance(value, str):
+        return value
+    if value is None or value != value:
+        return "–"
+    return (f"{value:+.3g}" if signed else f"{value:.4g}").replace("-", "−")
+
+
+def offer(widget: Any, options: list[tuple[str, Any]], value: Any, *, must: bool = True) -> None:
+    """Give a list other options, and a value: the first option if it is not among them.
+
+    Nothing is chosen then if `must` is False.
+    """
+    if list(widget.options) != options:
+        widget.options = options
+    known = [v for _, v in options]
+    widget.value = value if value in known else known[0] if must and known else None
+
+
+def _field(kind: type[Any], description: str, **options: Any) -> Any:
+    wide = {"width": "auto", "flex": "1 1 13rem", "min_width": "11rem"}
+    layout = w.Layout(**wide | options.pop("layout", {}))
+    return kind(description=description, style={"description_width": "initial"},
+                layout=layout, **options)  # fmt: skip
+
+
+class Controls:
+    """Widgets by what they are for.
+
+    Attributes:
+        model, method, about: What is asked, and which of its maps.
+        lesion: A lesion's id, typed.
+        column, relation, value, add: The next filter.
+        score: Predicts the test lesions, to filter by error.
+        listed: The lesions that fulfil the filters.
+        surroundings, margin, duplicate, reverse, undo: What the model sees.
+        progress: How far the computation is.
+        values: What is predicted, a table.
+    """
+
+    def __init__(self) -> None:
+        self.model = _field(w.Dropdown, "Model")
+        self.method = _field(w.Dropdown, "Map")
+        self.about = _field(w.Dropdown, "Head")
+        self.lesion = _field(w.Text, "Lesion id", continuous_update=False)
+        self.column = _field(w.Dropdown, "Filter by")
+        self.relation = _field(w.Dropdown, "that is")
+        self.value = _field(w.Text, "value")
+        self.add = _button("Add filter")
+        self.score = _button("Predict the test lesions, to filter by error")
+        self._filters = w.HBox(layout=w.Layout(flex_flow="row wrap"))
+        self.listed = _field(w.Select, "Lesions", rows=5, layout={"width": "100%"})
+        self._count = w.HTML()
+        fills = [(f"{name} (−{-hu:g} HU)", name) for name, hu in FILLS.items()]
+        self.surroundings = _field(
+            w.Dropdown, "Surroundings", options=[("as they are", None), *fills]
+        )
+        self.margin = _field(w.BoundedFloatText, "Margin (mm)", min=0, max=100, step=0.5)
+        self.duplicate = _field(w.Dropdown, "One slice in all places")
+        self.reverse = w.Checkbox(
+            description="Reverse the slices", indent=False, layout=w.Layout(width="auto")
+        )
+        self.undo = _button("Undo the changes")
+        self.progress = w.IntProgress(layout=w.Layout(width="8rem", visibility="hidden"))
+        self._status = w.HTML()
+        self._alert = w.HTML()
+        self.values = w.HTML()
+        self.say("ready")
+
+    def rows(self) -> list[Any]:
+        """All controls, from top to bottom."""
+        return [
+            _row("Lesion", self.lesion, self.column, self.relation, self.value, self.add,
+                 self.score),
+            self._filters,
+            self._count,
+            self.listed,
+            _row("Model", self.model, self.method, self.about),
+            _row("What the model sees", self.surroundings, self.margin, self.duplicate,
+                 self.reverse, self.undo),
+            w.HBox([self.progress, self._status]),
+            self._alert,
+        ]  # fmt: skip
+
+    def change(self) -> Change:
+        """What the controls ask to be changed."""
+        return Change(
+            surroundings=self.surroundings.value,
+            margin=self.margin.value,
+            duplicate=self.duplicate.value,
+            reverse=self.reverse.value,
+        )
+
+    def set_change(self, change: Change, n_slices: int) -> None:
+        """Let the controls say what is changed, of so many slices."""
+        slices = [(f"slice {k + 1} of {n_slices}", k) for k in range(n_slices)]
+        offer(self.duplicate, [("no", None), *slices], change.duplicate)
+        self.surroundings.value, self.margin.value = change.surroundings, change.margin
+        self.reverse.value = change.reverse
+        self.undo.disabled = not change
+
+    def say(self, words: str) -> None:
+        """What is going on."""
+        self._status.value = f'<span role="status">{escape(words)}</span>'
+
+    def complain(self, words: str) -> None:
+        """What went wrong; nothing if empty."""
+        self._alert.value = (
+            '<p role="alert" style="border-left:4px solid #d55e00;padding:.3rem .7rem;margin:0;'
+            f'white-space:pre-wrap">{escape(words)}</p>' if words else ""
+        )  # fmt: skip
+
+    def count(self, found: int, of: int, shown: int) -> None:
+        """How many lesions fulfil the filters."""
+        first = f", the first {shown} listed" if shown < found else ""
+        self._count.value = f"<span>{found:,} of {of:,} lesions{first}</span>"
+
+    def show_filters(self, filters: Sequence[Filter], remove: Callable[[int], None]) -> None:
+        """The filters, each with a button that removes it."""
+        before, made = self._filters.children, []
+        for number, one in enumerate(filters):
+            button = _button(f"Remove: {title(one.column)}{str(one)[len(one.column) :]}")
+            button.on_click(lambda _, number=number: remove(number))
+            made.append(button)
+        self._filters.children = made
+        for button in before:
+            button.close()
+
+
+def _row(name: str, *fields: Any) -> Any:
+    head = w.HTML(f"<b>{escape(name)}</b>", layout=w.Layout(width="100%"))
+    return w.HBox([head, *fields], layout=w.Layout(flex_flow="row wrap", align_items="center"))
+
+
+def _button(words: str) -> Any:
+    return w.Button(description=words, layout=w.Layout(width="auto"))

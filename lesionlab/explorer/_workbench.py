@@ -1,0 +1,330 @@
+"""The workbench as a widget; needs ipywidgets and anywidget, which the extra `lab` installs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from html import escape
+from typing import Any
+
+import ipywidgets
+import pandas as pd
+
+from lesionlab.explorer import _controls, _filters
+from lesionlab.explorer._controls import Controls
+from lesionlab.explorer._filters import Filter
+from lesionlab.explorer._latest import Latest
+from lesionlab.explorer._widget import VolumeViewer
+from lesionlab.explorer.bench import Bench, Change, Request, Result
+from lesionlab.explorer.volume import VolumePage
+
+log = logging.getLogger(__name__)
+
+MOST_LISTED = 200
+
+NEEDS_KERNEL = (
+    "Choosing a lesion, a model and a map, and changing what the model sees, needs Python: "
+    "run this notebook in JupyterLab."
+)
+
+
+class Workbench(ipywidgets.VBox):  # type: ignore[misc]
+    """What `lesionlab.explorer.workbench` gives in a kernel.
+
+    Attributes:
+        bench: The lesions and models.
+        viewer: The `VolumeViewer` of what was computed last; it stays the same object.
+        result: What was computed last.
+        request: What was asked for last.
+        table: The lesions with all that they can be chosen by.
+        filters: The conditions that the listed lesions fulfil; set by `filter`.
+        error: Why what was asked for last cannot be shown, else "".
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        result: Result,
+        page: Callable[[Result], VolumePage],
+        predictions: Mapping[str, pd.DataFrame],
+    ) -> None:
+        self.bench, self.result, self.request = bench, result, result.request
+        self.table = bench.table()
+        self.filters: tuple[Filter, ...] = ()
+        self.error = ""
+        self._page = page
+        self.viewer = VolumeViewer(page(result))
+        self._controls = Controls()
+        self._silent = threading.local()  # controls that one thread sets, another may click
+        self._latest: Latest[Request, Result] = Latest(
+            bench.compute, tell=self._tell, done=self._show, failed=self._fail
+        )
+        self._scoring: Latest[tuple[str, ...], dict[str, pd.DataFrame]] = Latest(
+            self._score, tell=self._tell, done=self._scored, failed=self._fail
+        )
+        for name, frame in predictions.items():
+            targets = list(bench.models[name].experiment.tasks)
+            self._add_errors(name, _filters.errors(frame, targets))
+        self._listen()
+        self._offer_columns()
+        self._set_controls()
+        self._list()
+        self._tabulate()
+        self._controls.score.layout.display = (
+            "none" if set(bench.models) <= set(predictions) else ""
+        )
+        super().__init__([*self._controls.rows(), self.viewer, self._controls.values])
+
+    # -- from Python -------------------------------------------------------------------
+
+    def ask(self, **changes: Any) -> None:
+        """Ask for something else; it is computed in the background, and then shown.
+
+        Args:
+            **changes: Fields of a `bench.Request`. Another lesion or model begins with all
+                slices in their places.
+
+        Raises:
+            ValueError: There is no such lesion, model, method or head.
+            TypeError: There is no such field.
+        """
+        asked = replace(self.request, **changes)
+        if asked.model != self.request.model:
+            named = {name: changes.get(name, "") for name in ("method", "about")}
+            asked = replace(asked, **named)
+        moved = (asked.lesion_id, asked.model) != (self.request.lesion_id, self.request.model)
+        if moved and "change" not in changes:
+            asked = replace(asked, change=replace(asked.change, duplicate=None))
+        self.request = self.bench.filled(asked)
+        self._set_controls()
+        self._latest.submit(self.request)
+
+    def filter(self, *filters: Filter) -> pd.DataFrame:
+        """List the lesions that fulfil all of these; gives their rows of `table`.
+
+        Raises:
+            ValueError: As `_filters.matching`.
+        """
+        found = _filters.matching(self.table, filters)
+        self.filters = filters
+        self._list()
+        return found
+
+    def score(self) -> None:
+        """Predict the lesions that the models were tested on, to choose lesions by error."""
+        self._scoring.submit(tuple(self.bench.models))
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until all that was asked for is shown; False if that takes longer."""
+        return self._scoring.wait(timeout) and self._latest.wait(timeout)
+
+    # -- from the thread ---------------------------------------------------------------
+
+    def _tell(self, words: str, done: int, of: int) -> None:
+        bar = self._controls.progress
+        bar.max, bar.value = of, done
+        bar.layout.visibility = "visible"
+        self._controls.say(f"{words} …")
+
+    def _show(self, request: Request, result: Result) -> None:
+        before, self.result = self.result.request, result
+        place = (request.lesion_id, request.model) == (before.lesion_id, before.model)
+        self.viewer.replace(self._page(result), keep_place=place)
+        self._tabulate()
+        self._offer_slices()
+        self._rest("")
+
+    def _fail(self, task: Any, error: Exception) -> None:
+        log.info("%s failed", task, exc_info=error)
+        self._rest(_message(error))
+
+    def _rest(self, error: str) -> None:
+        self.error = error
+        self._controls.progress.layout.visibility = "hidden"
+        shown = self.result.request
+        left = f"; shown is still {shown.lesion_id}, {shown.change}" if error else ""
+        self._controls.say("not computed" + left if error else "ready")
+        self._controls.complain(error)
+
+    def _score(self, names: tuple[str, ...], tell: Callable[..., None]) -> dict[str, pd.DataFrame]:
+        found = {}
+        for name in names:
+            model, parts = self.bench.models[name], []
+            for rows in model.errors():
+                parts.append(rows)
+                done = sum(map(len, parts))
+                tell(f"predicting the test lesions of {name}", done, model.n_tested)
+            found[name] = pd.concat(parts)
+        return found
+
+    def _scored(self, _: tuple[str, ...], errors: dict[str, pd.DataFrame]) -> None:
+        for name, rows in errors.items():
+            self._add_errors(name, rows)
+        self._offer_columns()
+        self._list()
+        self._controls.score.layout.display = "none"
+        self._rest("")
+
+    def _add_errors(self, name: str, errors: pd.DataFrame) -> None:
+        rows = errors[~errors.index.duplicated()].reindex(self.table.index)
+        self.table = self.table.assign(**{f"{column}, {name}": rows[column] for column in rows})
+
+    # -- from the controls -------------------------------------------------------------
+
+    def _listen(self) -> None:
+        c = self._controls
+        c.model.options = list(self.bench.models)
+
+        def on(widget: Any, act: Callable[[Any], None]) -> None:
+            widget.observe(lambda change: self._try(act, change["new"]), "value")
+
+        on(c.model, lambda name: self.ask(model=name))
+        on(c.method, lambda name: self.ask(method=name))
+        on(c.about, lambda name: self.ask(about=name))
+        on(c.lesion, lambda text: self.ask(lesion_id=text.strip()))
+        on(c.listed, lambda name: None if name is None else self.ask(lesion_id=name))
+        for widget in (c.surroundings, c.margin, c.duplicate, c.reverse):
+            on(widget, lambda _: self.ask(change=c.change()))
+        c.undo.on_click(lambda _: self._try(lambda _: self.ask(change=Change()), None))
+        c.add.on_click(lambda _: self._try(lambda _: self._add_filter(), None))
+        c.score.on_click(lambda _: self._try(lambda _: self.score(), None))
+        c.column.observe(lambda _: self._offer_relations(), "value")
+
+    def _try(self, act: Callable[[Any], Any], value: Any) -> None:
+        """What a control asks for; what is wrong with it is said in the widget."""
+        if getattr(self._silent, "now", False):
+            return
+        if self.error:
+            self._rest("")
+        try:
+            act(value)
+        except Exception as error:
+            self._fail(value, error)
+
+    def _add_filter(self) -> None:
+        c = self._controls
+        one = _filters.parsed(self.table, c.column.value, c.relation.value, c.value.value)
+        self.filter(*self.filters, one)
+
+    @contextlib.contextmanager
+    def _silently(self) -> Iterator[None]:
+        """Controls are set without asking for anything."""
+        before = getattr(self._silent, "now", False)
+        self._silent.now = True
+        try:
+            yield
+        finally:
+            self._silent.now = before
+
+    # -- to the controls ---------------------------------------------------------------
+
+    def _set_controls(self) -> None:
+        c, request = self._controls, self.request
+        model = self.bench.models[request.model]
+        with self._silently():
+            c.model.value = request.model
+            for widget, options, value in (
+                (c.method, model.methods, request.method),
+                (c.about, model.classes or model.heads, request.about),
+            ):
+                _controls.offer(widget, _controls.titled(options), value)
+            c.about.description = "Class" if model.classes else "Head"
+            c.lesion.value = request.lesion_id
+            names = [value for _, value in c.listed.options]
+            c.listed.value = request.lesion_id if request.lesion_id in names else None
+        self._offer_slices()
+
+    def _offer_slices(self) -> None:
+        """As many as there are in what is shown."""
+        change = self.request.change
+        n = max(len(self.result.before.hu), (change.duplicate or 0) + 1)
+        with self._silently():
+            self._controls.set_change(change, n)
+
+    def _offer_columns(self) -> None:
+        c = self._controls
+        _controls.offer(c.column, _controls.titled(self.table), c.column.value)
+
+    def _offer_relations(self) -> None:
+        c = self._controls
+        if c.column.value is not None:
+            known = _filters.relations(self.table, c.column.value)
+            _controls.offer(c.relation, [(name, name) for name in known], c.relation.value)
+
+    def _list(self) -> None:
+        rows = _filters.matching(self.table, self.filters)
+        shown = list(dict.fromkeys(one.column for one in self.filters))
+        if self.filters:
+            last = self.filters[-1]
+            rows = rows.sort_values(
+                last.column, ascending=last.relation != "at least", kind="stable"
+            )
+        options = []
+        for lesion, row in rows.head(MOST_LISTED).iterrows():
+            values = [f"{name} {_controls.short(row[name])}" for name in shown]
+            options.append((" · ".join([str(lesion), *values]), str(lesion)))
+        with self._silently():
+            here = self.request.lesion_id
+            _controls.offer(self._controls.listed, options, here, must=False)
+        self._controls.count(len(rows), len(self.table), min(len(rows), MOST_LISTED))
+        self._controls.show_filters(self.filters, self._without)
+
+    def _without(self, number: int) -> None:
+        self.filter(*(one for i, one in enumerate(self.filters) if i != number))
+
+    def _tabulate(self) -> None:
+        self._controls.values.value = values_html(self.result)
+
+    # -- without a kernel --------------------------------------------------------------
+
+    def to_html(self) -> str:
+        """What is shown now as one self-contained piece of HTML, without what needs Python."""
+        return (
+            f'<div class="lesionlab-workbench">{self.viewer.to_html()}'
+            f"{values_html(self.result)}<p>{escape(NEEDS_KERNEL)}</p></div>"
+        )
+
+    def to_png(self) -> bytes:
+        """A picture of what the viewer shows now."""
+        return self.viewer.to_png()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        shown = super()._repr_mimebundle_(**kwargs) or {}
+        own = {"text/html": self.to_html(), "image/png": self.to_png(), "text/plain": repr(self)}
+        return {**shown, **own}
+
+    def __repr__(self) -> str:
+        return f"Workbench({', '.join(map(repr, self.bench.models))}, {len(self.table)} lesions)"
+
+
+def values_html(result: Result) -> str:
+    """The predictions before and after as an HTML table."""
+    rows = result.table()
+    changed = result.after is not None
+    heads = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in rows)
+    lines = "".join(
+        f'<tr><th scope="row">{escape(_controls.title(str(name)))}</th>'
+        + "".join(
+            f"<td>{_controls.short(value, signed=column == 'difference')}</td>"
+            for column, value in row.items()
+        )
+        + "</tr>"
+        for name, row in rows.iterrows()
+    )
+    about = f"after: {result.request.change}" if changed else "nothing is changed"
+    return (
+        f"<table><caption>Predicted for {escape(result.request.lesion_id)} by "
+        f"{escape(result.request.model)}; {escape(about)}</caption>"
+        f'<thead><tr><th scope="col">target</th>{heads}</tr></thead><tbody>{lines}</tbody></table>'
+    )
+
+
+def _message(error: Exception) -> str:
+    """An exception's own words, with its kind where the words alone say too little."""
+    words = str(error)
+    if isinstance(error, ValueError) and words:
+        return words
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
