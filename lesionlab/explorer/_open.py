@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from lesionlab.crops import Crop
@@ -73,7 +74,11 @@ def workbench(
     result = bench.compute(Request(lesion_id, name))
 
     def page(result: Result) -> VolumePage:
-        return volume.page(result.scenes, window=window, page_kb=page_kb)
+        made = volume.page(result.scenes, window=window, page_kb=page_kb)
+        drawn = np.isfinite(result.before.map).any(axis=(1, 2))
+        if not drawn.all():  # a map without z: begin where it lies
+            made.state |= dict.fromkeys(("slice", "other_slice"), int(drawn.argmax()))
+        return made
 
     first = page(result)
     try:

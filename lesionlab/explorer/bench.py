@@ -255,7 +255,7 @@ class Bench:
         readings = self._readings(request.lesion_id)
         looks = [(before, "as it is" if change else "")]
         if after is not None:
-            looks.append((after, str(change)))
+            looks.append((after, "changed"))
         scenes = tuple(_shown(look, words, request, crop, given, readings) for look, words in looks)
         return Result(request, before, after, readings, scenes)
 
@@ -334,6 +334,8 @@ def _shown(
         tier=crop.tier,
     )
     notes = [*scene.notes, "shown is what the model is given", *given.notes]
+    if words == "changed":
+        notes.insert(0, f"changed: {request.change}")
     if np.isnan(look.map).any():
         notes.append("the map has no place along z: it lies on the middle slice")
     return replace(scene, notes=tuple(notes))
