@@ -43,7 +43,8 @@ def offer(widget: Any, options: list[tuple[str, Any]], value: Any, *, must: bool
     if list(widget.options) != options:
         widget.options = options
     known = [v for _, v in options]
-    widget.value = value if value in known else known[0] if must and known else None
+    # by index: for ipywidgets the value None is no choice, also where it is one of the options
+    widget.index = known.index(value) if value in known else 0 if must and known else None
 
 
 def _field(kind: type[Any], description: str, **options: Any) -> Any:
@@ -71,14 +72,15 @@ class Controls:
         self.model = _field(w.Dropdown, "Model")
         self.method = _field(w.Dropdown, "Map")
         self.about = _field(w.Dropdown, "Head")
-        self.lesion = _field(w.Text, "Lesion id", continuous_update=False)
+        self.lesion = _field(w.Text, "Lesion id", continuous_update=False,
+                             layout={"min_width": "19rem"})  # fmt: skip
         self.column = _field(w.Dropdown, "Filter by")
         self.relation = _field(w.Dropdown, "that is")
         self.value = _field(w.Text, "value")
         self.add = _button("Add filter")
         self.score = _button("Predict the test lesions, to filter by error")
         self._filters = w.HBox(layout=w.Layout(flex_flow="row wrap"))
-        self.listed = _field(w.Select, "Lesions", rows=5, layout={"width": "100%"})
+        self.listed = _field(w.Select, "Lesions", rows=5, layout={"flex": "none"})
         self._count = w.HTML()
         fills = [(f"{name} (−{-hu:g} HU)", name) for name, hu in FILLS.items()]
         self.surroundings = _field(
@@ -124,7 +126,8 @@ class Controls:
         """Let the controls say what is changed, of so many slices."""
         slices = [(f"slice {k + 1} of {n_slices}", k) for k in range(n_slices)]
         offer(self.duplicate, [("no", None), *slices], change.duplicate)
-        self.surroundings.value, self.margin.value = change.surroundings, change.margin
+        offer(self.surroundings, list(self.surroundings.options), change.surroundings)
+        self.margin.value = change.margin
         self.reverse.value = change.reverse
         self.undo.disabled = not change
 

@@ -1,4 +1,4 @@
-"""The volume viewer as a widget in JupyterLab: shown, moved from Python, read by Python."""
+"""Viewer and workbench as widgets in JupyterLab: shown, moved from Python, read by Python."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+TOYS = Path(__file__).parents[1] / "explorer"
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 CELL = """
@@ -41,6 +42,14 @@ ratings = {"margin": [1, 2, 5, 5], "texture": [5, 5, 4, 4]}
 readings = pd.DataFrame({"lesion_id": list("aabb")} | ratings)
 game = explorer.be_the_reader(crops, readings, attributes=["margin", "texture"])
 game
+"""
+BENCH_CELL = f"""
+import sys
+sys.path.insert(0, {str(TOYS)!r})
+import bench_toys as toys
+from lesionlab import explorer
+bench = explorer.workbench({{"HESAM": toys.lei()}}, toys.crops())
+bench
 """
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 
@@ -103,6 +112,13 @@ def lab_server(folder: Path) -> Iterator[str]:
         server.wait(30)
 
 
+def run_all(page: Any) -> None:
+    """Run the notebook in front, when its kernel is there."""
+    # the toolbar says idle too early: running then asks for a kernel
+    page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=60_000)
+    page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+
+
 @pytest.fixture(scope="module")
 def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The page of a notebook whose one cell has been run."""
@@ -110,7 +126,7 @@ def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]
     pytest.importorskip("anywidget")
     folder = tmp_path_factory.mktemp("lab")
     (folder / "notebooks").mkdir()
-    for name, cell in (("viewer", CELL), ("game", GAME)):
+    for name, cell in (("viewer", CELL), ("game", GAME), ("bench", BENCH_CELL)):
         notebook = new_notebook(cells=[new_code_cell(cell)], metadata={"kernelspec": KERNEL})
         nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
     with lab_server(folder) as address:
@@ -128,10 +144,9 @@ def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]
 
         context.route("**/*", decide)
         page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.on("console", lambda m: page.errors.append(m.text) if m.type == "error" else None)
         page.goto(address)
-        # the toolbar says idle too early: running then asks for a kernel
-        page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=60_000)
-        page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+        run_all(page)
         page.wait_for_function(VIEWER, timeout=60_000)
         page.evaluate(f"{VIEWER}.ready")
         yield page
@@ -234,5 +249,70 @@ def test_a_game_is_played_in_the_lab_and_read_by_python(lab: Any) -> None:
     assert lab.evaluate(RUN, "game.phase = 'result'") == ""
     lab.get_by_text("You differ from a reader by 0.75 steps").wait_for()
     assert "expected 1 to 5, got 9" in lab.evaluate(RUN, "game.answers = {'a': {'margin': 9}}")
+    assert lab.elsewhere == []
+    assert lab.errors == []
+
+
+# -- the workbench, in a notebook of its own ------------------------------------------
+
+IDS = ("LIDC-IDRI-0005-S0016-N02", "LIDC-IDRI-0006-S0017-N04")
+"""The first two of `bench_toys.IDS`."""
+
+BENCH = (
+    "[...jupyterapp.shell.currentWidget.node.querySelectorAll('.jp-OutputArea-output div')]"
+    ".find(e => e.viewer)?.viewer"
+)
+BENCH_PIXELS = f"{BENCH}.root.querySelector('[data-plane=axial]').toDataURL()"
+
+
+def shown(page: Any, title: str, panels: int) -> str:
+    """Wait for a title on the last panel; gives the pixels of the first."""
+    page.wait_for_function(
+        f"{BENCH}?.volumes.length === {panels} &&"
+        f"{BENCH}.volumes.at(-1).panel.title === {title!r} && {BENCH}.volumes.at(-1).hu",
+        timeout=30_000,
+    )
+    page.evaluate(f"{BENCH}.settled()")
+    pixels: str = page.evaluate(BENCH_PIXELS)
+    return pixels
+
+
+def test_a_workbench_chooses_changes_and_complains(lab: Any) -> None:
+    lab.evaluate("jupyterapp.commands.execute('docmanager:open', {path: 'bench.ipynb'})")
+    lab.wait_for_function("jupyterapp.shell.currentWidget.context?.path === 'bench.ipynb'")
+    run_all(lab)
+    first, second = IDS
+    lab.wait_for_function(BENCH, timeout=60_000)
+    before = shown(lab, f"{first}, HESAM", 1)
+
+    lab.get_by_label("Lesions", exact=True).select_option(label=second)
+    other = shown(lab, f"{second}, HESAM", 1)
+    assert other != before
+    values = lab.evaluate(f"[...{BENCH}.volumes[0].hu]")
+    wait_for_text(lab, "print(bench.result.request.lesion_id)", second)
+
+    lab.get_by_label("Surroundings", exact=True).select_option(label="air (−1024 HU)")
+    left = shown(lab, f"{second}, HESAM, changed", 2)
+    right = f"{BENCH}.root.querySelectorAll('[data-plane=axial]')[1].toDataURL()"
+    assert lab.evaluate(right) != left
+    assert lab.evaluate(f"[...{BENCH}.volumes[0].hu]") == values, "before is on the left"
+    slices = lab.get_by_label("One slice in all places", exact=True)
+    assert slices.locator("option:checked").inner_text() == "no"
+    table = lab.locator("table", has_text="difference")
+    table.wait_for()
+    assert "after: air beyond 0 mm of the consensus" in table.inner_text()
+
+    # the viewer that shows something else is still the one that Python has
+    lab.get_by_label("Slice", exact=True).last.fill("1")
+    wait_for_text(lab, "print(bench.viewer.slice, bench.viewer.other_slice)", "1 1")
+
+    lab.get_by_label("Lesion id", exact=True).fill("nobody")
+    lab.keyboard.press("Enter")
+    alert = lab.get_by_role("alert").filter(has_text="lesion_id='nobody'")
+    alert.wait_for()
+    assert "not among the 3 lesions here" in alert.inner_text()
+    lab.get_by_role("button", name="Undo the changes").click()
+    assert shown(lab, f"{second}, HESAM", 1)
+    alert.wait_for(state="detached")
     assert lab.elsewhere == []
     assert lab.errors == []

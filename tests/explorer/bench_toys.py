@@ -1,0 +1,66 @@
+"""Three phantom lesions and untrained models of two papers, small where the paper allows it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torch
+
+from lesionlab.crops import Crop
+from lesionlab.papers import fu2021, lei2020
+from lesionlab.papers.fu2021 import Fu2021
+from lesionlab.papers.lei2020 import Lei2020, Network
+from lesionlab.sources import lidc, phantom
+from lesionlab.training.studies import Trained
+
+IDS = ("LIDC-IDRI-0005-S0016-N02", "LIDC-IDRI-0006-S0017-N04", "LIDC-IDRI-0078-S0001-N02")
+TESTED = IDS[:2]
+"""The fold of each model has been tested on these."""
+
+
+class Small(Lei2020):
+    """An experiment whose network is small; everything else is the variant's."""
+
+    def model(self, seed: int) -> Network:
+        return Network(replace(self.design, width=4, outputs=8), size=self.size)
+
+
+@cache
+def _crop(lesion_id: str) -> Crop:
+    return phantom.make(lesion_id)
+
+
+def crops() -> dict[str, Crop]:
+    return {name: _crop(name) for name in IDS}
+
+
+def fold(experiment: Any, prepare: Any, ids: tuple[str, ...] = TESTED, seed: int = 0) -> Trained:
+    raw = prepare([_crop(name) for name in ids])
+    normalise = experiment.normalisation(raw)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        weights = experiment.model(seed).state_dict()
+    table = lidc.nodules().loc[list(ids)]
+    truth = [
+        (table[name] > 3).astype(float) if task == "classification" else table[name]
+        for name, task in experiment.tasks.items()
+    ]
+    return Trained(
+        fold=0,
+        experiment=experiment,
+        weights=weights,
+        samples=normalise(raw),
+        targets=torch.tensor([list(column) for column in truth]).T.float(),
+        table=table,
+        normalise=normalise,
+    )
+
+
+def lei(variant: str = "hesam", ids: tuple[str, ...] = TESTED, seed: int = 0) -> Trained:
+    return fold(Small(variant), lei2020.prepare, ids, seed)
+
+
+def fu(variant: str = "full", ids: tuple[str, ...] = TESTED, depth: int = 64) -> Trained:
+    return fold(Fu2021(variant, depth=depth), fu2021.prepare, ids)

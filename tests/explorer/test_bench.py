@@ -1,0 +1,329 @@
+"""What the workbench computes, without its controls."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lesionlab.attention import activation_map
+from lesionlab.explorer.bench import Bench, Change, Request, masked, reordered
+from lesionlab.papers import lei2020_analyses
+from lesionlab.papers.fu2021 import prepare
+from lesionlab.resampling import AIR
+
+
+@pytest.fixture(scope="module")
+def bench(toys: Any) -> Bench:
+    # the order of creation is the order in which a fold is asked about a lesion
+    parts = [toys.lei(ids=(name,), seed=seed) for seed, name in enumerate(toys.TESTED)]
+    models = {"Lei": toys.lei(), "Fu": toys.fu(), "parts": parts}
+    return Bench(models, toys.crops())
+
+
+@pytest.fixture(scope="module")
+def crop(toys: Any) -> Any:
+    return toys.crops()[toys.IDS[0]]
+
+
+@pytest.fixture(scope="module")
+def of_fu(bench: Bench, toys: Any) -> Any:
+    return bench.compute(Request(toys.IDS[0], "Fu", change=Change(reverse=True)))
+
+
+# -- what is changed -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("margin", [0.0, 3.0])
+@pytest.mark.parametrize(("fill", "value"), [("lung", -850), ("air", -1024)])
+def test_masking_leaves_what_is_inside_as_it_is(
+    crop: Any, fill: str, value: int, margin: float
+) -> None:
+    made = masked(crop, Change(surroundings=fill, margin=margin))
+    inside = crop.consensus()
+    assert np.array_equal(made.hu[inside], crop.hu[inside])
+    assert np.array_equal(made.masks, crop.masks)
+    places = np.argwhere(inside) * crop.spacing
+    rng = np.random.default_rng(0)
+    for place in rng.integers(0, crop.hu.shape, (300, 3)):
+        away = np.sqrt(((places - place * crop.spacing) ** 2).sum(axis=1)).min()
+        at = tuple(place)
+        if abs(away - margin) > 1e-6:
+            assert made.hu[at] == (crop.hu[at] if away < margin else value), away
+    assert (made.hu == value).mean() > 0.5
+
+
+# Lei's slices are interpolated along z, Fu's window is close around the lesion
+@pytest.mark.parametrize(("model", "margin"), [("Lei", 6.0), ("Fu", 1.5)])
+def test_a_model_is_given_the_lesion_as_it_was_and_nothing_around_it(
+    bench: Bench, toys: Any, model: str, margin: float
+) -> None:
+    change = Change(surroundings="air", margin=margin)
+    found = bench.compute(Request(toys.IDS[0], model, change=change))
+    before, after = found.before, found.after
+    inside = before.masks.all(axis=0)  # with all that is interpolated there within the margin
+    assert inside.any()
+    assert np.array_equal(after.hu[inside], before.hu[inside])
+    assert after.hu[0, 0, 0] == pytest.approx(AIR, abs=0.01)
+    assert before.hu[0, 0, 0] > AIR + 50
+    assert after.predicted != before.predicted
+
+
+@pytest.mark.parametrize("model", ["Lei", "Fu"])
+def test_twice_reversed_is_as_it_was_and_outlines_go_along(
+    bench: Bench, crop: Any, model: str
+) -> None:
+    given = bench.models[model].given(crop)
+    once = reordered(given, Change(reverse=True))
+    assert torch.equal(once.samples.images.reshape(given.hu.shape),
+                       given.samples.images.reshape(given.hu.shape).flip(0))  # fmt: skip
+    assert not torch.equal(once.samples.images, given.samples.images)
+    assert np.array_equal(once.masks, given.masks[:, ::-1])
+    twice = reordered(once, Change(reverse=True))
+    assert torch.equal(twice.samples.images, given.samples.images)
+    assert np.array_equal(twice.hu, given.hu)
+
+
+@pytest.mark.parametrize("model", ["Lei", "Fu"])
+def test_a_duplicated_slice_is_everywhere(bench: Bench, crop: Any, model: str) -> None:
+    given = bench.models[model].given(crop)
+    made = reordered(given, Change(duplicate=1))
+    stack = given.samples.images.reshape(given.hu.shape)
+    for part in made.samples.images.reshape(given.hu.shape):
+        assert torch.equal(part, stack[1])
+    assert (made.hu == given.hu[1]).all()
+    assert (made.masks == given.masks[:, 1:2]).all()
+    assert made.samples.images.shape == given.samples.images.shape
+    last = len(given.hu) - 1
+    with pytest.raises(ValueError, match=rf"duplicate={last + 1}: expected a slice, 0 to {last}"):
+        reordered(given, Change(duplicate=last + 1))
+
+
+def test_nothing_changed_is_nothing() -> None:
+    assert not Change()
+    assert not Change(margin=3)
+    assert Change(duplicate=0)
+    change = Change(surroundings="air", margin=1.5, duplicate=2, reverse=True)
+    words = "air beyond 1.5 mm of the consensus, slice 3 in all places, slices reversed"
+    assert (str(change), str(Change())) == (words, "as it is")
+
+
+# -- what a model says -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["Lei", "Fu"])
+def test_unchanged_it_predicts_what_the_study_does(bench: Bench, toys: Any, model: str) -> None:
+    fold = toys.lei() if model == "Lei" else toys.fu()
+    said = fold.predict(device="cpu")
+    for row, name in enumerate(toys.TESTED):
+        found = bench.compute(Request(name, model))
+        assert list(found.before.predicted.values()) == pytest.approx(said[row].tolist(), abs=1e-4)
+        assert found.after is None
+        assert len(found.scenes) == 1
+
+
+def test_fu_does_not_mind_the_order_and_lei_does(bench: Bench, toys: Any, of_fu: Any) -> None:
+    # attention over slices knows no order (eq. 1 to 3); channels of a convolution do
+    before, after = of_fu.before, of_fu.after
+    assert list(after.predicted.values()) == pytest.approx(
+        list(before.predicted.values()), abs=1e-4
+    )
+    assert after.weights == pytest.approx(before.weights[::-1], abs=1e-5)
+    assert before.weights.sum() == pytest.approx(1, abs=1e-5)
+    assert after.map == pytest.approx(before.map[::-1], abs=1e-3 * before.map.max())
+    lei = bench.compute(Request(toys.IDS[0], "Lei", change=Change(reverse=True)))
+    fold = toys.lei()
+    images = fold.samples.images[:1].flip(1)
+    with torch.no_grad():
+        direct = float(fold.model()(images).logits.softmax(1)[0, 1])
+    (value,) = lei.after.predicted.values()
+    assert value == pytest.approx(direct, abs=1e-5)
+    assert value != pytest.approx(next(iter(lei.before.predicted.values())), abs=1e-6)
+
+
+def test_equal_slices_get_equal_attention(bench: Bench, toys: Any) -> None:
+    after = bench.compute(Request(toys.IDS[0], "Fu", change=Change(duplicate=0))).after
+    assert after.weights == pytest.approx(1 / len(after.hu), abs=1e-5)
+
+
+def test_maps_are_those_of_attention(bench: Bench, toys: Any, of_fu: Any) -> None:
+    fold, name = toys.lei(), toys.IDS[1]
+    seen = lei2020_analyses.look(fold.experiment, fold.model(), fold.samples.select([1]))
+    for method, expected in seen.maps.items():
+        found = bench.compute(Request(name, "Lei", method=method, about="malignant")).before.map
+        middle = len(found) // 2
+        assert found[middle] == pytest.approx(expected[0].numpy(), abs=1e-5)
+        assert np.isnan(np.delete(found, middle, axis=0)).all()
+    fold = toys.fu()
+    one = fold.samples.select([0])
+    head = list(fold.experiment.tasks).index("malignancy")
+    direct = activation_map(fold.model(), one.images, "grad-cam", head=head, inputs=(one.nodule, 1))
+    assert of_fu.before.map == pytest.approx(direct.maps.numpy(), abs=1e-5)
+
+
+def test_a_map_in_three_axes_keeps_its_slices(toys: Any) -> None:
+    bench = Bench(
+        {"volume": toys.fu("volume", depth=8), "sam_3d": toys.lei("sam_3d")}, toys.crops()
+    )
+    volume = bench.compute(Request(toys.IDS[0], "volume", about="texture"))
+    assert volume.before.map.shape == volume.before.hu.shape == (3, 64, 64)
+    assert volume.before.weights is None
+    sam = bench.compute(Request(toys.IDS[0], "sam_3d"))
+    assert (sam.request.method, sam.request.about) == ("SAM", "malignant")
+    assert np.isfinite(sam.before.map).all()
+
+
+def test_what_is_shown_is_what_is_given(bench: Bench, crop: Any, toys: Any) -> None:
+    fu = bench.models["Fu"].given(crop)
+    assert fu.hu == pytest.approx(prepare([crop]).images[:, 0].numpy(), abs=0.01)
+    lei = bench.models["Lei"].given(crop)
+    images = toys.lei().samples.images[0].numpy()  # 0 to 1 for -1024 to 400 HU
+    assert lei.hu == pytest.approx(images * 1424 - 1024, abs=0.01)
+    (drawn,) = lei2020_analyses.outlines([crop]).masks
+    middle = lei.masks[:, len(lei.hu) // 2]
+    assert np.array_equal(middle[middle.any(axis=(1, 2))], drawn)
+    side = lei.spacing[1] * 32  # of two equivalent diameters
+    volume = crop.consensus().sum() * np.prod(crop.spacing)
+    assert side == pytest.approx(2 * (6 * volume / np.pi) ** (1 / 3), rel=1e-3)
+    assert lei.spacing[0] == pytest.approx(1, abs=1e-4)
+    assert fu.spacing[0] == pytest.approx(crop.spacing[0], abs=1e-4)
+
+
+def test_each_lesion_gets_the_fold_that_has_not_seen_it(bench: Bench, toys: Any) -> None:
+    second = toys.lei(ids=(toys.IDS[1],), seed=1).predict(device="cpu")
+    found = bench.compute(Request(toys.IDS[1], "parts"))
+    assert list(found.before.predicted.values()) == pytest.approx(second[0].tolist(), abs=1e-5)
+    assert not any("trained on it" in note for note in found.scenes[0].notes)
+    # and again the first, with the first one's weights
+    first = toys.lei(ids=(toys.IDS[0],), seed=0).predict(device="cpu")
+    found = bench.compute(Request(toys.IDS[0], "parts"))
+    assert list(found.before.predicted.values()) == pytest.approx(first[0].tolist(), abs=1e-5)
+    other = bench.compute(Request(toys.IDS[2], "parts"))
+    assert any("may have been trained on it" in note for note in other.scenes[0].notes)
+    assert bench.tested("parts", toys.IDS[1])
+    assert not bench.tested("parts", toys.IDS[2])
+
+
+# -- what is shown ---------------------------------------------------------------------
+
+
+def test_before_and_after_stand_side_by_side(of_fu: Any, toys: Any) -> None:
+    before, after = of_fu.scenes
+    assert before.title == f"{toys.IDS[0]}, Fu, as it is"
+    assert after.title == f"{toys.IDS[0]}, Fu, changed"
+    assert "changed: slices reversed" in after.notes
+    assert np.array_equal(after.hu, before.hu[::-1])
+    assert list(before.maps) == ["Grad-CAM"]
+    assert list(before.maps["Grad-CAM"]) == ["malignancy"]
+    rated = {r.name: r for r in before.ratings}
+    assert len(rated) == 9
+    assert len(rated["malignancy"].readings) == 4
+    assert rated["malignancy"].predicted == of_fu.before.predicted["malignancy"]
+
+
+def test_the_table_has_readers_before_after_and_difference(of_fu: Any, bench: Bench) -> None:
+    rows = of_fu.table()
+    assert list(rows) == ["readers", "before", "after", "difference"]
+    ratings = bench.ratings.loc[of_fu.request.lesion_id]
+    assert rows.loc["texture", "readers"] == pytest.approx(ratings["texture"])
+    assert (rows["difference"] == rows["after"] - rows["before"]).all()
+    assert list(replace(of_fu, after=None).table()) == ["readers", "before"]
+
+
+def test_a_lesion_without_ratings_is_shown_too(toys: Any) -> None:
+    nothing = pd.DataFrame(index=pd.Index([], name="lesion_id"))
+    bench = Bench({"Lei": toys.lei()}, toys.crops(), ratings=nothing)
+    found = bench.compute(Request(toys.IDS[0], "Lei"))
+    assert found.readings == {}
+    assert found.table()["readers"].isna().all()
+    assert list(bench.table()) == ["tier"]
+
+
+# -- what is refused -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"lesion_id": "x"}, "lesion_id='x': not among the 3 lesions here"),
+        ({"model": "x"}, "model='x': expected one of Lei, Fu, parts"),
+        ({"method": "CAM"}, "method='CAM': Lei has HE-Grad-CAM, HESAM, HESAM, exact"),
+        ({"about": "texture"}, "about='texture': Lei has benign, malignant"),
+    ],
+)
+def test_what_does_not_exist_is_named(
+    bench: Bench, toys: Any, changed: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        bench.compute(replace(Request(toys.IDS[0], "Lei"), **changed))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"surroundings": "water"}, "surroundings='water': expected None or one of lung, air"),
+        ({"margin": -1}, "margin=-1: expected mm, 0 or more"),
+        ({"margin": float("nan")}, "margin=nan"),
+    ],
+)
+def test_changes_out_of_range(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Change(**changed)
+
+
+def test_models_and_lesions_must_be_there(toys: Any) -> None:
+    with pytest.raises(ValueError, match="models: expected at least one"):
+        Bench({}, toys.crops())
+    with pytest.raises(ValueError, match="crops: expected at least one"):
+        Bench({"Lei": toys.lei()}, {})
+    with pytest.raises(ValueError, match=r"models\['x'\]: expected folds of one variant, got none"):
+        Bench({"x": []}, toys.crops())
+    with pytest.raises(ValueError, match="got lei2020 hesam, lei2020 sam"):
+        Bench({"x": [toys.lei(), toys.lei("sam")]}, toys.crops())
+
+
+def test_a_function_makes_the_crops_of_any_lesion(toys: Any) -> None:
+    asked = []
+
+    def make(name: str) -> Any:
+        asked.append(name)
+        return toys.crops()[name]
+
+    bench = Bench({"Lei": toys.lei()}, make)
+    assert len(bench.lesion_ids) == len(bench.ratings)
+    bench.compute(Request(toys.IDS[1], "Lei"))
+    assert asked == [toys.IDS[1]]
+
+
+def test_steps_are_told_and_can_end_it(bench: Bench, toys: Any) -> None:
+    told: list[tuple[str, int, int]] = []
+    request = Request(toys.IDS[1], "Lei", change=Change(reverse=True))
+    bench.compute(request, lambda *step: told.append(step))
+    assert [done for _, done, _ in told] == sorted({done for _, done, _ in told})
+    assert {of for _, _, of in told} == {5}
+
+    def stop(words: str, *_: int) -> None:
+        raise KeyboardInterrupt(words)
+
+    with pytest.raises(KeyboardInterrupt, match="reading the lesion"):
+        bench.compute(request, stop)
+
+
+def test_nothing_of_the_callers_is_touched(toys: Any) -> None:
+    fold, crops = toys.lei(), toys.crops()
+    hu = {name: crop.hu.copy() for name, crop in crops.items()}
+    weights = {name: value.clone() for name, value in fold.weights.items()}
+    images = fold.samples.images.clone()
+    random = torch.get_rng_state()
+    bench = Bench({"Lei": fold}, crops)
+    change = Change(surroundings="lung", duplicate=0, reverse=True)
+    bench.compute(Request(toys.IDS[0], "Lei", change=change))
+    assert all(np.array_equal(crop.hu, hu[name]) for name, crop in crops.items())
+    assert all(torch.equal(value, weights[name]) for name, value in fold.weights.items())
+    assert torch.equal(fold.samples.images, images)
+    assert torch.equal(torch.get_rng_state(), random)

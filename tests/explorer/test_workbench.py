@@ -1,0 +1,303 @@
+"""The workbench's controls, without a browser."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lesionlab import explorer
+from lesionlab.explorer._filters import Filter
+from lesionlab.explorer.bench import Change, Request
+
+PATIENCE = 60
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+@pytest.fixture(scope="module")
+def models(toys: Any) -> dict[str, Any]:
+    pytest.importorskip("ipywidgets")
+    pytest.importorskip("anywidget")
+    return {"HESAM": toys.lei(), "ratings": toys.lei("sam_ratings")}
+
+
+@pytest.fixture
+def made(models: dict[str, Any], toys: Any) -> Any:
+    return explorer.workbench(models, toys.crops())
+
+
+def settled(workbench: Any) -> Any:
+    assert workbench.wait(PATIENCE)
+    return workbench.result
+
+
+# -- asked from Python -----------------------------------------------------------------
+
+
+def test_it_begins_with_a_lesion_that_the_model_was_tested_on(made: Any, toys: Any) -> None:
+    expected = Request(toys.IDS[0], "HESAM", "HESAM", "malignant")
+    assert made.request == made.result.request == expected
+    assert made.viewer.scenes == made.result.scenes
+    assert made.viewer.slice == 5, "the middle of 11, where the map lies"
+    assert made.viewer.method == "HESAM"
+    assert "Workbench('HESAM', 'ratings', 3 lesions)" in repr(made)
+
+
+def test_another_lesion_comes_into_the_same_viewer(made: Any, toys: Any) -> None:
+    viewer, before = made.viewer, made.viewer.scenes[0].hu
+    viewer.window_width, viewer.opacity, viewer.hidden_readers = 321, 0.3, [1]
+    viewer.slice = 2
+    made.ask(lesion_id=toys.IDS[1])
+    result = settled(made)
+    assert made.viewer is viewer
+    assert result.request.lesion_id == toys.IDS[1]
+    assert viewer.scenes == result.scenes
+    assert not np.array_equal(viewer.scenes[0].hu, before)
+    assert viewer._data["panels"][0]["title"].startswith(toys.IDS[1])
+    assert (viewer.window_width, viewer.opacity, viewer.hidden_readers) == (321, 0.3, [1])
+    assert viewer.slice == 5, "another lesion begins where its map lies"
+
+
+def test_a_change_stands_beside_what_it_was_on_the_same_slice(made: Any) -> None:
+    made.viewer.slice = 3
+    made.ask(change=Change(surroundings="lung", margin=2.0))
+    result = settled(made)
+    viewer = made.viewer
+    assert (len(viewer.scenes), viewer.compare) == (2, True)
+    assert (viewer.slice, viewer.other_slice) == (3, 3)
+    before, after = (float(r.predicted) for s in viewer.scenes for r in s.ratings if r.predicted)
+    assert before == pytest.approx(result.before.predicted["probability of malignant"])
+    assert after == pytest.approx(result.after.predicted["probability of malignant"])
+    words = made._controls.values.value
+    assert f"<td>{before:.4g}</td><td>{after:.4g}</td>" in words
+    made.ask(change=Change())
+    settled(made)
+    assert (len(viewer.scenes), viewer.compare, viewer.slice) == (1, False, 3)
+
+
+def test_another_model_has_its_own_maps_and_heads(made: Any) -> None:
+    made.ask(change=Change(duplicate=10))
+    made.ask(model="ratings", about="texture")
+    result = settled(made)
+    assert (result.request.method, result.request.about) == ("SAM", "texture")
+    assert result.request.change == Change(), "its slices are others"
+    assert made._controls.about.description == "Head"
+    assert len(made._controls.about.options) == 9
+    assert len(result.before.predicted) == 9
+
+
+def test_what_python_asks_wrongly_is_an_error_in_python(made: Any) -> None:
+    with pytest.raises(ValueError, match="lesion_id='x': not among the 3"):
+        made.ask(lesion_id="x")
+    with pytest.raises(TypeError, match="lesion"):
+        made.ask(lesion="x")
+
+
+# -- asked by the controls -------------------------------------------------------------
+
+
+def test_every_control_asks_for_its_part(made: Any, toys: Any) -> None:
+    c = made._controls
+    c.surroundings.value = "air"
+    assert settled(made).request.change == Change(surroundings="air")
+    c.margin.value = 2.5
+    c.reverse.value = True
+    c.duplicate.value = 4
+    change = Change(surroundings="air", margin=2.5, duplicate=4, reverse=True)
+    assert settled(made).request.change == change
+    assert len(c.duplicate.options) == 12, "none, or one of 11 slices"
+    c.undo.click()
+    assert settled(made).request.change == Change()
+    assert (c.surroundings.value, c.duplicate.value, c.reverse.value) == (None, None, False)
+    assert [w.index for w in (c.surroundings, c.duplicate)] == [0, 0], "None is shown as chosen"
+    assert c.undo.disabled
+    c.method.value = "HESAM, exact"
+    c.about.value = "benign"
+    assert settled(made).request == Request(toys.IDS[0], "HESAM", "HESAM, exact", "benign")
+    c.model.value = "ratings"
+    assert settled(made).request.model == "ratings"
+    c.lesion.value = f" {toys.IDS[2]} "
+    assert settled(made).request.lesion_id == toys.IDS[2]
+    c.listed.value = toys.IDS[1]
+    assert settled(made).request.lesion_id == toys.IDS[1]
+    assert c.lesion.value == toys.IDS[1]
+    assert made.error == ""
+
+
+def test_filters_list_and_count(made: Any, toys: Any) -> None:
+    c = made._controls
+    assert "3 of 3 lesions" in c._count.value
+    c.column.value, c.relation.value, c.value.value = "malignancy", "at least", "3"
+    c.add.click()
+    expected = made.table[made.table["malignancy"] >= 3].sort_values("malignancy", ascending=False)
+    assert [name for _, name in c.listed.options] == list(expected.index)
+    assert f"{len(expected)} of 3 lesions" in c._count.value
+    assert c.listed.options[0][0].endswith(f"malignancy {expected['malignancy'].iloc[0]:.4g}")
+    c.column.value = "tier"
+    assert [label for label, _ in c.relation.options] == ["equal to", "not equal to"]
+    c.relation.value, c.value.value = "equal to", "dicom"
+    c.add.click()
+    assert "0 of 3 lesions" in c._count.value
+    assert c.listed.options == ()
+    last = c._filters.children[-1]
+    assert last.description == "Remove: tier equal to dicom"
+    last.click()
+    assert [one.column for one in made.filters] == ["malignancy"]
+    rows = made.filter(Filter("n_slices", "at least", 6), Filter("malignancy, range", "at most", 4))
+    assert list(rows.index) == [name for _, name in c.listed.options] == [toys.IDS[2]]
+
+
+def test_the_error_of_a_model_can_be_filtered_by(models: Any, made: Any, toys: Any) -> None:
+    made._controls.score.click()
+    settled(made)
+    said, truth = models["HESAM"].predict(device="cpu"), models["HESAM"].targets
+    own = made.table.loc[list(toys.TESTED), "error, HESAM"]
+    assert own.to_numpy() == pytest.approx((said - truth).abs()[:, 0].numpy(), abs=1e-5)
+    assert np.isnan(made.table.loc[toys.IDS[2], "error, HESAM"])
+    of_nine = made.table.loc[toys.IDS[0], "error in texture, ratings"]
+    ratings = models["ratings"]
+    texture = list(ratings.experiment.tasks).index("texture")
+    off = (ratings.predict(device="cpu") - ratings.targets).abs()[0]
+    assert of_nine == pytest.approx(float(off[texture]), abs=1e-5)
+    assert made.table.loc[toys.IDS[0], "error, ratings"] == pytest.approx(
+        float(off.mean()), abs=1e-5
+    )
+    # the same from a run's predictions, without a model being asked
+    frame = pd.DataFrame({"lesion_id": toys.TESTED, "malignancy": said[:, 0].double(),
+                          "malignancy_truth": truth[:, 0].double()})  # fmt: skip
+    other = explorer.workbench(
+        {"HESAM": models["HESAM"]}, toys.crops(), predictions={"HESAM": frame}
+    )
+    assert other.table["error, HESAM"].to_numpy() == pytest.approx(
+        made.table["error, HESAM"].to_numpy(), abs=1e-5, nan_ok=True
+    )
+    assert other._controls.score.layout.display == "none"
+
+
+# -- what goes wrong -------------------------------------------------------------------
+
+
+def test_an_exception_in_the_model_is_said_in_the_widget(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, page = made.result, made.viewer.scenes
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("out of memory & <b>time</b>")
+
+    monkeypatch.setattr(made.bench.models["HESAM"], "look", broken)
+    made._controls.reverse.value = True
+    assert made.wait(PATIENCE)
+    assert made.error == "RuntimeError: out of memory & <b>time</b>"
+    alert = made._controls._alert.value
+    assert 'role="alert"' in alert
+    assert "out of memory &amp; &lt;b&gt;time&lt;/b&gt;" in alert
+    assert f"shown is still {before.request.lesion_id}, as it is" in made._controls._status.value
+    assert (made.result, made.viewer.scenes) == (before, page)
+    monkeypatch.undo()
+    made._controls.undo.click()
+    assert settled(made).request.change == Change()
+    assert (made.error, made._controls._alert.value) == ("", "")
+
+
+def test_what_is_typed_wrongly_is_said_in_the_widget(made: Any) -> None:
+    c = made._controls
+    c.lesion.value = "LIDC-IDRI-9999"
+    assert "lesion_id='LIDC-IDRI-9999': not among the 3 lesions here" in made.error
+    assert "LIDC-IDRI-9999" in c._alert.value
+    c.column.value, c.value.value = "malignancy", "much"
+    c.add.click()
+    assert made.error == "malignancy: expected a number, got 'much'"
+    c.value.value = "1"
+    c.add.click()
+    assert (made.error, c._alert.value) == ("", "")
+    assert len(made.filters) == 1
+
+
+def test_an_older_wish_never_overwrites_a_newer_one(
+    made: Any, toys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = made.bench.models["HESAM"]
+    begun, go, look = threading.Event(), threading.Event(), model.look
+
+    def slow(lesion_id: str, *rest: Any) -> Any:
+        if lesion_id == toys.IDS[1]:
+            begun.set()
+            assert go.wait(PATIENCE)
+        return look(lesion_id, *rest)
+
+    monkeypatch.setattr(model, "look", slow)
+    shown: list[str] = []
+    made.viewer.observe(lambda c: shown.append(c["new"]["panels"][0]["title"]), "_data")
+    made.ask(lesion_id=toys.IDS[1])
+    assert begun.wait(PATIENCE)
+    assert "predicting and looking" in made._controls._status.value
+    assert made._controls.progress.layout.visibility == "visible"
+    made.ask(lesion_id=toys.IDS[2])  # does not wait
+    go.set()
+    assert settled(made).request.lesion_id == toys.IDS[2]
+    assert [title.split(",")[0] for title in shown] == [toys.IDS[2]]
+    assert made._controls.progress.layout.visibility == "hidden"
+    assert "ready" in made._controls._status.value
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"lesion_id": "x"}, "lesion_id='x'"),
+        ({"model": "x"}, "model='x': expected one of HESAM, ratings"),
+        ({"window": "liver"}, "window='liver'"),
+        ({"page_kb": 0}, "page_kb=0"),
+        ({"predictions": {"x": pd.DataFrame()}}, "predictions of 'x'"),
+        ({"predictions": {"HESAM": pd.DataFrame()}}, "predictions: no column lesion_id"),
+    ],
+)
+def test_wrong_arguments(models: Any, toys: Any, changed: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        explorer.workbench(models, toys.crops(), **changed)
+
+
+# -- without a kernel ------------------------------------------------------------------
+
+
+def test_the_output_is_a_page_and_a_picture_of_what_is_shown_now(made: Any, toys: Any) -> None:
+    made.ask(lesion_id=toys.IDS[1], change=Change(reverse=True))
+    settled(made)
+    shown = made._repr_mimebundle_()
+    assert set(shown) == {WIDGET, "text/html", "image/png", "text/plain"}
+    assert shown["image/png"].startswith(b"\x89PNG")
+    page = shown["text/html"]
+    assert f"{toys.IDS[1]}, HESAM, changed" in page
+    assert "after: slices reversed" in page
+    assert "needs Python: run this notebook in JupyterLab." in page
+    for dead in ("Undo the changes", "Surroundings", "Add filter", "Lesion id", "<button"):
+        assert dead not in page, "what needs Python does nothing here"
+    assert len(page) < 300_000
+
+
+def test_names_from_outside_are_never_markup(models: Any, toys: Any) -> None:
+    nasty = "</script><img src=x onerror=alert(1)>"
+    made = explorer.workbench({nasty: models["HESAM"]}, toys.crops())
+    made.ask(change=Change(reverse=True))
+    settled(made)
+    page = made.to_html()
+    assert "<img" not in page
+    assert page.count("</script>") == 2, "the viewer's own"
+    assert "<img" not in made._controls.values.value
+
+
+def test_without_widgets_the_first_page_is_left(
+    models: Any, toys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    for name in ("_workbench", "_controls"):
+        monkeypatch.delitem(sys.modules, f"lesionlab.explorer.{name}", raising=False)
+    found = explorer.workbench(models, toys.crops(), lesion_id=toys.IDS[1])
+    assert isinstance(found, explorer.VolumePage)
+    assert found.scenes[0].title == f"{toys.IDS[1]}, HESAM"
+    assert found.state["slice"] == 5
