@@ -11,14 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from lesionlab.crops import Crop, Tier
-from lesionlab.explorer.contours import READER_COLOURS
 from lesionlab.figures import BLUE, GREEN, GREY, ORANGE, _figure, _plain
 from lesionlab.sampling import Samples, locate
 
@@ -246,50 +243,6 @@ def windows(crop: Crop, named: Mapping[str, Window]) -> Figure:
         title = f"{name}\n{limits[0]:g} to {limits[1]:g} HU".replace("-", "−")
         _picture(ax, Picture(hu, pixel, title), limits)
         ax.title.set_fontsize(8)
-    return _note(figure, crop.tier)
-
-
-def readers(crop: Crop, *, columns: int = 5, margin: float = 6.0) -> Figure:
-    """Slices with each reader's outline, and below how many readers include each pixel.
-
-    Args:
-        crop: The crop.
-        columns: How many slices, evenly chosen from those with a mask.
-        margin: mm around the readers' masks.
-    """
-    drawn = np.flatnonzero(crop.masks.any(axis=(0, 2, 3)))
-    places = np.linspace(0, len(drawn) - 1, min(columns, len(drawn)))
-    chosen = drawn[places.round().astype(int)]
-    pixel = (crop.spacing[1], crop.spacing[2])
-    spans = []
-    for others, step in zip(((0, 1, 3), (0, 1, 2)), pixel, strict=True):
-        at = np.flatnonzero(crop.masks.any(axis=others))
-        pad = round(margin / step)
-        spans.append(slice(max(int(at[0]) - pad, 0), int(at[-1]) + pad + 1))
-    n = len(crop.masks)
-    figure = _figure(1.55 * len(chosen) + 0.7, 3.6)
-    grid = figure.subplots(2, len(chosen), squeeze=False)
-    norm = BoundaryNorm(np.arange(n + 2) - 0.5, 256)
-    for k, (above, below) in zip(chosen, grid.T, strict=True):
-        masks = crop.masks[:, k, spans[0], spans[1]]
-        z = f"slice {crop.slice_index[k]}"
-        _picture(above, Picture(crop.hu[k, spans[0], spans[1]], pixel, z), WINDOW)
-        for reader, mask in enumerate(masks):
-            # thinner from reader to reader, or equal outlines would hide each other
-            width = (4.5, 2.8, 1.6, 0.8)[min(reader, 3)]
-            _outline(above, mask, pixel, color=READER_COLOURS[reader % 8], linewidth=width)
-        extent = (0, masks.shape[2] * pixel[1], masks.shape[1] * pixel[0], 0)
-        image = below.imshow(masks.sum(axis=0), cmap="cividis", norm=norm, extent=extent)
-        _outline(below, masks.mean(axis=0) >= 0.5, pixel, color="white", linewidth=1.2)
-        below.set_xticks([])
-        below.set_yticks([])
-    grid[0, 0].set_ylabel("each reader", fontsize=8)
-    grid[1, 0].set_ylabel("consensus (white)", fontsize=8)
-    bar = figure.colorbar(image, ax=grid.ravel().tolist(), ticks=range(n + 1), pad=0.01)
-    bar.set_label("readers who include a pixel", fontsize=7)
-    bar.ax.tick_params(labelsize=7)
-    lines = [Line2D([], [], color=READER_COLOURS[i % 8], label=f"reader {i + 1}") for i in range(n)]
-    figure.legend(handles=lines, loc="outside lower center", ncols=n, frameon=False, fontsize=8)
     return _note(figure, crop.tier)
 
 

@@ -76,7 +76,6 @@ def test_figures_of_a_crop_name_its_tier() -> None:
     for figure in (
         figures.in_scan(ball, n_slices=150),
         figures.windows(ball, {"lung": (-1350.0, 150.0)}),
-        figures.readers(ball),
         figures.footprints(ball, {"Fu 2021": place}),
     ):
         assert figure.get_supxlabel() == "phantom"
@@ -149,17 +148,6 @@ def test_windows_clip_where_they_say() -> None:
     assert [tuple(line.get_xdata()) for line in above.lines] == list(named.values())
     assert [ax.images[0].get_clim() for ax in below] == list(named.values())
     assert below[0].get_title() == "lung\n−1350 to 150 HU"
-    drawn(figure)
-
-
-def test_readers_are_counted_pixel_by_pixel() -> None:
-    figure = figures.readers(crop(), columns=3)
-    above, below = figure.axes[:3], figure.axes[3:6]
-    assert [ax.get_title() for ax in above] == ["slice 107", "slice 110", "slice 113"]
-    votes = below[1].images[0].get_array()
-    ball, line = int(crop().masks[0, 10].sum()), 2  # the second reader's row ends a pixel later
-    assert [int((votes == k).sum()) for k in (1, 2)] == [line, ball]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["reader 1", "reader 2"]
     drawn(figure)
 
 
