@@ -1,4 +1,8 @@
-"""Pictures that can be moved, in JupyterLab and in the published page, by the same JavaScript."""
+"""Pictures that can be moved, in JupyterLab and in the published page, by the same JavaScript.
+
+    explorer.view(crop, overlays={"Grad-CAM": map})              # a volume to scroll through
+    explorer.workbench({"Fu 2021": studies.trained(plan)}, store)  # and models to ask about it
+"""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ const START = {
 };
 
 const KEYS = [
-  ["↑ ↓ ← →", "move the probe (with Shift: 5 voxels)"], ["Page ↑ ↓, wheel", "slice by slice"],
+  ["↑ ↓ ← →", "move the probe (with Shift: 5 voxels)"], ["Page ↑ ↓, wheel, swipe ← →", "slice by slice"],
   ["Home, End", "first, last slice"], ["W", "next window"], ["M, H", "next map, next head"],
   ["C", "outlines on and off"], ["Escape", "remove the probe"], ["Shift + drag", "window: ↔ width, ↕ centre"],
 ];
@@ -247,9 +247,11 @@ class Panel {
   }
 
   point(canvas) {
-    let drag = null;
+    let drag = null, swipe = null;
     canvas.addEventListener("pointerdown", (event) => {
       if (event.button) return;
+      // up and down are the page's, `touch-action` says so
+      swipe = event.pointerType === "touch" ? { from: event.clientX, slice: this.slice, far: false } : null;
       if (event.shiftKey) {
         const { model } = this.shared;
         drag = [event.clientX, event.clientY, model.get("window_width"), model.get("window_centre")];
@@ -260,11 +262,16 @@ class Panel {
       if (drag) {
         this.shared.set("window_width", Math.max(1, drag[2] + 4 * Math.round(event.clientX - drag[0])));
         this.shared.set("window_centre", drag[3] + 2 * Math.round(event.clientY - drag[1]));
+      } else if (swipe) {
+        const { depth } = this.volume, way = event.clientX - swipe.from;
+        swipe.far ||= Math.abs(way) > 8;
+        const steps = Math.round(way / Math.max(12, canvas.clientWidth / depth));
+        if (swipe.far) this.set("slice", clamp(swipe.slice + steps, 0, depth - 1));
       } else if (this.volume.hu) this.tell(this.under(canvas, event));
     });
     canvas.addEventListener("pointerleave", () => this.tell());
     canvas.addEventListener("click", (event) => {
-      if (drag) { drag = null; return; }
+      if (drag || swipe?.far) { drag = swipe = null; return; }
       const [z, y, x] = this.under(canvas, event);
       this.set("cursor", [y, x]);
       this.set("slice", z);
@@ -382,6 +389,10 @@ const linkedSlice = (from, to, k) => {
   const off = (k - (from.volume.depth - 1) / 2) * from.volume.spacing[0] / to.volume.spacing[0];
   return clamp(Math.round((to.volume.depth - 1) / 2 + off), 0, to.volume.depth - 1);
 };
+
+// one volume, or one before and after a change: a voxel means the same place in both
+const sameGrid = (a, b) => a === b ||
+  (same(a.panel.shape, b.panel.shape) && same(a.panel.spacing, b.panel.spacing));
 
 // Shows `data` (see _html.py) in `el`.
 //   options.model     a model as Jupyter's; else a stand-in is made, which starts at options.state
@@ -534,7 +545,7 @@ export const mountViewer = (el, data, options = {}) => {
     if (!linking && model.get("linked") && model.get("compare")) {
       linking = true;
       if (name === "slice") to.set("slice", linkedSlice(from, to, from.slice));
-      else if (from.volume === to.volume) to.set("cursor", from.get("cursor"));
+      else if (sameGrid(from.volume, to.volume)) to.set("cursor", from.get("cursor"));
       linking = false;
     }
   };

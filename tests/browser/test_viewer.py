@@ -70,6 +70,7 @@ def views() -> dict[str, list[Any]]:
     nan = one.hu.astype(float)
     nan[:, 3:6, 3:6] = np.nan
     pair = explorer.view(one, other=explorer.view(crop(1, depth=11, thickness=1.25)))
+    before_after = explorer.view(one, other=explorer.view(crop(1)))
     odd = [
         explorer.view(nan, title="with gaps"),
         explorer.view(np.full((1, 8, 8), -700), title="one slice", spacing=(1, 1, 1)),
@@ -78,7 +79,10 @@ def views() -> dict[str, list[Any]]:
         explorer.view(one.hu, title=NASTY, tier=NASTY, overlays={NASTY: {NASTY: one.hu[0]}},
                       readings={NASTY: [1]}),
     ]  # fmt: skip
-    return {"whole": [whole], "large": [large], "pair": [pair], "odd": odd, "six": [large] * 6}
+    return {
+        "whole": [whole], "large": [large], "pair": [pair], "alike": [before_after], "odd": odd,
+        "six": [large] * 6,
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -412,6 +416,43 @@ def test_the_wheel_goes_through_the_slices_and_then_scrolls_the_page(whole: Seen
     assert whole.get("slice") == 5
 
 
+def swipe(page: Any, start: tuple[float, float], way: tuple[float, float]) -> None:
+    """One finger, in ten steps."""
+    session = page.context.new_cdp_session(page)
+
+    def touch(kind: str, share: float) -> None:
+        at = {"x": start[0] + share * way[0], "y": start[1] + share * way[1]}
+        points = [] if kind == "touchEnd" else [at]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", 0)
+    for step in range(1, 11):
+        touch("touchMove", step / 10)
+    touch("touchEnd", 1)
+    session.detach()
+
+
+def test_a_finger_swipes_through_the_slices_and_scrolls_the_page(
+    browser: Any, at: Callable[..., str]
+) -> None:
+    with opened(browser, at("whole"), width=390, has_touch=True) as seen:
+        seen.set(slice=1, cursor=[])
+        box = seen.page.locator("[data-plane=axial]").first.bounding_box()
+        middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        seen.page.touchscreen.tap(middle[0] + 1, middle[1] + 1)
+        assert seen.get("cursor") == [10, 12]
+        third = box["width"] / 3  # of six slices
+        swipe(seen.page, middle, (third, 4))
+        assert seen.get("slice") == 3
+        swipe(seen.page, middle, (-third - 2, 4))
+        assert seen.get("slice") == 1
+        assert seen.get("cursor") == [10, 12], "a swipe pins no voxel"
+        swipe(seen.page, (middle[0], middle[1] + 60), (3, -200))
+        seen.page.wait_for_function("scrollY > 50")
+        assert seen.get("slice") == 1
+        assert seen.wrong == []
+
+
 def test_everything_works_with_the_keyboard(whole: Seen) -> None:
     page = whole.page
     page.keyboard.press("Tab")
@@ -494,6 +535,21 @@ def test_two_nodules_scroll_by_the_same_mm_until_unlinked(
         seen.set(show_contours=False)
         assert np.abs(seen.voxels(panel=1)[4:16] - expected[4:16, :, None]).max() <= 1
         assert seen.wrong == []
+
+
+def test_a_probe_is_at_the_same_place_before_and_after_a_change(
+    browser: Any, at: Callable[..., str]
+) -> None:
+    with opened(browser, at("alike")) as seen:
+        seen.set(slice=4, cursor=[2, 3])
+        assert seen.get("probe")["hu"] == crop().hu[4, 2, 3]
+        assert seen.get("other_probe")["hu"] == crop(1).hu[4, 2, 3]
+        seen.page.get_by_label("linked scrolling").uncheck()
+        seen.set(cursor=[5, 6])
+        assert seen.get("other_cursor") == [2, 3]
+    with opened(browser, at("pair")) as seen:  # another grid: another place
+        seen.set(cursor=[2, 3])
+        assert seen.get("other_cursor") == []
 
 
 # -- the picture -----------------------------------------------------------------------

@@ -300,6 +300,23 @@ def test_a_function_makes_the_crops_of_any_lesion(toys: Any) -> None:
     assert asked == [toys.IDS[1]]
 
 
+def test_a_store_brings_its_tier_along(toys: Any) -> None:
+    pytest.importorskip("zarr")
+    from lesionlab import stores
+
+    crops = toys.crops()
+    store = stores.build(
+        "memory://bench", list(crops), crops.__getitem__, tier="phantom", provenance={},
+        progress=False,
+    )  # fmt: skip
+    bench = Bench({"Lei": toys.lei()}, store)
+    assert bench.lesion_ids == toys.IDS
+    assert (bench.table()["tier"] == "phantom").all()
+    found = bench.compute(Request(toys.IDS[1], "Lei"))
+    known = Bench({"Lei": toys.lei()}, crops).compute(Request(toys.IDS[1], "Lei"))
+    assert np.array_equal(found.before.hu, known.before.hu)
+
+
 def test_steps_are_told_and_can_end_it(bench: Bench, toys: Any) -> None:
     told: list[tuple[str, int, int]] = []
     request = Request(toys.IDS[1], "Lei", change=Change(reverse=True))

@@ -7,6 +7,7 @@ import torch
 
 from lesionlab import datasets
 from lesionlab._cli_train import Paper
+from lesionlab.explorer.bench import Bench, Request
 from lesionlab.sources import lidc
 from lesionlab.training import outcomes, studies
 from lesionlab.training.checkpoints import CheckpointError
@@ -171,6 +172,19 @@ def test_the_trained_model_predicts_what_the_run_predicted(done, loaded):
     with torch.no_grad():
         outputs = fold.experiment.forward(fold.model(), fold.samples)
     assert outputs.slice_weights.shape == (len(fold.samples.images),)
+
+
+def test_what_was_done_to_the_samples_can_be_done_to_more(done, loaded):
+    (fold,) = studies.trained(plan(), loaded=loaded, folder=done.path.parent)
+    at = [loaded.samples.lesion_ids.index(name) for name in fold.samples.lesion_ids]
+    again = fold.normalise(loaded.samples.select(at))
+    assert torch.equal(again.images, fold.samples.images)
+    # from the crop on, as the workbench goes
+    name = fold.samples.lesion_ids[-1]
+    bench = Bench({"Fu 2021": fold}, datasets.crops("phantom", [name], progress=False))
+    found = bench.compute(Request(name, "Fu 2021")).before.predicted
+    expected = done.predictions.set_index("lesion_id").loc[name, list(found)]
+    np.testing.assert_allclose(list(found.values()), expected.astype(float), atol=1e-3)
 
 
 def test_another_fold_joins_those_that_are_done(done, loaded, tmp_path):
