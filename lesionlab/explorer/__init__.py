@@ -1,7 +1,9 @@
 """Pictures that can be moved, in JupyterLab and in the published page, by the same JavaScript.
 
-    explorer.view(crop, overlays={"Grad-CAM": map})              # a volume to scroll through
-    explorer.workbench({"Fu 2021": studies.trained(plan)}, store)  # and models to ask about it
+    explorer.view(crop, overlays={"Grad-CAM": map})
+    explorer.workbench({"Fu 2021": studies.trained(plan)}, store)
+
+The first is a volume to scroll through, the second has models beside it that can be asked.
 """
 
 from __future__ import annotations
