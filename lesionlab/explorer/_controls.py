@@ -109,7 +109,7 @@ class Controls:
             _row("Model", self.model, self.method, self.about),
             _row("What the model sees", self.surroundings, self.margin, self.duplicate,
                  self.reverse, self.undo),
-            w.HBox([self.progress, self._status]),
+            w.HBox([self._status, self.progress]),
             self._alert,
         ]  # fmt: skip
 
