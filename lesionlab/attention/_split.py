@@ -11,6 +11,7 @@ tells where its feature map is in one of three ways:
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -65,10 +66,16 @@ class Seen:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; modes and random state are as before when it ends."""
+    """Evaluation mode without gradients; modes and random state are as before when it ends.
+
+    Outside of the main thread the random state is left alone: it is everybody's, and putting it
+    back would take back what others have drawn meanwhile.
+    """
     modes = [(module, module.training) for module in model.modules()]
     devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices=sorted(i or 0 for i in devices)), torch.no_grad():
+    main = threading.current_thread() is threading.main_thread()
+    random = torch.random.fork_rng(devices=sorted(i or 0 for i in devices), enabled=main)
+    with random, torch.no_grad():
         try:
             for module, _ in modes:
                 module.training = False

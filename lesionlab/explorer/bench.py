@@ -222,8 +222,7 @@ class Bench:
     def compute(self, request: Request, tell: Tell = lambda *_: None) -> Result:
         """Predict and look, before and after the change.
 
-        Predictions are those of `Trained.predict`. While maps are made torch's global random
-        state is kept, and put back.
+        Predictions are those of `Trained.predict`.
 
         Args:
             request: What.
@@ -336,6 +335,8 @@ def _shown(
     notes = [*scene.notes, "shown is what the model is given", *given.notes]
     if words == "changed":
         notes.insert(0, f"changed: {request.change}")
+    if words:
+        notes.append("the maps on both sides have colour scales of their own")
     if np.isnan(look.map).any():
         notes.append("the map has no place along z: it lies on the middle slice")
     return replace(scene, notes=tuple(notes))

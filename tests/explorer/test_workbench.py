@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from lesionlab import explorer
 from lesionlab.explorer._filters import Filter
@@ -244,6 +245,29 @@ def test_an_older_wish_never_overwrites_a_newer_one(
     assert [title.split(",")[0] for title in shown] == [toys.IDS[2]]
     assert made._controls.progress.layout.visibility == "hidden"
     assert "ready" in made._controls._status.value
+
+
+def test_the_background_takes_back_no_random_number(made: Any, toys: Any) -> None:
+    torch.manual_seed(7)
+    expected = [float(torch.rand(1)) for _ in range(3)]
+    passes, begun, go = [], threading.Event(), threading.Event()
+
+    def hold(*_: Any) -> None:
+        passes.append(1)
+        if len(passes) == 2:  # predicting was the first: this is in the midst of the maps
+            begun.set()
+            assert go.wait(PATIENCE)
+
+    handle = made.bench.models["HESAM"]._network.trunk.register_forward_pre_hook(hold)
+    torch.manual_seed(7)
+    drawn = [float(torch.rand(1))]
+    made.ask(lesion_id=toys.IDS[1])
+    assert begun.wait(PATIENCE)
+    drawn.append(float(torch.rand(1)))
+    go.set()
+    settled(made)
+    handle.remove()
+    assert [*drawn, float(torch.rand(1))] == expected
 
 
 @pytest.mark.parametrize(
