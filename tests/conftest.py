@@ -29,7 +29,11 @@ ROOT = Path(__file__).resolve().parents[1]
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 
 
-BOOK_FIXTURES = {"smoke", "built_book", "hard_book", "hard_project", "browser"}
+# fixtures that several files share, by the group of tests that asks for them
+SHARED = {
+    "book": {"smoke", "built_book", "hard_book", "hard_project", "browser"},
+    "small run": {"small_loaded", "small_run"},
+}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -40,8 +44,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     every process would execute the chapters and build it again.
     """
     for item in items:
-        of_book = BOOK_FIXTURES & set(getattr(item, "fixturenames", ()))
-        group = "book" if of_book else item.nodeid.partition("::")[0]
+        asked = set(getattr(item, "fixturenames", ()))
+        file = item.nodeid.partition("::")[0]
+        group = next((name for name, shared in SHARED.items() if shared & asked), file)
         item.add_marker(pytest.mark.xdist_group(group))
 
 

@@ -10,6 +10,9 @@ from types import ModuleType
 import pytest
 import torch
 
+from lesionlab.training import outcomes, studies
+from lesionlab.training.plans import Plan
+
 # for the workers of a sweep, which have this folder on their path; a search for doctests has not
 collect_ignore = ["sweep_toys.py"]
 
@@ -23,6 +26,27 @@ def toys() -> Iterator[ModuleType]:
         yield training_toys
     finally:
         sys.path.remove(str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def small_plan() -> Plan:
+    """One epoch of Fu 2021 on few lesions."""
+    return Plan(paper="fu2021", preset="smoke", n_lesions=50, epochs=1)
+
+
+@pytest.fixture(scope="session")
+def small_loaded(small_plan: Plan) -> studies.Loaded:
+    """What it trains on, not to be changed."""
+    return studies.load(small_plan, progress=False)
+
+
+@pytest.fixture(scope="session")
+def small_run(
+    small_plan: Plan, small_loaded: studies.Loaded, tmp_path_factory: pytest.TempPathFactory
+) -> outcomes.Outcome:
+    """Its run, trained once for all files; to be copied before anything is changed in it."""
+    how = {"folder": tmp_path_factory.mktemp("run"), "device": "cpu", "progress": False}
+    return studies.run(small_plan, loaded=small_loaded, n_resamples=50, **how)
 
 
 @pytest.fixture(autouse=True)

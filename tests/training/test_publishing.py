@@ -3,29 +3,14 @@ import json
 import numpy as np
 import pytest
 
-from lesionlab.training import publishing, studies
+from lesionlab.training import publishing
 from lesionlab.training.checkpoints import CheckpointError
-from lesionlab.training.plans import Plan
-
-
-def plan(**changed):
-    return Plan(**{"paper": "fu2021", "preset": "smoke", "n_lesions": 50, "epochs": 1} | changed)
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("kept")
-    loaded = studies.load(plan(), progress=False)
-    outcome = studies.run(
-        plan(),
-        loaded=loaded,
-        folder=folder / "run",
-        device="cpu",
-        progress=False,
-        n_resamples=50,
-    )
-    path = publishing.publish(plan(), outcome, folder / "results", loaded=loaded)
-    return outcome, path
+def kept(small_plan, small_loaded, small_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    return small_run, publishing.publish(small_plan, small_run, folder, loaded=small_loaded)
 
 
 def again(path, tmp_path, **changed):
@@ -38,10 +23,10 @@ def again(path, tmp_path, **changed):
     return target
 
 
-def test_numbers_and_no_weights(kept):
+def test_numbers_and_no_weights(kept, small_plan):
     _, path = kept
     assert {p.suffix for p in path.parent.iterdir()} == {".json", ".csv"}
-    assert path.stem == plan().name
+    assert path.stem == small_plan.name
     assert path.stat().st_size < 300_000
 
 

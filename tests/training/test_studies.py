@@ -19,16 +19,14 @@ def plan(**changed):
 
 
 @pytest.fixture(scope="module")
-def loaded():
-    return studies.load(plan(), progress=False)
+def loaded(small_plan, small_loaded):
+    assert small_plan == plan()
+    return small_loaded
 
 
 @pytest.fixture(scope="module")
-def done(loaded, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    return studies.run(
-        plan(), loaded=loaded, folder=folder, device="cpu", progress=False, n_resamples=50
-    )
+def done(small_run):
+    return small_run
 
 
 def run(folder, loaded, **changed):
