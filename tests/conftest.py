@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -29,25 +30,59 @@ ROOT = Path(__file__).resolve().parents[1]
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 
 
-# fixtures that several files share, by the group of tests that asks for them
-SHARED = {
-    "book": {"smoke", "built_book", "hard_book", "hard_project", "browser"},
-    "small run": {"small_loaded", "small_run"},
+@dataclasses.dataclass(frozen=True)
+class Together:
+    """Files that share fixtures which take long to make."""
+
+    fixtures: frozenset[str]
+    files: frozenset[str]
+
+
+TOGETHER = {
+    "book": Together(
+        frozenset({"smoke", "built_book", "hard_book", "hard_project"}),
+        frozenset({"tests/test_notebooks.py", "tests/test_book.py", "tests/browser/test_pages.py"}),
+    ),
+    "small run": Together(
+        frozenset({"small_loaded", "small_run"}),
+        frozenset({"tests/training/test_studies.py", "tests/training/test_publishing.py"}),
+    ),
 }
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With several processes (`-n`), keep together what shares something expensive to make.
 
-    A file stays in one process, as its fixtures do; and so does all that looks at the book, or
-    every process would execute the chapters and build it again.
+    A file stays in one process, as its fixtures do; and so do files that share one, or every
+    process would execute the chapters and build the book again. `xdist_group` does not do it:
+    xdist 3.8 writes the group into an attribute that pytest 9.2 no longer reads, and every test
+    goes where there is room.
     """
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    group_of = {file: name for name, group in TOGETHER.items() for file in group.files}
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return group_of.get(file, file)
+
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file that asks for what others share is named with them, or it would be made again."""
     for item in items:
-        asked = set(getattr(item, "fixturenames", ()))
-        file = item.nodeid.partition("::")[0]
-        group = next((name for name, shared in SHARED.items() if shared & asked), file)
-        item.add_marker(pytest.mark.xdist_group(group))
+        asked, file = set(getattr(item, "fixturenames", ())), item.nodeid.partition("::")[0]
+        for name, group in TOGETHER.items():
+            if asked & group.fixtures and file not in group.files:
+                raise pytest.UsageError(
+                    f"{file} asks for {', '.join(sorted(asked & group.fixtures))}: "
+                    f"name it in tests/conftest.py, among the files of {name!r}"
+                )
 
 
 @pytest.fixture(scope="session")
