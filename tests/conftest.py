@@ -18,9 +18,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-# Read once, when a library is loaded, hence before any is: one thread to a process, here as in
-# kernels, workers and commands that tests start. Models are tiny, and threads of several processes
-# on the same cores wait for each other, spinning: ten times the work. Whoever sets them is heeded.
+# Read once, when a library is loaded, hence before torch is: one thread to a process, here as in
+# pytest's workers, kernels and commands that tests start. Models are tiny, and threads of several
+# processes on the same cores wait for each other, spinning. Whoever sets them is heeded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
