@@ -30,6 +30,9 @@ class Recipe:
         weight_decay: Added to the gradient as `weight_decay * parameter` (L2), by both.
         lr_by_prefix: Own learning rates of parts of the model, by the beginning of their
             parameters' names: `{"backbone": 3e-5}`. The longest one counts.
+        bias_factor: How many times as fast biases learn as the weights beside them; 1 in the papers. A network without
+            normalisation whose biases begin at 0 answers a brighter image by more of the same
+            until they have grown, which takes some thousand steps at a usual rate.
         schedule: What the learning rates are multiplied with as the run goes on.
         patience: Stop after so many epochs without a better metric; None never stops early.
         select_on: Whose metric chooses the epoch that is kept. `"validation"`: a part of the
@@ -51,6 +54,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 0.0
     lr_by_prefix: Mapping[str, float] = field(default_factory=dict, hash=False)
+    bias_factor: float = 1.0
     schedule: Schedule = Constant()  # noqa: RUF009 - frozen
     patience: int | None = None
     select_on: SelectOn = "validation"
@@ -65,6 +69,8 @@ class Recipe:
         for name, value in rates.items():
             if not 0 < value < math.inf:
                 raise ValueError(f"{name}={value!r}: expected a number above 0")
+        if not 0 < self.bias_factor < math.inf:
+            raise ValueError(f"bias_factor={self.bias_factor!r}: expected a number above 0")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay={self.weight_decay!r}: expected 0 or more")
         for name, value in [("momentum", self.momentum), *(("betas", b) for b in self.betas)]:
@@ -102,23 +108,22 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         ValueError: A prefix of the recipe fits no parameter, or the model has none to train.
     """
     prefixes = sorted(recipe.lr_by_prefix, key=len, reverse=True)
-    groups: dict[str | None, list[nn.Parameter]] = {}
+    used: set[str] = set()
+    groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             prefix = next((p for p in prefixes if name == p or name.startswith(f"{p}.")), None)
-            groups.setdefault(prefix, []).append(parameter)
-    if unused := [prefix for prefix in prefixes if prefix not in groups]:
+            rate = recipe.lr if prefix is None else recipe.lr_by_prefix[prefix]
+            if name.rpartition(".")[2] == "bias":
+                rate *= recipe.bias_factor
+            used |= set() if prefix is None else {prefix}
+            groups.setdefault(rate, []).append(parameter)
+    if unused := [prefix for prefix in prefixes if prefix not in used]:
         parts = [name for name, _ in model.named_children()]
         raise ValueError(f"lr_by_prefix: no parameter under {unused}; the model has {parts}")
     if not groups:
         raise ValueError("model: expected parameters to train, found none")
-    rates = {
-        prefix: recipe.lr if prefix is None else recipe.lr_by_prefix[prefix] for prefix in groups
-    }
-    return [
-        {"params": parameters, "lr": rates[prefix], "initial_lr": rates[prefix]}
-        for prefix, parameters in groups.items()
-    ]
+    return [{"params": some, "lr": rate, "initial_lr": rate} for rate, some in groups.items()]
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

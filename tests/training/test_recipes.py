@@ -38,6 +38,14 @@ def test_the_longest_prefix_counts() -> None:
     assert {group["lr"]: len(group["params"]) for group in groups} == {3e-3: 4, 1.0: 1, 2.0: 1}
 
 
+def test_biases_may_learn_faster_than_the_weights_beside_them() -> None:
+    made = make_optimizer(model(), recipe(lr_by_prefix={"heads": 1e-3}, bias_factor=10.0))
+    rates = {round(group["lr"], 6): len(group["params"]) for group in made.param_groups}
+    assert rates == {3e-3: 2, 3e-2: 2, 1e-3: 1, 1e-2: 1}
+    alike = make_optimizer(model(), recipe())
+    assert [len(group["params"]) for group in alike.param_groups] == [6]
+
+
 def test_frozen_parameters_are_left_out() -> None:
     some = model()
     some["backbone"].requires_grad_(False)
@@ -84,6 +92,7 @@ def test_what_needs_a_metric_says_so() -> None:
         ({"lr": float("nan")}, "lr=nan"),
         ({"lr_by_prefix": {"a": -1.0}}, r"lr_by_prefix\['a'\]=-1"),
         ({"weight_decay": -1.0}, "weight_decay=-1"),
+        ({"bias_factor": 0.0}, r"bias_factor=0\.0: expected a number above 0"),
         ({"momentum": 1.0}, r"momentum=1\.0"),
         ({"betas": (0.9, 1.0)}, r"betas=1\.0"),
         ({"optimizer": "adamw"}, "optimizer='adamw': expected one of 'adam', 'sgd'"),
