@@ -30,9 +30,9 @@ class Recipe:
         weight_decay: Added to the gradient as `weight_decay * parameter` (L2), by both.
         lr_by_prefix: Own learning rates of parts of the model, by the beginning of their
             parameters' names: `{"backbone": 3e-5}`. The longest one counts.
-        bias_factor: How many times as fast biases learn as the weights beside them; 1 in the papers. A network without
-            normalisation whose biases begin at 0 answers a brighter image by more of the same
-            until they have grown, which takes some thousand steps at a usual rate.
+        bias_factor: How many times as fast biases learn as the weights beside them; 1 in the
+            papers. A network without normalisation whose biases begin at 0 answers a brighter image
+            by more of the same until they have grown, some thousand steps at a usual rate.
         schedule: What the learning rates are multiplied with as the run goes on.
         patience: Stop after so many epochs without a better metric; None never stops early.
         select_on: Whose metric chooses the epoch that is kept. `"validation"`: a part of the
