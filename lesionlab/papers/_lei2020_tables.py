@@ -26,12 +26,8 @@ BASELINES = {
 """Predictors of `Outcome.scores` that see no image, and what their rows are called."""
 
 TESTED = {
-    "PN-SAMP": "pn_samp",
-    "SAG-C": "sag_c",
-    "ResNet18": "resnet18",
-    "ResNet34": "resnet34",
-    "VGG16": "vgg16",
-    "DenseNet121": "densenet121",
+    row: TABLES["2"][row]
+    for row in ("PN-SAMP", "SAG-C", "ResNet18", "ResNet34", "VGG16", "DenseNet121")
 }
 """The rows of Table 5, as variants on D11C."""
 
