@@ -43,6 +43,9 @@ def connect(scheduler: str | None, workers: int) -> Iterator[Any]:
                 "distributed.scheduler.worker-saturation": 1.0,
                 # or a machine too busy to start a worker anew within 15 s would never do it
                 "distributed.deploy.lost-worker-timeout": "1 hour",
+                # Dask has a worker give memory back at once; training takes it again at each step,
+                # which on a virtual machine took a third of its time
+                "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
                 # no web pages, and what is left of their server for this machine alone
                 "distributed.scheduler.http.routes": [],
                 "distributed.worker.http.routes": [],

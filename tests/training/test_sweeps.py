@@ -298,6 +298,7 @@ def test_a_killed_worker_costs_its_run_a_little_and_the_others_nothing(
     chosen = grid("toy", variants=["slow", "other"], seeds=[0, 1], preset="smoke", epochs=4)
     jobs = [job for plan in chosen for job in _sweep_jobs.jobs_of(plan, out)]
     monkeypatch.setenv(toy.SLOWLY, "0.1")
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
     lines: list[str] = []
     cut: dict[str, list[dict[str, float]]] = {}
 
@@ -313,6 +314,8 @@ def test_a_killed_worker_costs_its_run_a_little_and_the_others_nothing(
             if "spawn_main" in " ".join(child.cmdline())
         ]
         assert len(workers) == 2
+        # with which training would ask for its memory anew at each step
+        assert all("MALLOC_TRIM_THRESHOLD_" not in child.environ() for child in workers)
         os.kill(workers[0].pid, signal.SIGKILL)
 
     with (
