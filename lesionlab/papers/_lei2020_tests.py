@@ -8,17 +8,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from scipy import stats
 
 from lesionlab.cohorts import Cohort, malignancy_label
 from lesionlab.splits import By
 from lesionlab.statistics.association import holm
 from lesionlab.statistics.baselines import diameter_classifier, ratings_classifier
-from lesionlab.statistics.intervals import bootstrap_over_groups, bootstrap_weights_over_groups
+from lesionlab.statistics.intervals import Estimate, bootstrap_weights_over_groups
 from lesionlab.statistics.paired import paired
-from lesionlab.statistics.scoring import check_columns, score_classification
-from lesionlab.training.metrics import auc
+from lesionlab.statistics.scoring import check_columns, score_classification, weighted_auc
 
 MEASURES = ("accuracy", "sensitivity", "specificity", "precision", "f1", "auc")
 """What `classification` measures. The paper prints the first three."""
@@ -121,11 +119,8 @@ def compare(
         first, second = (f["malignancy"].to_numpy(dtype=float) for f in (a, b))
         right_a, right_b = ((p >= threshold) == malignant for p in (first, second))
         only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-        both = pd.DataFrame(
-            {"patient": a["patient"], "malignant": malignant, "a": first, "b": second}
-        )
-        difference = bootstrap_over_groups(
-            _auc_difference, both, n_resamples=n_resamples, seed=seed, undefined="nan"
+        difference = _auc_difference(
+            first, second, malignant, a["patient"], n_resamples=n_resamples, seed=seed
         )
         rows[variant] = {
             "n": difference.n, "n_groups": difference.n_groups,
@@ -219,10 +214,19 @@ def signed_rank(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     return float(found.pvalue)
 
 
-def _auc_difference(rows: pd.DataFrame) -> float:
-    malignant = torch.tensor(rows["malignant"].to_numpy())
-    a, b = (auc(torch.tensor(rows[name].to_numpy()), malignant) for name in ("a", "b"))
-    return a - b
+def _auc_difference(
+    first: Array,
+    second: Array,
+    malignant: npt.NDArray[np.bool_],
+    patients: pd.Series[str],
+    **how: int,
+) -> Estimate:
+    one, other = (weighted_auc(scores, malignant) for scores in (first, second))
+
+    def difference(weights: Array) -> dict[str, Array]:
+        return {"auc": one(weights) - other(weights)}
+
+    return bootstrap_weights_over_groups(difference, patients, undefined="nan", **how)["auc"]
 
 
 def twenty(

@@ -6,7 +6,7 @@ each other were made alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -124,21 +124,16 @@ def score_classification(
     malignant = frame[truth].to_numpy(dtype=float) == 1
     scores = frame[score].to_numpy(dtype=float)
     called = scores >= threshold
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of runs of equal scores
+    auc = weighted_auc(scores, malignant)
 
     def metrics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         positive, negative = weights * malignant, weights * ~malignant
-        n1, n0 = positive.sum(1), negative.sum(1)
-        ties1 = np.add.reduceat(positive[:, order], starts, axis=1)
-        ties0 = np.add.reduceat(negative[:, order], starts, axis=1)
-        below = np.cumsum(ties0, axis=1) - ties0 / 2
         with np.errstate(invalid="ignore"):
             return {
-                "auc": (ties1 * below).sum(1) / (n1 * n0),
+                "auc": auc(weights),
                 "accuracy": weights @ (called == malignant) / weights.sum(1),
-                "sensitivity": positive @ called / n1,
-                "specificity": negative @ ~called / n0,
+                "sensitivity": positive @ called / positive.sum(1),
+                "specificity": negative @ ~called / negative.sum(1),
             }
 
     return bootstrap_weights_over_groups(
@@ -149,6 +144,35 @@ def score_classification(
         seed=seed,
         undefined="nan",
     )
+
+
+def weighted_auc(
+    scores: NDArray[np.float64], malignant: NDArray[np.bool_]
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """The AUC of scores as a function of how often each lesion counts.
+
+    Args:
+        scores: (lesion,) higher for malignant; ties count one half.
+        malignant: (lesion,).
+
+    Returns:
+        From (resample, lesion) weights to (resample,) AUC, NaN where a class has no weight.
+    """
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of runs of equal scores
+
+    def auc(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        positive, negative = weights * malignant, weights * ~malignant
+        ties1 = np.add.reduceat(positive[:, order], starts, axis=1)
+        ties0 = np.add.reduceat(negative[:, order], starts, axis=1)
+        below = np.cumsum(ties0, axis=1) - ties0 / 2
+        with np.errstate(invalid="ignore"):
+            found: NDArray[np.float64] = (ties1 * below).sum(1) / (
+                positive.sum(1) * negative.sum(1)
+            )
+        return found
+
+    return auc
 
 
 def skill(mae: float, mae_constant: float) -> float:
