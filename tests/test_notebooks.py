@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import signal
@@ -498,16 +499,20 @@ def test_an_interrupted_command_goes_on_where_it_stopped(project: Any) -> None:
     wait = "from pathlib import Path\nimport time\nPath('started').touch()\n"
     project.write("b_long", wait + "while not Path('go').exists():\n    time.sleep(0.1)")
     command = [Path(sys.executable).with_name("lesionlab"), "notebooks", "run"]
-    with subprocess.Popen(
-        command, cwd=project.root, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as first:
-        deadline = time.monotonic() + 60
-        while not (project.root / "started").exists():
-            assert time.monotonic() < deadline
-            assert first.poll() is None
-            time.sleep(0.05)
-        first.send_signal(signal.SIGINT)
-        _, errors = first.communicate(timeout=60)
+    pipes: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    # a shell's background jobs, and what they start, do not heed it unless told
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, cwd=project.root, preexec_fn=heed, **pipes) as first:
+        try:
+            deadline = time.monotonic() + 60
+            while not (project.root / "started").exists():
+                assert time.monotonic() < deadline
+                assert first.poll() is None
+                time.sleep(0.05)
+            first.send_signal(signal.SIGINT)
+            _, errors = first.communicate(timeout=60)
+        finally:
+            first.kill()  # or a failure would wait for ever
     assert first.returncode == 130
     assert "lesionlab: interrupted; what was finished is kept" in errors
     assert "Traceback" not in errors
