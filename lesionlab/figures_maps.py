@@ -24,7 +24,7 @@ from lesionlab.attributes import rating
 from lesionlab.crops import Tier
 from lesionlab.explorer.contours import READER_COLOURS
 from lesionlab.figures import BLUE, GREEN, GREY, ORANGE, _figure, _plain
-from lesionlab.figures_samples import WINDOW, _note, _outline, _scale_bar
+from lesionlab.figures_samples import TIER_NOTES, WINDOW, _note, _outline, _scale_bar
 
 COLOURS = "viridis"  # even in lightness, and seen alike with any colour vision
 METHOD_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", GREY)
@@ -291,8 +291,6 @@ def _corner(figure: Figure, tier: Tier | None) -> Figure:
     if tier is None:
         return figure
     if figure.get_supxlabel():
-        from lesionlab.figures_samples import TIER_NOTES
-
         label = f"{figure.get_supxlabel()}   [{TIER_NOTES[tier]}]"
         figure.supxlabel(label, fontsize=8.5)
         return figure

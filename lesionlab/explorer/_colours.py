@@ -22,6 +22,15 @@ def reader_colours(n_readers: int) -> list[str]:
     return [READER_COLOURS[i % len(READER_COLOURS)] for i in range(n_readers)]
 
 
+def palette(colours: str = "viridis") -> dict[str, object]:
+    """What the JavaScript needs: the readers' colours, and maps of one and of both signs."""
+    return {
+        "colours": list(READER_COLOURS),
+        "map": table(colours),
+        "signed": table(SIGNED_MAP),
+    }
+
+
 def table(name: str) -> str:
     """A map of matplotlib as 256 × 6 hexadecimal digits."""
     from matplotlib import colormaps

@@ -172,9 +172,7 @@ def data(
     """All that the viewer's JavaScript shows, JSON-ready; arguments as in `panel`."""
     return {
         "panels": [panel(scene, quality, done) for scene in scenes],
-        "colours": list(_colours.READER_COLOURS),
-        "map": _colours.table(colours),
-        "signed": _colours.table(_colours.SIGNED_MAP),
+        **_colours.palette(colours),
     }
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from lesionlab.crops import Crop
 from lesionlab.explorer import _filters, volume
+from lesionlab.explorer._optional import widget
 from lesionlab.explorer.bench import Bench, Request, Result
 from lesionlab.explorer.volume import PAGE_KB, VolumePage
 from lesionlab.training.studies import Trained
@@ -81,10 +82,5 @@ def workbench(
         return made
 
     first = page(result)
-    try:
-        from lesionlab.explorer._workbench import Workbench
-    except ModuleNotFoundError as error:
-        if error.name not in ("anywidget", "ipywidgets", "traitlets"):
-            raise
-        return first
-    return Workbench(bench, result, page, known)
+    made_of: type[Workbench] | None = widget("_workbench", "Workbench")
+    return first if made_of is None else made_of(bench, result, page, known)

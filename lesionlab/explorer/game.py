@@ -26,6 +26,7 @@ import pandas as pd
 from lesionlab.attributes import RATING_NAMES, Attribute, rating
 from lesionlab.crops import Crop
 from lesionlab.explorer import _colours, _html, _scene, _sheet, volume
+from lesionlab.explorer._optional import widget
 from lesionlab.explorer._scene import Scene
 from lesionlab.statistics.agreement import pairwise_difference
 
@@ -135,10 +136,7 @@ class GamePage:
                 }
                 for lesion_id, scene in self.scenes.items()
             ],
-            "colours": list(_colours.READER_COLOURS),
-            "map": _colours.table("viridis"),
-            "signed": _colours.table(_colours.SIGNED_MAP),
-        }
+        } | _colours.palette()
 
     def to_html(self) -> str:
         """One self-contained piece of HTML; text from outside is escaped."""
@@ -236,13 +234,8 @@ def be_the_reader(
         | {"chosen": list(chosen), "at": 0, "answers": {}, "seen": []},
         nodule_kb=nodule_kb,
     )
-    try:
-        from lesionlab.explorer._built import ReaderGame
-    except ModuleNotFoundError as error:
-        if error.name not in ("anywidget", "ipywidgets", "traitlets"):
-            raise
-        return page
-    return ReaderGame(page)
+    made_of: type[ReaderGame] | None = widget("_built", "ReaderGame")
+    return page if made_of is None else made_of(page)
 
 
 def score(answers: Answers, readings: pd.DataFrame) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lesionlab.attributes import Attribute, rating
 from lesionlab.crops import Crop
 from lesionlab.explorer import _colours, _html, _scene, _sheet, volume
+from lesionlab.explorer._optional import widget
 from lesionlab.explorer._scene import Scene
 
 if TYPE_CHECKING:
@@ -113,10 +114,7 @@ class ScalePage:
                 for code, shown in self.steps.items()
             ],
             "volumes": [_html.fitted(s, budget, self._packed) for s in self.scenes.values()],
-            "colours": list(_colours.READER_COLOURS),
-            "map": _colours.table("viridis"),
-            "signed": _colours.table(_colours.SIGNED_MAP),
-        }
+        } | _colours.palette()
 
     def to_html(self) -> str:
         """One self-contained piece of HTML; text from outside is escaped."""
@@ -209,13 +207,8 @@ def atlas(
         state=volume.state_of((first,)) | {"window_centre": centre, "window_width": width},
         example_kb=example_kb,
     )
-    try:
-        from lesionlab.explorer._built import ScaleViewer
-    except ModuleNotFoundError as error:
-        if error.name not in ("anywidget", "ipywidgets", "traitlets"):
-            raise
-        return page
-    return ScaleViewer(page)
+    made_of: type[ScaleViewer] | None = widget("_built", "ScaleViewer")
+    return page if made_of is None else made_of(page)
 
 
 def _example(

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lesionlab.explorer import _colours, _html, _png, _scene
+from lesionlab.explorer._optional import widget
 from lesionlab.explorer._scene import Scene
 
 if TYPE_CHECKING:
@@ -131,13 +132,8 @@ def view(
     )
     scenes = (scene,) if other is None else (scene, _only_scene(other))
     made = page(scenes, window=window, colours=colours, page_kb=page_kb)
-    try:
-        from lesionlab.explorer._widget import VolumeViewer
-    except ModuleNotFoundError as error:
-        if error.name not in ("anywidget", "ipywidgets", "traitlets"):
-            raise
-        return made
-    return VolumeViewer(made)
+    made_of: type[VolumeViewer] | None = widget("_widget", "VolumeViewer")
+    return made if made_of is None else made_of(made)
 
 
 def page(

@@ -127,13 +127,12 @@ def score_classification(
     auc = weighted_auc(scores, malignant)
 
     def metrics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        positive, negative = weights * malignant, weights * ~malignant
         with np.errstate(invalid="ignore"):
             return {
                 "auc": auc(weights),
                 "accuracy": weights @ (called == malignant) / weights.sum(1),
-                "sensitivity": positive @ called / positive.sum(1),
-                "specificity": negative @ ~called / negative.sum(1),
+                "sensitivity": weights @ (malignant & called) / (weights @ malignant),
+                "specificity": weights @ ~(malignant | called) / (weights @ ~malignant),
             }
 
     return bootstrap_weights_over_groups(

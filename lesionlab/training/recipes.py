@@ -113,10 +113,12 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             prefix = next((p for p in prefixes if name == p or name.startswith(f"{p}.")), None)
-            rate = recipe.lr if prefix is None else recipe.lr_by_prefix[prefix]
+            rate = recipe.lr
+            if prefix is not None:
+                rate = recipe.lr_by_prefix[prefix]
+                used.add(prefix)
             if name.rpartition(".")[2] == "bias":
                 rate *= recipe.bias_factor
-            used |= set() if prefix is None else {prefix}
             groups.setdefault(rate, []).append(parameter)
     if unused := [prefix for prefix in prefixes if prefix not in used]:
         parts = [name for name, _ in model.named_children()]
