@@ -20,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lesionlab._parquet import read_parquet
 from lesionlab.crops import Crop, Tier
 
 Row: TypeAlias = dict[str, Any]
@@ -360,7 +361,7 @@ def from_parquet(data: bytes, where: str, fields: Mapping[str, pa.DataType]) -> 
         ValueError: It is no whole Parquet file, or a column is missing or of another kind.
     """
     try:
-        table = pq.read_table(io.BytesIO(data))
+        table = read_parquet(io.BytesIO(data))
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{where} is damaged or not Parquet: {error}") from error
     for name, kind in fields.items():
@@ -372,5 +373,6 @@ def from_parquet(data: bytes, where: str, fields: Mapping[str, pa.DataType]) -> 
 
 def to_frame(rows: list[Row]) -> pd.DataFrame:
     """The rows as a table by `lesion_id`."""
-    frame: pd.DataFrame = pq.read_table(io.BytesIO(to_parquet(rows, FIELDS))).to_pandas()
+    table = read_parquet(io.BytesIO(to_parquet(rows, FIELDS)))
+    frame: pd.DataFrame = table.to_pandas(use_threads=False)
     return frame.set_index("lesion_id")

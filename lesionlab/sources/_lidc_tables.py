@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lesionlab import _files
+from lesionlab._parquet import read_parquet
 from lesionlab.attributes import LIDC_RATINGS, RATING_NAMES
 from lesionlab.sources import _lidc_database, _lidc_geometry
 from lesionlab.sources._lidc_database import Database, IntArray
@@ -133,7 +134,7 @@ def cached(
         return compute()
     path = folder / f"lidc-{name}-{checksum[:12]}-{_code_checksum()[:12]}.parquet"
     try:
-        return _lists(pd.read_parquet(path))
+        return _lists(read_parquet(path).to_pandas(use_threads=False))
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:
