@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator, Mapping
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from lesionlab.papers._fu2021_classes import CLASSES
 from lesionlab.papers.fu2021 import ATTRIBUTES, TABLES
 from lesionlab.sources.phantom import drawn_ratings
 from lesionlab.statistics.agreement import one_against_rest, pairwise_difference
+from lesionlab.statistics.intervals import bootstrap_over_groups
 from lesionlab.statistics.paired import MEAN
 from lesionlab.statistics.scoring import check_columns, skill
 
@@ -77,23 +78,30 @@ def errors(scores: pd.DataFrame, *, readings: pd.DataFrame | None = None) -> pd.
 
 
 def visible(
-    table: pd.DataFrame, folds: pd.Series[int], *, test: Collection[int] = (0,), seed: int = 0
+    table: pd.DataFrame,
+    folds: pd.Series[int],
+    *,
+    test: Collection[int] = (0,),
+    seed: int = 0,
+    n_resamples: int = 1000,
 ) -> pd.DataFrame:
     """What could be read off phantoms at best: errors of one who knows the rendered rating.
 
     A phantom shows one reader's ratings, the target is the mean of all readers. Whoever reads the
     shown rating without a fault can say, for each of its steps, the median target of the training
-    lesions that show it. Where that is no better than a constant, there is nothing to be seen.
+    lesions that show it. Where that is not clearly better than a constant, nothing can be seen.
 
     Args:
         table: The cohort or a part of it, as `lesionlab.sources.lidc.nodules`.
         folds: lesion_id -> fold.
         test: Folds whose lesions are predicted, from all the others.
-        seed: Of the phantoms.
+        seed: Of the phantoms, and of the resamples.
+        n_resamples: For the intervals.
 
     Returns:
         Index attribute, those that are rendered; columns constant and known (mean absolute errors,
-        rating steps), skill (1 − known / constant), n (lesions).
+        rating steps), skill (1 − known / constant), low and high (95 % interval of constant −
+        known over patients; one lesion that differs from all others leaves it at 0), n (lesions).
 
     Raises:
         KeyError: A column is missing.
@@ -111,8 +119,16 @@ def visible(
         steps = learned.groupby(shown.loc[learned.index, name]).median()
         constant = float(learned.median())
         said = shown.loc[asked.index, name].map(steps).fillna(constant).astype(float)
-        row = {"constant": (asked - constant).abs().mean(), "known": (asked - said).abs().mean()}
-        rows[name] = row | {"skill": skill(row["known"], row["constant"]), "n": len(asked)}
+        errors = pd.DataFrame({"constant": (asked - constant).abs(), "known": (asked - said).abs()})
+        row: dict[Any, Any] = errors.mean().to_dict()
+        gain = bootstrap_over_groups(
+            lambda rows: float((rows["constant"] - rows["known"]).mean()),
+            errors.assign(patient=table["patient"]),
+            n_resamples=n_resamples,
+            seed=seed,
+        )
+        row |= {"skill": skill(row["known"], row["constant"]), "low": gain.low, "high": gain.high}
+        rows[name] = row | {"n": len(asked)}
     found = pd.DataFrame.from_dict(rows, orient="index").rename_axis("attribute")
     return found.astype({"n": int})
 

@@ -38,7 +38,9 @@ EDGE_MM = {1: 1.7, 2: 1.2, 3: 0.8, 4: 0.45, 5: 0.28}
 # Contrast against the lung, by subtlety: 1 extremely subtle to 5 obvious.
 CONTRAST = {1: 0.72, 2: 0.82, 3: 0.90, 4: 0.96, 5: 1.0}
 # Spicules by spiculation: 1 none to 5 marked.
-SPICULES = {1: 0, 2: 4, 3: 9, 4: 16, 5: 24}
+SPICULES = {1: 0, 2: 8, 3: 16, 4: 26, 5: 38}
+SPICULE_MM = (0.6, 1.1)
+"""Radius of a spicule where it starts, mm; radiologists call those from 2 mm across coarse."""
 # By texture: HU of the ground glass, and the depth (0 edge, 1 centre) from which it is solid.
 GROUND_GLASS = {1: (-640, 9.0), 2: (-560, 0.75), 3: (-520, 0.42), 4: (-330, 0.16), 5: (0, -9.0)}
 SOLID_HU = 58.0
@@ -241,7 +243,7 @@ def _spicules(
     out = at - middle
     out /= np.maximum(np.sqrt((out**2).sum(1)), 1e-6)[:, None]
     out += 0.3 * rng.standard_normal((count, 3))
-    reach = rng.uniform(0.5, 1.4, (count, 1)) * (2.0 + 0.25 * count) * min(1.0, deepest / 4 + 0.3)
-    width = rng.uniform(0.45, 0.85, count) * min(1.0, 0.5 + deepest / 8)
+    reach = rng.uniform(0.5, 1.4, (count, 1)) * (2.5 + 0.15 * count) * min(1.0, deepest / 4 + 0.3)
+    width = rng.uniform(*SPICULE_MM, count) * min(1.0, 0.5 + deepest / 8)
     start = at - 0.8 * out
-    return Tubes(start + corner, at + reach * out + corner, np.stack((width, 0.25 * width), 1))
+    return Tubes(start + corner, at + reach * out + corner, np.stack((width, 0.4 * width), 1))

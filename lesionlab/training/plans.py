@@ -39,11 +39,13 @@ class Preset:
         recipe: How to train.
         n_lesions: Lesions drawn from the cohort, over all folds; all of them if None.
         n_folds: How many of the folds to train for, unless asked otherwise.
+        enriched: Draw lesions of unusual ratings more often, see `studies.drawn`.
     """
 
     recipe: Recipe
     n_lesions: int | None = None
     n_folds: int = 1
+    enriched: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Train a paper's model by name: which lesions, which model, how long, where to.
 
     plan = Plan(paper="fu2021", variant="full", data="phantom", preset="book")
-    outcome = run(plan)                        # runs/fu2021/full-phantom-book-patient-0/
-    for fold in trained(plan, outcome.path.parent):
+    outcome = run(plan)                        # runs/fu2021/full-phantom-book-patient-seed0/
+    for fold in trained(plan):
         fold.predict()                         # or look at what fold.experiment attends to
 
 The command `lesionlab train`, the sweeps and the chapters all come here; `lesionlab.training.plans`
@@ -16,10 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 
 from lesionlab import _files, datasets
+from lesionlab.attributes import RATING_NAMES, rating
 from lesionlab.cohorts import Cohort
 from lesionlab.sampling import Samples
 from lesionlab.sources import lidc
@@ -89,7 +92,7 @@ def load(plan: Plan, *, progress: bool = True) -> Loaded:
     if cohort.table.empty:
         raise ValueError(f"the cohort of {plan.paper} is empty")
     folds = cohort.folds(by=plan.by, n_folds=N_FOLDS)
-    wanted = drawn(cohort.table, plan.size)
+    wanted = drawn(cohort.table, plan.size, enriched=of.presets[plan.preset].enriched)
     rated = ~of.targets(wanted, plan.model).isnan().any(dim=1).numpy()
     excluded = dict.fromkeys(wanted.index[~rated], "a rating is missing")
     wanted = wanted[rated]
@@ -113,18 +116,46 @@ def load(plan: Plan, *, progress: bool = True) -> Loaded:
     )
 
 
-def drawn(table: pd.DataFrame, n: int | None) -> pd.DataFrame:
+def drawn(table: pd.DataFrame, n: int | None, *, enriched: bool = False) -> pd.DataFrame:
     """`n` lesions, always the same ones, in the order of the table; all if None.
+
+    Most lesions have the usual rating of everything: of 600 drawn with equal chances, some fifty
+    are spiculated, too few for a short training to see what spicules are. An enriched draw, as
+    studies with readers use it, has the unusual ones more often. Errors on it are larger than on
+    the cohort, those of a constant above all, so they are compared with others on the same draw.
+
+    Args:
+        table: The cohort, with the nine mean ratings if `enriched`.
+        n: How many.
+        enriched: Draw with chances in proportion to how unusual a lesion is: the sum, over the
+            ratings but malignancy, of the squared distance from the median as a share of the
+            scale.
 
     Raises:
         ValueError: There are not so many.
+        KeyError: A rating is missing.
     """
     if n is None:
         return table
     if not 0 < n <= len(table):
         raise ValueError(f"n_lesions={n!r}: expected 1 to {len(table)}, the size of the cohort")
-    chosen = table.sample(n, random_state=0).index
+    if enriched:
+        # the first of a race of exponential clocks: Efraimidis and Spirakis 2006, as a larger n
+        # has all of a smaller one
+        clocks = np.random.default_rng(0).exponential(size=len(table))
+        unusual = sum(_unusual(table[name]) for name in RATING_NAMES if name != "malignancy")
+        with np.errstate(divide="ignore"):  # what is usual in everything comes last
+            chosen = pd.Series(clocks / unusual, table.index).nsmallest(n).index
+    else:
+        chosen = table.sample(n, random_state=0).index
     return table[table.index.isin(chosen)]
+
+
+def _unusual(ratings: pd.Series[float]) -> npt.NDArray[np.float64]:
+    scale = rating(str(ratings.name))
+    values = ratings.to_numpy(dtype=np.float64, na_value=np.nan)
+    shares = (values - np.nanmedian(values)) / (scale.maximum - scale.minimum)
+    return np.nan_to_num(shares**2)  # a missing rating is not unusual
 
 
 def _data(plan: Plan, provenance: Mapping[str, Any]) -> tuple[Data, ...]:

@@ -678,6 +678,7 @@ def readings_of(*margins):
     columns["margin_readings"] = [list(m) for m in margins]
     columns |= {name: [3.0] * len(margins) for name in ATTRIBUTES}
     columns["margin"] = [float(np.mean(m)) for m in margins]
+    columns["patient"] = [f"p{i}" for i in range(len(margins))]
     return pd.DataFrame(columns, index=[f"n{i}" for i in range(len(margins))])
 
 
@@ -690,6 +691,8 @@ def test_who_knows_the_shown_rating_says_the_median_of_its_like():
     assert row["known"] == pytest.approx((0.5 + 1) / 2)
     assert row["constant"] == pytest.approx((2 + 1) / 2)
     assert (row["skill"], row["n"]) == (pytest.approx(0.5), 2)
+    # the one gains 2 - 0.5, the other 1 - 1: drawn twice each, or both
+    assert (row["low"], row["high"]) == (pytest.approx(0), pytest.approx(1.5))
 
 
 def test_what_nobody_rates_otherwise_cannot_be_seen():

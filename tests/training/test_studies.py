@@ -2,11 +2,13 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from lesionlab import datasets
 from lesionlab._cli_train import Paper
+from lesionlab.attributes import RATING_NAMES
 from lesionlab.explorer.bench import Bench, Request
 from lesionlab.sources import lidc
 from lesionlab.training import outcomes, studies
@@ -115,6 +117,32 @@ def test_fewer_lesions_are_among_more(loaded):
     fewer = studies.drawn(loaded.cohort.table, 20).index
     assert len(fewer) == 20
     assert set(fewer) <= set(studies.drawn(loaded.cohort.table, 200).index)
+
+
+def test_an_enriched_draw_has_more_of_the_unusual(loaded):
+    cohort = loaded.cohort.table
+    few, more = (studies.drawn(cohort, n, enriched=True) for n in (200, 600))
+    assert (len(few), len(more)) == (200, 600)
+    assert set(few.index) <= set(more.index)
+    assert list(more.index) == list(cohort.index[cohort.index.isin(more.index)])
+    plain = studies.drawn(cohort, 600)
+    for name in ("spiculation", "lobulation", "texture", "margin"):
+        off = (cohort[name] - cohort[name].median()).abs() >= 2
+        assert off[more.index].sum() > 1.5 * off[plain.index].sum(), name
+
+
+def test_an_enriched_draw_goes_by_the_squared_distance():
+    """Of lesions 1/4 and 2/4 of a scale from the median, the second come four times as often."""
+    usual = dict.fromkeys(RATING_NAMES, 3.0)
+    n = 4000
+    margins = [3.0] * (2 * n + 1) + [4.0] * n + [5.0] * n
+    table = pd.DataFrame([usual | {"margin": m} for m in margins]).astype("Float64")
+    table.loc[0, "texture"] = pd.NA  # not unusual
+    drawn = studies.drawn(table, 400, enriched=True)["margin"].value_counts()
+    assert 3.0 not in drawn.index
+    assert 3 < drawn[5.0] / drawn[4.0] < 5.3
+    everything = studies.drawn(table, len(table) - 1, enriched=True)
+    assert len(everything) == len(table) - 1
 
 
 def test_too_many_lesions():
