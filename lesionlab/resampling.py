@@ -33,6 +33,9 @@ Outside = float | Literal["edge"]
 AIR = -1024.0
 """HU that stands for air, the lowest value of a CT scanner's usual scale."""
 
+LUNG = -850.0
+"""HU that stands for inflated lung, where something is taken out of an image."""
+
 
 def planes(
     stacks: Sequence[npt.NDArray[Any]],

@@ -291,6 +291,12 @@ def to_unit(hu: torch.Tensor, window: tuple[float, float]) -> torch.Tensor:
     return hu.clamp(low, high).sub_(low).div_(high - low)
 
 
+def from_unit(values: torch.Tensor, window: tuple[float, float]) -> torch.Tensor:
+    """HU of what `to_unit` made; what was clipped stays at the window's ends."""
+    low, high = window
+    return values * (high - low) + low
+
+
 def unit_ratings(table: pd.DataFrame, names: Sequence[str]) -> torch.Tensor:
     """Ratings of a table as a tensor, each rescaled from its own scale to [0, 1].
 

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from lesionlab.crops import Crop
-from lesionlab.sampling import Samples, batch, in_chunks, locate, to_unit, unit_ratings
+from lesionlab.sampling import (
+    Samples,
+    batch,
+    from_unit,
+    in_chunks,
+    locate,
+    to_unit,
+    unit_ratings,
+)
 from lesionlab.sources import lidc
 
 
@@ -211,7 +219,9 @@ def test_chunks_do_not_show():
 
 def test_window_by_hand():
     hu = torch.tensor([-2000.0, -1024, -312, 400, 3000])
-    assert to_unit(hu, (-1024, 400)).tolist() == [0, 0, 0.5, 1, 1]
+    unit = to_unit(hu, (-1024, 400))
+    assert unit.tolist() == [0, 0, 0.5, 1, 1]
+    assert from_unit(unit, (-1024, 400)).tolist() == hu.clamp(-1024, 400).tolist()
     with pytest.raises(ValueError, match=r"window=\(400, 400\)"):
         to_unit(hu, (400, 400))
 

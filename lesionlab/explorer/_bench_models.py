@@ -16,10 +16,6 @@ from lesionlab.attention import activation_maps
 from lesionlab.crops import Crop
 from lesionlab.explorer import _filters
 from lesionlab.figures_samples import footprint
-from lesionlab.papers import fu2021
-from lesionlab.papers._lei2020_maps import methods
-from lesionlab.papers.fu2021 import Fu2021
-from lesionlab.papers.lei2020 import Lei2020
 from lesionlab.sampling import Samples
 from lesionlab.training.plans import study
 from lesionlab.training.prediction import in_batches
@@ -83,13 +79,11 @@ class Model:
         self.experiment = experiment = self._folds[0].experiment
         self.heads: tuple[str, ...] = tuple(experiment.tasks)
         self.classes: tuple[str, ...] = ()
-        self._methods = {"Grad-CAM": ("grad-cam", False)}
-        if isinstance(experiment, Lei2020):
-            if experiment.design.images == "D3C":
-                raise ValueError(f"models[{name!r}]: its channels are scales, not slices")
-            self._methods = methods(experiment)
-            if not experiment.design.ratings:
-                self.heads, self.classes = (), CLASSES
+        if not experiment.stacked:
+            raise ValueError(f"models[{name!r}]: its channels are scales, not slices")
+        self._methods = experiment.maps()
+        if set(experiment.tasks.values()) == {"classification"}:
+            self.heads, self.classes = (), CLASSES
         self.methods = tuple(self._methods)
         self._lock = threading.Lock()  # one network for all folds, and more than one thread
         self._loaded = -1
@@ -183,12 +177,8 @@ class Model:
             how |= {"head": 0, "target": self.classes.index(about)}
         else:
             how |= {"head": self.heads.index(about)}
-        images, experiment = samples.images, self.experiment
-        if isinstance(experiment, Fu2021):
-            if experiment.design.volumetric:
-                images = fu2021.volumes(samples, depth=experiment.depth)
-            else:
-                how["inputs"] = (samples.nodule, 1)
+        images, *others = self.experiment.inputs(samples)
+        how["inputs"] = tuple(others)
         outputs: list[Any] = []
 
         def kept(output: Any) -> Any:

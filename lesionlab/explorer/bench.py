@@ -25,13 +25,13 @@ from lesionlab.crops import Crop
 from lesionlab.explorer import _filters, _scene
 from lesionlab.explorer._bench_models import Bools, Floats, Given, Model
 from lesionlab.explorer._scene import Scene
-from lesionlab.resampling import AIR
+from lesionlab.resampling import AIR, LUNG
 from lesionlab.sources import lidc
 from lesionlab.training.studies import Trained
 
 __all__ = ["FILLS", "Bench", "Change", "Look", "Request", "Result", "masked", "reordered"]
 
-FILLS: Mapping[str, float] = MappingProxyType({"lung": -850.0, "air": AIR})
+FILLS: Mapping[str, float] = MappingProxyType({"lung": LUNG, "air": AIR})
 """What surroundings can be replaced by, HU."""
 
 Tell = Callable[[str, int, int], None]

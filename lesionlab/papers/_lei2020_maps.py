@@ -13,9 +13,6 @@ from lesionlab.attributes import RATING_NAMES
 from lesionlab.papers.lei2020 import Lei2020
 from lesionlab.sampling import Samples
 
-EXACT = ", exact"
-"""What the name of a map ends in that has all weights of the logit (`weights="exact"`)."""
-
 
 @dataclass(frozen=True, eq=False)
 class Maps:
@@ -47,28 +44,6 @@ class Maps:
         return {name: maps[at] for name, maps in self.maps.items()}
 
 
-def methods(experiment: Lei2020) -> dict[str, tuple[str, bool]]:
-    """The maps that a variant has: name to the method of `attention`, and whether it is exact.
-
-    Grad-CAM is there for all. The printed maps of eq. 2, 7 and 11 need the head that they are for;
-    exact ones are given for average pooling with local weights, as for CAM they are the printed
-    ones divided by the number of places.
-    """
-    design = experiment.design
-    high = "" if design.high_level is None else "HE"
-    name = f"{high}-Grad-CAM" if high else "Grad-CAM"
-    found = {name: (name.lower(), False)}
-    if design.head == "cam":
-        name = f"{high}-CAM" if high else "CAM"
-        found = {name: (name.lower(), False)} | found
-    if design.head == "sam":
-        name = f"{high}SAM"
-        found[name] = (name.lower(), False)
-        if design.pool == "average":
-            found[name + EXACT] = (name.lower(), True)
-    return found
-
-
 def look(
     experiment: Lei2020,
     model: nn.Module,
@@ -92,7 +67,7 @@ def look(
     """
     if not samples.lesion_ids:
         raise ValueError("samples: expected at least one lesion, got none")
-    wanted = methods(experiment)
+    wanted = experiment.maps()
     printed = [method for method, exact in wanted.values() if not exact]
     exactly = [method for method, exact in wanted.values() if exact]
     ratings = experiment.design.ratings

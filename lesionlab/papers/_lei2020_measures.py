@@ -11,16 +11,18 @@ import pandas as pd
 import torch
 from torch import nn
 
+from lesionlab import resampling
 from lesionlab.attention import deletion_curve, insertion_curve, randomisation_test, region_table
 from lesionlab.attention.regions import REGIONS
-from lesionlab.papers._lei2020_maps import look, methods
+from lesionlab.papers._lei2020_maps import look
 from lesionlab.papers._lei2020_outlines import Outlines
+from lesionlab.papers._lei2020_samples import WINDOW
 from lesionlab.papers.lei2020 import Lei2020
-from lesionlab.sampling import Samples
+from lesionlab.sampling import Samples, to_unit
 from lesionlab.statistics.intervals import Estimate, bootstrap_weights_over_groups
 
-LUNG = (-850 + 1024) / 1424
-"""What deleted places become: lung of -850 HU, in the unit of the samples."""
+LUNG = float(to_unit(torch.tensor(resampling.LUNG), WINDOW))
+"""What deleted places become: lung, in the unit of the samples."""
 
 RANDOM = "random order"
 
@@ -203,7 +205,7 @@ def randomised(
         ValueError: As `attention.randomisation_test`.
     """
     rows = {}
-    for name in methods(experiment):
+    for name in experiment.maps():
 
         def explain(network: nn.Module, images: torch.Tensor, name: str = name) -> torch.Tensor:
             return look(experiment, network, replace(samples, images=images)).maps[name]

@@ -18,6 +18,9 @@ from lesionlab.sampling import Lesion, Samples, batch, in_chunks, to_unit
 CHANNELS = {"D1C": 1, "D11C": 11, "D21C": 21}
 """Slices of the paper's three data sets that `prepare` builds; D3C is `prepare_scales`'."""
 
+WINDOW = (-1024.0, 400.0)
+"""HU that become 0 and 1."""
+
 
 def prepare(
     crops: Iterable[Crop],
@@ -27,7 +30,7 @@ def prepare(
     scale: float = 2.0,
     slice_step: float = 1.0,
     diameters: Sequence[float] | None = None,
-    window: tuple[float, float] = (-1024.0, 400.0),
+    window: tuple[float, float] = WINDOW,
     level: float = 0.5,
     outside: Outside = "edge",
     device: torch.device | str = "cpu",
@@ -82,7 +85,7 @@ def prepare_scales(
     scales: Sequence[float] = (2.0, 3.0, 4.0),
     size: int = 32,
     diameters: Sequence[float] | None = None,
-    window: tuple[float, float] = (-1024.0, 400.0),
+    window: tuple[float, float] = WINDOW,
     level: float = 0.5,
     outside: Outside = "edge",
     device: torch.device | str = "cpu",

@@ -17,6 +17,10 @@ N_CHANNELS: Mapping[str, int] = MappingProxyType({"D1C": 1, "D3C": 3, "D11C": 11
 """Of the paper's four image sets (Table 1): slices, or for D3C scales of one slice."""
 
 
+EXACT = ", exact"
+"""What the name of a map ends in that has all weights of the logit (`weights="exact"`)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Design:
     """Which parts a model has.
@@ -104,6 +108,26 @@ class Design:
     def features(self) -> int:
         """Maps that the paper's own trunk gives its head: 256 in all but `pn_samp`."""
         return self.deepest if self.residual else self.outputs
+
+    def maps(self) -> dict[str, tuple[str, bool]]:
+        """The maps that a model has: name to the method of `attention`, and whether it is exact.
+
+        Grad-CAM is there for all. The printed maps of eq. 2, 7 and 11 need the head that they are
+        for; exact ones are given for average pooling with local weights, as for CAM they are the
+        printed ones divided by the number of places.
+        """
+        high = "" if self.high_level is None else "HE"
+        name = f"{high}-Grad-CAM" if high else "Grad-CAM"
+        found = {name: (name.lower(), False)}
+        if self.head == "cam":
+            name = f"{high}-CAM" if high else "CAM"
+            found = {name: (name.lower(), False)} | found
+        if self.head == "sam":
+            name = f"{high}SAM"
+            found[name] = (name.lower(), False)
+            if self.pool == "average":
+                found[name + EXACT] = (name.lower(), True)
+        return found
 
 
 _SAM = Design()

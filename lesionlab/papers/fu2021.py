@@ -283,13 +283,11 @@ class Fu2021(Experiment):
         """A new model, by torch's global generator."""
         return (VolumeNetwork if self.design.volumetric else Network)(self.design)
 
-    def forward(self, model: nn.Module, samples: Samples) -> Outputs:
-        """Score a batch."""
+    def inputs(self, samples: Samples) -> tuple[Any, ...]:
+        """Slices with the nodule of each and how many nodules, or volumes."""
         if self.design.volumetric:
-            found: Outputs = model(volumes(samples, depth=self.depth))
-        else:
-            found = model(samples.images, samples.nodule, len(samples.lesion_ids))
-        return found
+            return (volumes(samples, depth=self.depth),)
+        return samples.images, samples.nodule, len(samples.lesion_ids)
 
     def loss(
         self, outputs: Outputs, targets: torch.Tensor

@@ -54,7 +54,13 @@ from lesionlab.papers._lei2020_heads import (
 )
 from lesionlab.papers._lei2020_layers import Trunk, UNet
 from lesionlab.papers._lei2020_recipes import PAPER, PRESETS, packed
-from lesionlab.papers._lei2020_samples import CHANNELS, duplicate_slice, prepare, prepare_scales
+from lesionlab.papers._lei2020_samples import (
+    CHANNELS,
+    WINDOW,
+    duplicate_slice,
+    prepare,
+    prepare_scales,
+)
 from lesionlab.papers._lei2020_variants import N_CHANNELS, TABLES, VARIANTS, Design
 from lesionlab.sampling import Samples
 from lesionlab.training.experiments import Experiment
@@ -75,6 +81,7 @@ __all__ = [
     "STUDY",
     "TABLES",
     "VARIANTS",
+    "WINDOW",
     "ActivationHead",
     "Design",
     "FlatHead",
@@ -246,6 +253,15 @@ class Lei2020(Experiment):
     def design(self) -> Design:
         """Which parts the model has."""
         return VARIANTS[self.variant]
+
+    @property
+    def stacked(self) -> bool:  # type: ignore[override]
+        """Whether the channels are slices; those of D3C are scales."""
+        return self.design.images != "D3C"
+
+    def maps(self) -> dict[str, tuple[str, bool]]:
+        """The maps that the variant has, see `Design.maps`."""
+        return self.design.maps()
 
     def model(self, seed: int) -> Network:
         """A new model, by torch's global generator."""

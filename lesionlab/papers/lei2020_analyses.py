@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lesionlab.papers._lei2020_maps import EXACT, Maps, look, malignancy, methods
+from lesionlab.papers._lei2020_maps import Maps, look, malignancy
 from lesionlab.papers._lei2020_measures import (
     LUNG,
     RANDOM,
@@ -56,6 +56,7 @@ from lesionlab.papers._lei2020_tests import (
     twenty,
     without_images,
 )
+from lesionlab.papers._lei2020_variants import EXACT
 from lesionlab.papers.lei2020 import Lei2020, duplicate_slice
 from lesionlab.sampling import Samples
 
@@ -89,7 +90,6 @@ __all__ = [
     "malignancy",
     "masks_of",
     "mcnemar",
-    "methods",
     "on",
     "outlines",
     "pasted",

@@ -36,6 +36,7 @@ class Experiment(ABC):
             rating steps. `"classification"`: 0 or 1, predicted as the probability of 1.
         metric_name: Of `metric`, in `snake_case`.
         lower_is_better: Whether a lower `metric` is better.
+        stacked: Whether a sample is a stack of slices, in their order.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Experiment(ABC):
     tasks: Mapping[str, Task]
     metric_name: str = "mae"
     lower_is_better: bool = True
+    stacked: bool = True
 
     @abstractmethod
     def model(self, seed: int) -> nn.Module:
@@ -70,12 +72,20 @@ class Experiment(ABC):
     def metric(self, predictions: torch.Tensor, targets: torch.Tensor) -> float:
         """One number for (lesion, target) predictions, to choose an epoch by."""
 
+    def inputs(self, samples: Samples) -> tuple[Any, ...]:
+        """What the model is given of a batch, images first; packed ones want `nodule`, too."""
+        return (samples.images,)
+
     def forward(self, model: nn.Module, samples: Samples) -> Any:
-        """Feed a batch to the model: `model(images)`; packed ones want `samples.nodule`, too.
+        """Feed a batch to the model.
 
         What the loss needs of the batch (masks that were flipped with it) goes into the outputs.
         """
-        return model(samples.images)
+        return model(*self.inputs(samples))
+
+    def maps(self) -> Mapping[str, tuple[str, bool]]:
+        """Maps of where the model looks: name to the method of `attention`, and whether exact."""
+        return {"Grad-CAM": ("grad-cam", False)}
 
     def augment(self, samples: Samples, generator: torch.Generator) -> Samples:
         """A batch of the training part with random changes, drawn from `generator` alone."""

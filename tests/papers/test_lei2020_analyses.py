@@ -160,7 +160,7 @@ def test_masks_of_all_slices_lie_where_the_voxels_do(make_crop):
 def test_all_maps_of_a_variant(samples, variant, names):
     fold = folds_of(samples, variant)
     found = analyses.look(fold.experiment, fold.model(), samples)
-    assert list(found.maps) == names == list(analyses.methods(fold.experiment))
+    assert list(found.maps) == names == list(fold.experiment.maps())
     assert {tuple(maps.shape) for maps in found.maps.values()} == {(7, 32, 32)}
     column = -1 if fold.experiment.design.ratings else 0
     torch.testing.assert_close(found.malignancy, fold.predict(device="cpu")[:, column])
@@ -318,7 +318,7 @@ def test_deleted_places_become_lung():
 def test_shuffled_weights_give_other_maps(samples):
     fold = folds_of(samples)
     found = analyses.randomised(fold.experiment, fold.model(), samples)
-    assert list(found.index) == list(analyses.methods(fold.experiment))
+    assert list(found.index) == list(fold.experiment.maps())
     assert (found["magnitude"] < 0.999).all()
     assert (found["n"] <= len(samples.lesion_ids)).all()
 
@@ -584,7 +584,7 @@ def test_figure_4_is_the_mean_over_folds():
 def test_the_figures_name_variants_and_maps_that_exist():
     for rows in analyses.FIGURES.values():
         for variant, method in rows.values():
-            assert method in analyses.methods(Lei2020(variant)), (variant, method)
+            assert method in Lei2020(variant).maps(), (variant, method)
             assert VARIANTS[variant].images == "D11C"
 
 
