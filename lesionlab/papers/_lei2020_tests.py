@@ -70,6 +70,38 @@ def classification(
     return pd.DataFrame(table, index=pd.Index(MEASURES, name="measure"))
 
 
+def on_fold(
+    frames: Mapping[str, pd.DataFrame], fold: int, *, n_resamples: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Scores on the lesions of one fold, so that runs on more folds go beside runs on that one.
+
+    Args:
+        frames: Predictor (`"model"`, and others that see no image, as from `without_images`) to
+            its predictions, as in `classification`, with the column fold.
+        fold: Which.
+        n_resamples: As in `classification`.
+        seed: As in `classification`.
+
+    Returns:
+        As `Outcome.scores`, with the measures of `MEASURES`.
+
+    Raises:
+        KeyError: A column is missing.
+        ValueError: A predictor has no lesion of the fold, or as `classification`.
+    """
+    parts = []
+    for predictor, frame in frames.items():
+        check_columns(frame, ["fold"])
+        rows = frame[frame["fold"] == fold]
+        if rows.empty:
+            raise ValueError(f"fold={fold!r}: {predictor!r} has the folds {set(frame['fold'])}")
+        found = classification(rows, n_resamples=n_resamples, seed=seed)
+        found = found.rename_axis("metric").reset_index()
+        parts.append(found.assign(target="malignancy", predictor=predictor))
+    columns = ["target", "predictor", "metric", "value", "low", "high", "n", "n_groups"]
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
 def compare(
     predictions: Mapping[str, pd.DataFrame],
     *,

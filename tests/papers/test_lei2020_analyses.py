@@ -444,6 +444,29 @@ def test_a_model_is_held_against_the_diameter_on_its_own_lesions():
         analyses.without_images(frame.assign(lesion_id="n0"), cohort)
 
 
+def test_scores_of_one_fold():
+    rng = np.random.default_rng(0)
+    frame = run(rng.random(60)).assign(fold=np.arange(60) % 3)
+    worse = frame.assign(malignancy=0.2)
+    found = analyses.on_fold({"model": frame, "diameter": worse}, 1, n_resamples=20)
+    rows = found.set_index(["predictor", "metric"])
+    alone = frame[frame["fold"] == 1]
+    truth = alone["malignancy_truth"]
+    auc = roc_auc_score(truth, alone["malignancy"])
+    assert rows.loc[("model", "auc"), "value"] == pytest.approx(auc)
+    called = (alone["malignancy"] >= 0.5) == (truth == 1)
+    assert rows.loc[("model", "accuracy"), "value"] == pytest.approx(called.mean())
+    assert rows.loc[("diameter", "sensitivity"), "value"] == 0
+    assert set(found["n"]) == {20}
+    # as far as the tables are concerned, the scores of a run
+    table = analyses.beside(3, {"hesam": found}, tier="slices")
+    ours = table["lesionlab (slices)"]
+    assert ours.loc["GMP / GAP", "accuracy"] == pytest.approx(100 * called.mean())
+    assert ours.loc["Diameter alone", "sensitivity"] == 0
+    with pytest.raises(ValueError, match="fold=3: 'model' has the folds"):
+        analyses.on_fold({"model": frame}, 3)
+
+
 # --- readers --------------------------------------------------------------------------------------
 
 READINGS = pd.DataFrame(
