@@ -73,6 +73,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Any:
+    """Show what a command wrote that failed a test; its exception names the exit status only."""
+    report = yield
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, subprocess.CalledProcessError):
+        for stream in ("stdout", "stderr"):
+            if written := getattr(error, stream):
+                text = written if isinstance(written, str) else written.decode(errors="replace")
+                report.sections.append((f"what the command wrote to {stream}", text))
+    return report
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file that asks for what others share is named with them, or it would be made again."""
     for item in items:
