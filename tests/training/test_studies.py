@@ -131,6 +131,15 @@ def test_an_enriched_draw_has_more_of_the_unusual(loaded):
         assert off[more.index].sum() > 1.5 * off[plain.index].sum(), name
 
 
+def test_an_enriched_draw_is_told():
+    book = Plan(paper="fu2021", preset="book")
+    assert book.enriched
+    assert not replace(book, n_lesions=0).enriched  # all of them
+    assert not Plan(paper="fu2021", preset="smoke").enriched
+    names = [one.name for one in studies._data(book, {"database": None})]
+    assert names[1] == "phantom crops, seed 0, lesions of unusual ratings drawn more often"
+
+
 def test_an_enriched_draw_goes_by_the_squared_distance():
     """Of lesions 1/4 and 2/4 of a scale from the median, the second come four times as often."""
     usual = dict.fromkeys(RATING_NAMES, 3.0)
