@@ -80,10 +80,11 @@ def shares(
     Returns:
         Index (method, region); columns value, low, high (mean share of the map), uniform (the mean
         share of a uniform map), times (value / uniform) with times_low and times_high, n (lesions),
-        n_groups (patients). Lesions whose map has no positive value are left out of both.
+        n_groups (patients). Lesions whose map has no positive value are left out of both; where
+        those of one patient are left, the intervals are NaN.
 
     Raises:
-        ValueError: A lesion has no patient, or too few patients are left.
+        ValueError: A lesion has no patient.
     """
     rows = {}
     for method, found in table.groupby(level="method", sort=False):
@@ -105,9 +106,15 @@ def shares(
                     times = (weights @ share) / (weights @ chance)
                 return {"value": weights @ share / weights.sum(1), "times": times}
 
-            estimates = bootstrap_weights_over_groups(
-                means, patient, n_resamples=n_resamples, seed=seed, undefined="nan"
-            )
+            if patient.nunique() > 1:
+                estimates = bootstrap_weights_over_groups(
+                    means, patient, n_resamples=n_resamples, seed=seed, undefined="nan"
+                )
+            else:  # a network with nothing to show for itself must not stop the others' tables
+                estimates = {
+                    name: _alone(float(of_all[0]), len(known))
+                    for name, of_all in means(np.ones((1, len(known)))).items()
+                }
             value, times = estimates["value"], estimates["times"]
             rows[str(method), region] = {
                 "value": value.value, "low": value.low, "high": value.high,
@@ -116,6 +123,14 @@ def shares(
                 "n": value.n, "n_groups": value.n_groups,
             }  # fmt: skip
     return _frame(rows, ["method", "region"])
+
+
+def _alone(value: float, n: int) -> Estimate:
+    """Lesions of one patient say nothing of others."""
+    nan = float("nan")
+    return Estimate(
+        value=value, low=nan, high=nan, level=0.95, n=n, n_groups=1, method="none, one patient"
+    )
 
 
 def faithfulness(

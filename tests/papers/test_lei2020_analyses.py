@@ -256,6 +256,20 @@ def test_a_map_without_positive_values_is_left_out(drawn):
     assert (analyses.shares(table, patients, **QUICK)["n"] == len(maps) - 1).all()
     with pytest.raises(ValueError, match="patients has no patient"):
         analyses.shares(table, patients.iloc[:3], **QUICK)
+
+
+def test_maps_of_one_patient_have_shares_without_intervals(drawn):
+    """Of a network without places (ResNet18 on 32 × 32), hardly any Grad-CAM is above 0."""
+    ids = drawn.lesion_ids
+    maps = torch.zeros(len(ids), 32, 32)
+    maps[0] = 1
+    patients = pd.Series([f"p{i}" for i in range(len(ids))], index=list(ids))
+    table = analyses.where({"Grad-CAM": maps}, ids, drawn)
+    found = analyses.shares(table, patients, **QUICK)
+    assert (found["n_groups"] == 1).all()
+    assert found["value"].sum() == pytest.approx(1)
+    np.testing.assert_allclose(found["times"], 1)
+    assert found[["low", "high", "times_low", "times_high"]].isna().all(axis=None)
     with pytest.raises(ValueError, match="none of 1 lesions"):
         analyses.where({"m": maps[:1]}, ["other"], drawn)
 
