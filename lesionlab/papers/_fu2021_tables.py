@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator, Mapping
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from lesionlab.papers._fu2021_classes import CLASSES
 from lesionlab.papers.fu2021 import ATTRIBUTES, TABLES
 from lesionlab.sources.phantom import drawn_ratings
 from lesionlab.statistics.agreement import one_against_rest, pairwise_difference
-from lesionlab.statistics.intervals import bootstrap_over_groups
+from lesionlab.statistics.intervals import bootstrap_weights_over_groups
 from lesionlab.statistics.paired import MEAN
 from lesionlab.statistics.scoring import check_columns, skill
 
@@ -119,16 +119,16 @@ def visible(
         steps = learned.groupby(shown.loc[learned.index, name]).median()
         constant = float(learned.median())
         said = shown.loc[asked.index, name].map(steps).fillna(constant).astype(float)
-        errors = pd.DataFrame({"constant": (asked - constant).abs(), "known": (asked - said).abs()})
-        row: dict[Any, Any] = errors.mean().to_dict()
-        gain = bootstrap_over_groups(
-            lambda rows: float((rows["constant"] - rows["known"]).mean()),
-            errors.assign(patient=table["patient"]),
+        row = {"constant": (asked - constant).abs().mean(), "known": (asked - said).abs().mean()}
+        gain = ((asked - constant).abs() - (asked - said).abs()).to_numpy()
+        interval = bootstrap_weights_over_groups(
+            lambda weights, gain=gain: {"gain": weights @ gain / weights.sum(1)},  # type: ignore[misc]
+            table.loc[asked.index, "patient"],
             n_resamples=n_resamples,
             seed=seed,
-        )
-        row |= {"skill": skill(row["known"], row["constant"]), "low": gain.low, "high": gain.high}
-        rows[name] = row | {"n": len(asked)}
+        )["gain"]
+        row |= {"skill": skill(row["known"], row["constant"])}
+        rows[name] = row | {"low": interval.low, "high": interval.high, "n": len(asked)}
     found = pd.DataFrame.from_dict(rows, orient="index").rename_axis("attribute")
     return found.astype({"n": int})
 

@@ -242,6 +242,7 @@ class Lei2020(Experiment):
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise ValueError(f"variant={self.variant!r}: expected one of {', '.join(VARIANTS)}")
+        object.__setattr__(self, "stacked", self.design.images != "D3C")  # which are scales
         if self.design.ratings:
             object.__setattr__(self, "tasks", dict.fromkeys(RATING_NAMES, "regression"))
         else:
@@ -253,11 +254,6 @@ class Lei2020(Experiment):
     def design(self) -> Design:
         """Which parts the model has."""
         return VARIANTS[self.variant]
-
-    @property
-    def stacked(self) -> bool:  # type: ignore[override]
-        """Whether the channels are slices; those of D3C are scales."""
-        return self.design.images != "D3C"
 
     def maps(self) -> dict[str, tuple[str, bool]]:
         """The maps that the variant has, see `Design.maps`."""

@@ -256,6 +256,8 @@ def test_a_map_without_positive_values_is_left_out(drawn):
     assert (analyses.shares(table, patients, **QUICK)["n"] == len(maps) - 1).all()
     with pytest.raises(ValueError, match="patients has no patient"):
         analyses.shares(table, patients.iloc[:3], **QUICK)
+    with pytest.raises(ValueError, match="none of 1 lesions"):
+        analyses.where({"m": maps[:1]}, ["other"], drawn)
 
 
 def test_maps_of_one_patient_have_shares_without_intervals(drawn):
@@ -270,8 +272,6 @@ def test_maps_of_one_patient_have_shares_without_intervals(drawn):
     assert found["value"].sum() == pytest.approx(1)
     np.testing.assert_allclose(found["times"], 1)
     assert found[["low", "high", "times_low", "times_high"]].isna().all(axis=None)
-    with pytest.raises(ValueError, match="none of 1 lesions"):
-        analyses.where({"m": maps[:1]}, ["other"], drawn)
 
 
 # --- whether they matter --------------------------------------------------------------------------
