@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-PRESET ?= book
+SET ?= book
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Large pages: where memory is handed out slowly (virtual machines), training and imports take a
@@ -27,9 +27,9 @@ $(READY): pyproject.toml constraints.txt
 
 # Over an earlier build's output, -W ends with 0 though pages have warnings: it goes first.
 book: $(READY)  ## execute what has changed and build _build/html
-	$(BIN)/lesionlab notebooks run --preset $(PRESET)
+	$(BIN)/lesionlab notebooks run --set $(SET) --out _build/executed
 	rm -rf _build/html _build/.doctrees
-	LESIONLAB_BOOK_PRESET=$(PRESET) $(BIN)/jupyter-book build . --toc book/_toc.yml --path-output . -W -n --keep-going
+	LESIONLAB_BOOK_SET=$(SET) $(BIN)/jupyter-book build . --toc book/_toc.yml --path-output . -W -n --keep-going
 
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup

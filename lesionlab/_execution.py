@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lesionlab.chapters import SET
 from lesionlab.results import ENVIRONMENT
 
 __all__ = ["ExecutionError", "execute"]
@@ -107,6 +108,8 @@ def _kernel_environment(collected: Path, profile: Path) -> Iterator[None]:
         ENVIRONMENT: str(collected),
         "IPYTHONDIR": str(profile),  # start-up files and settings of somebody's own
         "PYTHONSTARTUP": None,
+        SET: None,  # the values are injected
+        "JPY_SESSION_NAME": None,  # a run from a terminal or a cell of JupyterLab is not watched
         "MPLBACKEND": None,  # MPLBACKEND=agg, common on servers, would leave out every figure
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a warning about frozen modules on each start
     }
@@ -183,4 +186,7 @@ def _cleaned(done: Any) -> Any:
     done.metadata.pop("papermill", None)
     for cell in done.cells:
         cell.metadata.pop("papermill", None)
+        if _INJECTED in _tags(cell):
+            # the values of a set stand in sets.yml; in a page, a second cell of parameters confuses
+            cell.metadata["tags"] = [*_tags(cell), "remove-cell"]
     return done

@@ -1,11 +1,12 @@
-"""What a notebook takes: the values it declares, the presets it has, what is typed by hand."""
+"""What a notebook takes: the values it declares, the sets it has, what is typed by hand."""
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import yaml
 
 from lesionlab._files import read_json
 
-__all__ = ["fits", "parameters", "parse_parameter", "presets", "title"]
+__all__ = ["check", "known", "parameters", "parse_parameter", "sets", "title"]
 
 
 def title(path: str | Path) -> str:
@@ -66,31 +67,31 @@ def parameters(path: str | Path) -> dict[str, Any]:
     return declared
 
 
-def presets(folder: str | Path, name: str) -> dict[str, dict[str, Any]]:
+def sets(folder: str | Path, name: str) -> dict[str, dict[str, Any]]:
     """The named sets of parameters of one notebook.
 
     Args:
-        folder: the folder that holds ``presets.yml``.
+        folder: the folder that holds ``sets.yml``.
         name: the notebook.
 
     Returns:
-        Preset to values. ``book`` is always there and empty unless the file
-        says more, since a notebook's defaults are what the book shows.
+        Name of the set to its values. ``book`` is always there, and empty unless
+        the file says more, since a notebook's defaults are what the book shows.
 
     Raises:
-        ValueError: if the file is not a mapping of notebooks to presets to values.
+        ValueError: if the file is not a mapping of notebooks to sets to values.
     """
-    file = Path(folder) / "presets.yml"
+    file = Path(folder) / "sets.yml"
     try:
         content = _load_yaml(file.read_text(encoding="utf-8")) if file.exists() else None
     except yaml.YAMLError as error:
         raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
-    sets = (content or {}).get(name) or {} if isinstance(content or {}, dict) else None
-    if not isinstance(sets, dict) or not all(isinstance(v or {}, dict) for v in sets.values()):
-        raise ValueError(f"{file}: {name} must map presets to parameters, e.g. smoke: {{seed: 1}}")
+    named = (content or {}).get(name) or {} if isinstance(content or {}, dict) else None
+    if not isinstance(named, dict) or not all(isinstance(v or {}, dict) for v in named.values()):
+        raise ValueError(f"{file}: {name} must map sets to parameters, e.g. smoke: {{seed: 1}}")
     found: dict[str, dict[str, Any]] = {"book": {}}
-    for preset, values in sets.items():
-        found[str(preset)] = dict(values or {})
+    for chosen, values in named.items():
+        found[str(chosen)] = dict(values or {})
     return found
 
 
@@ -139,7 +140,42 @@ def parse_parameter(text: str) -> tuple[str, Any]:
         raise ValueError(f"the value of {name.strip()} is not YAML: {value!r}") from None
 
 
-def fits(value: Any, default: Any) -> bool:
+def known(kind: str, name: str, names: Iterable[str], where: str) -> None:
+    """Refuse a name that does not exist.
+
+    Raises:
+        ValueError: naming it, the name that comes closest, and all there are.
+    """
+    names = list(names)
+    if name in names:
+        return
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    listed = f"; there are {', '.join(sorted(names))}" if names else "; there are none"
+    raise ValueError(f"unknown {kind} {name!r} {where}{hint}{listed}")
+
+
+def check(name: str, values: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
+    """Check values against the parameters that a notebook declares.
+
+    Args:
+        name: the notebook, for the message.
+        values: parameter to value.
+        declared: parameter to default value.
+
+    Raises:
+        ValueError: if a parameter is unknown, or a value is not of its default's type.
+    """
+    for key, value in values.items():
+        known("parameter", key, declared, f"of {name}")
+        if not _fits(value, declared[key]):
+            kind = type(declared[key]).__name__
+            raise ValueError(
+                f"parameter {key} of {name} takes a value of type {kind}, got {value!r}"
+            )
+
+
+def _fits(value: Any, default: Any) -> bool:
     """Whether a value is of the kind that a parameter's default has.
 
     An integer fits a float, a list a tuple, and everything fits None; a truth

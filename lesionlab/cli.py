@@ -82,10 +82,22 @@ def list_notebooks(folder: Folder = None, out: Out = None) -> None:
             typer.echo(f"{name}: {notebooks.title(task.notebook)}")
             for key, value in task.parameters.items():
                 typer.echo(f"    {key} = {value!r}")
-            typer.echo(f"    presets: {', '.join(notebooks.presets(place, name))}")
+            typer.echo(f"    sets: {', '.join(notebooks.sets(place, name))}")
             typer.echo(f"    executed copy: {_state(task)}")
         if not found:
             typer.echo(NONE)
+
+
+@notebooks_app.command("copy")
+def copy_notebooks(
+    folder: Annotated[Path, typer.Argument(help="Where to; it is made when it is missing.")],
+) -> None:
+    """Copy the chapters into a folder, to open them in JupyterLab, Notebook or VS Code."""
+    from lesionlab import chapters
+
+    with plain_errors():
+        written = chapters.copy(folder)
+        typer.echo(f"{len(written)} files in {folder}; open them with: jupyter lab {folder}")
 
 
 def _state(task: Plan) -> str:
@@ -104,7 +116,9 @@ def run_notebooks(
         list[str] | None,
         typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Set one parameter, as YAML."),
     ] = None,
-    preset: Annotated[str, typer.Option(help="A set of parameters from presets.yml.")] = "book",
+    set_name: Annotated[
+        str, typer.Option("--set", help="A set of parameters from notebooks/sets.yml.")
+    ] = "book",
     force: Annotated[bool, typer.Option("--force", help="Run even what is up to date.")] = False,
     timeout: Annotated[
         float | None, typer.Option(min=1, help="Seconds that one cell may take.")
@@ -114,7 +128,7 @@ def run_notebooks(
 ) -> None:
     """Execute notebooks that have changed, or whose library has, since they were executed.
 
-    With -p the copy goes to runs/ and leaves alone what the book shows.
+    With -p, or another set than "book", the copy goes to runs/ and leaves the book alone.
     """
     from lesionlab import notebooks
 
@@ -124,7 +138,7 @@ def run_notebooks(
         chosen = list(dict.fromkeys(names or notebooks.available(place)))
         # all of them before the first one runs
         tasks = [
-            notebooks.plan(name, preset=preset, parameters=values, folder=place, out=out)
+            notebooks.plan(name, set_name=set_name, parameters=values, folder=place, out=out)
             for name in chosen
         ]
         outcomes: list[tuple[str, str, float | None]] = []

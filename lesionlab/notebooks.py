@@ -4,14 +4,13 @@ Notebooks are stored without outputs. :func:`run` executes one through papermill
 into ``_build/executed``, where the book takes it from, and leaves there what is
 needed to know later whether the copy still holds: the checksums of the notebook
 and of the library, and the parameters. The defaults in a notebook's cell tagged
-``parameters`` are what the book shows; ``notebooks/presets.yml`` names other
+``parameters`` are what the book shows; ``notebooks/sets.yml`` names other
 sets of values, and single ones can be given by hand.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import os
@@ -22,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import lesionlab
-from lesionlab import _parameters, results
+from lesionlab import _parameters, chapters, results
 from lesionlab._execution import ExecutionError, execute
 from lesionlab._files import read_json, sha256, sha256_tree, write_json, write_text
-from lesionlab._parameters import fits, parameters, parse_parameter, presets, title
+from lesionlab._parameters import parameters, parse_parameter, sets, title
 
 __all__ = [
     "ExecutionError",
@@ -39,15 +38,16 @@ __all__ = [
     "parameters",
     "parse_parameter",
     "plan",
-    "presets",
     "run",
+    "sets",
     "title",
 ]
 
 _OWN_SETTINGS = {
     results.ENVIRONMENT,
+    chapters.SET,
     "LESIONLAB_EXECUTED",
-    "LESIONLAB_BOOK_PRESET",
+    "LESIONLAB_BOOK_SET",
     "LESIONLAB_DEBUG",
 }
 
@@ -58,7 +58,7 @@ class Run:
 
     Attributes:
         name: the notebook's name, without ``.ipynb``.
-        preset: the preset it was run with.
+        set_name: the set of parameters it was run with.
         parameters: the value of every declared parameter.
         path: the executed copy.
         results: the JSON file beside it.
@@ -67,7 +67,7 @@ class Run:
     """
 
     name: str
-    preset: str
+    set_name: str
     parameters: dict[str, Any]
     path: Path
     results: Path
@@ -79,18 +79,13 @@ class Run:
 
 
 def default_folder() -> Path:
-    """``notebooks/`` in the current folder or, failing that, in lesionlab's own checkout.
+    """``notebooks/`` in the current folder or, failing that, those that came with lesionlab.
 
     Raises:
-        FileNotFoundError: if there is neither.
+        FileNotFoundError: if there are neither.
     """
-    places = [Path.cwd() / "notebooks", Path(lesionlab.__file__).parents[1] / "notebooks"]
-    for place in places:
-        if (place / "presets.yml").is_file():
-            return place
-    raise FileNotFoundError(
-        "there is no notebooks/presets.yml here: run this in a lesionlab checkout"
-    )
+    here = Path.cwd() / "notebooks"
+    return here if (here / "sets.yml").is_file() else chapters.shipped("notebooks")
 
 
 def available(folder: str | Path) -> list[str]:
@@ -114,18 +109,20 @@ class Plan:
     Attributes:
         name: the notebook's name.
         notebook: the stored notebook.
-        preset: the preset's name.
+        set_name: the name of the set of parameters.
         injected: the values that differ from what the notebook says.
         parameters: the value of every declared parameter.
         path: where the executed copy goes.
+        root: the folder that the kernel starts in.
     """
 
     name: str
     notebook: Path
-    preset: str
+    set_name: str
     injected: dict[str, Any]
     parameters: dict[str, Any]
     path: Path
+    root: Path
 
     @property
     def results(self) -> Path:
@@ -142,7 +139,7 @@ class Plan:
         return {
             "notebook_sha256": sha256(self.notebook),
             "library_sha256": library_sha256(),
-            "preset": self.preset,
+            "set": self.set_name,
             "parameters": results.jsonable(self.parameters, "parameters"),
             # their names only: with and without the images are two different runs
             "settings": sorted(
@@ -156,7 +153,7 @@ class Plan:
         if reason or not self.results.exists():
             return reason or "its results are missing"
         old, new = _recorded(self.path), self.record()
-        for key in ("preset", "parameters", "settings"):
+        for key in ("set", "parameters", "settings"):
             if old.get(key) != new[key]:
                 return f"it was executed with other {key.removesuffix('s')}s"
         return None
@@ -165,7 +162,7 @@ class Plan:
 def plan(
     name: str,
     *,
-    preset: str = "book",
+    set_name: str = "book",
     parameters: Mapping[str, Any] | None = None,
     folder: str | Path | None = None,
     out: str | Path | None = None,
@@ -176,35 +173,28 @@ def plan(
         ValueError: naming what is unknown, what comes close, and what there is.
     """
     folder = (default_folder() if folder is None else Path(folder)).resolve()
-    _known("notebook", name, available(folder), f"in {folder.name}/")
+    _parameters.known("notebook", name, available(folder), f"in {folder.name}/")
     notebook = folder / f"{name}.ipynb"
-    declared, sets = _parameters.parameters(notebook), presets(folder, name)
-    _known("preset", preset, sets, f"of {name}")
-    injected = sets[preset] | dict(parameters or {})
-    for key, value in injected.items():
-        _known("parameter", key, declared, f"of {name}")
-        if not fits(value, declared[key]):
-            kind = type(declared[key]).__name__
-            raise ValueError(
-                f"parameter {key} of {name} takes a value of type {kind}, got {value!r}"
-            )
-    values = declared | injected
-    if out is None and parameters:
+    declared, there = _parameters.parameters(notebook), sets(folder, name)
+    _parameters.known("set", set_name, there, f"of {name}")
+    injected = there[set_name] | dict(parameters or {})
+    _parameters.check(name, injected, declared)
+    values, root = declared | injected, _root(folder)
+    if out is not None:
+        out = Path(out).resolve()
+    elif set_name == "book" and not parameters:
+        out = root / "_build" / "executed"
+    else:
         canonical = json.dumps(results.jsonable(values), sort_keys=True).encode()
         short = hashlib.sha256(canonical).hexdigest()[:8]
-        out = folder.parent / "runs" / name / f"{preset}-{short}"
-    out = folder.parent / "_build" / "executed" if out is None else Path(out).resolve()
-    return Plan(name, notebook, preset, injected, values, out / f"{name}.ipynb")
+        out = root / "runs" / name / f"{set_name}-{short}"
+    return Plan(name, notebook, set_name, injected, values, out / f"{name}.ipynb", root)
 
 
-def _known(kind: str, name: str, known: Any, where: str) -> None:
-    names = list(known)
-    if name in names:
-        return
-    close = difflib.get_close_matches(str(name), names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    listed = f"; there are {', '.join(sorted(names))}" if names else "; there are none"
-    raise ValueError(f"unknown {kind} {name!r} {where}{hint}{listed}")
+def _root(folder: Path) -> Path:
+    """Where runs of a folder's notebooks start and end: above it, but never in the package."""
+    inside = folder.is_relative_to(Path(lesionlab.__file__).resolve().parent)
+    return Path.cwd() if inside else folder.parent
 
 
 def library_sha256() -> str:
@@ -248,7 +238,7 @@ def outdated(copy: str | Path, notebook: str | Path) -> str | None:
 def run(
     name: str,
     *,
-    preset: str = "book",
+    set_name: str = "book",
     parameters: Mapping[str, Any] | None = None,
     folder: str | Path | None = None,
     out: str | Path | None = None,
@@ -264,12 +254,12 @@ def run(
 
     Args:
         name: the notebook's name, without ``.ipynb``.
-        preset: a set of parameters from ``presets.yml``.
-        parameters: values on top of the preset.
+        set_name: a set of parameters from ``sets.yml``.
+        parameters: values on top of the set.
         folder: where the notebooks are (:func:`default_folder`).
-        out: where the copy goes: ``_build/executed`` or, if there are
-            ``parameters``, ``runs/NAME/PRESET-<checksum of the values>``, so that
-            trying something out never replaces what the book shows.
+        out: where the copy goes: ``_build/executed`` for the set ``book`` as it is,
+            else ``runs/NAME/SET-<checksum of the values>``, so that trying something
+            out never replaces what the book shows.
         force: execute even if the copy holds.
         timeout: seconds that one cell may take; None for no limit.
         progress: show a bar, if standard error is a terminal.
@@ -283,7 +273,7 @@ def run(
         ExecutionError: if a cell fails. The notebook is kept as far as it got in
             ``NAME.failed.ipynb``; an earlier copy and its results stay.
     """
-    task = plan(name, preset=preset, parameters=parameters, folder=folder, out=out)
+    task = plan(name, set_name=set_name, parameters=parameters, folder=folder, out=out)
     return carry_out(task, force=force, timeout=timeout, progress=progress)
 
 
@@ -294,18 +284,17 @@ def carry_out(
     if not force and task.outdated() is None:
         seconds = float(_recorded(task.path).get("seconds", 0.0))
         return Run(
-            task.name, task.preset, task.parameters, task.path, task.results, seconds, fresh=False
+            task.name, task.set_name, task.parameters, task.path, task.results, seconds, fresh=False
         )
     # before, not after: an edit while it runs must make the copy stale
     record, start = task.record(), time.monotonic()
-    root = task.notebook.parents[1]
     with tempfile.TemporaryDirectory(prefix="lesionlab-") as scratch:
         collected = Path(scratch) / "results.json"
         try:
             notebook = execute(
                 task.notebook,
                 values=task.injected,
-                cwd=root,
+                cwd=task.root,
                 scratch=Path(scratch),
                 collected=collected,
                 timeout=timeout,
@@ -317,14 +306,14 @@ def carry_out(
             raise
         found = read_json(collected) if collected.exists() else {"data": [], "results": {}}
     seconds = round(time.monotonic() - start, 2)
-    origin = {"seconds": seconds, **results.provenance(root)}
+    origin = {"seconds": seconds, **results.provenance(task.root)}
     write_json(task.results, {"notebook": task.name, **record, **origin, **found})
     notebook.metadata["lesionlab"] = record | {k: origin[k] for k in ("seconds", "versions")}
     # last: without the copy, the run has not happened
     _save(notebook, task.path)
     task.failed.unlink(missing_ok=True)
     return Run(
-        task.name, task.preset, task.parameters, task.path, task.results, seconds, fresh=True
+        task.name, task.set_name, task.parameters, task.path, task.results, seconds, fresh=True
     )
 
 

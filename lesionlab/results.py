@@ -289,7 +289,7 @@ def read(path: str | Path) -> dict[str, Any]:
         path: a file that ``lesionlab notebooks run`` wrote.
 
     Returns:
-        Its content: ``notebook``, ``preset``, ``parameters``, ``seconds``,
+        Its content: ``notebook``, ``set``, ``parameters``, ``seconds``,
         ``commit``, ``dirty``, ``versions``, ``data``, ``results`` and more.
 
     Raises:
@@ -297,7 +297,9 @@ def read(path: str | Path) -> dict[str, Any]:
         ValueError: if it is not JSON or not such a file.
     """
     found = read_json(path)
-    wanted = {"notebook", "preset", "parameters", "data", "results"}
+    if isinstance(found, dict) and "preset" in found:  # what a set was called before 0.1
+        found["set"] = found.pop("preset")
+    wanted = {"notebook", "set", "parameters", "data", "results"}
     if not isinstance(found, dict) or not wanted <= found.keys():
         raise ValueError(f"{path} is not a results file: it must have {', '.join(sorted(wanted))}")
     return found

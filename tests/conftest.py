@@ -137,7 +137,7 @@ class Project:
 
 def _project(folder: Path) -> Project:
     (folder / "notebooks").mkdir(parents=True)
-    (folder / "notebooks" / "presets.yml").write_text("{}\n", encoding="utf-8")
+    (folder / "notebooks" / "sets.yml").write_text("{}\n", encoding="utf-8")
     return Project(folder)
 
 
@@ -149,9 +149,9 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], notebooks.Run]:
-    """Execute a chapter with its smoke preset, once however many tests ask."""
+    """Execute a chapter with its smoke set, once however many tests ask."""
     out = tmp_path_factory.mktemp("executed")
-    options = {"preset": "smoke", "folder": ROOT / "notebooks", "out": out}
+    options = {"set_name": "smoke", "folder": ROOT / "notebooks", "out": out}
     seen: dict[str, notebooks.Run | notebooks.ExecutionError] = {}
 
     def executed(name: str) -> notebooks.Run:
@@ -188,7 +188,7 @@ def build_book(source: Path, out: Path, **environment: str) -> Build:
     """Build a book as `make book` does, warnings being errors."""
     command = [Path(sys.executable).with_name("jupyter-book"), "build", source]
     options = ["--toc", source / "book" / "_toc.yml", "--path-output", out, "-W", "-n"]
-    clean = {k: v for k, v in os.environ.items() if k != "LESIONLAB_BOOK_PRESET"}
+    clean = {k: v for k, v in os.environ.items() if k != "LESIONLAB_BOOK_SET"}
     done = subprocess.run(
         [*command, *options, "--keep-going"],
         capture_output=True,
@@ -212,7 +212,7 @@ def built_book(
     executed = [smoke(name).path for name in notebooks.available(ROOT / "notebooks")]
     folder = executed[0].parent if executed else tmp_path_factory.mktemp("none")
     out = tmp_path_factory.mktemp("book")
-    return build_book(ROOT, out, LESIONLAB_EXECUTED=str(folder), LESIONLAB_BOOK_PRESET="smoke")
+    return build_book(ROOT, out, LESIONLAB_EXECUTED=str(folder), LESIONLAB_BOOK_SET="smoke")
 
 
 HEADINGS = "| " + " | ".join(f"a_long_heading_{i}" for i in range(20)) + " |"

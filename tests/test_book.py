@@ -194,20 +194,20 @@ def test_a_copy_that_does_not_hold_fails_the_build(
         text = source.replace("eq-other", f"eq-{number}").replace("ex-other", f"ex-{number}")
         (folder / f"{name}.ipynb").write_text(text, encoding="utf-8")
     (folder / "hard.ipynb").unlink()
-    (folder / "presets.yml").write_text("smoke: {smoke: {size: 2}}", encoding="utf-8")
+    (folder / "sets.yml").write_text("smoke: {smoke: {size: 2}}", encoding="utf-8")
     listed = "".join(f"  - file: notebooks/{name}\n" for name in names)
     toc = f"format: jb-book\nroot: book/intro\nchapters:\n{listed}"
     (project / "book" / "_toc.yml").write_text(toc, encoding="utf-8")
     record = {
         "notebook_sha256": None,
         "library_sha256": notebooks.library_sha256(),
-        "preset": "book",
+        "set": "book",
     }
     executed = project / "_build" / "executed"
     executed.mkdir(parents=True)
     for name, change in {
         "stale": {"notebook_sha256": "0" * 64},
-        "smoke": {"preset": "smoke"},
+        "smoke": {"set": "smoke"},
         "old": {"library_sha256": "0" * 64},
     }.items():
         copy = json.loads((folder / f"{name}.ipynb").read_text(encoding="utf-8"))
@@ -221,7 +221,7 @@ def test_a_copy_that_does_not_hold_fails_the_build(
     for name, reason in {
         "missing": "it has not been executed",
         "stale": "the notebook has changed since it was executed",
-        "smoke": "it was executed with the smoke preset",
+        "smoke": "it was executed with the set smoke",
         "old": "lesionlab has changed since it was executed",
     }.items():
         assert f"executed copy of {name}.ipynb: {reason}" in built.log
@@ -254,7 +254,7 @@ def swap(
     )
     monkeypatch.setattr(notebooks, "library_sha256", lambda: "1")
     monkeypatch.delenv("LESIONLAB_EXECUTED", raising=False)
-    monkeypatch.delenv("LESIONLAB_BOOK_PRESET", raising=False)
+    monkeypatch.delenv("LESIONLAB_BOOK_SET", raising=False)
 
     def read(path: Path) -> tuple[str, list[str], list[str]]:
         warnings.clear()
@@ -270,7 +270,7 @@ def swap(
 def fake_copy(project: Any, path: Path, folder: Path | None = None, **changes: str) -> Path:
     copy = (folder or project.executed) / path.name
     copy.parent.mkdir(parents=True, exist_ok=True)
-    record = {"notebook_sha256": sha256(path), "library_sha256": "1", "preset": "book"}
+    record = {"notebook_sha256": sha256(path), "library_sha256": "1", "set": "book"}
     copy.write_text(json.dumps({"metadata": {"lesionlab": record | changes}}), encoding="utf-8")
     return copy
 
@@ -296,9 +296,9 @@ def test_a_smoke_copy_is_for_those_who_ask(
     project: Any, swap: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = project.write("one")
-    fake_copy(project, path, preset="smoke")
-    assert "smoke preset" in swap(path)[1][0]
-    monkeypatch.setenv("LESIONLAB_BOOK_PRESET", "smoke")
+    fake_copy(project, path, set="smoke")
+    assert "the set smoke" in swap(path)[1][0]
+    monkeypatch.setenv("LESIONLAB_BOOK_SET", "smoke")
     assert swap(path)[1] == []
 
 

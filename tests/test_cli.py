@@ -49,7 +49,7 @@ def test_without_a_command_the_help_is_shown(arguments: list[str]) -> None:
 def test_list_says_what_there_is_and_how_it_stands(project: Any) -> None:
     project.write("one", parameters="seed = 1\nname = 'a'")
     project.write("two", parameters=None)
-    (project.folder / "presets.yml").write_text("one: {smoke: {seed: 2}}", encoding="utf-8")
+    (project.folder / "sets.yml").write_text("one: {smoke: {seed: 2}}", encoding="utf-8")
     options = ["--folder", str(project.folder)]
     done = command("notebooks", "list", *options)
     assert done.exit_code == 0
@@ -57,10 +57,10 @@ def test_list_says_what_there_is_and_how_it_stands(project: Any) -> None:
         "one: One",
         "    seed = 1",
         "    name = 'a'",
-        "    presets: book, smoke",
+        "    sets: book, smoke",
         "    executed copy: missing",
         "two: Two",
-        "    presets: book",
+        "    sets: book",
         "    executed copy: missing",
     ]
     assert command("notebooks", "run", "two", *options).exit_code == 0
@@ -82,7 +82,7 @@ def test_an_empty_folder_is_said_to_be_empty(project: Any) -> None:
         (["one", "-p", "sead=3"], "unknown parameter 'sead' of one; did you mean 'seed'?"),
         (["one", "-p", "seed"], "a parameter is given as name=value, got 'seed'"),
         (["one", "-p", "seed=many"], "parameter seed of one takes a value of type int, got 'many'"),
-        (["one", "--preset", "smoke"], "unknown preset 'smoke' of one"),
+        (["one", "--set", "smoke"], "unknown set 'smoke' of one"),
         (["--folder", "nowhere"], "there is no folder nowhere"),
     ],
 )
@@ -113,7 +113,7 @@ def test_outside_a_checkout_the_own_one_is_used_or_none(
     monkeypatch.setattr("lesionlab.__file__", str(tmp_path / "site-packages" / "x" / "__init__.py"))
     done = command("notebooks", "list")
     assert done.exit_code == 2
-    assert done.stderr.startswith("lesionlab: there is no notebooks/presets.yml here")
+    assert done.stderr.startswith("lesionlab: notebooks did not come with lesionlab")
 
 
 def test_a_failure_is_told_and_the_rest_still_runs(
@@ -142,10 +142,10 @@ def test_debugging_shows_the_traceback(project: Any, monkeypatch: pytest.MonkeyP
     assert isinstance(done.exception, ValueError)
 
 
-def test_a_preset_and_values_reach_the_run(project: Any) -> None:
+def test_a_set_and_values_reach_the_run(project: Any) -> None:
     project.write("one", "assert (seed, rate) == (5, 0.001)", parameters="seed = 1\nrate = 1.0")
-    (project.folder / "presets.yml").write_text("one: {smoke: {seed: 5}}", encoding="utf-8")
-    options = ["--folder", str(project.folder), "--preset", "smoke"]
+    (project.folder / "sets.yml").write_text("one: {smoke: {seed: 5}}", encoding="utf-8")
+    options = ["--folder", str(project.folder), "--set", "smoke"]
     assert command("notebooks", "run", *options).exit_code == 1
     done = command("notebooks", "run", *options, "-p", "rate=1e-3")
     assert done.exit_code == 0, done.output

@@ -17,12 +17,13 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from lesionlab import notebooks
+from lesionlab.chapters import SOLUTION
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
 
 SECTIONS = ("What you will be able to do", "What you need", "What was found", "What to doubt")
-PRESETS = {"smoke", "book", "paper"}
+SETS = {"smoke", "book", "paper"}
 
 
 def faults(path: Path) -> Iterator[str]:
@@ -40,6 +41,8 @@ def faults(path: Path) -> Iterator[str]:
         yield f"metadata: {', '.join(sorted(extra))}"
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     yield from code_faults(code)
+    yield from folding_faults(code)
+    yield from beginning_faults(path, code)
     yield from parameter_faults(path, code)
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     headings = re.findall(r"(?m)^## +(.+?) *$", text)
@@ -57,6 +60,12 @@ def code_faults(code: list[Any]) -> Iterator[str]:
             yield "installs packages"
 
 
+def beginning_faults(path: Path, code: list[Any]) -> Iterator[str]:
+    after = next((i for i, cell in enumerate(code, 1) if "parameters" in tags_of(cell)), len(code))
+    if f'chapters.begin("{path.stem}")' not in "".join(cell.source for cell in code[after:][:1]):
+        yield "the cell after the parameters does not check them (chapters.begin)"
+
+
 def parameter_faults(path: Path, code: list[Any]) -> Iterator[str]:
     tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", ())]
     if len(tagged) != 1:
@@ -67,20 +76,45 @@ def parameter_faults(path: Path, code: list[Any]) -> Iterator[str]:
     if re.search(r"\bseed\b|\bdefault_rng\b|\bmanual_seed\b", rest) and "seed" not in declared:
         yield "randomness without a parameter called seed"
     yield from (
-        f"parameter {name} is not used" for name in declared if not re.search(rf"\b{name}\b", rest)
+        f"parameter {name} is not used"
+        for name in declared
+        if name != "solutions" and not re.search(rf"\b{name}\b", rest)
     )
+
+
+# what the book hides, JupyterLab folds
+FOLDED = {
+    "hide-input": {"source_hidden": True},
+    "hide-output": {"outputs_hidden": True},
+    "hide-cell": {"source_hidden": True, "outputs_hidden": True},
+}
+
+
+def tags_of(cell: Any) -> set[str]:
+    return set(cell.metadata.get("tags", ()))
+
+
+def folding_faults(code: list[Any]) -> Iterator[str]:
+    for cell in code:
+        wanted: dict[str, bool] = {}
+        for tag in tags_of(cell) & FOLDED.keys():
+            wanted |= FOLDED[tag]
+        if cell.metadata.get("jupyter", {}) != wanted:
+            yield "folded in the book and not in JupyterLab, or the other way round"
 
 
 def exercise_faults(cells: list[Any]) -> Iterator[str]:
     for index, cell in enumerate(cells):
-        tags = set(cell.metadata.get("tags", ()))
-        if "solution" in tags and "hide-cell" not in tags:
+        is_code = cell.cell_type == "code"
+        if is_code and ("solution" in tags_of(cell)) != cell.source.startswith(f"{SOLUTION}\n"):
+            yield "a solution that Run All runs"
+        if "solution" in tags_of(cell) and "hide-cell" not in tags_of(cell):
             yield "a solution that is not hidden"
         if cell.cell_type == "markdown" and re.search(r"\{exercise(-start)?\}", cell.source):
-            after = next((c for c in cells[index + 1 :] if c.cell_type == "code"), None)
-            if after is None or not {"hide-cell", "solution"} <= set(
-                after.metadata.get("tags", ())
-            ):
+            after = [c for c in cells[index + 1 :] if c.cell_type == "code"][:2]
+            if not after or not {"exercise", "remove-cell"} <= tags_of(after[0]):
+                yield "an exercise without a cell to work in"
+            elif len(after) < 2 or not {"hide-cell", "solution"} <= tags_of(after[1]):
                 yield "an exercise without a hidden solution"
 
 
@@ -90,28 +124,33 @@ def test_a_stored_notebook_has_no_faults(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", notebooks.available(FOLDER))
-def test_a_notebook_is_in_the_book_and_has_its_presets(name: str) -> None:
+def test_a_notebook_is_in_the_book_and_has_its_sets(name: str) -> None:
     entries = (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8")
     assert re.search(rf"(?m)^[ -]*file: +notebooks/{re.escape(name)} *$", entries)
-    presets = yaml.safe_load((FOLDER / "presets.yml").read_text(encoding="utf-8"))[name]
-    assert presets.keys() >= PRESETS
-    assert not presets["book"], "the defaults are what the book shows"
-    for preset in presets:
-        notebooks.plan(name, preset=preset, folder=FOLDER)
+    sets = yaml.safe_load((FOLDER / "sets.yml").read_text(encoding="utf-8"))[name]
+    assert sets.keys() >= SETS
+    assert sets["book"] == {"solutions": True}, "the defaults are what the book shows"
+    for chosen in sets:
+        notebooks.plan(name, set_name=chosen, folder=FOLDER)
 
 
-def test_presets_belong_to_notebooks() -> None:
-    presets = yaml.safe_load((FOLDER / "presets.yml").read_text(encoding="utf-8")) or {}
-    assert presets.keys() <= set(notebooks.available(FOLDER))
+def test_sets_belong_to_notebooks() -> None:
+    sets = yaml.safe_load((FOLDER / "sets.yml").read_text(encoding="utf-8")) or {}
+    assert sets.keys() <= set(notebooks.available(FOLDER))
 
 
 GOOD = [
     new_markdown_cell("# One\n\n" + "\n\n".join(f"## {section}" for section in SECTIONS)),
     new_code_cell("seed = 1", metadata={"tags": ["parameters"]}),
-    new_code_cell("print(seed)"),
-    new_markdown_cell("```{exercise}\nAdd.\n```"),
-    new_code_cell("1 + 1", metadata={"tags": ["hide-cell", "solution"]}),
+    new_code_cell('chapters.begin("one")\nprint(seed)'),
+    new_markdown_cell("````{exercise}\nAdd.\n```{hint}\nCount.\n```\n````"),
+    new_code_cell("# your answer", metadata={"tags": ["exercise", "remove-cell"]}),
+    new_code_cell(
+        "%%solution\n1 + 1",
+        metadata={"tags": ["hide-cell", "solution"], "jupyter": FOLDED["hide-cell"]},
+    ),
 ]
+UNFOLDED = new_code_cell("%%solution\n1 + 1", metadata={"tags": ["hide-cell", "solution"]})
 
 
 def tagged(source: str, *tags: str) -> nbformat.NotebookNode:
@@ -131,7 +170,14 @@ def tagged(source: str, *tags: str) -> nbformat.NotebookNode:
         (lambda cells: [*cells, new_code_cell("#" * 100_000)], "100 KB or more"),
         (lambda cells: cells[:-1], "an exercise without a hidden solution"),
         (lambda cells: [*cells[:-1], new_code_cell("2")], "an exercise without a hidden solution"),
-        (lambda cells: [*cells, tagged("2", "solution")], "a solution that is not hidden"),
+        (
+            lambda cells: [*cells, tagged("%%solution\n2", "solution")],
+            "a solution that is not hidden",
+        ),
+        (lambda cells: [*cells, tagged("2", "solution")], "a solution that Run All runs"),
+        (lambda cells: [*cells[:-1], UNFOLDED], "folded in the book and not in JupyterLab"),
+        (lambda cells: [*cells[:-2], cells[-1]], "an exercise without a cell to work in"),
+        (lambda cells: [*cells[:2], *cells[3:]], "does not check them"),
         (
             lambda cells: [cells[0], tagged("n = 1", "parameters"), *cells[2:]],
             "without a parameter",

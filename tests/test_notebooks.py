@@ -40,7 +40,7 @@ def quick_run(project: Any, name: str, **options: Any) -> notebooks.Run:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_a_chapter_runs_with_its_smoke_preset(
+def test_a_chapter_runs_with_its_smoke_set(
     name: str, smoke: Callable[[str], notebooks.Run]
 ) -> None:
     run = smoke(name)
@@ -61,7 +61,7 @@ def test_a_chapter_records_results_and_their_data(
     name: str, smoke: Callable[[str], notebooks.Run]
 ) -> None:
     found = results.read(smoke(name).results)
-    assert found["preset"] == "smoke"
+    assert found["set"] == "smoke"
     assert found["results"], "a chapter records what it found"
     assert found["data"], "a chapter says what its numbers rest on"
     assert_says_nothing_about_the_machine(smoke(name).results)
@@ -165,31 +165,31 @@ def test_what_is_no_notebook_is_named(project: Any, text: str) -> None:
         notebooks.parameters(path)
 
 
-def test_presets_have_an_empty_book_and_read_small_numbers(project: Any) -> None:
+def test_sets_have_an_empty_book_and_read_small_numbers(project: Any) -> None:
     text = "one: {smoke: {rate: 1e-3}, paper: }\ntwo:\n"
-    (project.folder / "presets.yml").write_text(text, encoding="utf-8")
-    assert notebooks.presets(project.folder, "one") == {
+    (project.folder / "sets.yml").write_text(text, encoding="utf-8")
+    assert notebooks.sets(project.folder, "one") == {
         "book": {},
         "smoke": {"rate": 0.001},
         "paper": {},
     }
-    assert notebooks.presets(project.folder, "two") == {"book": {}}
-    assert notebooks.presets(project.folder, "three") == {"book": {}}
+    assert notebooks.sets(project.folder, "two") == {"book": {}}
+    assert notebooks.sets(project.folder, "three") == {"book": {}}
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("- one", "must map presets"),
-        ("one: [smoke]", "must map presets"),
-        ("one: {smoke: 3}", "must map presets"),
+        ("- one", "must map sets"),
+        ("one: [smoke]", "must map sets"),
+        ("one: {smoke: 3}", "must map sets"),
         ("one: {smoke", "is not YAML"),
     ],
 )
-def test_presets_of_another_form_are_refused(project: Any, text: str, complaint: str) -> None:
-    (project.folder / "presets.yml").write_text(text, encoding="utf-8")
+def test_sets_of_another_form_are_refused(project: Any, text: str, complaint: str) -> None:
+    (project.folder / "sets.yml").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=complaint):
-        notebooks.presets(project.folder, "one")
+        notebooks.sets(project.folder, "one")
 
 
 # -- planning --------------------------------------------------------------------------
@@ -197,14 +197,14 @@ def test_presets_of_another_form_are_refused(project: Any, text: str, complaint:
 
 def test_names_that_do_not_exist_are_named_with_what_comes_close(project: Any) -> None:
     project.write("lidc", parameters="seed = 1\nrate = 0.1")
-    (project.folder / "presets.yml").write_text("lidc: {smoke: {sead: 1}}", encoding="utf-8")
+    (project.folder / "sets.yml").write_text("lidc: {smoke: {sead: 1}}", encoding="utf-8")
     for options, complaint in [
         ({"name": "lidk"}, "unknown notebook 'lidk' in notebooks/; did you mean 'lidc'?"),
         (
-            {"preset": "smok"},
-            "unknown preset 'smok' of lidc; did you mean 'smoke'?; there are book",
+            {"set_name": "smok"},
+            "unknown set 'smok' of lidc; did you mean 'smoke'?; there are book",
         ),
-        ({"preset": "smoke"}, "unknown parameter 'sead' of lidc; did you mean 'seed'?"),
+        ({"set_name": "smoke"}, "unknown parameter 'sead' of lidc; did you mean 'seed'?"),
         ({"parameters": {"x": 1}}, "unknown parameter 'x' of lidc; there are rate, seed"),
     ]:
         with pytest.raises(ValueError, match=re.escape(complaint)):
@@ -303,10 +303,19 @@ def test_a_run_is_this_python_in_the_checkout_without_habits(
     found = results.read(run.results)
     assert found["results"] == {"seed": 1}
     assert found["data"] == [{"name": "none", "tier": "phantom", "checksum": None}]
-    assert (found["preset"], found["parameters"]) == ("book", {"seed": 1})
+    assert (found["set"], found["parameters"]) == ("book", {"seed": 1})
     assert found["seconds"] == run.seconds > 0
     assert found["versions"]["numpy"]
     assert len(list(project.executed.iterdir())) == 2, "nothing else is left"
+
+
+def test_only_the_book_as_it_is_goes_where_the_book_is_built_from(project: Any) -> None:
+    project.write("one", parameters="seed = 1")
+    (project.folder / "sets.yml").write_text("one: {smoke: {}}", encoding="utf-8")
+    assert notebooks.plan("one", folder=project.folder).path.parent == project.executed
+    for changed in ({"set_name": "smoke"}, {"parameters": {"seed": 1}}):
+        path = notebooks.plan("one", folder=project.folder, **changed).path
+        assert path.is_relative_to(project.root / "runs" / "one")
 
 
 def test_given_values_reach_the_notebook_and_leave_the_book_alone(project: Any) -> None:
@@ -323,14 +332,14 @@ def test_given_values_reach_the_notebook_and_leave_the_book_alone(project: Any) 
 
 def test_a_failing_cell_is_named_and_the_notebook_kept(project: Any) -> None:
     project.write("one", "1 + 1", "# Text\n\nbetween", "{}['missing']", "2 + 2")
-    (project.folder / "presets.yml").write_text("one: {smoke: {seed: 2}}", encoding="utf-8")
+    (project.folder / "sets.yml").write_text("one: {smoke: {seed: 2}}", encoding="utf-8")
     project.executed.mkdir(parents=True)
     (project.executed / "one.ipynb").write_text("earlier", encoding="utf-8")
     with pytest.raises(
         ExecutionError, match=r"one\.ipynb, cell 5 \(In \[4\]\): KeyError: 'missing'"
     ) as caught:
-        # the smoke preset puts a cell in, which the number must not count
-        quick_run(project, "one", preset="smoke")
+        # the smoke set puts a cell in, which the number must not count
+        quick_run(project, "one", set_name="smoke", out=project.executed)
     assert caught.value.cell == 5
     assert caught.value.copy == project.executed / "one.failed.ipynb"
     partial = nbformat.read(caught.value.copy, as_version=4)
@@ -410,7 +419,7 @@ def test_what_holds_is_not_run_again(project: Any, counted: list[str]) -> None:
         (lambda p, m: m.setattr(notebooks, "library_sha256", lambda: "0"), "lesionlab has changed"),
         (lambda p, m: m.setenv("LESIONLAB_LIDC_SLICES", "x.zip"), "with other settings"),
         (
-            lambda p, m: (p.folder / "presets.yml").write_text("one: {book: {seed: 5}}"),
+            lambda p, m: (p.folder / "sets.yml").write_text("one: {book: {seed: 5}}"),
             "parameters",
         ),
     ],
@@ -432,10 +441,10 @@ def test_what_changed_is_run_again(
     assert notebooks.plan("one", folder=project.folder).outdated() is None
 
 
-def test_a_copy_from_another_preset_does_not_hold(project: Any, counted: list[str]) -> None:
+def test_a_copy_from_another_set_does_not_hold(project: Any, counted: list[str]) -> None:
     project.write("one")
-    (project.folder / "presets.yml").write_text("one: {smoke: {}}", encoding="utf-8")
-    quick_run(project, "one", preset="smoke")
+    (project.folder / "sets.yml").write_text("one: {smoke: {}}", encoding="utf-8")
+    quick_run(project, "one", set_name="smoke")
     assert quick_run(project, "one").fresh
     assert counted == ["one", "one"]
 

@@ -355,7 +355,7 @@ def test_what_is_kept_can_be_read_back(measured, tmp_path):
 def test_a_file_of_something_else_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError):
         realism.read(tmp_path / "none.json")
-    other = {"notebook": "n", "preset": "p", "parameters": {}, "data": [], "results": {"a": 1}}
+    other = {"notebook": "n", "set": "p", "parameters": {}, "data": [], "results": {"a": 1}}
     (tmp_path / "other.json").write_text(json.dumps(other))
     with pytest.raises(ValueError, match="holds no measure of realism"):
         realism.read(tmp_path / "other.json")

@@ -275,7 +275,7 @@ def test_versions_are_those_installed(root: Path) -> None:
 def test_a_results_file_reads_back(tmp_path: Path) -> None:
     content = {
         "notebook": "one",
-        "preset": "book",
+        "set": "book",
         "parameters": {},
         "data": [],
         "results": {"a": 1},

@@ -2,13 +2,14 @@
 
 Notebooks are stored without outputs. When Sphinx reads one, the copy that
 ``lesionlab notebooks run`` left in ``_build/executed`` takes its place, and a
-copy that is missing, stale or from the smoke preset is a warning, which
+copy that is missing, stale or of the set `smoke` is a warning, which
 ``-W`` makes an error. The download button still gives the stored notebook.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sphinx.util import logging
 
 from lesionlab._files import read_json
+from lesionlab.chapters import SOLUTION
 from lesionlab.notebooks import outdated
 
 if TYPE_CHECKING:
@@ -36,10 +38,15 @@ def swap(app: Sphinx, docname: str, source: list[str]) -> None:
     app.env.note_dependency(str(copy))
     reason = outdated(copy, notebook)
     if copy.exists():
-        source[0] = copy.read_text(encoding="utf-8")
-        preset = read_json(copy)["metadata"].get("lesionlab", {}).get("preset")
-        if reason is None and preset == "smoke" != os.environ.get("LESIONLAB_BOOK_PRESET"):
-            reason = "it was executed with the smoke preset, which is for tests"
+        content = read_json(copy)
+        for cell in content["cells"]:
+            # means nothing to somebody who copies the solution from the page
+            if cell["source"][:1] == [f"{SOLUTION}\n"]:
+                del cell["source"][0]
+        source[0] = json.dumps(content)
+        chosen = content["metadata"].get("lesionlab", {}).get("set")
+        if reason is None and chosen == "smoke" != os.environ.get("LESIONLAB_BOOK_SET"):
+            reason = "it was executed with the set smoke, which is for tests"
     if reason:
         logger.warning(
             "executed copy of %s: %s; run `lesionlab notebooks run %s`",

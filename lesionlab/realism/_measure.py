@@ -122,7 +122,7 @@ def write(found: Realism, path: str | Path, *, root: str | Path = ".") -> Path:
         {"name": "LIDC-IDRI slices", "tier": "real", "checksum": found.checksum},
         {"name": "Phantoms around LIDC-IDRI contours", "tier": "phantom", "checksum": None},
     ]
-    head = {"notebook": None, "preset": "paper", "parameters": {"seed": found.seed}}
+    head = {"notebook": None, "set": "paper", "parameters": {"seed": found.seed}}
     origin = {"seconds": round(found.seconds, 1), **results.provenance(root)}
     return write_json(path, head | origin | {"data": data, "results": found.record()})
 

@@ -1,7 +1,7 @@
 """Results to keep with the book: the numbers of a run, without its weights.
 
     publish(plan, outcome, "book/results/fu2021", loaded=loaded)
-    found = published("book/results/fu2021", data="slices", by="patient")
+    found = published(shipped("book", "results", "fu2021"), data="slices", by="patient")
     found["full"].scores
 
 A file `NAME.json` has the scores, the folds, the provenance and what the paper's file has to say
@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from lesionlab import _files
+from lesionlab import __version__, _files
 from lesionlab.results import jsonable
 from lesionlab.training import outcomes
 from lesionlab.training.checkpoints import CheckpointError
@@ -103,17 +103,19 @@ def published(
     """The runs that were kept on one data set and one kind of folds, by variant.
 
     Args:
-        folder: Where they are; none are found where there is no such folder.
-        data: As in `Plan`.
-        by: As in `Plan`.
+        folder: Where they are.
+        data: The data set that they were trained on, as in `Plan`.
+        by: What the folds were made by, as in `Plan`.
 
     Raises:
+        FileNotFoundError: There is no run of this kind in the folder.
+        ValueError: A file was written by a version of lesionlab that kept other things.
         CheckpointError: A file of predictions is not the one that its JSON file was written with.
     """
     found: dict[str, Published] = {}
     for path in sorted(Path(folder).glob("*.json")):
-        about = _files.read_json(path)
-        plan = about.get("plan", {})
+        about = _about(path)
+        plan = about["plan"]
         if (plan.get("data"), plan.get("by")) != (data, by):
             continue
         table = path.parent / about["predictions"]["file"]
@@ -125,7 +127,25 @@ def published(
         other = found.get(one.variant)
         if other is None or _effort(one) > _effort(other):
             found[one.variant] = one
+    if not found:
+        raise FileNotFoundError(
+            f"{folder} holds no run with data={data!r} and folds by {by!r}. Results that are shown "
+            "come with the checkout and the wheel; runs of your own are put into a folder by "
+            "`lesionlab train PAPER --publish FOLDER`"
+        )
     return found
+
+
+def _about(path: Path) -> dict[str, Any]:
+    about = _files.read_json(path)
+    needed = {"plan", "variant", "recipe", "folds", "results", "predictions"}
+    if not isinstance(about, dict) or (missing := sorted(needed - about.keys())):
+        told = f"has no {', '.join(missing)}" if isinstance(about, dict) else "is no table of them"
+        raise ValueError(
+            f"{path} does not hold the results of a run as lesionlab {__version__} keeps them: it "
+            f"{told}. Train again with --publish, or take the file that came with this version"
+        )
+    return about
 
 
 def _effort(run: Published) -> tuple[int, int]:

@@ -54,9 +54,23 @@ def test_the_analysis_of_the_paper_is_kept(kept):
 
 def test_other_data_and_other_folds_are_apart(kept, tmp_path):
     _, path = kept
-    assert publishing.published(path.parent, data="slices") == {}
-    assert publishing.published(path.parent, data="phantom", by="nodule") == {}
-    assert publishing.published(tmp_path / "nothing") == {}
+    for folder, wanted in [
+        (path.parent, {"data": "slices"}),
+        (path.parent, {"data": "phantom", "by": "nodule"}),
+        (tmp_path / "nothing", {}),
+    ]:
+        with pytest.raises(FileNotFoundError, match=r"holds no run with data=.*--publish FOLDER"):
+            publishing.published(folder, **wanted)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [("[]", "is no table"), ('{"plan": {}, "variant": "full"}', "has no folds, predictions, re")],
+)
+def test_results_of_another_version_are_named(tmp_path, content, told):
+    (tmp_path / "old.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"old\.json does not hold the results.*{told}"):
+        publishing.published(tmp_path)
 
 
 def test_more_folds_count_before_more_epochs(kept, tmp_path):
