@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 EXTRAS := models,images,scale,lab,book,test
 
-.PHONY: help setup book test lab lint check bench clean
+.PHONY: help setup book test lab lint check wheels bench clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -34,8 +34,8 @@ book: $(READY)  ## execute what has changed and build _build/html
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
-lab: $(READY)  ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab notebooks
+lab: $(READY)  ## JupyterLab on the chapters
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -43,6 +43,9 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/mypy
 
 check: lint test book  ## everything that CI checks
+
+wheels: $(READY)  ## the wheel in a clean environment of each Python that is there
+	$(BIN)/python tests/wheels.py
 
 bench: $(READY)  ## one table of ratios against named peers
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'

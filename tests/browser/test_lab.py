@@ -2,14 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,51 +59,6 @@ VIEWER = "[...document.querySelectorAll('.jp-OutputArea-output div')].find(e => 
 PIXELS = f"{VIEWER}.root.querySelector('[data-plane=axial]').toDataURL()"
 
 
-@contextlib.contextmanager
-def lab_server(folder: Path) -> Iterator[str]:
-    """JupyterLab on a free port with settings of its own; gives the address of the notebook."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    token = secrets.token_hex(16)
-    settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
-    own = {
-        "JUPYTERLAB_SETTINGS_DIR": folder / "settings",
-        "JUPYTERLAB_WORKSPACES_DIR": folder / "workspaces",
-        "JUPYTER_CONFIG_DIR": folder / "config",
-        "JUPYTER_DATA_DIR": folder / "data",
-        "JUPYTER_RUNTIME_DIR": folder / "runtime",
-        "IPYTHONDIR": folder / "ipython",
-    }
-    command = [
-        sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser",
-        "--allow-root", f"--port={port}", "--ServerApp.port_retries=0", "--ip=127.0.0.1",
-        f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder / 'notebooks'}",
-    ]  # fmt: skip
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {name: str(path) for name, path in own.items()},
-        )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        for _ in range(300):
-            if server.poll() is not None:
-                raise RuntimeError((folder / "log").read_text())
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{address}/api?token={token}", timeout=5).close()  # noqa: S310
-                break
-            time.sleep(0.2)
-        yield f"{address}/lab/tree/viewer.ipynb?token={token}"
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
 def run_all(page: Any) -> None:
     """Run the notebook in front, when its kernel is there."""
     # the toolbar says idle too early: running then asks for a kernel
@@ -120,7 +67,7 @@ def run_all(page: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def lab(browser: Any, lab_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The page of a notebook whose one cell has been run."""
     pytest.importorskip("jupyterlab")
     pytest.importorskip("anywidget")
@@ -129,7 +76,8 @@ def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]
     for name, cell in (("viewer", CELL), ("game", GAME), ("bench", BENCH_CELL)):
         notebook = new_notebook(cells=[new_code_cell(cell)], metadata={"kernelspec": KERNEL})
         nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
-    with lab_server(folder) as address:
+    with lab_server(folder, folder / "notebooks") as address_of:
+        address = address_of("viewer.ipynb")
         context = browser.new_context(viewport={"width": 1300, "height": 1300})
         page = context.new_page()
         page.elsewhere = []
