@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from lesionlab import published, splits
+from lesionlab.tables import show
 
 Rule = Literal["mean", "median"]
 
@@ -129,40 +130,21 @@ class Cohort:
         """`lesionlab.splits.folds` of the table; `by="nodule"` is what the papers did."""
         return splits.folds(self.table, by=by, n_folds=n_folds, seed=seed)
 
-    def _rows(self) -> list[tuple[str, str, str, str]]:
-        """The flow and the comparison as text: what, nodules, patients, change."""
-        rows = [
-            (
-                str(step["step"]),
-                f"{step['nodules']:,}",
-                f"{step['patients']:,}",
-                f"−{step['left_out']:,}" if step["left_out"] else "",
-            )
-            for step in self.flow.to_dict("records")
-        ]
-        compared = self.comparison()
-        for name in compared.index.astype(str):
-            paper, ours, difference = compared.loc[name].astype(int).tolist()
-            rows.append((f"{name}: paper {paper:,}", f"{ours:,}", "", f"{difference:+,}"))
-        return rows
+    def _tables(self) -> dict[str, pd.DataFrame]:
+        """The flow and, of a paper's cohort, the comparison, with heads for readers."""
+        flow = self.flow.set_index("step").rename(columns={"left_out": "left out"})
+        heads = {"paper": "printed in the paper", "lesionlab": "here"}
+        compared = self.comparison().rename(columns=heads)
+        parts = {f"Cohort {self.name}, step by step.": flow}
+        return parts | ({"Its counts beside the paper's.": compared} if len(compared) else {})
 
     def __str__(self) -> str:
-        header = ("step", "nodules", "patients", "change")
-        lines = [f"{a:<38} {b:>8} {c:>9} {d:>8}" for a, b, c, d in [header, *self._rows()]]
-        return "\n".join([f"Cohort {self.name}", *lines] + ([self.note] if self.note else []))
+        parts = [f"{caption}\n{table.to_string()}" for caption, table in self._tables().items()]
+        return "\n\n".join(parts + ([self.note] if self.note else []))
 
     def _repr_html_(self) -> str:
-        body = "".join(
-            f"<tr><th>{html.escape(name)}</th>"
-            + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-            + "</tr>"
-            for name, *cells in self._rows()
-        )
-        return (
-            f"<table class='dataframe cohort'><caption>Cohort {html.escape(self.name)}</caption>"
-            "<thead><tr><th>step</th><th>nodules</th><th>patients</th><th>change</th></tr></thead>"
-            f"<tbody>{body}</tbody></table><p>{html.escape(self.note)}</p>"
-        )
+        shown = (show(t, caption=caption).to_html() for caption, t in self._tables().items())
+        return "".join(shown) + f"<p>{html.escape(self.note)}</p>"
 
 
 def build(

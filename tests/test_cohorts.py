@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 import pytest
 
@@ -70,9 +72,29 @@ def test_flows_add_up(nodules: pd.DataFrame, make: object) -> None:
 
 def test_a_cohort_shows_every_count(nodules: pd.DataFrame) -> None:
     cohort = cohorts.lei2020(nodules)
-    for shown in (str(cohort), cohort._repr_html_()):
-        for text in ("3 to 4 readers", "1,368", "−197", "paper 635", "+20"):
-            assert text in shown
+    words = (
+        "3 to 4 readers",
+        "mean malignancy not 3",
+        "printed in the paper",
+        "here",
+        "difference",
+    )
+    for text in (*words, "1378", "1273", "635", "655", "20"):
+        assert text in str(cohort)
+    page = cohort._repr_html_()
+    for text in (*words, ">1,378<", ">1,273<", ">635<", ">655<", ">+20<"):
+        assert text in page
+    # the steps are one table, the comparison another
+    steps, compared = re.findall(r"<table.*?</table>", page, re.DOTALL)
+    assert "3 to 4 readers" in steps
+    assert "printed" not in steps
+    assert "readers" not in compared
+
+
+def test_a_cohort_of_ones_own_is_compared_with_nothing(few: pd.DataFrame) -> None:
+    page = cohorts.build(few, [], name="mine")._repr_html_()
+    assert page.count("<table") == 1
+    assert "paper" not in str(cohorts.build(few, [], name="mine"))
 
 
 def test_html_is_escaped(few: pd.DataFrame) -> None:

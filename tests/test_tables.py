@@ -1,25 +1,107 @@
-"""Tables for readers."""
+"""Tables for readers: what stands beside what, and every character of what is printed."""
 
 from __future__ import annotations
 
 import re
+from html import unescape
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from lesionlab.tables import beside, show
+from lesionlab.papers import fu2021, lei2020
+from lesionlab.tables import WORDS, beside, show
+
+
+def printed(table: pd.DataFrame, **how: object) -> list[list[str]]:
+    """The rows of what `show` prints, heads and names of rows included."""
+    page = show(table, caption="c", **how).to_html()  # type: ignore[arg-type]
+    return [
+        [unescape(cell).strip() for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
+        for row in re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)
+    ]
+
+
+def cells(values: list[object], name: str = "x", **how: object) -> list[str]:
+    """One column as it is printed."""
+    return [row[1] for row in printed(pd.DataFrame({name: values}), **how)[1:]]
+
+
+# --- beside ---------------------------------------------------------------------------------------
 
 
 def test_beside_keeps_the_papers_rows_and_subtracts() -> None:
     table = beside({"margin": 0.85, "texture": 0.46}, {"texture": 0.5, "margin": 0.8, "x": 1})
-    assert table.index.tolist() == ["margin", "texture"]
+    assert table.index.tolist() == ["margin", "texture", "x"]
     assert table.columns.tolist() == ["paper", "lesionlab", "difference"]
-    assert table["difference"].tolist() == pytest.approx([-0.05, 0.04])
+    assert table["difference"].tolist()[:2] == pytest.approx([-0.05, 0.04])
+    assert table.loc["x"].isna().tolist() == [True, False, True]
 
 
-def test_beside_names_what_is_missing() -> None:
-    with pytest.raises(LookupError, match=r"no value for \['texture'\]"):
+PRINTED = pd.DataFrame(
+    {"reference": ["[11]", ""], "margin": [0.7, 0.5], "texture": [0.4, 0.3]},
+    index=pd.Index(["MTR", "Proposed"], name="method"),
+)
+OURS = pd.DataFrame({"texture": [0.35, 0.9], "n": [12, 12]}, index=["Proposed", "Constant"])
+
+
+def test_tables_stand_beside_each_other_column_by_column() -> None:
+    table = beside(PRINTED, OURS, paper="Fu 2021", here="here")
+    assert table.columns.tolist() == [
+        ("reference", "Fu 2021"),
+        ("margin", "Fu 2021"),
+        ("texture", "Fu 2021"),
+        ("texture", "here"),
+        ("texture", "difference"),
+        ("n", "here"),
+    ]
+    assert table.index.tolist() == ["MTR", "Proposed", "Constant"]
+    assert table["texture", "difference"].tolist() == pytest.approx(
+        [np.nan, 0.05, np.nan], nan_ok=True
+    )
+    assert printed(table, decimals={"texture": 3})[2:] == [
+        ["MTR", "[11]", "0.70", "0.400", "–", "–", "–"],
+        ["Proposed", "", "0.50", "0.300", "0.350", "+0.050", "12.00"],
+        ["Constant", "–", "–", "–", "0.900", "–", "12.00"],
+    ]
+
+
+def test_one_column_of_ours_and_chosen_columns() -> None:
+    table = beside(PRINTED, OURS["texture"], columns=["texture"])
+    assert table.columns.tolist() == [
+        ("texture", head) for head in ("paper", "lesionlab", "difference")
+    ]
+    assert len(table) == 3
+
+
+def test_rows_of_two_levels_and_nothing_of_ours() -> None:
+    theirs = pd.DataFrame(
+        {"d1c": [82.5, 0.7]}, index=pd.MultiIndex.from_tuples([("acc", "U"), ("sens", "U")])
+    )
+    table = beside(theirs, theirs.iloc[1:] + 0.1)
+    assert table.loc[("sens", "U"), ("d1c", "difference")] == pytest.approx(0.1)
+    assert np.isnan(table.loc[("acc", "U"), ("d1c", "lesionlab")])
+    empty = beside(theirs, pd.DataFrame(index=theirs.index[:0]))
+    assert empty.columns.tolist() == [("d1c", "paper")]
+    assert len(empty) == 2
+
+
+def test_what_cannot_stand_beside_each_other() -> None:
+    with pytest.raises(LookupError, match=r"rows \['margin'\], expected some of \['texture'\]"):
         beside({"texture": 1.0}, {"margin": 1.0})
+    with pytest.raises(LookupError, match=r"\['size'\] are in neither table, expected some of \["):
+        beside(PRINTED, OURS, columns=["size"])
+    with pytest.raises(ValueError, match=r"ours: the rows \['Proposed'\] are there twice"):
+        beside(PRINTED, pd.concat([OURS, OURS[:1]]))
+
+
+def test_truth_values_and_bounds_have_no_difference() -> None:
+    theirs = pd.DataFrame({"p": ["< 0.01"], "better": [True]}, index=["VGG16"])
+    ours = pd.DataFrame({"p": [0.00004], "better": [False]}, index=["VGG16"])
+    assert printed(beside(theirs, ours))[2] == ["VGG16", "< 0.01", "< 0.001", "yes", "no"]
+
+
+# --- show: cells ----------------------------------------------------------------------------------
 
 
 def test_show_formats_and_names() -> None:
@@ -28,28 +110,146 @@ def test_show_formats_and_names() -> None:
          "all": [True, False]},
         index=["internal_structure", "mean"],
     )  # fmt: skip
-    page = show(table, caption="A caption.").to_html()
-    for text in ("Internal structure", "1,234", "0.12", "–", "+0.10", "-0.10", "A caption.", "yes"):
-        assert text in page
+    assert printed(table) == [
+        ["", "n", "value", "difference", "all"],
+        ["Internal structure", "1,234", "0.12", "+0.10", "yes"],
+        ["mean", "5", "–", "−0.10", "no"],
+    ]
 
 
-def test_show_takes_decimals_by_column() -> None:
-    page = show(
-        pd.DataFrame({"a": [0.123], "b": [0.123]}), caption="c", decimals={"a": 1}
-    ).to_html()
-    assert ">0.1<" in page
-    assert ">0.12<" in page
+def test_show_takes_decimals_by_column_and_of_all() -> None:
+    table = pd.DataFrame({"a": [0.123], "b": [0.123]})
+    assert printed(table, decimals={"a": 1})[1] == ["0", "0.1", "0.12"]
+    assert printed(table, decimals=0)[1] == ["0", "0", "0"]
 
 
-def test_words_read_from_the_left_also_with_rows_of_one_name() -> None:
-    table = pd.DataFrame({"n": [1, 2], "words": ["a b", "c d"]}, index=["x", "x"])
+@pytest.mark.parametrize("name", ["p", "p_holm", "p_value", "p_mcnemar", "d11c_p"])
+def test_p_values(name: str) -> None:
+    assert cells([0.0, 0.00099, 0.001, 0.04, 1.0, np.nan], name) == [
+        "< 0.001", "< 0.001", "0.001", "0.040", "1.000", "–",
+    ]  # fmt: skip
+    assert cells([0.00001, 0.5], name, decimals={name: 4}) == ["< 0.0001", "0.5000"]
+    assert cells([0.05], "p_below") == ["< 0.05"]
+
+
+def test_one_minus_and_no_negative_zero() -> None:
+    assert cells([-0.0, -0.004, -1.5, 1.5]) == ["0.00", "0.00", "−1.50", "1.50"]
+    assert cells([-9, 0, 9]) == ["−9", "0", "9"]
+    for name in ("difference", "auc_difference"):
+        assert cells([-0.0001, 0.0001, -1.5, 1.5], name) == ["0.00", "0.00", "−1.50", "+1.50"]
+        assert cells([-1234, 0, 1234], name) == ["−1,234", "0", "+1,234"]
+    assert cells([np.inf, -np.inf]) == ["inf", "−inf"]
+    assert cells([0.2], "indifference") == ["0.20"]
+
+
+def test_columns_of_mixed_types() -> None:
+    mixed: list[object] = [1, -2.5, "a", None, pd.NA, np.True_, (1, 2), np.int64(1000)]
+    assert cells(mixed) == ["1", "−2.50", "a", "–", "–", "yes", "(1, 2)", "1,000"]
+
+
+def test_tables_without_rows_or_columns() -> None:
+    assert printed(pd.DataFrame({"mae": pd.Series(dtype=float)})) == [["", "MAE (steps)"]]
+    assert printed(pd.DataFrame(index=["x"]))[-1] == ["x"]
+    assert "<table" in show(pd.DataFrame(), caption="c").to_html()
+
+
+def test_rows_and_columns_of_one_name() -> None:
+    table = pd.DataFrame([[1, "a b"], [2, "c d"]], index=["x", "x"], columns=["n", "words"])
+    assert printed(table)[1:] == [["x", "1", "a b"], ["x", "2", "c d"]]
     page = show(table, caption="c").to_html()
     assert re.search(r"td\.col1[^}]*text-align: left", page)
     assert "td.col0" not in page
+    assert printed(table.set_axis(["n", "n"], axis=1))[0] == ["", "n", "n"]
 
 
 def test_show_escapes() -> None:
-    page = show(pd.DataFrame({"<b>": ["<script>"]}, index=["<i>"]), caption="c").to_html()
-    assert "<script>" not in page
-    assert "<b>" not in page
-    assert "<i>" not in page
+    hostile = pd.DataFrame(
+        {"<b>": ["<script>", ["<u>"]]}, index=pd.Index(["<i>", "x"], name="<em>")
+    )
+    page = show(hostile, caption="<s>", names={"x": "<q>"}).to_html()
+    both = show(beside(hostile, hostile, paper="<p1>", here="<p2>"), caption="c").to_html()
+    levels = show(hostile[:1].set_index("<b>", append=True), caption="c").to_html()
+    for tag in ("script", "u", "b", "i", "em", "s", "q", "p1", "p2"):
+        assert f"<{tag}>" not in page + both + levels
+    assert "&lt;script&gt;" in page
+    assert "&lt;em&gt;" in page
+
+
+# --- show: heads ----------------------------------------------------------------------------------
+
+
+def test_heads_are_words() -> None:
+    names = ["mae", "skill_low", "p_holm", "n_groups", "some_new_name", "LIDC_1", "margin", 3]
+    heads = printed(pd.DataFrame([range(8)], columns=names, index=["slice_index"]))
+    assert heads[0][1:] == [
+        "MAE (steps)", "skill, lower", "p (Holm)", "patients", "some new name", "LIDC_1",
+        "Margin", "3",
+    ]  # fmt: skip
+    assert heads[1][0] == "slice_index"  # a row may be a name in code
+    assert all(words.strip() == words for words in WORDS.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "corner"), [("variant", ""), ("index", ""), ("readers", "readers"), (None, "")]
+)
+def test_the_name_of_the_rows_takes_no_row_of_its_own(name: str | None, corner: str) -> None:
+    table = pd.DataFrame({"a": [1]}, index=pd.Index(["x"], name=name)).rename_axis("k", axis=1)
+    assert printed(table) == [[corner, "a"], ["x", "1"]]
+    assert (table.index.name, table.columns.name) == (name, "k")  # the caller's is untouched
+
+
+def test_first_moves_columns_to_the_left() -> None:
+    table = pd.DataFrame([[1, 2, 3]], columns=["a", "b", "c"])
+    assert printed(table, first=["c"])[0] == ["", "c", "a", "b"]
+    assert printed(table, first=["b", "a"])[0] == ["", "b", "a", "c"]
+    both = beside(PRINTED, PRINTED[["margin", "texture"]])
+    heads = show(both, caption="c", first=["texture"]).to_html()
+    assert heads.index(">Texture<") < heads.index(">reference<") < heads.index(">Margin<")
+    with pytest.raises(LookupError, match=r"first: no column \['d'\], expected some of \['a', 'b'"):
+        show(table, caption="c", first=["d"])
+
+
+def test_variants_are_called_what_the_paper_calls_them() -> None:
+    rows = printed(
+        pd.DataFrame({"n": [1, 2, 3]}, index=["hesam_average_max", "vgg16_d1c", "hecam"]),
+        names=lei2020.NAMES,
+    )
+    assert [row[0] for row in rows[1:]] == ["GAP / GMP", "VGG16, D1C", "hecam"]
+    assert fu2021.NAMES["full"] == "SAM+CAAM+ASCMM"
+    assert fu2021.NAMES["lambda_0.5"] == "λ = 0.5"
+    for paper in (fu2021, lei2020):
+        assert set(paper.NAMES) <= set(paper.VARIANTS)
+        assert len(set(paper.NAMES.values())) == len(paper.NAMES)
+
+
+# --- show: look -----------------------------------------------------------------------------------
+
+
+def rule(table: pd.DataFrame, selector: str) -> str:
+    """What the style of a table says for one selector."""
+    page = show(table, caption="c").to_html()
+    found = re.findall(rf"#T_\w+ {re.escape(selector)}(?:, [^{{]*)? {{(.*?)}}", page, re.DOTALL)
+    return " ".join(found)
+
+
+def test_row_names_stay_and_words_stay_whole() -> None:
+    table = pd.DataFrame({"a": [1]}, index=["Internal structure"])
+    assert "position: sticky" in rule(table, "tbody th.level0")
+    assert "var(--jp-layout-color0, var(--pst-color-background" in rule(table, "tbody th.level0")
+    assert "white-space: nowrap" in rule(table, "tbody th.level0")
+    assert "word-break: normal" in rule(table, "th")
+    # a sentence would cover the columns on a phone
+    long = rule(table.set_axis(["nodules to test, of patients not trained on"]), "tbody th.level0")
+    assert "white-space: normal" in long
+    two = table.set_index("a", append=True).assign(b=1)
+    assert "position: sticky" in rule(two, "tbody th.level1")
+    assert rule(two, "tbody th.level0") == ""
+
+
+def test_the_wider_the_smaller_in_print() -> None:
+    def points(n: int) -> float:
+        page = show(pd.DataFrame([range(n)]), caption="c").to_html()
+        return float(re.search(r"--print-size: ([\d.]+)pt", page)[1])  # type: ignore[index]
+
+    assert points(2) == 8
+    assert points(30) == pytest.approx(510 / 164, abs=0.06)

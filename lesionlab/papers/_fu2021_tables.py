@@ -8,7 +8,7 @@ from typing import cast, get_args
 import numpy as np
 import pandas as pd
 
-from lesionlab import published
+from lesionlab import published, tables
 from lesionlab.crops import Tier
 from lesionlab.papers._fu2021_classes import CLASSES
 from lesionlab.papers.fu2021 import ATTRIBUTES, TABLES
@@ -192,23 +192,23 @@ def beside(
     others: Mapping[str, Mapping[Hashable, float] | pd.Series[float]] | None = None,
     baselines: bool = True,
 ) -> pd.DataFrame:
-    """One of the paper's tables with our numbers in columns of their own next to it.
+    """One of the paper's tables with our numbers beside its own, as `lesionlab.tables.beside`.
 
     Args:
         number: 1, 2, 3, 4, 5, `"S1"` or `"S2"`.
         results: Variant of `fu2021.VARIANTS` to the scores of its run; those that the table has
             no row for are ignored, those that are missing are not run.
-        tier: What the voxels of these runs were; it stands at the head of our columns.
+        tier: What the voxels of these runs were; it stands at the head of our numbers.
         others: Further rows of ours by name, under the columns of the table: `readers` for
             Table 4, `auxiliary_rows` for Table 3, what `classification` measured, in per cent,
             for Table 5. A name of the paper's fills its row, another adds one.
         baselines: Add what predictors without an image reach on the same lesions.
 
     Returns:
-        The paper's rows in its order, then those of ours that it has not. Columns
-        (`"Fu 2021"`, …) as printed and (`"lesionlab (<tier>)"`, …): lesions, and the same
-        columns. NaN where the paper prints nothing or we ran nothing. `attrs` has the paper's
-        caption, unit and note.
+        The paper's rows in its order, then those of ours that it has not. Columns (attribute,
+        `"Fu 2021"`) as printed, (attribute, `"lesionlab (<tier>)"`) and (attribute,
+        `"difference"`); the last says on how many lesions we are. NaN where the paper prints
+        nothing or we ran nothing. `attrs` are those of `published.table`, and the tier.
 
     Raises:
         LookupError: There is no such table.
@@ -235,21 +235,18 @@ def beside(
     _check_lesions(name, {row: scores for row, (scores, _) in found.items()})
     for row, (scores, values) in found.items():
         n = int(scores["n"].iloc[0])
-        ours[row] = pd.concat([pd.Series({"lesions": n}), values.reindex(columns)])
+        ours[row] = pd.concat([values.reindex(columns), pd.Series({"lesions": n})])
     for row, given in (others or {}).items():
         values = pd.Series(dict(given), dtype=float)
         if not values.index.isin(columns).any():
             raise ValueError(
                 f"others: {row!r} has {list(values.index)}, expected some of {columns}"
             )
-        ours[row] = values.reindex(["lesions", *columns])
-    rows = [*printed.index, *(row for row in ours if row not in printed.index)]
-    mine = pd.DataFrame(ours, index=["lesions", *columns], dtype=float).T.reindex(rows)
+        ours[row] = values
+    mine = pd.DataFrame(ours, index=[*columns, "lesions"], dtype=float).T
     mine["lesions"] = mine["lesions"].astype("Int64")
-    table = pd.concat(
-        {published.PAPERS[PAPER].name: printed.reindex(rows), f"lesionlab ({tier})": mine}, axis=1
-    )
-    table.index.name = key
+    here = f"lesionlab ({tier})"
+    table = tables.beside(printed, mine, paper=published.PAPERS[PAPER].name, here=here)
     table.attrs = {**printed.attrs, "tier": tier}
     return table
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from lesionlab.attributes import rating
 from lesionlab.papers._fu2021_samples import ATTRIBUTES
 
 
@@ -88,3 +89,10 @@ TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     }
 )
 """By table and row of the paper, as in `lesionlab.published`: the variant."""
+
+NAMES: Mapping[str, str] = MappingProxyType(
+    {variant: row for table in ("2", "1") for row, variant in TABLES[table].items()}
+    | {variant: f"λ = {row}" for row, variant in TABLES["S1"].items() if variant != "full"}
+    | {f"only_{name}": f"{rating(name).title} alone" for name in ATTRIBUTES}
+)
+"""By variant, for `lesionlab.tables.show`: the paper's name for its row, in Table 1 if there."""

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from lesionlab import published
+from lesionlab import published, tables
 from lesionlab.crops import Tier
 from lesionlab.papers.lei2020 import N_CHANNELS, TABLES
 from lesionlab.statistics.scoring import check_columns
@@ -53,7 +53,7 @@ def beside(
     tier: Tier,
     baselines: bool = True,
 ) -> pd.DataFrame:
-    """One of the paper's tables with our numbers in columns of their own next to it.
+    """One of the paper's tables with our numbers beside its own, as `lesionlab.tables.beside`.
 
     Args:
         number: 2, 3 or 4: variant to its scores, as `Outcome.scores`. 5: variant on D11C to its
@@ -61,15 +61,16 @@ def beside(
             the table of `doctors` under any one name.
         runs: See above. Variants that the table has no row for are ignored, those that are missing
             are not run.
-        tier: What the voxels of these runs were; it stands at the head of our columns. Readers
+        tier: What the voxels of these runs were; it stands at the head of our numbers. Readers
             saw real scans: for Table 6 say `"dicom"`.
         baselines: Add to Tables 2 and 3 what predictors without an image reach on the same lesions.
 
     Returns:
-        The paper's rows in its order, then ours that it has not. Columns (`"Lei 2020"`, …) as
-        printed and (`"lesionlab (<tier>)"`, …) the same, accuracy in per cent, with `lesions`.
-        NaN where the paper prints nothing or we ran nothing. `attrs` has the paper's caption,
-        unit and note.
+        The paper's rows in its order, then ours that it has not. Columns (name, `"Lei 2020"`) as
+        printed, (name, `"lesionlab (<tier>)"`) and (name, `"difference"`), accuracy in per cent;
+        the last says on how many lesions we are. In Table 5, where the paper prints bounds, those
+        are text ("< 0.01"). NaN where the paper prints nothing or we ran nothing. `attrs` are
+        those of `published.table`, and the tier.
 
     Raises:
         LookupError: There is no such table, or none to put numbers beside.
@@ -89,16 +90,10 @@ def beside(
     if baselines and name in ("2", "3") and runs:
         for row, values in _baselines(name, runs):
             ours.loc[row, list(values)] = list(values.values())
-    rows = [*theirs.index, *(row for row in ours.index if row not in theirs.index)]
-    table: pd.DataFrame = pd.concat(
-        {
-            published.PAPERS[PAPER].name: theirs.reindex(rows),
-            f"lesionlab ({tier})": ours.reindex(rows),
-        },
-        axis=1,
-    )
-    if theirs.index.nlevels == 1:
-        table.index = pd.Index(rows, name="doctor" if name == "6" else "method")
+    if "lesions" in ours:
+        ours["lesions"] = ours["lesions"].astype("Int64")
+    here = f"lesionlab ({tier})"
+    table = tables.beside(theirs, ours, paper=published.PAPERS[PAPER].name, here=here)
     table.attrs = {**printed.attrs, "tier": tier}
     return table
 
@@ -109,7 +104,7 @@ Parts = tuple[pd.DataFrame, pd.DataFrame]
 def _two(printed: pd.DataFrame, runs: Mapping[str, pd.DataFrame]) -> Parts:
     theirs = printed.set_index("method")
     columns = [*IMAGE_SETS, "sensitivity", "specificity"]
-    ours = pd.DataFrame(np.nan, index=list(TABLES["2"]), columns=["lesions", *columns])
+    ours = pd.DataFrame(np.nan, index=list(TABLES["2"]), columns=[*columns, "lesions"])
     for row, variant in TABLES["2"].items():
         for images in IMAGE_SETS:
             if (name := on(variant, images)) in runs:
@@ -125,8 +120,8 @@ def _two(printed: pd.DataFrame, runs: Mapping[str, pd.DataFrame]) -> Parts:
 
 def _three(printed: pd.DataFrame, runs: Mapping[str, pd.DataFrame]) -> Parts:
     labels = printed["high_level_pooling"] + " / " + printed["final_pooling"]
-    theirs = printed[list(MEASURES)].set_axis(pd.Index(labels))
-    ours = pd.DataFrame(np.nan, index=list(TABLES["3"]), columns=["lesions", *MEASURES])
+    theirs = printed[list(MEASURES)].set_axis(pd.Index(labels, name="method"))
+    ours = pd.DataFrame(np.nan, index=list(TABLES["3"]), columns=[*MEASURES, "lesions"])
     for row, variant in TABLES["3"].items():
         if variant in runs:
             found = _measured(runs[variant])
@@ -145,8 +140,10 @@ def _four(printed: pd.DataFrame, runs: Mapping[str, pd.DataFrame]) -> Parts:
 
 
 def _five(printed: pd.DataFrame, runs: Mapping[str, pd.DataFrame]) -> Parts:
-    theirs = printed.set_index("method").drop(columns="reference")
-    ours = pd.DataFrame(np.nan, index=theirs.index, columns=[f"{name}_p" for name in IMAGE_SETS])
+    columns = [f"{name}_p" for name in IMAGE_SETS]
+    bounds = printed.set_index("method")[[f"{name}_below" for name in columns]]
+    theirs = bounds.set_axis(columns, axis=1).map(lambda p: f"< {p:g}", na_action="ignore")
+    ours = pd.DataFrame(np.nan, index=theirs.index, columns=columns)
     found = {
         str(variant): float(p)
         for table in runs.values()

@@ -222,3 +222,17 @@ VARIANTS: Mapping[str, Design] = MappingProxyType(
 )
 """By name. Those of Tables 2 and 4 are there for each image set: `hesam` is on D11C, `hesam_d1c`,
 `hesam_d3c` and `hesam_d21c` are the same on the others."""
+
+_ROWS = {variant: row for table in ("4", "3", "2") for row, variant in TABLES[table].items()}
+NAMES: Mapping[str, str] = MappingProxyType(
+    _ROWS
+    | {
+        f"{variant}_{images.lower()}": f"{row}, {images}"
+        for variant, row in _ROWS.items()
+        for images in get_args(Images)
+        if f"{variant}_{images.lower()}" in VARIANTS
+    }
+)
+"""By variant, for `lesionlab.tables.show`: what the paper calls its row, in Table 2 if it is there.
+
+`hesam` is both "Ours-HESAM" of Table 2 and "GMP / GAP" of Table 3."""

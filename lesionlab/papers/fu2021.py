@@ -53,7 +53,7 @@ from lesionlab.papers._fu2021_samples import (
     prepare,
     volumes,
 )
-from lesionlab.papers._fu2021_variants import TABLES, VARIANTS, Design
+from lesionlab.papers._fu2021_variants import NAMES, TABLES, VARIANTS, Design
 from lesionlab.sampling import Samples
 from lesionlab.training.experiments import Experiment, Task
 from lesionlab.training.metrics import auc
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ATTRIBUTES",
+    "NAMES",
     "PAPER",
     "PRESETS",
     "STUDY",

@@ -61,7 +61,7 @@ from lesionlab.papers._lei2020_samples import (
     prepare,
     prepare_scales,
 )
-from lesionlab.papers._lei2020_variants import N_CHANNELS, TABLES, VARIANTS, Design
+from lesionlab.papers._lei2020_variants import N_CHANNELS, NAMES, TABLES, VARIANTS, Design
 from lesionlab.sampling import Samples
 from lesionlab.training.experiments import Experiment
 from lesionlab.training.metrics import auc
@@ -75,6 +75,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHANNELS",
+    "NAMES",
     "N_CHANNELS",
     "PAPER",
     "PRESETS",

@@ -135,7 +135,8 @@ def table(paper: str, number: int | str) -> pd.DataFrame:
         One row per printed row (or per combination of the levels of its header). Columns that
         hold numbers only are integer or float, NaN where nothing is printed; ✓ and × become
         True and False, an empty cell among them False; other columns stay text, "" where
-        nothing is printed. `attrs` has paper, table, caption, unit and note.
+        nothing is printed. `attrs` has paper, table, caption, unit, note and decimals (by column,
+        the most that are printed).
 
     Raises:
         LookupError: There is no such paper or table.
@@ -177,6 +178,9 @@ def as_printed(paper: str, number: int | str) -> pd.DataFrame:
     entry = row.iloc[0]
     content = _read(entry["file"]).copy()
     content.attrs.update({key: entry[key] for key in ("paper", "table", "caption", "unit", "note")})
+    content.attrs["decimals"] = {
+        name: max(len(cell.partition(".")[2]) for cell in content[name]) for name in content
+    }
     return content
 
 

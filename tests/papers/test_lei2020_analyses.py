@@ -474,7 +474,7 @@ def test_scores_of_one_fold():
     assert set(found["n"]) == {20}
     # as far as the tables are concerned, the scores of a run
     table = analyses.beside(3, {"hesam": found}, tier="slices")
-    ours = table["lesionlab (slices)"]
+    ours = side(table, "lesionlab (slices)")
     assert ours.loc["GMP / GAP", "accuracy"] == pytest.approx(100 * called.mean())
     assert ours.loc["Diameter alone", "sensitivity"] == 0
     with pytest.raises(ValueError, match="fold=3: 'model' has the folds"):
@@ -538,6 +538,11 @@ def test_twenty_are_of_both_kinds_and_well_read():
 # --- tables ---------------------------------------------------------------------------------------
 
 
+def side(table, head):
+    """All columns below one of the lower heads: the paper's, ours, or the differences."""
+    return table.xs(head, axis=1, level=-1)
+
+
 def scores(accuracy, *, n=229, sensitivity=0.9, specificity=0.95):
     values = {"accuracy": accuracy, "sensitivity": sensitivity, "specificity": specificity}
     rows = [
@@ -554,8 +559,8 @@ def test_table_2_has_the_papers_rows_and_ours_apart():
     found = analyses.beside(2, runs, tier="slices")
     printed = published.table("lei2020", 2).set_index("method")
     assert found.index[:18].tolist() == printed.index.tolist()
-    np.testing.assert_array_equal(found["Lei 2020"].iloc[:18], printed)
-    ours = found["lesionlab (slices)"]
+    np.testing.assert_array_equal(side(found, "Lei 2020").iloc[:18], printed)
+    ours = side(found, "lesionlab (slices)")
     assert ours.loc["Ours-HESAM", ["d1c", "d11c"]].tolist() == pytest.approx([60, 80])
     assert ours.loc["Ours-HESAM", ["sensitivity", "specificity"]].tolist() == [0.9, 0.95]
     assert ours.loc["ResNet18-SAM", "d11c"] == pytest.approx(70)
@@ -570,23 +575,23 @@ def test_tables_without_runs_are_the_papers(number):
     found = analyses.beside(number, runs, tier="phantom")
     printed = published.table("lei2020", number)
     assert found.attrs["caption"] == printed.attrs["caption"]
-    theirs = found["Lei 2020"].dropna(how="all")
+    theirs = side(found, "Lei 2020").dropna(how="all")
     assert len(theirs) == len(printed)
 
 
 def test_tables_3_4_and_5():
     runs = {name: scores(0.7 + 0.01 * i) for i, name in enumerate(TABLES["4"].values())}
-    four = analyses.beside(4, runs, tier="phantom")["lesionlab (phantom)"]
+    four = side(analyses.beside(4, runs, tier="phantom"), "lesionlab (phantom)")
     assert four.loc[("accuracy", "U+GMP+RB+SAM"), "d11c"] == pytest.approx(73)
     assert four.loc[("specificity", "U+SAM (Baseline)"), "d11c"] == 0.95
     three = analyses.beside(3, {"hesam_max_max": scores(0.6)}, tier="phantom")
-    ours = three["lesionlab (phantom)"]
+    ours = side(three, "lesionlab (phantom)")
     assert ours.loc["GMP / GMP", "accuracy"] == pytest.approx(60)
     assert ours.loc["GMP / GMP", "lesions"] == 229
     p = np.linspace(0.1, 0.9, 20)
     tests = analyses.compare({"hesam_d1c": run(p), "vgg16_d1c": run(p**2)},
                              reference="hesam_d1c", **QUICK)  # fmt: skip
-    five = analyses.beside(5, {"D1C": tests}, tier="phantom")["lesionlab (phantom)"]
+    five = side(analyses.beside(5, {"D1C": tests}, tier="phantom"), "lesionlab (phantom)")
     assert five.loc["VGG16", "d1c_p"] == tests.loc["vgg16_d1c", "p_probability"]
     assert five.notna().to_numpy().sum() == 1
 
