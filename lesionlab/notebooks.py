@@ -139,6 +139,7 @@ class Plan:
         return {
             "notebook_sha256": sha256(self.notebook),
             "library_sha256": library_sha256(),
+            "kept_sha256": _kept_sha256(self.name),
             "set": self.set_name,
             "parameters": results.jsonable(self.parameters, "parameters"),
             # their names only: with and without the images are two different runs
@@ -202,6 +203,14 @@ def library_sha256() -> str:
     return sha256_tree(Path(lesionlab.__file__).parent, [".py", ".csv", ".js"])
 
 
+def _kept_sha256(name: str) -> str | None:
+    """One checksum for the results that come with the book and that a chapter shows."""
+    try:
+        return sha256_tree(chapters.shipped("book", "results", name), [".json", ".csv", ".png"])
+    except FileNotFoundError:
+        return None
+
+
 def _recorded(path: Path) -> dict[str, Any]:
     try:
         content = read_json(path)
@@ -219,8 +228,8 @@ def outdated(copy: str | Path, notebook: str | Path) -> str | None:
         notebook: the stored notebook.
 
     Returns:
-        A reason in words (the copy is missing, or the notebook or the library
-        has changed since), or None if it does.
+        A reason in words (the copy is missing, or the notebook, the library or
+        the results that it shows have changed since), or None if it does.
     """
     if not Path(copy).exists():
         return "it has not been executed"
@@ -229,6 +238,8 @@ def outdated(copy: str | Path, notebook: str | Path) -> str | None:
         return "the notebook has changed since it was executed"
     if old.get("library_sha256") != library_sha256():
         return "lesionlab has changed since it was executed"
+    if old.get("kept_sha256") != _kept_sha256(Path(notebook).stem):
+        return "the results that it shows have changed since it was executed"
     return None
 
 

@@ -311,6 +311,31 @@ def test_a_stale_copy_is_shown_but_warned_about(project: Any, swap: Any) -> None
     assert depends
 
 
+def test_a_page_shows_solutions_without_what_only_the_notebook_needs(
+    project: Any, swap: Any
+) -> None:
+    path = project.write("one", "%%solution\n1 + 1")
+    copy = fake_copy(project, path)
+    record = json.loads(copy.read_text(encoding="utf-8"))["metadata"]
+    copy.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"metadata": record}),
+        encoding="utf-8",
+    )
+    source, warnings, _ = swap(path)
+    assert not warnings
+    assert json.loads(source)["cells"][-1]["source"] == ["1 + 1"]
+
+
+@pytest.mark.parametrize("url", ["", "https://example.org/lesionlab"])
+def test_buttons_lead_to_a_repository_that_there_is(extension: Any, url: str) -> None:
+    config = SimpleNamespace(html_theme_options={"repository_url": url}, myst_substitutions={})
+    extension.show_repository(None, config)
+    buttons = {name for name, value in config.html_theme_options.items() if value is True}
+    services = set(config.html_theme_options["launch_buttons"]) - {"notebook_interface"}
+    assert bool(buttons) is bool(services) is bool(url)
+    assert ("git clone" in config.myst_substitutions["get_it"]) is bool(url)
+
+
 def test_every_file_of_the_book_is_accounted_for() -> None:
     """What only_build_toc_files would leave out without a word."""
     toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))

@@ -38,13 +38,10 @@ def swap(app: Sphinx, docname: str, source: list[str]) -> None:
     app.env.note_dependency(str(copy))
     reason = outdated(copy, notebook)
     if copy.exists():
-        content = read_json(copy)
-        for cell in content["cells"]:
-            # means nothing to somebody who copies the solution from the page
-            if cell["source"][:1] == [f"{SOLUTION}\n"]:
-                del cell["source"][0]
-        source[0] = json.dumps(content)
-        chosen = content["metadata"].get("lesionlab", {}).get("set")
+        # the first line of a solution means nothing to somebody who copies it from the page
+        first_line = json.dumps(f"{SOLUTION}\n") + ","
+        source[0] = copy.read_text(encoding="utf-8").replace(first_line, "")
+        chosen = read_json(copy)["metadata"].get("lesionlab", {}).get("set")
         if reason is None and chosen == "smoke" != os.environ.get("LESIONLAB_BOOK_SET"):
             reason = "it was executed with the set smoke, which is for tests"
     if reason:
@@ -67,6 +64,20 @@ def silence_thebe(app: Sphinx, config: Any) -> None:
     for event, listeners in app.events.listeners.items():
         if event != "builder-inited":  # there it only adds its style sheet
             listeners[:] = [x for x in listeners if "sphinx_thebe" not in x.handler.__module__]
+
+
+def show_repository(app: Sphinx, config: Any) -> None:
+    """Show buttons that need the repository's address only where _config.yml names it."""
+    options = config.html_theme_options
+    url = options.get("repository_url") or ""
+    for button in ("use_repository_button", "use_issues_button", "use_source_button"):
+        options[button] = bool(url)
+    binder, colab = "https://mybinder.org", "https://colab.research.google.com"
+    services = {"binderhub_url": binder, "colab_url": colab} if url else {}
+    options["launch_buttons"] = {"notebook_interface": "jupyterlab", **services}
+    clone = f"Get the repository with `git clone {url}`. In its folder:" if url else ""
+    get_it = clone or "In the folder of the repository:"
+    config.myst_substitutions = {**config.myst_substitutions, "get_it": get_it}
 
 
 def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
@@ -93,5 +104,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.config.mathjax_path = f"mathjax/{MATHJAX}"
     app.connect("source-read", swap, priority=100)
     app.connect("config-inited", silence_thebe)
+    app.connect("config-inited", show_repository)
     app.connect("build-finished", copy_mathjax)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
