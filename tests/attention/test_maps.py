@@ -80,7 +80,7 @@ def test_a_map_by_hand() -> None:
 def test_cam_and_printed_sam_are_one_formula() -> None:
     network, images = toys.told("sam"), toys.images()
     both = activation_maps(network, images, ("cam", "sam"), upsample=False)
-    assert torch.equal(both["cam"].maps, both["sam"].maps)
+    torch.testing.assert_close(both["cam"].maps, both["sam"].maps)
     exact = activation_map(network, images, "sam", upsample=False, weights="exact")
     assert not toys.close(normalised(exact.maps), normalised(both["sam"].maps), 0.1)
 
@@ -237,15 +237,15 @@ def test_columns_are_classes_when_a_target_is_given() -> None:
     network, images = toys.told("sam"), toys.images()
     by_head = activation_map(network, images, "sam", head=3)
     by_class = activation_map(network, images, "sam", target=3)
-    assert torch.equal(by_head.maps, by_class.maps)
+    torch.testing.assert_close(by_head.maps, by_class.maps)
     each = torch.tensor([4, 0, 4, 8])
     for method, weights in (("sam", "paper"), ("sam", "exact"), ("grad-cam", "paper")):
         own = activation_map(network, images, method, target=each, weights=weights)
         every = activation_map(network, images, method, head=None, weights=weights)
         for i, target in enumerate(each.tolist()):
-            assert torch.equal(own.maps[i], every.maps[target, i])
-            assert torch.equal(own.scores[i], every.scores[target, i])
-            assert torch.equal(own.bias[i], every.bias[target, i])
+            torch.testing.assert_close(own.maps[i], every.maps[target, i])
+            torch.testing.assert_close(own.scores[i], every.scores[target, i])
+            torch.testing.assert_close(own.bias[i], every.bias[target, i])
 
 
 def test_scorer_gives_the_score_that_a_map_is_about() -> None:

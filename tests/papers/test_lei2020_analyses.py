@@ -88,7 +88,9 @@ def test_outlines_lie_where_the_voxels_do(make_crop):
     hu = np.where(crop.masks[0], 400, -1024).astype(np.int16)
     image = prepare([replace(crop, hu=hu)], channels=1).images[0, 0].numpy()
     found = analyses.outlines([crop])
-    np.testing.assert_array_equal(found.masks[0][0], image >= 0.5)
+    clear = np.abs(image - 0.5) > 1e-3  # both are interpolated, and round on their own
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(found.masks[0][0][clear], image[clear] >= 0.5)
     assert found.pixel[0] == pytest.approx(2 * locate(crop).equivalent_diameter / 32)
 
 
