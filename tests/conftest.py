@@ -104,6 +104,36 @@ def root() -> Path:
     return ROOT
 
 
+# -- real data: not part of the repository, named by variables, as in the library --
+
+
+def _named_by(variable: str) -> Path:
+    """Where a data set lies. Without the variable its tests are skipped; with it they must run."""
+    if not (name := os.environ.get(variable)):
+        pytest.skip(f"{variable} is not set")
+    if not os.access(name, os.R_OK):
+        pytest.fail(f"{variable}={name!r}: expected a file or folder that can be read")
+    return Path(name)
+
+
+@pytest.fixture(scope="session")
+def real_slices() -> Path:
+    """The LIDC-IDRI slices, with the table of their intensities beside them."""
+    return _named_by("LESIONLAB_LIDC_SLICES")
+
+
+@pytest.fixture(scope="session")
+def real_volumes() -> Path:
+    """The LIDC-IDRI volumes, a zip of NIfTI files."""
+    return _named_by("LESIONLAB_LIDC_VOLUMES")
+
+
+@pytest.fixture(scope="session")
+def real_diagnoses() -> Path:
+    """TCIA's sheet of the patients' diagnoses."""
+    return _named_by("LESIONLAB_LIDC_DIAGNOSES")
+
+
 @dataclasses.dataclass(frozen=True)
 class Project:
     """A checkout in small: a folder with notebooks/ in it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,6 @@ from lesionlab.cli import app
 from lesionlab.sources import lidc, phantom
 from lesionlab.stores import CropStore
 
-SET = os.environ.get("LESIONLAB_LIDC_SLICES")
 HEAVY = {"numpy", "pandas", "scipy", "matplotlib", "torch", "papermill", "nbformat", "pylidc"}
 
 
@@ -327,9 +325,8 @@ def test_the_doctor_fails_only_where_phantoms_would(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SET, reason="LESIONLAB_LIDC_SLICES is not set")
-def test_realism_writes_what_the_chapter_reads(tmp_path: Path) -> None:
-    options = ["--source", str(SET), "--limit", "30", "--processes", "1"]
+def test_realism_writes_what_the_chapter_reads(real_slices: Path, tmp_path: Path) -> None:
+    options = ["--source", str(real_slices), "--limit", "30", "--processes", "1"]
     done = command("data", "realism", "--out", str(tmp_path / "new"), *options)
     assert done.exit_code == 0, done.output
     assert {file.name for file in (tmp_path / "new").iterdir()} == {

@@ -34,7 +34,6 @@ SCAN = int(
     .sort_values(key=lambda ids: ids.map(lambda i: len(lidc.default().database.slice_z[i])))
     .iloc[0]
 )
-SET = os.environ.get("LESIONLAB_LIDC_SLICES")
 OF_SCAN = NODULES.index[NODULES["scan_id"] == SCAN].tolist()
 
 
@@ -320,12 +319,11 @@ def test_phantoms_have_no_report() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SET, reason="LESIONLAB_LIDC_SLICES is not set")
-def test_the_public_set() -> None:
-    store = crops("slices", IDS[::60], source=SET)
+def test_the_public_set(real_slices: Path) -> None:
+    store = crops("slices", IDS[::60], source=real_slices)
     assert len(store) >= 43
     assert validate(store) == {}
-    report = datasets.report("slices", source=SET)
+    report = datasets.report("slices", source=real_slices)
     assert report["matched"].sum() >= 2600
     assert report["iou"].median() > 0.95
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -378,13 +377,10 @@ def test_no_calibrated_slice_at_all_is_said(some_lesions):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not os.environ.get("LESIONLAB_LIDC_SLICES"), reason="LESIONLAB_LIDC_SLICES is not set"
-)
-def test_phantoms_are_as_near_to_real_slices_as_the_book_says():
+def test_phantoms_are_as_near_to_real_slices_as_the_book_says(real_slices):
     from lesionlab.sources.slices import Slices
 
-    found = realism.measure(Slices(), n=80, n_resamples=50)
+    found = realism.measure(Slices(real_slices), n=80, n_resamples=50)
     apart = found.distances.set_index("region")["wasserstein"]
     assert apart["inside"] < 80
     assert apart["ring"] < 80

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import logging
-import os
 import pickle
 import shutil
 import zipfile
@@ -697,10 +696,8 @@ def test_a_copy_with_another_table_is_refused(
 
 
 @pytest.fixture(scope="module")
-def public() -> Slices:
-    if not os.environ.get(slices.ENVIRONMENT):
-        pytest.skip(f"{slices.ENVIRONMENT} is not set: the public slices are not here")
-    return Slices()
+def public(real_slices: Path) -> Slices:
+    return Slices(real_slices)
 
 
 @pytest.mark.slow
@@ -728,8 +725,7 @@ def test_the_public_set_is_matched(public: Slices) -> None:
 
 @pytest.mark.slow
 def test_the_public_set_is_put_back_to_hu(public: Slices) -> None:
-    if public.intensity_path is None:
-        pytest.skip(f"{slices.INTENSITY_NAME} is not beside the set")
+    assert public.intensity_path, f"{slices.INTENSITY_NAME} is not beside the set"
     table = public.report()
     n_slices = table["slices"].map(len)
     assert n_slices.sum() - table["n_calibrated"].sum() == 307
@@ -755,8 +751,6 @@ def test_the_public_set_is_put_back_to_hu(public: Slices) -> None:
 def test_offset_slices_show_lung_where_the_others_do(public: Slices) -> None:
     table = public.report()
     shifted = table.loc[table["n_offset"] > 0, "lesion_id"]
-    if shifted.empty:
-        pytest.skip(f"{slices.INTENSITY_NAME} is not beside the set")
     crops = [public.crop(lesion_id) for lesion_id in shifted[::6]]
     lung = [np.percentile(c.hu[c.hu > -1024], 10) for c in crops]
     assert -1000 < np.median(lung) < -850
