@@ -6,13 +6,16 @@ Figures are made without pyplot, so none stays open; a notebook shows what a fun
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from seaborn.utils import relative_luminance
 
 from lesionlab.attributes import LIDC_RATINGS, Attribute, rating, title
 from lesionlab.explorer.contours import READER_COLOURS
@@ -144,19 +147,25 @@ def square_heatmap(
     """
     names = [rating(str(n)).short if short else str(n) for n in matrix.index]
     figure = _figure(5.6, 4.9)
-    ax = figure.subplots()
-    values = matrix.to_numpy(dtype=float)
-    image = ax.imshow(values, vmin=limits[0], vmax=limits[1], cmap=colours)
-    for (i, j), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            red, green, blue, _ = image.cmap(image.norm(value))
-            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-            ax.text(j, i, f"{value:.{decimals}f}", ha="center", va="center", fontsize=7.5,
-                    color="white" if dark else "black")  # fmt: skip
-    ax.set_xticks(range(len(names)), names)
-    ax.set_yticks(range(len(names)), names)
-    figure.colorbar(image, ax=ax, label=label, shrink=0.85)
+    _cells(figure.subplots(), matrix, names, limits, colours, decimals, fontsize=7.5,
+           bar={"label": label, "shrink": 0.85})  # fmt: skip
     return figure
+
+
+def _cells(
+    ax: Axes, matrix: pd.DataFrame, names: Sequence[str], limits: tuple[float, float],
+    colours: str, decimals: int, *, fontsize: float, bar: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """A square matrix as coloured cells with their values; NaN cells stay empty."""
+    sns.heatmap(matrix, vmin=limits[0], vmax=limits[1], cmap=colours, annot=True,
+                fmt=f".{decimals}f", annot_kws={"fontsize": fontsize}, square=True,
+                xticklabels=names, yticklabels=names, cbar_kws=bar, ax=ax)  # fmt: skip
+    filled = ax.collections[0].get_facecolor()[matrix.notna().to_numpy().ravel()]
+    for text, colour in zip(ax.texts, filled, strict=True):
+        # equal contrast with black and white is at 0.18; seaborn changes at 0.41
+        text.set_color("white" if relative_luminance(colour) < 0.18 else "black")
+    ax.tick_params(axis="y", rotation=0)
+    ax.spines[:].set_visible(True)  # or an empty cell in a corner would be missing
 
 
 def category_heatmap(

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lesionlab.attributes import rating
 from lesionlab.crops import Tier
-from lesionlab.figures import BLUE, GREEN, GREY, ORANGE, _figure, _plain, intervals
+from lesionlab.figures import BLUE, GREEN, GREY, ORANGE, _cells, _figure, _plain, intervals
 from lesionlab.figures_samples import _note
 
 METRICS = {
@@ -234,19 +234,14 @@ def attribute_matrices(
         values = matrix.to_numpy(dtype=float)
         if values.shape[0] != values.shape[1] or list(matrix.index) != list(matrix.columns):
             raise ValueError(f"matrices: {name!r} has the shape {values.shape}, expected square")
-        low, high = (limits or {}).get(name) or _range(values)
-        image = ax.imshow(values, vmin=low, vmax=high, cmap=(colours or {}).get(name, "viridis"))
-        for (i, j), value in np.ndenumerate(values):
-            if np.isfinite(value):
-                red, green, blue, _ = image.cmap(image.norm(value))
-                dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-                ax.text(j, i, f"{value:.{decimals}f}", ha="center", va="center", fontsize=6,
-                        color="white" if dark else "black")  # fmt: skip
+        ends = (limits or {}).get(name) or _range(values)
         names = [rating(str(n)).short for n in matrix.index]
-        ax.set_xticks(range(len(names)), names, fontsize=7)
-        ax.set_yticks(range(len(names)), names, fontsize=7)
+        ax.tick_params(labelsize=7)
+        _cells(ax, matrix, names, ends, (colours or {}).get(name, "viridis"), decimals,
+               fontsize=6, bar={"shrink": 0.7})  # fmt: skip
         ax.set_title(name, fontsize=9)
-        figure.colorbar(image, ax=ax, shrink=0.7).ax.tick_params(labelsize=7)
+    for ax in figure.axes:  # colour bars too
+        ax.tick_params(labelsize=7)
     return _note(figure, tier)
 
 

@@ -164,9 +164,9 @@ def test_matrices_stand_side_by_side_with_their_values() -> None:
     assert len(left.texts) == 80
     assert len(right.texts) == 81
     assert right.texts[0].get_text() == f"{second.iloc[0, 0]:.1f}"
-    assert right.images[0].get_clim() == (0, 2)
+    assert right.collections[0].get_clim() == (0, 2)
     off = first.to_numpy()[~np.eye(9, dtype=bool)]
-    assert left.images[0].get_clim() == (np.nanmin(off), np.nanmax(off))
+    assert left.collections[0].get_clim() == (np.nanmin(off), np.nanmax(off))
     assert left.get_yticklabels()[0].get_text() == "Sub"
     drawn(figure)
 
