@@ -301,7 +301,7 @@ def test_a_function_makes_the_crops_of_any_lesion(toys: Any) -> None:
 
 
 def test_a_store_brings_its_tier_along(toys: Any) -> None:
-    pytest.importorskip("zarr")
+    pytest.importorskip("fsspec")
     from lesionlab import stores
 
     crops = toys.crops()
