@@ -41,7 +41,14 @@ class Together:
 TOGETHER = {
     "book": Together(
         frozenset({"smoke", "built_book", "hard_book", "hard_project"}),
-        frozenset({"tests/test_notebooks.py", "tests/test_book.py", "tests/browser/test_pages.py"}),
+        frozenset(
+            {
+                "tests/test_notebooks.py",
+                "tests/test_papermill.py",
+                "tests/test_book.py",
+                "tests/browser/test_pages.py",
+            }
+        ),
     ),
     "small run": Together(
         frozenset({"small_loaded", "small_run"}),
