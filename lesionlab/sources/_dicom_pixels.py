@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID
+from pydicom.uid import AllTransferSyntaxes
 
 from lesionlab.sources._dicom_files import (
     MAX_PIXELS,
@@ -29,23 +29,6 @@ AIR = -1024
 
 LOWEST = -2000
 """HU at and below this are padding whatever the header says: scanners fill with −2000 or −3024."""
-
-_JPEG = "pylibjpeg pylibjpeg-libjpeg"
-_PACKAGES = {
-    "1.2.840.10008.1.2.4.50": _JPEG,
-    "1.2.840.10008.1.2.4.51": _JPEG,
-    "1.2.840.10008.1.2.4.57": _JPEG,
-    "1.2.840.10008.1.2.4.70": _JPEG,
-    "1.2.840.10008.1.2.4.80": "pyjpegls",
-    "1.2.840.10008.1.2.4.81": "pyjpegls",
-    "1.2.840.10008.1.2.4.90": "pylibjpeg pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.91": "pylibjpeg pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.201": "pylibjpeg pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.202": "pylibjpeg pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.203": "pylibjpeg pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.5": "pylibjpeg pylibjpeg-rle",
-}
-"""What to install for a compressed transfer syntax."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +58,7 @@ def read_pixels(path: Path) -> Pixels:
 
     Raises:
         BadFileError: The pixels are damaged, of a kind that CT slices do not have, or compressed
-            in a way that no installed package decodes.
+            in a way that SimpleITK does not decode.
     """
     dataset = open_file(path, pixels=True)
     if words(dataset, "PhotometricInterpretation", path)[0] not in ("MONOCHROME1", "MONOCHROME2"):
@@ -91,7 +74,7 @@ def read_pixels(path: Path) -> Pixels:
     is_hu = set(words(dataset, "RescaleType", path)) <= {"", "HU"}
     if not is_hu:
         notes.append(f"{label('RescaleType')} is not HU")
-    stored, bare = _stored(dataset, path)
+    stored, bare = _stored(dataset, path, slope, intercept)
     if not np.array_equal(stored, bare):
         notes.append("bits above BitsStored are set and were ignored")
     padding = _padding(dataset, path, stored) | _padding(dataset, path, bare)
@@ -109,50 +92,58 @@ def read_pixels(path: Path) -> Pixels:
     return Pixels(hu.astype(dtype), is_hu, int(padding.sum()), tuple(notes))
 
 
-def _stored(dataset: Any, path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def _stored(
+    dataset: Any, path: Path, slope: float, intercept: float
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Stored values without the bits above BitsStored, and as they stand in the file."""
     allocated = whole(dataset, "BitsAllocated", path, range(8, 33))
     bits = whole(dataset, "BitsStored", path, range(1, allocated + 1))
     if whole(dataset, "HighBit", path, range(allocated)) != bits - 1:
         raise BadFileError(path, f"{label('HighBit')} is not BitsStored - 1")
-    whole(dataset, "PixelRepresentation", path, range(2))
+    signed = whole(dataset, "PixelRepresentation", path, range(2))
     size = range(1, MAX_PIXELS + 1)
     shape = whole(dataset, "Rows", path, size), whole(dataset, "Columns", path, size)
     try:
         syntax = as_uid(str(dataset.file_meta.TransferSyntaxUID))
     except Exception:
         raise BadFileError(path, f"lacks {label('TransferSyntaxUID')}") from None
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        raise BadFileError(path, f"cannot be decoded: {_syntax_name(syntax)}") from None
-    if not decoder.is_available:
-        raise BadFileError(path, f"is compressed as {_advice(syntax)}")
+    if syntax not in AllTransferSyntaxes:
+        raise BadFileError(path, f"cannot be decoded: an unknown transfer syntax ({syntax})")
     if "PixelData" not in dataset:
         raise BadFileError(path, f"lacks {label('PixelData')}: truncated, or not an image")
     try:
-        bare, _ = decoder.as_array(dataset, raw=True, correct_unused_bits=False)  # type: ignore[arg-type]
+        if syntax.is_compressed:
+            found = (_decompressed(path) - intercept) / slope
+            bare = np.rint(found).astype(f"{'ui'[signed]}{allocated // 8}")
+        else:
+            decoder = get_decoder(syntax)
+            bare, _ = decoder.as_array(dataset, raw=True, correct_unused_bits=False)  # type: ignore[arg-type]
     except MemoryError:
         raise  # says nothing about the file
     except Exception as error:
-        reason = f"its pixels cannot be decoded ({type(error).__name__}): truncated or damaged"
-        if syntax.is_compressed and syntax in _PACKAGES:
-            reason += f", or beyond the installed decoder; {_advice(syntax)}"
-        raise BadFileError(path, reason) from None
+        how = f", compressed as {syntax.name} ({syntax})," if syntax.is_compressed else ""
+        raise BadFileError(
+            path,
+            f"its pixels{how} cannot be decoded ({type(error).__name__}): truncated or damaged",
+        ) from None
     if bare.shape != shape or not np.issubdtype(bare.dtype, np.integer):
         raise BadFileError(path, f"its pixels decode to {bare.shape}, expected {shape}")
     shift = 8 * bare.dtype.itemsize - bits
     return (bare << shift) >> shift, bare
 
 
-def _syntax_name(syntax: UID) -> str:
-    known = syntax.name != str(syntax)
-    return f"{syntax.name} ({syntax})" if known else "an unknown transfer syntax"
+def _decompressed(path: Path) -> npt.NDArray[np.float64]:
+    """(y, x) values of a compressed file, to which SimpleITK has applied slope and intercept.
 
+    The header was read and its sizes were checked before, by pydicom.
+    """
+    import SimpleITK as sitk  # noqa: N813 - its users' own name for it
 
-def _advice(syntax: UID) -> str:
-    package = _PACKAGES.get(str(syntax))
-    return f"{_syntax_name(syntax)}" + (f": pip install {package}" if package else "")
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    return sitk.GetArrayFromImage(reader.Execute())[0].astype(np.float64)
 
 
 def _padding(dataset: Any, path: Path, stored: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
