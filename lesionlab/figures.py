@@ -160,7 +160,7 @@ def _cells(
     sns.heatmap(matrix, vmin=limits[0], vmax=limits[1], cmap=colours, annot=True,
                 fmt=f".{decimals}f", annot_kws={"fontsize": fontsize}, square=True,
                 xticklabels=names, yticklabels=names, cbar_kws=bar, ax=ax)  # fmt: skip
-    filled = ax.collections[0].get_facecolor()[matrix.notna().to_numpy().ravel()]
+    filled = np.asarray(ax.collections[0].get_facecolor())[matrix.notna().to_numpy().ravel()]
     for text, colour in zip(ax.texts, filled, strict=True):
         # equal contrast with black and white is at 0.18; seaborn changes at 0.41
         text.set_color("white" if relative_luminance(colour) < 0.18 else "black")

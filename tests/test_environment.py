@@ -68,6 +68,7 @@ def test_a_requirement_is_met_by_what_is_installed(extra: str, requirement: Requ
 NOT_IMPORTED = {
     "setuptools": "pylidc imports its pkg_resources",
     "jupyterlab": "the application in which the chapters are opened",
+    "jupyterlab-myst": "shows exercises, citations and admonitions in it",
     "jupyter-book": "the command that builds the book",
     "sphinx-book-theme": "named in _config.yml",
     "sphinx-exercise": "named in _config.yml",

@@ -139,11 +139,10 @@ def _decompressed(path: Path) -> npt.NDArray[np.float64]:
     """
     import SimpleITK as sitk  # noqa: N813 - its users' own name for it
 
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    return sitk.GetArrayFromImage(reader.Execute())[0].astype(np.float64)
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # type: ignore[no-untyped-call]
+    image = sitk.ReadImage(str(path), imageIO="GDCMImageIO")
+    values: npt.NDArray[np.float64] = sitk.GetArrayFromImage(image)[0].astype(np.float64)
+    return values
 
 
 def _padding(dataset: Any, path: Path, stored: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
