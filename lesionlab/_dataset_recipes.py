@@ -6,7 +6,6 @@ import ast
 import difflib
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -17,14 +16,11 @@ import pandas as pd
 from lesionlab._files import sha256
 from lesionlab._store_builds import MakeCrop
 from lesionlab.crops import Crop, Tier
-from lesionlab.sources import lidc, phantom
+from lesionlab.sources import lidc, origins, phantom
 
 if TYPE_CHECKING:
     from lesionlab.sources.dicom import CropMaker, Dicom
     from lesionlab.sources.slices import Slices
-
-DICOM_ENVIRONMENT = "LESIONLAB_LIDC_DICOM"
-"""Names the folder above the downloaded DICOM scans."""
 
 
 @dataclass(frozen=True)
@@ -199,9 +195,9 @@ class _Dicom(_Read):
     parameters: ClassVar[dict[str, Any]] = {"size": 128, "margin_mm": 12.0}
 
     def _open(self, progress: bool) -> Dicom:
-        root = self._source if self._source is not None else os.environ.get(DICOM_ENVIRONMENT)
+        root = self._source if self._source is not None else origins.named(origins.DICOM)
         if not root:
-            raise FileNotFoundError(missing_dicom_message())
+            raise FileNotFoundError(origins.DICOM.missing())
         try:
             from lesionlab.sources.dicom import Dicom
         except ImportError as error:
@@ -279,16 +275,6 @@ def unknown(name: str) -> str:
     near = difflib.get_close_matches(name, NAMES, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown data set {name!r}{hint}; there are {', '.join(NAMES)}"
-
-
-def missing_dicom_message() -> str:
-    """What to tell someone who has no scans: what they are and what to set."""
-    return (
-        f"the LIDC-IDRI scans are not set up: {DICOM_ENVIRONMENT} is not set. Point it at the "
-        "folder above the DICOM files (125 GB for all 1,018 scans; any number of them will do, in "
-        "any layout) from The Cancer Imaging Archive, doi:10.7937/K9/TCIA.2015.LO9QL9SX, "
-        "CC BY 3.0. Phantoms need no download."
-    )
 
 
 @cache

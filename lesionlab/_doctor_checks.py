@@ -12,12 +12,18 @@ from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from lesionlab.doctor import Finding, State
+from lesionlab.sources import origins
+
+if TYPE_CHECKING:
+    from lesionlab.sources._slices_archive import Archive
+    from lesionlab.sources.origins import Origin
 
 EXTRAS = {
     "models": "training and attention maps",
@@ -134,68 +140,72 @@ def database() -> Iterator[Finding]:
 
 
 def pixels() -> Iterator[Finding]:
-    """The public slices set and whole DICOM scans, as far as the environment names them."""
-    yield from _slices("Pixel data")
-    yield _dicom("Pixel data")
+    """The public sets, as far as the environment names them or they were fetched."""
+    section = "Pixel data"
+    yield from _slices(section, origins.SLICES)
+    for origin in (origins.VOLUMES, origins.DIAGNOSES):
+        yield _file(section, origin)
+    yield _dicom(section, origins.DICOM)
 
 
-def _slices(section: str) -> Iterator[Finding]:
+def _absent(section: str, origin: Origin) -> Finding:
+    about = f"{origin.size}, {origins.LICENCE}, {origin.addresses[0]}"
+    found = f"{origin.variable} is not set; optional, {about}"
+    return Finding(section, origin.title, "missing", found, origin.next_step())
+
+
+def _file(section: str, origin: Origin) -> Finding:
+    """A set that nothing here reads yet: whether it is there."""
+    path = origins.named(origin)
+    if path is None:
+        return _absent(section, origin)
+    if not path.exists():
+        found = f"{path} does not exist; expected {origin.expected}"
+        return Finding(section, origin.title, "problem", found, origin.next_step())
+    return Finding(section, origin.title, "ok", str(path))
+
+
+def _slices(section: str, origin: Origin) -> Iterator[Finding]:
     from lesionlab.sources import _slices_archive, slices
 
-    what = "LIDC-IDRI slices"
-    fix = f"Run: export {slices.ENVIRONMENT}=/path/to/lidc-idri-slices.zip"
     if not slices.available():
-        found = f"{slices.ENVIRONMENT} is not set; optional, 0.2 GB"
-        yield Finding(section, what, "missing", found, f"Download the set. {fix}")
+        yield _absent(section, origin)
         return
     try:
         archive = _slices_archive.Archive(slices._find_set(None))
     except (OSError, slices.SlicesError) as error:
-        yield Finding(section, what, "problem", str(error), fix)
+        yield Finding(section, origin.title, "problem", str(error), origin.next_step())
         return
     n_images = sum(key.part == _slices_archive.IMAGES for key in archive.names)
     n_nodules = len({(key.patient, key.nodule) for key in archive.names})
     found = f"{n_nodules:,} nodules, {n_images:,} slices; {archive.path}"
-    yield Finding(section, what, "ok", found, "Run: lesionlab data build slices")
-    yield _intensity(section, archive.path)
+    yield Finding(section, origin.title, "ok", found, "Run: lesionlab data build slices")
+    yield _intensity(section, archive)
 
 
-def _intensity(section: str, path: Path) -> Finding:
-    from lesionlab.sources import _slices_tables, slices
+def _intensity(section: str, archive: Archive) -> Finding:
+    from lesionlab.sources import _slices_intensity, slices
 
     what = "intensity table"
-    slices.logger.addFilter(_nothing)  # it would warn of what is told here anyway
     try:
-        table = slices._find_intensity(path, None)
-        n_rows = 0 if table is None else len(_slices_tables.read_intensity(table))
+        path, table, remark = _slices_intensity.find_intensity(archive)
     except (OSError, slices.SlicesError) as error:
         fix = f"Run: export {slices.ENVIRONMENT_INTENSITY}=/path/to/{slices.INTENSITY_NAME}"
         return Finding(section, what, "problem", str(error), fix)
-    finally:
-        slices.logger.removeFilter(_nothing)
-    if table is None:
+    if path is None:
         return Finding(
-            section, what, "missing", "no slice has values in HU without it",
+            section, what, "missing", remark,
             f"Put {slices.INTENSITY_NAME} beside the set, or name it in "
             f"{slices.ENVIRONMENT_INTENSITY}.",
         )  # fmt: skip
-    return Finding(section, what, "ok", f"HU for {n_rows:,} slices; {table}")
+    return Finding(section, what, "ok", f"HU for {len(table):,} slices; {remark or path}")
 
 
-def _nothing(_: object) -> bool:
-    return False
-
-
-def _dicom(section: str) -> Finding:
-    from lesionlab._dataset_recipes import DICOM_ENVIRONMENT
-
-    what = "DICOM scans"
-    where = os.environ.get(DICOM_ENVIRONMENT)
-    fix = f"Run: export {DICOM_ENVIRONMENT}=/folder/above/the/scans"
-    if not where:
-        found = f"{DICOM_ENVIRONMENT} is not set; optional, up to 125 GB"
-        return Finding(section, what, "missing", found, f"Download some scans. {fix}")
-    root = Path(where).expanduser()
+def _dicom(section: str, origin: Origin) -> Finding:
+    what, fix = origin.title, f"Run: export {origin.variable}=/folder/above/the/scans"
+    root = origins.named(origin)
+    if root is None:
+        return _absent(section, origin)
     if not root.is_dir():
         return Finding(section, what, "problem", f"{root} is not a folder", fix)
     if not _holds_dicom(root):

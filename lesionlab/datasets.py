@@ -23,14 +23,13 @@ from typing import Any
 
 from lesionlab import stores
 from lesionlab._dataset_cache import Cached, cached, locate, place_of
-from lesionlab._dataset_recipes import DICOM_ENVIRONMENT, NAMES, Recipe, open_recipe
+from lesionlab._dataset_recipes import NAMES, Recipe, open_recipe
 from lesionlab._dataset_recipes import report as report
 from lesionlab._folders import Url, open_folder
 from lesionlab.stores import CropStore
 
 __all__ = [
     "COHORTS",
-    "DICOM_ENVIRONMENT",
     "NAMES",
     "Built",
     "Cached",

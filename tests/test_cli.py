@@ -15,7 +15,7 @@ from lesionlab import __version__, _cli_data, datasets, doctor, realism
 from lesionlab._crop_files import COMPLETE
 from lesionlab._dataset_recipes import open_recipe
 from lesionlab.cli import app
-from lesionlab.sources import lidc, phantom
+from lesionlab.sources import lidc, origins, phantom
 from lesionlab.stores import CropStore
 
 HEAVY = {"numpy", "pandas", "scipy", "matplotlib", "torch", "papermill", "nbformat", "pylidc"}
@@ -158,6 +158,7 @@ IDS = lidc.nodules().index.tolist()
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LESIONLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(origins, "data_folder", lambda: tmp_path / "data")
     for name in ("LESIONLAB_LIDC_SLICES", "LESIONLAB_LIDC_DICOM"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "cache"
@@ -341,6 +342,7 @@ def test_realism_writes_what_the_chapter_reads(real_slices: Path, tmp_path: Path
 
 def test_realism_needs_the_real_slices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("LESIONLAB_LIDC_SLICES", raising=False)
+    monkeypatch.setattr(origins, "data_folder", lambda: tmp_path / "data")
     done = command("data", "realism", "--out", str(tmp_path / "new"))
     assert done.exit_code == 2
     assert "LESIONLAB_LIDC_SLICES is not set" in done.output

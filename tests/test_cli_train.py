@@ -3,6 +3,7 @@ import torch
 from typer.testing import CliRunner
 
 from lesionlab.cli import app
+from lesionlab.sources import origins
 
 
 def call(*arguments):
@@ -85,6 +86,7 @@ def test_cuda_where_there_is_none(tmp_path):
 
 def test_slices_that_are_not_set_up(tmp_path, monkeypatch):
     monkeypatch.delenv("LESIONLAB_LIDC_SLICES", raising=False)
+    monkeypatch.setattr(origins, "data_folder", lambda: tmp_path / "data")
     status, _, err = call("fu2021", "--data", "slices", "--out", tmp_path / "run")
     assert status == 2
     assert "LESIONLAB_LIDC_SLICES" in err

@@ -21,7 +21,7 @@ import pytest
 from lesionlab import _dataset_recipes, cohorts, datasets, stores
 from lesionlab._crop_files import COMPLETE, ROOT
 from lesionlab._dataset_checks import by_reason, describe, validate
-from lesionlab.sources import lidc, phantom
+from lesionlab.sources import lidc, origins, phantom
 from lesionlab.stores import CropStore
 
 NODULES = lidc.nodules()
@@ -42,6 +42,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder of its own; the LIDC tables stay where they were computed."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("LESIONLAB_CACHE", str(folder))
+    monkeypatch.setattr(origins, "data_folder", lambda: tmp_path / "data")
     for name in ("LESIONLAB_LIDC_SLICES", "LESIONLAB_LIDC_DICOM"):
         monkeypatch.delenv(name, raising=False)
     return folder

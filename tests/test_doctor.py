@@ -20,16 +20,20 @@ from lesionlab import _doctor_checks as checks
 from lesionlab import _doctor_machine as machine
 from lesionlab import doctor
 from lesionlab.doctor import Finding
-from lesionlab.sources import _lidc_database
+from lesionlab.sources import _lidc_database, origins
 from lesionlab.stores import CropStore
 
-VARIABLES = ("LESIONLAB_LIDC_SLICES", "LESIONLAB_LIDC_SLICES_INTENSITY", "LESIONLAB_LIDC_DICOM")
+VARIABLES = (
+    "LESIONLAB_LIDC_SLICES", "LESIONLAB_LIDC_SLICES_INTENSITY", "LESIONLAB_LIDC_DICOM",
+    "LESIONLAB_LIDC_VOLUMES", "LESIONLAB_LIDC_DIAGNOSES",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder of its own, and no data."""
     monkeypatch.setenv("LESIONLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(origins, "data_folder", lambda: tmp_path / "data")
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "cache"
@@ -165,10 +169,37 @@ def test_an_altered_database_is_broken(tmp_path: Path, monkeypatch: Any) -> None
 
 
 def test_without_data_it_says_what_to_set() -> None:
-    slices, dicom = checks.pixels()
-    assert slices.state == dicom.state == "missing"
-    assert "export LESIONLAB_LIDC_SLICES=" in slices.next
-    assert "export LESIONLAB_LIDC_DICOM=" in dicom.next
+    findings = list(checks.pixels())
+    assert [f.what for f in findings] == [origin.title for origin in origins.ORIGINS.values()]
+    for found, origin in zip(findings, origins.ORIGINS.values(), strict=True):
+        assert found.state == "missing"
+        for told in (origin.variable, origin.size, origins.LICENCE, origin.addresses[0]):
+            assert told in found.found
+        assert f"export {origin.variable}=" in found.next
+        assert (f"lesionlab data fetch {origin.name}" in found.next) == bool(origin.mirror)
+
+
+@pytest.mark.parametrize("origin", [origins.VOLUMES, origins.DIAGNOSES], ids=lambda o: o.name)
+def test_a_set_that_is_only_looked_for(
+    origin: origins.Origin, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv(origin.variable, str(tmp_path / "here"))
+    found = find(checks.pixels(), origin.title)
+    assert (found.state, "here does not exist; expected" in found.found) == ("problem", True)
+    (tmp_path / "here").touch()
+    assert find(checks.pixels(), origin.title).state == "ok"
+
+
+def test_a_fetched_set_is_found_without_a_variable(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    picture(tmp_path / "set")
+    zipped = shutil.make_archive(
+        str(tmp_path / "data" / "lidc-idri-slices"), "zip", tmp_path / "set"
+    )
+    (tmp_path / "data" / "lidc-idri-volumes.zip").touch()
+    found = find(checks.pixels(), "LIDC-IDRI slices")
+    assert (found.state, found.found) == ("ok", f"1 nodules, 1 slices; {zipped}")
+    assert find(checks.pixels(), "LIDC-IDRI volumes").state == "ok"
 
 
 def picture(root: Path, nodule: int = 0) -> None:
@@ -197,7 +228,7 @@ def test_a_slices_set(
     if table is not None:
         (tmp_path / "set" / "lidc-idri-slices-intensity.csv").write_text(table, encoding="utf-8")
     monkeypatch.setenv("LESIONLAB_LIDC_SLICES", str(tmp_path / "set"))
-    slices, intensity, _ = checks.pixels()
+    slices, intensity, *_ = checks.pixels()
     assert (slices.state, slices.next) == ("ok", "Run: lesionlab data build slices")
     assert slices.found.startswith("2 nodules, 2 slices; ")
     assert (intensity.state, told in intensity.found) == (state, True)
@@ -217,24 +248,24 @@ def test_a_slices_set_that_is_something_else(
     elif content is not None:
         path.write_bytes(content)
     monkeypatch.setenv("LESIONLAB_LIDC_SLICES", str(path))
-    slices, _ = checks.pixels()
+    slices, *_ = checks.pixels()
     assert slices.state == "problem"
     assert told in slices.found
 
 
 def test_dicom_scans_are_seen_and_no_name_below_is_told(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("LESIONLAB_LIDC_DICOM", str(tmp_path / "scans"))
-    assert find(checks.pixels(), "DICOM scans").found.endswith("scans is not a folder")
+    assert find(checks.pixels(), "LIDC-IDRI scans").found.endswith("scans is not a folder")
     folder = tmp_path / "scans" / "JANE-DOE"
     folder.mkdir(parents=True)
     (folder / "notes.txt").write_text("x")
-    assert "no DICOM file among the first" in find(checks.pixels(), "DICOM scans").found
+    assert "no DICOM file among the first" in find(checks.pixels(), "LIDC-IDRI scans").found
     (folder / "x.dcm").write_bytes(bytes(128) + b"DICM")
-    found = find(checks.pixels(), "DICOM scans")
+    found = find(checks.pixels(), "LIDC-IDRI scans")
     assert (found.state, found.next) == ("ok", "Run: lesionlab data build dicom")
     assert "JANE" not in found.found
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
-    assert "pydicom is not installed" in find(checks.pixels(), "DICOM scans").found
+    assert "pydicom is not installed" in find(checks.pixels(), "LIDC-IDRI scans").found
 
 
 def test_a_large_tree_is_not_searched_to_its_end(tmp_path: Path, monkeypatch: Any) -> None:

