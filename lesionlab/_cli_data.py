@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lesionlab._cli_errors import FAILED, plain_errors, stop
+from lesionlab._cli_errors import FAILED, WRONG_USE, plain_errors, stop
 
 if TYPE_CHECKING:
     from lesionlab.stores import CropStore
@@ -27,6 +28,15 @@ class Cohort(StrEnum):
     fu2021 = "fu2021"
     liu2020 = "liu2020"
     lei2020 = "lei2020"
+
+
+class PublicSet(StrEnum):
+    """As in `lesionlab.sources.origins.ORIGINS`, without importing it for the help."""
+
+    slices = "slices"
+    volumes = "volumes"
+    diagnoses = "diagnoses"
+    dicom = "dicom"
 
 
 Name = Annotated[
@@ -47,6 +57,50 @@ Source = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@data_app.command("fetch")
+def fetch(
+    wanted: Annotated[
+        PublicSet, typer.Argument(metavar="SET", help="slices, volumes, diagnoses or dicom.")
+    ],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Where it goes.", show_default="the user's data folder"
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="URL", help="Another address of the archive, or its file."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Download without asking.")] = False,
+) -> None:
+    """Download the slices or the volumes, or say where the diagnoses and the scans lie.
+
+    Shows what it is, its licence and its size first. A download that was cut goes on when the
+    command is given again.
+    """
+    from lesionlab.sources import fetching, origins
+
+    origin = origins.find(wanted.value)
+    _table(origin.rows())
+    if origin.mirror is None:
+        typer.echo(f"Nothing is downloaded: {origin.addresses[0]}. {origin.next_step()}")
+        return
+    if not (yes or fetching.place(origin.mirror, to).exists()):
+        if not _can_ask():
+            stop("yes: nobody can be asked here; give --yes to download without asking", WRONG_USE)
+        if not typer.confirm("Download it?"):
+            stop("nothing was downloaded", FAILED)
+    with plain_errors():
+        path = fetching.fetch(origin, to, source, progress=sys.stderr.isatty())
+    typer.echo(f"{path}: {origin.mirror.n_files:,} files, all as they should be")
+    typer.echo(f"Run: export {origin.variable}={shlex.quote(str(path))}")
+
+
+def _can_ask() -> bool:
+    return sys.stdin.isatty()
 
 
 @data_app.command("build")

@@ -1,0 +1,542 @@
+"""Downloads from a server on this machine, whole, cut, hostile and gone on with."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import http.server
+import io
+import logging
+import os
+import shlex
+import socket
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from lesionlab import _cli_data, datasets
+from lesionlab._files import sha256_tree
+from lesionlab.cli import app
+from lesionlab.sources import _slices_archive, fetching, lidc, origins
+from lesionlab.sources.fetching import FetchError
+from lesionlab.sources.origins import Mirror, Origin
+
+TOP = "lidc_project-0123abc"
+FOLDER = "data/LIDC-IDRI-slices"
+FILES = {
+    f"LIDC-IDRI-0001/nodule-0/{part}/slice-{s}.png": part.encode() + os.urandom(50_000 + s)
+    for part in ("images", "mask-0")
+    for s in range(4)
+}
+SET = os.environ.get("LESIONLAB_LIDC_SLICES")
+
+
+def packed(files: dict[str, bytes], *more: tarfile.TarInfo) -> bytes:
+    """An archive as the mirror gives it: other files of the repository, and the set in a folder."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        inside = {f"{FOLDER}/{name}": content for name, content in files.items()}
+        for name, content in {"README.md": b"x", f"{FOLDER}.txt": b"y", **inside}.items():
+            member = tarfile.TarInfo(f"{TOP}/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        for member in more:
+            tar.addfile(member, io.BytesIO(bytes(member.size)))
+    return out.getvalue()
+
+
+def mirror_of(files: dict[str, bytes], url: str) -> Mirror:
+    return Mirror(
+        url=url,
+        folder=FOLDER,
+        target="lidc-idri-slices.zip",
+        root="LIDC-IDRI-slices",
+        n_files=len(files),
+        n_bytes=sum(map(len, files.values())),
+        digest=fetching.digest(files.items()),
+        download="little",
+    )
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Gives `content`, in part if it is asked to and `ranges`; ends after `cut` bytes."""
+
+    content = b""
+    ranges = True
+    cut: int | None = None
+    chunked = False
+    status = 200
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/set.tar.gz"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        asked = self.headers["Range"]
+        self.server.asked.append(asked)
+        content, start = self.server.content, 0
+        if self.server.status != 200:
+            self.send_error(self.server.status)
+            return
+        if asked and self.server.ranges:
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(content):
+                self.send_error(416)
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        body = content[start:]
+        sent = body[: self.server.cut]
+        if self.server.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+            end = b"0\r\n\r\n" if self.server.cut is None else b""
+            sent = b"%x\r\n%s\r\n" % (len(sent), sent) + end
+        else:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(sent)
+        self.close_connection = True
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as made:
+        made.content = packed(FILES)
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder and a cache of their own, no data, and no proxy before this machine."""
+    monkeypatch.setattr(origins, "data_folder", lambda: tmp_path / "home")
+    for name in ("LESIONLAB_LIDC_SLICES", "LESIONLAB_LIDC_SLICES_INTENSITY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def origin(server: Server, monkeypatch: pytest.MonkeyPatch) -> Origin:
+    """The slices, as if the server's archive were what the mirror holds."""
+    made = dataclasses.replace(origins.SLICES, mirror=mirror_of(FILES, server.url))
+    monkeypatch.setitem(origins.ORIGINS, "slices", made)
+    monkeypatch.setattr(origins, "SLICES", made)
+    return made
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- The digest ---------------------------------------------------------------------------------
+
+
+def test_the_digest_is_that_of_the_unpacked_files(tmp_path: Path) -> None:
+    lines = [
+        f"{hashlib.sha256(b'2').hexdigest()}  a/b.png",
+        f"{hashlib.sha256(b'1').hexdigest()}  b.png",
+    ]
+    by_hand = hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+    assert fetching.digest([("b.png", b"1"), ("a/b.png", b"2")]) == by_hand
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b.png").write_bytes(b"2")
+    (tmp_path / "b.png").write_bytes(b"1")
+    assert sha256_tree(tmp_path, [".png"]) == by_hand
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["slices", "volumes"])
+def test_the_digests_are_those_of_the_real_sets(name: str) -> None:
+    origin = origins.find(name)
+    here = {"slices": SET, "volumes": os.environ.get(origin.variable)}[name]
+    if not here:
+        pytest.skip(f"{origin.variable} is not set")
+    assert origin.mirror is not None
+    with zipfile.ZipFile(here) as given:
+        files = {
+            info.filename.partition("/")[2]: given.read(info)
+            for info in given.infolist()
+            if not info.is_dir()
+        }
+    assert len(files) == origin.mirror.n_files
+    assert sum(map(len, files.values())) == origin.mirror.n_bytes
+    assert fetching.digest(files.items()) == origin.mirror.digest
+
+
+# --- Downloads that end well --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_set_is_fetched_checked_and_kept_as_one_zip(
+    chunked: bool, server: Server, origin: Origin, home: Path
+) -> None:
+    server.chunked = chunked
+    path = fetching.fetch(origin)
+    assert path == home / "lidc-idri-slices.zip" == origin.fetched
+    assert left(home) == [path.name]
+    with zipfile.ZipFile(path) as made:
+        assert {n: made.read(n) for n in made.namelist()} == {
+            f"LIDC-IDRI-slices/{name}": content for name, content in FILES.items()
+        }
+    # once more: it is there, it is right, nothing is asked of the server
+    before = path.stat()
+    assert fetching.fetch(origin) == path
+    assert (path.stat().st_mtime_ns, len(server.asked)) == (before.st_mtime_ns, 1)
+
+
+def test_the_same_files_give_the_same_zip(server: Server, origin: Origin, tmp_path: Path) -> None:
+    one, two = (fetching.fetch(origin, tmp_path / name) for name in "ab")
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_an_archive_that_was_downloaded_by_hand(
+    server: Server, origin: Origin, home: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "by hand.tar.gz"
+    file.write_bytes(server.content)
+    assert fetching.fetch(origin, source=str(file)).is_file()
+    assert (server.asked, file.exists(), left(home)) == ([], True, ["lidc-idri-slices.zip"])
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_what_was_cut_goes_on_where_it_was(
+    chunked: bool, server: Server, origin: Origin, home: Path
+) -> None:
+    half = len(server.content) // 2
+    server.cut, server.chunked = half, chunked
+    with pytest.raises(FetchError, match=r"was cut .*run the same command again"):
+        fetching.fetch(origin)
+    assert left(home) == ["lidc-idri-slices.zip.download.part"]
+    kept = (home / "lidc-idri-slices.zip.download.part").stat().st_size
+    assert kept == half
+    server.cut = None
+    fetching.fetch(origin)
+    assert server.asked == [None, f"bytes={half}-"]
+    assert left(home) == ["lidc-idri-slices.zip"]
+
+
+def test_a_server_without_ranges_starts_again_and_it_is_said(
+    server: Server, origin: Origin, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.ranges, server.cut = False, len(server.content) // 2
+    with pytest.raises(FetchError, match="was cut"):
+        fetching.fetch(origin)
+    server.cut = None
+    with caplog.at_level(logging.WARNING):
+        fetching.fetch(origin)
+    assert "cannot go on where it was cut, and starts again" in caplog.text
+    assert left(home) == ["lidc-idri-slices.zip"]
+
+
+def test_a_part_that_is_longer_than_the_file_is_thrown_away(
+    server: Server, origin: Origin, home: Path
+) -> None:
+    home.mkdir()
+    (home / "lidc-idri-slices.zip.download.part").write_bytes(bytes(len(server.content)))
+    fetching.fetch(origin)
+    assert server.asked == [f"bytes={len(server.content)}-", None]
+    assert left(home) == ["lidc-idri-slices.zip"]
+
+
+def test_a_part_of_something_else_is_found_out_and_thrown_away(
+    server: Server, origin: Origin, home: Path
+) -> None:
+    home.mkdir()
+    (home / "lidc-idri-slices.zip.download.part").write_bytes(os.urandom(1000))
+    with pytest.raises(FetchError, match="is broken or cut"):
+        fetching.fetch(origin)
+    assert left(home) == []
+    assert fetching.fetch(origin).is_file()
+
+
+def test_an_interrupted_unpacking_needs_no_second_download(
+    server: Server, origin: Origin, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fetching, "_members", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fetching.fetch(origin)
+    assert left(home) == ["lidc-idri-slices.zip.download"]
+    fetching.fetch(origin)
+    assert len(server.asked) == 1
+
+
+# --- Downloads that do not ----------------------------------------------------------------------
+
+
+def changed(name: str, content: bytes) -> dict[str, bytes]:
+    return {**FILES, name: content}
+
+
+FIRST = next(iter(FILES))
+
+
+def link(name: str, kind: bytes) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, "/etc/passwd"
+    return member
+
+
+def large(name: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.size = 1000
+    return member
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (packed(changed(FIRST, bytes(len(FILES[FIRST])))), "is not the set: it holds 8 files"),
+        (packed({k: v for k, v in FILES.items() if k != FIRST}), "it holds 7 files"),
+        (packed({**FILES, "extra.png": b""}), "it holds 9 files"),
+        (packed({}), "it holds 0 files"),
+        (packed(FILES, large(f"{TOP}/{FOLDER}/x.png")), "more than the set's"),
+        (packed(FILES, large(f"{TOP}/{FOLDER}/../../../x.png")), "leads out of the archive"),
+        (packed(FILES, large("../x.png")), "leads out of the archive"),
+        (packed(FILES, large("/x.png")), "leads out of the archive"),
+        (packed(FILES, link(f"{TOP}/{FOLDER}/x.png", tarfile.SYMTYPE)), "is a link"),
+        (packed(FILES, link(f"{TOP}/{FOLDER}/x.png", tarfile.LNKTYPE)), "is a link"),
+        (packed(FILES, link(f"{TOP}/{FOLDER}/x.png", tarfile.FIFOTYPE)), "is a link or no file"),
+        (packed(FILES)[:-1000], "is broken or cut"),
+        (packed(FILES)[:99_000] + bytes(99), "is broken or cut"),
+        (b"<html>Sign in</html>", "is broken or cut"),
+        (b"", "is broken or cut"),
+    ],
+)  # fmt: skip
+def test_what_is_not_the_set_is_refused_and_leaves_nothing(
+    content: bytes, says: str, server: Server, origin: Origin, home: Path
+) -> None:
+    server.content = content
+    with pytest.raises(FetchError, match=says):
+        fetching.fetch(origin)
+    assert left(home) == []
+    assert left(home.parent) == ["home"]
+
+
+def test_a_link_elsewhere_in_the_repository_does_no_harm(server: Server, origin: Origin) -> None:
+    server.content = packed(FILES, link(f"{TOP}/wandb/latest-run", tarfile.SYMTYPE))
+    assert fetching.fetch(origin).is_file()
+
+
+def test_a_wrong_archive_of_the_user_is_kept(origin: Origin, home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "by hand.tar.gz"
+    file.write_bytes(packed({}))
+    with pytest.raises(FetchError, match=r"by hand\.tar\.gz is not the set"):
+        fetching.fetch(origin, source=str(file))
+    assert file.exists()
+
+
+@pytest.mark.parametrize("status", [404, 403, 500, 429])
+def test_an_address_that_answers_with_an_error(
+    status: int, server: Server, origin: Origin, home: Path
+) -> None:
+    server.status = status
+    with pytest.raises(FetchError, match=rf"set\.tar\.gz answers {status} .*By hand: download"):
+        fetching.fetch(origin)
+    assert left(home) == []
+
+
+def test_no_network(origin: Origin, home: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # and does not listen
+        host = f"127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(FetchError) as told:
+            fetching.fetch(origin, source=f"http://{host}/x.tar.gz")
+    text = str(told.value)
+    assert text.startswith(f"{host} cannot be reached (")
+    assert f"http://{host}/x.tar.gz. By hand: download it elsewhere" in text
+    assert all(address in text for address in origins.SLICES.addresses)
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("source", ["file:///etc/passwd", "ftp://x/y", "no/such.tar.gz", "."])
+def test_other_kinds_of_addresses_are_refused(source: str, origin: Origin, home: Path) -> None:
+    with pytest.raises(ValueError, match=r"from=.*: expected an address \(https://…\) or a tar"):
+        fetching.fetch(origin, source=source)
+    assert not home.exists()
+
+
+def test_a_file_of_the_user_is_never_replaced(server: Server, origin: Origin, home: Path) -> None:
+    target = home / "lidc-idri-slices.zip"
+    for content in (b"mine", packed(FILES)):
+        home.mkdir(exist_ok=True)
+        target.write_bytes(content)
+        with pytest.raises(FileExistsError, match="is there already and is something else"):
+            fetching.fetch(origin)
+        assert target.read_bytes() == content
+    target.unlink()
+    (target / "a folder").mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="is there already"):
+        fetching.fetch(origin)
+    assert (left(target), server.asked) == (["a folder"], [])
+
+
+def test_what_else_lies_in_the_folder_stays(server: Server, origin: Origin, home: Path) -> None:
+    home.mkdir()
+    for name in ("mine.txt", "lidc-idri-slices.tar.gz"):
+        (home / name).write_text("x")
+    server.content = packed({})
+    with pytest.raises(FetchError, match="is not the set"):
+        fetching.fetch(origin)
+    server.content = packed(FILES)
+    fetching.fetch(origin)
+    assert left(home) == ["lidc-idri-slices.tar.gz", "lidc-idri-slices.zip", "mine.txt"]
+
+
+def test_a_folder_that_cannot_be_written(origin: Origin, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        fetching.fetch(origin, tmp_path / "file" / "below")
+    if os.geteuid() != 0:
+        (tmp_path / "locked").mkdir(mode=0o500)
+        with pytest.raises(PermissionError, match="locked"):
+            fetching.fetch(origin, tmp_path / "locked")
+
+
+def test_what_has_no_mirror_cannot_be_fetched() -> None:
+    with pytest.raises(ValueError, match="diagnoses cannot be downloaded from here"):
+        fetching.fetch(origins.DIAGNOSES)
+
+
+# --- The command --------------------------------------------------------------------------------
+
+
+def command(*arguments: str, answer: str | None = None) -> Result:
+    return CliRunner().invoke(app, ["data", "fetch", *arguments], input=answer)
+
+
+def test_the_command_shows_licence_and_size_first_and_then_fetches(
+    server: Server, origin: Origin, tmp_path: Path
+) -> None:
+    done = command("slices", "--yes", "--to", str(tmp_path / "a b"))
+    assert done.exit_code == 0, done.output
+    for told in (*origin.addresses, origins.LICENCE, origin.size, origins.CITE):
+        assert told in done.stdout
+    path = tmp_path / "a b" / "lidc-idri-slices.zip"
+    assert done.stdout.endswith(
+        f"{path}: 8 files, all as they should be\n"
+        f"Run: export LESIONLAB_LIDC_SLICES={shlex.quote(str(path))}\n"
+    )
+
+
+def test_without_a_terminal_and_without_yes_nothing_is_downloaded(
+    server: Server, origin: Origin, home: Path
+) -> None:
+    done = command("slices")
+    assert done.exit_code == 2
+    assert "CC BY 3.0" in done.stdout
+    assert done.stderr == (
+        "lesionlab: yes: nobody can be asked here; give --yes to download without asking\n"
+    )
+    assert (server.asked, home.exists()) == ([], False)
+    # what is there already needs no answer
+    assert command("slices", "--yes").exit_code == command("slices").exit_code == 0
+
+
+@pytest.mark.parametrize(("answer", "status", "asked"), [("n\n", 1, 0), ("y\n", 0, 1)])
+def test_in_a_terminal_it_asks(
+    answer: str, status: int, asked: int, server: Server, origin: Origin,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(_cli_data, "_can_ask", lambda: True)
+    done = command("slices", answer=answer)
+    assert (done.exit_code, len(server.asked)) == (status, asked), done.output
+    assert "Download it? [y/N]" in done.output
+
+
+@pytest.mark.parametrize("name", ["diagnoses", "dicom"])
+def test_what_is_not_downloaded_is_explained(name: str, home: Path) -> None:
+    done = command(name)
+    assert done.exit_code == 0
+    told = origins.find(name)
+    for text in (
+        told.addresses[0],
+        told.size,
+        "CC BY 3.0",
+        f"export {told.variable}=",
+        "Nothing is",
+    ):
+        assert text in done.stdout
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "complaint"),
+    [
+        (["slices", "--yes", "--from", "nowhere"], 2, "from='nowhere': expected an address"),
+        (["slices", "--yes", "--from", "http://127.0.0.1:1/"], 1, "127.0.0.1:1 cannot be reached"),
+    ],
+)  # fmt: skip
+def test_what_goes_wrong_is_one_line(options: list[str], status: int, complaint: str) -> None:
+    done = command(*options)
+    assert done.exit_code == status
+    assert done.stderr.startswith(f"lesionlab: {complaint}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_names_of_the_command_are_those_of_the_sets() -> None:
+    assert [name.value for name in _cli_data.PublicSet] == list(origins.ORIGINS)
+    assert all(name == origin.name for name, origin in origins.ORIGINS.items())
+
+
+# --- To the voxels ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SET, reason="LESIONLAB_LIDC_SLICES is not set")
+def test_from_the_address_to_a_real_slice_in_hu(
+    server: Server, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = _slices_archive.Archive(Path(str(SET)))
+    files = {
+        name.removeprefix("LIDC-IDRI-slices/"): real._bytes(name)
+        for key, name in real.names.items()
+        if key.patient in ("LIDC-IDRI-0001", "LIDC-IDRI-0005")
+    }
+    server.content = packed(files)
+    made = dataclasses.replace(origins.SLICES, mirror=mirror_of(files, server.url))
+    monkeypatch.setitem(origins.ORIGINS, "slices", made)
+    monkeypatch.setattr(origins, "SLICES", made)
+    lidc.nodules()  # from the cache that all tests share; what follows has none
+    monkeypatch.setenv("LESIONLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(lidc.default(), "_cache", None)
+
+    done = command("slices", "--yes")
+    assert done.exit_code == 0, done.output
+    nodule = "LIDC-IDRI-0001-S0012-N01"
+    crop = datasets.crops("slices", [nodule], progress=False)[nodule]
+    assert (crop.tier, crop.calibrated.all()) == ("slices", True)
+    # line 5 of the table that comes with lesionlab: 7.925 × grey − 1024, an anchor
+    grey = real.read(_slices_archive.Key("LIDC-IDRI-0001", 0, "images", 3))
+    np.testing.assert_array_equal(crop.hu[3], np.rint(7.925 * grey - 1024))
+    # a solid nodule is soft tissue, and what surrounds it is lung
+    assert -100 < np.median(crop.hu[crop.consensus(1.0)]) < 100
+    assert np.percentile(crop.hu, 20) < -700
