@@ -35,7 +35,6 @@ FILES = {
     for part in ("images", "mask-0")
     for s in range(4)
 }
-SET = os.environ.get("LESIONLAB_LIDC_SLICES")
 
 
 def packed(files: dict[str, bytes], *more: tarfile.TarInfo) -> bytes:
@@ -170,22 +169,18 @@ def test_the_digest_is_that_of_the_unpacked_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["slices", "volumes"])
-def test_the_digests_are_those_of_the_real_sets(name: str) -> None:
-    origin = origins.find(name)
-    here = {"slices": SET, "volumes": os.environ.get(origin.variable)}[name]
-    if not here:
-        pytest.skip(f"{origin.variable} is not set")
-    assert origin.mirror is not None
-    with zipfile.ZipFile(here) as given:
-        files = {
-            info.filename.partition("/")[2]: given.read(info)
-            for info in given.infolist()
-            if not info.is_dir()
-        }
-    assert len(files) == origin.mirror.n_files
-    assert sum(map(len, files.values())) == origin.mirror.n_bytes
-    assert fetching.digest(files.items()) == origin.mirror.digest
+def test_the_digests_are_those_of_the_real_sets(real_slices: Path, real_volumes: Path) -> None:
+    for origin, path in ((origins.SLICES, real_slices), (origins.VOLUMES, real_volumes)):
+        with zipfile.ZipFile(path) as given:
+            files = {
+                info.filename.partition("/")[2]: given.read(info)
+                for info in given.infolist()
+                if not info.is_dir()
+            }
+        assert origin.mirror is not None
+        assert len(files) == origin.mirror.n_files
+        assert sum(map(len, files.values())) == origin.mirror.n_bytes
+        assert fetching.digest(files.items()) == origin.mirror.digest
 
 
 # --- Downloads that end well --------------------------------------------------------------------
@@ -511,11 +506,10 @@ def test_the_names_of_the_command_are_those_of_the_sets() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SET, reason="LESIONLAB_LIDC_SLICES is not set")
 def test_from_the_address_to_a_real_slice_in_hu(
-    server: Server, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    real_slices: Path, server: Server, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = _slices_archive.Archive(Path(str(SET)))
+    real = _slices_archive.Archive(real_slices)
     files = {
         name.removeprefix("LIDC-IDRI-slices/"): real._bytes(name)
         for key, name in real.names.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,7 +20,6 @@ from lesionlab.sources.slices import Slices
 NODULES = lidc.nodules()
 SHOWN = NODULES.index[NODULES["patient"] == "LIDC-IDRI-0003"].tolist()[:2]
 TABLES = Path(_slices_intensity.TABLE).parent
-SET = os.environ.get("LESIONLAB_LIDC_SLICES")
 
 
 @pytest.fixture(scope="module")
@@ -128,10 +126,11 @@ def test_the_readme_names_every_column(name: str) -> None:
         assert f"`{column}`" in described
 
 
-@pytest.mark.skipif(not SET, reason="LESIONLAB_LIDC_SLICES is not set")
-def test_real_pictures_are_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_pictures_are_recognised(
+    real_slices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(slices.ENVIRONMENT_INTENSITY, raising=False)
-    archive = _slices_archive.Archive(Path(str(SET)))
+    archive = _slices_archive.Archive(real_slices)
     names = [
         n for key, n in archive.names.items() if key.patient in ("LIDC-IDRI-0001", "LIDC-IDRI-0005")
     ]
