@@ -18,7 +18,7 @@ from typing import Any
 from lesionlab.explorer import _colours, _encoding, _scene
 from lesionlab.explorer._scene import Scene
 
-PARTS = ("volume_data.js", "volume_draw.js", "volume.js")
+PARTS = ("volume_data.js", "volume_draw.js", "volume_panel.js", "volume.js")
 """In this order they make one ES module."""
 
 PRESETS: dict[str, tuple[float, float]] = {

@@ -1,5 +1,5 @@
 // The other half of _encoding.py: packed text becomes voxels, masks and maps.
-// volume_data.js, volume_draw.js and volume.js are joined in this order to one ES module.
+// volume_data.js, volume_draw.js, volume_panel.js and volume.js are joined in this order to one ES module.
 
 const ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?,_|(){}[]@%$#";
 const DIGITS = new Uint8Array(128);
