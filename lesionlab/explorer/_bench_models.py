@@ -15,8 +15,8 @@ import torch
 from lesionlab.attention import activation_maps
 from lesionlab.crops import Crop
 from lesionlab.explorer import _filters
-from lesionlab.figures_samples import footprint
-from lesionlab.sampling import Samples
+from lesionlab.figures_samples import Footprint, footprint
+from lesionlab.sampling import Samples, locate
 from lesionlab.training.plans import study
 from lesionlab.training.prediction import in_batches
 from lesionlab.training.studies import Trained
@@ -39,6 +39,8 @@ class Given:
         hu: (z, y, x) the same values as HU.
         masks: (reader, z, y, x) the readers' outlines at these places.
         spacing: `(z, y, x)` mm between the samples' values; z where slices have equal distances.
+        z: (z,) position of each slice in the scan, mm over its first slice.
+        corner: `(y, x)` position of the first row and column in the scan, mm.
         notes: What has to be known about them.
     """
 
@@ -46,6 +48,8 @@ class Given:
     hu: Floats
     masks: Bools
     spacing: tuple[float, float, float]
+    z: Floats
+    corner: tuple[float, float]
     notes: tuple[str, ...]
 
 
@@ -130,6 +134,8 @@ class Model:
             hu=hu,
             masks=(masks >= sum(KNOWN_HU) / 2).reshape(len(crop.masks), -1, *masks.shape[-2:]),
             spacing=(round(between, 6), round(place.pixel[0], 6), round(place.pixel[1], 6)),
+            z=place.z + locate(crop).centroid[0] * crop.spacing[0],
+            corner=(_first(crop, place, 0), _first(crop, place, 1)),
             notes=tuple(notes),
         )
 
@@ -234,6 +240,12 @@ class Model:
             self._network.load_state_dict(dict(self._folds[number].weights))
             self._loaded = number
         return self._network
+
+
+def _first(crop: Crop, place: Footprint, axis: int) -> float:
+    """Where the middle of the first row or column lies in the scan, mm; `place` has its edge."""
+    step = crop.spacing[axis + 1]
+    return (crop.corner[axis] - 0.5) * step + place.corner[axis] + place.pixel[axis] / 2
 
 
 def _named(name: str, task: str) -> str:

@@ -71,7 +71,7 @@ class Controls:
     def __init__(self) -> None:
         self.model = _field(w.Dropdown, "Model")
         self.method = _field(w.Dropdown, "Map")
-        self.about = _field(w.Dropdown, "Head")
+        self.about = _field(w.Dropdown, "Rating")
         self.lesion = _field(w.Text, "Lesion id", continuous_update=False,
                              layout={"min_width": "19rem"})  # fmt: skip
         self.column = _field(w.Dropdown, "Filter by")
@@ -86,7 +86,8 @@ class Controls:
         self.surroundings = _field(
             w.Dropdown, "Surroundings", options=[("as they are", None), *fills]
         )
-        self.margin = _field(w.BoundedFloatText, "Margin (mm)", min=0, max=100, step=0.5)
+        self.margin = _field(w.BoundedFloatText, "Surroundings beyond (mm)", min=0, max=100,
+                             step=0.5)  # fmt: skip
         self.duplicate = _field(w.Dropdown, "One slice in all places")
         self.reverse = w.Checkbox(
             description="Reverse the slices", indent=False, layout=w.Layout(width="auto")

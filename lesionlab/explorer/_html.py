@@ -15,6 +15,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+from lesionlab import attributes
 from lesionlab.explorer import _colours, _encoding, _scene
 from lesionlab.explorer._scene import Scene
 
@@ -147,10 +148,14 @@ def panel(
         ],
         "presets": [[name, *window] for name, window in presets(scene).items()],
         "first": scene.first_slice,
+        "home": list(scene.home),
+        "output": scene.output,
         "maps": [
             {
                 "method": method,
                 "head": head,
+                "about": attributes.title(head),
+                "peak": _scene.peak(values),
                 "limits": list(_scene.limits(values)),
                 # the same on every slice
                 "flat": len(values) != len(scene.hu),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from lesionlab.crops import Crop
@@ -25,6 +24,7 @@ def workbench(
     *,
     lesion_id: str | None = None,
     model: str | None = None,
+    about: str = "",
     ratings: pd.DataFrame | None = None,
     predictions: Mapping[str, pd.DataFrame] | None = None,
     window: str | tuple[float, float] = "lung",
@@ -47,6 +47,8 @@ def workbench(
             crop, such as `lesionlab.sources.phantom.make`.
         lesion_id: Where to begin; at the first lesion that the first model was tested on if None.
         model: Which model to begin with; the first if None.
+        about: The rating or class that the first map is about; if "" malignancy, where there is
+            one.
         ratings: One row per lesion; `lesionlab.sources.lidc.nodules()` if None.
         predictions: Model's name to `Outcome.predictions`, to choose lesions by its error. Of
             other models a button predicts the test lesions anew.
@@ -72,14 +74,10 @@ def workbench(
     if lesion_id is None:
         tested = (i for i in bench.lesion_ids if name in bench.models and bench.tested(name, i))
         lesion_id = next(tested, bench.lesion_ids[0])
-    result = bench.compute(Request(lesion_id, name))
+    result = bench.compute(Request(lesion_id, name, about=about))
 
     def page(result: Result) -> VolumePage:
-        made = volume.page(result.scenes, window=window, page_kb=page_kb)
-        drawn = np.isfinite(result.before.map).any(axis=(1, 2))
-        if not drawn.all():  # a map without z: begin where it lies
-            made.state |= dict.fromkeys(("slice", "other_slice"), int(drawn.argmax()))
-        return made
+        return volume.page(result.scenes, window=window, page_kb=page_kb)
 
     first = page(result)
     made_of: type[Workbench] | None = widget("_workbench", "Workbench")

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lesionlab import attributes
 from lesionlab.explorer import _colours, _scene
 from lesionlab.explorer._scene import Scene
 
@@ -20,16 +21,48 @@ def picture(scenes: Sequence[Scene], state: Mapping[str, Any], *, colours: str) 
     """A PNG of what the viewer shows at first; every panel names its tier."""
     figure = Figure(figsize=(4.2 * len(scenes), 4.9), layout="constrained", dpi=100)
     shown = figure.subplots(1, len(scenes), squeeze=False)[0]
-    for number, (ax, scene) in enumerate(zip(shown, scenes, strict=True)):
-        prefix = "other_" if number else ""
-        draw(ax, scene, state, prefix, colours)
+    prefixes = ("", "other_")[: len(scenes)]
+    chosen = [_chosen(scene, state, p) for scene, p in zip(scenes, prefixes, strict=True)]
+    maps, limits = [found for found in chosen if found], None
+    if state["same_scale"] and len(maps) == 2 and maps[0][:2] == maps[1][:2]:
+        limits = _scene.limits(np.concatenate([values.ravel() for *_, values in maps]))
+    for ax, scene, prefix in zip(shown, scenes, prefixes, strict=True):
+        draw(ax, scene, state, prefix, colours, limits)
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return stream.getvalue()
 
 
-def draw(ax: Axes, scene: Scene, state: Mapping[str, Any], prefix: str, colours: str) -> None:
-    """One scene on `ax`; `prefix` says whose slice and map of `state` are meant."""
+def _chosen(
+    scene: Scene, state: Mapping[str, Any], prefix: str
+) -> tuple[str, str, _scene.Floats] | None:
+    """Method, head and values of the map shown; None if none is."""
+    method, head = str(state[f"{prefix}method"]), str(state[f"{prefix}head"])
+    heads = scene.maps.get(method)
+    if not heads:
+        return None
+    head = head if head in heads else next(iter(heads))
+    return method, head, heads[head]
+
+
+def draw(
+    ax: Axes,
+    scene: Scene,
+    state: Mapping[str, Any],
+    prefix: str,
+    colours: str,
+    limits: tuple[float, float] | None = None,
+) -> None:
+    """One scene on `ax`.
+
+    Args:
+        ax: Where.
+        scene: What.
+        state: Where the controls stand.
+        prefix: Whose slice and map of `state` are meant.
+        colours: Of a map without values below 0.
+        limits: The ends of its colour scale; its own if None.
+    """
     k = min(max(int(state[f"{prefix}slice"]), 0), len(scene.hu) - 1)
     centre, width = float(state["window_centre"]), float(state["window_width"])
     _, dy, dx = scene.spacing or (1.0, 1.0, 1.0)
@@ -38,12 +71,9 @@ def draw(ax: Axes, scene: Scene, state: Mapping[str, Any], prefix: str, colours:
     ax.imshow(scene.hu[k], cmap="gray", vmin=centre - width / 2, vmax=centre + width / 2,
               extent=edges, interpolation="nearest")  # fmt: skip
     words = [f"slice {k + 1} of {len(scene.hu)}", f"window {centre:g} / {width:g} HU"]
-    heads = scene.maps.get(str(state[f"{prefix}method"]), {})
-    head = str(state[f"{prefix}head"])
-    if heads:
-        head = head if head in heads else next(iter(heads))
-        values = heads[head]
-        low, high = _scene.limits(values)
+    if found := _chosen(scene, state, prefix):
+        method, head, values = found
+        low, high = _scene.limits(values) if limits is None else limits
         shown = values[min(k, len(values) - 1)]
         ends = (low, high) if high > low else (low, low + 1)
         share = np.nan_to_num((shown - ends[0]) / (ends[1] - ends[0]))
@@ -58,15 +88,30 @@ def draw(ax: Axes, scene: Scene, state: Mapping[str, Any], prefix: str, colours:
             interpolation="nearest",
         )
         image.set_rasterized(True)
-        words.append(" ".join(filter(None, [str(state[f"{prefix}method"]), head])))
+        words.append(" of ".join(filter(None, [method, attributes.title(head)])))
     if state["show_contours"]:
         _outlines(ax, scene, k, (dy, dx))
+    (top, foot), span = _seen(scene, state)
+    ax.set(xlim=span, ylim=(foot, top))
     if scene.spacing is not None:
-        _scale_bar(ax, (columns * dx, height * dy))
+        _scale_bar(ax)
     ax.set_title(f"{scene.title}\n{scene.tier_text}", fontsize=9, parse_math=False)
     ax.set_xlabel(" · ".join(words), fontsize=8, parse_math=False)
     ax.set_xticks([])
     ax.set_yticks([])
+
+
+def _seen(scene: Scene, state: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """`(y, x)`: from where to where the slice is seen, mm from the middle of its first voxel."""
+    zoom, *home = scene.home
+    half = 0.5 / max(1.0, zoom * float(state["zoom"]))
+    found = []
+    for at, off, n, step in zip(
+        home, state["pan"], scene.hu.shape[1:], (scene.spacing or (1.0, 1.0, 1.0))[1:], strict=True
+    ):
+        middle = min(max(at + off, half * n), (1 - half) * n)
+        found.append(((middle - half * n - 0.5) * step, (middle + half * n - 0.5) * step))
+    return found
 
 
 def _outlines(ax: Axes, scene: Scene, k: int, spacing: tuple[float, float]) -> None:
@@ -79,17 +124,18 @@ def _outlines(ax: Axes, scene: Scene, k: int, spacing: tuple[float, float]) -> N
     ):
         if mask[k].any():
             # thinner from reader to reader, or equal outlines would hide each other
-            width = (3.5, 2.4, 1.5, 0.8)[min(reader, 3)]
+            width = (2.0, 1.5, 1.0, 0.6)[min(reader, 3)]
             # a frame of zeros closes outlines at the border
             padded = np.pad(mask[k], 1).astype(float)
             ax.contour(np.r_[-dx, x, x[-1] + dx], np.r_[-dy, y, y[-1] + dy], padded,
                        levels=[0.5], colors=[colour], linewidths=[width])  # fmt: skip
 
 
-def _scale_bar(ax: Axes, size: tuple[float, float]) -> None:
-    width, height = size
+def _scale_bar(ax: Axes) -> None:
+    (first, last), (foot, top) = ax.get_xlim(), ax.get_ylim()
+    width, height = last - first, foot - top
     length = next((b for b in SCALE_BARS if b <= width / 3), SCALE_BARS[-1])
-    left, low = 0.04 * width, 0.95 * height
+    left, low = first + 0.04 * width, foot - 0.05 * height
     ax.plot([left, left + length], [low, low], color="black", linewidth=4, solid_capstyle="butt")
     ax.plot([left, left + length], [low, low], color="white", linewidth=2, solid_capstyle="butt")
     ax.text(left, low - 0.02 * height, f"{length} mm", color="white", fontsize=8,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -26,6 +26,9 @@ TIERS = {
 }
 NO_TIER = "source not stated"
 
+IN_SCAN = "the scan's first slice"
+"""What positions start from where the place in the scan is known."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rating:
@@ -48,9 +51,11 @@ class Scene:
         hu: (z, y, x) int16.
         missing: (z, y, x), True where the volume had no number; None if it had one everywhere.
         spacing: `(z, y, x)` distance between the voxels shown, mm; None if not known.
-        z_mm: (z,) position of each slice, mm (or its index, without a spacing).
+        z_mm: (z,) position of each slice over that of `frame`, mm (or its index, without a
+            spacing).
         corner_mm: `(y, x)` position of the first row and column, mm.
-        frame: What the positions start from.
+        frame: The slice that positions start from: the scan's first one where the volume's place
+            in the scan is known, else the volume's own.
         stride: `(z, y, x)`: every so-manieth voxel of the volume is shown.
         masks: (reader, z, y, x); no reader if none were given.
         maps: Method to head to map: (z, y, x), or (1, y, x) for all slices alike.
@@ -89,6 +94,29 @@ class Scene:
         """The slice with the largest consensus; the middle one if there is none."""
         area = (self.masks.sum(axis=0) >= self.votes).sum(axis=(1, 2))
         return int(area.argmax()) if area.any() else len(self.hu) // 2
+
+    @property
+    def home(self) -> tuple[float, float, float]:
+        """How far a slice is enlarged at first, and around which place (y, x), voxels.
+
+        The readers' outlines then take half of the picture; without any, and where they take
+        that of the slice anyway, the whole slice is shown.
+        """
+        height, width = self.hu.shape[1:]
+        marked = np.argwhere(self.masks.any(axis=(0, 1)))
+        if not len(marked):
+            return 1.0, height / 2, width / 2
+        low, high = marked.min(axis=0), marked.max(axis=0) + 1
+        share = 2 * float(((high - low) / (height, width)).max())
+        zoom = min(1 / share, min(height, width) / 16) if share < 0.8 else 1.0
+        y, x = (float(v) for v in (low + high) / 2)
+        return max(1.0, zoom), y, x
+
+    @property
+    def output(self) -> str:
+        """What the maps are about."""
+        named = {head for heads in self.maps.values() for head in heads}
+        return output_word(named)
 
     def near_masks(self, voxels: int = 2) -> Bools:
         """(z, y, x), the readers' masks and so many voxels around them."""
@@ -153,7 +181,7 @@ def of(
         spacing=None if mm is None else apart,
         z_mm=(index[at[0]] * unit[0]).astype(np.float64),
         corner_mm=(corner[0] * unit[1], corner[1] * unit[2]),
-        frame="the scan's first voxel" if crop else "the first voxel",
+        frame=IN_SCAN if crop else "the first slice here",
         stride=stride,
         masks=_masks(masks, shape, at),
         maps=_maps(overlays, shape, at),
@@ -303,6 +331,18 @@ def _stride(shape: tuple[int, ...]) -> tuple[int, int, int]:
         stride[max(range(3), key=size)] += 1
     z, y, x = stride
     return z, y, x
+
+
+def output_word(heads: Iterable[str]) -> str:
+    """What to call outputs of a model: ratings, if all of them are."""
+    known = {a.name for a in (*attributes.LI_CATEGORIES, *attributes.LIDC_RATINGS)}
+    return "Rating" if known.issuperset(heads) else "Output"
+
+
+def peak(values: Floats) -> int | None:
+    """The slice on which a map is strongest; None if it is the same on all, or nothing at all."""
+    strength = np.nan_to_num(np.abs(values), posinf=0).max(axis=(1, 2))
+    return int(strength.argmax()) if len(values) > 1 and strength.any() else None
 
 
 def limits(values: Floats) -> tuple[float, float]:

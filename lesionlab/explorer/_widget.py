@@ -13,6 +13,7 @@ from lesionlab.explorer.volume import VolumePage
 
 STAYING = (
     "opacity", "show_contours", "show_consensus", "hidden_readers", "orthogonal", "linked",
+    "same_scale",
 )  # fmt: skip
 """What does not depend on the volume shown."""
 
@@ -36,6 +37,11 @@ class VolumeViewer(anywidget.AnyWidget):
         orthogonal: Whether the coronal and the sagittal plane are shown too.
         compare: Whether a second panel is shown.
         linked: Whether both panels scroll together.
+        same_scale: Whether the same map of two volumes, as before and after a change, is drawn
+            with one colour scale.
+        zoom: 1 is the first view, which fits the lesion; above 1 it is enlarged, below 1 more of
+            the slice is seen, at most all of it.
+        pan: `[y, x]`: how far the view was moved since, voxels.
         other_slice: As `slice`, of the second panel; so are `other_cursor`, `other_method`,
             `other_head`.
         probe: Set by the browser: what is at the pinned voxel: index `z`, `y`, `x` in the
@@ -61,6 +67,9 @@ class VolumeViewer(anywidget.AnyWidget):
     orthogonal = traitlets.Bool().tag(sync=True)
     compare = traitlets.Bool().tag(sync=True)
     linked = traitlets.Bool().tag(sync=True)
+    same_scale = traitlets.Bool().tag(sync=True)
+    zoom = traitlets.Float(min=0).tag(sync=True)
+    pan = traitlets.List(traitlets.Float(), minlen=2, maxlen=2).tag(sync=True)
     probe = traitlets.Dict().tag(sync=True)
     other_probe = traitlets.Dict().tag(sync=True)
     error = traitlets.Unicode().tag(sync=True)
@@ -95,7 +104,8 @@ class VolumeViewer(anywidget.AnyWidget):
             state["method"] = ""  # no map was wanted
         if keep_place and self.slice < min(len(scene.hu) for scene in page.scenes):
             linked = {"other_slice": self.slice, "other_cursor": self.cursor}
-            state |= {"slice": self.slice, "cursor": self.cursor} | linked
+            here = {name: getattr(self, name) for name in ("slice", "cursor", "zoom", "pan")}
+            state |= here | linked
         data = _html.data(page.scenes, colours=page.colours)
         with self.hold_sync():
             self._page = page

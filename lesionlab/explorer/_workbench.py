@@ -17,6 +17,7 @@ from lesionlab.explorer import _controls, _filters
 from lesionlab.explorer._controls import Controls
 from lesionlab.explorer._filters import Filter
 from lesionlab.explorer._latest import Latest
+from lesionlab.explorer._scene import output_word
 from lesionlab.explorer._widget import VolumeViewer
 from lesionlab.explorer.bench import Bench, Change, Request, Result
 from lesionlab.explorer.volume import VolumePage
@@ -26,8 +27,8 @@ log = logging.getLogger(__name__)
 MOST_LISTED = 200
 
 NEEDS_KERNEL = (
-    "Choosing a lesion, a model and a map, and changing what the model sees, needs Python: "
-    "run this notebook in JupyterLab."
+    "This page has no kernel: it shows one lesion as it was computed. Choosing a lesion, a model "
+    "and a map, and changing what the model sees, needs Python: run this notebook in JupyterLab."
 )
 
 
@@ -76,7 +77,11 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
         self._controls.score.layout.display = (
             "none" if set(bench.models) <= set(predictions) else ""
         )
-        super().__init__([*self._controls.rows(), self.viewer, self._controls.values])
+        self.viewer.layout = ipywidgets.Layout(flex="1 1 34rem", min_width="0")
+        beside = ipywidgets.HBox(
+            [self.viewer, self._controls.values], layout=ipywidgets.Layout(flex_flow="row wrap")
+        )
+        super().__init__([*self._controls.rows(), beside])
 
     # -- from Python -------------------------------------------------------------------
 
@@ -231,7 +236,7 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
                 (c.about, model.classes or model.heads, request.about),
             ):
                 _controls.offer(widget, _controls.titled(options), value)
-            c.about.description = "Class" if model.classes else "Head"
+            c.about.description = "Class" if model.classes else output_word(model.heads)
             c.lesion.value = request.lesion_id
             names = [value for _, value in c.listed.options]
             c.listed.value = request.lesion_id if request.lesion_id in names else None
@@ -283,8 +288,10 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
     def to_html(self) -> str:
         """What is shown now as one self-contained piece of HTML, without what needs Python."""
         return (
-            f'<div class="lesionlab-workbench">{self.viewer.to_html()}'
-            f"{values_html(self.result)}<p>{escape(NEEDS_KERNEL)}</p></div>"
+            f'<div class="lesionlab-workbench"><p>{escape(NEEDS_KERNEL)}</p>'
+            f'<div style="display:flex;flex-wrap:wrap;gap:0 1rem">'
+            f'<div style="flex:1 1 34rem;min-width:0">{self.viewer.to_html()}</div>'
+            f'<div style="overflow-x:auto">{values_html(self.result)}</div></div></div>'
         )
 
     def to_png(self) -> bytes:
@@ -306,7 +313,7 @@ def values_html(result: Result) -> str:
     changed = result.after is not None
     heads = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in rows)
     lines = "".join(
-        f'<tr><th scope="row">{escape(_controls.title(str(name)))}</th>'
+        f'<tr><th scope="row" style="text-align:left">{escape(_controls.title(str(name)))}</th>'
         + "".join(
             f"<td>{_controls.short(value, signed=column == 'difference')}</td>"
             for column, value in row.items()
@@ -316,7 +323,8 @@ def values_html(result: Result) -> str:
     )
     about = f"after: {result.request.change}" if changed else "nothing is changed"
     return (
-        f"<table><caption>Predicted for {escape(result.request.lesion_id)} by "
+        '<table style="font-size:13px;line-height:1.4;text-align:right;border-spacing:.5rem 0">'
+        f"<caption>Predicted for {escape(result.request.lesion_id)} by "
         f"{escape(result.request.model)}; {escape(about)}</caption>"
         f'<thead><tr><th scope="col">target</th>{heads}</tr></thead><tbody>{lines}</tbody></table>'
     )

@@ -87,7 +87,7 @@ class Request:
     Attributes:
         lesion_id: Which lesion.
         model: Name of one of the models.
-        method: Name of one of the model's maps; if "" one that not every model has.
+        method: Name of one of the model's maps; its first one if "".
         about: The head or class that the map is about; if "" malignancy, where there is one.
         change: What is done to the lesion.
     """
@@ -110,6 +110,7 @@ class Look:
         map: (z, y, x), NaN where the map has no value: it has no z in Lei 2020, whose figures
             show it on the middle slice.
         weights: (z,) attention of each slice; None for a model without.
+        z: (z,) where the slices come from, mm over the scan's first slice.
     """
 
     hu: Floats
@@ -117,6 +118,7 @@ class Look:
     predicted: Mapping[str, float]
     map: Floats
     weights: Floats | None
+    z: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,9 +213,8 @@ class Bench:
         model = self.models[request.model]
         about = model.classes or model.heads
         usual = next((n for n in about if n in ("malignancy", "malignant")), about[0])
-        # any network has Grad-CAM, the other maps are its own
-        own = next((n for n in model.methods if "Grad-CAM" not in n), model.methods[0])
-        filled = replace(request, method=request.method or own, about=request.about or usual)
+        first = model.methods[0]
+        filled = replace(request, method=request.method or first, about=request.about or usual)
         for name, among in (("method", model.methods), ("about", about)):
             if (value := getattr(filled, name)) not in among:
                 raise ValueError(f"{name}={value!r}: {request.model} has {', '.join(among)}")
@@ -252,9 +253,9 @@ class Bench:
             tell("predicting and looking again", 4, of)
             after = _answer(model, request, other)
         readings = self._readings(request.lesion_id)
-        looks = [(before, "as it is" if change else "")]
+        looks = [(before, str(Change()) if change else "")]
         if after is not None:
-            looks.append((after, "changed"))
+            looks.append((after, str(change)))
         scenes = tuple(_shown(look, words, request, crop, given, readings) for look, words in looks)
         return Result(request, before, after, readings, scenes)
 
@@ -307,13 +308,14 @@ def reordered(given: Given, change: Change) -> Given:
         samples=replace(given.samples, images=stack.reshape(images.shape)),
         hu=given.hu[order],
         masks=given.masks[:, order],
+        z=given.z[order],
     )
 
 
 def _answer(model: Model, request: Request, given: Given) -> Look:
     predicted = model.predict(request.lesion_id, given.samples)
     seen, weights = model.look(request.lesion_id, given.samples, request.method, request.about)
-    return Look(given.hu, given.masks, predicted, seen, weights)
+    return Look(given.hu, given.masks, predicted, seen, weights, given.z)
 
 
 def _shown(
@@ -333,10 +335,8 @@ def _shown(
         tier=crop.tier,
     )
     notes = [*scene.notes, "shown is what the model is given", *given.notes]
-    if words == "changed":
-        notes.insert(0, f"changed: {request.change}")
-    if words:
-        notes.append("the maps on both sides have colour scales of their own")
     if np.isnan(look.map).any():
         notes.append("the map has no place along z: it lies on the middle slice")
-    return replace(scene, notes=tuple(notes))
+    return replace(
+        scene, z_mm=look.z, corner_mm=given.corner, frame=_scene.IN_SCAN, notes=tuple(notes)
+    )

@@ -86,10 +86,10 @@ const stage = (place, data, first) => {
   let viewer = null;
   return {
     get viewer() { return viewer; },
-    show(panels, label) {
+    show(panels, label, now = {}) {
       this.clear();
       if (!panels.length) return;
-      viewer = mountViewer(place, { panels, colours: data.colours, map: data.map, signed: data.signed }, { state: { ...kept } });
+      viewer = mountViewer(place, { panels, colours: data.colours, map: data.map, signed: data.signed }, { state: { ...kept, ...now } });
       viewer.root.setAttribute("aria-label", label);  // a nodule may be shown in several places
     },
     clear() {

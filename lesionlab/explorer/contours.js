@@ -43,9 +43,11 @@
 
   slider.addEventListener("input", draw);
   boxes.forEach((box) => box.addEventListener("change", draw));
+  svg.addEventListener("click", () => slider.focus({ preventScroll: true }));
   svg.addEventListener("wheel", (event) => {
+    if (!root.contains(document.activeElement)) return;  // not in use: the page scrolls
     const before = slider.value;
-    slider.value = Number(slider.value) + Math.sign(event.deltaY);
+    slider.value = Number(slider.value) - Math.sign(event.deltaY);
     if (slider.value !== before) event.preventDefault();  // at either end the page scrolls on
     draw();
   }, { passive: false });

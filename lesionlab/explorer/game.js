@@ -45,6 +45,39 @@ export const scoreOf = (data, answers) => data.attributes.map((attribute) => {
   return { attribute, nodules, pairs: off.you.length, you: average(off.you), readers: average(off.readers), constant: average(off.constant) };
 });
 
+const FEWEST = 5;  // nodules that a band is told for
+
+// Between which results nine in ten radiologists land on what was rated: of each nodule one of its
+// readers, drawn by chance, plays against the others, in games that are the same on every visit.
+export const bandOf = (data, answers, games = 1000) => {
+  const rated = data.nodules.filter(({ id }) => answers[id] && Object.keys(answers[id]).length);
+  if (rated.length < FEWEST) return null;
+  let state = 1;
+  const random = () => {  // the minimal standard generator of Park and Miller
+    state = state * 48271 % 2147483647;
+    return state / 2147483647;
+  };
+  const results = Array.from({ length: games }, () => {
+    const drawn = rated.map(({ readings }) => Math.floor(random() * Object.values(readings)[0].length));
+    const means = data.attributes.map(({ name }) => average(rated.flatMap(({ id, readings }, i) => {
+      const all = readings[name], own = all[drawn[i]];
+      if (!(name in answers[id]) || own === null) return [];
+      return given(all.filter((_, reader) => reader !== drawn[i])).map((value) => Math.abs(value - own));
+    }))).filter(Number.isFinite);
+    return average(means);
+  }).filter(Number.isFinite).sort((a, b) => a - b);
+  return results.length ? [0.05, 0.95].map((share) => results[Math.round(share * (results.length - 1))]) : null;
+};
+
+const bandWords = ([low, high], you) => {
+  const where = you < low ? "You are below that: nearer to the readers than they are to each other, as answers near the middle are, too."
+    : you > high ? "You are above that: farther from the readers than nearly all of them are from each other."
+    : "You are inside: as far as so few nodules can tell, you read like one of them.";
+  return `Radiologists differ, too. When one reader of each of these nodules plays against the others, nine results in ten lie between ${decimals(low)} and ${decimals(high)} (5 % to 95 %). ${where}`;
+};
+
+const SAME = "that same answer";
+
 const decimals = (value) => (Number.isFinite(value) ? value.toFixed(2) : "–");
 
 export const mountGame = (el, data, options = {}) => {
@@ -130,7 +163,8 @@ export const mountGame = (el, data, options = {}) => {
     const nodule = data.nodules[at];
     const heading = `Nodule ${at + 1} of ${data.nodules.length}`;
     const open = !get("seen").includes(nodule.id);
-    shown.show([{ ...nodule.panel, title: heading }], heading);
+    // the outlines are what the readers say of the edge: they come with their answers
+    shown.show([{ ...nodule.panel, title: heading }], heading, { show_contours: !open });
     const parts = chosen().map((attribute) => {
       const group = radios(attribute.title,
         [...attribute.words.map(([code, word]) => [code, `${code} ${word}`]), ["", "no answer"]],
@@ -152,7 +186,7 @@ export const mountGame = (el, data, options = {}) => {
       if (at === data.nodules.length - 1) return "See the result";
       return any || !open ? "Next nodule" : "Skip this nodule";
     };
-    fill(heading, open ? data.hint : "Your answers stand; below each are the readers'.",
+    fill(heading, open ? data.hint : "Your answers stand; below each are the readers', and the picture has their outlines.",
       [make("div", { class: "ratings" }, ...parts.map(({ group }) => group.root))],
       [forward, ...(at ? [button("Back", () => go(at - 1))] : []), button("Stop and see the result", () => set({ phase: "result" }))]);
     sync = () => {
@@ -180,9 +214,10 @@ export const mountGame = (el, data, options = {}) => {
     }
     const of = (values) => average(values.filter(Number.isFinite));
     const you = of(rows.map((r) => r.you)), readers = of(rows.map((r) => r.readers));
+    const band = bandOf(data, get("answers"));
     fill(`You differ from a reader by ${decimals(you)} steps; two readers of the same nodules by ${decimals(readers)}`,
       `Mean over ${rows.length} ${rows.length === 1 ? "attribute" : "attributes"} and ${rated().length} of ${data.nodules.length} nodules. ${data.outro}`,
-      [table(rows), details()], row);
+      [...(band ? [make("p", {}, bandWords(band, you))] : []), table(rows), details()], row);
   };
 
   const cell = (value, kind, largest) => {
@@ -193,7 +228,8 @@ export const mountGame = (el, data, options = {}) => {
 
   const table = (rows) => {
     const largest = Math.max(...rows.flatMap((r) => [r.you, r.readers, r.constant].filter(Number.isFinite)));
-    const heads = ["attribute", "nodules", "you and a reader", "two readers, same nodules", "one answer and a reader", "that answer", ...data.references];
+    const heads = ["attribute", "nodules", "your answer against one reader", "one reader against another, same nodules",
+      "always the same answer against one reader", SAME, ...data.references];
     const line = (r) => make("tr", {}, make("th", { scope: "row" }, r.attribute.title), make("td", {}, String(r.nodules)),
       cell(r.you, "bar own", largest), cell(r.readers, "bar", largest), cell(r.constant, "bar", largest),
       make("td", { class: "words" }, String(r.attribute.constant)),
@@ -204,7 +240,7 @@ export const mountGame = (el, data, options = {}) => {
       ...data.references.map((_, i) => make("td", {}, decimals(of(rows.map((r) => r.attribute.references[i] ?? NaN))))));
     return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Your result, a table" },
       make("table", {}, make("caption", {}, "Mean absolute difference, in steps of the scale"),
-        make("thead", {}, make("tr", {}, ...heads.map((text) => make("th", { scope: "col", class: text === "that answer" ? "words" : "" }, text)))),
+        make("thead", {}, make("tr", {}, ...heads.map((text) => make("th", { scope: "col", class: text === SAME ? "words" : "" }, text)))),
         make("tbody", {}, ...rows.map(line), mean)));
   };
 
@@ -249,7 +285,7 @@ export const mountGame = (el, data, options = {}) => {
     shown.clear();
     host.remove();
   };
-  host.game = { model, root, destroy, score: () => scoreOf(data, get("answers")), get viewer() { return shown.viewer; } };
+  host.game = { model, root, destroy, score: () => scoreOf(data, get("answers")), band: () => bandOf(data, get("answers")), get viewer() { return shown.viewer; } };
   return host.game;
 };
 

@@ -50,13 +50,13 @@ CHOSEN = ("margin", "lobulation", "spiculation", "texture", "malignancy")
 STATE = ("phase", "chosen", "reveal", "at", "answers", "seen")
 """Where the game stands; the traits of `ReaderGame`."""
 
-ALL_READERS = "two readers, all nodules"
+ALL_READERS = "one reader against another, all nodules"
 
 UNSEEN = " Not rendered in phantoms: of it you see no more than size, shape and the other ratings."
 
 HINT = (
-    "The outlines are the readers'; the key C over the slice hides them. Give what you can; "
-    "“no answer” counts for nothing."
+    "The nodule is in the middle. The button “Outlines” shows what the readers drew, which says "
+    "where its edge is: look without them first. Give what you can; “no answer” counts for nothing."
 )
 
 
@@ -230,7 +230,8 @@ def be_the_reader(
         known,
         references=columns,
         state=volume.state_of((first,))
-        | {"window_centre": centre, "window_width": width, "phase": "start", "reveal": True}
+        | {"window_centre": centre, "window_width": width, "show_contours": False}
+        | {"phase": "start", "reveal": True}
         | {"chosen": list(chosen), "at": 0, "answers": {}, "seen": []},
         nodule_kb=nodule_kb,
     )

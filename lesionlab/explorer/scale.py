@@ -37,8 +37,6 @@ EXAMPLE_KB = 20
 MOST_SLICES = 16
 """An example with more shows every second, third … slice."""
 
-KIND_TITLES = {"agree": "Most agreed", "disagree": "Furthest apart"}
-
 
 @dataclass(frozen=True)
 class Example:
@@ -215,8 +213,7 @@ def _example(
     row: Mapping[Any, Any], attribute: Attribute, drawn: Mapping[str, int] | None
 ) -> Example:
     lesion_id = str(row["lesion_id"])
-    agreed = f"{row['n_step']} of {row['n_readers']} readers said so"
-    title = f"{KIND_TITLES.get(row['kind'], row['kind'])} ({agreed}): {lesion_id}"
+    title = f"{_heading(row, attribute)}: {lesion_id}"
     said = " · ".join(
         f"reader {i}: {'no rating' if code is None else f'{code} {attribute.words[code]}'}"
         for i, code in enumerate(row["readings"], 1)
@@ -224,12 +221,28 @@ def _example(
     notes = [said]
     if drawn is not None and attribute.name in drawn:
         code = drawn[attribute.name]
-        notes.append(f"rendered from one reader's ratings: {code} {attribute.words[code]}")
+        other = "" if code == row["step"] else ", which is not this step"
+        notes.append(f"rendered from one reader's ratings: {code} {attribute.words[code]}{other}")
     elif drawn is not None and attribute.name == "sphericity":
         notes.append("the phantom has the shape of the outlines; the rating itself is not rendered")
     elif drawn is not None:
         notes.append(f"{attribute.title.lower()} is not rendered: the phantom shows nothing of it")
     return Example(lesion_id, title, tuple(notes))
+
+
+def _heading(row: Mapping[Any, Any], attribute: Attribute) -> str:
+    """Why a nodule stands for a step: how far its readers agree on it, or how far they spread."""
+    n, of = row["n_step"], row["n_readers"]
+    if of == 1:
+        return "Its only reader gave this step"
+    if n == of:
+        return f"All {of} readers gave this step"
+    if row["kind"] == "agree":
+        at_best = "Best agreement found" if n > 1 else "No agreement"
+        return f"{at_best}: {n} of {of} readers gave this step"
+    codes = sorted({code for code in row["readings"] if code is not None})
+    ends = codes if attribute.kind == "nominal" else [codes[0], "to", codes[-1]]
+    return f"Furthest apart: readers gave {' '.join(map(str, ends))}"
 
 
 def _said(row: Mapping[Any, Any], n_shown: int, n_left_out: int) -> str:

@@ -19,8 +19,11 @@ const STYLE = `
 .viewer.two { max-width: 64rem; }
 .viewer * { box-sizing: border-box; }
 .viewer [hidden] { display: none !important; }
-.panels { display: grid; gap: 1rem; min-width: 0; grid-template-columns: minmax(0, 1fr); }
-.panel { min-width: 0; overflow-wrap: anywhere; }
+.panels { display: grid; gap: 0 1rem; min-width: 0; grid-template-columns: minmax(0, 1fr); }
+/* two rows, so that pictures side by side stand at one height under titles of any length */
+.panel { align-content: start; display: grid; grid-row: span 2; grid-template-columns: minmax(0, 1fr);
+  grid-template-rows: subgrid; min-width: 0; overflow-wrap: anywhere; }
+.panel + .panel { margin-top: 1rem; }
 p { margin: 0; }
 .title { font-weight: 600; }
 .quiet, .panel output { color: var(--quiet); }
@@ -40,7 +43,7 @@ input[type=range] { accent-color: var(--accent); margin: 2px 0; width: 100%; min
   height: 16px; margin-top: -6px; width: 16px; }
 .slice::-moz-range-thumb { background: var(--accent); border: 0; border-radius: 50%; height: 16px; width: 16px; }
 .row { align-items: center; display: flex; flex-wrap: wrap; gap: .3rem .6rem; margin-top: .3rem; }
-.row > label { flex: 1 1 6.5rem; }
+.row > :not(button) { flex: 1 1 6.5rem; min-width: 0; }
 label { display: block; min-width: 0; }
 label.check { align-items: center; display: flex; gap: .4rem; padding: .1rem 0; }
 label.check input { accent-color: var(--accent); flex: none; margin: 0; }
@@ -53,7 +56,7 @@ button { background: var(--soft); cursor: pointer; padding: .25rem .7rem; }
 button:hover { border-color: var(--accent); }
 .swatch { border-radius: 2px; flex: none; height: 4px; width: 18px; }
 .swatch.consensus { background: repeating-linear-gradient(90deg, #fff 0 4px, #000 4px 7px); border: 1px solid #000; height: 5px; }
-.scale { align-items: center; color: var(--quiet); display: flex; flex: 2 1 9rem; font-size: 12px; gap: .4rem; align-self: end; min-height: 28px; }
+.scale { align-items: center; color: var(--quiet); display: flex; font-size: 12px; gap: .4rem; margin-top: .3rem; }
 .scale canvas { border-radius: 2px; flex: 1 1 0; height: 10px; min-width: 3rem; width: 0; }
 .controls { align-content: start; display: grid; gap: .55rem 1.25rem; min-width: 0;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 12rem), 1fr)); margin-top: .75rem; }
@@ -61,11 +64,16 @@ fieldset { border: 0; border-top: 1px solid var(--line); margin: 0; min-width: 0
 legend { float: left; font-weight: 600; padding: 0; width: 100%; }
 legend ~ * { clear: both; }
 .viewer:not(.two) .controls > :first-child { border-top: 0; padding-top: 0; }
-details { border-top: 1px solid var(--line); padding-top: .3rem; }
+.tools { display: flex; flex-wrap: wrap; gap: .3rem; margin-bottom: .4rem; }
+.tools button { padding: .25rem .5rem; }
+.tools output { align-self: center; min-width: 2.2rem; text-align: center; }
+[aria-pressed=true] { border-color: var(--accent); box-shadow: inset 0 0 0 1px var(--accent); }
+details { border-top: 1px solid var(--line); grid-column: 1 / -1; margin-top: .75rem; padding-top: .3rem; }
 summary { cursor: pointer; font-weight: 600; }
-dl { display: grid; gap: .1rem .6rem; grid-template-columns: auto 1fr; margin: .3rem 0 0; }
+dl { display: grid; gap: .1rem 1.25rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); margin: .3rem 0 0; }
+dl > div { display: grid; gap: .6rem; grid-template-columns: 8.5rem 1fr; }
 dt { color: var(--quiet); } dd { margin: 0; }
-.ratings { display: grid; gap: 0 .75rem; grid-template-columns: minmax(4rem, auto) minmax(5rem, 1fr) auto auto; margin-top: .75rem; }
+.ratings { display: grid; gap: 0 .5rem; grid-template-columns: minmax(5.4rem, auto) minmax(3rem, 1fr) auto auto; margin-top: .75rem; }
 .ratings > div { align-items: center; border-top: 1px solid var(--line); display: grid; grid-column: 1 / -1; grid-template-columns: subgrid; }
 .ratings > div:first-child { border-top: 0; color: var(--quiet); font-size: 12px; white-space: nowrap; }
 .ratings canvas { display: block; height: 22px; width: 100%; }
@@ -73,8 +81,12 @@ dt { color: var(--quiet); } dd { margin: 0; }
 .notes { color: var(--quiet); font-size: 12px; margin: .5rem 0 0; padding-left: 1.1rem; }
 .alert { border-left: 4px solid #d55e00; background: var(--soft); margin-top: .4rem; padding: .5rem .7rem; }
 .away { height: 1px; overflow: hidden; position: absolute; width: 1px; clip-path: inset(50%); white-space: nowrap; }
+.viewer:fullscreen { border: 0; max-width: none; overflow: auto; }
+.viewer:fullscreen .planes { margin-inline: auto; max-width: calc((100vh - 15rem) * var(--shape)); }
+@media (pointer: coarse) { .tools button { min-height: 38px; min-width: 38px; } }
 @container (min-width: 34rem) {
   .two .panels { grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); }
+  .two .panel { margin-top: 0; }
   .viewer:not(.two) { grid-template-columns: minmax(0, 1fr) 12.5rem; }
   .viewer:not(.two) .controls { grid-template-columns: minmax(0, 1fr); margin-top: 0; }
 }`;
@@ -98,13 +110,17 @@ const START = {
   slice: 0, other_slice: 0, cursor: [], other_cursor: [], window_centre: -600, window_width: 1500,
   method: "", head: "", other_method: "", other_head: "", opacity: 0.6, show_contours: true,
   show_consensus: false, hidden_readers: [], orthogonal: false, compare: false, linked: true,
-  probe: {}, other_probe: {}, error: "",
+  same_scale: true, zoom: 1, pan: [0, 0], probe: {}, other_probe: {}, error: "",
 };
 
 const KEYS = [
-  ["↑ ↓ ← →", "move the probe (with Shift: 5 voxels)"], ["Page ↑ ↓, wheel, swipe ← →", "slice by slice"],
-  ["Home, End", "first, last slice"], ["W", "next window"], ["M, H", "next map, next head"],
-  ["C", "outlines on and off"], ["Escape", "remove the probe"], ["Shift + drag", "window: ↔ width, ↕ centre"],
+  ["↑ ↓, Page ↑ ↓", "slice by slice; Home, End: first, last"],
+  ["wheel", "slice by slice, once you have clicked into the viewer; before that the page scrolls"],
+  ["finger ← →", "slice by slice; ↑ ↓ scrolls the page"], ["+ −, Ctrl + wheel, pinch", "enlarge"],
+  ["0", "lesion, whole slice"], ["drag, two fingers", "move the enlarged slice"],
+  ["click, tap", "pin the probe; Escape removes it"], ["Shift + ↑ ↓ ← →", "move the probe"],
+  ["Shift + drag", "window: ↔ width, ↕ centre"], ["W", "next window"], ["M, H", "next map, next of its ratings"],
+  ["C", "outlines on and off"], ["F", "full screen"],
 ];
 
 let turn = Promise.resolve();  // one viewer after another, so that the first can soon be used
@@ -151,12 +167,28 @@ export const mountViewer = (el, data, options = {}) => {
     alert.textContent = error.message;
     alert.hidden = false;
     panels.forEach((panel) => { panel.planes.hidden = true; panel.bars.hidden = true; });
-    shadow.querySelectorAll("fieldset, .slice, select").forEach((part) => { part.disabled = true; });
+    shadow.querySelectorAll("fieldset, .slice, select, .tools button").forEach((part) => { part.disabled = true; });
   };
   const arrived = (error) => (error ? fail(error) : schedule());
   const tables = { map: colourTable(data.map), signed: colourTable(data.signed) };
-  const shared = { model, data, tables, set, preset, presetName, arrived };
   const volumes = data.panels.map((panel) => new Volume(panel));
+  // one map of two volumes, as before and after a change, can have one colour scale
+  const alike = () => volumes.length > 1 && model.get("compare") && left.chosen && right.chosen &&
+    ["method", "head"].every((key) => left.chosen[key] === right.chosen[key]);
+  const limits = (map) => {
+    if (!map || !model.get("same_scale") || !alike()) return map?.limits ?? [0, 1];
+    const [low, high] = [Math.min, Math.max].map((of, i) => of(left.chosen.limits[i], right.chosen.limits[i]));
+    return low < 0 ? [-Math.max(-low, high), Math.max(-low, high)] : [low, high];
+  };
+  const largest = Math.max(...data.panels.map(({ home }) => home[0]));
+  const fitted = () => model.get("zoom") === 1 && same(model.get("pan"), [0, 0]);
+  const whole = () => {
+    set("zoom", fitted() ? 1 / largest : 1);
+    set("pan", [0, 0]);
+  };
+  // where it is refused, or is not known as on some phones, everything stays as it is
+  const full = () => (document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen?.())?.catch(() => {});
+  const shared = { model, data, tables, set, preset, presetName, arrived, limits, whole, full };
   const panels = [new Panel(shared, volumes[0], ""), new Panel(shared, volumes.at(-1), "other_")];
   const [left, right] = panels;
 
@@ -173,7 +205,7 @@ export const mountViewer = (el, data, options = {}) => {
       if (field.value !== "" && Number.isFinite(given)) set(key, Math.max(given, attributes.min ?? -32768));
       schedule();
     });
-    return { label: make("label", {}, make("span", {}, text), field),
+    return { label: make("label", {}, make("span", {}, text), field), field,
              show: () => { if (shadow.activeElement !== field || attributes.type === "range") field.value = model.get(key); } };
   };
   const windows = make("select", { "aria-label": "Preset" }, ...first.presets.map(([name]) => make("option", { value: name }, name)),
@@ -183,12 +215,16 @@ export const mountViewer = (el, data, options = {}) => {
   const fields = {
     centre: value("window_centre", "Centre (HU)", { type: "number", step: 10 }),
     width: value("window_width", "Width (HU)", { type: "number", step: 10, min: 1 }),
+    // for fingers
+    centreSlider: value("window_centre", "", { type: "range", step: 10, min: -1000, max: 1000, "aria-label": "Window centre" }),
+    widthSlider: value("window_width", "", { type: "range", step: 10, min: 10, max: 3000, "aria-label": "Window width" }),
     opacity: value("opacity", "Opacity", { type: "range", min: 0, max: 1, step: 0.05 }),
     contours: check("show_contours", "readers' outlines"),
     consensus: check("show_consensus", "consensus (≥ half)", make("i", { class: "swatch consensus" })),
     orthogonal: check("orthogonal", "coronal and sagittal"),
     compare: check("compare", volumes.length > 1 ? "second volume" : "compare two maps"),
     linked: check("linked", "linked scrolling"),
+    same: check("same_scale", "same colour scale"),
   };
   const boxes = Array.from({ length: readers }, (_, reader) => {
     const box = make("input", { type: "checkbox" });
@@ -210,18 +246,31 @@ export const mountViewer = (el, data, options = {}) => {
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   });
   const alert = make("p", { class: "alert", role: "alert", hidden: true });
+  const tool = (text, press, attributes = {}) => {
+    const button = make("button", { type: "button", ...attributes }, text);
+    button.addEventListener("click", press);
+    return button;
+  };
+  const enlarged = make("output", { "aria-label": "Enlarged" });
+  const wholeTool = tool("", whole);
+  const outlines = tool("Outlines", () => set("show_contours", !model.get("show_contours")), { hidden: !readers });
+  const tools = make("div", { class: "tools", role: "group", "aria-label": "Picture" },
+    tool("−", () => left.enlarge(left.zoom / 1.25), { "aria-label": "Zoom out" }), enlarged,
+    tool("+", () => left.enlarge(left.zoom * 1.25), { "aria-label": "Zoom in" }), wholeTool, outlines,
+    tool("Full screen", full, { hidden: !document.fullscreenEnabled }));
   const upright = volumes.some((volume) => volume.depth > 1);
   fields.orthogonal.label.hidden = !upright;
   fields.compare.label.hidden = volumes.length < 2 && !maps;
   const controls = make("div", { class: "controls", hidden: options.controls === false },
     group("Window", make("label", {}, make("span", {}, "Preset"), windows),
-          make("div", { class: "row" }, fields.centre.label, fields.width.label)),
-    ...(maps ? [group("Attention", fields.opacity.label)] : []),
+          make("div", { class: "row" }, make("div", {}, fields.centre.label, fields.centreSlider.field),
+               make("div", {}, fields.width.label, fields.widthSlider.field))),
+    ...(maps ? [group("Attention", fields.opacity.label, fields.same.label)] : []),
     ...(readers ? [group("Outlines", fields.contours.label, ...boxes.map((b) => b.label), fields.consensus.label)] : []),
-    group("View", fields.orthogonal.label, fields.compare.label, fields.linked.label, make("div", { class: "row" }, save)),
-    make("details", {}, make("summary", {}, "Keys and mouse"),
-         make("dl", {}, ...KEYS.flatMap(([key, what]) => [make("dt", {}, key), make("dd", {}, what)]))));
-  root.append(make("div", {}, alert, make("div", { class: "panels" }, left.root, right.root)), controls);
+    group("View", fields.orthogonal.label, fields.compare.label, fields.linked.label, make("div", { class: "row" }, save)));
+  const help = make("details", {}, make("summary", {}, "Keys and mouse"),
+    make("dl", {}, ...KEYS.map(([key, what]) => make("div", {}, make("dt", {}, key), make("dd", {}, what)))));
+  root.append(make("div", {}, alert, tools, make("div", { class: "panels" }, left.root, right.root)), controls, help);
 
   const ink = () => {
     const style = getComputedStyle(root);
@@ -244,6 +293,13 @@ export const mountViewer = (el, data, options = {}) => {
     root.classList.toggle("two", two);
     right.root.hidden = !two;
     fields.linked.label.hidden = !two;
+    fields.same.label.hidden = !alike();
+    enlarged.value = `×${tidy(left.zoom, 2)}`;
+    const [short, long] = fitted() || largest === 1 ? ["Whole", "Whole slice"] : ["Lesion", "Fit lesion"];
+    wholeTool.textContent = short;
+    wholeTool.setAttribute("aria-label", long);
+    wholeTool.disabled = fitted() && largest === 1;
+    outlines.setAttribute("aria-pressed", model.get("show_contours"));
     windows.value = presetName();
     Object.values(fields).forEach((field) => field.show());
     boxes.forEach(({ box }, reader) => {
@@ -313,9 +369,9 @@ export const mountViewer = (el, data, options = {}) => {
 // What is seen, with the words that a picture needs to be understood elsewhere.
 const picture = (panels, ink, colours) => {
   const ratio = 2, wide = 420, pad = 12, line = 18;
-  const uprightTall = (panel) => Math.max(0, ...panel.views().slice(1).map(([, p]) => (wide / 2 - 2) * p.h * p.dv / (p.w * p.du)));
-  const axialTall = (panel) => { const [, p] = panel.views()[0]; return wide * p.h * p.dv / (p.w * p.du); };
-  const tall = (panel) => pad * 2 + 2 * line + axialTall(panel) + 4 + uprightTall(panel) + 50 + 7 * line +
+  const uprightTall = (panel) => Math.max(0, ...panel.views().slice(1).map(([, p]) => (wide / 2 - 2) * p.rows * p.dv / (p.columns * p.du)));
+  const axialTall = (panel) => { const [, p] = panel.views()[0]; return wide * p.rows * p.dv / (p.columns * p.du); };
+  const tall = (panel) => pad * 2 + 2 * line + axialTall(panel) + 4 + uprightTall(panel) + 50 + 8 * line +
     (1 + panel.volume.panel.ratings.length) * 24 + panel.volume.panel.notes.length * 2 * line;
   const canvas = make("canvas", { width: ratio * (pad + panels.length * (wide + pad)), height: ratio * Math.max(...panels.map(tall)) });
   const context = canvas.getContext("2d");
@@ -342,7 +398,7 @@ const picture = (panels, ink, colours) => {
     write(volume.panel.tier.text);
     const [look, marks] = [panel.look(), panel.marks()];
     panel.views().forEach(([own, plane, cross], i) => {
-      const width = i ? wide / 2 - 2 : wide, height = width * plane.h * plane.dv / (plane.w * plane.du);
+      const width = i ? wide / 2 - 2 : wide, height = width * plane.rows * plane.dv / (plane.columns * plane.du);
       paste(width, height, (part) => drawPlane(part, volume, plane, look,
         { ...marks, cross, tag: i ? own.dataset.plane : marks.tag }, ratio), i === 2 ? left + wide / 2 + 2 : left);
       if (!i) y += height + 4;
@@ -356,7 +412,8 @@ const picture = (panels, ink, colours) => {
     write(`${sliceWords(volume, slice)} · window ${tidy(look.centre)} / ${tidy(look.width)} HU`);
     if (panel.get("cursor").length) write(panel.probe.value);
     if (map) {
-      write([panel.get("method"), panel.head.value, `${tidy(map.limits[0])} to ${tidy(map.limits[1])}, opacity ${tidy(look.opacity)}`].filter(Boolean).join(" · "));
+      write(mapWords(map, look.limits));
+      write(`colours from ${tidy(look.limits[0])} to ${tidy(look.limits[1])}, opacity ${tidy(look.opacity)}`);
       context.drawImage(panel.scale, left, y, wide / 2, 8);
       y += 14;
     }

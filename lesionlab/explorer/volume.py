@@ -180,17 +180,21 @@ def _only_scene(other: Any) -> Scene:
 def state_of(scenes: tuple[Scene, ...]) -> dict[str, Any]:
     """Where the controls stand at first."""
     first, second = scenes[0], scenes[-1]
-    methods = list(first.maps)
-    other = list(second.maps) if len(scenes) > 1 else methods[1:] or methods
+    maps, others = _scene.all_maps(first), _scene.all_maps(second)
+    if len(scenes) == 1:  # another method, if there is one
+        others = [m for m in maps if m[0] != maps[0][0]] or maps
+    (method, head, here), (other_method, other_head, there) = (
+        found[0] if found else ("", "", None) for found in (maps, others)
+    )
     return {
-        "slice": first.first_slice,
-        "other_slice": second.first_slice,
+        "slice": _start(first, here),
+        "other_slice": _start(second, there),
         "cursor": [],
         "other_cursor": [],
-        "method": methods[0] if methods else "",
-        "head": next(iter(first.maps[methods[0]])) if methods else "",
-        "other_method": other[0] if other else "",
-        "other_head": next(iter(second.maps[other[0]])) if other else "",
+        "method": method,
+        "head": head,
+        "other_method": other_method,
+        "other_head": other_head,
         "opacity": 0.6,
         "show_contours": True,
         "show_consensus": False,
@@ -198,4 +202,13 @@ def state_of(scenes: tuple[Scene, ...]) -> dict[str, Any]:
         "orthogonal": False,
         "compare": len(scenes) > 1,
         "linked": True,
+        "same_scale": True,
+        "zoom": 1.0,
+        "pan": [0.0, 0.0],
     }
+
+
+def _start(scene: Scene, values: _scene.Floats | None) -> int:
+    """The slice where the map shown is strongest; else the one with most of the lesion."""
+    peak = None if values is None else _scene.peak(values)
+    return scene.first_slice if peak is None else peak

@@ -138,10 +138,6 @@ class Volume {
     this.hu = values;
   }
 
-  heads(method) {
-    return this.panel.maps.filter((map) => map.method === method).map((map) => map.head);
-  }
-
   // the map, or undefined while it is being unpacked: `then` is called when it is there
   map(method, head, then) {
     const found = this.panel.maps.find((map) => map.method === method && map.head === head);

@@ -14,13 +14,20 @@ const planeOf = (volume, name, at) => {
   return { w: width, h: height, start: at * area, su: 1, sv: width, du: dx, dv: dy };
 };
 
+// The part of it that is seen: columns from u, rows from v, around a place. An upright plane is cut to
+// a square, so that a few slices are no thin strip where the lesion is enlarged.
+const partOf = (plane, zoom, u, v) => {
+  const columns = plane.w / zoom, rows = Math.min(plane.h, Math.max(plane.h / zoom, plane.sv < 0 ? columns * plane.du / plane.dv : 0));
+  const from = (at, seen, n) => Math.min(Math.max(at - seen / 2, 0), n - seen);
+  return { ...plane, columns, rows, u: from(u, columns, plane.w), v: from(v, rows, plane.h) };
+};
+
 const voxelImage = (volume, plane, look) => {
   const { w, h, start, su, sv } = plane;
   const image = new ImageData(w, h);
   const out = image.data;
   const lowest = look.centre - look.width / 2, gain = 255 / Math.max(look.width, 1e-6);
-  const { map, opacity, table } = look;
-  const [low, high] = map ? map.limits : [0, 1];
+  const { map, opacity, table, limits: [low, high] } = look;
   const span = high - low || 1;
   const signed = low < 0;
   const { hu, missing, area } = volume;
@@ -87,10 +94,10 @@ const outlineOf = (volume, plane, reader) => {
   return volume.outlines.get(key);
 };
 
-const stroke = (context, path, scale, colour, width, dash = []) => {
+const stroke = (context, path, { u, v, scale }, colour, width, dash = []) => {
   if (!path) return;
   const scaled = new Path2D();
-  scaled.addPath(path, { a: scale[0], d: scale[1] });
+  scaled.addPath(path, { a: scale[0], d: scale[1], e: -u * scale[0], f: -v * scale[1] });
   context.strokeStyle = colour;
   context.lineWidth = width;
   context.lineCap = "square";
@@ -130,18 +137,19 @@ const drawPlane = (canvas, volume, plane, look, marks, ratio) => {
   small.height = plane.h;
   small.getContext("2d").putImageData(voxelImage(volume, plane, look), 0, 0);
   context.imageSmoothingEnabled = false;  // every voxel as it is
-  context.drawImage(small, 0, 0, width, height);
-  const scale = [width / plane.w, height / plane.h];
+  const { u: left, v: top, columns, rows } = plane;
+  context.drawImage(small, left, top, columns, rows, 0, 0, width, height);
+  const scale = [width / columns, height / rows], place = { u: left, v: top, scale };
   // thinner from reader to reader, or equal outlines would hide each other
-  marks.readers.forEach((reader) => stroke(context, outlineOf(volume, plane, reader), scale,
-    marks.colours[reader % marks.colours.length], ([5, 3.6, 2.4][reader] ?? 1.3) * ratio));
+  marks.readers.forEach((reader) => stroke(context, outlineOf(volume, plane, reader), place,
+    marks.colours[reader % marks.colours.length], ([3, 2.2, 1.5][reader] ?? 0.9) * ratio));
   if (marks.consensus && volume.consensus) {
     const path = outlineOf(volume, plane, "consensus");
-    stroke(context, path, scale, "#000", 3 * ratio);
-    stroke(context, path, scale, "#fff", 1.5 * ratio, [4 * ratio, 3 * ratio]);
+    stroke(context, path, place, "#000", 2.4 * ratio);
+    stroke(context, path, place, "#fff", 1.2 * ratio, [4 * ratio, 3 * ratio]);
   }
   for (const [colour, thick] of marks.cross ? [["rgba(0, 0, 0, .7)", 3], ["#F0E442", 1.2]] : []) {
-    const [u, v] = [(marks.cross[0] + 0.5) * scale[0], (marks.cross[1] + 0.5) * scale[1]];
+    const [u, v] = [(marks.cross[0] + 0.5 - left) * scale[0], (marks.cross[1] + 0.5 - top) * scale[1]];
     const gap = Math.max(5 * ratio, scale[0]);
     context.fillStyle = colour;
     const line = thick * ratio;
@@ -150,7 +158,7 @@ const drawPlane = (canvas, volume, plane, look, marks, ratio) => {
     context.fillRect(u - line / 2, 0, line, v - gap);
     context.fillRect(u - line / 2, v + gap, line, height - v - gap);
   }
-  if (volume.panel.spacing) scaleBar(context, width, height, scale[0] / plane.du, ratio);
+  if (volume.panel.spacing && height > 60 * ratio) scaleBar(context, width, height, scale[0] / plane.du, ratio);
   if (marks.tag) tag(context, marks.tag, ratio);
 };
 
@@ -236,20 +244,26 @@ const drawScale = (canvas, table) => {
 
 const number = (value, digits) => value.toFixed(digits).replace("-", "−");
 
-// as many digits as the value is known to
-const mapNumber = (value, map) => {
-  const fine = Math.max(map.error, (map.high - map.low) / 20000, 1e-9);
-  return number(value, Math.min(8, Math.max(0, Math.ceil(-Math.log10(2 * fine)))));
+const tidy = (value, digits = 4) => (value === 0 || (Math.abs(value) >= 0.001 && Math.abs(value) < 1e5)
+  ? String(Number(value.toPrecision(digits))) : value.toExponential(Math.min(digits - 1, 2))).replace("-", "−");
+
+// in as many digits as it is known to
+const mapNumber = (value, { error }) =>
+  tidy(value, Math.min(6, Math.max(1, Math.ceil(Math.log10(Math.abs(value) / (2 * error || Number.MIN_VALUE))))));
+
+// which map it is, how far its own values go and where, and what its colours mean
+const mapWords = ({ method, about, low, high, peak, missing }, limits) => {
+  const name = [method, about].filter(Boolean).join(" of ");
+  if (!low && !high) return `${name}: ${missing ? "0, or no value," : "0"} everywhere`;
+  const where = peak === null ? "the same on every slice" : `strongest on slice ${peak + 1}`;
+  return `${name}: ${tidy(low)} to ${tidy(high)}, ${where}${limits[0] < 0 ? "; orange above 0, purple below" : ""}`;
 };
 
-const tidy = (value) => (value === 0 || (Math.abs(value) >= 0.001 && Math.abs(value) < 1e5)
-  ? String(Number(value.toPrecision(4))) : value.toExponential(2)).replace("-", "−");
-
 const sliceWords = (volume, k) => {
-  const { z, spacing, weights, stride } = volume.panel;
+  const { z, spacing, weights, stride, frame } = volume.panel;
   const words = [`slice ${k + 1} of ${volume.depth}`];
   if (stride[0] > 1) words.push(`index ${k * stride[0]}`);
-  if (spacing) words.push(`z ${number(z[k], 1)} mm`);
+  if (spacing) words.push(`z ${number(z[k], 1)} mm from ${frame}`);
   if (weights) words.push(`attention ${tidy(weights[k])}`);
   return words.join(" · ");
 };
@@ -275,6 +289,6 @@ const ratingWords = ({ readings, predicted }) => {
   return {
     model: predicted === null ? "–" : tidy(predicted),
     readers: readings.length ? `${tidy(mean)} (${spread})` : "–",
-    all: readings.length ? `readers gave ${readings.map(tidy).join(", ")}` : "no reader",
+    all: readings.length ? `readers gave ${readings.map((value) => tidy(value)).join(", ")}` : "no reader",
   };
 };

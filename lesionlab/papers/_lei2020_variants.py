@@ -112,22 +112,23 @@ class Design:
     def maps(self) -> dict[str, tuple[str, bool]]:
         """The maps that a model has: name to the method of `attention`, and whether it is exact.
 
-        Grad-CAM is there for all. The printed maps of eq. 2, 7 and 11 need the head that they are
-        for; exact ones are given for average pooling with local weights, as for CAM they are the
-        printed ones divided by the number of places.
+        The model's own maps come first, and then Grad-CAM, which is there for all. The printed
+        maps of eq. 2, 7 and 11 need the head that they are for; exact ones are given for average
+        pooling with local weights, as for CAM they are the printed ones divided by the number of
+        places.
         """
         high = "" if self.high_level is None else "HE"
-        name = f"{high}-Grad-CAM" if high else "Grad-CAM"
-        found = {name: (name.lower(), False)}
+        found = {}
         if self.head == "cam":
             name = f"{high}-CAM" if high else "CAM"
-            found = {name: (name.lower(), False)} | found
+            found[name] = (name.lower(), False)
         if self.head == "sam":
             name = f"{high}SAM"
             found[name] = (name.lower(), False)
             if self.pool == "average":
                 found[name + EXACT] = (name.lower(), True)
-        return found
+        name = f"{high}-Grad-CAM" if high else "Grad-CAM"
+        return found | {name: (name.lower(), False)}
 
 
 _SAM = Design()

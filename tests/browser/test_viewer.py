@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def maps(depth: int = SHAPE[0]) -> dict[str, dict[str, np.ndarray]]:
     shape = (depth, *SHAPE[1:])
     z, y, x = np.indices(shape)
     noise = np.random.default_rng(5).random(shape)
-    bump = np.exp(-((y - 9) ** 2 + (x - 10) ** 2) / 40) * (z + 1) / depth
+    bump = np.clip(np.exp(-((y - 9) ** 2 + (x - 10) ** 2) / 40) - 0.01, 0, None)
+    bump /= 1 + np.abs(z - depth // 2)
     return {
         "Grad-CAM": {"malignancy": bump, "texture": noise},
         "SAM": {"malignancy": np.sin(x[0] / 4) * 2},
@@ -70,7 +72,18 @@ def views() -> dict[str, list[Any]]:
     nan = one.hu.astype(float)
     nan[:, 3:6, 3:6] = np.nan
     pair = explorer.view(one, other=explorer.view(crop(1, depth=11, thickness=1.25)))
-    before_after = explorer.view(one, other=explorer.view(crop(1)))
+    strong = maps()["Grad-CAM"]
+    weak = {head: values / 8 for head, values in strong.items()}
+    after = explorer.view(crop(1), overlays={"Grad-CAM": weak})
+    before_after = explorer.view(one, overlays={"Grad-CAM": strong}, other=after)
+    y, x = np.indices((64, 96))
+    ramps = np.repeat((7 * x + 3 * y - 900)[None], 5, axis=0).astype(np.int16)
+    lesion = np.zeros(ramps.shape, np.bool_)
+    lesion[1:4, 40:46, 20:28] = True
+    tiny = np.zeros(ramps.shape)
+    tiny[3, 41:44, 22:25] = np.array([1.25e-5, 3e-6, 0])
+    zoomed = explorer.view(ramps, masks=lesion, spacing=(2.5, 0.7, 0.7), tier="phantom",
+                           overlays={"Grad-CAM": {"margin": tiny}})  # fmt: skip
     odd = [
         explorer.view(nan, title="with gaps"),
         explorer.view(np.full((1, 8, 8), -700), title="one slice", spacing=(1, 1, 1)),
@@ -81,7 +94,7 @@ def views() -> dict[str, list[Any]]:
     ]  # fmt: skip
     return {
         "whole": [whole], "large": [large], "pair": [pair], "alike": [before_after], "odd": odd,
-        "six": [large] * 6,
+        "six": [large] * 6, "zoomed": [zoomed],
     }  # fmt: skip
 
 
@@ -101,6 +114,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+FOCUS = "const e = root.getRootNode().activeElement; return e.ariaLabel ?? e.textContent"
 FIRST = "document.querySelector('.lesionlab-volume > div')"
 
 
@@ -371,7 +385,10 @@ CONTROLS = {
     "Width (HU)": lambda c: (c.fill("300"), c.blur()),
     "Opacity": lambda c: c.fill("0.1"),
     "Attention map": lambda c: c.select_option("SAM"),
-    "Head": lambda c: c.select_option("texture"),
+    "Rating": lambda c: c.select_option("texture"),
+    "Window centre": lambda c: c.fill("-400"),
+    "Window width": lambda c: c.fill("700"),
+    "Zoom in": lambda c: c.click(),
     "readers' outlines": lambda c: c.uncheck(),
     "reader 2": lambda c: c.uncheck(),
     "consensus (≥ half)": lambda c: c.check(),
@@ -381,7 +398,7 @@ CONTROLS = {
 
 CHANGED = (
     "slice", "window_centre", "window_width", "opacity", "method", "head", "show_contours",
-    "hidden_readers", "show_consensus", "orthogonal",
+    "hidden_readers", "show_consensus", "orthogonal", "zoom", "pan",
 )  # fmt: skip
 
 
@@ -401,19 +418,25 @@ def test_every_control_changes_the_picture_and_back(whole: Seen, name: str) -> N
 # -- wheel, keys, drag -----------------------------------------------------------------
 
 
-def test_the_wheel_goes_through_the_slices_and_then_scrolls_the_page(whole: Seen) -> None:
+def test_the_wheel_scrolls_the_page_until_the_viewer_is_in_use(whole: Seen) -> None:
     whole.page.set_viewport_size({"width": 1100, "height": 500})
-    whole.set(slice=3)
-    box = whole.page.locator("[data-plane=axial]").first.bounding_box()
-    whole.page.mouse.move(box["x"] + 50, box["y"] + 50)
-    for expected in (4, 5):
-        whole.page.mouse.wheel(0, 100)
-        whole.page.wait_for_timeout(100)
-        assert whole.get("slice") == expected
+    whole.set(slice=2)
+    axial = whole.page.locator("[data-plane=axial]").first
+    box = axial.bounding_box()
+    whole.page.mouse.move(box["x"] + 50, box["y"] + 250)
+    whole.page.mouse.wheel(0, 100)
+    whole.page.wait_for_function("scrollY > 50")
+    assert whole.get("slice") == 2, "only passing by"
+    whole.page.evaluate("scrollTo(0, 0)")
+    whole.page.wait_for_function("scrollY === 0")
+    whole.page.mouse.click(box["x"] + 50, box["y"] + 250)
+    for way, expected in ((-100, 3), (100, 2), (100, 1), (100, 0)):
+        whole.page.mouse.wheel(0, way)
+        whole.page.wait_for_function(f"{FIRST}.viewer.model.get('slice') === {expected}")
         assert whole.page.evaluate("scrollY") == 0
     whole.page.mouse.wheel(0, 100)
     whole.page.wait_for_function("scrollY > 0")
-    assert whole.get("slice") == 5
+    assert whole.get("slice") == 0, "at either end the page scrolls on"
 
 
 def swipe(page: Any, start: tuple[float, float], way: tuple[float, float]) -> None:
@@ -455,13 +478,19 @@ def test_a_finger_swipes_through_the_slices_and_scrolls_the_page(
 
 def test_everything_works_with_the_keyboard(whole: Seen) -> None:
     page = whole.page
+    # all of the slice is seen, so that there is no button for it
+    for tool in ("Zoom out", "Zoom in", "Outlines", "Full screen"):
+        page.keyboard.press("Tab")
+        assert whole.viewer(FOCUS) == tool
     page.keyboard.press("Tab")
     assert whole.viewer("return root.getRootNode().activeElement.dataset.plane") == "axial"
     whole.set(slice=2, cursor=[])
     steps = [
         ("PageUp", "slice", 3), ("PageDown", "slice", 2), ("End", "slice", 5), ("Home", "slice", 0),
-        ("ArrowRight", "cursor", [10, 13]), ("ArrowUp", "cursor", [9, 13]),
-        ("Shift+ArrowLeft", "cursor", [9, 8]), ("ArrowDown", "cursor", [10, 8]),
+        ("ArrowUp", "slice", 1), ("ArrowUp", "slice", 2), ("ArrowDown", "slice", 1),
+        ("Shift+ArrowRight", "cursor", [10, 13]), ("Shift+ArrowUp", "cursor", [9, 13]),
+        ("Shift+ArrowLeft", "cursor", [9, 12]), ("Shift+ArrowDown", "cursor", [10, 12]),
+        ("+", "zoom", 1.25), ("-", "zoom", 1), ("+", "zoom", 1.25), ("0", "zoom", 1),
         ("w", "window_centre", 40), ("h", "head", "texture"), ("m", "method", "SAM"),
         ("c", "show_contours", False), ("Escape", "cursor", []),
     ]  # fmt: skip
@@ -470,9 +499,9 @@ def test_everything_works_with_the_keyboard(whole: Seen) -> None:
         assert whole.get(name) == value, key
     page.keyboard.press("Tab")
     page.keyboard.press("ArrowRight")
-    assert whole.get("slice") == 1, "the slider comes next"
+    assert whole.get("slice") == 2, "the slider comes next"
     names = []
-    for _ in range(16):
+    for _ in range(18):
         page.keyboard.press("Tab")
         names.append(
             page.evaluate("(document.activeElement.shadowRoot ?? document).activeElement.tagName")
@@ -482,7 +511,7 @@ def test_everything_works_with_the_keyboard(whole: Seen) -> None:
 
 def test_the_slice_is_told_to_screen_readers(whole: Seen) -> None:
     whole.set(slice=2)
-    words = "slice 3 of 6 · z 105.0 mm · attention 0.4"
+    words = "slice 3 of 6 · z 105.0 mm from the scan's first slice · attention 0.4"
     slider = whole.page.get_by_role("slider", name="Slice", exact=True)
     assert slider.get_attribute("aria-valuetext") == words
     canvas = whole.page.locator("[data-plane=axial]").first
@@ -500,6 +529,269 @@ def test_shift_and_drag_set_the_window(whole: Seen) -> None:
     whole.page.keyboard.up("Shift")
     assert (whole.get("window_width"), whole.get("window_centre")) == (1540, -640)
     assert whole.get("cursor") == []
+
+
+# -- enlarged and moved ----------------------------------------------------------------
+
+VOXEL = re.compile(r"voxel \((\d+), (\d+), (\d+)\)")
+
+
+def told(seen: Seen) -> tuple[int, ...]:
+    """The voxel that is named under the pointer."""
+    found = VOXEL.search(seen.page.locator(".probe").first.inner_text())
+    assert found
+    return tuple(map(int, found.groups()))
+
+
+def tool(seen: Seen, name: str) -> Any:
+    return seen.page.get_by_role("button", name=name, exact=True)
+
+
+def enlarged(seen: Seen) -> str:
+    text: str = seen.page.get_by_label("Enlarged", exact=True).inner_text()
+    return text
+
+
+@pytest.fixture
+def zoomed(browser: Any, at: Callable[..., str]) -> Iterator[Seen]:
+    """A small lesion in a slice whose values say where a voxel is."""
+    with opened(browser, at("zoomed")) as seen:
+        seen.set(show_contours=False, method="", window_centre=-500, window_width=1000)
+        yield seen
+        assert seen.wrong == []
+
+
+def assert_probe_and_pixels_agree(seen: Seen) -> None:
+    """At some places of the canvas: the voxel that is named is the one that is drawn."""
+    box = seen.page.locator("[data-plane=axial]").first.bounding_box()
+    image = seen.pixels()
+    for down, along in ((0.31, 0.42), (0.55, 0.53), (0.77, 0.9), (0.2, 0.71)):
+        seen.page.mouse.move(box["x"] + along * box["width"], box["y"] + down * box["height"])
+        _, y, x = told(seen)
+        pixel = image[int(down * len(image)), int(along * image.shape[1]), 0]
+        assert pixel == pytest.approx(grey(np.array(7 * x + 3 * y - 900), -500, 1000), abs=1.1)
+
+
+def test_it_starts_at_the_lesion_and_goes_out_to_the_whole_slice(zoomed: Seen) -> None:
+    box = zoomed.page.locator("[data-plane=axial]").first.bounding_box()
+
+    def corners() -> list[tuple[int, ...]]:
+        found = []
+        for share in (0.01, 0.99):
+            where = (box["x"] + share * box["width"], box["y"] + share * box["height"])
+            zoomed.page.mouse.move(*where)
+            found.append(told(zoomed)[1:])
+        return found
+
+    # around the 6 × 8 voxels of the lesion, whose middle is (43, 24), 16 × 24 of 64 × 96
+    assert corners() == [(35, 12), (50, 35)]
+    assert enlarged(zoomed) == "×4"
+    assert_probe_and_pixels_agree(zoomed)
+    near = zoomed.pixels()
+    tool(zoomed, "Whole slice").click()
+    assert corners() == [(0, 0), (63, 95)]
+    assert_probe_and_pixels_agree(zoomed)
+    tool(zoomed, "Zoom out").click()
+    assert corners() == [(0, 0), (63, 95)], "there is no more"
+    assert enlarged(zoomed) == "×1"
+    tool(zoomed, "Fit lesion").click()
+    assert np.array_equal(zoomed.pixels(), near)
+    for _ in range(9):
+        tool(zoomed, "Zoom in").click()
+    assert enlarged(zoomed) == "×8", "8 voxels are left of 64"
+    assert not np.array_equal(zoomed.pixels(), near)
+    assert_probe_and_pixels_agree(zoomed)
+
+
+def test_control_and_wheel_enlarge_what_is_under_the_pointer(zoomed: Seen) -> None:
+    tool(zoomed, "Whole slice").click()
+    box = zoomed.page.locator("[data-plane=axial]").first.bounding_box()
+    zoomed.page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.6 * box["height"])
+    place, before = told(zoomed), zoomed.pixels()
+    zoomed.page.keyboard.down("Control")
+    for _ in range(3):
+        zoomed.page.mouse.wheel(0, -200)
+    zoomed.page.wait_for_function(f"{FIRST}.viewer.model.get('zoom') > 0.48")
+    zoomed.page.keyboard.up("Control")
+    assert enlarged(zoomed) == "×2"  # 1.25³ of a whole slice
+    zoomed.page.mouse.move(box["x"] + 0.3 * box["width"] + 1, box["y"] + 0.6 * box["height"])
+    assert told(zoomed) == place
+    assert not np.array_equal(zoomed.pixels(), before)
+    assert zoomed.page.evaluate("[scrollY, visualViewport.scale]") == [0, 1], "and not the page"
+
+
+def test_a_drag_moves_the_enlarged_slice_and_pins_nothing(zoomed: Seen) -> None:
+    box = zoomed.page.locator("[data-plane=axial]").first.bounding_box()
+    mouse = zoomed.page.mouse  # and what is in the middle, but not between two voxels
+    middle = (box["x"] + box["width"] / 2 + 8, box["y"] + box["height"] / 2 + 8)
+
+    def drag(x: float, y: float) -> None:
+        mouse.move(*middle)
+        mouse.down()
+        mouse.move(middle[0] + x, middle[1] + y, steps=4)
+        mouse.up()
+        zoomed.viewer("")
+
+    mouse.move(*middle)
+    place, before = told(zoomed), zoomed.pixels()
+    drag(-60, 40)
+    mouse.move(middle[0] - 60, middle[1] + 41)
+    assert told(zoomed) == place
+    assert not np.array_equal(zoomed.pixels(), before)
+    assert zoomed.get("cursor") == []
+    assert_probe_and_pixels_agree(zoomed)
+    drag(3000, 3000)
+    edge = zoomed.pixels()
+    drag(-40, 0)
+    assert not np.array_equal(zoomed.pixels(), edge), "from the edge it comes back at once"
+
+
+def test_the_slice_follows_a_probe_that_is_moved_out_of_sight(zoomed: Seen) -> None:
+    zoomed.set(cursor=[43, 24])
+    zoomed.page.locator("[data-plane=axial]").first.focus()
+    for _ in range(20):
+        zoomed.page.keyboard.press("Shift+ArrowRight")
+    assert zoomed.get("cursor") == [43, 44]
+    assert zoomed.get("pan")[1] == pytest.approx(36 - 24), "at the edge it came to the middle"
+
+
+def test_upright_planes_are_enlarged_with_it_and_are_no_thin_strip(zoomed: Seen) -> None:
+    zoomed.set(orthogonal=True, cursor=[43, 24])
+    thick = zoomed.pixels(plane="coronal")
+    box = zoomed.page.locator("[data-plane=coronal]").first.bounding_box()
+    zoomed.page.mouse.move(box["x"] + 1, box["y"] + 1)
+    assert told(zoomed) == (4, 43, 12)
+    tool(zoomed, "Whole slice").click()
+    thin = zoomed.pixels(plane="coronal")
+    # 5 slices of 2.5 mm over 96 and over 24 voxels of 0.7 mm
+    assert len(thin) / thin.shape[1] == pytest.approx(12.5 / 67.2, abs=0.01)
+    assert len(thick) / thick.shape[1] == pytest.approx(12.5 / 16.8, abs=0.01)
+
+
+def test_two_fingers_enlarge_and_move(browser: Any, at: Callable[..., str]) -> None:
+    with opened(browser, at("zoomed"), width=390, has_touch=True) as seen:
+        tool(seen, "Whole slice").tap()
+        box = seen.page.locator("[data-plane=axial]").first.bounding_box()
+        y, x = box["y"] + box["height"] / 2, box["x"] + box["width"] / 2
+        session = seen.page.context.new_cdp_session(seen.page)
+        for step in range(11):  # from 60 to 180 pixels apart, and 20 to the right
+            points = [
+                {"x": x + 2 * step + way * (30 + 6 * step), "y": y, "id": way + 1}
+                for way in (-1, 1)
+            ]
+            kind = "touchMove" if step else "touchStart"
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        session.detach()
+        seen.viewer("")
+        assert enlarged(seen) == "×3"
+        middle = seen.get("pan")[1] + 24  # where the lesion is; it was at 48
+        assert middle == pytest.approx(48 - 20 / box["width"] * 96 / 3, abs=0.4)
+        assert (seen.get("slice"), seen.get("cursor")) == (3, [])
+        assert seen.page.evaluate("[scrollY, visualViewport.scale]") == [0, 1]
+        assert seen.wrong == []
+
+
+def test_outlines_go_away_with_one_touch(browser: Any, at: Callable[..., str]) -> None:
+    with opened(browser, at("whole"), width=390, has_touch=True) as seen:
+        button = tool(seen, "Outlines")
+        assert button.get_attribute("aria-pressed") == "true"
+        before = seen.pixels()
+        button.tap()
+        seen.viewer("")
+        assert button.get_attribute("aria-pressed") == "false"
+        assert not np.array_equal(seen.pixels(), before)
+        canvas = seen.page.locator("canvas").first.bounding_box()
+        assert canvas["y"] + canvas["height"] - button.bounding_box()["y"] < 600, "on one screen"
+
+
+REFUSED = "Element.prototype.requestFullscreen = () => Promise.reject(new TypeError('refused'))"
+UNKNOWN = (
+    "delete Element.prototype.requestFullscreen;"
+    "Object.defineProperty(Document.prototype, 'fullscreenEnabled', { get: () => undefined })"
+)
+
+
+def test_full_screen_by_button_and_key(whole: Seen) -> None:
+    before = whole.page.locator("canvas").first.bounding_box()["width"]
+    tool(whole, "Full screen").click()
+    whole.page.wait_for_function("document.fullscreenElement?.viewer")
+    whole.viewer("")
+    box = whole.page.locator("canvas").first.bounding_box()
+    assert box["width"] > before
+    assert box["y"] + box["height"] < 900, "no taller than the screen"
+    whole.page.locator("canvas").first.focus()
+    whole.page.keyboard.press("f")
+    whole.page.wait_for_function("!document.fullscreenElement")
+
+
+@pytest.mark.parametrize("script", [REFUSED, UNKNOWN])
+def test_without_full_screen_all_stays_as_it_is(
+    script: str, browser: Any, at: Callable[..., str]
+) -> None:
+    with opened(browser, at("whole"), script=script) as seen:
+        before = seen.pixels()
+        assert tool(seen, "Full screen").is_visible() is (script == REFUSED)
+        seen.page.locator("canvas").first.focus()
+        seen.page.keyboard.press("f")
+        assert np.array_equal(seen.pixels(), before)
+        assert seen.wrong == []
+
+
+@pytest.mark.parametrize("width", [390, 1100])
+def test_the_help_can_be_read(width: int, browser: Any, at: Callable[..., str]) -> None:
+    with opened(browser, at("whole"), width=width) as seen:
+        seen.page.get_by_text("Keys and mouse").click()
+        words = seen.page.locator("dd")
+        assert words.count() > 8
+        assert min(words.nth(i).bounding_box()["width"] for i in range(words.count())) > 140
+        assert seen.page.get_by_text("before that the page scrolls").is_visible()
+
+
+# -- maps, by name and on one scale ------------------------------------------------------
+
+
+def ends(seen: Seen) -> list[list[str]]:
+    """What stands at the ends of each visible colour bar."""
+    bars = seen.page.locator(".scale:visible")
+    return [bars.nth(i).locator("span").all_inner_texts() for i in range(bars.count())]
+
+
+def colour(image: np.ndarray) -> np.ndarray:
+    return image.max(axis=-1) - image.min(axis=-1)
+
+
+def test_a_map_is_named_and_starts_where_it_is(browser: Any, at: Callable[..., str]) -> None:
+    with opened(browser, at("zoomed")) as seen:
+        assert seen.get("slice") == 3, "the lesion is on 1 to 3, the map on 3 alone"
+        words = "Grad-CAM of Margin: 0 to 1.25e−5, strongest on slice 4"
+        assert seen.page.get_by_text(words).is_visible()
+        assert ends(seen) == [["0", "1.25e−5"]]
+        seen.set(show_contours=False)
+        assert (colour(seen.pixels()) > 30).sum() > 500
+        for cursor, value in (([42, 22], "1.25e−5"), ([42, 23], "3.00e−6"), ([42, 24], "0")):
+            seen.set(cursor=cursor)
+            assert f" · map {value} · " in seen.page.locator(".probe").first.inner_text()
+        assert seen.wrong == []
+
+
+def test_one_map_before_and_after_has_one_scale_until_that_is_switched_off(
+    browser: Any, at: Callable[..., str]
+) -> None:
+    own = float(maps()["Grad-CAM"]["malignancy"].max())
+    high, low = f"{own:.4g}", f"{own / 8:.4g}"
+    with opened(browser, at("alike")) as seen:
+        seen.set(show_contours=False, opacity=1)
+        assert ends(seen) == [["0", high], ["0", high]]
+        assert seen.page.get_by_text(f"Grad-CAM of Malignancy: 0 to {low}, strongest").is_visible()
+        before = colour(seen.pixels(panel=1)).mean()
+        seen.page.get_by_label("same colour scale").uncheck()
+        assert ends(seen) == [["0", high], ["0", low]]
+        assert colour(seen.pixels(panel=1)).mean() > 2 * before
+        seen.set(same_scale=True, other_head="texture")
+        assert ends(seen)[0] == ["0", high], "two ratings have two scales"
+        assert not seen.page.get_by_label("same colour scale").is_visible()
+        assert seen.wrong == []
 
 
 # -- side by side ----------------------------------------------------------------------

@@ -141,7 +141,7 @@ def test_the_page_carries_nodules_words_and_readings() -> None:
     assert data["nodules"][1]["readings"] == {
         "calcification": [6, 6], "margin": [5, 5], "texture": [3, None],
     }  # fmt: skip
-    assert data["references"] == ["two readers, all nodules", "a paper"]
+    assert data["references"] == ["one reader against another, all nodules", "a paper"]
     margin = next(a for a in data["attributes"] if a["name"] == "margin")
     assert margin["words"][4] == [5, "Sharp"]
     # over all nodules, also those that are not played: a 6, b 0, z 0 over five pairs

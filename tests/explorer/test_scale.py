@@ -67,14 +67,41 @@ def test_every_step_is_there_with_its_words_and_counts() -> None:
 def test_examples_name_nodule_readers_and_what_was_rendered() -> None:
     drawn = {i: {"margin": values[1]} for i, values in SAID.items()}
     agree, apart = steps(scale(rendered=drawn))[1]["examples"]
-    assert agree["title"] == "Most agreed (4 of 4 readers said so): a"
-    assert apart["title"] == "Furthest apart (1 of 4 readers said so): b"
+    assert agree["title"] == "All 4 readers gave this step: a"
+    assert apart["title"] == "Furthest apart: readers gave 1 to 5: b"
     assert apart["notes"] == [
         "reader 1: 1 Poorly defined · reader 2: 2 Near poorly defined · reader 3: 5 Sharp · "
         "reader 4: 5 Sharp",
-        "rendered from one reader's ratings: 2 Near poorly defined",
+        "rendered from one reader's ratings: 2 Near poorly defined, which is not this step",
     ]
+    assert agree["notes"][1] == "rendered from one reader's ratings: 1 Poorly defined"
     assert len(steps(scale())[1]["examples"][0]["notes"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "step", "headings"),
+    [
+        ([[2, 2, 2, 3]], "margin", 2, ["Best agreement found: 3 of 4 readers gave this step"]),
+        ([[1, 2, 3, 5]], "margin", 3, ["No agreement: 1 of 4 readers gave this step"]),
+        ([[4]], "margin", 4, ["Its only reader gave this step"]),
+        ([[3, 3], [3, 3]], "margin", 3, ["All 2 readers gave this step"] * 2),
+        (
+            [[6, 6, 6, 3], [6, 6, 3, 1]],
+            "calcification",
+            3,
+            ["No agreement: 1 of 4 readers gave this step", "Furthest apart: readers gave 1 3 6"],
+        ),
+    ],
+)
+def test_a_heading_never_says_more_than_the_readers_did(
+    said: list[list[int]], name: str, step: int, headings: list[str]
+) -> None:
+    rows = [("abcd"[i], value) for i, values in enumerate(said) for value in values]
+    given = pd.DataFrame(rows, columns=["lesion_id", name])
+    crops = {"abcd"[i]: crop("abcd"[i]) for i in range(len(said))}
+    shown = explorer.atlas(name, atlas.examples(given, name), atlas.coverage(given, name), crops)
+    titles = [example["title"][:-3] for example in steps(shown)[step]["examples"]]
+    assert titles == headings
 
 
 @pytest.mark.parametrize(

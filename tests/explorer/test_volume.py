@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lesionlab import explorer
 from lesionlab.crops import Crop
@@ -112,6 +114,50 @@ def test_the_first_slice_is_the_largest_of_the_consensus() -> None:
     assert explorer.view(volume()).slice == 2, "the middle"
 
 
+def test_it_starts_where_the_first_map_is_strongest() -> None:
+    marked = masks(2)
+    marked[:, 2, 2:9, 2:9] = True
+    strong = np.zeros(SHAPE)
+    strong[1, 3, 4], strong[3, 0, 0] = -3, 2
+    flat = np.ones(SHAPE[1:])
+    given = {"volume": volume(), "masks": marked}
+    assert explorer.view(**given, overlays={"a": strong, "b": flat}).slice == 1
+    assert explorer.view(**given, overlays={"b": flat, "a": strong}).slice == 2, "of the lesion"
+    assert explorer.view(**given, overlays={"a": np.zeros(SHAPE)}).slice == 2, "there is nothing"
+    middle = np.full(SHAPE, np.nan)
+    middle[3] = 1
+    assert explorer.view(**given, overlays={"a": middle}).slice == 3
+    shown = panel(explorer.view(**given, overlays={"a": {"margin": strong}, "b": {"x": flat}}))
+    assert [(m["about"], m["peak"]) for m in shown["maps"]] == [("Margin", 1), ("x", None)]
+    assert shown["output"] == "Output"
+    assert panel(explorer.view(**given, overlays={"a": {"margin": flat}}))["output"] == "Rating"
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "home"),
+    [
+        # twice 6 of 64 rows are seen and twice 8 of 96 columns, or 16, the fewest
+        ((40, 46), (20, 28), (4.0, 43.0, 24.0)),
+        ((10, 30), (20, 28), (64 / 40, 20.0, 24.0)),
+        ((0, 6), (20, 44), (96 / 48, 3.0, 32.0)),
+        ((5, 40), (20, 28), (1.0, 22.5, 24.0)),  # half of the slice: all of it is shown
+    ],
+)
+def test_it_starts_at_the_lesion(rows: Any, columns: Any, home: tuple[float, ...]) -> None:
+    hu = np.zeros((3, 64, 96), np.int16)
+    marked = np.zeros((2, *hu.shape), np.bool_)
+    marked[0, 0, slice(*rows), columns[0]] = True  # together they are the box
+    marked[1, 2, rows[0], slice(*columns)] = True
+    assert panel(explorer.view(hu, masks=marked))["home"] == pytest.approx(home)
+    assert panel(explorer.view(hu))["home"] == [1, 32, 48]
+
+
+def test_positions_are_the_scans_where_its_place_is_known() -> None:
+    known, alone = panel(explorer.view(crop())), panel(explorer.view(volume(), spacing=(2.5, 1, 1)))
+    assert (known["frame"], known["z"][0]) == ("the scan's first slice", 100)
+    assert (alone["frame"], alone["z"][0]) == ("the first slice here", 0)
+
+
 def test_ratings_stand_on_their_attributes_scale() -> None:
     viewer = explorer.view(
         volume(),
@@ -142,6 +188,31 @@ def test_two_volumes_stand_side_by_side() -> None:
     assert shown["state"]["other_method"] == "x"
     assert repr(viewer).endswith("4×10×12, 7×5×5)")
     assert viewer.to_png().startswith(b"\x89PNG")
+
+
+def test_the_picture_has_one_scale_and_the_same_part_as_the_viewer() -> None:
+    pytest.importorskip("anywidget")
+
+    def corner(picture: bytes, side: int) -> np.ndarray:
+        image = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
+        half = image.shape[1] // 2
+        return image[100:200, 40 + side * half : 140 + side * half]
+
+    def colour(part: np.ndarray) -> float:
+        return float((part.max(axis=-1) - part.min(axis=-1)).mean())
+
+    falling = np.linspace(1, 0, SHAPE[1] * SHAPE[2]).reshape(SHAPE[1:])
+    weak = explorer.view(crop(), overlays={"a": falling / 8})
+    viewer = explorer.view(crop(), overlays={"a": falling}, other=weak)
+    apart = colour(corner(viewer.to_png(), 1))
+    viewer.same_scale = False
+    assert colour(corner(viewer.to_png(), 1)) > 2 * apart
+    viewer.zoom, viewer.method = 2, ""
+    before = corner(viewer.to_png(), 0)
+    viewer.pan = [3, 0]
+    assert not np.array_equal(corner(viewer.to_png(), 0), before)
+    viewer.zoom = 0.01
+    assert not np.array_equal(corner(viewer.to_png(), 0), before)
 
 
 @pytest.mark.parametrize("name", [*MAPS, SIGNED_MAP])

@@ -81,15 +81,27 @@ def test_a_change_stands_beside_what_it_was_on_the_same_slice(made: Any) -> None
     assert (len(viewer.scenes), viewer.compare, viewer.slice) == (1, False, 3)
 
 
+def test_the_table_stands_beside_the_picture(made: Any) -> None:
+    beside = made.children[-1]
+    assert list(beside.children) == [made.viewer, made._controls.values]
+
+
 def test_another_model_has_its_own_maps_and_heads(made: Any) -> None:
     made.ask(change=Change(duplicate=10))
     made.ask(model="ratings", about="texture")
     result = settled(made)
     assert (result.request.method, result.request.about) == ("SAM", "texture")
     assert result.request.change == Change(), "its slices are others"
-    assert made._controls.about.description == "Head"
+    assert made._controls.about.description == "Rating"
     assert len(made._controls.about.options) == 9
     assert len(result.before.predicted) == 9
+
+
+def test_the_first_map_is_about_what_is_asked_for(models: Any, toys: Any) -> None:
+    made = explorer.workbench({"r": models["ratings"]}, toys.crops(), about="margin")
+    assert (made.result.request.about, made.viewer.head) == ("margin", "margin")
+    with pytest.raises(ValueError, match="about='x': r has subtlety"):
+        explorer.workbench({"r": models["ratings"]}, toys.crops(), about="x")
 
 
 def test_what_python_asks_wrongly_is_an_error_in_python(made: Any) -> None:
@@ -296,9 +308,10 @@ def test_the_output_is_a_page_and_a_picture_of_what_is_shown_now(made: Any, toys
     assert set(shown) == {WIDGET, "text/html", "image/png", "text/plain"}
     assert shown["image/png"].startswith(b"\x89PNG")
     page = shown["text/html"]
-    assert f"{toys.IDS[1]}, HESAM, changed" in page
+    assert f"{toys.IDS[1]}, HESAM, slices reversed" in page
     assert "after: slices reversed" in page
     assert "needs Python: run this notebook in JupyterLab." in page
+    assert "This page has no kernel" in page
     for dead in ("Undo the changes", "Surroundings", "Add filter", "Lesion id", "<button"):
         assert dead not in page, "what needs Python does nothing here"
     assert len(page) < 300_000

@@ -148,15 +148,15 @@ def test_masks_of_all_slices_lie_where_the_voxels_do(make_crop):
 @pytest.mark.parametrize(
     ("variant", "names"),
     [
-        ("hesam", ["HE-Grad-CAM", "HESAM", "HESAM, exact"]),
-        ("sam", ["Grad-CAM", "SAM", "SAM, exact"]),
+        ("hesam", ["HESAM", "HESAM, exact", "HE-Grad-CAM"]),
+        ("sam", ["SAM", "SAM, exact", "Grad-CAM"]),
         ("cam", ["CAM", "Grad-CAM"]),
         ("hecam", ["HE-CAM", "HE-Grad-CAM"]),
-        ("hesam_max_max", ["HE-Grad-CAM", "HESAM"]),
+        ("hesam_max_max", ["HESAM", "HE-Grad-CAM"]),
         ("baseline", ["Grad-CAM"]),
         ("fully_connected", ["Grad-CAM"]),
-        ("hesam_ratings", ["HE-Grad-CAM", "HESAM", "HESAM, exact"]),
-        ("sam_3d", ["Grad-CAM", "SAM", "SAM, exact"]),
+        ("hesam_ratings", ["HESAM", "HESAM, exact", "HE-Grad-CAM"]),
+        ("sam_3d", ["SAM", "SAM, exact", "Grad-CAM"]),
     ],
 )
 def test_all_maps_of_a_variant(samples, variant, names):
