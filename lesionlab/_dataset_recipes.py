@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import json
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pandas as pd
 
+from lesionlab import _names
 from lesionlab._files import sha256
 from lesionlab._store_builds import MakeCrop
 from lesionlab.crops import Crop, Tier
@@ -272,9 +272,7 @@ def report(name: str, *, source: str | Path | None = None, progress: bool = Fals
 
 def unknown(name: str) -> str:
     """What to say of a name that no data set has."""
-    near = difflib.get_close_matches(name, NAMES, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown data set {name!r}{hint}; there are {', '.join(NAMES)}"
+    return f"unknown data set {name!r}{_names.close(name, NAMES)}; there are {', '.join(NAMES)}"
 
 
 @cache

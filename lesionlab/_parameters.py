@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from lesionlab import _names
 from lesionlab._files import read_json
 
 __all__ = ["check", "known", "parameters", "parse_parameter", "sets", "title"]
@@ -149,10 +149,8 @@ def known(kind: str, name: str, names: Iterable[str], where: str) -> None:
     names = list(names)
     if name in names:
         return
-    close = difflib.get_close_matches(str(name), names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    listed = f"; there are {', '.join(sorted(names))}" if names else "; there are none"
-    raise ValueError(f"unknown {kind} {name!r} {where}{hint}{listed}")
+    there = f"there are {_names.listed(sorted(names))}" if names else "there are none"
+    raise ValueError(f"unknown {kind} {name!r} {where}{_names.close(name, names)}; {there}")
 
 
 def check(name: str, values: Mapping[str, Any], declared: Mapping[str, Any]) -> None:

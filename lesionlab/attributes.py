@@ -17,9 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
+
+from lesionlab import _names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -388,6 +389,5 @@ def _find(name: str, attributes: tuple[Attribute, ...], what: str) -> Attribute:
         if name in (attribute.name, attribute.short):
             return attribute
     names = [a.name for a in attributes]
-    close = get_close_matches(str(name), names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
+    hint = _names.close(name, names) or f"; there are {', '.join(names)}"
     raise LookupError(f"no {what} is called {name!r}{hint}")

@@ -18,6 +18,7 @@ import typer
 from lesionlab import __version__
 from lesionlab._cli_data import data_app, doctor
 from lesionlab._cli_errors import FAILED, plain_errors
+from lesionlab._cli_runs import runs_app
 from lesionlab._cli_sweep import sweep
 from lesionlab._cli_train import train
 
@@ -39,6 +40,7 @@ app = typer.Typer(
 notebooks_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 app.add_typer(notebooks_app, name="notebooks", help="List and execute the chapters.")
 app.add_typer(data_app, name="data", help="Build, describe and check the crops of the lesions.")
+app.add_typer(runs_app, name="runs", help="List and compare the runs that were made.")
 app.command("doctor")(doctor)
 app.command("train")(train)
 app.command("sweep")(sweep)

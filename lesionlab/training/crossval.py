@@ -6,7 +6,7 @@ from its checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -61,6 +61,7 @@ def cross_validate(
     by: splits.By = "patient",
     validation_share: float = VALIDATION_SHARE,
     n_resamples: int = 2000,
+    about: Mapping[str, Any] | None = None,
     **options: Unpack[Options],
 ) -> Outcome:
     """Train and predict fold by fold, and score all predictions together.
@@ -81,6 +82,7 @@ def cross_validate(
         by: What the validation part is drawn by; `patient` also demands it of the folds.
         validation_share: Share of the training part that becomes the validation part.
         n_resamples: Resamples of patients for the intervals.
+        about: What else to keep in `results.json`, such as the plan that this is a run of.
         **options: See `Options`.
 
     Returns:
@@ -102,6 +104,7 @@ def cross_validate(
         predictions, table, truths, folds, experiment.tasks, n_resamples=n_resamples, seed=seed
     )
     about = {
+        **(about or {}),
         "experiment": experiment.name,
         "variant": experiment.variant,
         "settings": experiment.settings(),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from lesionlab import splits
+from lesionlab import _names, splits
 from lesionlab.cohorts import Cohort
 from lesionlab.sampling import Samples
 from lesionlab.training.crossval import Make
@@ -128,7 +128,10 @@ class Plan:
             ("by", ("patient", "nodule")),
         ):
             if (value := getattr(self, name)) not in expected:
-                raise ValueError(f"{name}={value!r}: expected one of {', '.join(expected)}")
+                raise ValueError(
+                    f"{name}={value!r}: expected one of {_names.listed(expected)}"
+                    f"{_names.close(value, expected)}"
+                )
         if self.folds is None:
             object.__setattr__(self, "folds", tuple(range(of.presets[self.preset].n_folds)))
         if not self.chosen or not set(self.chosen) <= set(range(N_FOLDS)):

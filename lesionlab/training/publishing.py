@@ -12,7 +12,7 @@ was run in several ways, the run on more folds counts, then the one of more epoc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def publish(
     if analyse is not None:
         folds = trained(plan, loaded=loaded, folder=outcome.path.parent)
         content["analysis"] = jsonable(analyse(folds, outcome.predictions))
-    content["plan"] = {"data": plan.data, "preset": plan.preset, "by": plan.by, "seed": plan.seed}
+    content["plan"] = jsonable(asdict(plan))  # runs before 0.1 have not said
     target = Path(folder) / f"{plan.name}.json"
     table = _files.write_text(target.with_suffix(".csv"), outcomes.csv(outcome.predictions))
     content["predictions"] = {"file": table.name, "sha256": _files.sha256(table)}

@@ -12,7 +12,7 @@ says what there is to train.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -220,6 +220,7 @@ def run(
         only=sorted({*plan.chosen, *done}),
         by=plan.by,
         n_resamples=n_resamples,
+        about={"plan": asdict(plan)},
         **options,
     )
 
