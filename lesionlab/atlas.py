@@ -1,8 +1,8 @@
 """Which nodules show what an attribute's steps look like: chosen by a rule, not by eye.
 
-For each step of a scale there are two examples: the nodule whose readers agree best on the step,
-and the nodule where one reader gave it and the others lie furthest away. Where several nodules are
-equal, chance decides, from a seed.
+Each step of a scale has two examples: the nodule whose readers agree best on the step, and the
+nodule whose readers lie furthest apart while at least one of them gave the step. Where several
+nodules are equal, a seed decides.
 
     from lesionlab import atlas
     from lesionlab.sources import lidc
@@ -37,13 +37,13 @@ def coverage(readings: pd.DataFrame, attribute: str, *, n_readers: int = 4) -> p
     Args:
         readings: One row per reading: `lesion_id` and the attribute (`lesionlab.sources.lidc`).
         attribute: One of LIDC's nine ratings.
-        n_readers: The nodules behind `most` have so many ratings.
+        n_readers: How many ratings a nodule must have to count for `most`.
 
     Returns:
-        One row per step, steps that nobody gave included: `word`; `n_readings` and `share` (of
+        One row per step, also for steps that nobody gave: `word`; `n_readings` and `share` (of
         all readings); `n_nodules`, in which at least one reader gave it; `most`, the largest
-        number of readers of one nodule that did, among nodules with `n_readers` ratings, which is
-        a column too.
+        number of readers who gave it to the same nodule, among nodules with `n_readers` ratings;
+        and `n_readers`.
 
     Raises:
         LookupError: LIDC has no such rating, or `readings` no such column.
@@ -78,30 +78,31 @@ def examples(
 ) -> pd.DataFrame:
     """Nodules that show the steps of an attribute's scale.
 
-    Looked at are nodules with exactly `n_readers` ratings of the attribute of which at least one
-    gave the step; if there is none, those with one rating fewer, and so on down to one. (More
-    than four readings are two nodules that pylidc's grouping has joined.) Among them,
+    The rule looks at nodules with exactly `n_readers` ratings of the attribute, one of which at
+    least is the step. If there are none, it looks at nodules with one rating fewer, and so on down
+    to one. (A nodule with more than four readings is two that pylidc's grouping has joined.)
 
-    - `agree` is the one in which most readers gave the step; of equals, the one whose readers
-      spread least;
-    - `disagree` is the one whose readers spread most; of equals, the one in which most readers
-      gave the step. It is never the nodule that is shown for `agree`.
+    - `agree` is the nodule in which most readers gave the step. Between equals, it is the one
+      whose readers spread least.
+    - `disagree` is the nodule whose readers spread most. Between equals, it is the one in which
+      most readers gave the step. It is never the nodule that is shown for `agree`.
 
-    What is still equal is drawn: attribute, step and seed alone decide, not the order of rows.
+    Among nodules that are still equal, one is drawn. The draw depends on attribute, step and seed,
+    and not on the order of rows.
 
     Args:
         readings: One row per reading: `lesion_id` and the attribute.
         attribute: One of LIDC's nine ratings.
-        steps: Of the scale; all if None.
+        steps: Steps of the scale; all if None.
         kinds: Which of `KINDS`.
         n_readers: How many ratings a nodule should have.
-        seed: Of the draw.
+        seed: Seed of the draw.
         lesion_ids: Only these nodules, such as those with voxels; all if None.
 
     Returns:
         One row per example, by step: `step`, `kind`, `lesion_id`, `n_readers`, `n_step` (readers
-        that gave the step), `share` (of the nodule's readers), `spread` (largest minus smallest
-        rating; for nominal attributes the number of different answers less one), `readings` (in
+        who gave the step), `share` (of the nodule's readers), `spread` (largest minus smallest
+        rating; for nominal attributes the number of different answers minus one), `readings` (in
         the order of the nodule's rows; None for a gap). A step that nobody gave has no row.
 
     Raises:
@@ -157,10 +158,10 @@ def draw(
 
     Args:
         readings: One row per reading: `lesion_id` and the attributes.
-        n: How many.
-        attributes: Columns without a gap in the nodules drawn.
+        n: How many nodules.
+        attributes: Columns that have no gap in the nodules drawn.
         n_readers: How many readings a nodule has, exactly.
-        seed: Of the draw.
+        seed: Seed of the draw.
         lesion_ids: Only these nodules; all if None.
 
     Returns:
@@ -188,12 +189,13 @@ def draw(
 def trimmed(crop: Crop, *, margin: float = 6.0) -> Crop:
     """The part of a crop around its readers' outlines.
 
-    Kept are the slices that a reader outlined and one on either side, and in-plane the box around
-    all outlines with `margin` mm, as far as the crop goes. A crop without an outline stays whole.
+    It keeps the slices that a reader outlined and one more on either side. In-plane it keeps the
+    box around all outlines with `margin` mm, as far as the crop goes. A crop without an outline
+    stays whole.
 
     Args:
-        crop: Any.
-        margin: In-plane distance, mm.
+        crop: The crop.
+        margin: In-plane distance from the outlines, mm.
 
     Raises:
         ValueError: `margin` is negative.
@@ -243,7 +245,7 @@ def _spread(counts: pd.DataFrame, attribute: Attribute) -> pd.Series[Any]:
 def _of_step(
     counts: pd.DataFrame, spread: pd.Series[Any], step: int, n_readers: int
 ) -> pd.DataFrame:
-    """Nodules in which somebody gave the step, of as many readers as there are, to `n_readers`."""
+    """Nodules with the step, of those with most readers, up to `n_readers`."""
     total = counts.sum(axis=1)
     with_step = counts[(counts[step] > 0) & (total <= n_readers)]
     n = total[with_step.index]
