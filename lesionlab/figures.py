@@ -100,7 +100,7 @@ def rating_histograms(
         ax.set_xticks(codes)
         ax.set_title(f"{attribute.title} ({attribute.kind})", fontsize=9)
         ax.set_xlabel(f"1 {attribute.words[1]} … {codes[-1]} {attribute.words[codes[-1]]}",
-                      fontsize=7)  # fmt: skip
+                      fontsize=8)  # fmt: skip
         _plain(ax).tick_params(labelsize=8)
     figure.supylabel("share of readings (%)", fontsize=9)
     if len(groups) > 1:
@@ -175,7 +175,7 @@ def category_heatmap(
 
     Args:
         matrix: Rows and columns `(attribute, category)`; NaN (a category that never
-            occurs) is hatched.
+            occurs) is red.
         attributes: Their order and names.
         label: What the brightness means.
     """
@@ -192,7 +192,8 @@ def category_heatmap(
     ax.set_xticks(middles, [a.short for a in attributes])
     ax.set_yticks(middles, [a.short for a in attributes])
     codes = [str(int(c)) for c in matrix.index.get_level_values(1)]
-    ax.set_yticks(range(len(codes)), codes, minor=True, fontsize=5)
+    ax.set_yticks(range(len(codes)), codes, minor=True, fontsize=6.5)
+    ax.yaxis.remove_overlapping_locs = False  # or the names would take a code's place
     ax.tick_params(axis="y", which="major", pad=12, length=0)
     ax.tick_params(axis="x", length=0)
     ax.set(xlabel="given this category …", ylabel="… the share that has this one")

@@ -125,7 +125,7 @@ def histograms(table: pd.DataFrame) -> Figure:
         ax.set_xticks([-1000, -500, 0, 500])
         ax.set_title(REGION_NAMES[region], fontsize=9)
         ax.set_xlabel("HU", fontsize=8)
-        _plain(ax).tick_params(labelsize=7)
+        _plain(ax).tick_params(labelsize=8)
     figure.axes[0].set_ylabel("share of voxels (%)", fontsize=8)
     _legend_below(figure)
     return figure

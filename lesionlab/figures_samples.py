@@ -44,7 +44,7 @@ TIER_NOTES: dict[Tier, str] = {
 def _note(figure: Figure, tier: Tier | None) -> Figure:
     """Say in the lower right corner where the voxels come from."""
     if tier is not None:
-        figure.supxlabel(TIER_NOTES[tier], x=0.995, ha="right", fontsize=6.5, color="#444444")
+        figure.supxlabel(TIER_NOTES[tier], x=0.995, ha="right", fontsize=8, color="#444444")
     return figure
 
 
@@ -122,7 +122,7 @@ def sheet(
     columns = max(map(len, rows.values()), default=0)
     if not columns:
         raise ValueError("rows: expected at least one picture, got none")
-    title = 0.17 * max(p.title.count("\n") + bool(p.title) for row in rows.values() for p in row)
+    title = 0.2 * max(p.title.count("\n") + bool(p.title) for row in rows.values() for p in row)
     figure = _figure(columns * size + 0.35, len(rows) * (size + title) + 0.1)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes, (name, pictures) in zip(grid, rows.items(), strict=True):
@@ -130,7 +130,7 @@ def sheet(
             _picture(ax, picture, limits)
         for ax in axes[len(pictures) :]:
             ax.set_visible(False)
-        axes[0].set_ylabel(name, fontsize=7.5)
+        axes[0].set_ylabel(name, fontsize=8)
     return _note(figure, tier)
 
 
@@ -141,7 +141,7 @@ def _picture(ax: Axes, picture: Picture, limits: Window) -> None:
               extent=(0, width * dx, height * dy, 0), interpolation="nearest")  # fmt: skip
     if picture.outline is not None:
         _outline(ax, picture.outline, (dy, dx), color=ORANGE, linewidth=0.8)
-    ax.set_title(picture.title, fontsize=6.5, pad=2)
+    ax.set_title(picture.title, fontsize=8, pad=2)
     ax.set_xticks([])
     ax.set_yticks([])
     if picture.pixel is not None:
@@ -154,7 +154,7 @@ def _scale_bar(ax: Axes, width: float, height: float) -> None:
     x, y = 0.05 * width, 0.94 * height
     ax.plot([x, x + length], [y, y], color="white", linewidth=1.6, solid_capstyle="butt",
             path_effects=edge)  # fmt: skip
-    ax.text(x, y - 0.03 * height, f"{length} mm", color="white", fontsize=5.5, va="bottom",
+    ax.text(x, y - 0.03 * height, f"{length} mm", color="white", fontsize=8, va="bottom",
             path_effects=edge)  # fmt: skip
 
 
@@ -206,7 +206,7 @@ def in_scan(crop: Crop, *, n_slices: int, rows: int = 512) -> Figure:
         ax.add_patch(Rectangle(low, *size, fill=False, color=ORANGE, linewidth=1.5))
         ax.set(xlim=(min(0, low[0]) - 4, max(whole[0], extent[1]) + 4), aspect="equal")
         ax.set_xlabel("x (mm)", fontsize=8)
-        _plain(ax).tick_params(labelsize=7)
+        _plain(ax).tick_params(labelsize=8)
     left.set(ylim=(max(field, (y0 + height) * dy) + 4, min(0, y0 * dy) - 4))
     left.set_ylabel("y (mm, towards the back)", fontsize=8)
     left.set_title(f"slice {crop.slice_index[k]}, one of {n_slices}", fontsize=8)
@@ -233,11 +233,11 @@ def windows(crop: Crop, named: Mapping[str, Window]) -> Figure:
         y = top * 1.9 ** (number + 1)
         colour = (BLUE, ORANGE, GREEN, GREY)[number % 4]
         ax.plot([low, high], [y, y], color=colour, linewidth=3, solid_capstyle="butt")
-        ax.annotate(name, (high, y), (4, 0), textcoords="offset points", va="center", fontsize=7)
+        ax.annotate(name, (high, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
     ax.set_ylim(top=top * 1.9 ** (len(named) + 0.8))
     ax.set_xlabel("HU (values above 1100 are left out)", fontsize=8)
     ax.set_ylabel("pixels", fontsize=8)
-    ax.tick_params(labelsize=7)
+    ax.tick_params(labelsize=8)
     for column, (name, limits) in enumerate(named.items()):
         ax = figure.add_subplot(grid[1, column])
         title = f"{name}\n{limits[0]:g} to {limits[1]:g} HU".replace("-", "−")
@@ -331,7 +331,7 @@ def footprints(
     left.set(xlim=(0, width), ylim=(height, 0))
     left.set_title("squares in plane, with their sides", fontsize=8)
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=2, frameon=False,
-                fontsize=6.5)  # fmt: skip
+                fontsize=8)  # fmt: skip
     centre = locate(crop).centroid[0]
     z = (crop.slice_index - centre) * crop.spacing[0]
     for height_of_slice in z:
@@ -339,10 +339,10 @@ def footprints(
     inside = z[crop.consensus().any(axis=(1, 2))]
     half = crop.spacing[0] / 2
     right.axhspan(inside.min() - half, inside.max() + half, color=GREY, alpha=0.25, zorder=0)
-    right.set_xticks(range(len(places)), list(places), rotation=60, ha="right", fontsize=7)
+    right.set_xticks(range(len(places)), list(places), rotation=60, ha="right", fontsize=8)
     right.set_ylabel("height over the consensus' middle (mm)", fontsize=8)
     right.set_title("heights read; grey lines are the crop's slices", fontsize=8)
-    _plain(right).tick_params(axis="y", labelsize=7)
+    _plain(right).tick_params(axis="y", labelsize=8)
     return _note(figure, crop.tier)
 
 
