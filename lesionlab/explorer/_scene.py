@@ -99,8 +99,8 @@ class Scene:
     def home(self) -> tuple[float, float, float]:
         """How far a slice is enlarged at first, and around which place (y, x), voxels.
 
-        The readers' outlines then take half of the picture; without any, and where they take
-        that of the slice anyway, the whole slice is shown.
+        The readers' outlines then take half of the picture, or less if fewer than 32 voxels were
+        seen; without any, and where they take that of the slice anyway, all of it is shown.
         """
         height, width = self.hu.shape[1:]
         marked = np.argwhere(self.masks.any(axis=(0, 1)))
@@ -108,7 +108,7 @@ class Scene:
             return 1.0, height / 2, width / 2
         low, high = marked.min(axis=0), marked.max(axis=0) + 1
         share = 2 * float(((high - low) / (height, width)).max())
-        zoom = min(1 / share, min(height, width) / 16) if share < 0.8 else 1.0
+        zoom = min(1 / share, min(height, width) / 32) if share < 0.8 else 1.0
         y, x = (float(v) for v in (low + high) / 2)
         return max(1.0, zoom), y, x
 

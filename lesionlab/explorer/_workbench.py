@@ -78,9 +78,9 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
             "none" if set(bench.models) <= set(predictions) else ""
         )
         self.viewer.layout = ipywidgets.Layout(flex="1 1 34rem", min_width="0")
-        beside = ipywidgets.HBox(
-            [self.viewer, self._controls.values], layout=ipywidgets.Layout(flex_flow="row wrap")
-        )
+        # beside the picture, and where there is no room for that above it
+        side = ipywidgets.Layout(flex_flow="row wrap-reverse", align_items="flex-end")
+        beside = ipywidgets.HBox([self.viewer, self._controls.values], layout=side)
         super().__init__([*self._controls.rows(), beside])
 
     # -- from Python -------------------------------------------------------------------

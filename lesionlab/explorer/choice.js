@@ -89,7 +89,9 @@ const stage = (place, data, first) => {
     show(panels, label, now = {}) {
       this.clear();
       if (!panels.length) return;
-      viewer = mountViewer(place, { panels, colours: data.colours, map: data.map, signed: data.signed }, { state: { ...kept, ...now } });
+      viewer = mountViewer(place, { panels, colours: data.colours, map: data.map, signed: data.signed },
+                           // on a phone picture and questions are to be seen together
+                           { state: { ...kept, ...now }, controls: place.clientWidth > 544 });
       viewer.root.setAttribute("aria-label", label);  // a nodule may be shown in several places
     },
     clear() {

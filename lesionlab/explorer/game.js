@@ -69,11 +69,11 @@ export const bandOf = (data, answers, games = 1000) => {
   return results.length ? [0.05, 0.95].map((share) => results[Math.round(share * (results.length - 1))]) : null;
 };
 
-const bandWords = ([low, high], you) => {
-  const where = you < low ? "You are below that: nearer to the readers than they are to each other, as answers near the middle are, too."
-    : you > high ? "You are above that: farther from the readers than nearly all of them are from each other."
-    : "You are inside: as far as so few nodules can tell, you read like one of them.";
-  return `Radiologists differ, too. When one reader of each of these nodules plays against the others, nine results in ten lie between ${decimals(low)} and ${decimals(high)} (5 % to 95 %). ${where}`;
+const bandWords = ([low, high], you, constant) => {
+  const where = you < low ? "You are below that: nearer to the readers than they are to each other."
+    : you > high ? "You are above that: farther from the readers than they are from each other."
+    : "You are inside: by this measure you cannot be told from one of them.";
+  return `Radiologists differ, too. When one reader of each of these nodules plays against the others, nine results in ten lie between ${decimals(low)} and ${decimals(high)} (5 % to 95 %). ${where} Always the same answer comes to ${decimals(constant)}.`;
 };
 
 const SAME = "that same answer";
@@ -217,7 +217,7 @@ export const mountGame = (el, data, options = {}) => {
     const band = bandOf(data, get("answers"));
     fill(`You differ from a reader by ${decimals(you)} steps; two readers of the same nodules by ${decimals(readers)}`,
       `Mean over ${rows.length} ${rows.length === 1 ? "attribute" : "attributes"} and ${rated().length} of ${data.nodules.length} nodules. ${data.outro}`,
-      [...(band ? [make("p", {}, bandWords(band, you))] : []), table(rows), details()], row);
+      [...(band ? [make("p", {}, bandWords(band, you, of(rows.map((r) => r.constant))))] : []), table(rows), details()], row);
   };
 
   const cell = (value, kind, largest) => {

@@ -128,7 +128,7 @@ let turn = Promise.resolve();  // one viewer after another, so that the first ca
 // Shows `data` (see _html.py) in `el`.
 //   options.model     a model as Jupyter's; else a stand-in is made, which starts at options.state
 //   options.data      gives the data that hold now, where they can be replaced
-//   options.controls  false leaves the controls out, for what is built around the picture
+//   options.controls  false folds the controls away, where there is no room for them
 // Gives { model, ready, settled, draw, toPNG, destroy, root, volumes }: `ready` ends when all is
 // unpacked and drawn, so does settled() after a change; draw() draws at once what is there; toPNG()
 // gives a Blob; `root` is where more elements may be put, `volumes` hold the arrays.
@@ -254,10 +254,14 @@ export const mountViewer = (el, data, options = {}) => {
   const enlarged = make("output", { "aria-label": "Enlarged" });
   const wholeTool = tool("", whole);
   const outlines = tool("Outlines", () => set("show_contours", !model.get("show_contours")), { hidden: !readers });
+  const more = tool("More", () => {
+    controls.hidden = !controls.hidden;
+    more.setAttribute("aria-expanded", !controls.hidden);
+  }, { hidden: options.controls !== false, "aria-expanded": "false" });
   const tools = make("div", { class: "tools", role: "group", "aria-label": "Picture" },
     tool("−", () => left.enlarge(left.zoom / 1.25), { "aria-label": "Zoom out" }), enlarged,
     tool("+", () => left.enlarge(left.zoom * 1.25), { "aria-label": "Zoom in" }), wholeTool, outlines,
-    tool("Full screen", full, { hidden: !document.fullscreenEnabled }));
+    tool("Full screen", full, { hidden: !document.fullscreenEnabled }), more);
   const upright = volumes.some((volume) => volume.depth > 1);
   fields.orthogonal.label.hidden = !upright;
   fields.compare.label.hidden = volumes.length < 2 && !maps;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, write_page: Callable[..., N
         references={"a paper": {"margin": 0.5}},
     )
     write_page(made, "game", game.to_html())
+    crops = [replace(crop(IDS[0]), lesion_id=i) for i in MANY]
+    longer = explorer.be_the_reader(crops, many(), attributes=NAMES)
+    write_page(made, "many", longer.to_html())
     return made
 
 
@@ -211,6 +215,89 @@ def test_each_nodule_is_shown_and_the_window_stays(page: Any) -> None:
     assert page.evaluate(f"{GAME}.viewer.model.get('window_width')") == 300
     assert page.locator("canvas.axial").count() == 2, "one viewer, whose second panel is hidden"
     assert page.get_by_text(IDS[2]).count() == 0, "a name could be looked up"
+
+
+def outlines(page: Any) -> Any:
+    return page.get_by_role("button", name="Outlines", exact=True)
+
+
+def test_outlines_come_with_the_readers_answers(watch: Any, at: Callable[[], str]) -> None:
+    with watch(at(), width=390, has_touch=True) as page:
+        ready(page)
+        press(page, "Start")
+        assert outlines(page).get_attribute("aria-pressed") == "false"
+        outlines(page).tap()
+        assert page.evaluate(f"{GAME}.viewer.model.get('show_contours')") is True
+        choose(page, "Margin", "4 Near sharp")
+        press(page, "Compare with the readers")
+        assert page.evaluate(f"{GAME}.viewer.model.get('show_contours')") is True
+        press(page, "Next nodule")
+        assert page.evaluate(f"{GAME}.viewer.model.get('show_contours')") is False
+        # controls that a phone has no room for
+        window = page.get_by_label("Centre (HU)")
+        assert not window.is_visible()
+        page.get_by_role("button", name="More", exact=True).tap()
+        assert window.is_visible()
+
+
+MANY = [f"nodule {k}" for k in range(8)]
+
+
+def many() -> pd.DataFrame:
+    """Eight nodules with four readers, some of whom left something out."""
+    rng = np.random.default_rng(4)
+    made = pd.DataFrame(rng.integers(1, 6, (32, 4)).astype(float), columns=NAMES)
+    made.loc[[3, 9, 10], "texture"] = np.nan
+    return made.assign(lesion_id=np.repeat(MANY, 4))
+
+
+def band(names: dict[str, list[str]], games: int = 4000) -> list[float]:
+    """5 % and 95 % of what one drawn reader of each nodule gets against its others."""
+    rng, means = np.random.default_rng(0), []
+    said = {i: rows[NAMES].to_numpy() for i, rows in many().groupby("lesion_id")}
+    for _ in range(games):
+        off: dict[str, list[float]] = {}
+        for lesion_id, rated in names.items():
+            player = int(rng.integers(4))
+            for name in rated:
+                values = said[lesion_id][:, NAMES.index(name)]
+                apart = np.abs(np.delete(values, player) - values[player])
+                off.setdefault(name, []).extend(apart[np.isfinite(apart)])
+        means.append(np.mean([np.mean(values) for values in off.values() if values]))
+    return np.quantile(means, [0.05, 0.95]).tolist()  # type: ignore[no-any-return]
+
+
+def test_the_band_of_radiologists_is_told_with_the_result(
+    watch: Any, serve: Callable[[Path], str], folder: Path
+) -> None:
+    rated = {i: ["margin", "texture"][: 1 + k % 2] for k, i in enumerate(MANY)}
+    low, high = band(rated)
+    with watch(f"{serve(folder)}/many-light.html") as page:
+        ready(page)
+        # nobody is nearer to all readers than their median, or farther than an end
+        median = many().groupby("lesion_id").quantile(interpolation="lower").astype(int)
+        for near, words in ((True, "You are below that"), (False, "You are above that")):
+            answers = {
+                i: {
+                    n: int(median.loc[i, n]) if near else 1 + 4 * int(median.loc[i, n] < 3)
+                    for n in names
+                }
+                for i, names in rated.items()
+            }
+            page.evaluate(f"a => {GAME}.model.set('answers', a)", answers)
+            assert page.evaluate(f"{GAME}.band()") == pytest.approx([low, high], abs=0.05)
+            page.evaluate(f"{GAME}.model.set('phase', 'result')")
+            shown = page.get_by_text("Radiologists differ, too.").inner_text()
+            you = games.score(answers, many())["you"].mean()
+            assert words in shown
+            assert (you < low, you > high) == (near, not near)
+            page.evaluate(f"{GAME}.model.set('phase', 'rate')")
+        few = {i: {"margin": 3} for i in MANY[:4]}
+        page.evaluate(f"a => {GAME}.model.set('answers', a)", few)
+        assert page.evaluate(f"{GAME}.band()") is None, "of so few there is none"
+        page.evaluate(f"{GAME}.model.set('phase', 'result')")
+        page.get_by_text("You differ from a reader by").wait_for()
+        assert page.get_by_text("Radiologists differ").count() == 0
 
 
 def test_a_reload_loses_nothing_and_starting_again_loses_all(page: Any) -> None:

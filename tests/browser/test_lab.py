@@ -128,7 +128,7 @@ def test_python_reads_what_was_moved(lab: Any) -> None:
     lab.get_by_label("Slice", exact=True).fill("1")
     wait_for_text(lab, "print(viewer.slice)", "1")
     lab.get_by_label("Attention map", exact=True).first.select_option("a")
-    lab.get_by_label("Head", exact=True).first.select_option("t")
+    lab.get_by_label("Output", exact=True).first.select_option("t")
     wait_for_text(lab, "print(viewer.method, viewer.head)", "a t")
     canvas = lab.locator("[data-plane=axial]").first
     box = canvas.bounding_box()
@@ -147,9 +147,9 @@ def test_keys_go_to_the_viewer_not_to_the_notebook(lab: Any) -> None:
     lab.evaluate(RUN, "viewer.slice = 2")
     lab.wait_for_function(f"{VIEWER}.model.get('slice') === 2")
     lab.locator("[data-plane=axial]").first.click()
-    for key in ("PageUp", "c", "ArrowDown", "m"):
+    for key in ("PageUp", "c", "ArrowUp", "m"):
         lab.keyboard.press(key)
-    wait_for_text(lab, "print(viewer.slice, viewer.show_contours)", "3 False")
+    wait_for_text(lab, "print(viewer.slice, viewer.show_contours)", "4 False")
     assert lab.evaluate("jupyterapp.shell.currentWidget.content.widgets.length") == 1
     assert lab.evaluate("jupyterapp.shell.currentWidget.content.activeCellIndex") == 0
 
@@ -240,7 +240,7 @@ def test_a_workbench_chooses_changes_and_complains(lab: Any) -> None:
     wait_for_text(lab, "print(bench.result.request.lesion_id)", second)
 
     lab.get_by_label("Surroundings", exact=True).select_option(label="air (−1024 HU)")
-    left = shown(lab, f"{second}, HESAM, changed", 2)
+    left = shown(lab, f"{second}, HESAM, air beyond 0 mm of the consensus", 2)
     right = f"{BENCH}.root.querySelectorAll('[data-plane=axial]')[1].toDataURL()"
     assert lab.evaluate(right) != left
     assert lab.evaluate(f"[...{BENCH}.volumes[0].hu]") == values, "before is on the left"
@@ -249,6 +249,11 @@ def test_a_workbench_chooses_changes_and_complains(lab: Any) -> None:
     table = lab.get_by_role("table", name=f"Predicted for {second}")  # a game has tables, too
     table.wait_for()
     assert "after: air beyond 0 mm of the consensus" in table.inner_text()
+    bars = lab.locator(".scale:visible")
+    assert bars.nth(0).inner_text() == bars.nth(1).inner_text() != "", "one scale for both"
+    assert lab.get_by_text("This page has no kernel").count() == 0, "here is one"
+    picture = lab.get_by_role("application").last.bounding_box()
+    assert table.bounding_box()["y"] < picture["y"] + 20, "beside the picture, or above it"
 
     # the viewer that shows something else is still the one that Python has
     lab.get_by_label("Slice", exact=True).last.fill("1")

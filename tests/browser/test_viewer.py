@@ -583,9 +583,9 @@ def test_it_starts_at_the_lesion_and_goes_out_to_the_whole_slice(zoomed: Seen) -
             found.append(told(zoomed)[1:])
         return found
 
-    # around the 6 × 8 voxels of the lesion, whose middle is (43, 24), 16 × 24 of 64 × 96
-    assert corners() == [(35, 12), (50, 35)]
-    assert enlarged(zoomed) == "×4"
+    # around the 6 × 8 voxels of the lesion, whose middle is (43, 24), 32 × 48 of 64 × 96
+    assert corners() == [(27, 0), (58, 47)]
+    assert enlarged(zoomed) == "×2"
     assert_probe_and_pixels_agree(zoomed)
     near = zoomed.pixels()
     tool(zoomed, "Whole slice").click()
@@ -611,7 +611,7 @@ def test_control_and_wheel_enlarge_what_is_under_the_pointer(zoomed: Seen) -> No
     zoomed.page.keyboard.down("Control")
     for _ in range(3):
         zoomed.page.mouse.wheel(0, -200)
-    zoomed.page.wait_for_function(f"{FIRST}.viewer.model.get('zoom') > 0.48")
+    zoomed.page.wait_for_function(f"{FIRST}.viewer.model.get('zoom') > 0.97")
     zoomed.page.keyboard.up("Control")
     assert enlarged(zoomed) == "×2"  # 1.25³ of a whole slice
     zoomed.page.mouse.move(box["x"] + 0.3 * box["width"] + 1, box["y"] + 0.6 * box["height"])
@@ -649,10 +649,10 @@ def test_a_drag_moves_the_enlarged_slice_and_pins_nothing(zoomed: Seen) -> None:
 def test_the_slice_follows_a_probe_that_is_moved_out_of_sight(zoomed: Seen) -> None:
     zoomed.set(cursor=[43, 24])
     zoomed.page.locator("[data-plane=axial]").first.focus()
-    for _ in range(20):
+    for _ in range(30):
         zoomed.page.keyboard.press("Shift+ArrowRight")
-    assert zoomed.get("cursor") == [43, 44]
-    assert zoomed.get("pan")[1] == pytest.approx(36 - 24), "at the edge it came to the middle"
+    assert zoomed.get("cursor") == [43, 54]
+    assert zoomed.get("pan")[1] == pytest.approx(48 - 24, abs=1), "from the edge to the middle"
 
 
 def test_upright_planes_are_enlarged_with_it_and_are_no_thin_strip(zoomed: Seen) -> None:
@@ -660,12 +660,12 @@ def test_upright_planes_are_enlarged_with_it_and_are_no_thin_strip(zoomed: Seen)
     thick = zoomed.pixels(plane="coronal")
     box = zoomed.page.locator("[data-plane=coronal]").first.bounding_box()
     zoomed.page.mouse.move(box["x"] + 1, box["y"] + 1)
-    assert told(zoomed) == (4, 43, 12)
+    assert told(zoomed) == (4, 43, 0)
     tool(zoomed, "Whole slice").click()
     thin = zoomed.pixels(plane="coronal")
-    # 5 slices of 2.5 mm over 96 and over 24 voxels of 0.7 mm
+    # 5 slices of 2.5 mm over 96 and over 48 voxels of 0.7 mm
     assert len(thin) / thin.shape[1] == pytest.approx(12.5 / 67.2, abs=0.01)
-    assert len(thick) / thick.shape[1] == pytest.approx(12.5 / 16.8, abs=0.01)
+    assert len(thick) / thick.shape[1] == pytest.approx(12.5 / 33.6, abs=0.01)
 
 
 def test_two_fingers_enlarge_and_move(browser: Any, at: Callable[..., str]) -> None:
@@ -768,7 +768,7 @@ def test_a_map_is_named_and_starts_where_it_is(browser: Any, at: Callable[..., s
         assert seen.page.get_by_text(words).is_visible()
         assert ends(seen) == [["0", "1.25e−5"]]
         seen.set(show_contours=False)
-        assert (colour(seen.pixels()) > 30).sum() > 500
+        assert (colour(seen.pixels()) > 30).sum() > 250, "three voxels"
         for cursor, value in (([42, 22], "1.25e−5"), ([42, 23], "3.00e−6"), ([42, 24], "0")):
             seen.set(cursor=cursor)
             assert f" · map {value} · " in seen.page.locator(".probe").first.inner_text()

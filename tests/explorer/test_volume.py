@@ -136,8 +136,8 @@ def test_it_starts_where_the_first_map_is_strongest() -> None:
 @pytest.mark.parametrize(
     ("rows", "columns", "home"),
     [
-        # twice 6 of 64 rows are seen and twice 8 of 96 columns, or 16, the fewest
-        ((40, 46), (20, 28), (4.0, 43.0, 24.0)),
+        # of twice 6 of 64 rows and twice 8 of 96 columns the more, but 32 rows at least
+        ((40, 46), (20, 28), (2.0, 43.0, 24.0)),
         ((10, 30), (20, 28), (64 / 40, 20.0, 24.0)),
         ((0, 6), (20, 44), (96 / 48, 3.0, 32.0)),
         ((5, 40), (20, 28), (1.0, 22.5, 24.0)),  # half of the slice: all of it is shown
