@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -95,7 +96,8 @@ def draw(
     ax.set(xlim=span, ylim=(foot, top))
     if scene.spacing is not None:
         _scale_bar(ax)
-    ax.set_title(f"{scene.title}\n{scene.tier_text}", fontsize=9, parse_math=False)
+    lines = [textwrap.fill(line, 52) for line in (*scene.title.splitlines(), scene.tier_text)]
+    ax.set_title("\n".join(lines), fontsize=9, parse_math=False)
     ax.set_xlabel(" · ".join(words), fontsize=8, parse_math=False)
     ax.set_xticks([])
     ax.set_yticks([])
