@@ -1,8 +1,9 @@
 """Plots of activation maps: on the image with outlines, how they are divided, whether they matter.
 
 As in `lesionlab.figures`: tables and arrays in, matplotlib figures out, nothing displayed here.
-Maps are drawn from their own smallest to their own largest value, as the papers do: colours of two
-maps cannot be compared, and a map of almost equal values looks as decided as any other.
+Papers draw every map from its own smallest to its own largest value: colours of two maps cannot be
+compared then, and a map of almost equal values looks as decided as any other. Here the maps of one
+row share a scale wherever they are maps of one kind by one network.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -24,7 +28,7 @@ from lesionlab.attributes import rating
 from lesionlab.crops import Tier
 from lesionlab.explorer.contours import READER_COLOURS
 from lesionlab.figures import BLUE, GREEN, GREY, ORANGE, _figure, _plain
-from lesionlab.figures_samples import TIER_NOTES, WINDOW, _note, _outline, _scale_bar
+from lesionlab.figures_samples import TIER_NOTES, WINDOW, _note, _outline, _points, _scale_bar
 
 COLOURS = "viridis"  # even in lightness, and seen alike with any colour vision
 METHOD_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", GREY)
@@ -54,6 +58,7 @@ class Tile:
 def tiles(
     rows: Mapping[str, Sequence[Tile]],
     *,
+    own_scales: bool = False,
     limits: tuple[float, float] = (0.0, 1.0),
     opacity: float = 0.45,
     size: float = 1.3,
@@ -63,6 +68,8 @@ def tiles(
 
     Args:
         rows: Name of a row to its pictures; rows may differ in length.
+        own_scales: Draw each map from its own smallest to its own largest value, with one colour
+            bar that says so. Otherwise the maps of a row share a scale, and its colour bar.
         limits: Grey values that are black and white.
         opacity: Of the maps, 0 to 1.
         size: Height and width of a picture, inches.
@@ -74,18 +81,45 @@ def tiles(
     columns = max(map(len, rows.values()), default=0)
     if not columns:
         raise ValueError("rows: expected at least one picture, got none")
-    figure = _figure(columns * size + 0.5, len(rows) * (size + 0.2) + 0.2)
+    lines = max(tile.title.count("\n") + bool(tile.title) for row in rows.values() for tile in row)
+    figure = _figure(columns * size + 1.0, 1)
+    title = 0.021 * _points(6, figure) * lines  # inches
+    figure.set_figheight(len(rows) * (size + title) + 0.3)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes, (name, row) in zip(grid, rows.items(), strict=True):
+        maps = [np.asarray(tile.map, dtype=float) for tile in row if tile.map is not None]
+        scale = None
+        if maps and not own_scales:
+            scale = Normalize(min(map(np.nanmin, maps)), max(map(np.nanmax, maps)))
+            _bar(figure, axes.tolist(), scale)
         for ax, tile in zip(axes, row, strict=False):
-            _tile(ax, tile, limits, opacity)
+            _tile(ax, tile, limits, opacity, scale)
         for ax in axes[len(row) :]:
             ax.set_visible(False)
-        axes[0].set_ylabel(name, fontsize=7.5)
+        axes[0].set_ylabel(name, fontsize=_points(6, figure))
+    if own_scales:
+        _own(figure, grid.ravel().tolist())
     return _note(figure, tier)
 
 
-def _tile(ax: Axes, tile: Tile, limits: tuple[float, float], opacity: float) -> None:
+def _bar(figure: Any, axes: list[Axes], scale: Normalize) -> Colorbar:
+    """A colour bar at the right of a row of pictures."""
+    bar: Colorbar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=axes, aspect=14, pad=0.01,
+                                    format="%.2g", ticks=MaxNLocator(3))  # fmt: skip
+    bar.ax.tick_params(labelsize=_points(5.2, figure), length=2, pad=1)
+    return bar
+
+
+def _own(figure: Any, axes: list[Axes]) -> None:
+    """One colour bar for maps of which each has a scale of its own."""
+    bar = _bar(figure, axes, Normalize(0, 1))
+    bar.set_ticks([0, 1], labels=["low", "high"])
+    bar.set_label("of each map alone", fontsize=_points(5.2, figure))
+
+
+def _tile(
+    ax: Axes, tile: Tile, limits: tuple[float, float], opacity: float, scale: Normalize | None
+) -> None:
     image = np.asarray(tile.image, dtype=float)
     pixel = tile.pixel or 1.0
     extent = (0, image.shape[1] * pixel, image.shape[0] * pixel, 0)
@@ -95,17 +129,50 @@ def _tile(ax: Axes, tile: Tile, limits: tuple[float, float], opacity: float) -> 
         values = np.asarray(tile.map, dtype=float)
         if values.shape != image.shape:
             raise ValueError(f"map of {values.shape}: expected the image's {image.shape}")
-        ax.imshow(values, cmap=COLOURS, alpha=opacity, extent=extent, interpolation="nearest")
+        ax.imshow(values, cmap=COLOURS, norm=scale, alpha=opacity, extent=extent,
+                  interpolation="nearest")  # fmt: skip
     for reader, mask in enumerate([] if tile.outlines is None else tile.outlines):
         colour = READER_COLOURS[reader % len(READER_COLOURS)]
         if tile.map is not None:
             colour = "white"
         _outline(ax, mask, (pixel, pixel), color=colour, linewidth=0.9)
-    ax.set_title(tile.title, fontsize=7, pad=2, color="#B00020" if tile.wrong else "black")
+    ax.set_title(tile.title, fontsize=_points(6, ax.figure), pad=2,
+                 color="#B00020" if tile.wrong else "black")  # fmt: skip
     ax.set_xticks([])
     ax.set_yticks([])
     if tile.pixel is not None:
         _scale_bar(ax, extent[1], extent[2])
+
+
+def one_feature_map(
+    g: npt.ArrayLike, pooled: npt.ArrayLike, weights: npt.ArrayLike, *, tier: Tier | None = None
+) -> Figure:
+    """How a soft activation head makes one number of one feature map (Lei 2020, Fig. 2).
+
+    Args:
+        g: (y, x) the feature map.
+        pooled: (y, x) its averages A.
+        weights: (y, x) one weight β for each average.
+        tier: Where the voxels come from; written below.
+    """
+    parts = {
+        "feature map g": np.asarray(g, dtype=float),
+        "averages A": np.asarray(pooled, dtype=float),
+        "weights β": np.asarray(weights, dtype=float),
+        "products β A": np.asarray(pooled, dtype=float) * np.asarray(weights, dtype=float),
+    }
+    figure = _figure(7.2, 2.1)
+    for ax, between, (name, values) in zip(
+        figure.subplots(1, 4), ("→", "×", "=", ""), parts.items(), strict=True
+    ):
+        shown = ax.imshow(values, cmap=COLOURS)
+        ax.set_title(f"{name}\n{values.shape[0]} × {values.shape[1]}", fontsize=9)
+        ax.text(1.25, 0.5, between, transform=ax.transAxes, fontsize=14, va="center", ha="center")
+        ax.set_xticks([])
+        ax.set_yticks([])
+        bar = figure.colorbar(shown, ax=ax, location="bottom", format="%.2g", ticks=MaxNLocator(3))
+        bar.ax.tick_params(labelsize=7)
+    return _note(figure, tier)
 
 
 def region_shares(tables: Mapping[str, pd.DataFrame], *, tier: Tier | None = None) -> Figure:
@@ -245,8 +312,9 @@ def matching(
         ValueError: A map has another size.
     """
     hu = np.asarray(image, dtype=float)
-    figure = _figure(2.3 * (len(maps) + 1) + 3.6, 2.9)
-    parts: Any = figure.subfigures(1, 2, width_ratios=(2.3 * (len(maps) + 1), 3.6))
+    words = 0.26 * (len(ratings) + 1.5)  # inches
+    figure = _figure(2.2 * (len(maps) + 1) + 0.6, 2.8 + words)
+    parts: Any = figure.subfigures(2, 1, height_ratios=(2.8, words))
     axes = parts[0].subplots(1, len(maps) + 1, squeeze=False)[0]
     extent = (0, hu.shape[1] * pixel[1], hu.shape[0] * pixel[0], 0)
     for ax, (name, values) in zip(axes, {"slice": None, **maps}.items(), strict=True):
@@ -258,31 +326,30 @@ def matching(
             ax.imshow(np.ma.masked_invalid(over), cmap=COLOURS, alpha=opacity, extent=extent)
         ax.add_patch(Rectangle((box[1], box[0]), box[3], box[2], fill=False, color="#B00020"))
         ax.set(xlim=extent[:2], ylim=extent[2:])
-        ax.set_title(name, fontsize=8)
+        ax.set_title(name, fontsize=9)
         ax.set_xticks([])
         ax.set_yticks([])
         _scale_bar(ax, extent[1], extent[2])
+    _own(parts[0], axes.tolist())
     _words(parts[1].subplots(), ratings)
     if title:
         figure.suptitle(title, fontsize=9)
-    return _corner(figure, tier)
+    return _note(figure, tier)
 
 
 def _words(ax: Axes, ratings: pd.DataFrame) -> None:
     """Each reader's ratings as numbers, with what the ends of the scale are called."""
-    ax.set(xlim=(-0.5, len(ratings.columns) + 0.1), ylim=(len(ratings) - 0.5, -1.2))
-    for y, (name, row) in enumerate(ratings.iterrows()):
+    rows = []
+    for name, row in ratings.iterrows():
         scale = rating(str(name))
-        for x, value in enumerate(row.to_numpy(dtype=float)):
-            text = "–" if np.isnan(value) else f"{value:g}"
-            ax.text(x, y, text, ha="center", va="center", fontsize=8)
+        given = ["–" if np.isnan(value) else f"{value:g}" for value in row.to_numpy(dtype=float)]
         ends = f"1 {scale.words[1]} … {scale.codes[-1]} {scale.words[scale.codes[-1]]}"
-        ax.text(-0.6, y + 0.32, ends, ha="right", va="center", fontsize=5, color="#666666")
-    for x, reader in enumerate(ratings.columns):
-        ax.text(x, -0.9, str(reader), ha="center", va="center", fontsize=7)
-    names = [rating(str(n)).title for n in ratings.index]
-    for y, name in enumerate(names):
-        ax.text(-0.6, y - 0.12, name, ha="right", va="center", fontsize=7.5)
+        rows.append([scale.title, *given, ends])
+    table = ax.table(rows, colLabels=["", *ratings.columns, "scale"], cellLoc="center",
+                     loc="center", edges="horizontal")  # fmt: skip
+    table.auto_set_font_size(False)
+    table.set_fontsize(8.5)
+    table.auto_set_column_width(list(range(len(rows[0]))))
     ax.set_axis_off()
 
 

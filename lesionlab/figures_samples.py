@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
@@ -41,10 +42,21 @@ TIER_NOTES: dict[Tier, str] = {
 }
 
 
+COLUMN = 688 / 120
+"""Inches of a figure of 120 dpi that the book's column shows as they are; it shrinks wider ones."""
+
+
+def _points(size: float, figure: FigureBase) -> float:
+    """The font size that is `size` points once a figure is shrunk to the column: 5 are 8 pixels."""
+    whole: Any = figure.figure  # of a subfigure, what it is a part of
+    return float(size * max(1.0, whole.get_figwidth() / COLUMN))
+
+
 def _note(figure: Figure, tier: Tier | None) -> Figure:
     """Say in the lower right corner where the voxels come from."""
     if tier is not None:
-        figure.supxlabel(TIER_NOTES[tier], x=0.995, ha="right", fontsize=8, color="#444444")
+        figure.supxlabel(TIER_NOTES[tier], x=0.995, ha="right", color="#444444",
+                         fontsize=_points(5.5, figure))  # fmt: skip
     return figure
 
 
@@ -122,15 +134,17 @@ def sheet(
     columns = max(map(len, rows.values()), default=0)
     if not columns:
         raise ValueError("rows: expected at least one picture, got none")
-    title = 0.2 * max(p.title.count("\n") + bool(p.title) for row in rows.values() for p in row)
-    figure = _figure(columns * size + 0.35, len(rows) * (size + title) + 0.1)
+    lines = max(p.title.count("\n") + bool(p.title) for row in rows.values() for p in row)
+    figure = _figure(columns * size + 0.35, 1)
+    title = 0.021 * _points(6, figure) * lines  # inches
+    figure.set_figheight(len(rows) * (size + title) + 0.2)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes, (name, pictures) in zip(grid, rows.items(), strict=True):
         for ax, picture in zip(axes, pictures, strict=False):
             _picture(ax, picture, limits)
         for ax in axes[len(pictures) :]:
             ax.set_visible(False)
-        axes[0].set_ylabel(name, fontsize=8)
+        axes[0].set_ylabel(name, fontsize=_points(6, figure))
     return _note(figure, tier)
 
 
@@ -141,7 +155,7 @@ def _picture(ax: Axes, picture: Picture, limits: Window) -> None:
               extent=(0, width * dx, height * dy, 0), interpolation="nearest")  # fmt: skip
     if picture.outline is not None:
         _outline(ax, picture.outline, (dy, dx), color=ORANGE, linewidth=0.8)
-    ax.set_title(picture.title, fontsize=8, pad=2)
+    ax.set_title(picture.title, fontsize=_points(6, ax.figure), pad=2)
     ax.set_xticks([])
     ax.set_yticks([])
     if picture.pixel is not None:
@@ -154,8 +168,8 @@ def _scale_bar(ax: Axes, width: float, height: float) -> None:
     x, y = 0.05 * width, 0.94 * height
     ax.plot([x, x + length], [y, y], color="white", linewidth=1.6, solid_capstyle="butt",
             path_effects=edge)  # fmt: skip
-    ax.text(x, y - 0.03 * height, f"{length} mm", color="white", fontsize=8, va="bottom",
-            path_effects=edge)  # fmt: skip
+    ax.text(x, y - 0.03 * height, f"{length} mm", color="white", va="bottom", path_effects=edge,
+            fontsize=_points(5.2, ax.figure))  # fmt: skip
 
 
 def _outline(

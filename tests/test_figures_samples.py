@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from lesionlab import figures_samples as figures
 from lesionlab.crops import Crop, Tier
@@ -35,6 +36,17 @@ def drawn(figure: Figure) -> None:
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     assert stream.getvalue().startswith(b"\x89PNG")
+
+
+def assert_readable(figure: Figure) -> None:
+    """No text is smaller than 8 pixels where the book shows the figure in its column of 688."""
+    drawn(figure)
+    shrunk = min(1, 688 / (figure.get_figwidth() * figure.dpi))
+    texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+    assert texts
+    for text in texts:
+        pixels = text.get_fontsize() * figure.dpi / 72 * shrunk
+        assert pixels >= 8, f"{text.get_text()!r} has {pixels:.1f} pixels"
 
 
 # -- sheets ----------------------------------------------------------------------------
@@ -79,6 +91,13 @@ def test_figures_of_a_crop_name_its_tier() -> None:
         figures.footprints(ball, {"Fu 2021": place}),
     ):
         assert figure.get_supxlabel() == "phantom"
+        assert_readable(figure)
+
+
+@pytest.mark.parametrize("columns", [1, 6, 11])
+def test_text_of_a_sheet_is_readable_however_wide_it_is(columns: int) -> None:
+    shown = [Picture(np.zeros((8, 8)), (2, 2), "+2.7 mm")] * columns
+    assert_readable(figures.sheet({"D11C": shown}, tier="phantom"))
 
 
 def test_a_picture_without_a_length_has_no_bar() -> None:

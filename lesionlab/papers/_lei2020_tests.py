@@ -1,9 +1,9 @@
-"""Lei 2020, paired tests (4.7) and readers (4.8): see `lesionlab.papers.lei2020_analyses`."""
+"""Lei 2020, scores and paired tests (4.7): see `lesionlab.papers.lei2020_analyses`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +102,33 @@ def on_fold(
     return pd.concat(parts, ignore_index=True)[columns]
 
 
+def within_folds(predictions: pd.DataFrame, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+    """The AUC within each fold, averaged over the folds.
+
+    Each fold has a network of its own. One may call most lesions malignant where another calls
+    hardly any. An AUC over all folds ranks the lesions of all these networks together, and so it
+    mixes how well they rank with how alike their levels are. This one compares only lesions that
+    the same network was tested on.
+
+    Args:
+        predictions: As in `classification`, with the column fold.
+        n_resamples: As in `classification`.
+        seed: As in `classification`.
+
+    Raises:
+        KeyError: A column is missing.
+        ValueError: There is a single patient.
+    """
+    check_columns(predictions, ["patient", "fold", "malignancy", "malignancy_truth"])
+    scores = predictions["malignancy"].to_numpy(dtype=float)
+    malignant = (predictions["malignancy_truth"] == 1).to_numpy()
+    auc = _auc_within(scores, malignant, predictions["fold"].to_numpy())
+    return bootstrap_weights_over_groups(
+        lambda weights: {"auc": auc(weights)}, predictions["patient"],
+        n_resamples=n_resamples, seed=seed, undefined="nan",
+    )["auc"]  # fmt: skip
+
+
 def compare(
     predictions: Mapping[str, pd.DataFrame],
     *,
@@ -118,7 +145,8 @@ def compare(
     0.01 to each probability differs as significantly, and is no better. So beside it stand
     McNemar's test, of who is right where one of the two is wrong (exact, over lesions as if they
     were independent), the same Wilcoxon test of |probability − truth| by patient (from
-    `statistics.paired`), and the difference of the AUCs with an interval over patients.
+    `statistics.paired`), and the difference of the AUCs with an interval over patients: of all
+    lesions ranked together, and of the means of `within_folds`.
 
     Args:
         predictions: Variant to its out-of-fold predictions, as `Outcome.predictions`.
@@ -129,12 +157,14 @@ def compare(
 
     Returns:
         Index variant; columns n, n_groups; p_probability (the paper's test); only_reference and
-        only_other (lesions that one alone gets right), p_mcnemar, p_mcnemar_holm; p_error; and
-        auc_difference (reference − other: above 0 the reference is better) with low and high.
+        only_other (lesions that one alone gets right), p_mcnemar, p_mcnemar_holm; p_error;
+        auc_difference (reference − other: above 0 the reference is better) with low and high; and
+        within_difference with within_low and within_high, the same of the AUC within folds.
 
     Raises:
         KeyError: A column is missing.
-        ValueError: `reference` is not there, there is no other, or they are on other lesions.
+        ValueError: `reference` is not there, there is no other, or they are on other lesions or
+            in other folds.
     """
     if reference not in predictions or len(predictions) < 2:
         raise ValueError(
@@ -147,19 +177,24 @@ def compare(
         ours = predictions[reference]
         errors = paired(ours, other, ["malignancy"], n_resamples=1)  # checks both tables
         a, b = (f.set_index("lesion_id").sort_index() for f in (ours, other))
+        for frame in (a, b):
+            check_columns(frame, ["fold"])
+        if not a["fold"].equals(b["fold"]):
+            raise ValueError(f"predictions of {variant!r}: their folds are not those of the other")
         malignant = (a["malignancy_truth"] == 1).to_numpy()
         first, second = (f["malignancy"].to_numpy(dtype=float) for f in (a, b))
         right_a, right_b = ((p >= threshold) == malignant for p in (first, second))
         only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-        difference = _auc_difference(
-            first, second, malignant, a["patient"], n_resamples=n_resamples, seed=seed
+        pooled, within = _auc_differences(
+            first, second, malignant, a, n_resamples=n_resamples, seed=seed
         )
         rows[variant] = {
-            "n": difference.n, "n_groups": difference.n_groups,
+            "n": pooled.n, "n_groups": pooled.n_groups,
             "p_probability": signed_rank(first, second),
             "only_reference": only_a, "only_other": only_b, "p_mcnemar": mcnemar(only_a, only_b),
             "p_error": float(errors["p"]["malignancy"]),
-            "auc_difference": difference.value, "low": difference.low, "high": difference.high,
+            "auc_difference": pooled.value, "low": pooled.low, "high": pooled.high,
+            "within_difference": within.value, "within_low": within.low, "within_high": within.high,
         }  # fmt: skip
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant")
     table.insert(list(table).index("p_mcnemar") + 1, "p_mcnemar_holm", holm(table["p_mcnemar"]))
@@ -246,116 +281,35 @@ def signed_rank(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     return float(found.pvalue)
 
 
-def _auc_difference(
+def _auc_differences(
     first: Array,
     second: Array,
     malignant: npt.NDArray[np.bool_],
-    patients: pd.Series[str],
+    lesions: pd.DataFrame,
     **how: int,
-) -> Estimate:
-    one, other = (weighted_auc(scores, malignant) for scores in (first, second))
-
-    def difference(weights: Array) -> dict[str, Array]:
-        return {"auc": one(weights) - other(weights)}
-
-    return bootstrap_weights_over_groups(difference, patients, undefined="nan", **how)["auc"]
-
-
-def twenty(
-    predictions: pd.DataFrame, readings: pd.DataFrame, *, each: int = 10, seed: int = 0
-) -> list[str]:
-    """Nodules for a reader comparison as in 4.8: ten malignant and ten benign, drawn.
-
-    The paper's twenty were rated by at least three doctors *and* were all classified rightly by
-    its model and by the radiologists of its study. Here only the first holds: of nodules chosen
-    for being right, no accuracy can be learned.
-
-    Args:
-        predictions: As `Outcome.predictions`; which lesions there are, and which are malignant.
-        readings: One row per reading: lesion_id, malignancy.
-        each: How many of each kind.
-        seed: Of the draw.
-
-    Returns:
-        Their ids, sorted.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: There are not so many.
-    """
-    check_columns(predictions, ["lesion_id", "malignancy_truth"])
-    check_columns(readings, ["lesion_id", "malignancy"])
-    count = readings.dropna(subset="malignancy").groupby("lesion_id").size()
-    rows = predictions[predictions["lesion_id"].map(count).fillna(0) >= 3]
-    rng = np.random.default_rng(seed)
-    chosen: list[str] = []
-    for label in (0, 1):
-        there = sorted(rows.loc[rows["malignancy_truth"] == label, "lesion_id"])
-        if len(there) < each:
-            raise ValueError(f"each={each!r}: only {len(there)} nodules of class {label}")
-        chosen += rng.choice(there, each, replace=False).tolist()
-    return sorted(chosen)
-
-
-def doctors(
-    readings: pd.DataFrame,
-    lesion_ids: Sequence[str],
-    *,
-    truth: Literal["all", "others"] = "all",
-    shuffle: int | None = None,
-) -> pd.DataFrame:
-    """Each "doctor" against the label, as in Table 6.
-
-    LIDC's readers are anonymous: nothing says that the first reader of one scan and that of another
-    are the same person, and more than four radiologists took part. "Dr. 1" is a column of a table,
-    not a person: `shuffle` puts the readings of each nodule into other columns, which changes all
-    four rows and nothing about the readers. And the label is the mean of the readers' own ratings,
-    which a reader agrees with more than with what the others say: `truth="others"`.
-
-    Args:
-        readings: One row per reading: lesion_id, malignancy (1 to 5); the order of a nodule's
-            readings is that of the columns.
-        lesion_ids: Which nodules.
-        truth: `"all"`: the mean of all readers, 3 is the border (the paper). `"others"`: of all but
-            the doctor; nodules where that is 3 do not count.
-        shuffle: Seed of another order of the readings; as they are if None.
-
-    Returns:
-        Index doctor, `Dr. 1` to `Dr. 4`, or as many as a nodule has readings, and `all`, over all
-        readings. Columns n (nodules that the doctor rated, and not with 3), accuracy (per cent, NaN
-        where there are none), false_positives, false_negatives.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: An unknown `truth`, or a nodule without readings.
-    """
-    if truth not in ("all", "others"):
-        raise ValueError(f"truth={truth!r}: expected 'all' or 'others'")
-    check_columns(readings, ["lesion_id", "malignancy"])
-    rng = None if shuffle is None else np.random.default_rng(shuffle)
-    by_lesion = readings.dropna(subset="malignancy").groupby("lesion_id", sort=False)["malignancy"]
-    groups = {name: values.to_numpy(dtype=float) for name, values in by_lesion}
-    rows = []
-    for name in lesion_ids:
-        if name not in groups:
-            raise ValueError(f"readings: none of lesion {name!r}")
-        own = groups[name]
-        at = np.arange(len(own)) if rng is None else rng.permutation(max(4, len(own)))[: len(own)]
-        for i, given in enumerate(own):
-            rest = own if truth == "all" else np.delete(own, i)
-            middle = rest.mean() if len(rest) else 3.0
-            if given != 3 and middle != 3:
-                rows.append((int(at[i]) + 1, bool(given > 3), bool(middle > 3)))
-    found = pd.DataFrame(rows, columns=["doctor", "called", "malignant"])
-    most = max([4, *(len(groups[name]) for name in lesion_ids)])
-    parts = {f"Dr. {k}": found[found["doctor"] == k] for k in range(1, most + 1)}
-    table = {
-        name: {
-            "n": len(part),
-            "accuracy": 100 * float((part["called"] == part["malignant"]).mean()),
-            "false_positives": int((part["called"] & ~part["malignant"]).sum()),
-            "false_negatives": int((~part["called"] & part["malignant"]).sum()),
-        }
-        for name, part in {**parts, "all": found}.items()
+) -> tuple[Estimate, Estimate]:
+    folds = lesions["fold"].to_numpy()
+    aucs = {
+        name: [_auc_within(scores, malignant, ranked_apart) for scores in (first, second)]
+        for name, ranked_apart in (("pooled", np.zeros(len(folds))), ("within", folds))
     }
-    return pd.DataFrame.from_dict(table, orient="index").rename_axis("doctor")
+
+    def differences(weights: Array) -> dict[str, Array]:
+        return {name: one(weights) - other(weights) for name, (one, other) in aucs.items()}
+
+    found = bootstrap_weights_over_groups(differences, lesions["patient"], undefined="nan", **how)
+    return found["pooled"], found["within"]
+
+
+def _auc_within(
+    scores: Array, malignant: npt.NDArray[np.bool_], folds: npt.NDArray[Any]
+) -> Callable[[Array], Array]:
+    """The mean over folds of the AUC within a fold, as a function of (resample, lesion) weights."""
+    parts = [folds == fold for fold in np.unique(folds)]
+    aucs = [weighted_auc(scores[part], malignant[part]) for part in parts]
+
+    def mean(weights: Array) -> Array:
+        found = [auc(weights[:, part]) for auc, part in zip(aucs, parts, strict=True)]
+        return np.asarray(np.mean(found, axis=0), dtype=np.float64)
+
+    return mean

@@ -26,6 +26,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lesionlab.papers._lei2020_kept import (
+    by_split,
+    head_differences,
+    heads_on_folds,
+    kept_maps,
+)
 from lesionlab.papers._lei2020_maps import Maps, look, malignancy
 from lesionlab.papers._lei2020_measures import (
     LUNG,
@@ -45,16 +51,16 @@ from lesionlab.papers._lei2020_outlines import (
     pasted,
     pixel_of,
 )
+from lesionlab.papers._lei2020_readers import doctors, twenty
 from lesionlab.papers._lei2020_tables import BASELINES, IMAGE_SETS, beside, courses, on
 from lesionlab.papers._lei2020_tests import (
     MEASURES,
     classification,
     compare,
-    doctors,
     mcnemar,
     on_fold,
     signed_rank,
-    twenty,
+    within_folds,
     without_images,
 )
 from lesionlab.papers._lei2020_variants import EXACT
@@ -78,6 +84,7 @@ __all__ = [
     "Pasted",
     "against_random",
     "beside",
+    "by_split",
     "classification",
     "compare",
     "courses",
@@ -86,6 +93,9 @@ __all__ = [
     "examples",
     "faithfulness",
     "gallery",
+    "head_differences",
+    "heads_on_folds",
+    "kept_maps",
     "lidc_crops",
     "look",
     "malignancy",
@@ -103,6 +113,7 @@ __all__ = [
     "summary",
     "twenty",
     "where",
+    "within_folds",
     "without_images",
 ]
 

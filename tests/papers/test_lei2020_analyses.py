@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from lesionlab.papers.lei2020 import TABLES, VARIANTS, Design, Lei2020, Network,
 from lesionlab.sampling import locate
 from lesionlab.sources import lidc
 from lesionlab.training import outcomes
+from lesionlab.training.publishing import Published
 from lesionlab.training.studies import Trained
 
 QUICK = {"n_resamples": 50}
@@ -481,6 +483,129 @@ def test_scores_of_one_fold():
     assert ours.loc["Diameter alone", "sensitivity"] == 0
     with pytest.raises(ValueError, match="fold=3: 'model' has the folds"):
         analyses.on_fold({"model": frame}, 3)
+
+
+def in_two_folds(*scores):
+    """Eight lesions, six times over: four of each fold, two of them malignant.
+
+    By default each network ranks its own lesions rightly; the second says higher numbers of all.
+    """
+    scores = scores or (0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9)
+    frame = run(np.tile(scores, 6), np.tile([0, 0, 1, 1], 12))
+    return frame.assign(fold=np.tile([0, 0, 0, 0, 1, 1, 1, 1], 6))
+
+
+def test_auc_within_folds_by_hand():
+    frame = in_two_folds()
+    assert analyses.within_folds(frame, **QUICK).value == 1
+    # together: .3 and .4 are above two of the four benign ones, .8 and .9 above all four
+    assert analyses.classification(frame, **QUICK).loc["auc", "value"] == 12 / 16
+    turned = in_two_folds(0.1, 0.2, 0.3, 0.4, 0.9, 0.8, 0.7, 0.6)
+    assert analyses.within_folds(turned, **QUICK).value == 0.5  # the mean of 1 and 0
+    one_fold = analyses.within_folds(frame.assign(fold=3), **QUICK)
+    assert one_fold.value == 12 / 16
+    with pytest.raises(KeyError, match="fold"):
+        analyses.within_folds(frame.drop(columns="fold"))
+
+
+def test_differences_of_aucs_together_and_within_folds():
+    frame = in_two_folds()
+    level = in_two_folds(0.1, 0.2, 0.8, 0.9, 0.1, 0.2, 0.8, 0.9)
+    found = analyses.compare({"hesam": level, "cam": frame}, **QUICK).loc["cam"]
+    assert found["auc_difference"] == 4 / 16
+    assert found[["within_difference", "within_low", "within_high"]].tolist() == [0, 0, 0]
+    other = frame.assign(fold=frame["fold"].to_numpy()[::-1])
+    with pytest.raises(ValueError, match="'cam': their folds are not those of the other"):
+        analyses.compare({"hesam": frame, "cam": other}, **QUICK)
+    with pytest.raises(KeyError, match="fold"):
+        analyses.compare({"hesam": frame, "cam": frame.drop(columns="fold")}, **QUICK)
+
+
+# --- runs side by side ----------------------------------------------------------------------------
+
+
+def kept(predictions, **analysis):
+    """A run as `publishing.published` gives it."""
+    hits = (predictions["malignancy"] >= 0.5) == (predictions["malignancy_truth"] == 1)
+    rows = {"accuracy": float(hits.mean()), "auc": 0.75}
+    table = pd.DataFrame([{"predictor": "model", "metric": k, "value": v} for k, v in rows.items()])
+    return Published(Path("run.json"), {"analysis": analysis}, table, predictions)
+
+
+def test_heads_on_folds_by_hand():
+    runs = {"cam": kept(in_two_folds()), "hesam_d1c": kept(in_two_folds()), "resnet18": None}
+    found = analyses.heads_on_folds(runs, **QUICK)
+    assert found.index.tolist() == ["CAM, D11C", "HESAM, D1C"]
+    row = found.loc["CAM, D11C"]
+    assert row["AUC within folds"].tolist() == [1, 1, 1]
+    assert row["AUC, together", "value"] == 0.75
+    assert row["called malignant"].tolist() == [0, 1]  # none of the first fold, all of the second
+    assert row["accuracy (%)"].tolist() == pytest.approx([96.51, 50, 50 - 96.51])
+    assert found.loc["HESAM, D1C", ("accuracy (%)", "Lei 2020")] == 83.41
+
+
+@pytest.fixture(scope="module")
+def of_diameter():
+    """The cohort; and by patient and by nodule a "network" that says the diameter."""
+    cohort = cohorts.lei2020(lidc.nodules())
+    nodules = cohort.table
+    frame = pd.DataFrame(
+        {
+            "lesion_id": nodules.index,
+            "patient": nodules["patient"].to_numpy(),
+            "malignancy": (nodules["diameter"] / 100).to_numpy(),
+            "malignancy_truth": cohorts.malignancy_label(nodules).astype(float).to_numpy(),
+        }
+    )
+    folds = (cohort.folds(by=by).loc[nodules.index].to_numpy() for by in ("patient", "nodule"))
+    return cohort, *(frame.assign(fold=fold) for fold in folds)
+
+
+def test_heads_against_each_other_and_the_diameter(of_diameter):
+    cohort, frame, _ = of_diameter
+    worse = frame.assign(malignancy=1 - frame["malignancy"])
+    sets = ("", "_d1c", "_d3c", "_d21c")
+    runs = {f"{head}{images}": kept(frame) for head in ("hesam", "sam") for images in sets}
+    runs |= {f"cam{images}": kept(worse) for images in sets}
+    found = analyses.head_differences(runs, cohort, n_resamples=5)
+    assert len(found) == 12
+    own = analyses.within_folds(frame, n_resamples=2).value
+    for name in ("SAM − CAM, D11C", "HESAM − CAM, D3C"):
+        change = found.loc[name, ("within folds", "difference")]
+        assert change == pytest.approx(2 * own - 1)
+    # one fold's regression of the diameter ranks as the diameter does
+    alone = found.loc["HESAM − diameter, D1C"]
+    assert alone["within folds"].abs().max() < 1e-12
+    with pytest.raises(KeyError, match="cam_d21c"):
+        analyses.head_differences({k: v for k, v in runs.items() if k != "cam_d21c"}, cohort)
+
+
+def test_splits_are_compared_fold_by_fold(of_diameter):
+    cohort, by_patient, by_nodule = of_diameter
+    patients = {"hesam": kept(by_patient), "sam": kept(by_patient)}
+    nodules = {"hesam": kept(by_nodule[by_nodule["fold"] == 0])}
+    found = analyses.by_split(patients, nodules, cohort, n_resamples=5)
+    assert found.index.tolist() == ["HESAM, D11C", "diameter alone"]
+    np.testing.assert_allclose(found.loc["HESAM, D11C"], found.loc["diameter alone"], atol=1e-12)
+    for by, frame in (("by patient", by_patient), ("by nodule", by_nodule)):
+        first = frame[frame["fold"] == 0]
+        auc = roc_auc_score(first["malignancy_truth"], first["malignancy"])
+        assert found.loc["HESAM, D11C", (by, "value")] == pytest.approx(auc)
+
+
+def test_maps_of_three_networks_have_names_of_their_own():
+    def rows(*methods):
+        return [{"method": m, "region": "margin", "times": 1.0} for m in methods]
+
+    runs = {
+        "hesam": kept(run([0.5]), regions=rows("HESAM", "HE-Grad-CAM")),
+        "sam": kept(run([0.5]), regions=rows("SAM", "Grad-CAM")),
+        "cam": kept(run([0.5]), regions=rows("CAM", "Grad-CAM")),
+    }
+    found = analyses.kept_maps(runs, "regions", "region")
+    assert found.index.get_level_values("method").tolist() == [
+        "HESAM", "HE-Grad-CAM", "SAM", "Grad-CAM, SAM network", "CAM", "Grad-CAM, CAM network",
+    ]  # fmt: skip
 
 
 # --- readers --------------------------------------------------------------------------------------
