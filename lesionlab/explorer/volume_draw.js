@@ -248,8 +248,10 @@ const tidy = (value, digits = 4) => (value === 0 || (Math.abs(value) >= 0.001 &&
   ? String(Number(value.toPrecision(digits))) : value.toExponential(Math.min(digits - 1, 2))).replace("-", "−");
 
 // in as many digits as it is known to
-const mapNumber = (value, { error }) =>
-  tidy(value, Math.min(6, Math.max(1, Math.ceil(Math.log10(Math.abs(value) / (2 * error || Number.MIN_VALUE))))));
+const mapNumber = (value, { error }) => {
+  const [first, last] = [Math.abs(value), 2 * error || Number.MIN_VALUE].map(Math.log10);
+  return tidy(value, Math.min(6, Math.max(1, 1 + Math.floor(first) + Math.ceil(-last))));
+};
 
 // which map it is, how far its own values go and where, and what its colours mean
 const mapWords = ({ method, about, low, high, peak, missing }, limits) => {
