@@ -127,12 +127,20 @@ def test_a_file_in_place_of_a_folder_is_a_plain_error(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as MyST makes them."""
+    found = re.findall(r"(?m)^#+ (.+)$", page.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
 def test_links_of_chapters_lead_to_files(tmp_path: Path) -> None:
     """In JupyterLab a link is a path; in the book, Sphinx finds the page from the same path."""
     chapters.copy(tmp_path)
     for name in notebooks.available(tmp_path / "notebooks"):
         notebook = nbformat.read(tmp_path / "notebooks" / f"{name}.ipynb", as_version=4)
         text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
-        for link in re.findall(r"\]\(([^)#]+)\)", text):
+        for link, anchor in re.findall(r"\]\(([^)#]+)#?([^)]*)\)", text):
             if "://" not in link:
-                assert (tmp_path / "notebooks" / link).is_file(), f"{name}: {link}"
+                target = tmp_path / "notebooks" / link
+                assert target.is_file(), f"{name}: {link}"
+                assert not anchor or anchor in headings(target), f"{name}: {link}#{anchor}"
