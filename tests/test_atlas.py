@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from lesionlab import atlas
 from lesionlab.attributes import RATING_NAMES
 from lesionlab.crops import Crop
 from lesionlab.sources import lidc
+from lesionlab.sources.slices import Slices
 
 
 def readings(**nodules: list[float]) -> pd.DataFrame:
@@ -203,3 +208,28 @@ def test_a_trimmed_crop_lies_where_it_lay() -> None:
     assert atlas.trimmed(nothing) is nothing
     with pytest.raises(ValueError, match="margin=-1: expected mm"):
         atlas.trimmed(whole, margin=-1)
+
+
+# -- the picture of real nodules that the book keeps -----------------------------------
+
+KEPT = Path(__file__).parents[1] / "book" / "results" / "atlas"
+
+
+def test_the_kept_nodules_were_rated_as_the_picture_says() -> None:
+    kept = json.loads((KEPT / "real.json").read_text(encoding="utf-8"))["results"]
+    assert len(kept) == 12
+    for row in kept:
+        said = lidc.nodules().loc[row["lesion_id"], f"{row['attribute']}_readings"]
+        assert (len(said), said.count(row["step"])) == (row["n_readers"], row["n_step"])
+    assert (KEPT / "real.png").stat().st_size < 150_000
+
+
+def test_the_kept_picture_can_be_drawn_again(real_slices: Path, tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "book" / "atlas_picture.py"
+    runpy.run_path(str(script))["draw"](tmp_path, Slices(real_slices))
+    drawn, stored = (json.loads((p / "real.json").read_text("utf-8")) for p in (tmp_path, KEPT))
+    assert drawn["results"] == stored["results"]
+    assert drawn["data"] == stored["data"]
+    pixels = [np.asarray(Image.open(p / "real.png").convert("L"), float) for p in (tmp_path, KEPT)]
+    # fonts are drawn a little differently by another version
+    assert np.abs(pixels[0] - pixels[1]).mean() < 1
