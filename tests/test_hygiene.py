@@ -116,6 +116,8 @@ def exercise_faults(cells: list[Any]) -> Iterator[str]:
                 yield "an exercise without a cell to work in"
             elif len(after) < 2 or not {"hide-cell", "solution"} <= tags_of(after[1]):
                 yield "an exercise without a hidden solution"
+            if "{hint}" not in cell.source:
+                yield "an exercise without a hint"
 
 
 @pytest.mark.parametrize("name", notebooks.available(FOLDER))
@@ -178,6 +180,10 @@ def tagged(source: str, *tags: str) -> nbformat.NotebookNode:
         (lambda cells: [*cells[:-1], UNFOLDED], "folded in the book and not in JupyterLab"),
         (lambda cells: [*cells[:-2], cells[-1]], "an exercise without a cell to work in"),
         (lambda cells: [*cells[:2], *cells[3:]], "does not check them"),
+        (
+            lambda cells: [*cells[:3], new_markdown_cell("{exercise}"), *cells[4:]],
+            "an exercise without a hint",
+        ),
         (
             lambda cells: [cells[0], tagged("n = 1", "parameters"), *cells[2:]],
             "without a parameter",
