@@ -236,12 +236,12 @@ def attribute_matrices(
             raise ValueError(f"matrices: {name!r} has the shape {values.shape}, expected square")
         ends = (limits or {}).get(name) or _range(values)
         names = [rating(str(n)).short for n in matrix.index]
-        ax.tick_params(labelsize=7)
+        ax.tick_params(labelsize=8)
         _cells(ax, matrix, names, ends, (colours or {}).get(name, "viridis"), decimals,
-               fontsize=6, bar={"shrink": 0.7})  # fmt: skip
+               fontsize=7.5, bar={"shrink": 0.7})  # fmt: skip
         ax.set_title(name, fontsize=9)
     for ax in figure.axes:  # colour bars too
-        ax.tick_params(labelsize=7)
+        ax.tick_params(labelsize=8)
     return _note(figure, tier)
 
 
@@ -288,17 +288,17 @@ def example(
     if at_most < 1:
         raise ValueError(f"at_most={at_most!r}: expected 1 or more")
     shown = np.unique(np.linspace(0, len(stack) - 1, min(at_most, len(stack))).round().astype(int))
-    wide = max(len(shown), 3)
-    figure = _figure(1.15 * wide + 4.2, 3.1)
-    parts: Any = figure.subfigures(1, 2, width_ratios=(1.15 * wide, 4.2))
-    left, right = parts
+    wide = max(len(shown), 6)
+    figure = _figure(7.4, 4.4)
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1.7, 2.7))
+    above, below = parts
     rows = 1 if share is None else 2
-    grid = left.subplots(rows, wide, squeeze=False, height_ratios=(2, 1)[:rows])
+    grid = above.subplots(rows, wide, squeeze=False, height_ratios=(2, 1)[:rows])
     for ax in grid[:, len(shown) :].ravel():
         ax.set_visible(False)
     for ax, k in zip(grid[0], shown, strict=False):
         ax.imshow(stack[k], cmap="gray", vmin=window[0], vmax=window[1], interpolation="nearest")
-        ax.set_title(f"{k + 1} of {len(stack)}", fontsize=7, pad=2)
+        ax.set_title(f"{k + 1} of {len(stack)}", fontsize=8, pad=2)
         ax.set_xticks([])
         ax.set_yticks([])
     if share is not None:
@@ -307,13 +307,13 @@ def example(
             ax.bar([0], [share[k]], width=0.5, color=BLUE)
             ax.axhline(1 / len(stack), color=GREY, linestyle="--", linewidth=0.8)
             ax.annotate(f"{share[k]:.2f}", (0, max(share[k], 1 / len(stack))), xytext=(0, 1),
-                        textcoords="offset points", ha="center", fontsize=7)  # fmt: skip
+                        textcoords="offset points", ha="center", fontsize=8)  # fmt: skip
             ax.set(xlim=(-0.5, 0.5), ylim=(0, top))
             ax.set_xticks([])
             ax.set_yticks([])
             ax.spines[["top", "left", "right"]].set_visible(False)
-        grid[1, 0].set_ylabel("weight", fontsize=7.5)
-    _dumbbells(right.subplots(), lesion)
+        grid[1, 0].set_ylabel("weight", fontsize=8)
+    _dumbbells(below.subplots(), lesion)
     if title:
         figure.suptitle(title, fontsize=9)
     return _note(figure, tier)
@@ -343,12 +343,12 @@ def _dumbbells(ax: Axes, lesion: pd.DataFrame) -> None:
         ax.plot(ends[:1], [y], "o", color=ORANGE, label="" if y else "readers' mean")
         ax.plot(ends[1:], [y], "D", color=BLUE, label="" if y else "model", markersize=5)
         text = f"{row['truth']:.1f} → {row['predicted']:.1f}"
-        ax.text(1.08, y, text, va="center", fontsize=7)
-    ax.set_yticks(range(len(lesion)), [rating(str(n)).title for n in lesion.index], fontsize=7.5)
-    ax.set_xticks([0, 1], ["lowest", "highest"], fontsize=7)
+        ax.text(1.08, y, text, va="center", fontsize=8)
+    ax.set_yticks(range(len(lesion)), [rating(str(n)).title for n in lesion.index], fontsize=8)
+    ax.set_xticks([0, 1], ["lowest", "highest"], fontsize=8)
     ax.set_xlim(-0.05, 1.32)
     ax.invert_yaxis()
     ax.spines[["top", "right", "bottom", "left"]].set_visible(False)
     ax.tick_params(length=0)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=3, frameon=False, fontsize=7,
+    ax.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=3, frameon=False, fontsize=8,
               handletextpad=0.1, columnspacing=0.8)  # fmt: skip

@@ -12,16 +12,17 @@ from lesionlab.training.recipes import Recipe
 from lesionlab.training.schedules import WarmRestarts
 
 PAPER = Recipe(epochs=150, batch_size=1, lr=1e-4, betas=(0.9, 0.999), weight_decay=1e-4)
-"""Section 3.2, Adam. The paper keeps the model of the lowest error without saying on which lesions:
-here on validation lesions, and `replace(PAPER, select_on="test")` is the other reading."""
+"""Section 3.2, Adam. The paper keeps the model of the lowest error and does not say on which
+nodules; the authors' published `test.py` takes the epoch that is best on the test fold. Here it is
+chosen on validation lesions, and `replace(PAPER, select_on="test")` is the authors' way."""
 
 
 def packed(batch_size: int = 8, *, epochs: int = 150) -> Recipe:
     """The paper's recipe with more nodules to a step, for speed.
 
-    The learning rate grows with the square root of the batch, a rule of thumb for Adam that the
-    paper has no need of. 8 nodules are about the quickest on a CPU; a GPU wants 64 and more. The
-    rate falls along a cosine, which makes up for part of the epochs that a short run goes without.
+    The learning rate grows with the square root of the batch, a rule of thumb for Adam. 8 nodules
+    are about the quickest on a CPU; a GPU wants 64 and more. The rate falls along a cosine, which
+    makes up for part of the epochs that a short run goes without.
     """
     lr, schedule = PAPER.lr * math.sqrt(batch_size), WarmRestarts(first=epochs)
     return replace(PAPER, batch_size=batch_size, epochs=epochs, lr=lr, schedule=schedule)

@@ -42,7 +42,8 @@ def prepare(
     Where the paper leaves a choice: the box of a "50 % consensus" is printed with a mean side of
     15.8 pixels and 5 at least. That is the box of all readers' outlines, which pylidc returns
     beside the consensus mask; the box of the consensus voxels has 12.5 pixels on average. So
-    `box="outlines"`. The slices are those of the consensus (mean 5.6, at most 45, as printed).
+    `box="outlines"`. The slices are those of the consensus: at most 45 as printed, and 5.52 on
+    average where 5.6 is printed.
     pylidc pads by whole pixels, so the printed 80 % can only be near: here it is exact.
 
     Args:
@@ -165,7 +166,9 @@ def draw(n: int, generator: torch.Generator, *, p: float = 0.5) -> Augmentation:
     """Draw for `n` nodules: a flip (one of two), a rotation (one of three), a z reversal (3.2).
 
     The paper lists the three with "or" and no probability; here each happens with probability
-    `p`, independently of the others.
+    `p`, independently of the others. So a quarter of the nodules stays as it is in plane. The
+    authors' published code flips vertically or not and turns by 0, 90, 180 or 270 degrees, all
+    with equal chances: there each of the eight positions of the square has 1/8.
     """
     flips = augmentation.happens(n, p, generator)
     horizontal = augmentation.happens(n, 0.5, generator)

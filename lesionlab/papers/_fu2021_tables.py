@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import cast, get_args
 
 import numpy as np
@@ -12,11 +12,9 @@ from lesionlab import published, tables
 from lesionlab.crops import Tier
 from lesionlab.papers._fu2021_classes import CLASSES
 from lesionlab.papers.fu2021 import ATTRIBUTES, TABLES
-from lesionlab.sources.phantom import drawn_ratings
 from lesionlab.statistics.agreement import one_against_rest, pairwise_difference
-from lesionlab.statistics.intervals import bootstrap_weights_over_groups
 from lesionlab.statistics.paired import MEAN
-from lesionlab.statistics.scoring import check_columns, skill
+from lesionlab.statistics.scoring import check_columns
 
 PAPER = "fu2021"
 ERRORS = (*ATTRIBUTES, MEAN)
@@ -75,62 +73,6 @@ def errors(scores: pd.DataFrame, *, readings: pd.DataFrame | None = None) -> pd.
             column = "inter_observer" if name == INTER_OBSERVER else "one_against_rest"
             table[column] = values.reindex(table.index)
     return table
-
-
-def visible(
-    table: pd.DataFrame,
-    folds: pd.Series[int],
-    *,
-    test: Collection[int] = (0,),
-    seed: int = 0,
-    n_resamples: int = 1000,
-) -> pd.DataFrame:
-    """What could be read off phantoms at best: errors of one who knows the rendered rating.
-
-    A phantom shows one reader's ratings, the target is the mean of all readers. Whoever reads the
-    shown rating without a fault can say, for each of its steps, the median target of the training
-    lesions that show it. Where that is not clearly better than a constant, nothing can be seen.
-
-    Args:
-        table: The cohort or a part of it, as `lesionlab.sources.lidc.nodules`.
-        folds: lesion_id -> fold.
-        test: Folds whose lesions are predicted, from all the others.
-        seed: Of the phantoms, and of the resamples.
-        n_resamples: For the intervals.
-
-    Returns:
-        Index attribute, those that are rendered; columns constant and known (mean absolute errors,
-        rating steps), skill (1 − known / constant), low and high (95 % interval of constant −
-        known over patients; one lesion that differs from all others leaves it at 0), n (lesions).
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: There is nothing to predict, or nothing to learn from.
-    """
-    tested = folds.reindex(table.index).isin(test).to_numpy()
-    if not tested.any() or tested.all():
-        raise ValueError(f"test={tuple(test)}: {tested.sum()} of {len(tested)} lesions are tested")
-    shown = pd.DataFrame({name: drawn_ratings(row, seed=seed) for name, row in table.iterrows()}).T
-    rows = {}
-    for name in (a for a in ATTRIBUTES if a in shown):
-        truth = table[name].astype(float)
-        known = truth.notna().to_numpy()
-        learned, asked = truth[known & ~tested], truth[known & tested]
-        steps = learned.groupby(shown.loc[learned.index, name]).median()
-        constant = float(learned.median())
-        said = shown.loc[asked.index, name].map(steps).fillna(constant).astype(float)
-        row = {"constant": (asked - constant).abs().mean(), "known": (asked - said).abs().mean()}
-        gain = ((asked - constant).abs() - (asked - said).abs()).to_numpy()
-        interval = bootstrap_weights_over_groups(
-            lambda weights, gain=gain: {"gain": weights @ gain / weights.sum(1)},  # type: ignore[misc]
-            table.loc[asked.index, "patient"],
-            n_resamples=n_resamples,
-            seed=seed,
-        )["gain"]
-        row |= {"skill": skill(row["known"], row["constant"])}
-        rows[name] = row | {"low": interval.low, "high": interval.high, "n": len(asked)}
-    found = pd.DataFrame.from_dict(rows, orient="index").rename_axis("attribute")
-    return found.astype({"n": int})
 
 
 def readers(readings: pd.DataFrame) -> dict[str, pd.Series[float]]:

@@ -11,6 +11,7 @@ plain layers are in the files `_fu2021_…` beside this one. What the paper leav
   authors published, https://github.com/xhelenfu/Lung-Nodule-Attributes-CT-Network; as there, the
   last layers of both heads have no bias, which makes 3,428,458 parameters, and the modulated
   vectors have no ReLU.
+- Biases start at zero as printed; in the authors' code they start at random.
 - "During inference, the ASCMM is not used": only its auxiliary head can be left out, as its
   vectors are what the cross-attribute attention mixes. The head's scores are always returned.
 - Eq. 5 has no softmax, so its weights may be negative and have no fixed sum (`shares`).

@@ -28,6 +28,10 @@ from lesionlab.papers._fu2021_attention import (
     position_profile,
     slice_table,
 )
+from lesionlab.papers._fu2021_baselines import (
+    against_diameter,
+    visible,
+)
 from lesionlab.papers._fu2021_classes import CLASSES, classification, implied_share
 from lesionlab.papers._fu2021_matrices import (
     attention_agreement,
@@ -41,7 +45,6 @@ from lesionlab.papers._fu2021_tables import (
     by_variant,
     errors,
     readers,
-    visible,
 )
 from lesionlab.papers.fu2021 import ATTRIBUTES, Fu2021
 from lesionlab.statistics.agreement import disagreement
@@ -59,6 +62,7 @@ __all__ = [
     "MIN_SLICES",
     "Attention",
     "ablation",
+    "against_diameter",
     "ambiguous",
     "attention_agreement",
     "auxiliary_against_final",

@@ -164,6 +164,12 @@ def test_what_is_drawn():
     expected = [0.25, 0.25, 0.5, 0.5, 1 / 6, 1 / 6, 1 / 6]
     assert [float(s.float().mean()) for s in shares] == pytest.approx(expected, abs=0.02)
     assert not fu2021.draw(50, torch.Generator(), p=0).turns.any()
+    # the eight positions of a square: itself, two mirrors, and the other five
+    square = np.arange(4).reshape(2, 2)
+    moves = zip(*(part.tolist() for part in (drawn.flip_x, drawn.flip_y, drawn.turns)), strict=True)
+    places = [np.rot90(square[:: -1 if y else 1, :: -1 if x else 1], -k) for x, y, k in moves]
+    _, counts = np.unique(np.reshape(places, (-1, 4)), axis=0, return_counts=True)
+    assert sorted(counts / 10_000) == pytest.approx([1 / 12] * 5 + [1 / 6] * 2 + [1 / 4], abs=0.02)
 
 
 def test_refusals(samples, some_crops):

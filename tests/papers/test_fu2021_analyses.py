@@ -674,39 +674,3 @@ def test_the_scores_of_a_lesion():
         analyses.lesion_scores(frame, "n0", readings=readings)
     with pytest.raises(KeyError, match="none of the attributes"):
         analyses.lesion_scores(frame[["lesion_id", "patient"]], "n0")
-
-
-# --- what phantoms show ---------------------------------------------------------------------------
-
-
-def readings_of(*margins):
-    """Lesions whose readers agree on all but the margin."""
-    columns = {f"{name}_readings": [[3] * len(m) for m in margins] for name in ATTRIBUTES}
-    columns["margin_readings"] = [list(m) for m in margins]
-    columns |= {name: [3.0] * len(margins) for name in ATTRIBUTES}
-    columns["margin"] = [float(np.mean(m)) for m in margins]
-    columns["patient"] = [f"p{i}" for i in range(len(margins))]
-    return pd.DataFrame(columns, index=[f"n{i}" for i in range(len(margins))])
-
-
-def test_who_knows_the_shown_rating_says_the_median_of_its_like():
-    table = readings_of([2], [2], [5], [5], [5], [2], [5])
-    table["margin"] = [2.0, 3.0, 4.0, 5.0, 4.0, 2.0, 5.0]
-    folds = pd.Series([1, 1, 1, 2, 2, 0, 0], index=table.index)
-    row = analyses.visible(table, folds).loc["margin"]
-    # learned: 2 is shown by 2 and 3, so 2.5; 5 by 4, 5 and 4, so 4; the constant is 4
-    assert row["known"] == pytest.approx((0.5 + 1) / 2)
-    assert row["constant"] == pytest.approx((2 + 1) / 2)
-    assert (row["skill"], row["n"]) == (pytest.approx(0.5), 2)
-    # the one gains 2 - 0.5, the other 1 - 1: drawn twice each, or both
-    assert (row["low"], row["high"]) == (pytest.approx(0), pytest.approx(1.5))
-
-
-def test_what_nobody_rates_otherwise_cannot_be_seen():
-    table = readings_of([1], [3], [5], [4])
-    found = analyses.visible(table, pd.Series([0, 0, 1, 1], index=table.index))
-    assert "malignancy" not in found.index  # never rendered
-    assert "sphericity" not in found.index  # comes with the outline
-    assert np.isnan(found.loc["texture", "skill"])  # the constant is never wrong
-    with pytest.raises(ValueError, match="0 of 4 lesions are tested"):
-        analyses.visible(table, pd.Series(1, index=table.index))
