@@ -188,7 +188,13 @@ def project(tmp_path: Path) -> Project:
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], notebooks.Run]:
     """Execute a chapter with its smoke set, once however many tests ask."""
     out = tmp_path_factory.mktemp("executed")
-    options = {"set_name": "smoke", "folder": ROOT / "notebooks", "out": out}
+    asked_for = {"solutions": True}  # a set does not: Run All with it leaves them alone
+    options = {
+        "set_name": "smoke",
+        "parameters": asked_for,
+        "folder": ROOT / "notebooks",
+        "out": out,
+    }
     seen: dict[str, notebooks.Run | notebooks.ExecutionError] = {}
 
     def executed(name: str) -> notebooks.Run:

@@ -79,8 +79,10 @@ def test_a_set_can_be_chosen_by_the_environment(
 ) -> None:
     monkeypatch.setenv(chapters.SET, "smoke")
     monkeypatch.setenv("JPY_SESSION_NAME", "one.ipynb")  # JupyterLab sets it: somebody watches
-    assert run(opened, seed=4) == ["solved 4", f"{NAME} 4 40 True True"]
-    assert run(opened, n_lesions=7)[1] == f"{NAME} 0 7 True True", "what is injected stays"
+    assert run(opened, seed=4)[1] == f"{NAME} 4 40 True False"
+    assert run(opened, n_lesions=7)[1] == f"{NAME} 0 7 True False", "what is injected stays"
+    monkeypatch.setenv(chapters.SET, "book")
+    assert run(opened) == ["solved 0", f"{NAME} 0 200 True True"]
     monkeypatch.setenv(chapters.SET, "smok")
     with pytest.raises(papermill.PapermillExecutionError, match="did you mean 'smoke'"):
         run(opened)

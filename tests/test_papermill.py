@@ -23,7 +23,7 @@ def papermill(notebook: Path, cwd: Path, name: str) -> dict[str, Any]:
     """Run the command as its users do; gives what the chapter recorded."""
     recorded = cwd / "recorded.json"
     command = [sys.executable, "-m", "papermill", notebook, cwd / "out.ipynb", "--no-progress-bar"]
-    values = notebooks.sets(ROOT / "notebooks", name)["smoke"]
+    values = notebooks.sets(ROOT / "notebooks", name)["smoke"] | {"solutions": True}
     given = [part for key, value in values.items() for part in ("-p", key, str(value))]
     environment = os.environ | {results.ENVIRONMENT: str(recorded)}
     environment.pop(chapters.SET, None)
