@@ -93,7 +93,9 @@ def test_a_chapter_is_run_by_run_all(reader: Any, name: str, installed: Path) ->
 def test_what_was_run_is_the_wheel(installed: Path) -> None:
     code = "import lesionlab; from lesionlab import chapters; print(chapters.shipped('notebooks'))"
     environment = os.environ | {"PYTHONPATH": str(installed)}
+    # elsewhere: a module of the current folder would come first
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-c", code],
+        cwd=installed.parent, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
     assert Path(done.stdout.strip()).is_relative_to(installed.resolve())

@@ -537,7 +537,9 @@ VOXEL = re.compile(r"voxel \((\d+), (\d+), (\d+)\)")
 
 
 def told(seen: Seen) -> tuple[int, ...]:
-    """The voxel that is named under the pointer."""
+    """The voxel that is named under the pointer, once the move has been drawn."""
+    seen.page.evaluate("new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
+    seen.page.get_by_text(VOXEL).first.wait_for(timeout=5_000)
     found = VOXEL.search(seen.page.locator(".probe").first.inner_text())
     assert found
     return tuple(map(int, found.groups()))
@@ -573,9 +575,8 @@ def assert_probe_and_pixels_agree(seen: Seen) -> None:
 
 
 def test_it_starts_at_the_lesion_and_goes_out_to_the_whole_slice(zoomed: Seen) -> None:
-    box = zoomed.page.locator("[data-plane=axial]").first.bounding_box()
-
     def corners() -> list[tuple[int, ...]]:
+        box = zoomed.page.locator("[data-plane=axial]").first.bounding_box()
         found = []
         for share in (0.01, 0.99):
             where = (box["x"] + share * box["width"], box["y"] + share * box["height"])
