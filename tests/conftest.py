@@ -16,6 +16,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from hypothesis import settings
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 # Read once, when a library is loaded, hence before torch is: one thread to a process, here as in
@@ -25,6 +26,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from lesionlab import notebooks
+
+# no test is timed: on a busy machine an example may take long
+settings.register_profile("lesionlab", deadline=None)
+settings.load_profile("lesionlab")
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lesionlab.packing import segment_mean, segment_softmax, segment_sum
@@ -17,7 +17,6 @@ def packed(lengths: list[int], seed: int, *shape: int) -> tuple[torch.Tensor, to
     return values, torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
 
 
-@settings(deadline=None)  # the first call of an operation is slow
 @given(lengths, st.integers(0, 999))
 def test_a_packed_batch_equals_one_nodule_at_a_time(lengths: list[int], seed: int) -> None:
     values, nodule = packed(lengths, seed, 3)
@@ -30,7 +29,6 @@ def test_a_packed_batch_equals_one_nodule_at_a_time(lengths: list[int], seed: in
     torch.testing.assert_close(segment_softmax(scores, nodule, len(lengths)), single)
 
 
-@settings(deadline=None)  # the first call of an operation is slow
 @given(lengths, st.integers(0, 999))
 def test_gradients_are_those_of_one_at_a_time(lengths: list[int], seed: int) -> None:
     scores, nodule = packed(lengths, seed)

@@ -148,7 +148,7 @@ def test_half_a_voxel_beyond_the_last_centre_is_still_inside():
     np.testing.assert_allclose(fine[0, :5, :5].numpy(), stack[0, 0, 0], atol=1e-3)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.sampled_from(["linear", "nearest"]))
 def test_batch_equals_one_by_one(seed, mode):
     rng = np.random.default_rng(seed)

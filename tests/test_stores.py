@@ -131,7 +131,7 @@ columns = st.dictionaries(st.text("abcdefgh_", min_size=1), scalars, max_size=4)
 
 
 @given(crop=crops(), columns=columns)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 def test_any_crop_comes_back_from_a_folder_and_from_an_object_store(
     crop: Crop, columns: dict[str, Any]
 ) -> None:
@@ -963,7 +963,6 @@ def test_a_wrong_byte_is_found_and_the_lesion_named(store: CropStore) -> None:
 @given(data=st.data())
 @settings(
     max_examples=200,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_no_byte_of_a_store_is_without_its_sum(store: CropStore, data: st.DataObject) -> None:

@@ -57,13 +57,13 @@ def graded(stored: dict[str, object], shape: tuple[int, int, int]) -> np.ndarray
 shapes = hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(hnp.arrays(np.int16, shapes))
 def test_every_int16_comes_back_bit_for_bit(volume: np.ndarray) -> None:
     assert np.array_equal(numbers(_encoding.whole_numbers(volume), volume.shape), volume)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=99))
 def test_any_bytes_come_back(raw: bytes) -> None:
     text = _encoding.pack(raw)

@@ -99,7 +99,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def examples(count: int) -> settings:
-    return settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
+    return settings(max_examples=count, suppress_health_check=list(HealthCheck))
 
 
 @examples(15)

@@ -317,7 +317,7 @@ def test_a_volume_keeps_its_geometry(tmp_path: Path) -> None:
 millimetres = st.floats(0.05, 20, allow_nan=False)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     hu=arrays.arrays(
         np.int16,

@@ -340,7 +340,7 @@ def test_a_rating_out_of_range_becomes_missing(
     assert "margin of reading 1" in caplog.text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=12))
 def test_filling_any_polygon_equals_matplotlib(vertices: list[tuple[int, int]]) -> None:
     """Self-crossing and degenerate ones included; this is what pylidc calls."""

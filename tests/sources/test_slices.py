@@ -325,9 +325,7 @@ def test_folders_that_match_nothing_say_why(tmp_path: Path) -> None:
     assert source.lesion_ids == [NEIGHBOURS[2]]
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_order_and_any_window_give_the_same_nodules(
     planted: list[Shown], data: st.DataObject
@@ -492,9 +490,7 @@ def test_a_table_that_cannot_be_right_is_refused(
     assert str(table) in str(told.value)
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 255)), max_size=6))
 def test_a_damaged_table_is_refused_or_still_a_map(
     at: list[tuple[int, int]], tmp_path: Path

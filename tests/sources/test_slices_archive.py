@@ -375,9 +375,7 @@ def damaged(original: bytes) -> st.SearchStrategy[bytes]:
     return st.builds(change, changes, st.one_of(st.just(0), st.integers(0, last)))
 
 
-QUICK = settings(
-    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+QUICK = settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @QUICK
