@@ -47,6 +47,8 @@ def faults(path: Path) -> Iterator[str]:
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     headings = re.findall(r"(?m)^## +(.+?) *$", text)
     yield from (f"no section {name!r}" for name in SECTIONS if name not in headings)
+    if "{cite" in text:  # a link to the paper can be read everywhere
+        yield "a citation of which JupyterLab shows the key"
     yield from exercise_faults(notebook.cells)
 
 
@@ -164,6 +166,7 @@ def tagged(source: str, *tags: str) -> nbformat.NotebookNode:
     [
         (lambda cells: cells, None),
         (lambda cells: cells[1:], "no section 'What you need'"),
+        (lambda cells: [*cells, new_markdown_cell("{cite}`a`")], "a citation"),
         (lambda cells: [*cells, new_code_cell("1", execution_count=1)], "outputs or execution"),
         (lambda cells: [*cells, new_code_cell("\n" * 20)], "a cell of more than 20 lines"),
         (lambda cells: [*cells, new_code_cell("%pip install x")], "installs packages"),

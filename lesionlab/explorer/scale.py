@@ -226,7 +226,8 @@ def _example(
     elif drawn is not None and attribute.name == "sphericity":
         notes.append("the phantom has the shape of the outlines; the rating itself is not rendered")
     elif drawn is not None:
-        notes.append(f"{attribute.title.lower()} is not rendered: the phantom shows nothing of it")
+        told = "only the outlines and the other ratings tell of it"
+        notes.append(f"{attribute.title.lower()} is not rendered: {told}")
     return Example(lesion_id, title, tuple(notes))
 
 

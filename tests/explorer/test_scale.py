@@ -105,7 +105,8 @@ def test_a_heading_never_says_more_than_the_readers_did(
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("malignancy", "shows nothing of it"), ("sphericity", "shape of the out")]
+    ("name", "words"),
+    [("malignancy", "only the outlines and the other ratings"), ("sphericity", "shape of the out")],
 )
 def test_what_is_never_rendered_is_said(name: str, words: str) -> None:
     drawn = {i: {"margin": 3} for i in SAID}
