@@ -110,7 +110,7 @@ def _installed(
     if not absent and not wrong:
         found = f"{len(wanted)} of {len(wanted)} in the versions required{use}"
         return Finding(section, what, "ok", found, needed=needed)
-    told = "; ".join([*([f"not installed: {', '.join(absent)}"] if absent else []), *wrong])
+    told = "; ".join([*([f"not installed: {', '.join(sorted(absent))}"] if absent else []), *wrong])
     state: State = "problem" if wrong or needed else "missing"
     return Finding(section, what, state, told + use, command, needed)
 

@@ -133,7 +133,7 @@ def test_an_absent_extra_is_missing_and_an_absent_requirement_a_problem(monkeypa
     assert core.found == "not installed: scipy; numpy 1.26.4, expected >=2.0"
     assert core.next == "Run in the checkout: pip install -e ."
     assert models.state == "missing"
-    assert models.found.startswith("not installed: torch, safetensors (training")
+    assert models.found.startswith("not installed: safetensors, torch (training")
     assert models.next == "Run in the checkout: pip install -e '.[models]'"
     assert not doctor.healthy(found)
 
