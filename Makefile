@@ -10,8 +10,8 @@ READY := $(VENV)/.ready
 # fraction of the time. Ignored where there is no glibc 2.35.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 EXTRAS := models,images,scale,lab,book,test
-NUMERIC := tests/attention tests/papers tests/statistics tests/training tests/test_augmentation.py \
-	tests/test_packing.py tests/test_resampling.py tests/test_sampling.py
+NUMERIC := tests/attention tests/papers tests/statistics tests/training tests/crops/test_augmentation.py \
+	tests/test_packing.py tests/crops/test_resampling.py tests/crops/test_sampling.py
 
 .PHONY: help setup book test test-avx2 lab lint check wheels bench clean
 

@@ -26,8 +26,8 @@ import torch
 from torch import nn
 
 from benchmarks._table import Row, seconds
+from lesionlab.crops.sampling import Samples
 from lesionlab.papers import fu2021
-from lesionlab.sampling import Samples
 from lesionlab.sources import lidc
 from lesionlab.training._devices import Precision, autocast, quickest
 from lesionlab.training.recipes import Recipe, make_optimizer

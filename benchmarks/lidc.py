@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from benchmarks._table import Row, seconds
 from lesionlab.sources.lidc import Lidc
-from lesionlab.sources.pylidc_bridge import import_pylidc
+from lesionlab.sources.lidc.pylidc_bridge import import_pylidc
 
 PEER = "pylidc 0.2.3"
 

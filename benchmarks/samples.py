@@ -28,8 +28,8 @@ import torch
 
 from benchmarks._table import Row, seconds
 from lesionlab.crops import Crop
+from lesionlab.crops.sampling import Samples
 from lesionlab.papers import fu2021, lei2020
-from lesionlab.sampling import Samples
 from lesionlab.sources import lidc
 
 N_CROPS = 300

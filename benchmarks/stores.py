@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from benchmarks._table import Row, seconds
 from lesionlab.crops import Crop
+from lesionlab.crops.stores import CropStore, build
 from lesionlab.sources.lidc import Lidc
-from lesionlab.stores import CropStore, build
 
 SIDE = 128
 MARGIN = 2  # slices above and below a lesion

@@ -17,8 +17,8 @@ from lesionlab import atlas, results
 from lesionlab._files import replacing, write_json
 from lesionlab.attributes import rating
 from lesionlab.crops import Crop
-from lesionlab.figures_realism import png
-from lesionlab.figures_samples import Picture, largest_slice, sheet
+from lesionlab.figures.realism import png
+from lesionlab.figures.samples import Picture, largest_slice, sheet
 from lesionlab.sources import lidc
 from lesionlab.sources.slices import Slices
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from lesionlab import published
 from lesionlab._files import replacing
 from lesionlab.chapters import shipped
-from lesionlab.figures_models import scores
+from lesionlab.figures.models import scores
 from lesionlab.papers.fu2021 import ATTRIBUTES
 from lesionlab.training import publishing
 

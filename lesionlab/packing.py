@@ -1,8 +1,9 @@
 """Sums and softmaxes over the slices of each nodule in a packed batch.
 
 Nodules have different numbers of slices. A batch of them is *packed*: all slices one after the
-other on axis 0, and `nodule` says whose each is (`lesionlab.sampling.Samples.nodule`). Nothing is
-padded, so a batch gives what its nodules give one at a time, forward and backward.
+other on axis 0, and `nodule[i]` is the number of the nodule that slice i belongs to (as in
+`lesionlab.crops.sampling.Samples`). Nothing is padded, so a batch gives what its nodules give one
+at a time, forward and backward.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from lesionlab import notebooks
+from lesionlab.chapters import notebooks
 
 # no test is timed: on a busy machine an example may take long
 settings.register_profile("lesionlab", deadline=None)
@@ -48,8 +48,8 @@ TOGETHER = {
         frozenset({"smoke", "built_book", "hard_book", "hard_project"}),
         frozenset(
             {
-                "tests/test_notebooks.py",
-                "tests/test_papermill.py",
+                "tests/chapters/test_notebooks.py",
+                "tests/chapters/test_papermill.py",
                 "tests/test_book.py",
                 "tests/browser/test_pages.py",
             }

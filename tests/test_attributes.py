@@ -38,7 +38,7 @@ def test_what_has_no_order_is_nominal() -> None:
 
 def test_words_agree_with_pylidc() -> None:
     """pylidc names every step in the same direction: first letters of the first word agree."""
-    from lesionlab.sources.pylidc_bridge import import_pylidc
+    from lesionlab.sources.lidc.pylidc_bridge import import_pylidc
 
     annotation = import_pylidc().Annotation()
     for attribute in LIDC_RATINGS:

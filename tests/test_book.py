@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lesionlab import notebooks
 from lesionlab._files import sha256
+from lesionlab.chapters import notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = notebooks.available(ROOT / "notebooks")

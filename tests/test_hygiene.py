@@ -16,8 +16,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
-from lesionlab import notebooks
-from lesionlab.chapters import SOLUTION
+from lesionlab.chapters import SOLUTION, notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"

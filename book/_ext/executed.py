@@ -19,7 +19,7 @@ from sphinx.util import logging
 
 from lesionlab._files import read_json
 from lesionlab.chapters import SOLUTION
-from lesionlab.notebooks import outdated
+from lesionlab.chapters.notebooks import outdated
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx

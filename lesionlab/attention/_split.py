@@ -20,8 +20,8 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import nn
 
-from lesionlab.papers._fu2021_layers import Backbone, _channels_last
-from lesionlab.papers._winograd import convolve_relu
+from lesionlab.papers.fu2021._layers import Backbone, _channels_last
+from lesionlab.papers.fu2021._winograd import convolve_relu
 
 Forward = Callable[..., Any]
 """Called with the model, the images and the further inputs; gives the model's output."""

@@ -14,9 +14,9 @@ import torch
 
 from lesionlab.attention import activation_maps
 from lesionlab.crops import Crop
+from lesionlab.crops.sampling import Samples, locate
 from lesionlab.explorer import _filters
-from lesionlab.figures_samples import Footprint, footprint
-from lesionlab.sampling import Samples, locate
+from lesionlab.figures.samples import Footprint, footprint
 from lesionlab.training.plans import study
 from lesionlab.training.prediction import in_batches
 from lesionlab.training.studies import Trained

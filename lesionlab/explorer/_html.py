@@ -16,7 +16,8 @@ from importlib.resources import files
 from typing import Any
 
 from lesionlab import attributes
-from lesionlab.explorer import _colours, _encoding, _scene
+from lesionlab import colours as _colours
+from lesionlab.explorer import _encoding, _scene
 from lesionlab.explorer._scene import Scene
 
 PARTS = ("volume_data.js", "volume_draw.js", "volume_panel.js", "volume.js")

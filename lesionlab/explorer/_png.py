@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lesionlab import attributes
-from lesionlab.explorer import _colours, _scene
+from lesionlab import colours as _colours
+from lesionlab.explorer import _scene
 from lesionlab.explorer._scene import Scene
 
 SCALE_BARS = (100, 50, 20, 10, 5, 2, 1)

@@ -22,10 +22,10 @@ from scipy.ndimage import distance_transform_edt
 
 from lesionlab import attributes
 from lesionlab.crops import Crop
+from lesionlab.crops.resampling import AIR, LUNG
 from lesionlab.explorer import _filters, _scene
 from lesionlab.explorer._bench_models import Bools, Floats, Given, Model
 from lesionlab.explorer._scene import Scene
-from lesionlab.resampling import AIR, LUNG
 from lesionlab.sources import lidc
 from lesionlab.training.studies import Trained
 

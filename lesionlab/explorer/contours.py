@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from lesionlab.explorer._colours import READER_COLOURS as READER_COLOURS
-from lesionlab.explorer._colours import reader_colours
+from lesionlab.colours import READER_COLOURS as READER_COLOURS
+from lesionlab.colours import reader_colours
 from lesionlab.sources.lidc import Contour
 
 _STYLE = """
@@ -115,9 +115,9 @@ class ContourScroll:
     def _png(self) -> bytes:
         from matplotlib.figure import Figure
 
-        from lesionlab import figures
+        from lesionlab.figures import readers
 
-        figure: Figure = figures.contour_sheet(self.contours, pixel_spacing=self.pixel_spacing)
+        figure: Figure = readers.contour_sheet(self.contours, pixel_spacing=self.pixel_spacing)
         stream = io.BytesIO()
         figure.savefig(stream, format="png", dpi=80)
         return stream.getvalue()

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from lesionlab import colours
 from lesionlab.attributes import RATING_NAMES, Attribute, rating
 from lesionlab.crops import Crop
-from lesionlab.explorer import _colours, _html, _scene, _sheet, volume
+from lesionlab.explorer import _html, _scene, _sheet, volume
 from lesionlab.explorer._optional import widget
 from lesionlab.explorer._scene import Scene
 from lesionlab.statistics.agreement import pairwise_difference
@@ -136,7 +137,7 @@ class GamePage:
                 }
                 for lesion_id, scene in self.scenes.items()
             ],
-        } | _colours.palette()
+        } | colours.palette()
 
     def to_html(self) -> str:
         """One self-contained piece of HTML; text from outside is escaped."""

@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from lesionlab import colours
 from lesionlab.attributes import Attribute, rating
 from lesionlab.crops import Crop
-from lesionlab.explorer import _colours, _html, _scene, _sheet, volume
+from lesionlab.explorer import _html, _scene, _sheet, volume
 from lesionlab.explorer._optional import widget
 from lesionlab.explorer._scene import Scene
 
@@ -112,7 +113,7 @@ class ScalePage:
                 for code, shown in self.steps.items()
             ],
             "volumes": [_html.fitted(s, budget, self._packed) for s in self.scenes.values()],
-        } | _colours.palette()
+        } | colours.palette()
 
     def to_html(self) -> str:
         """One self-contained piece of HTML; text from outside is escaped."""

@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lesionlab.explorer import _colours, _html, _png, _scene
+from lesionlab import colours as _colours
+from lesionlab.explorer import _html, _png, _scene
 from lesionlab.explorer._optional import widget
 from lesionlab.explorer._scene import Scene
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import torch
 
-from lesionlab.sampling import Samples
+from lesionlab.crops.sampling import Samples
 from lesionlab.training.experiments import Experiment
 
 Part = tuple[Samples, torch.Tensor]

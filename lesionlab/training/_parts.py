@@ -10,7 +10,7 @@ from dataclasses import astuple, dataclass
 import pandas as pd
 
 from lesionlab import splits
-from lesionlab.sampling import Samples
+from lesionlab.crops.sampling import Samples
 
 Lesions = list[int]
 

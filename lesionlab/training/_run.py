@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from lesionlab.sampling import Samples
+from lesionlab.crops.sampling import Samples
 from lesionlab.training import checkpoints
 from lesionlab.training._checks import Part
 from lesionlab.training._devices import Call, Precision, TrainingError

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from lesionlab._folders import open_folder
+from lesionlab.crops._folders import open_folder
 from lesionlab.training._devices import Precision
 from lesionlab.training.crossval import RESULT, train_folds
 from lesionlab.training.plans import Plan, study

@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 
 from lesionlab import _files, splits
+from lesionlab.crops.sampling import Samples
 from lesionlab.results import jsonable
-from lesionlab.sampling import Samples
 from lesionlab.training import outcomes
 from lesionlab.training._checks import check_classes, check_part, checksum
 from lesionlab.training._devices import Precision

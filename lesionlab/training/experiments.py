@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from lesionlab.sampling import Samples
+from lesionlab.crops.sampling import Samples
 
 Task = Literal["regression", "classification"]
 

@@ -21,7 +21,7 @@ import torch
 from lightning_fabric import Fabric
 from tqdm import tqdm
 
-from lesionlab.sampling import Samples
+from lesionlab.crops.sampling import Samples
 from lesionlab.training import checkpoints
 from lesionlab.training._checks import Part, check_apart, check_part, checksum
 from lesionlab.training._devices import (

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from lesionlab import _names, splits
+from lesionlab import splits
+from lesionlab.cli import _names
 from lesionlab.cohorts import Cohort
-from lesionlab.sampling import Samples
+from lesionlab.crops.sampling import Samples
 from lesionlab.training.crossval import Make
 from lesionlab.training.recipes import Recipe
 

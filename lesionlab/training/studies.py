@@ -21,10 +21,11 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from lesionlab import _files, datasets
+from lesionlab import _files
 from lesionlab.attributes import RATING_NAMES, rating
 from lesionlab.cohorts import Cohort
-from lesionlab.sampling import Samples
+from lesionlab.crops import datasets
+from lesionlab.crops.sampling import Samples
 from lesionlab.sources import lidc
 from lesionlab.training import checkpoints
 from lesionlab.training._devices import Precision, resolve
@@ -84,8 +85,8 @@ def load(plan: Plan, *, progress: bool = True) -> Loaded:
     Raises:
         ValueError: No lesion is left.
         FileNotFoundError: The data set is not set up.
-        RuntimeError: As `lesionlab.datasets.crops`.
-        OSError: As `lesionlab.datasets.crops`.
+        RuntimeError: As `lesionlab.crops.datasets.crops`.
+        OSError: As `lesionlab.crops.datasets.crops`.
     """
     of = study(plan.paper)
     cohort = of.cohort(lidc.nodules(), plan.model)

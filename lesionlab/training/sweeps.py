@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import lesionlab
 from lesionlab import _files, results
-from lesionlab._folders import open_folder
+from lesionlab.crops._folders import open_folder
 from lesionlab.splits import By
 from lesionlab.training._devices import Precision, resolve
 from lesionlab.training._sweep_cluster import connect, own_threads

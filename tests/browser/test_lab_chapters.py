@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from lesionlab import chapters, notebooks
+from lesionlab import chapters
+from lesionlab.chapters import notebooks
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = notebooks.available(ROOT / "notebooks")

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from lesionlab import explorer
+from lesionlab.colours import MAPS, SIGNED_MAP, table
 from lesionlab.crops import Crop
 from lesionlab.explorer import _html, _scene
-from lesionlab.explorer._colours import MAPS, SIGNED_MAP, table
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SHAPE = (4, 10, 12)

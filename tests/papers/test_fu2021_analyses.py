@@ -5,10 +5,9 @@ import torch
 from sklearn.metrics import precision_score
 
 from lesionlab import published
-from lesionlab.papers import fu2021_analyses as analyses
-from lesionlab.papers.fu2021 import ATTRIBUTES, TABLES, VARIANTS, Fu2021, shares
-from lesionlab.papers.fu2021_analyses import Attention
-from lesionlab.sampling import Samples
+from lesionlab.crops.sampling import Samples
+from lesionlab.papers.fu2021 import ATTRIBUTES, TABLES, VARIANTS, Fu2021, analyses, shares
+from lesionlab.papers.fu2021.analyses import Attention
 from lesionlab.statistics.correlation import correlation_matrix
 from lesionlab.statistics.paired import paired
 from lesionlab.tables import show

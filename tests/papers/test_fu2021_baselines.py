@@ -2,8 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lesionlab.papers import fu2021_analyses as analyses
-from lesionlab.papers.fu2021 import ATTRIBUTES
+from lesionlab.papers.fu2021 import ATTRIBUTES, analyses
 from lesionlab.statistics.baselines import diameter_regression
 
 # --- what phantoms show ---------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from lesionlab.chapters import shipped
 from lesionlab.papers.fu2021 import VARIANTS, Network
-from lesionlab.papers.fu2021_drawing import architecture
+from lesionlab.papers.fu2021.drawing import architecture
 
 
 def prose():

@@ -10,10 +10,10 @@ from torch.nn import functional
 
 from lesionlab import published
 from lesionlab.attributes import RATING_NAMES
+from lesionlab.crops.sampling import Samples, unit_ratings
 from lesionlab.papers import fu2021
-from lesionlab.papers._fu2021_layers import Backbone, Branches, SliceMean
 from lesionlab.papers.fu2021 import Design, Fu2021, Network
-from lesionlab.sampling import Samples, unit_ratings
+from lesionlab.papers.fu2021._layers import Backbone, Branches, SliceMean
 from lesionlab.training.loop import fit
 
 LENGTHS = (3, 1, 6, 2)

@@ -11,10 +11,9 @@ from sklearn.metrics import f1_score, precision_score, roc_auc_score
 from lesionlab import cohorts, published
 from lesionlab.attention import activation_map
 from lesionlab.attributes import RATING_NAMES
-from lesionlab.papers import lei2020_analyses as analyses
-from lesionlab.papers._lei2020_measures import LUNG
-from lesionlab.papers.lei2020 import TABLES, VARIANTS, Design, Lei2020, Network, prepare
-from lesionlab.sampling import locate
+from lesionlab.crops.sampling import locate
+from lesionlab.papers.lei2020 import TABLES, VARIANTS, Design, Lei2020, Network, analyses, prepare
+from lesionlab.papers.lei2020._measures import LUNG
 from lesionlab.sources import lidc
 from lesionlab.training import outcomes
 from lesionlab.training.publishing import Published

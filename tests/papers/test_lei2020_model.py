@@ -10,10 +10,8 @@ from torch.nn import functional
 
 from lesionlab import published
 from lesionlab.attributes import RATING_NAMES
+from lesionlab.crops.sampling import Samples
 from lesionlab.papers import lei2020
-from lesionlab.papers._lei2020_comparators import AttentionGate, compared
-from lesionlab.papers._lei2020_heads import LocalLayers, pooled_size
-from lesionlab.papers._lei2020_layers import ResidualBlock, UNet
 from lesionlab.papers.lei2020 import (
     TABLES,
     VARIANTS,
@@ -26,7 +24,9 @@ from lesionlab.papers.lei2020 import (
     SoftActivationHead,
     Trunk,
 )
-from lesionlab.sampling import Samples
+from lesionlab.papers.lei2020._comparators import AttentionGate, compared
+from lesionlab.papers.lei2020._heads import LocalLayers, pooled_size
+from lesionlab.papers.lei2020._layers import ResidualBlock, UNet
 from lesionlab.training.loop import fit
 
 COMPARED = ("resnet18", "resnet34", "vgg16", "densenet121")

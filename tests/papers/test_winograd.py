@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d
 
-from lesionlab.papers import _winograd
-from lesionlab.papers._winograd import convolve_relu, winograd
+from lesionlab.papers.fu2021 import _winograd
+from lesionlab.papers.fu2021._winograd import convolve_relu, winograd
 
 
 def filters(channels, inputs, dtype=torch.float32):

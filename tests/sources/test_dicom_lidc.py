@@ -14,10 +14,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from lesionlab import stores
 from lesionlab.crops import Crop
-from lesionlab.sources import _dicom_crops, lidc
-from lesionlab.sources.dicom import BadFileError, Dicom, DicomError, write_series
+from lesionlab.crops import stores as stores
+from lesionlab.sources import lidc
+from lesionlab.sources.dicom import BadFileError, Dicom, DicomError, _crops, write_series
 
 DB = lidc.default().database
 NODULES = lidc.nodules()
@@ -160,13 +160,13 @@ def test_crops_come_scan_by_scan_and_each_file_is_decoded_once(
     scans: Dicom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[Path] = []
-    read = _dicom_crops.read_pixels
+    read = _crops.read_pixels
 
     def counted(path: Path) -> Any:
         decoded.append(path)
         return read(path)
 
-    monkeypatch.setattr(_dicom_crops, "read_pixels", counted)
+    monkeypatch.setattr(_crops, "read_pixels", counted)
     mixed = [i for pair in zip(lesions(SCAN), lesions(OTHER), strict=False) for i in pair]
     crops = list(scans.crops(mixed, progress=False))
     assert len(decoded) == len(set(decoded)) > 0

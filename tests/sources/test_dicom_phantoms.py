@@ -10,9 +10,9 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
 
 from lesionlab.sources import lidc, phantom
-from lesionlab.sources._dicom_frame import frame
 from lesionlab.sources.dicom import Dicom, identity, read_series, write_phantom_scan
-from lesionlab.sources.pylidc_bridge import import_pylidc
+from lesionlab.sources.dicom._frame import frame
+from lesionlab.sources.lidc.pylidc_bridge import import_pylidc
 
 DB = lidc.default().database
 NODULES = lidc.nodules()

@@ -12,8 +12,7 @@ import pydicom
 import pytest
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
-from lesionlab.sources import _dicom_profile, _dicom_tree
-from lesionlab.sources.dicom import find_series, identity, write_series
+from lesionlab.sources.dicom import _profile, _tree, find_series, identity, write_series
 
 SECRET = "ZZSECRETZZ"  # noqa: S105 - stands for a name that must not be shown
 
@@ -67,14 +66,14 @@ def test_a_quick_look_reads_two_files_of_a_folder(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    header = _dicom_tree._header
+    header = _tree._header
 
     def counted(path: Path) -> dict[str, object]:
         read.append(path.relative_to(tree).as_posix())
         return header(path)
 
-    monkeypatch.setattr(_dicom_tree, "_header", counted)
-    found, bad = _dicom_tree.locate_series(tree, progress=False, processes=1, thorough=False)
+    monkeypatch.setattr(_tree, "_header", counted)
+    found, bad = _tree.locate_series(tree, progress=False, processes=1, thorough=False)
     assert bad == []
     assert {uid: place.n_files for uid, place in found.items()} == {"1.1": 3, "1.2": 4, "1.3": 4}
     # of the mixed folder, whose ends differ, every file
@@ -168,7 +167,7 @@ BARE_REFERENCES = {  # their items hold UIDs, which are listed one by one
 
 
 def test_the_words_of_the_list_are_those_of_the_standard() -> None:
-    keywords = [k for kind in _dicom_profile.KINDS.values() for k in kind]
+    keywords = [k for kind in _profile.KINDS.values() for k in kind]
     assert [k for k in keywords if tag_for_keyword(k) is None] == []
     assert len(set(keywords)) == len(keywords)
 
@@ -180,7 +179,7 @@ def test_everything_in_the_profile_of_the_standard_has_a_kind() -> None:
             group = word[:-1]
             continue
         tag, count = int(group + word, 16), count + 1
-        if not _dicom_profile.kind_of(keyword_for_tag(tag), dictionary_VR(tag)):
+        if not _profile.kind_of(keyword_for_tag(tag), dictionary_VR(tag)):
             missed.add(keyword_for_tag(tag))
     assert count == 405
     assert missed == BARE_REFERENCES
@@ -191,7 +190,7 @@ def test_everything_in_the_profile_of_the_standard_has_a_kind() -> None:
     [("Rows", "US"), ("PixelData", "OW"), ("SOPClassUID", "UI"), ("Modality", "CS"), ("KVP", "DS")],
 )
 def test_what_says_nothing_of_a_person(keyword: str, vr: str) -> None:
-    assert _dicom_profile.kind_of(keyword, vr) == ""
+    assert _profile.kind_of(keyword, vr) == ""
 
 
 def test_a_phantom_says_almost_nothing(tree: Path) -> None:

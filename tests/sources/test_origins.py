@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lesionlab import _dataset_recipes
+from lesionlab.crops import _dataset_recipes
 from lesionlab.sources import origins, slices
-from lesionlab.sources._slices_archive import LAYOUT
 from lesionlab.sources.origins import Origin
+from lesionlab.sources.slices._archive import LAYOUT
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = pytest.mark.parametrize("origin", origins.ORIGINS.values(), ids=lambda origin: origin.name)

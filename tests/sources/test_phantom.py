@@ -11,8 +11,8 @@ import pytest
 from scipy import ndimage
 
 from lesionlab.sources import lidc, phantom
-from lesionlab.sources._phantom_fields import generator
-from lesionlab.sources._phantom_lesion import build_lesion, shape_on_planes
+from lesionlab.sources.phantom._fields import generator
+from lesionlab.sources.phantom._lesion import build_lesion, shape_on_planes
 
 SOLID = "LIDC-IDRI-0003-S0014-N03"  # four readers, 9 to 14 mm
 LESIONS = [SOLID, "LIDC-IDRI-0010-S0021-N03", "LIDC-IDRI-0012-S0023-N04"]

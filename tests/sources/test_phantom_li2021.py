@@ -17,8 +17,8 @@ from lesionlab import published
 from lesionlab.attributes import LI_CATEGORIES, category
 from lesionlab.crops import Crop
 from lesionlab.papers import li2021 as paper
-from lesionlab.sources import _phantom_joint as joint
-from lesionlab.sources import phantom_li2021 as li
+from lesionlab.sources.phantom import _joint as joint
+from lesionlab.sources.phantom import li2021 as li
 from lesionlab.statistics.association import chi_square
 
 TYPES = {"mass": 1, "nodule": 2, "glass": 3, "air": 4, "consolidation": 5, "effusion": 6}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lesionlab.sources._phantom_fields import (
+from lesionlab.sources.phantom._fields import (
     FWHM,
     Grid,
     Scanner,
@@ -16,10 +16,10 @@ from lesionlab.sources._phantom_fields import (
     noise_power,
     texture,
 )
-from lesionlab.sources._phantom_lesion import average_distance
-from lesionlab.sources._phantom_lung import MEAN_TISSUE, draw_lung, feeding_vessels, halo, inflated
-from lesionlab.sources._phantom_thorax import MEAN_SCALE, draw_chest, make_room, surroundings
-from lesionlab.sources._phantom_vessels import NEIGHBOURS, Tubes, fill, grow_tree
+from lesionlab.sources.phantom._lesion import average_distance
+from lesionlab.sources.phantom._lung import MEAN_TISSUE, draw_lung, feeding_vessels, halo, inflated
+from lesionlab.sources.phantom._thorax import MEAN_SCALE, draw_chest, make_room, surroundings
+from lesionlab.sources.phantom._vessels import NEIGHBOURS, Tubes, fill, grow_tree
 
 
 def grid(*, n_slices=5, size=64, spacing=2.5, thickness=2.5, pixel=0.7, first=10, corner=(0, 0)):

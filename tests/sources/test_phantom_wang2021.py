@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from lesionlab import published
 from lesionlab.crops import Crop
 from lesionlab.papers import wang2021 as paper
-from lesionlab.sources import phantom_wang2021 as wang
+from lesionlab.sources.phantom import wang2021 as wang
 
 
 @pytest.fixture(scope="module")

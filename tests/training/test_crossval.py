@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from lesionlab import splits
-from lesionlab.sampling import Samples
+from lesionlab.crops.sampling import Samples
 from lesionlab.training import _parts, checkpoints, outcomes
 from lesionlab.training.checkpoints import CheckpointError
 from lesionlab.training.crossval import cross_validate

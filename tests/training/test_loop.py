@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from lesionlab.sampling import Samples
+from lesionlab.crops.sampling import Samples
 from lesionlab.training import checkpoints
 from lesionlab.training._devices import launch, quickest
 from lesionlab.training.loop import Fitted, TrainingError, fit

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import torch
 
-from lesionlab import datasets
-from lesionlab._cli_train import Paper
 from lesionlab.attributes import RATING_NAMES
+from lesionlab.cli._train import Paper
+from lesionlab.crops import datasets
 from lesionlab.explorer.bench import Bench, Request
 from lesionlab.sources import lidc
 from lesionlab.training import outcomes, studies

@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from lesionlab import _cli_sweep
-from lesionlab.cli import app
+from lesionlab.cli import _sweep, app
 from lesionlab.papers import fu2021
 from lesionlab.training import _sweep_cluster, _sweep_jobs, crossval, plans, studies
 from lesionlab.training.sweeps import grid, sweep
@@ -143,7 +142,7 @@ def test_a_sweep_gives_what_each_run_gives_alone(
     assert written["plans"][0]["data_sets"][0]["tier"] == "phantom"
     assert str(tmp_path) not in found.path.read_text(encoding="utf-8")
     # and as text
-    text = _cli_sweep.report(found).splitlines()
+    text = _sweep.report(found).splitlines()
     assert text[0].split() == ["variant", "seed", "folds", "mae", "seconds"]
     assert text[1].split()[:5] == ["slow", "0", "2", "of", "2"]
 
@@ -190,7 +189,7 @@ def test_one_that_fails_is_named_and_the_others_go_on(
     assert (rows.loc["broken", "folds"], rows.loc["slow", "folds"]) == (0, 2)
     assert rows["mae"].isna().to_dict() == {"broken": True, "slow": False}
     assert not (tmp_path / name / "results.json").exists()
-    assert "0 of 2" in _cli_sweep.report(found)
+    assert "0 of 2" in _sweep.report(found)
 
 
 def test_a_fold_of_another_run_is_a_failure_and_stays(
@@ -216,7 +215,7 @@ def test_two_sweeps_do_not_share_a_folder_unless_one_is_dead(
 ) -> None:
     code = f"""if True:
         import time
-        from lesionlab._folders import open_folder
+        from lesionlab.crops._folders import open_folder
         with open_folder({str(tmp_path)!r}).lock():
             print("there", flush=True)
             time.sleep(60)

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from torch import nn
 
+from lesionlab.crops.sampling import Samples
 from lesionlab.packing import segment_softmax, segment_sum
-from lesionlab.sampling import Samples
 from lesionlab.training.experiments import Experiment, Task
 from lesionlab.training.recipes import Recipe
 

@@ -1,0 +1,179 @@
+"""What a chapter needs wherever it is opened: its parameters checked, its files found.
+
+The cell after a notebook's parameters says::
+
+    from lesionlab import chapters
+
+    chapter = chapters.begin("fu2021")
+    chapter.results()  # the folder of results that the book keeps for this chapter
+
+A notebook does not know which folder it was opened in, so nothing in a chapter is found by a path
+relative to it. Notebooks and kept results lie in the checkout, and in the package once that is
+installed from a wheel; :func:`copy` puts them into a folder of the reader's own.
+"""
+
+from __future__ import annotations
+
+import ast
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import lesionlab
+from lesionlab.chapters import _parameters
+
+__all__ = ["SET", "Chapter", "begin", "copy", "shipped"]
+
+SET = "LESIONLAB_SET"
+"""The environment variable that names the set of parameters, where nobody injects any."""
+
+SOLUTION = "%%solution"
+"""The first line of a cell that runs only where the parameter `solutions` is true."""
+
+_NOT_RUN = (
+    "This cell holds a solution and was not run. To run it, delete its first line; "
+    "to run all solutions, set the parameter solutions to True at the top."
+)
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A notebook that is being run.
+
+    Attributes:
+        name: Its name, without ``.ipynb``.
+        progress: Whether somebody watches it run, so that bars are worth showing.
+    """
+
+    name: str
+    progress: bool
+
+    def results(self, folder: str | Path = "") -> Path:
+        """The folder of results that this chapter shows.
+
+        Args:
+            folder: Another folder to take instead of the one that comes with the book.
+
+        Raises:
+            FileNotFoundError: There is no such folder.
+        """
+        if not folder:
+            return shipped("book", "results", self.name)
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"there is no folder {str(folder)!r} of results")
+        return Path(folder)
+
+
+def shipped(*parts: str) -> Path:
+    """A file or folder that comes with the library, in a checkout as after an installation.
+
+    Args:
+        parts: The path in the checkout, such as ``("notebooks",)`` or ``("book", "results")``.
+
+    Raises:
+        FileNotFoundError: It is not there.
+    """
+    package = Path(lesionlab.__file__).resolve().parent
+    # in a wheel, then in a checkout
+    for root in (package / "_book", package.parent):
+        if root.joinpath(*parts).exists():
+            return root.joinpath(*parts)
+    raise FileNotFoundError(
+        f"{'/'.join(parts)} did not come with lesionlab {lesionlab.__version__}: this copy of the "
+        "library is not complete. Install it again, from its wheel or from a checkout "
+        "(pip install --editable .)"
+    )
+
+
+def copy(folder: str | Path) -> list[Path]:
+    """Copy the notebooks and the pages that they link to into a folder.
+
+    Args:
+        folder: Where to; ``notebooks/`` and ``book/`` are made in it.
+
+    Returns:
+        The files written.
+
+    Raises:
+        FileExistsError: A file of that name is there; nothing has been written.
+        OSError: The folder cannot be written to.
+    """
+    wanted = {
+        Path(folder, *parts[:-1], file.name): file
+        for parts in (("notebooks", "*.ipynb"), ("notebooks", "sets.yml"), ("book", "*.md"))
+        for file in sorted(shipped(*parts[:-1]).glob(parts[-1]))
+    }
+    if there := [str(target) for target in wanted if target.exists()]:
+        raise FileExistsError(f"{there[0]} is there already; choose another folder or move it away")
+    for target, file in wanted.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    return list(wanted)
+
+
+def begin(name: str) -> Chapter:
+    """Check the parameters of the running notebook, and set up what every chapter has.
+
+    Values that papermill injected stay. Where the environment variable `LESIONLAB_SET` names a set
+    of ``sets.yml``, the other parameters take the values of that set. What the library logs appears
+    in the page, and cells that begin with ``%%solution`` run only where `solutions` is true.
+
+    Args:
+        name: The notebook's name, without ``.ipynb``.
+
+    Raises:
+        ValueError: A parameter is unknown, or its value is not of its default's type.
+        LookupError: A parameter has no value, as the cell that declares it was not run.
+        RuntimeError: This is not a notebook.
+    """
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        raise RuntimeError("chapters.begin is called by a notebook, and no notebook is running")
+    folder = shipped("notebooks")
+    _parameters.known("notebook", name, (p.stem for p in folder.glob("*.ipynb")), "of the book")
+    declared = _parameters.parameters(folder / f"{name}.ipynb")
+    values = shell.user_ns
+    injected = list(_injected(values.get("In", ())))
+    for key in injected:
+        _parameters.known("parameter", key, declared, f"of {name}")
+    if chosen := os.environ.get(SET):
+        there = _parameters.sets(folder, name)
+        _parameters.known("set", chosen, there, f"of {name}, from the variable {SET}")
+        values.update({k: v for k, v in there[chosen].items() if k not in injected})
+    if missing := [key for key in declared if key not in values]:
+        raise LookupError(
+            f"parameter {missing[0]} of {name} has no value: run the cell of parameters first"
+        )
+    _parameters.check(name, {key: values[key] for key in declared}, declared)
+    # what the library leaves out it says, and in a notebook it says so in the page
+    logging.basicConfig(stream=sys.stdout, format="%(message)s", force=True)
+    if _without_unwanted_solutions not in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.append(_without_unwanted_solutions)
+    watched = "JPY_SESSION_NAME" in os.environ or "__vsc_ipynb_file__" in values
+    return Chapter(name, progress=watched)
+
+
+def _injected(cells: Iterable[str]) -> Iterable[str]:
+    """Names that papermill's cells set: it begins them with a comment of its own."""
+    for source in cells:
+        if source.startswith("# Parameters\n"):
+            for node in ast.parse(source).body:
+                if isinstance(node, ast.Assign):
+                    yield from (t.id for t in node.targets if isinstance(t, ast.Name))
+
+
+def _without_unwanted_solutions(lines: list[str]) -> list[str]:
+    """Take the first line off a cell that holds a solution, or the solution away."""
+    if not lines or lines[0].strip() != SOLUTION:
+        return lines
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    asked_for = shell is not None and shell.user_ns.get("solutions")
+    return lines[1:] if asked_for else [f"print({_NOT_RUN!r})\n"]

@@ -1,0 +1,173 @@
+"""The commands `lesionlab runs list` and `lesionlab runs compare`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lesionlab import __version__
+from lesionlab.cli._errors import plain_errors
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lesionlab.chapters.runs import Run
+
+MOST_SCORES = 60  # that are shown when nobody says which
+
+runs_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+
+
+class Kind(StrEnum):
+    """As in `lesionlab.chapters.runs`, without importing it for the help."""
+
+    notebook = "notebook"
+    training = "training"
+
+
+@runs_app.command("list")
+def list_runs(
+    folder: Annotated[Path, typer.Argument(help="Where to look, at any depth.")] = Path("runs"),
+) -> None:
+    """Show every run of a notebook and every training: a row for each.
+
+    A "+" after a commit says that files differed from it.
+    """
+    from lesionlab.chapters import runs
+
+    with plain_errors():
+        found = runs.find(folder)
+        shown = runs.table(found).astype(object)
+        shown = shown.where(shown.notna(), None)
+        commits = zip(shown["commit"], shown["dirty"], strict=True)
+        shown["commit"] = [f"{c[:7]}{'+' if dirty else ''}" if c else None for c, dirty in commits]
+        shown["seconds"] = [None if s is None else f"{s:.0f}" for s in shown["seconds"]]
+        shown["when"] = [f"{when:%Y-%m-%d %H:%M}" for when in shown["when"]]
+        shown["version"] = [_marked(version, version) for version in shown["version"]]
+        columns = ["kind", "name", "preset", "run", "changed", "when", "seconds", "commit"]
+        typer.echo(_text(shown[[*columns, "version", "state"]].rename(columns={"preset": "set"})))
+        for run in found:
+            if run.why:
+                typer.echo(f"{run.name}/{run.label} is {run.state}: {run.why}")
+        _footnote(found)
+
+
+@runs_app.command("compare")
+def compare_runs(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME|RUN...",
+            help="A notebook or a paper, for all its runs; or runs by name, file or folder.",
+        ),
+    ],
+    folder: Annotated[Path, typer.Option(help="Where to look, at any depth.")] = Path("runs"),
+    kind: Annotated[
+        Kind | None, typer.Option(help="Where a notebook and a paper have the same name.")
+    ] = None,
+    score: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Scores whose names have this in them; * stands for anything. Repeat it.",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also draw the scores: .png, .svg or .pdf."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
+) -> None:
+    """Show in what runs differ: their parameters, then their scores, a column for each run."""
+    from lesionlab.chapters import runs
+
+    with plain_errors():
+        if plot is not None:
+            _check_plot(plot, force)
+        chosen = runs.choose(runs.find(folder), names, kind=None if kind is None else kind.value)
+        whole = [run for run in chosen if run.state == "complete"]
+        for run in chosen:
+            if run not in whole:
+                why = f", {run.why}" if run.why else ""
+                typer.echo(f"{run.label} is left out: it is {run.state}{why}", err=True)
+        if not whole:
+            raise ValueError(f"none of the runs of {', '.join(names)} is complete")
+        found = runs.scores(whole, score or ())
+        typer.echo(_comparison(whole, found, all_of_them=bool(score)))
+        _footnote(whole)
+        if plot is not None:
+            _save(runs.plot(found), plot)
+            typer.echo(f"written to {plot}")
+
+
+def _comparison(chosen: list[Run], found: pd.DataFrame, *, all_of_them: bool) -> str:
+    """Parameters and scores as text, a column per run, and mean ± SD where seeds allow it."""
+    import pandas as pd
+
+    from lesionlab.chapters import runs
+
+    names = list(dict.fromkeys(found["score"]))
+    shown = names if all_of_them else names[:MOST_SCORES]
+    texts = found.assign(text=[_score(*row) for row in found[["value", "low", "high"]].to_numpy()])
+    wide = texts.pivot(index="score", columns="run", values="text").reindex(shown)
+    order = runs.labels(chosen)
+    rows = pd.concat([runs.differences(chosen).map(_value), wide[order]])
+    over = runs.over_seeds(found)
+    for group in over.index.unique("group"):
+        own = over.xs(group, level="group")
+        several = f"mean ± SD of {own['n'].max()} seeds"
+        head = several if found["group"].nunique() == 1 else f"{several}, {group}"
+        said = own["mean"].map("{:.4g}".format) + " ± " + own["sd"].map("{:.2g}".format)
+        rows[head] = said.reindex(rows.index)
+    heads = {label: _marked(label, run.version) for label, run in zip(order, chosen, strict=True)}
+    text = _text(rows.rename(columns=heads).rename_axis(None).reset_index(names=""))
+    left = len(names) - len(shown)
+    return text + (f"\nand {left} more scores: choose some with --score PATTERN" if left else "")
+
+
+def _score(value: float, low: float, high: float) -> str:
+    if value != value:
+        return "–"
+    interval = f" [{low:.3f}, {high:.3f}]" if low == low and high == high else ""
+    return f"{value:.3f}{interval}" if interval else f"{value:.4g}"
+
+
+def _value(value: object) -> str:
+    return "–" if value is None else str(value)
+
+
+def _marked(text: str | None, version: str | None) -> str | None:
+    return text if version in (None, __version__) else f"{text} *"
+
+
+def _footnote(found: list[Run]) -> None:
+    if any(run.version not in (None, __version__) for run in found):
+        typer.echo(f"* made by another version of lesionlab than this one, {__version__}")
+
+
+def _text(table: pd.DataFrame) -> str:
+    """A table as text, words on the left; no spaces at the ends of lines."""
+    cells = table.astype(object).where(table.notna(), "–").astype(str)
+    lines = [list(cells.columns), *cells.to_numpy().tolist()]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _check_plot(path: Path, force: bool) -> None:
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--plot {path}: expected a name that ends in .png, .svg or .pdf")
+    if path.exists() and not force:
+        raise ValueError(f"--plot {path}: the file is there already; --force replaces it")
+
+
+def _save(figure: object, path: Path) -> None:
+    from lesionlab._files import replacing
+
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:])  # type: ignore[attr-defined]

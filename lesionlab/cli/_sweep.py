@@ -1,0 +1,124 @@
+"""The command `lesionlab sweep`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lesionlab.cli._errors import FAILED, plain_errors
+from lesionlab.cli._train import (
+    Data,
+    DataOption,
+    EpochsOption,
+    LesionsOption,
+    PaperArgument,
+    Precision,
+    PresetOption,
+    Split,
+    SplitOption,
+)
+
+if TYPE_CHECKING:
+    from lesionlab.training.sweeps import Sweep
+
+
+def sweep(
+    paper: PaperArgument,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="One of its models, or all. Repeat it.", show_default="the paper's own"),
+    ] = None,
+    table: Annotated[
+        str | None, typer.Option(help="The models in the rows of this table of the paper.")
+    ] = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="Of weights and order. Repeat it.", show_default="0"),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=1, max=5, help="How many of the five folds.", show_default="the preset's"),
+    ] = None,
+    data: DataOption = Data.phantom,
+    preset: PresetOption = "book",
+    by: SplitOption = Split.patient,
+    lesions: LesionsOption = None,
+    epochs: EpochsOption = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 2,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Of a Dask scheduler, tcp://host:8786, whose workers see FOLDER under the same "
+            "path. In place of workers on this machine.",
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu or cuda; several GPUs are shared out.")
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of each worker.", show_default="cores by workers"),
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="Of the computation.")] = Precision.full,
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where to: FOLDER/PAPER/NAME for each model.")
+    ] = Path("runs"),
+) -> None:
+    """Train many models: variants × seeds × folds, on many workers, and put them in one table.
+
+    Runs that are done are not trained again; the same command goes on where it was stopped.
+    """
+    from tqdm import tqdm
+
+    from lesionlab.training import sweeps
+
+    with plain_errors():
+        names = variant or []
+        plans = sweeps.grid(
+            paper.value,
+            variants="all" if "all" in names else names,
+            table=table,
+            seeds=seed or [0],
+            folds=None if folds is None else range(folds),
+            data=data.value,
+            preset=preset,
+            by=by.value,
+            n_lesions=lesions,
+            epochs=epochs,
+        )
+        found = sweeps.sweep(
+            plans,
+            out=out,
+            workers=workers,
+            scheduler=scheduler,
+            device=device,
+            threads=threads,
+            precision="bf16-mixed" if precision is Precision.mixed else "32-true",
+            progress=sys.stderr.isatty(),
+            # beside the bar, not through it
+            tell=lambda line: tqdm.write(line, file=sys.stderr),
+        )
+        typer.echo(report(found))
+    for failure in found.failures:
+        typer.echo(f"lesionlab: {failure.name}: {failure.error}", err=True)
+    if found.failures:
+        raise typer.Exit(FAILED)
+
+
+def report(found: Sweep) -> str:
+    """A row per plan as text."""
+    table = found.table
+    shown = table[["variant", "seed"]].assign(
+        folds=[f"{done} of {of}" for done, of in zip(table["folds"], table["of"], strict=True)]
+    )
+    for metric in ("mae", "auc"):
+        ends = zip(*(table[f"{metric}{end}"] for end in ("", "_low", "_high")), strict=True)
+        texts = ["" if v != v else f"{v:.3f} [{low:.3f}, {high:.3f}]" for v, low, high in ends]
+        if any(texts):
+            shown[metric] = texts
+    shown["seconds"] = ["" if s != s else f"{s:.0f}" for s in table["seconds"]]
+    return f"{shown.to_string(index=False)}\n\nwritten to {found.path}"

@@ -1,0 +1,121 @@
+"""One lesion's voxels, wherever they come from: rendered, public slices, or whole DICOM scans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from lesionlab.crops.stores import CropStore as CropStore
+
+Tier = Literal["phantom", "slices", "dicom"]
+
+
+# eq=False: comparing arrays as a tuple's members raises; two crops are equal if they are the same
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """The voxels of one lesion in HU with its readers' masks; all sources give this.
+
+    Attributes:
+        lesion_id: As in `lesionlab.sources.lidc.nodules`.
+        hu: (z, y, x) int16, Hounsfield units.
+        masks: (reader, z, y, x) bool, in the order of the nodule's `reading_ids`.
+        spacing: `(z, y, x)` distance between voxel centres, mm.
+        slice_index: (z,) index of each slice in the scan; consecutive unless slices are missing.
+        corner: `(y, x)` index in the scan of the crop's first row and column. Negative, or near
+            the far edge, where the crop reaches over the border of the scan.
+        calibrated: (z,) bool, False for slices whose values are not known in HU.
+        tier: Which source.
+
+    Raises:
+        ValueError: Something is of the wrong kind or shape, or they do not fit together.
+    """
+
+    lesion_id: str
+    hu: npt.NDArray[np.int16]
+    masks: npt.NDArray[np.bool_]
+    spacing: tuple[float, float, float]
+    slice_index: npt.NDArray[np.int64]
+    corner: tuple[int, int]
+    calibrated: npt.NDArray[np.bool_]
+    tier: Tier
+
+    def __post_init__(self) -> None:
+        for name in ("hu", "masks", "slice_index", "calibrated"):
+            if not isinstance(value := getattr(self, name), np.ndarray):
+                raise ValueError(
+                    f"{name} of {self.lesion_id}: expected an array, got {value!s:.80}"
+                )
+        shape = self.hu.shape
+        if self.hu.ndim != 3 or self.hu.dtype != np.int16 or 0 in shape:
+            raise ValueError(
+                f"hu of {self.lesion_id}: expected int16 (z, y, x) without an empty axis, "
+                f"got {self.hu.dtype} {shape}"
+            )
+        if self.masks.ndim != 4 or self.masks.shape[1:] != shape or self.masks.dtype != np.bool_:
+            raise ValueError(
+                f"masks of {self.lesion_id}: expected bool (reader, {', '.join(map(str, shape))}), "
+                f"got {self.masks.dtype} {self.masks.shape}"
+            )
+        for name, dtype in (("slice_index", "int64"), ("calibrated", "bool")):
+            value = getattr(self, name)
+            if value.shape != shape[:1] or value.dtype != dtype:
+                raise ValueError(
+                    f"{name} of {self.lesion_id}: expected one value per slice, {shape[0]}, as "
+                    f"{dtype}, got {value.dtype} {value.shape}"
+                )
+        if len(self.spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in self.spacing):
+            raise ValueError(
+                f"spacing of {self.lesion_id}: expected (z, y, x) mm above 0, got {self.spacing}"
+            )
+        if len(self.corner) != 2 or not all(isinstance(i, int | np.integer) for i in self.corner):
+            raise ValueError(
+                f"corner of {self.lesion_id}: expected two whole numbers (y, x), got {self.corner}"
+            )
+        if self.tier not in get_args(Tier):
+            raise ValueError(
+                f"tier of {self.lesion_id}: expected one of {', '.join(get_args(Tier))}, "
+                f"got {self.tier!r}"
+            )
+
+    @property
+    def origin(self) -> tuple[int, int, int]:
+        """`(z, y, x)` index in the scan of the first voxel."""
+        return (int(self.slice_index[0]), *self.corner)
+
+    def consensus(self, level: float = 0.5) -> npt.NDArray[np.bool_]:
+        """(z, y, x), True where at least the share `level` of the readers include the voxel.
+
+        Raises:
+            ValueError: `level` is not above 0 and up to 1.
+        """
+        votes: npt.NDArray[np.uint16] = self.masks.sum(axis=0, dtype=np.uint16)
+        return votes >= votes_needed(len(self.masks), level)
+
+
+def votes_needed(n_readers: int, level: float) -> int:
+    """How many of the readers are at least the share `level` of them.
+
+    Counting whole votes gives the same voxels as averaging the masks, many times as fast.
+
+    Raises:
+        ValueError: `level` is not above 0 and up to 1.
+
+    >>> [votes_needed(n, 0.5) for n in (1, 2, 3, 4)]
+    [1, 1, 2, 2]
+    """
+    if not 0 < level <= 1:
+        raise ValueError(f"level={level!r}: expected a share above 0 and up to 1")
+    return next((k for k in range(1, n_readers + 1) if k / n_readers >= level), n_readers + 1)
+
+
+def __getattr__(name: str) -> Any:
+    # the store needs pyarrow and loads only where it is asked for
+    if name == "CropStore":
+        from lesionlab.crops.stores import CropStore
+
+        return CropStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

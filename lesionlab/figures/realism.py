@@ -1,0 +1,266 @@
+"""Plots of the chapter "Phantoms beside real slices", and what `lesionlab.realism` measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy import ndimage
+
+from lesionlab import attributes, realism
+from lesionlab.crops import Crop
+from lesionlab.figures.readers import BLUE, GREY, ORANGE, _figure, _plain
+from lesionlab.figures.samples import Picture, largest_slice, sheet
+from lesionlab.realism import RealSlices
+from lesionlab.sources import lidc, phantom
+from lesionlab.statistics.intervals import Estimate
+
+TIER_COLOURS = {"phantom": ORANGE, "slices": BLUE, "dicom": BLUE}
+TIER_NAMES = {"phantom": "phantoms", "slices": "real slices", "dicom": "real scans"}
+EFFECTS = {
+    "inside_mean": "mean inside (HU)",
+    "inside_sd": "spread inside (HU)",
+    "edge_gradient": "slope at the edge (HU/mm)",
+}
+FEATURE_NAMES = {
+    "inside_mean": "inside: mean",
+    "inside_sd": "inside: spread",
+    "inside_p10": "inside: 10th percentile",
+    "inside_p90": "inside: 90th percentile",
+    "ring_mean": "5 mm around: mean",
+    "ring_sd": "5 mm around: spread",
+    "ring_p10": "5 mm around: 10th percentile",
+    "ring_p90": "5 mm around: 90th percentile",
+    "edge_gradient": "slope at the edge",
+    "lung_median": "lung: median",
+    "lung_sd": "lung: spread",
+    "lung_skewness": "lung: skewness",
+    "grain_lung": "grain in lung",
+    "grain_soft": "grain in soft tissue",
+    "grain_correlation": "grain: correlation of neighbours",
+}
+"""Words for the features whose names do not speak for themselves."""
+REGION_NAMES = {
+    "inside": "inside the consensus",
+    "ring": "5 mm around it",
+    "crop": "the whole crop",
+}
+
+
+def side_by_side(
+    phantoms: Sequence[Crop], real: Sequence[Crop], titles: Sequence[str], *, columns: int = 6
+) -> Figure:
+    """Phantoms above the real slices of the same lesions, each at its largest slice.
+
+    Args:
+        phantoms: Rendered crops.
+        real: Real crops of the same lesions.
+        titles: A title for each lesion.
+        columns: Lesions in a row.
+
+    Raises:
+        ValueError: The two do not show the same lesions.
+    """
+    if [crop.lesion_id for crop in phantoms] != [crop.lesion_id for crop in real]:
+        raise ValueError("phantoms and real: expected the same lesions in the same order")
+    rows: dict[str, list[Picture]] = {}
+    for start in range(0, len(titles), columns):
+        some = slice(start, start + columns)
+        blank = " " * (start // columns)  # rows are told apart by their names
+        for name, crops in (("phantom", phantoms), ("real", real)):
+            rows[name + blank] = [
+                Picture(crop.hu[largest_slice(crop)], crop.spacing[1:], title)
+                for crop, title in zip(crops[some], titles[some], strict=True)
+            ]
+    return sheet(rows, size=1.25)
+
+
+def examples(slices: RealSlices, *, seed: int = 0, n: int = 12) -> Figure:
+    """`side_by_side` of one nodule in two hundred of the database, none chosen by eye.
+
+    Args:
+        slices: Where the real crops come from.
+        seed: Of the phantoms.
+        n: How many nodules, at most.
+    """
+    diameter = lidc.nodules()["diameter"]
+    there = set(slices.lesion_ids)
+    ids = [name for name in diameter.index[100::200] if name in there][:n]
+    phantoms, real = realism.pair(
+        (phantom.phantom(name, seed=seed) for name in ids), map(slices.crop, ids)
+    )
+    titles = [f"Ø {diameter[crop.lesion_id]:.0f} mm" for crop in real]
+    return side_by_side(phantoms, real, titles)
+
+
+def png(figure: Figure, *, dpi: int = 100) -> bytes:
+    """A figure as a small PNG file in shades of grey."""
+    from PIL import Image
+
+    drawn, small = BytesIO(), BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    Image.open(drawn).convert("L").quantize(32).save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
+def histograms(table: pd.DataFrame) -> Figure:
+    """Share of voxels by HU, phantoms beside real slices, a panel per region.
+
+    Args:
+        table: Rows of `lesionlab.realism.histograms` of one or both tiers.
+    """
+    regions = [r for r in REGION_NAMES if (table["region"] == r).any()]
+    figure = _figure(3 * len(regions), 2.7)
+    for ax, region in zip(np.atleast_1d(figure.subplots(1, len(regions))), regions, strict=True):
+        for tier, rows in table[table["region"] == region].groupby("tier", sort=True):
+            ends = [*rows["low"], rows["high"].iloc[-1]]
+            ax.stairs(100 * rows["share"], ends, linewidth=1.4, **_style(str(tier)))
+        ax.set_xlim(-1050, 700)
+        ax.set_xticks([-1000, -500, 0, 500])
+        ax.set_title(REGION_NAMES[region], fontsize=9)
+        ax.set_xlabel("HU", fontsize=8)
+        _plain(ax).tick_params(labelsize=8)
+    figure.axes[0].set_ylabel("share of voxels (%)", fontsize=8)
+    _legend_below(figure)
+    return figure
+
+
+def noise_power(table: pd.DataFrame) -> Figure:
+    """Noise power spectrum of flat lung, as it is and as shares (its form).
+
+    Args:
+        table: Rows of `lesionlab.realism.noise_power` of one or both tiers.
+    """
+    figure = _figure(7.6, 2.8)
+    for ax, column, label in zip(
+        figure.subplots(1, 2),
+        ("power", "share"),
+        ("power (HU² mm²)", "share of the sum"),
+        strict=True,
+    ):
+        for tier, rows in table.groupby("tier", sort=True):
+            style = _style(str(tier))
+            ax.plot(rows["frequency"], rows[column], marker="o", markersize=3, **style)
+        ax.set_xlabel("frequency (1/mm)", fontsize=8)
+        ax.set_ylabel(label, fontsize=8)
+        ax.set_ylim(bottom=0)
+        _plain(ax).tick_params(labelsize=7)
+    _legend_below(figure)
+    return figure
+
+
+def edge_widths(table: pd.DataFrame) -> Figure:
+    """Share of lesions whose edge is at most so wide.
+
+    Args:
+        table: Rows of `lesionlab.realism.edge_widths` of one or both tiers.
+    """
+    figure = _figure(5, 2.9)
+    ax = _plain(figure.subplots())
+    for tier, rows in table.groupby("tier", sort=True):
+        style = _style(str(tier))
+        style["label"] += f": {len(rows):,} lesions, median {rows['width'].median():.1f} mm"
+        ax.ecdf(rows["width"], **style)
+    ax.set_xlabel("width of the edge, 10 % to 90 % (mm)", fontsize=8)
+    ax.set_ylabel("share of lesions", fontsize=8)
+    ax.tick_params(labelsize=7)
+    _legend_below(figure, columns=1)
+    return figure
+
+
+def told_apart(single: pd.DataFrame, together: Mapping[str, Estimate]) -> Figure:
+    """How well phantoms are told from real slices: by each number alone, and by all together.
+
+    Args:
+        single: `feature` and `auc`, largest first, from `lesionlab.realism.classifier_auc`.
+        together: Name of a classifier to its area under the curve.
+    """
+    alone = zip(single["feature"].astype(str), single["auc"].astype(float), strict=True)
+    rows: list[tuple[str, float, Estimate | None]]
+    rows = [(name, estimate.value, estimate) for name, estimate in together.items()]
+    rows += [(FEATURE_NAMES.get(f, f.replace("_", " of ", 1)), auc, None) for f, auc in alone]
+    figure = _figure(6.4, 0.2 * len(rows) + 1)
+    ax = _plain(figure.subplots())
+    for y, (_, value, estimate) in enumerate(rows):
+        ax.plot([0.5, value], [y, y], color=GREY, linewidth=1)
+        ax.plot(value, y, "D" if estimate else "o", color=ORANGE if estimate else BLUE)
+        if estimate is not None:
+            ax.plot([estimate.low, estimate.high], [y, y], color=ORANGE, linewidth=3, alpha=0.5)
+    ax.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=7)
+    ax.invert_yaxis()
+    ax.set_xlim(0.48, 1.02)
+    ax.axvline(0.5, color="black", linewidth=0.8)
+    ax.set_xlabel(
+        "area under the curve, phantoms against real slices (0.5: not told apart, 1: always)",
+        fontsize=8,
+    )
+    ax.tick_params(axis="x", labelsize=7)
+    ax.xaxis.set_major_locator(MaxNLocator(6))
+    return figure
+
+
+def rating_effects(
+    table: pd.DataFrame, ratings: Sequence[str], *, effect: str, at_least: int = 20
+) -> Figure:
+    """What a rating does to the pixels, in phantoms and in real slices of the same lesions.
+
+    Args:
+        table: `ratings` of `lesionlab.realism.Realism`.
+        ratings: Which ratings, a panel each.
+        effect: `inside_mean`, `inside_sd` or `edge_gradient`.
+        at_least: Values with fewer lesions are left out.
+
+    Raises:
+        ValueError: There is no such effect.
+    """
+    if effect not in EFFECTS:
+        raise ValueError(f"effect={effect!r}: expected one of {list(EFFECTS)}")
+    figure = _figure(2.3 * len(ratings), 2.6)
+    panels = np.atleast_1d(figure.subplots(1, len(ratings), sharey=True))
+    for ax, rating in zip(panels, ratings, strict=True):
+        rows = table[(table["rating"] == rating) & (table["lesions"] >= at_least)]
+        for tier in ("phantom", "slices"):
+            values = rows[f"{tier}_{effect}"]
+            ax.plot(rows["value"], values, marker="o", markersize=4, **_style(tier))
+        ax.set_title(attributes.title(rating), fontsize=9)
+        ax.set_xlabel("readers' mean, rounded", fontsize=8)
+        codes = attributes.rating(rating).codes
+        ax.set(xlim=(codes[0] - 0.4, codes[-1] + 0.4), xticks=codes)
+        _plain(ax).tick_params(labelsize=7)
+    figure.axes[0].set_ylabel(EFFECTS[effect], fontsize=8)
+    _legend_below(figure)
+    return figure
+
+
+def flattest(crop: Crop, *, side: float = 24.0) -> npt.NDArray[np.int16]:
+    """The square of a crop's largest slice that holds most lung and least else, HU.
+
+    Args:
+        crop: The crop.
+        side: Of the square, mm.
+    """
+    hu = crop.hu[int(crop.consensus().sum(axis=(1, 2)).argmax())]
+    n = min(round(side / crop.spacing[2]), *hu.shape)
+    lung = ndimage.uniform_filter((ndimage.gaussian_filter(hu.astype(float), 1) < -750) * 1.0, n)
+    inside = lung[n // 2 : hu.shape[0] - (n - 1) // 2, n // 2 : hu.shape[1] - (n - 1) // 2]
+    top, left = np.unravel_index(inside.argmax(), inside.shape)
+    square: npt.NDArray[np.int16] = hu[top : top + n, left : left + n]
+    return square
+
+
+def _style(tier: str) -> dict[str, Any]:
+    """Colour, line and name of a tier; phantoms are dashed, for those who see no colour."""
+    line = "--" if tier == "phantom" else "-"
+    return {"color": TIER_COLOURS[tier], "linestyle": line, "label": TIER_NAMES[tier]}
+
+
+def _legend_below(figure: Figure, columns: int = 2) -> None:
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False,
+                  fontsize=8)  # fmt: skip

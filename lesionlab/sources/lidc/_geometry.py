@@ -1,0 +1,293 @@
+"""Geometry of LIDC contours, vectorised: who marked the same nodule, how large, which voxels.
+
+Each function gives what pylidc 0.2.3 gives, with its quirks, which are named where they act.
+Indices are pylidc's `(i, j, k)` = `(y, x, z)` turned to `(z, y, x)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import cdist, pdist
+
+from lesionlab.sources.lidc._database import Database, FloatArray, IntArray
+
+BoolArray = npt.NDArray[np.bool_]
+
+MAX_READERS = 4
+"""Four radiologists read each scan, so a group of more is tried again with a smaller tolerance."""
+
+
+def reading_points(db: Database, readings: slice | IntArray) -> tuple[IntArray, IntArray]:
+    """All contour vertices `(z, y, x)` of some readings, with the position of their reading."""
+    if isinstance(readings, slice):
+        readings = np.arange(len(db.reading_start) - 1)[readings]
+    contours, owner = _ranges(db.reading_start, readings)
+    points, contour = _ranges(db.contour_start, contours)
+    z = db.contour_slice[contours][contour]
+    return np.column_stack((z, db.points[points])), readings[owner[contour]]
+
+
+def _ranges(start: IntArray, which: IntArray) -> tuple[IntArray, IntArray]:
+    """Concatenate the ranges `start[w]:start[w + 1]`; also which `w` each element came from."""
+    lengths = start[which + 1] - start[which]
+    owner = np.repeat(np.arange(len(which)), lengths)
+    ends = np.cumsum(lengths)
+    inside = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
+    return start[which][owner] + inside, owner
+
+
+# --- Which readings are the same nodule ---------------------------------------------------------
+
+
+def group_readings(db: Database) -> list[IntArray]:
+    """Group the readings of every scan into nodules as `pylidc.Scan.cluster_annotations` does.
+
+    Two readings are neighbours when the smallest distance between their contour vertices is at
+    most a tolerance, and a nodule is a connected component. The tolerance is the slice thickness
+    (pylidc's documentation says the pixel spacing) and is multiplied by 0.9 until no component
+    has more than four readings or the tolerance falls below 0.1. Distances are between *indices*:
+    one slice counts as much as one pixel, whatever their size in mm, and the tolerance in mm is
+    compared with them as it is.
+
+    Most readings of one nodule share a vertex, so those pairs (distance 0, neighbours under any
+    tolerance) are joined first, and distances are measured only where they can still matter.
+
+    Returns:
+        One array per nodule with the positions of its readings in `db.readings`, ascending;
+        nodules by scan, and within a scan by the mean slice index of their vertices.
+    """
+    points, owner = reading_points(db, slice(None))
+    first = np.concatenate(([0], np.cumsum(np.bincount(owner, minlength=len(db.readings)))))
+    low = np.minimum.reduceat(points, first[:-1])
+    high = np.maximum.reduceat(points, first[:-1])
+    depth = np.add.reduceat(points[:, 0], first[:-1]) / np.diff(first)
+    scan = db.readings["scan_id"].to_numpy()
+    touching = _sharing_a_point(points, owner, scan)
+    tolerance = db.scans["slice_thickness"].to_dict()
+
+    order = np.argsort(scan, kind="stable")
+    scans, begin = np.unique(scan[order], return_index=True)
+    nodules: list[IntArray] = []
+    for scan_id, members in zip(scans.tolist(), np.split(order, begin[1:]), strict=True):
+        local = _ScanDistances(points, first, low, high, members, touching)
+        labels = _components_within(local, float(tolerance[scan_id]))
+        groups = [members[labels == label] for label in range(labels.max() + 1)]
+        nodules += sorted(groups, key=lambda group: float(np.mean(depth[group])))
+    return nodules
+
+
+def _sharing_a_point(points: IntArray, owner: IntArray, scan: IntArray) -> set[tuple[int, int]]:
+    """Pairs of readings of one scan that have a vertex in common (a chain of them, not all)."""
+    z, y, x = points.T
+    key = ((scan[owner] * (z.max() + 1) + z) * 1024 + y) * 1024 + x
+    order = np.argsort(key, kind="stable")
+    key, owner = key[order], owner[order]
+    same = np.flatnonzero((key[1:] == key[:-1]) & (owner[1:] != owner[:-1]))
+    pairs = np.unique(np.column_stack((owner[same], owner[same + 1])), axis=0)
+    return {(int(a), int(b)) for a, b in pairs}
+
+
+@dataclass
+class _ScanDistances:
+    """Smallest distances between the readings of one scan, measured when asked for."""
+
+    points: IntArray
+    first: IntArray
+    low: IntArray
+    high: IntArray
+    members: IntArray
+    touching: set[tuple[int, int]]
+
+    def __post_init__(self) -> None:
+        low, high = self.low[self.members], self.high[self.members]
+        gap = np.maximum(low[:, None] - high[None], low[None] - high[:, None]).clip(0)
+        self.box_gap: FloatArray = np.sqrt((gap**2).sum(-1))
+        n = len(self.members)
+        self.exact = np.full((n, n), np.nan)
+        for i in range(n):
+            for j in range(i + 1, n):
+                if (int(self.members[i]), int(self.members[j])) in self.touching:
+                    self.exact[i, j] = 0.0
+
+    def between(self, i: int, j: int, limit: float) -> float:
+        """Distance of two readings, or infinity when it is certainly above `limit`."""
+        if np.isnan(self.exact[i, j]):
+            a, b = (self.points[self.first[m] : self.first[m + 1]] for m in self.members[[i, j]])
+            # only vertices near the other's box can be within the limit
+            a = a[self._near(a, self.members[j], limit)]
+            b = b[self._near(b, self.members[i], limit)]
+            if not len(a) or not len(b):
+                return np.inf
+            self.exact[i, j] = np.sqrt(cdist(a, b, "sqeuclidean").min())
+        return float(self.exact[i, j])
+
+    def _near(self, points: IntArray, other: np.int64, limit: float) -> BoolArray:
+        near = (points >= self.low[other] - limit) & (points <= self.high[other] + limit)
+        return near.all(axis=1)  # type: ignore[no-any-return]
+
+
+def _components_within(distances: _ScanDistances, tolerance: float) -> IntArray:
+    """Connected components, the tolerance reduced as in pylidc while any is too large."""
+    start = tolerance
+    while True:
+        labels = _components(distances, tolerance, start)
+        if np.bincount(labels).max() <= MAX_READERS or (tolerance := tolerance * 0.9) < 0.1:
+            return labels
+
+
+def _components(distances: _ScanDistances, tolerance: float, limit: float) -> IntArray:
+    n = len(distances.members)
+    candidates = np.argwhere(np.triu(distances.box_gap <= tolerance, 1))
+    # known neighbours first; a pair that is joined already needs no measuring
+    edges = [(i, j) for i, j in candidates if distances.exact[i, j] == 0]
+    labels = _label(n, edges)
+    for i, j in candidates:
+        if labels[i] != labels[j] and distances.between(i, j, limit) <= tolerance:
+            edges.append((i, j))
+            labels = _label(n, edges)
+    return labels
+
+
+def _label(n: int, edges: list[tuple[int, int]]) -> IntArray:
+    i, j = np.array(edges, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(i)), (i, j)), shape=(n, n))
+    labels: IntArray = connected_components(graph, directed=False)[1].astype(np.int64)
+    return labels
+
+
+# --- How large ----------------------------------------------------------------------------------
+
+
+def diameters(db: Database) -> FloatArray:
+    """Largest in-plane diameter of each reading, mm, as `pylidc.Annotation.diameter`.
+
+    The largest distance between two vertices of one contour. Contours of a single point have
+    none and are passed over; a reading with no others has diameter 0 (pylidc: minus infinity).
+    """
+    spacing = _spacing(db, "pixel_spacing")
+    of_contour = np.zeros(len(db.contour_id))
+    bounds = db.contour_start
+    for c in np.flatnonzero(np.diff(bounds) > 1):
+        of_contour[c] = pdist(db.points[bounds[c] : bounds[c + 1]] * spacing[c]).max()
+    return np.maximum.reduceat(of_contour, db.reading_start[:-1])
+
+
+def volumes(db: Database) -> FloatArray:
+    """Volume of each reading, mm³, as `pylidc.Annotation.volume`.
+
+    Area of each contour (shoelace formula) times half the distance to the slices below and above
+    that hold a contour of this reading; at both ends the distance to the one neighbour. Holes are
+    subtracted. With a single slice the slice thickness is used.
+    """
+    cross = db.points[:, 0] * np.roll(db.points[:, 1], 1) - db.points[:, 1] * np.roll(
+        db.points[:, 0], 1
+    )
+    # the vertex before the first one is the last one of the same contour, not of the one before
+    start, end = db.contour_start[:-1], db.contour_start[1:] - 1
+    a, b = db.points[start], db.points[end]
+    cross[start] = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    area = 0.5 * np.abs(np.add.reduceat(cross, start)) * _spacing(db, "pixel_spacing") ** 2
+    thickness = _spacing(db, "slice_thickness")
+    height = np.empty_like(area)
+    for first, last in zip(db.reading_start[:-1], db.reading_start[1:], strict=True):
+        z, which = np.unique(db.contour_z[first:last], return_inverse=True)
+        if len(z) == 1:
+            height[first:last] = thickness[first]
+        else:
+            padded = np.concatenate(([2 * z[0] - z[1]], z, [2 * z[-1] - z[-2]]))
+            height[first:last] = 0.5 * (padded[2:] - padded[:-2])[which]
+    signed = np.where(db.contour_inside, area, -area) * height
+    return np.add.reduceat(signed, db.reading_start[:-1])
+
+
+def _spacing(db: Database, column: str) -> FloatArray:
+    """A column of the scan table for every contour."""
+    per_reading = db.scans[column].reindex(db.readings["scan_id"]).to_numpy(dtype=np.float64)
+    return np.repeat(per_reading, np.diff(db.reading_start))
+
+
+# --- Which voxels -------------------------------------------------------------------------------
+
+
+def rasterise(db: Database, readings: IntArray, *, pad: int = 0) -> tuple[BoolArray, IntArray]:
+    """Masks of some readings of one nodule in a common box, as `pylidc.utils.consensus`.
+
+    The box is the smallest that holds all vertices (and `pad` voxels around, within the scan of
+    512 × 512 pixels). The voxels inside a contour count, the vertices themselves do not: LIDC's
+    readers drew just outside the nodule. Contours of one reading act one after the other, so a
+    later inner region may fill what the border of an earlier one cut, and holes come last.
+
+    Returns:
+        Masks `(reader, z, y, x)` and the `(z, y, x)` index of the box's first voxel in the scan.
+    """
+    contours, reader = _ranges(db.reading_start, readings)
+    points, contour = _ranges(db.contour_start, contours)
+    vertices = np.column_stack((db.contour_slice[contours][contour], db.points[points]))
+    depth = len(db.slice_z[int(db.readings["scan_id"].iloc[readings[0]])])
+    low = np.maximum(vertices.min(axis=0) - pad, 0)
+    high = np.minimum(vertices.max(axis=0) + pad, (depth - 1, 511, 511))
+    shape = tuple((high - low + 1).tolist())
+    vertices -= low
+    plane = reader * shape[0] + db.contour_slice[contours] - low[0]  # one per reader and slice
+    masks = np.zeros((len(readings) * shape[0], *shape[1:]), dtype=bool)
+    bounds = np.concatenate(([0], np.cumsum(np.diff(db.contour_start)[contours])))
+    for turn, inside in _turns(plane, db.contour_inside[contours]):
+        chosen, owner = _ranges(bounds, turn)
+        y, x = vertices[chosen, 1], vertices[chosen, 2]
+        filled = _fill(y, x, bounds[turn + 1] - bounds[turn], shape[1:])
+        masks[plane[turn]] = masks[plane[turn]] | filled if inside else masks[plane[turn]] & ~filled
+        masks[plane[turn][owner], y, x] = False
+    return masks.reshape(len(readings), *shape), low
+
+
+def _turns(plane: IntArray, inside: BoolArray) -> Iterator[tuple[IntArray, bool]]:
+    """Contours in rounds of at most one per reader and slice: outlines first, then holes."""
+    for kind in (True, False):
+        members = np.flatnonzero(inside == kind)
+        order = np.argsort(plane[members], kind="stable")
+        members = members[order]
+        _, first, count = np.unique(plane[members], return_index=True, return_counts=True)
+        rank = np.arange(len(members)) - np.repeat(first, count)
+        for turn in range(count.max(initial=0)):
+            yield members[rank == turn], kind
+
+
+def _fill(y: IntArray, x: IntArray, lengths: IntArray, shape: tuple[int, ...]) -> BoolArray:
+    """Pixels inside each of several closed polygons: `(polygon, y, x)`.
+
+    The crossing-number test of matplotlib's `Path.contains_points`, which pylidc calls with the
+    row as first coordinate; here for all pixels at once. For each edge and each column that it
+    spans, all pixels on its low-row side flip. Vertices are whole pixels, so integers decide
+    pixels on an edge just as matplotlib does: an edge towards higher columns takes them along,
+    one towards lower columns does not.
+    """
+    height, width = shape
+    start = np.cumsum(lengths) - lengths
+    following = np.arange(1, len(y) + 1)
+    following[start + lengths - 1] = start  # closed
+    y1, x1 = y[following], x[following]
+    polygon = np.repeat(np.arange(len(lengths)), lengths)
+    usable = x != x1
+    y0, x0, y1, x1, polygon = (a[usable] for a in (y, x, y1, x1, polygon))
+    span = np.abs(x1 - x0)
+    edge = np.repeat(np.arange(len(span)), span)
+    step = np.arange(len(edge)) - np.repeat(np.cumsum(span) - span, span)
+    column = np.minimum(x0, x1)[edge] + 1 + step
+    # row of the crossing = y1 - (x1 - column) (y1 - y0) / (x1 - x0), kept as a fraction
+    run = (x1 - x0)[edge]
+    rise = ((x1[edge] - column) * (y1 - y0)[edge]) * np.sign(run)
+    last = np.where(
+        run > 0,
+        y1[edge] - -(-rise // np.abs(run)),  # floor: pixels on the edge flip
+        y1[edge] - rise // np.abs(run) - 1,  # below: they do not
+    )
+    flips = np.zeros((len(lengths), height + 1, width), dtype=np.int64)
+    np.add.at(flips, (polygon[edge], last + 1, column), 1)
+    crossings = np.cumsum(flips[:, ::-1], axis=1)[:, ::-1][:, 1:]
+    return crossings % 2 == 1  # type: ignore[no-any-return]

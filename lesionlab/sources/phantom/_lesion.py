@@ -1,0 +1,249 @@
+"""How a reader's ratings of a nodule become voxels, inside the outlines that the readers drew.
+
+Size and form are the contours': the average of the readers' signed distances, which is smooth
+where their masks are stairs. One reader's ratings say the rest, so that what an image shows and
+what the other readers called it differ as much as they do in the data. Sphericity needs no rule,
+as the contours have it; malignancy is not among the ratings that come here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.special import ndtr
+
+from lesionlab.sources.phantom._fields import Array, FloatArray, Grid, texture
+from lesionlab.sources.phantom._vessels import Tubes
+
+RENDERED = (
+    "subtlety",
+    "internal_structure",
+    "calcification",
+    "margin",
+    "lobulation",
+    "spiculation",
+    "texture",
+)
+"""The ratings that change voxels."""
+
+INSET_MM = -0.08
+"""How far inside the readers' outline the edge lies, mm; fitted to the real slices' HU inside."""
+
+# Standard deviation of the Gaussian edge in mm, by margin: 1 poorly defined to 5 sharp.
+EDGE_MM = {1: 1.7, 2: 1.2, 3: 0.8, 4: 0.45, 5: 0.28}
+# Contrast against the lung, by subtlety: 1 extremely subtle to 5 obvious.
+CONTRAST = {1: 0.72, 2: 0.82, 3: 0.90, 4: 0.96, 5: 1.0}
+# Spicules by spiculation: 1 none to 5 marked.
+SPICULES = {1: 0, 2: 8, 3: 16, 4: 26, 5: 38}
+SPICULE_MM = (0.6, 1.1)
+"""Radius of a spicule where it starts, mm; radiologists call those from 2 mm across coarse."""
+# By texture: HU of the ground glass, and the depth (0 edge, 1 centre) from which it is solid.
+GROUND_GLASS = {1: (-640, 9.0), 2: (-560, 0.75), 3: (-520, 0.42), 4: (-330, 0.16), 5: (0, -9.0)}
+SOLID_HU = 58.0
+# By internal structure: 2 fluid, 3 fat, 4 air, with the depth from which it fills the nodule.
+CONTENT = {2: (8.0, 0.15), 3: (-95.0, 0.15), 4: (-950.0, 0.38)}
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A lesion on the fine planes, in a window of the crop.
+
+    Attributes:
+        window: Slices `(z, y, x)` of the fine grid.
+        share: Share of each voxel that the lesion fills.
+        hu: Density of the lesion there, HU.
+        content_share: Share that a cavity, fat or fluid takes within it.
+        content_hu: Density of that, HU.
+        strands: Spicules.
+        distance: Signed distance to the lesion's surface, mm, negative inside.
+    """
+
+    window: tuple[slice, slice, slice]
+    share: FloatArray
+    hu: FloatArray
+    content_share: FloatArray
+    content_hu: float
+    strands: Tubes
+    distance: FloatArray
+
+
+def average_distance(
+    readers: npt.NDArray[np.bool_], spacing: tuple[float, float, float]
+) -> FloatArray:
+    """(z, y, x) mean over readers of the signed distance to their outline, mm, negative inside.
+
+    Where two readers drew apart from each other the mean may be positive everywhere; then the
+    smallest distance to any of them is taken.
+    """
+    signed = []
+    for mask in readers:
+        if mask.any():
+            outside = ndimage.distance_transform_edt(~mask, sampling=spacing)
+            (box,) = ndimage.find_objects(mask.astype(np.uint8))
+            tight = np.pad(mask[box], 1)
+            inside = ndimage.distance_transform_edt(tight, sampling=spacing)
+            outside[box] -= inside[1:-1, 1:-1, 1:-1]
+            signed.append(outside.astype(np.float32))
+    if not signed:
+        raise ValueError("readers: expected at least one voxel inside an outline, got none")
+    mean: FloatArray = np.mean(signed, axis=0, dtype=np.float32)
+    consensus = readers.mean(axis=0) >= 0.5
+    # more than four outlines are two nodules that the grouping could not part
+    apart = len(readers) > 4 or not (mean < -0.5 * spacing[2]).any()
+    if apart and consensus.any():
+        mean = np.min(signed, axis=0)
+    return mean
+
+
+def shape_on_planes(
+    readers: npt.NDArray[np.bool_], origin: tuple[int, int, int], grid: Grid
+) -> tuple[FloatArray, tuple[slice, slice, slice]]:
+    """The lesion's signed distance on the fine planes, and the window of the grid it stands in.
+
+    Args:
+        readers: (reader, z, y, x), the box of `LesionMasks`.
+        origin: Index in the scan of its first voxel.
+        grid: The crop.
+    """
+    pad_z = max(1, int(np.ceil(4.0 / grid.spacing)))
+    pad = int(np.ceil(5.0 / grid.pixel))
+    box = np.pad(readers, ((0, 0), (pad_z, pad_z), (pad, pad), (pad, pad)))
+    on_slices = average_distance(box, (grid.spacing, grid.pixel, grid.pixel))
+    # the part of the box that lies in the crop
+    top, left = origin[1] - pad - grid.corner[0], origin[2] - pad - grid.corner[1]
+    rows = slice(max(top, 0), min(top + box.shape[2], grid.size))
+    columns = slice(max(left, 0), min(left + box.shape[3], grid.size))
+    on_slices = on_slices[:, rows.start - top : rows.stop - top]
+    on_slices = on_slices[:, :, columns.start - left : columns.stop - left]
+    at = grid.z_fine / grid.spacing - (origin[0] - pad_z)
+    within = np.flatnonzero((at >= 0) & (at <= len(on_slices) - 1))
+    low = np.minimum(at[within].astype(int), len(on_slices) - 2)
+    share = (at[within] - low).astype(np.float32)[:, None, None]
+    distance = on_slices[low] * (1 - share) + on_slices[low + 1] * share
+    planes = slice(int(within[0]), int(within[-1]) + 1)
+    smooth = ndimage.gaussian_filter(distance, (0, 0.7, 0.7), mode="nearest")
+    return smooth.astype(np.float32) + np.float32(INSET_MM), (planes, rows, columns)
+
+
+def build_lesion(
+    rng: np.random.Generator,
+    ratings: Mapping[str, int],
+    distance: FloatArray,
+    window: tuple[slice, slice, slice],
+    grid: Grid,
+    *,
+    lung_hu: float,
+) -> Lesion:
+    """Give a shape its edge, its density and its strands.
+
+    Args:
+        rng: Source of the draws.
+        ratings: One reader's, by name; of these only `RENDERED` are looked up.
+        distance: (planes, y, x) signed distance to the surface, mm.
+        window: Where it stands in the grid.
+        grid: The crop.
+        lung_hu: Density of the lung around it, HU.
+    """
+    voxel = np.array([grid.step, grid.pixel, grid.pixel])
+    deepest = max(float(-distance.min()), 0.5 * grid.pixel)
+    coarse = texture(rng, distance.shape, tuple(np.maximum(0.55 * deepest, 0.8) / voxel))
+    fine = texture(rng, distance.shape, tuple(1.5 / voxel))
+    lobes = (ratings["lobulation"] - 1) / 4 * min(0.16 * deepest, 1.0)
+    # a margin that cannot be seen well is also an irregular one
+    ragged = {1: 0.5, 2: 0.3, 3: 0.12}.get(ratings["margin"], 0.0) * min(1.0, deepest / 3)
+    surface = distance + np.float32(lobes) * coarse + np.float32(ragged) * fine
+    sigma = max(min(EDGE_MM[ratings["margin"]], 0.45 * deepest), 0.29 * grid.pixel)
+    share = ndtr(-surface / np.float32(sigma)).astype(np.float32)
+    inward = np.clip(-surface / deepest, 0, 1)  # 0 at the edge, 1 at the deepest place
+
+    level = rng.standard_normal(2)
+    hu = _density(ratings["texture"], inward, coarse, fine, level, deepest)
+    if ratings["calcification"] != 6:
+        hu = _calcify(rng, ratings["calcification"], hu, inward, coarse, voxel)
+    contrast = np.float32(CONTRAST[ratings["subtlety"]])
+    hu = (np.float32(lung_hu) + contrast * (hu - np.float32(lung_hu))).astype(np.float32)
+    content_hu, from_depth = CONTENT.get(ratings["internal_structure"], (0.0, 9.0))
+    content = np.clip((inward - from_depth) * deepest / grid.pixel + 0.5, 0, 1).astype(np.float32)
+    strands = _spicules(rng, SPICULES[ratings["spiculation"]], surface, window, grid, deepest)
+    return Lesion(window, share, hu, content, content_hu, strands, surface)
+
+
+def _density(
+    rating: int, inward: Array, coarse: FloatArray, fine: FloatArray, level: Array, deepest: float
+) -> FloatArray:
+    """HU by texture: ground glass at the rim, solid from some depth on, patchily."""
+    solid = SOLID_HU + 25 * level[0] + 10 * fine
+    glass_hu, onset = GROUND_GLASS[rating]
+    if rating == 5:
+        return np.asarray(solid, np.float32)
+    glass = glass_hu + 60 * level[1] + 35 * fine + 25 * coarse
+    ramp = np.clip((inward + 0.18 * coarse - onset) * max(deepest, 1.5) / 1.2 + 0.5, 0, 1)
+    return np.asarray(glass + ramp * (solid - 40 - glass), np.float32)
+
+
+def _calcify(
+    rng: np.random.Generator,
+    pattern: int,
+    hu: FloatArray,
+    inward: Array,
+    coarse: FloatArray,
+    voxel: Array,
+) -> FloatArray:
+    """HU with calcium: 1 popcorn, 2 laminated, 3 solid, 4 non-central, 5 central."""
+    peak = float(np.clip(np.exp(np.log(950) + 0.5 * rng.standard_normal()), 350, 2400))
+    turn = rng.uniform(0, 2 * np.pi)
+    if pattern == 1:
+        share = np.clip(2.5 * coarse, 0, 1) * np.clip(6 * inward, 0, 1)
+    elif pattern == 2:
+        share = 0.5 + 0.5 * np.sin(2 * np.pi * (2.2 * inward - 0.1))
+    elif pattern == 3:
+        share = np.clip(8 * inward, 0, 1)
+    else:
+        middle, around, size = _extent(inward, voxel)
+        if pattern == 4:
+            middle = middle + 0.5 * size * np.array([0.0, np.sin(turn), np.cos(turn)])
+        away = np.sqrt(sum((a - m) ** 2 for a, m in zip(around, middle, strict=True)))
+        share = np.clip((0.48 * size - away) / voxel[1] + 0.5, 0, 1) * (inward > 0)
+    return np.asarray(hu + share * (peak - hu), np.float32)
+
+
+def _extent(inward: Array, voxel: Array) -> tuple[Array, list[Array], float]:
+    """Centre of the lesion, coordinates of its voxels in mm, and its mean radius."""
+    inside = inward > 0
+    around = list(np.ogrid[tuple(slice(n) for n in inside.shape)])
+    around = [a * v for a, v in zip(around, voxel, strict=True)]
+    n = max(int(inside.sum()), 1)
+    middle = np.array([float((a * inside).sum()) / n for a in around])
+    return middle, around, float(np.cbrt(3 * n * voxel.prod() / (4 * np.pi)))
+
+
+def _spicules(
+    rng: np.random.Generator,
+    count: int,
+    surface: FloatArray,
+    window: tuple[slice, slice, slice],
+    grid: Grid,
+    deepest: float,
+) -> Tubes:
+    """Strands that start on the surface and run straight out, tapering."""
+    empty = np.zeros((0, 3))
+    near = np.argwhere(np.abs(surface) < 0.6 * grid.pixel) if count else np.zeros((0, 3), int)
+    if not len(near):
+        return Tubes(empty, empty, np.zeros((0, 2)))
+    corner = np.array([grid.z_fine[window[0].start], grid.y[window[1].start], 0.0])
+    corner[2] = grid.x[window[2].start]
+    voxel = np.array([grid.step, grid.pixel, grid.pixel])
+    inside = np.argwhere(surface < 0)
+    middle = (inside.mean(0) if len(inside) else near.mean(0)) * voxel
+    at = near[rng.integers(len(near), size=count)] * voxel
+    out = at - middle
+    out /= np.maximum(np.sqrt((out**2).sum(1)), 1e-6)[:, None]
+    out += 0.3 * rng.standard_normal((count, 3))
+    reach = rng.uniform(0.5, 1.4, (count, 1)) * (2.5 + 0.15 * count) * min(1.0, deepest / 4 + 0.3)
+    width = rng.uniform(*SPICULE_MM, count) * min(1.0, 0.5 + deepest / 8)
+    start = at - 0.8 * out
+    return Tubes(start + corner, at + reach * out + corner, np.stack((width, 0.4 * width), 1))

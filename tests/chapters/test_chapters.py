@@ -1,0 +1,149 @@
+"""A chapter checks its parameters and finds its files, wherever it is opened."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from lesionlab import chapters
+from lesionlab.chapters import notebooks
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "phantoms"
+CHECK = f'from lesionlab import chapters\n\nchapter = chapters.begin("{NAME}")'
+SOLVE = "%%solution\nsolved = True\nprint('solved', seed)"
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Path:
+    """The first cells of a chapter, alone in a folder far from any checkout."""
+    stored = nbformat.read(ROOT / "notebooks" / f"{NAME}.ipynb", as_version=4)
+    (declared,) = (c for c in stored.cells if "parameters" in c.metadata.get("tags", ()))
+    seen = "print(chapter.results().name, seed, n_lesions, chapter.progress, 'solved' in globals())"
+    cells = [declared, *map(new_code_cell, (CHECK, SOLVE, seen))]
+    nbformat.write(new_notebook(cells=cells, metadata=stored.metadata), tmp_path / "one.ipynb")
+    return tmp_path / "one.ipynb"
+
+
+def run(notebook: Path, **parameters: Any) -> list[str]:
+    """What the cells print, run by plain papermill in the folder of the notebook."""
+    done = papermill.execute_notebook(
+        notebook, notebook.with_name("out.ipynb"), parameters, cwd=notebook.parent,
+        progress_bar=False, log_output=False,
+    )  # fmt: skip
+    return [
+        output["text"].strip()
+        for cell in done.cells
+        for output in cell.get("outputs", ())
+        if output.output_type == "stream" and output.name == "stdout"
+    ]
+
+
+def test_a_notebook_alone_in_a_folder_finds_its_results(opened: Path) -> None:
+    told, printed = run(opened, seed=3)
+    assert "holds a solution and was not run" in told
+    assert printed == f"{NAME} 3 200 False False"
+
+
+def test_solutions_run_when_they_are_asked_for(opened: Path) -> None:
+    assert run(opened, solutions=True) == ["solved 0", f"{NAME} 0 200 False True"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "complaint"),
+    [
+        ({"sead": 1}, "unknown parameter 'sead' of phantoms; did you mean 'seed'"),
+        ({"seed": "3"}, "parameter seed of phantoms takes a value of type int, got '3'"),
+        ({"n_lesions": 2.5}, "parameter n_lesions of phantoms takes a value of type int, got 2.5"),
+        ({"solutions": "yes"}, "parameter solutions of phantoms takes a value of type bool"),
+    ],
+)
+def test_wrong_parameters_stop_the_run_at_the_second_cell(
+    opened: Path, parameters: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(papermill.PapermillExecutionError) as caught:
+        run(opened, **parameters)
+    assert complaint in str(caught.value)
+    assert caught.value.exec_count == 3, "papermill's cell comes between the two"
+
+
+def test_a_set_can_be_chosen_by_the_environment(
+    opened: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(chapters.SET, "smoke")
+    monkeypatch.setenv("JPY_SESSION_NAME", "one.ipynb")  # JupyterLab sets it: somebody watches
+    assert run(opened, seed=4)[1] == f"{NAME} 4 40 True False"
+    assert run(opened, n_lesions=7)[1] == f"{NAME} 0 7 True False", "what is injected stays"
+    monkeypatch.setenv(chapters.SET, "book")
+    assert run(opened) == ["solved 0", f"{NAME} 0 200 True True"]
+    monkeypatch.setenv(chapters.SET, "smok")
+    with pytest.raises(papermill.PapermillExecutionError, match="did you mean 'smoke'"):
+        run(opened)
+
+
+def test_outside_a_notebook_there_is_no_chapter() -> None:
+    with pytest.raises(RuntimeError, match="no notebook is running"):
+        chapters.begin(NAME)
+
+
+def test_a_folder_of_results_of_ones_own(tmp_path: Path) -> None:
+    chapter = chapters.Chapter(NAME, progress=False)
+    assert (chapter.results() / "realism.json").is_file()
+    assert chapter.results(tmp_path) == tmp_path
+    with pytest.raises(FileNotFoundError, match=r"no folder 'nowhere' of results"):
+        chapter.results("nowhere")
+
+
+def test_an_incomplete_installation_says_so() -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"book/nothing did not come with lesionlab .*wheel"
+    ):
+        chapters.shipped("book", "nothing")
+
+
+def test_copies_go_where_nothing_is(tmp_path: Path) -> None:
+    written = chapters.copy(tmp_path / "mine")
+    names = {path.relative_to(tmp_path / "mine").as_posix() for path in written}
+    assert {"notebooks/fu2021.ipynb", "notebooks/sets.yml", "book/notation.md"} <= names
+    mine = tmp_path / "mine" / "notebooks" / "fu2021.ipynb"
+    assert mine.read_bytes() == (ROOT / "notebooks" / "fu2021.ipynb").read_bytes()
+    mine.write_text("my own work")
+    with pytest.raises(FileExistsError, match=r"\.ipynb is there already"):
+        chapters.copy(tmp_path / "mine")
+    assert mine.read_text() == "my own work"
+
+
+def test_a_file_in_place_of_a_folder_is_a_plain_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    command = [Path(sys.executable).with_name("lesionlab"), "notebooks", "copy", tmp_path / "file"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("lesionlab: ")
+    assert "Traceback" not in done.stderr
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as MyST makes them."""
+    found = re.findall(r"(?m)^#+ (.+)$", page.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def test_links_of_chapters_lead_to_files(tmp_path: Path) -> None:
+    """In JupyterLab a link is a path; in the book, Sphinx finds the page from the same path."""
+    chapters.copy(tmp_path)
+    for name in notebooks.available(tmp_path / "notebooks"):
+        notebook = nbformat.read(tmp_path / "notebooks" / f"{name}.ipynb", as_version=4)
+        text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+        for link, anchor in re.findall(r"\]\(([^)#]+)#?([^)]*)\)", text):
+            if "://" not in link:
+                target = tmp_path / "notebooks" / link
+                assert target.is_file(), f"{name}: {link}"
+                assert not anchor or anchor in headings(target), f"{name}: {link}#{anchor}"

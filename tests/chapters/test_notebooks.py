@@ -1,0 +1,534 @@
+"""The chapters run; and the runner does with small notebooks what it says."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import pytest
+from nbformat.v4 import new_code_cell
+
+from lesionlab import results
+from lesionlab._files import sha256_tree
+from lesionlab.chapters import notebooks
+from lesionlab.chapters.notebooks import ExecutionError
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+CHAPTERS = notebooks.available(FOLDER)
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def quick_run(project: Any, name: str, **options: Any) -> notebooks.Run:
+    return notebooks.run(name, folder=project.folder, progress=False, timeout=60, **options)
+
+
+# -- the chapters ----------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapter_runs_with_its_smoke_set(
+    name: str, smoke: Callable[[str], notebooks.Run]
+) -> None:
+    run = smoke(name)
+    executed = nbformat.read(run.path, as_version=4)
+    assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
+    noise = [
+        output.text
+        for cell in executed.cells
+        for output in cell.get("outputs", ())
+        if output.output_type == "stream" and output.name == "stderr"
+    ]
+    assert not noise, "what goes to standard error is printed in the book"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapter_records_results_and_their_data(
+    name: str, smoke: Callable[[str], notebooks.Run]
+) -> None:
+    found = results.read(smoke(name).results)
+    assert found["set"] == "smoke"
+    assert found["results"], "a chapter records what it found"
+    assert found["data"], "a chapter says what its numbers rest on"
+    assert_says_nothing_about_the_machine(smoke(name).results)
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_papermill_sees_the_parameters_that_we_see(name: str) -> None:
+    path = FOLDER / f"{name}.ipynb"
+    assert set(papermill.inspect_notebook(str(path))) == set(notebooks.parameters(path))
+
+
+def assert_says_nothing_about_the_machine(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for secret in (str(Path.home()), str(FOLDER.parent), str(path.parent), socket.gethostname()):
+        # "root" or "box" alone could be any word
+        assert len(secret) < 6 or secret not in text
+
+
+# -- parameters ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("x=3", 3),
+        ("x = 3", 3),
+        ("x=0.5", 0.5),
+        ("x=1e-3", 0.001),
+        ("x=-2.5E+3", -2500.0),
+        ("x=1.e2", 100.0),
+        ("x=.5e1", 5.0),
+        ("x=true", True),
+        ("x=null", None),
+        ("x=mean", "mean"),
+        ("x=e3", "e3"),
+        ("x='1e-3'", "1e-3"),
+        ("x=2011-02-01", "2011-02-01"),
+        ("x=[1, 2e-1, a]", [1, 0.2, "a"]),
+        ("x={a: 1}", {"a": 1}),
+        ("x=a=b", "a=b"),
+    ],
+)
+def test_a_value_is_read_as_yaml(text: str, value: Any) -> None:
+    found = notebooks.parse_parameter(text)
+    assert found == ("x", value)
+    assert type(found[1]) is type(value)
+
+
+@pytest.mark.parametrize("text", ["seed", "=3", "two words=3", "3=seed", "a-b=1", ""])
+def test_a_parameter_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="name=value"):
+        notebooks.parse_parameter(text)
+
+
+@pytest.mark.parametrize("text", ["x=[1", "x={a", "x=!!python/object/apply:os.getcwd []"])
+def test_a_value_that_is_not_plain_yaml_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="value of x is not YAML"):
+        notebooks.parse_parameter(text)
+
+
+def test_parameters_come_with_their_defaults(project: Any) -> None:
+    path = project.write(
+        "one",
+        parameters="# how many\nn = 5\nrate: float = 1e-3  # step\nsizes = [1,\n  -2]\nx = None",
+    )
+    assert notebooks.parameters(path) == {"n": 5, "rate": 0.001, "sizes": [1, -2], "x": None}
+    assert set(papermill.inspect_notebook(str(path))) == set(notebooks.parameters(path))
+    assert notebooks.parameters(project.write("two", parameters=None)) == {}
+
+
+@pytest.mark.parametrize(
+    ("cell", "complaint"),
+    [
+        ("n = 2 + x", "not 'n = 2 \\+ x'"),
+        ("import os", "not 'import os'"),
+        ("a = b = 1", "not 'a = b = 1'"),
+        ("a, b = 1, 2", "takes lines like 'seed = 0'"),
+        ("n: int", "not 'n: int'"),
+        ("print(1)", "takes lines like"),
+        ("%matplotlib inline", "is not Python, see its line 1"),
+    ],
+)
+def test_a_parameters_cell_holds_literals_only(project: Any, cell: str, complaint: str) -> None:
+    path = project.write("one", parameters=cell)
+    with pytest.raises(ValueError, match=complaint):
+        notebooks.parameters(path)
+
+
+def test_two_parameters_cells_are_refused(project: Any) -> None:
+    cell = new_code_cell("a = 1", metadata={"tags": ["parameters"]})
+    path = project.write_cells("one", [cell, new_code_cell("b = 1", metadata=cell.metadata)])
+    with pytest.raises(ValueError, match="2 cells tagged 'parameters', one is allowed"):
+        notebooks.parameters(path)
+
+
+@pytest.mark.parametrize("text", ["not json", "[]", '{"cells": 3}'])
+def test_what_is_no_notebook_is_named(project: Any, text: str) -> None:
+    path = project.folder / "one.ipynb"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"one\.ipynb is not a (JSON file|notebook)"):
+        notebooks.parameters(path)
+
+
+def test_sets_have_an_empty_book_and_read_small_numbers(project: Any) -> None:
+    text = "one: {smoke: {rate: 1e-3}, paper: }\ntwo:\n"
+    (project.folder / "sets.yml").write_text(text, encoding="utf-8")
+    assert notebooks.sets(project.folder, "one") == {
+        "book": {},
+        "smoke": {"rate": 0.001},
+        "paper": {},
+    }
+    assert notebooks.sets(project.folder, "two") == {"book": {}}
+    assert notebooks.sets(project.folder, "three") == {"book": {}}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("- one", "must map sets"),
+        ("one: [smoke]", "must map sets"),
+        ("one: {smoke: 3}", "must map sets"),
+        ("one: {smoke", "is not YAML"),
+    ],
+)
+def test_sets_of_another_form_are_refused(project: Any, text: str, complaint: str) -> None:
+    (project.folder / "sets.yml").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=complaint):
+        notebooks.sets(project.folder, "one")
+
+
+# -- planning --------------------------------------------------------------------------
+
+
+def test_names_that_do_not_exist_are_named_with_what_comes_close(project: Any) -> None:
+    project.write("lidc", parameters="seed = 1\nrate = 0.1")
+    (project.folder / "sets.yml").write_text("lidc: {smoke: {sead: 1}}", encoding="utf-8")
+    for options, complaint in [
+        ({"name": "lidk"}, "unknown notebook 'lidk' in notebooks/; did you mean 'lidc'?"),
+        (
+            {"set_name": "smok"},
+            "unknown set 'smok' of lidc; did you mean 'smoke'?; there are book",
+        ),
+        ({"set_name": "smoke"}, "unknown parameter 'sead' of lidc; did you mean 'seed'?"),
+        ({"parameters": {"x": 1}}, "unknown parameter 'x' of lidc; there are rate, seed"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(complaint)):
+            notebooks.plan(**({"name": "lidc", "folder": project.folder} | options))
+
+
+def test_without_a_parameters_cell_there_are_no_parameters(project: Any) -> None:
+    project.write("one", parameters=None)
+    with pytest.raises(ValueError, match="unknown parameter 'seed' of one; there are none"):
+        notebooks.plan("one", parameters={"seed": 1}, folder=project.folder)
+
+
+@pytest.mark.parametrize(
+    ("default", "fitting", "unfitting"),
+    [
+        ("1", [2, -1], [0.5, "a", True, None, [1]]),
+        ("0.5", [1, 0.1], ["0.1", True, None]),
+        ("True", [False], [1, "yes", None]),
+        ("'a'", ["b"], [1, None]),
+        ("[1]", [[], ["a"]], [1, "a", {}]),
+        ("(1, 2)", [[3, 4]], [1]),
+        ("{'a': 1}", [{}], [[]]),
+        ("None", [None, 1, "a", [1]], []),
+    ],
+)
+def test_a_value_must_be_of_its_defaults_kind(
+    project: Any, default: str, fitting: list[Any], unfitting: list[Any]
+) -> None:
+    project.write("one", parameters=f"x = {default}")
+    for value in fitting:
+        task = notebooks.plan("one", parameters={"x": value}, folder=project.folder)
+        assert task.parameters == {"x": value}
+    for value in unfitting:
+        with pytest.raises(ValueError, match="parameter x of one takes a value of type"):
+            notebooks.plan("one", parameters={"x": value}, folder=project.folder)
+
+
+def test_where_a_copy_goes(project: Any) -> None:
+    project.write("one", parameters="seed = 1\nrate = 0.1")
+    plan = {"name": "one", "folder": project.folder}
+    assert notebooks.plan(**plan).path == project.executed / "one.ipynb"
+    first = notebooks.plan(**plan, parameters={"seed": 2}).path
+    other = notebooks.plan(**plan, parameters={"seed": 3}).path
+    assert first.parents[2] == project.root / "runs"
+    assert re.fullmatch(
+        r"one/book-[0-9a-f]{8}/one\.ipynb", first.relative_to(first.parents[2]).as_posix()
+    )
+    assert first != other
+    assert first == notebooks.plan(**plan, parameters={"seed": 2}).path
+    assert notebooks.plan(**plan, out=project.root / "x").path == project.root / "x" / "one.ipynb"
+
+
+# -- running ---------------------------------------------------------------------------
+
+
+def test_a_run_is_this_python_in_the_checkout_without_habits(
+    project: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = tmp_path / "jupyter" / "kernels" / "python3"
+    foreign.mkdir(parents=True)
+    spec = {"argv": ["false"], "display_name": "Somebody else's", "language": "python"}
+    (foreign / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+    (tmp_path / "startup.py").write_text("habit = 1", encoding="utf-8")
+    profile = tmp_path / "ipython" / "profile_default" / "startup"
+    profile.mkdir(parents=True)
+    (profile / "00.py").write_text("custom = 1", encoding="utf-8")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "startup.py"))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    notebook = project.write(
+        "one",
+        "import sys\nfrom pathlib import Path\nfrom lesionlab import results",
+        f"assert sys.executable == {sys.executable!r}, sys.executable",
+        f"assert Path.cwd() == Path({str(project.root)!r}), Path.cwd()",
+        "assert 'habit' not in globals() and 'custom' not in globals()",
+        "results.record('seed', seed)\nresults.record_data('none', tier='phantom')",
+        "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()",
+    )
+    stored = notebook.read_bytes()
+
+    run = quick_run(project, "one")
+
+    assert run.fresh
+    assert run.path == project.executed / "one.ipynb"
+    assert notebook.read_bytes() == stored
+    executed = nbformat.read(run.path, as_version=4)
+    nbformat.validate(executed)
+    # the defaults are what the book shows: nothing is put in
+    assert [c.source for c in executed.cells] == [
+        c["source"] for c in nbformat.read(notebook, 4).cells
+    ]
+    assert any("image/png" in o.get("data", {}) for o in executed.cells[-1].outputs)
+    assert "papermill" not in executed.metadata
+    assert_says_nothing_about_the_machine(run.results)
+    found = results.read(run.results)
+    assert found["results"] == {"seed": 1}
+    assert found["data"] == [{"name": "none", "tier": "phantom", "checksum": None}]
+    assert (found["set"], found["parameters"]) == ("book", {"seed": 1})
+    assert found["seconds"] == run.seconds > 0
+    assert found["versions"]["numpy"]
+    assert len(list(project.executed.iterdir())) == 2, "nothing else is left"
+
+
+def test_only_the_book_as_it_is_goes_where_the_book_is_built_from(project: Any) -> None:
+    project.write("one", parameters="seed = 1")
+    (project.folder / "sets.yml").write_text("one: {smoke: {}}", encoding="utf-8")
+    assert notebooks.plan("one", folder=project.folder).path.parent == project.executed
+    for changed in ({"set_name": "smoke"}, {"parameters": {"seed": 1}}):
+        path = notebooks.plan("one", folder=project.folder, **changed).path
+        assert path.is_relative_to(project.root / "runs" / "one")
+
+
+def test_given_values_reach_the_notebook_and_leave_the_book_alone(project: Any) -> None:
+    project.write(
+        "one",
+        "from lesionlab import results\nresults.record('sum', seed + rate + sum(sizes))",
+        parameters="seed = 1\nrate = 0.0\nsizes = []",
+    )
+    run = quick_run(project, "one", parameters={"seed": 3, "rate": 0.5, "sizes": [1, 2]})
+    assert results.read(run.results)["results"] == {"sum": 6.5}
+    assert results.read(run.results)["parameters"] == {"seed": 3, "rate": 0.5, "sizes": [1, 2]}
+    assert not project.executed.exists()
+
+
+def test_a_failing_cell_is_named_and_the_notebook_kept(project: Any) -> None:
+    project.write("one", "1 + 1", "# Text\n\nbetween", "{}['missing']", "2 + 2")
+    (project.folder / "sets.yml").write_text("one: {smoke: {seed: 2}}", encoding="utf-8")
+    project.executed.mkdir(parents=True)
+    (project.executed / "one.ipynb").write_text("earlier", encoding="utf-8")
+    with pytest.raises(
+        ExecutionError, match=r"one\.ipynb, cell 5 \(In \[4\]\): KeyError: 'missing'"
+    ) as caught:
+        # the smoke set puts a cell in, which the number must not count
+        quick_run(project, "one", set_name="smoke", out=project.executed)
+    assert caught.value.cell == 5
+    assert caught.value.copy == project.executed / "one.failed.ipynb"
+    partial = nbformat.read(caught.value.copy, as_version=4)
+    assert any(o.output_type == "error" for c in partial.cells for o in c.get("outputs", ()))
+    assert str(project.root) not in json.dumps(partial.metadata)
+    assert (project.executed / "one.ipynb").read_text(encoding="utf-8") == "earlier"
+    assert not (project.executed / "one.json").exists()
+
+    project.write("one", "1 + 1")
+    quick_run(project, "one")
+    assert not caught.value.copy.exists(), "a success clears the failure away"
+
+
+@pytest.mark.parametrize(
+    ("cell", "complaint"),
+    [
+        ("import time\ntime.sleep(60)", r"cell 3.*: took longer than 1 s"),
+        ("import os\nos._exit(1)", r"cell 3.*: killed the kernel"),
+        ("import sys\nsys.exit()", r"cell 4: was never reached: a cell before it exits"),
+        ("def f(:", r"cell 3.*: SyntaxError"),
+    ],
+)
+def test_other_ways_to_fail(project: Any, cell: str, complaint: str) -> None:
+    project.write("one", cell, "2 + 2")
+    with pytest.raises(ExecutionError, match=complaint):
+        notebooks.run("one", folder=project.folder, progress=False, timeout=1)
+    assert not (project.executed / "one.ipynb").exists()
+
+
+def test_a_result_recorded_twice_fails_the_run(project: Any) -> None:
+    project.write(
+        "one",
+        "from lesionlab.results import record\nrecord('a', 1)\nrecord('a', 1)",
+        "record('a', 2)",
+    )
+    with pytest.raises(ExecutionError, match=r"cell 4.*'a' was recorded as 1 before, now as 2"):
+        quick_run(project, "one")
+
+
+# -- up to date ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replace the kernel: these tests are about when something runs, not how."""
+    runs: list[str] = []
+
+    def execute(notebook: Path, **options: Any) -> Any:
+        runs.append(notebook.stem)
+        return nbformat.read(notebook, as_version=4)
+
+    monkeypatch.setattr(notebooks, "execute", execute)
+    # so that an editor at work in lesionlab/ does not disturb them
+    monkeypatch.setattr(notebooks, "library_sha256", lambda: "1")
+    return runs
+
+
+def test_what_holds_is_not_run_again(project: Any, counted: list[str]) -> None:
+    project.write("one")
+    assert quick_run(project, "one").fresh
+    again = quick_run(project, "one")
+    assert not again.fresh
+    assert counted == ["one"]
+    assert again.seconds == results.read(again.results)["seconds"]
+    assert quick_run(project, "one", force=True).fresh
+    assert counted == ["one", "one"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda p, m: p.write("one", "1 + 2"), "the notebook has changed"),
+        (lambda p, m: (p.executed / "one.ipynb").unlink(), "it has not been executed"),
+        (lambda p, m: (p.executed / "one.json").unlink(), "its results are missing"),
+        (lambda p, m: (p.executed / "one.ipynb").write_text("{"), "the notebook has changed"),
+        (lambda p, m: (p.executed / "one.ipynb").write_text("[]"), "the notebook has changed"),
+        (lambda p, m: m.setattr(notebooks, "library_sha256", lambda: "0"), "lesionlab has changed"),
+        (lambda p, m: m.setenv("LESIONLAB_LIDC_SLICES", "x.zip"), "with other settings"),
+        (
+            lambda p, m: (p.folder / "sets.yml").write_text("one: {book: {seed: 5}}"),
+            "parameters",
+        ),
+    ],
+)
+def test_what_changed_is_run_again(
+    project: Any,
+    counted: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Any, pytest.MonkeyPatch], None],
+    reason: str,
+) -> None:
+    monkeypatch.delenv("LESIONLAB_LIDC_SLICES", raising=False)
+    project.write("one")
+    quick_run(project, "one")
+    assert notebooks.plan("one", folder=project.folder).outdated() is None
+    change(project, monkeypatch)
+    assert reason in str(notebooks.plan("one", folder=project.folder).outdated())
+    assert quick_run(project, "one").fresh
+    assert notebooks.plan("one", folder=project.folder).outdated() is None
+
+
+def test_a_copy_from_another_set_does_not_hold(project: Any, counted: list[str]) -> None:
+    project.write("one")
+    (project.folder / "sets.yml").write_text("one: {smoke: {}}", encoding="utf-8")
+    quick_run(project, "one", set_name="smoke")
+    assert quick_run(project, "one").fresh
+    assert counted == ["one", "one"]
+
+
+def test_the_library_checksum_follows_what_outputs_depend_on(tmp_path: Path) -> None:
+    suffixes = [".py", ".csv", ".js"]
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "a.py").write_text("1", encoding="utf-8")
+    seen = {sha256_tree(tmp_path, suffixes)}
+    for name, text in [
+        ("a.py", "2"),
+        ("b.py", "1"),
+        ("t.csv", "1"),
+        ("v.js", "1"),
+        ("c/a.py", "1"),
+    ]:
+        path = tmp_path / "part" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        seen.add(sha256_tree(tmp_path, suffixes))
+    assert len(seen) == 6
+    (tmp_path / "part" / "b.py").rename(tmp_path / "b.py")
+    assert sha256_tree(tmp_path, suffixes) not in seen, "a module that moved is another library"
+    last = sha256_tree(tmp_path, suffixes)
+    for name in ("README.md", "a.pyc", ".a.py.tmp.py"):
+        (tmp_path / name).write_text("1", encoding="utf-8")
+    assert sha256_tree(tmp_path, suffixes) == last
+    assert notebooks.library_sha256() == sha256_tree(FOLDER.parent / "lesionlab", suffixes)
+
+
+def test_an_edit_while_it_runs_makes_the_copy_stale(
+    project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = project.write("one")
+
+    def execute(notebook: Path, **options: Any) -> Any:
+        done = nbformat.read(notebook, as_version=4)
+        project.write("one", "another")
+        return done
+
+    monkeypatch.setattr(notebooks, "execute", execute)
+    run = quick_run(project, "one")
+    assert notebooks.outdated(run.path, path) == "the notebook has changed since it was executed"
+
+
+def test_an_interrupted_run_leaves_nothing(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.write("one")
+
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(papermill, "execute_notebook", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quick_run(project, "one")
+    assert not project.executed.exists()
+
+
+@pytest.mark.slow
+def test_an_interrupted_command_goes_on_where_it_stopped(project: Any) -> None:
+    project.write("a_quick", "1 + 1")
+    wait = "from pathlib import Path\nimport time\nPath('started').touch()\n"
+    project.write("b_long", wait + "while not Path('go').exists():\n    time.sleep(0.1)")
+    command = [Path(sys.executable).with_name("lesionlab"), "notebooks", "run"]
+    pipes: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    # a shell's background jobs, and what they start, do not heed it unless told
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, cwd=project.root, preexec_fn=heed, **pipes) as first:
+        try:
+            deadline = time.monotonic() + 60
+            while not (project.root / "started").exists():
+                assert time.monotonic() < deadline
+                assert first.poll() is None
+                time.sleep(0.05)
+            first.send_signal(signal.SIGINT)
+            _, errors = first.communicate(timeout=60)
+        finally:
+            first.kill()  # or a failure would wait for ever
+    assert first.returncode == 130
+    assert "lesionlab: interrupted; what was finished is kept" in errors
+    assert "Traceback" not in errors
+    assert sorted(p.name for p in project.executed.iterdir()) == ["a_quick.ipynb", "a_quick.json"]
+
+    (project.root / "go").touch()
+    second = subprocess.run(command, cwd=project.root, capture_output=True, text=True, check=True)
+    assert re.search(r"a_quick +up to date", second.stdout)
+    assert re.search(r"b_long +executed", second.stdout)

@@ -1,0 +1,287 @@
+"""Runs that were made: found, compared, and summed up over seeds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lesionlab import __version__
+from lesionlab.chapters import _runs_reading, runs
+from lesionlab.training.plans import Plan
+
+
+def notebook(
+    folder: Path, label: str, name: str = "one", *, results: Any = None, **parameters: Any
+) -> Path:
+    """A run of a notebook, as `lesionlab notebooks run` leaves it."""
+    values = {"auc": 0.5} if results is None else results
+    content = {
+        "notebook": name, "set": label.partition("-")[0], "parameters": parameters,
+        "seconds": 2.5, "commit": "a" * 40, "dirty": False,
+        "versions": {"lesionlab": __version__}, "data": [], "results": values,
+    }  # fmt: skip
+    path = folder / name / label / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def training(folder: Path, label: str, *, mae: float, seed: int = 0, **changed: Any) -> Path:
+    """A run of a training, as `lesionlab train` leaves it."""
+    rows = [
+        {"target": "margin", "predictor": by, "metric": "mae", "value": mae + more,
+         "low": mae + more - 0.1, "high": mae + more + 0.1, "n": 9, "n_groups": 9}
+        for by, more in (("model", 0), ("constant", 0.3))
+    ]  # fmt: skip
+    content = {
+        "plan": {"paper": "fu2021", "preset": "smoke", "seed": seed, "data": "phantom"},
+        "experiment": "fu2021", "variant": "full", "seed": seed,
+        "recipe": {"epochs": 1, "lr": 0.1, "schedule": {"kind": "flat"}},
+        "split": {"by": "patient", "trained": [0]}, "cohort": {"lesions": 50},
+        "folds": [{"fold": 0, "identity": {"precision": "32-true"}}],
+        "seconds": 3, "commit": None, "dirty": None, "versions": {"lesionlab": __version__},
+        "results": rows,
+    } | changed  # fmt: skip
+    path = folder / "fu2021" / label / "results.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+# --- found ----------------------------------------------------------------------------------------
+
+
+def test_runs_of_both_kinds_are_found(tmp_path: Path) -> None:
+    notebook(tmp_path, "book-0a", seed=3)
+    training(tmp_path, "full-seed1", mae=0.4, seed=1)
+    # neither a run, nor damaged
+    (tmp_path / "sweep.json").write_text('{"plans": []}')
+    (tmp_path / "fu2021" / "full-seed1" / "fold-0").mkdir()
+    (tmp_path / "fu2021" / "full-seed1" / "fold-0" / "result.json").write_text("damaged")
+    found = runs.table(runs.find(tmp_path)).set_index("run")
+    assert found["kind"].to_dict() == {"full-seed1": "training", "book-0a": "notebook"}
+    assert found["name"].to_dict() == {"full-seed1": "fu2021", "book-0a": "one"}
+    assert found["preset"].to_dict() == {"full-seed1": "smoke", "book-0a": "book"}
+    assert found["changed"].to_dict() == {"full-seed1": "variant=full, seed=1", "book-0a": "seed=3"}
+    assert found["seconds"].to_dict() == {"full-seed1": 3, "book-0a": 2.5}
+    assert (found["state"] == "complete").all()
+
+
+def test_what_differs_from_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])  # a checkout: its notebooks say the defaults
+    notebook(tmp_path, "book-0a", "lidc_idri", seed=0, n_resamples=7)
+    assert runs.find(tmp_path)[0].changed == {"n_resamples": 7}
+
+
+def test_defaults_are_those_of_a_plan() -> None:
+    plan = {field.name: field.default for field in fields(Plan)}
+    assert {name: plan[name] for name in _runs_reading._PLAN} == _runs_reading._PLAN
+
+
+def test_older_runs_had_presets(tmp_path: Path) -> None:
+    path = notebook(tmp_path, "smoke-0a")
+    old = json.loads(path.read_text())
+    old["preset"] = old.pop("set")
+    path.write_text(json.dumps(old))
+    assert runs.find(tmp_path)[0].preset == "smoke"
+
+
+def test_failed_unfinished_and_damaged_runs_are_named(tmp_path: Path) -> None:
+    notebook(tmp_path, "book-0a")
+    failed = tmp_path / "one" / "smoke-0b" / "one.failed.ipynb"
+    failed.parent.mkdir()
+    failed.write_text("{}")
+    begun = tmp_path / "fu2021" / "full-seed0" / "fold-1"
+    begun.mkdir(parents=True)
+    (begun.parent / "fold-0").mkdir()
+    (begun.parent / "fold-0" / "result.json").write_text("{}")
+    (tmp_path / "one" / "book-0c").mkdir()
+    (tmp_path / "one" / "book-0c" / "one.json").write_text('{"notebook": "one", ')
+    training(tmp_path, "full-seed9", mae=0.4, recipe=None)
+    found = {run.label: run for run in runs.find(tmp_path)}
+    assert {label: run.state for label, run in found.items()} == {
+        "full-seed0": "unfinished", "full-seed9": "damaged", "book-0a": "complete",
+        "book-0c": "damaged", "smoke-0b": "failed",
+    }  # fmt: skip
+    assert found["full-seed0"].why == "not scored; folds that are done: 0"
+    assert found["full-seed0"].name == "fu2021"
+    assert "one.json is not a JSON file" in found["book-0c"].why
+    assert "results.json" in found["full-seed9"].why
+    assert found["smoke-0b"].preset == "smoke"
+    assert len(runs.table(found.values())) == 5  # all have a row
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"notebook": "x", "parameters": 3, "results": {}}',
+        '{"notebook": "x", "parameters": {}, "results": {}, "versions": []}',
+        '{"notebook": "x", "parameters": {}, "results": {}, "seconds": "long"}',
+        '{"experiment": "x", "variant": "y", "folds": [], "results": [1]}',
+        "[1, 2",
+        "\udcff",
+    ],
+)
+def test_hostile_files(tmp_path: Path, content: str) -> None:
+    (tmp_path / "x.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    (run,) = runs.find(tmp_path)
+    assert run.state == "damaged"
+    assert "x.json" in run.why
+
+
+def test_no_runs(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        runs.find(tmp_path / "runs")
+    with pytest.raises(FileNotFoundError, match="there are no runs in"):
+        runs.find(tmp_path)
+
+
+def test_numbers_of_a_notebook_have_names_with_dots(tmp_path: Path) -> None:
+    results = {
+        "auc": 0.75,
+        "kappa.malignancy": 1,
+        "errors": [{"attribute": "margin", "mae": 0.5, "low": None, "seen": True},
+                   {"attribute": "mean", "mae": 0.6}],
+        "pairs": [{"first": "a", "second": "b", "r": 0.1}, {"first": "a", "second": "b", "r": 2}],
+        "steps": [{"step": 1, "share": 0.2}],
+        "nested": {"deep": {"er": -1.5}},
+        "curve": [0.1, 0.2], "words": "many", "limit": "Infinity",
+    }  # fmt: skip
+    notebook(tmp_path, "book-0a", results=results)
+    assert runs.find(tmp_path)[0].scores["value"].to_dict() == {
+        "auc": 0.75,
+        "kappa.malignancy": 1,
+        "errors.margin.mae": 0.5,
+        "errors.mean.mae": 0.6,
+        "pairs.a.b.r": 0.1,
+        "steps.0.step": 1,
+        "steps.0.share": 0.2,
+        "nested.deep.er": -1.5,
+    }
+
+
+# --- chosen ---------------------------------------------------------------------------------------
+
+
+def test_runs_are_chosen_by_name_label_and_path(tmp_path: Path) -> None:
+    path = notebook(tmp_path, "book-0a", seed=1)
+    notebook(tmp_path, "book-0b", seed=2)
+    found = runs.find(tmp_path)
+    for names in (["one"], ["book-0a", "book-0b"], [str(tmp_path)], ["one", "book-0a"]):
+        assert [run.label for run in runs.choose(found, names)] == ["book-0a", "book-0b"]
+    for name in ("book-0a", "one/book-0a", str(path), str(path.parent)):
+        assert [run.path for run in runs.choose(found, [name])] == [path]
+    with pytest.raises(ValueError, match=r"no run 'book-0'; did you mean 'book-0.'\?; expected"):
+        runs.choose(found, ["book-0"])
+
+
+def test_what_cannot_be_compared(tmp_path: Path) -> None:
+    notebook(tmp_path, "book-0a")
+    notebook(tmp_path, "book-0b", "two")
+    notebook(tmp_path, "book-0c", "fu2021")
+    training(tmp_path, "full-seed0", mae=0.4)
+    found = runs.find(tmp_path)
+    with pytest.raises(ValueError, match="the runs are of one, two: expected runs of one notebook"):
+        runs.choose(found, ["one", "two"])
+    with pytest.raises(ValueError, match="choose a kind, notebook or training"):
+        runs.choose(found, ["fu2021"])
+    assert [r.label for r in runs.choose(found, ["fu2021"], kind="training")] == ["full-seed0"]
+    with pytest.raises(ValueError, match="kind='training': none of the runs of one"):
+        runs.choose(found, ["one"], kind="training")
+    with pytest.raises(ValueError, match="kind='sweep': expected one of notebook, training"):
+        runs.choose(found, ["one"], kind="sweep")  # type: ignore[arg-type]
+
+
+# --- compared -------------------------------------------------------------------------------------
+
+
+def seeds(folder: Path) -> list[runs.Run]:
+    """Three seeds of one learning rate, and one of another."""
+    for seed, lr, auc in ((1, 0.1, 0.5), (2, 0.1, 0.7), (3, 0.1, 0.9), (1, 0.2, 0.6)):
+        results = {"auc": auc, "loss": 2 * auc} if seed < 3 else {"auc": auc}
+        notebook(folder, f"book-{seed}{lr}", results=results, seed=seed, lr=lr, same=1)
+    return runs.choose(runs.find(folder), ["one"])
+
+
+def test_only_parameters_that_differ_are_shown(tmp_path: Path) -> None:
+    found = runs.differences(seeds(tmp_path))
+    assert found.index.tolist() == ["seed", "lr"]
+    assert found.loc["lr"].to_dict() == {
+        "book-10.1": 0.1, "book-10.2": 0.2, "book-20.1": 0.1, "book-30.1": 0.1,
+    }  # fmt: skip
+
+
+def test_a_parameter_that_one_run_lacks_and_another_version(tmp_path: Path) -> None:
+    path = notebook(tmp_path, "book-0a", seed=1)
+    notebook(tmp_path, "smoke-0b", seed=1, new=[1])
+    old = json.loads(path.read_text()) | {"versions": {"lesionlab": "0.0.1"}}
+    path.write_text(json.dumps(old))
+    found = runs.differences(runs.find(tmp_path))
+    assert found["book-0a"].to_dict() == {"set": "book", "new": None, "lesionlab": "0.0.1"}
+    assert found["smoke-0b"].to_dict() == {"set": "smoke", "new": [1], "lesionlab": __version__}
+
+
+def test_scores_by_hand(tmp_path: Path) -> None:
+    found = runs.scores(seeds(tmp_path))
+    assert found["score"].tolist() == ["auc"] * 4 + ["loss"] * 3
+    first = found.iloc[0]
+    assert (first["run"], first["group"], first["seed"]) == ("book-10.1", "lr=0.1", 1)
+    assert runs.scores(seeds(tmp_path), ["los*"])["score"].unique().tolist() == ["loss"]
+    assert runs.scores(seeds(tmp_path), ["uc", "loss"])["score"].nunique() == 2
+    with pytest.raises(ValueError, match=r"none is called 'acu'; did you mean 'auc'\?"):
+        runs.scores(seeds(tmp_path), ["acu"])
+
+
+def test_mean_and_sd_over_seeds_by_hand(tmp_path: Path) -> None:
+    over = runs.over_seeds(runs.scores(seeds(tmp_path)))
+    assert over.loc[("auc", "lr=0.1")].tolist() == pytest.approx([0.7, 0.2, 3])
+    # loss: 1.0 and 1.4, whose SD is 0.4 / sqrt(2)
+    assert over.loc[("loss", "lr=0.1")].tolist() == pytest.approx([1.2, 0.4 / np.sqrt(2), 2])
+    assert "lr=0.2" not in over.index.get_level_values("group")  # a single seed
+
+
+def test_trainings_have_intervals_and_baselines_when_asked(tmp_path: Path) -> None:
+    training(tmp_path, "a", mae=0.4, seed=0)
+    training(tmp_path, "b", mae=0.5, seed=1)
+    training(tmp_path, "c", mae=0.6, variant="sam", recipe={"epochs": 2})
+    chosen = runs.choose(runs.find(tmp_path), ["fu2021"])
+    found = runs.scores(chosen)
+    assert found["score"].unique().tolist() == ["margin/mae"]
+    assert found.loc[0, ["value", "low", "high"]].tolist() == pytest.approx([0.4, 0.3, 0.5])
+    assert runs.scores(chosen, ["*constant*"])["value"].tolist() == pytest.approx([0.7, 0.8, 0.9])
+    assert runs.differences(chosen).index.tolist() == [
+        "variant", "seed", "recipe.epochs", "recipe.lr", "recipe.schedule.kind",
+    ]  # fmt: skip
+    assert len(runs.over_seeds(found)) == 1
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    notebook(tmp_path / "here", "book-0a", results={"auc": 0.1})
+    notebook(tmp_path / "there", "book-0a", results={"auc": 0.2})
+    found = runs.find(tmp_path)
+    assert runs.labels(found) == [
+        str(tmp_path / at / "one" / "book-0a") for at in ("here", "there")
+    ]
+    assert runs.scores(found)["run"].nunique() == 2
+    notebook(tmp_path / "none", "book-0a", results={})
+    nothing = runs.find(tmp_path / "none")
+    with pytest.raises(ValueError, match="the runs have no scores"):
+        runs.scores(nothing)
+
+
+def test_the_plot_has_a_panel_per_score_and_a_point_per_run(tmp_path: Path) -> None:
+    figure = runs.plot(runs.scores(seeds(tmp_path)))
+    assert [ax.get_title() for ax in figure.axes] == ["auc", "loss"]
+    for ax, heights in zip(figure.axes, ([0.5, 0.6, 0.7, 0.9], [1.0, 1.2, 1.4]), strict=True):
+        points = np.concatenate([c.get_offsets()[:, 1] for c in ax.collections])
+        assert sorted(points) == pytest.approx(heights)
+        assert [text.get_text() for text in ax.get_xticklabels()] == ["lr=0.1", "lr=0.2"]
+    many = pd.DataFrame({"score": [f"s{i}" for i in range(13)], "group": "g", "value": 1.0})
+    with pytest.raises(ValueError, match="13 scores to plot: expected at most 12"):
+        runs.plot(many)

@@ -1,0 +1,143 @@
+import pytest
+import torch
+
+from lesionlab.crops.augmentation import choose, happens, move, on_cpu, reversed_rows
+
+N = 64
+BATCH = torch.randn(N, 2, 5, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def drawn(seed=0):
+    g = torch.Generator().manual_seed(seed)
+    flips = {axis: happens(N, 0.5, g) for axis in (-1, -2, -3)}
+    return flips, choose(N, 4, g), torch.randperm(N, generator=g)
+
+
+def test_as_torch_one_by_one():
+    flips, turns, rows = drawn()
+    moved = move(BATCH, flips=flips, turns=turns, rows=rows)
+    for i in range(N):
+        one = BATCH[rows[i]].flip([axis for axis, f in flips.items() if f[i]])
+        assert torch.equal(moved[i], torch.rot90(one, int(turns[i]), (-2, -1)))
+    assert len({(int(t), *(bool(f[i]) for f in flips.values())) for i, t in enumerate(turns)}) > 25
+
+
+def test_torchs_own_way_is_the_same_and_keeps_gradients():
+    """What a GPU does; on the CPU only where gradients are asked for."""
+    flips, turns, rows = drawn()
+    batch = BATCH.clone().requires_grad_()
+    whole = move(batch, flips=flips, turns=turns, rows=rows)
+    assert torch.equal(whole, move(BATCH, flips=flips, turns=turns, rows=rows))
+    whole.sum().backward()
+    assert (batch.grad == 1).all()
+
+
+def test_rows_pick_and_repeat():
+    rows = torch.tensor([5, 5, 0])
+    turns = torch.tensor([0, 1, 2])
+    moved = move(BATCH, turns=turns, rows=rows)
+    assert torch.equal(moved[0], BATCH[5])
+    assert torch.equal(moved[1], torch.rot90(BATCH[5], 1, (-2, -1)))
+    assert torch.equal(moved[2], torch.rot90(BATCH[0], 2, (-2, -1)))
+    assert move(BATCH, rows=rows[:0]).shape == (0, *BATCH.shape[1:])
+
+
+@pytest.mark.parametrize("axis", [-1, -2, -3])
+def test_flipping_twice_changes_nothing(axis):
+    flips = {axis: drawn()[0][axis]}
+    once = move(BATCH, flips=flips)
+    assert torch.equal(move(once, flips=flips), BATCH)
+    unmoved = torch.isclose(once, BATCH).flatten(1).all(1)
+    assert torch.equal(unmoved, ~flips[axis])
+
+
+def test_four_quarter_turns_change_nothing():
+    ones = torch.ones(N, dtype=torch.int64)
+    batch = BATCH
+    for k in range(1, 5):
+        batch = move(batch, turns=ones)
+        assert torch.equal(batch, BATCH) == (k == 4)
+    assert torch.equal(move(BATCH, turns=4 * ones), BATCH)
+
+
+def test_turns_add_up_and_are_undone():
+    _, a, _ = drawn(0)
+    _, b, _ = drawn(1)
+    assert torch.equal(move(move(BATCH, turns=a), turns=b), move(BATCH, turns=a + b))
+    assert torch.equal(move(move(BATCH, turns=a), turns=-a), BATCH)
+
+
+def test_the_batch_stays_as_it_was():
+    before = BATCH.clone()
+    flips, turns, rows = drawn()
+    move(BATCH, flips=flips, turns=turns, rows=rows)[:] = 0
+    move(BATCH)[:] = 0
+    assert torch.equal(BATCH, before)
+
+
+def test_turn_by_hand():
+    corner = torch.tensor([[[1, 2], [3, 4]]])
+    assert move(corner, turns=torch.tensor([1])).tolist() == [[[2, 4], [1, 3]]]
+    # first the flip, then the turn
+    both = move(corner, flips={-1: torch.tensor([True])}, turns=torch.tensor([1]))
+    assert both.tolist() == [[[1, 3], [2, 4]]]
+
+
+def test_reversing_slices_twice_changes_nothing():
+    nodule = torch.tensor([0, 0, 0, 1, 2, 2])
+    where = torch.tensor([True, True, False])
+    rows = reversed_rows(where, nodule)
+    assert rows.tolist() == [2, 1, 0, 3, 4, 5]
+    assert rows[rows].tolist() == list(range(6))
+    assert reversed_rows(~where, nodule).tolist() == [0, 1, 2, 3, 5, 4]
+
+
+def test_reversing_without_slices_of_a_nodule():
+    assert reversed_rows(torch.ones(3, dtype=bool), torch.tensor([1, 1])).tolist() == [1, 0]
+    assert (
+        reversed_rows(torch.ones(0, dtype=bool), torch.zeros(0, dtype=torch.int64)).tolist() == []
+    )
+
+
+def test_probabilities():
+    g = torch.Generator().manual_seed(0)
+    assert happens(20_000, 0.3, g).float().mean() == pytest.approx(0.3, abs=0.015)
+    assert not happens(100, 0, g).any()
+    assert happens(100, 1, g).all()
+    counts = torch.bincount(choose(20_000, 4, g), minlength=4) / 20_000
+    assert counts.tolist() == pytest.approx([0.25] * 4, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: move(BATCH, turns=torch.zeros(3)), r"turns: drawn for \(3,\) samples, .* 64"),
+        (lambda: move(BATCH, axes=(3, 4)), r"axes \(3, 4\): expected negative"),
+        (lambda: move(BATCH, flips={2: torch.zeros(64)}), r"axes \(2, -2, -1\)"),
+        (lambda: move(BATCH, flips={-1: torch.zeros(65)}), r"flip -1: drawn for \(65,\)"),
+        (
+            lambda: move(BATCH, turns=torch.zeros(N), rows=torch.zeros(1)),
+            r"turns: drawn for \(64,\) samples, there are 1",
+        ),
+        (
+            lambda: move(BATCH, turns=torch.zeros(N, dtype=torch.int64), axes=(-3, -1)),
+            "must be equally long",
+        ),
+        (lambda: reversed_rows(torch.ones(2), torch.tensor([1, 0])), "never descend"),
+        (lambda: reversed_rows(torch.ones(1), torch.tensor([0, 1])), "drawn for 1 nodules"),
+        (lambda: happens(3, 1.2, torch.Generator()), "p=1.2: expected a probability"),
+    ],
+)
+def test_refusals(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_gpu():
+    flips, turns, rows = drawn()
+    there = move(BATCH.cuda(), flips=flips, turns=turns, rows=rows)
+    assert torch.equal(there.cpu(), move(BATCH, flips=flips, turns=turns, rows=rows))
+    with pytest.raises(ValueError, match="on the CPU"):
+        on_cpu(torch.Generator("cuda"))

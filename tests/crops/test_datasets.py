@@ -1,0 +1,575 @@
+"""The data sets by name: built when asked for, kept apart, gone on with, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lesionlab import cohorts
+from lesionlab.crops import _dataset_recipes, datasets
+from lesionlab.crops import stores as stores
+from lesionlab.crops._crop_files import COMPLETE, ROOT
+from lesionlab.crops._dataset_checks import by_reason, describe, validate
+from lesionlab.crops.stores import CropStore
+from lesionlab.sources import lidc, origins, phantom
+
+NODULES = lidc.nodules()
+IDS = NODULES.index.tolist()
+SCAN = int(
+    NODULES["scan_id"]
+    .value_counts()
+    .loc[lambda n: n == 2]
+    .index.to_series()
+    .sort_values(key=lambda ids: ids.map(lambda i: len(lidc.default().database.slice_z[i])))
+    .iloc[0]
+)
+OF_SCAN = NODULES.index[NODULES["scan_id"] == SCAN].tolist()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of its own; the LIDC tables stay where they were computed."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("LESIONLAB_CACHE", str(folder))
+    monkeypatch.setattr(origins, "data_folder", lambda: tmp_path / "data")
+    for name in ("LESIONLAB_LIDC_SLICES", "LESIONLAB_LIDC_DICOM"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lidc_sources() -> Iterator[Any]:
+    """`lidc_sources.py` beside this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[1]))
+        import lidc_sources
+
+        yield lidc_sources
+
+
+@pytest.fixture(scope="module")
+def scan(lidc_sources: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scans")
+    lidc_sources.write_scan(root, SCAN)
+    return root
+
+
+def crops(name: str = "phantom", lesion_ids: Any = None, **options: Any) -> CropStore:
+    return datasets.crops(name, lesion_ids, progress=False, **options)
+
+
+def build(name: str = "phantom", lesion_ids: Any = None, **options: Any) -> datasets.Built:
+    return datasets.build(name, lesion_ids, progress=False, **options)
+
+
+# --- Phantoms -----------------------------------------------------------------------------------
+
+
+def test_crops_are_those_of_the_source_and_kept(cache: Path, monkeypatch: Any) -> None:
+    store = crops(lesion_ids=IDS[:2], seed=3)
+    assert store.complete
+    assert list(store) == IDS[:2]
+    np.testing.assert_array_equal(store[IDS[1]].hu, phantom.make(IDS[1], seed=3).hu)
+    assert Path(store.url).parent == cache / "stores"
+    assert store.url == datasets.default_url("phantom", 3)
+    monkeypatch.setattr(phantom, "make", None)  # nothing is made again
+    again = crops(lesion_ids=IDS[1:2], seed=3)
+    assert (again.url, again.checksum) == (store.url, store.checksum)
+
+
+def test_a_store_grows_in_the_order_of_the_database() -> None:
+    crops(lesion_ids=[IDS[5], IDS[3]])
+    store = crops(lesion_ids=iter([IDS[0], IDS[3]]))
+    assert list(store) == [IDS[0], IDS[3], IDS[5]]
+    assert store.complete
+    at_once = crops(lesion_ids=[IDS[0], IDS[3], IDS[5]], url="memory://at-once")
+    assert at_once.checksum == store.checksum
+
+
+def test_seeds_are_kept_apart() -> None:
+    first, second = crops(lesion_ids=IDS[:1]), crops(lesion_ids=IDS[:1], seed=1)
+    assert first.url != second.url
+    assert (first[IDS[0]].hu != second[IDS[0]].hu).any()
+    with pytest.raises(ValueError, match="was made otherwise: seed was 0, now 1: use another"):
+        crops(lesion_ids=IDS[:1], seed=1, url=first.url)
+
+
+def test_other_code_makes_another_store(monkeypatch: Any) -> None:
+    before = crops(lesion_ids=IDS[:1])
+    monkeypatch.setattr(_dataset_recipes, "code_checksum", lambda module: "f" * 64)
+    assert datasets.default_url("phantom") != before.url
+    with pytest.raises(ValueError, match=r"code was \w{12}…, now ffffffffffff…"):
+        crops(lesion_ids=IDS[:1], url=before.url)
+    (old,) = datasets.cached()
+    assert not old.current
+    crops(lesion_ids=IDS[:1])
+    assert datasets.locate("phantom") == datasets.default_url("phantom")
+
+
+def test_an_interrupted_store_gives_what_it_has_and_is_gone_on_with(monkeypatch: Any) -> None:
+    real = phantom.make
+
+    def broken(lesion_id: str, seed: int) -> Any:
+        if lesion_id == IDS[2]:
+            raise ZeroDivisionError("x")
+        return real(lesion_id, seed=seed)
+
+    monkeypatch.setattr(phantom, "make", broken)
+    with pytest.raises(stores.BuildError, match=f"{IDS[2]}: ZeroDivisionError: x"):
+        crops(lesion_ids=IDS[:4])
+    monkeypatch.setattr(phantom, "make", None)
+    partly = crops(lesion_ids=IDS[:2])
+    assert not partly.complete
+    assert list(partly) == IDS[:2]
+    monkeypatch.setattr(phantom, "make", real)
+    built = build(lesion_ids=IDS[:4])
+    assert (built.made, built.store.complete) == (2, True)
+
+
+def test_two_processes_make_the_same(cache: Path) -> None:
+    shutil.copytree(lidc.default()._cache, cache, ignore=shutil.ignore_patterns("stores"))  # type: ignore[arg-type]
+    two = build(lesion_ids=IDS[:4], processes=2).store
+    assert two.checksum == crops(lesion_ids=IDS[:4], url="memory://one").checksum
+
+
+@pytest.mark.parametrize(
+    ("n_crops", "cores", "processes"), [(100, 8, 1), (101, 8, 3), (2651, 2, 2), (2651, 1, 1)]
+)
+def test_processes_by_crops_and_cores(
+    n_crops: int, cores: int, processes: int, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert datasets._processes(n_crops) == processes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "complaint"),
+    [
+        (["phantm"], {}, "unknown data set 'phantm'; did you mean 'phantom'[?]; there are phantom"),
+        (["phantom"], {"seed": -1}, "seed=-1: expected a whole number from 0"),
+        (["phantom"], {"seed": True}, "seed=True: expected a whole number"),
+        (["phantom"], {"source": "x"}, "source='x': phantom is rendered and has none"),
+        (["slices"], {"seed": 1}, "seed=1: slices is not rendered and has no seed"),
+        (["phantom", []], {}, "lesion_ids: expected at least one"),
+        (["phantom", IDS[0]], {}, "lesion_ids='LIDC.*: expected several ids, got one text"),
+        (["phantom", ["x", "y"]], {}, "phantom has no lesion 'x' and 1 more; ids look like LIDC"),
+        (["phantom", [None]], {}, "phantom has no lesion None; ids"),
+        (["phantom", IDS[:1]], {"processes": 0}, "processes=0: expected a whole number"),
+    ],
+)
+def test_wrong_arguments(
+    arguments: list[Any], options: dict[str, Any], complaint: str, cache: Path
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        crops(*arguments, **options)
+    assert not cache.exists()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError, match="file"):
+        crops(lesion_ids=IDS[:1], url=tmp_path / "file" / "store")
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("x")
+    with pytest.raises(FileExistsError, match=r"is not empty: it holds thesis\.txt"):
+        crops(lesion_ids=IDS[:1], url=tmp_path)
+    assert os.listdir(tmp_path) == ["thesis.txt"]
+
+
+def test_a_damaged_store_is_not_used() -> None:
+    store = crops(lesion_ids=IDS[:1])
+    (Path(store.url) / "lesions.parquet").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"is damaged.*; delete .* and build it again"):
+        crops(lesion_ids=IDS[:1])
+
+
+# --- Two at the same time -----------------------------------------------------------------------
+
+
+def test_another_writer_is_an_error_for_build_and_waited_for_by_crops(caplog: Any) -> None:
+    place = datasets.default_url("phantom")
+    recipe = _dataset_recipes.open_recipe("phantom")
+    held = CropStore.create(place, tier="phantom", expected=IDS[:2], provenance=recipe.provenance)
+    with pytest.raises(RuntimeError, match="is being written by process"):
+        build(lesion_ids=IDS[:2])
+    with pytest.raises(RuntimeError, match="is being written by process"):
+        crops(lesion_ids=IDS[:2], patience=0.1)
+    caplog.clear()
+
+    def finish() -> None:
+        while "waiting for it" not in caplog.text:
+            time.sleep(0.05)
+        for lesion_id in IDS[:2]:
+            held.append(phantom.make(lesion_id))
+        held.finish()
+        held.close()
+
+    other = threading.Thread(target=finish)
+    other.start()
+    store = crops(lesion_ids=IDS[1:3], patience=60)
+    other.join()
+    assert list(store) == IDS[:3]
+    assert caplog.text.count("waiting for it") == 1
+
+
+def test_what_others_stored_since_we_looked_is_kept(monkeypatch: Any) -> None:
+    """Between looking and locking another process builds a store with other lesions."""
+    real = stores.build
+    crops(lesion_ids=IDS[:1])
+
+    def late(*arguments: Any, **options: Any) -> CropStore:
+        monkeypatch.setattr(stores, "build", real)
+        build(lesion_ids=IDS[1:2])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(stores, "build", late)
+    assert list(crops(lesion_ids=IDS[2:3])) == IDS[:3]
+
+
+# --- Choosing -----------------------------------------------------------------------------------
+
+
+def test_choosing_by_file_cohort_and_number(tmp_path: Path) -> None:
+    assert datasets.choose("phantom") is None
+    assert datasets.choose("phantom", limit=2) == IDS[:2]
+    file = tmp_path / "ids.csv"
+    file.write_text(f'\ufefflesion_id,label\n{IDS[4]},1\n\n# none\n"{IDS[1]}",0\n', "utf-8")
+    assert datasets.choose("phantom", file=file) == [IDS[1], IDS[4]]
+    assert datasets.choose("phantom", file=file, limit=1) == [IDS[1]]
+    for name in datasets.COHORTS:
+        chosen = datasets.choose("slices", cohort=name)
+        assert chosen == getattr(cohorts, name)(NODULES).table.index.tolist()
+    fu = datasets.choose("dicom", cohort="fu2021")
+    assert fu is not None
+    assert len(fu) == 2622
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "complaint"),
+    [
+        (b"LIDC-IDRI-9999-S0001-N01", {}, "phantom has no lesion 'LIDC-IDRI-9999-S0001-N01'; ids"),
+        (b"", {}, "expected a lesion_id on each line, got none"),
+        (b"\xff\xfe\x00", {}, "is not a text file"),
+        (b"x", {"cohort": "fu2021"}, "expected one of the two, got both"),
+        (None, {"cohort": "fu2022"}, "unknown cohort 'fu2022'; there are fu2021"),
+        (None, {"limit": 0}, "limit=0: expected a whole number of at least 1"),
+        (None, {"cohort": "fu2021", "name": "phantom-li2021"}, "and phantom-li2021 is not"),
+    ],
+)
+def test_wrong_choices(
+    content: bytes | None, options: dict[str, Any], complaint: str, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "ids").write_bytes(content)
+        options = options | {"file": tmp_path / "ids"}
+    with pytest.raises(ValueError, match=complaint):
+        datasets.choose(**({"name": "phantom"} | options))
+
+
+# --- Slices -------------------------------------------------------------------------------------
+
+
+def test_slices_are_built_with_the_unmatched_left_out(
+    lidc_sources: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    root = lidc_sources.write_slices(tmp_path / "set", OF_SCAN[:1])
+    monkeypatch.setenv("LESIONLAB_LIDC_SLICES", str(root))
+    monkeypatch.setattr(lidc.default(), "_cache", None)  # or its matches would stay for ever
+    store = crops("slices", OF_SCAN)
+    assert store.complete
+    assert (list(store), list(store.exclusions)) == (OF_SCAN[:1], OF_SCAN[1:])
+    assert by_reason(store.exclusions) == {"no folder of the set shows it": 1}
+    crop = store[OF_SCAN[0]]
+    assert (crop.tier, crop.calibrated.all()) == ("slices", True)
+    np.testing.assert_array_equal(crop.hu[0, 0], 8 * np.arange(1, 129) - 1000)
+    assert validate(store) == {}
+    report = datasets.report("slices").set_index("lesion_id")
+    assert report["matched"].sum() == 1
+    assert report.loc[OF_SCAN[0], "matched"]
+    # the place of the set does not matter, its content does
+    moved = root.rename(tmp_path / "moved")
+    assert datasets.default_url("slices", source=moved) == store.url
+    (moved / "lidc-idri-slices-intensity.csv").unlink()
+    assert datasets.default_url("slices", source=moved) != store.url
+
+
+@pytest.mark.parametrize("name", ["slices", "dicom"])
+def test_a_source_that_is_not_set_up_says_what_to_set(name: str, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"LESIONLAB_LIDC_{name.upper()} is not set"):
+        crops(name, IDS[:1])
+    with pytest.raises(OSError, match="nowhere"):
+        crops(name, IDS[:1], source=tmp_path / "nowhere")
+
+
+def test_phantoms_have_no_report() -> None:
+    with pytest.raises(ValueError, match=r"report: expected slices or dicom, .* got phantom"):
+        datasets.report("phantom")
+
+
+@pytest.mark.slow
+def test_the_public_set(real_slices: Path) -> None:
+    store = crops("slices", IDS[::60], source=real_slices)
+    assert len(store) >= 43
+    assert validate(store) == {}
+    report = datasets.report("slices", source=real_slices)
+    assert report["matched"].sum() >= 2600
+    assert report["iou"].median() > 0.95
+
+
+# --- DICOM --------------------------------------------------------------------------------------
+
+
+def test_a_tree_of_phantom_scans_makes_a_store_of_phantoms(
+    lidc_sources: Any, scan: Path, tmp_path: Path
+) -> None:
+    store = crops("dicom", [*OF_SCAN, IDS[0]], source=scan)
+    assert store.tier == "phantom"
+    assert list(store) == OF_SCAN
+    assert by_reason(store.exclusions) == {"its series … is not under …": 1}
+    assert validate(store) == {}
+    # once it is downloaded as well, the next build takes it
+    first = int(NODULES.loc[IDS[0], "scan_id"])
+    both = shutil.copytree(scan, tmp_path / "both")
+    lidc_sources.write_scan(both, first)
+    assert crops("dicom", [IDS[0]], source=both).exclusions  # what was asked for is known
+    again = build("dicom", [IDS[0]], source=both)
+    assert (again.made, dict(again.store.exclusions)) == (1, {})
+
+
+def test_real_scans_are_not_mixed_with_phantoms(
+    lidc_sources: Any, scan: Path, tmp_path: Path
+) -> None:
+    both = shutil.copytree(scan, tmp_path / "both")
+    other = int(NODULES.loc[IDS[0], "scan_id"])
+    lidc_sources.write_scan(both, other, synthetic=False)
+    store = crops("dicom", [*OF_SCAN, IDS[0]], source=both)
+    assert (store.tier, list(store)) == ("dicom", [IDS[0]])
+    assert by_reason(store.exclusions) == {"its scan is phantom, the others are dicom": 2}
+    with pytest.raises(ValueError, match="was begun with tier='dicom', now it is 'phantom'"):
+        build("dicom", OF_SCAN, source=scan)
+
+
+def test_a_folder_without_a_scan_of_lidc(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="none of the 1,018 series of LIDC-IDRI is there"):
+        crops("dicom", IDS[:1], source=tmp_path)
+
+
+def test_without_pydicom_the_extra_is_named(monkeypatch: Any, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "lesionlab.sources.dicom", None)
+    with pytest.raises(RuntimeError, match=r"pip install .*\[images\]"):
+        crops("dicom", IDS[:1], source=tmp_path)
+
+
+# --- The private data sets' phantoms ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("paper", ["li2021", "wang2021"])
+def test_a_papers_phantoms_are_a_data_set_of_their_own(paper: str) -> None:
+    ids = datasets.choose(f"phantom-{paper}", limit=2, seed=2)
+    store = crops(f"phantom-{paper}", ids, seed=2)
+    assert list(store) == ids
+    assert store.tier == "phantom"
+    assert validate(store) == {}
+    assert f"phantom-{paper}-seed2-" in store.url
+
+
+# --- The cache ----------------------------------------------------------------------------------
+
+
+def test_stores_are_found_by_name_and_seed(cache: Path, tmp_path: Path) -> None:
+    assert datasets.cached() == []
+    with pytest.raises(FileNotFoundError, match=r"no store of phantom in .*lesionlab data build"):
+        datasets.locate("phantom")
+    urls = [crops(lesion_ids=IDS[:1], seed=seed).url for seed in (0, 1)]
+    assert [datasets.locate("phantom", seed) for seed in (0, 1)] == urls
+    with pytest.raises(FileNotFoundError, match="no store of phantom of seed 7"):
+        datasets.locate("phantom", 7)
+    found = datasets.cached()
+    assert [(c.name, c.seed, c.lesions, c.expected) for c in found] == [
+        ("phantom", 0, 1, 1),
+        ("phantom", 1, 1, 1),
+    ]
+    assert all(c.complete and c.current and not c.problem for c in found)
+    assert found[0].bytes > CropStore.open(urls[0]).info()["bytes"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b'{"attributes": {"lesionlab": 1}}'])
+def test_a_broken_store_in_the_cache_is_told_and_breaks_nothing(
+    content: bytes | None, cache: Path
+) -> None:
+    folder = cache / "stores" / "phantom-seed0-000"
+    folder.mkdir(parents=True)
+    (cache / "stores" / "a-file").touch()
+    if content is not None:
+        (folder / ROOT).write_bytes(content)
+    (found,) = datasets.cached()
+    assert (found.path, found.name) == (folder, "")
+    assert found.problem
+    assert crops(lesion_ids=IDS[:1]).complete
+
+
+def test_a_folder_or_url_is_taken_as_it_is(tmp_path: Path) -> None:
+    for what in (str(tmp_path), "./phantom", "memory://x", "a.store"):
+        assert datasets.locate(what) == what
+    with pytest.raises(ValueError, match=r"unknown data set 'slice'; did you mean 'slices'\?"):
+        datasets.locate("slice")
+
+
+# --- What is in a store, and whether it is right ------------------------------------------------
+
+
+def test_a_description_says_what_is_there() -> None:
+    store = crops(lesion_ids=IDS[:3])
+    told = describe(store)
+    made = [phantom.make(i) for i in IDS[:3]]
+    assert told["dataset"] == told["tier"] == "phantom"
+    assert told["lesions"] == told["expected"] == 3
+    assert told["depth"] == [min(len(c.hu) for c in made), max(len(c.hu) for c in made)]
+    assert told["rows"] == told["columns"] == [128, 128]
+    assert told["masks"] == sum(len(c.masks) for c in made)
+    assert told["hu"] == [min(c.hu.min() for c in made), max(c.hu.max() for c in made)]
+    assert told["spacing_y"] == [min(c.spacing[1] for c in made), max(c.spacing[1] for c in made)]
+    assert (told["uncalibrated"], told["excluded_by_reason"]) == (0, {})
+    assert json.loads(json.dumps(told)) == told
+    assert describe(store, voxels=False)["hu"] is None
+
+
+def test_a_store_with_nothing_yet_is_described_and_not_valid() -> None:
+    url = "memory://nothing"
+    CropStore.create(url, tier="phantom", expected=IDS[:2]).close()
+    store = CropStore.open(url, allow_incomplete=True)
+    told = describe(store)
+    assert (told["lesions"], told["hu"], told["dataset"]) == (0, None, None)
+    assert validate(store) == {COMPLETE: "the build did not come to its end: 2 lesions are missing"}
+
+
+def changed(crop: Any, **values: Any) -> Any:
+    return dataclasses.replace(crop, **values)
+
+
+def moved_masks(crop: Any) -> Any:
+    return changed(crop, masks=np.roll(crop.masks, 1, axis=3))
+
+
+def cut(crop: Any) -> Any:
+    """Half of the slices: the lesion, in the middle, is cut."""
+    n = len(crop.hu) // 2
+    return changed(
+        crop, hu=crop.hu[:n], masks=crop.masks[:, :n],
+        slice_index=crop.slice_index[:n], calibrated=crop.calibrated[:n],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda c: c, None),
+        (moved_masks, r"^\d+ voxels of the masks are not as the readers drew them$"),
+        (lambda c: changed(c, masks=c.masks[:1]), "^1 readers' masks, in the database 4$"),
+        (lambda c: changed(c, masks=np.zeros_like(c.masks)), "^no reader's mask has a voxel; "),
+        (lambda c: changed(c, hu=np.full_like(c.hu, -5)), "^the image is empty: -5 HU everywhere$"),
+        (lambda c: changed(c, spacing=(1.0, 0.5, 0.5)), r"^spacing 1 × 0\.5 × 0\.5 mm, in the d"),
+        (lambda c: changed(c, corner=(500, 500)), "voxels of the masks lie outside the crop$"),
+        (cut, r"^\d+ voxels of the masks lie outside the crop$"),
+    ],
+)
+def test_a_store_that_is_not_what_the_database_says(change: Any, fault: str | None) -> None:
+    store = stores.build(
+        f"memory://wrong-{time.monotonic_ns()}",
+        IDS[:1],
+        lambda lesion_id: change(phantom.make(lesion_id)),
+        tier="phantom",
+        progress=False,
+    )
+    wrong = validate(store)
+    if fault is None:
+        assert wrong == {}
+    else:
+        assert list(wrong) == IDS[:1]
+        assert re.search(fault, wrong[IDS[0]])
+
+
+def test_voxels_that_were_changed_on_the_disk_are_found() -> None:
+    store = crops(lesion_ids=IDS[:2])
+    file = Path(store.url) / "hu" / IDS[1] / "c.0.0.0"
+    data = bytearray(file.read_bytes())
+    data[100] ^= 1
+    file.write_bytes(data)
+    assert {i: "SHA-256" in why for i, why in validate(store).items()} == {IDS[1]: True}
+    file.unlink()
+    assert list(validate(store)) == [IDS[1]]
+
+
+def test_lesions_and_data_sets_that_are_not_known() -> None:
+    def renamed(lesion_id: str) -> Any:
+        return changed(phantom.make(IDS[0]), lesion_id=lesion_id)
+
+    options: dict[str, Any] = {"tier": "phantom", "progress": False}
+    store = stores.build("memory://unknown-id", ["L-1"], renamed, **options)
+    assert validate(store) == {"L-1": "not a lesion of phantom"}
+    for provenance, complaint in [
+        ({"dataset": "mine"}, "unknown data set 'mine'; there are phantom"),
+        ({"dataset": "phantom", "seed": "x"}, "seed='x': expected a whole number"),
+        ({"dataset": "phantom", "database": "0" * 64}, "with another LIDC-IDRI database"),
+    ]:
+        url = f"memory://told-{time.monotonic_ns()}"
+        store = stores.build(url, IDS[:1], phantom.make, provenance=provenance, **options)
+        assert complaint in validate(store)["lesions.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("reasons", "counted"),
+    [
+        ({}, {}),
+        (
+            {
+                "a": "DicomError: a: its series 1.3.6.1.4.1.14519 is not under some/where",
+                "b": "DicomError: b: its series 1.3.6.1.4.1.99999 is not under some/where",
+                "c": "DicomError: c: no slice at z = -12.5 mm",
+            },
+            {"its series … is not under …": 2, "no slice at z = … mm": 1},
+        ),
+        (
+            {
+                "x": "LookupError: the slices set has no crop of x: no folder of the set shows it; "
+                "slices of it in LIDC-IDRI-0132/nodule-0: 1"
+            },
+            {"no folder of the set shows it; slices of it in …": 1},
+        ),
+        ({"x": "ValueError: "}, {"ValueError: ": 1}),
+    ],
+)
+def test_reasons_are_counted_by_what_they_have_in_common(
+    reasons: dict[str, str], counted: dict[str, int]
+) -> None:
+    assert by_reason(reasons) == counted
+
+
+# --- The code behind a store --------------------------------------------------------------------
+
+
+def test_the_code_of_a_store_is_all_that_is_loaded() -> None:
+    """Whatever of lesionlab.sources is loaded by the import counts, as Python itself sees it."""
+    modules = [_dataset_recipes.open_recipe(name).module for name in datasets.NAMES]
+    behind = set().union(*map(_dataset_recipes.modules_behind, modules))
+    ours = "(m for m in sys.modules if m.startswith('lesionlab.sources.'))"
+    code = f"import sys, {', '.join(modules)}; print(*{ours})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) <= behind
+    assert "lesionlab.sources.lidc._geometry" in _dataset_recipes.modules_behind(modules[0])
+    assert "lesionlab.crops.stores" not in behind  # for type checkers only

@@ -1,0 +1,236 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lesionlab.crops import Crop
+from lesionlab.crops.sampling import (
+    Samples,
+    batch,
+    from_unit,
+    in_chunks,
+    locate,
+    to_unit,
+    unit_ratings,
+)
+from lesionlab.sources import lidc
+
+
+def crop(name="a", masks=None, *, index=None, calibrated=True):
+    if masks is None:
+        masks = np.zeros((2, 4, 10, 12), bool)
+        masks[0, 1:3, 4:7, 5:9] = True
+        masks[1, 1:4, 4:8, 5:9] = True
+    depth = masks.shape[1]
+    return Crop(
+        lesion_id=name,
+        hu=np.zeros(masks.shape[1:], np.int16),
+        masks=masks,
+        spacing=(2.0, 0.5, 0.5),
+        slice_index=np.arange(depth) + 7 if index is None else np.array(index),
+        corner=(0, 0),
+        calibrated=np.full(depth, calibrated),
+        tier="phantom",
+    )
+
+
+def test_where_the_lesion_is_by_hand():
+    both = locate(crop(), level=1.0)  # slices 1 and 2, rows 4 to 6, columns 5 to 8
+    assert both.low.tolist() == [1, 4, 5]
+    assert both.high.tolist() == [3, 7, 9]
+    assert both.slices.tolist() == [1, 2]
+    assert both.area.tolist() == [0, 12, 12, 0]
+    assert both.centroid.tolist() == [8.5, 5.0, 6.5]
+    assert both.equivalent_diameter == pytest.approx((6 * 24 * 0.5 / np.pi) ** (1 / 3))
+
+
+def test_boxes():
+    masks = crop().masks
+    assert locate(crop(), level=1, box="union").high.tolist() == [3, 8, 9]
+    outlines = locate(crop(), level=1, box="outlines")
+    assert (outlines.low.tolist(), outlines.high.tolist()) == ([1, 3, 4], [3, 9, 10])
+    assert locate(crop(masks=masks), level=0.5).slices.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("level", [0.25, 0.5, 0.51, 2 / 3, 0.75, 1.0])
+@pytest.mark.parametrize("readers", [1, 2, 3, 4, 5, 8])
+def test_the_same_voxels_as_the_crops_own_consensus(level, readers):
+    masks = np.random.default_rng(readers).random((readers, 3, 9, 9)) < 0.7
+    masks[:, 1, 4, 4] = True
+    made = crop(masks=masks)
+    expected = made.consensus(level)
+    lesion = locate(made, level=level)
+    np.testing.assert_array_equal(lesion.inside, expected)
+    assert lesion.area.tolist() == expected.sum((1, 2)).tolist()
+    at = np.argwhere(expected)
+    assert lesion.low.tolist() == at.min(0).tolist()
+    assert lesion.high.tolist() == (at.max(0) + 1).tolist()
+    assert (lesion.centroid - (7, 0, 0)).tolist() == pytest.approx(at.mean(0).tolist())
+
+
+def test_how_the_masks_lie_in_memory_does_not_matter():
+    masks = np.random.default_rng(1).random((3, 5, 20, 16)) < 0.02
+    there = [locate(crop(masks=m)) for m in (masks, np.asfortranarray(masks))]
+    wider = np.zeros((3, 5, 20, 19), bool)  # rows that are no whole number of words
+    wider[..., :16] = masks
+    for box in ("consensus", "union"):
+        there = [locate(crop(masks=m), box=box) for m in (masks, np.asfortranarray(masks), wider)]
+        for other in there[1:]:
+            assert other.low.tolist() == there[0].low.tolist()
+            assert other.high.tolist() == there[0].high.tolist()
+            assert other.area.tolist() == there[0].area.tolist()
+
+
+def test_a_missing_slice_moves_the_centroid_by_position():
+    masks = np.zeros((1, 3, 5, 5), bool)
+    masks[:, :, 2, 2] = True
+    assert locate(crop(masks=masks, index=[3, 4, 11])).centroid.tolist() == [6, 2, 2]
+
+
+def test_boxes_around_outlines_are_those_of_the_vertices():
+    """The box printed by Fu 2021 is that of the vertices, which a crop does not carry."""
+    table = lidc.nodules()
+    chosen = table.index[::60]
+    sides = {"outlines": [], "consensus": []}
+    for name in chosen:
+        mask = lidc.masks(name, pad=2)
+        made = crop(name, mask.readers)
+        for box, found in sides.items():
+            lesion = locate(made, box=box)
+            found.append((lesion.high - lesion.low)[1:].max())
+    vertices = table.loc[chosen, ["box_y", "box_x"]].max(axis=1).to_numpy()
+    near = np.abs(np.array(sides["outlines"]) - vertices) <= 1
+    assert near.mean() > 0.9
+    assert (np.abs(np.array(sides["consensus"]) - vertices) <= 1).mean() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("made", "options", "message"),
+    [
+        (crop(), {"level": 0}, "level=0"),
+        (crop(), {"level": 1.5}, "level=1.5"),
+        (crop(), {"box": "sphere"}, "box='sphere'"),
+        (crop("b", np.zeros((2, 3, 5, 5), bool)), {}, "masks of b: no voxel with 50% of 2 readers"),
+        (crop("c", np.zeros((0, 3, 5, 5), bool)), {}, "masks of c: no voxel with 50% of 0 readers"),
+        (crop("d", index=[1, 3, 2, 4]), {}, "slice_index of d: expected ascending"),
+        (crop("e", index=[1, 2, 2, 4]), {}, "slice_index of e: expected ascending"),
+    ],
+)
+def test_refusals(made, options, message):
+    with pytest.raises(ValueError, match=message):
+        locate(made, **options)
+
+
+def packed(lengths=(2, 3, 1), *, masks=True):
+    n = sum(lengths)
+    images = torch.arange(n * 4.0).reshape(n, 1, 2, 2)
+    made = [locate(crop(f"l{i}", calibrated=i != 1)) for i in range(len(lengths))]
+    return batch(
+        made,
+        images,
+        padded=np.linspace(0, 0.5, len(lengths)),
+        missing=np.arange(len(lengths)),
+        lengths=lengths,
+        masks=images if masks else None,
+    )
+
+
+def test_report_counts_what_was_made_up():
+    assert packed().report() == {
+        "lesions": 3,
+        "samples": 6,
+        "padded": 2,
+        "largest_padded": 0.5,
+        "with_missing_slices": 2,
+        "uncalibrated": 1,
+    }
+
+
+def test_selecting_a_mini_batch():
+    samples = packed()
+    assert samples.lengths.tolist() == [2, 3, 1]
+    chosen = samples.select([2, 0, 2])
+    assert chosen.lesion_ids == ("l2", "l0", "l2")
+    assert chosen.nodule.tolist() == [0, 1, 1, 2]
+    assert torch.equal(chosen.images, samples.images[[5, 0, 1, 5]])
+    assert torch.equal(chosen.masks, chosen.images)
+    assert chosen.padded.tolist() == [0.5, 0, 0.5]
+    assert chosen.calibrated.tolist() == [True, True, True]
+    assert len(samples.select([]).images) == 0
+    for wrong in ([3], [-1], 1):
+        with pytest.raises(IndexError, match=r"positions from 0 to 2"):
+            samples.select(wrong)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_splitting_gives_the_mini_batches_in_order(size):
+    samples = packed()
+    parts = samples.split(size)
+    assert [len(part.lesion_ids) for part in parts] == [
+        len(range(i, min(i + size, 3))) for i in range(0, 3, size)
+    ]
+    for i, part in enumerate(parts):
+        same = samples.select(range(i * size, min((i + 1) * size, 3)))
+        for name, value in vars(same).items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(getattr(part, name), value), name
+            else:
+                assert getattr(part, name) == value
+        assert part.images.untyped_storage().data_ptr() == samples.images.data_ptr()
+    assert packed(masks=False).split(size)[0].masks is None
+    with pytest.raises(ValueError, match="size=0: expected 1 lesion or more"):
+        samples.split(0)
+
+
+def test_joining_is_the_inverse_of_selecting():
+    samples = packed()
+    joined = Samples.join([samples.select([i]) for i in range(3)])
+    for name, value in vars(samples).items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(getattr(joined, name), value), name
+        else:
+            assert getattr(joined, name) == value
+    assert Samples.join([packed(masks=False), packed(masks=False)]).masks is None
+
+
+def test_moving_to_a_device_keeps_everything():
+    samples = packed()
+    there = samples.to("meta")
+    assert there.images.is_meta
+    assert there.masks.is_meta
+    assert there.lesion_ids == samples.lesion_ids
+
+
+def test_chunks_do_not_show():
+    seen = []
+
+    def prepare(lesions):
+        seen.append(len(lesions))
+        n = len(lesions)
+        return batch(lesions, torch.zeros(n, 1), padded=np.zeros(n), missing=np.zeros(n, int))
+
+    samples = in_chunks((crop(str(i)) for i in range(7)), prepare, level=0.5, chunk=3)
+    assert seen == [3, 3, 1]
+    assert samples.lesion_ids == tuple("0123456")
+    assert samples.nodule.tolist() == list(range(7))
+    with pytest.raises(ValueError, match="crops: expected at least one"):
+        in_chunks([], prepare, level=0.5)
+
+
+def test_window_by_hand():
+    hu = torch.tensor([-2000.0, -1024, -312, 400, 3000])
+    unit = to_unit(hu, (-1024, 400))
+    assert unit.tolist() == pytest.approx([0, 0, 0.5, 1, 1])
+    torch.testing.assert_close(from_unit(unit, (-1024, 400)), hu.clamp(-1024, 400))
+    with pytest.raises(ValueError, match=r"window=\(400, 400\)"):
+        to_unit(hu, (400, 400))
+
+
+def test_each_rating_has_its_own_scale():
+    table = pd.DataFrame(
+        {"margin": [1, 3, 5], "calcification": [1, 3.5, 6], "internal_structure": [1, 2.5, np.nan]}
+    )
+    found = unit_ratings(table, ["internal_structure", "margin", "calcification"])
+    assert found.dtype == torch.float32
+    assert found[:2].tolist() == [[0, 0, 0], [0.5, 0.5, 0.5]]
+    assert torch.isnan(found[2]).tolist() == [True, False, False]
