@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Mapping
@@ -16,22 +17,18 @@ from torch import nn
 
 from lesionlab.crops.sampling import Samples
 from lesionlab.training import checkpoints
-from lesionlab.training._checks import Part
-from lesionlab.training._devices import Call, Precision, TrainingError
-from lesionlab.training._seeds import derive, generator, seed_globally
 from lesionlab.training.checkpoints import CheckpointError, Progress, Tensors
-from lesionlab.training.experiments import Experiment
+from lesionlab.training.devices import Call, Precision, TrainingError
+from lesionlab.training.paper import Experiment
+from lesionlab.training.parts import Part
 from lesionlab.training.prediction import in_batches
-from lesionlab.training.recipes import Recipe, make_optimizer, set_rates
+from lesionlab.training.recipes import Recipe, make_optimizer, set_training
+from lesionlab.training.targets import LOWER_IS_BETTER
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Job:
-    """What is to be trained; the arguments of `loop.fit`, checked.
-
-    Attributes:
-        identity: What a checkpoint must agree with; empty without a folder.
-    """
+    """The checked arguments of `fit`, for one stage."""
 
     experiment: Experiment
     training: Part
@@ -44,30 +41,39 @@ class Job:
     progress: bool
     every_epochs: int
     every_steps: int | None
+    start: Tensors | None
     identity: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Run:
-    """A run, made anew or from its checkpoint.
+    """A run in one process, made anew or from its checkpoint.
 
     Attributes:
         progress: How far it is.
         selected: Weights of the epoch kept so far, on the CPU.
-        steps: In the first epoch.
+        steps: Steps in the first epoch.
     """
 
     def __init__(self, fabric: Fabric, job: Job) -> None:
         self.fabric, self.job = fabric, job
         seed_globally(fabric.device, job.seed, "model")
         self.model = job.experiment.model(derive(job.seed, "model"))
+        if job.start is not None:
+            self.model.load_state_dict(job.start)
         optimizer = make_optimizer(self.model, job.recipe)
         # in place: self.model and optimizer are those inside, now on the device
         self.module, self.optimizer = fabric.setup(Call(self.model), optimizer)
+        self.metric = job.recipe.select_by or job.experiment.metric
+        self.lower = LOWER_IS_BETTER[self.metric]
+        part = "test" if job.recipe.select_on == "test" else "validation"
+        self.column = f"{part}_{self.metric}"
         self.progress, self.selected = self._restore(optimizer)
-        samples, targets = job.training
-        self.samples, self.targets = samples.to(fabric.device), targets.to(fabric.device)
+        past = [row.get(self.column, 0.0) for row in self.progress.history]
+        self.rates = job.recipe.schedule.start(optimizer, past, lower_is_better=self.lower)
+        samples, labels = job.training
+        self.samples, self.labels = samples.to(fabric.device), labels.to(fabric.device)
         self.validation = job.validation
-        if self.validation is not None:  # its targets are only compared with, on the CPU
+        if self.validation is not None:  # its labels are only compared with, on the CPU
             self.validation = (self.validation[0].to(fabric.device), self.validation[1])
         self.steps = len(self.batches())
 
@@ -100,21 +106,23 @@ class Run:
         """
         start = time.perf_counter()
         job, at, world = self.job, self.progress, self.fabric.world_size
-        set_rates(self.optimizer, self._scale(at.epoch + at.step / self.steps))
+        self.rates.at(at.epoch + at.step / self.steps)
+        if at.step == 0:
+            at.lr = float(self.optimizer.param_groups[0]["lr"])
         drawn = generator(job.seed, "augment", at.epoch, at.step)
         rank, device = self.fabric.global_rank, self.fabric.device
         seed_globally(device, job.seed, "dropout", at.epoch, at.step, rank)
         batch = job.experiment.augment(self.samples.select(lesions), drawn)
-        targets = self.targets[lesions.to(self.targets.device)]
+        labels = self.labels[lesions.to(self.labels.device)]
         # a process without a lesion of its own computes one that does not count
         mine = torch.arange(rank, len(lesions), world)
         weight = 1.0 if len(mine) else 0.0
         if world > 1:
             mine = mine if len(mine) else torch.zeros(1, dtype=torch.int64)
-            batch, targets = batch.select(mine), targets[mine.to(targets.device)]
-        self.model.train()
+            batch, labels = batch.select(mine), labels[mine.to(labels.device)]
+        set_training(self.model, job.recipe)
         self.optimizer.zero_grad()
-        names, sums = self._backward(batch, targets, weight / len(lesions))
+        names, sums = self._backward(batch, labels, weight / len(lesions))
         values = self._total(sums).tolist()
         for name, value in zip(names, values, strict=True):
             if not math.isfinite(value):
@@ -126,21 +134,21 @@ class Run:
         at.seconds += time.perf_counter() - start
 
     def _backward(
-        self, batch: Samples, targets: torch.Tensor, weight: float
+        self, batch: Samples, labels: torch.Tensor, weight: float
     ) -> tuple[list[str], torch.Tensor]:
         """Gradients of a batch, by micro-batches; each lesion counts `weight`.
 
         Returns:
             The names of the loss and its parts, and their sums so weighted, float64.
         """
-        world, size = self.fabric.world_size, self.job.recipe.micro_batch or len(targets)
+        world, size = self.fabric.world_size, self.job.recipe.micro_batch or len(labels)
         chunks, names, sums = batch.split(size), ["loss"], torch.zeros(())
-        for i, (chunk, wanted) in enumerate(zip(chunks, torch.split(targets, size), strict=True)):
-            share = weight * len(wanted)
+        for i, (chunk, truth) in enumerate(zip(chunks, torch.split(labels, size), strict=True)):
+            share = weight * len(truth)
             # DDP adds up over the processes once, and takes the mean, where a sum is wanted
             early = world > 1 and i < len(chunks) - 1
             with self.fabric.no_backward_sync(self.module, enabled=early):
-                function = partial(_objective, self.job.experiment, chunk, wanted)
+                function = partial(_objective, self.job.experiment, chunk, truth)
                 total, parts = self.module(function)
                 self.fabric.backward(total * (share * world))
             names = ["loss", *(f"loss_{name}" for name in parts)]
@@ -158,17 +166,17 @@ class Run:
         self._check_weights()
         row = {"epoch": at.epoch + 1.0}
         row |= {name: value / at.lesions for name, value in at.sums.items()}
-        row["lr"] = recipe.lr * self._scale(at.epoch)
-        row |= {"seconds": at.seconds, "lesions_per_second": at.lesions / at.seconds}
+        row |= {"lr": at.lr, "seconds": at.seconds, "lesions_per_second": at.lesions / at.seconds}
         metric = None
         if self.validation is not None:
-            metric = row[self._column] = self._measure(self.validation)
+            metric = row[self.column] = self._measure(self.validation)
         at.history.append(row)
         at.epoch, at.step, at.sums, at.lesions, at.seconds = at.epoch + 1, 0, {}, 0, 0.0
+        self.rates.end_epoch(metric)
         if recipe.select_on == "last" or metric is None:
             better = at.epoch == recipe.epochs
         else:
-            sign = 1 if self.job.experiment.lower_is_better else -1
+            sign = 1 if self.lower else -1
             better = at.best is None or sign * metric < sign * at.best
         if better:
             at.best_epoch, at.best = at.epoch, metric
@@ -201,41 +209,34 @@ class Run:
         """Loss of the epoch so far and the last metric, for a progress bar."""
         at = self.progress
         words = [f"loss={at.sums['loss'] / at.lesions:.4f}"] if at.lesions else []
-        if at.history and self._column in at.history[-1]:
-            words.append(f"{self._column}={at.history[-1][self._column]:.4f}")
+        if at.history and self.column in at.history[-1]:
+            words.append(f"{self.column}={at.history[-1][self.column]:.4f}")
         return ", ".join(words)
-
-    @property
-    def _column(self) -> str:
-        part = "test" if self.job.recipe.select_on == "test" else "validation"
-        return f"{part}_{self.job.experiment.metric_name}"
 
     def _at(self, step: int) -> str:
         folder = self.job.folder
         kept = "" if folder is None else f"; what was saved before is kept in {folder}"
         return f"at epoch {self.progress.epoch + 1}, step {step}{kept}"
 
-    def _scale(self, epoch: float) -> float:
-        past = [row[self._column] for row in self.progress.history if self._column in row]
-        lower = self.job.experiment.lower_is_better
-        return self.job.recipe.schedule.scale(epoch, past, lower_is_better=lower)
-
     def _measure(self, validation: Part) -> float:
         """The metric of the validation part, by the first process for all."""
         job, value = self.job, 0.0
         if self.fabric.is_global_zero:
-            (samples, targets), size = validation, job.recipe.evaluation_batch
-            predictions = in_batches(job.experiment, self.model, samples, size, job.precision)
-            value = float(job.experiment.metric(predictions, targets))
+            (samples, labels), size = validation, job.recipe.evaluation_batch
+            wanted = labels if self.metric == "loss" else None
+            predictions, value = in_batches(
+                job.experiment, self.model, samples, size, job.precision, wanted
+            )
+            if self.metric != "loss":
+                value = job.experiment.measure(self.metric, predictions, labels)
         value = self._total(torch.tensor(value, device=self.fabric.device).double()).item()
         if not math.isfinite(value):
-            raise TrainingError(f"{self._column} is {value} {self._at(self.steps)}")
+            raise TrainingError(f"{self.column} is {value} {self._at(self.steps)}")
         return value
 
     def _total(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over the processes, in each of them."""
-        total = self.fabric.all_reduce(values, reduce_op="sum")
-        return cast(torch.Tensor, total)
+        return cast(torch.Tensor, self.fabric.all_reduce(values, reduce_op="sum"))
 
     def _check_weights(self) -> None:
         for name, values in self.model.state_dict().items():
@@ -246,6 +247,40 @@ class Run:
 
 
 def _objective(
-    experiment: Experiment, samples: Samples, targets: torch.Tensor, model: nn.Module
+    experiment: Experiment, samples: Samples, labels: torch.Tensor, model: nn.Module
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    return experiment.loss(experiment.forward(model, samples), targets)
+    return experiment.loss(experiment.forward(model, samples), labels)
+
+
+# --- seeds that follow from what they are for, so that no random state has to be carried along --
+
+
+def derive(*purpose: int | str) -> int:
+    """A seed from 0 to 2^63 - 1 for a purpose, the same on every machine.
+
+    Seeds of neighbouring steps are unrelated, which `seed + step` would not give: runs of
+    neighbouring seeds would share most of their draws.
+
+    >>> derive(0, "order", 3) == derive(0, "order", 3) != derive(0, "order", 4)
+    True
+    """
+    text = "/".join(map(str, purpose)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8]) >> 1
+
+
+def generator(*purpose: int | str) -> torch.Generator:
+    """A generator on the CPU with the seed of a purpose."""
+    return torch.Generator().manual_seed(derive(*purpose))
+
+
+def seed_globally(device: torch.device, *purpose: int | str) -> None:
+    """Seed torch's global generators of the CPU and of one device.
+
+    `torch.manual_seed` seeds all devices, and takes a millisecond where there are none: a whole
+    step of a small model.
+    """
+    seed = derive(*purpose)
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)

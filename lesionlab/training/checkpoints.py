@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,13 +23,13 @@ from safetensors.torch import save as save_tensors
 from lesionlab import __version__, _files
 from lesionlab.results import jsonable
 
-FORMAT = 1
+FORMAT = 2
 STATE = "state.json"
 Tensors = dict[str, torch.Tensor]
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint is damaged, or of another run."""
+    """A checkpoint is damaged, or belongs to another run."""
 
 
 @dataclass
@@ -39,9 +39,10 @@ class Progress:
     Attributes:
         epoch: Epochs that are complete.
         step: Steps done in the next one.
-        sums: Of the loss and its parts over the lesions of those steps.
-        lesions: In those steps.
+        sums: The loss and its parts, summed over the lesions of those steps.
+        lesions: Lesions in those steps.
         seconds: Training time of those steps.
+        lr: Learning rate of the first of those steps.
         history: One row per complete epoch.
         best_epoch: The epoch that is kept so far, from 1; 0 if none.
         best: Its metric.
@@ -53,6 +54,7 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)
     lesions: int = 0
     seconds: float = 0.0
+    lr: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
     best: float | None = None
@@ -67,7 +69,7 @@ class Saved:
         progress: How far the run was.
         selected: Weights of the epoch kept so far; None where none is.
         model: The model's weights and buffers; empty when the run is finished.
-        optimizer: Its state, as `Optimizer.state_dict()["state"]`.
+        optimizer: The optimiser's state, as in `Optimizer.state_dict()["state"]`.
     """
 
     progress: Progress
@@ -77,7 +79,7 @@ class Saved:
 
 
 def versions() -> dict[str, str]:
-    """Of what decides over the bits of a result."""
+    """The versions that decide over the bits of a result."""
     return {"lesionlab": __version__, "torch": torch.__version__.split("+")[0]}
 
 
@@ -98,7 +100,7 @@ def save(
     """Write a checkpoint in place of the one before it.
 
     Args:
-        folder: Of the run; made when it is missing.
+        folder: The run's folder; made when it is missing.
         identity: What a run that goes on from here must agree with.
         progress: How far the run is.
         selected: Weights of the epoch kept so far.
@@ -108,12 +110,21 @@ def save(
     Raises:
         OSError: The checkpoint could not be written; the one before it is whole.
     """
-    tensors, scalars = flatten(optimizer)
-    parts = {} if progress.finished else {f"model/{k}": v for k, v in model.items()} | tensors
+    tensors = {f"model/{name}": tensor for name, tensor in model.items()}
+    scalars: dict[str, dict[str, Any]] = {}
+    for index, entries in optimizer.items():
+        found = {k: v for k, v in entries.items() if isinstance(v, torch.Tensor)}
+        tensors |= {f"optimizer/{index}/{k}": v for k, v in on_cpu(found).items()}
+        scalars[str(index)] = {k: v for k, v in entries.items() if k not in found}
     try:
-        before = _state(folder) if (folder / STATE).exists() else {"files": {}}
-        files = {"selected": _keep_or_write(folder, progress, selected, before["files"])}
-        files["training"] = _write(folder, f"training-{progress.epoch}-{progress.step}", parts)
+        folder.mkdir(parents=True, exist_ok=True)
+        before = _state(folder)["files"] if (folder / STATE).exists() else {}
+        kept = before.get("selected")
+        start = f"selected-{progress.best_epoch}"
+        if not kept or kept["name"].rpartition("-")[0] != start:  # another epoch than on disk
+            kept = _write(folder, start, selected or {})
+        training = None if progress.finished else _write(folder, "training", tensors)
+        files = {"selected": kept, "training": training}
         state = {
             "format": FORMAT,
             "identity": identity,
@@ -137,30 +148,37 @@ def load(folder: Path, identity: Mapping[str, Any]) -> Saved | None:
     if not (folder / STATE).exists():
         return None
     state = _state(folder)
-    path = folder / STATE
     if found := differences(state["identity"], jsonable(identity)):
         raise CheckpointError(
-            f"{path} is of another run: {'; '.join(found)}. Train into another folder, "
+            f"{folder / STATE} is of another run: {'; '.join(found)}. Train into another folder, "
             "or anew with resume=False"
         )
-    progress = Progress(**state["progress"])
-    tensors = _read(folder, state["files"]["training"]) or {}
-    return Saved(
-        progress,
-        _read(folder, state["files"]["selected"]),
-        {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")},
-        unflatten(tensors, state["optimizer"] or {}),
-    )
+    optimizer = {int(index): dict(rest) for index, rest in (state["optimizer"] or {}).items()}
+    model: Tensors = {}
+    for name, tensor in (_read(folder, state["files"]["training"]) or {}).items():
+        kind, _, rest = name.partition("/")
+        if kind == "model":
+            model[rest] = tensor
+        else:
+            index, _, key = rest.partition("/")
+            optimizer[int(index)][key] = tensor
+    selected = _read(folder, state["files"]["selected"])
+    return Saved(Progress(**state["progress"]), selected, model, optimizer)
 
 
 def load_weights(folder: str | Path) -> Tensors:
     """The selected weights of a run, for `Module.load_state_dict`.
+
+    Args:
+        folder: The run's; of a run in several stages, the last stage counts.
 
     Raises:
         FileNotFoundError: The folder has no checkpoint.
         CheckpointError: It is damaged, or no epoch is complete yet.
     """
     folder = Path(folder)
+    stages = sorted(folder.glob("stage-*"))
+    folder = stages[-1] if stages else folder
     if not (folder / STATE).exists():
         raise FileNotFoundError(f"{folder} has no checkpoint ({STATE})")
     weights = _read(folder, _state(folder)["files"]["selected"])
@@ -190,32 +208,6 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
     return [] if there == here else [f"{name}: {there} there, {here} here"]
 
 
-def flatten(
-    state: Mapping[int, Mapping[str, Any]],
-) -> tuple[Tensors, dict[str, dict[str, Any]]]:
-    """Part an optimiser's state into tensors by name and the rest, which JSON can hold."""
-    tensors: Tensors = {}
-    rest: dict[str, dict[str, Any]] = {}
-    for index, entries in state.items():
-        rest[str(index)] = {k: v for k, v in entries.items() if not isinstance(v, torch.Tensor)}
-        found = {k: v for k, v in entries.items() if isinstance(v, torch.Tensor)}
-        tensors |= {f"optimizer/{index}/{k}": v for k, v in on_cpu(found).items()}
-    return tensors, rest
-
-
-def unflatten(
-    tensors: Mapping[str, torch.Tensor], rest: Mapping[str, Mapping[str, Any]]
-) -> dict[int, dict[str, Any]]:
-    """The inverse of `flatten`."""
-    state: dict[int, dict[str, Any]] = {int(index): dict(v) for index, v in rest.items()}
-    for name, tensor in tensors.items():
-        kind, _, place = name.partition("/")
-        if kind == "optimizer":
-            index, _, key = place.partition("/")
-            state[int(index)][key] = tensor
-    return state
-
-
 def _state(folder: Path) -> dict[str, Any]:
     path = folder / STATE
     try:
@@ -224,10 +216,11 @@ def _state(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{error}: the checkpoint is damaged") from error
     if isinstance(state, dict) and state.get("format", FORMAT) != FORMAT:
         raise CheckpointError(
-            f"{path} has format {state['format']}, expected {FORMAT}: another version wrote it"
+            f"{path} has format {state['format']}, expected {FORMAT}: another version wrote it. "
+            "Train into another folder, or anew with resume=False"
         )
     _expect(path, state, {"format", "identity", "progress", "optimizer", "files"})
-    _expect(path, state["progress"], {item.name for item in fields(Progress)})
+    _expect(path, state["progress"], set(Progress.__dataclass_fields__))
     _expect(path, state["files"], {"selected", "training"})
     return cast(dict[str, Any], state)
 
@@ -235,17 +228,6 @@ def _state(folder: Path) -> dict[str, Any]:
 def _expect(path: Path, found: Any, keys: set[str]) -> None:
     if not isinstance(found, dict) or found.keys() != keys:
         raise CheckpointError(f"{path} is damaged: expected {', '.join(sorted(keys))}")
-
-
-def _keep_or_write(
-    folder: Path, progress: Progress, selected: Tensors | None, before: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """The file of the selected weights: the one that is there, where the epoch is the same."""
-    start = f"selected-{progress.best_epoch}"
-    entry: dict[str, Any] | None = before.get("selected")
-    if entry and entry["name"].rpartition("-")[0] == start:
-        return entry
-    return _write(folder, start, selected or {})
 
 
 def _write(folder: Path, start: str, tensors: Tensors) -> dict[str, Any] | None:
@@ -266,14 +248,12 @@ def _write(folder: Path, start: str, tensors: Tensors) -> dict[str, Any] | None:
 def _read(folder: Path, entry: Mapping[str, Any] | None) -> Tensors | None:
     if entry is None:
         return None
-    path = folder / entry["name"]
+    path = folder / Path(entry["name"]).name  # a name with a path in it leads nowhere else
     try:
         content = path.read_bytes()
         if len(content) != entry["bytes"]:
             raise CheckpointError(
-                f"{path} is truncated: {len(content)} bytes of {entry['bytes']}"
-                if len(content) < entry["bytes"]
-                else f"{path} has {len(content)} bytes, expected {entry['bytes']}"
+                f"{path} has {len(content)} bytes, expected {entry['bytes']}: it is truncated"
             )
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             raise CheckpointError(f"{path} is damaged: its checksum is not that in {STATE}")

@@ -1,6 +1,6 @@
 """The training loop: one for all five papers, on a CPU, a GPU, or several.
 
-    fitted = fit(experiment, samples, targets, validation=(others, theirs), recipe=recipe)
+    fitted = fit(experiment, (samples, labels), validation=(others, theirs), recipe=recipe)
 
 What is random in a step follows from the seed, the epoch and the step, and from nothing else: the
 order of the lesions, the augmentation, and torch's global generator (dropout), which is seeded
@@ -11,20 +11,21 @@ it would have taken: on the CPU its weights are the same bit for bit.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from lightning_fabric import Fabric
 from tqdm import tqdm
 
-from lesionlab.crops.sampling import Samples
 from lesionlab.training import checkpoints
-from lesionlab.training._checks import Part, check_apart, check_part, checksum
-from lesionlab.training._devices import (
+from lesionlab.training._run import Job, Run
+from lesionlab.training.checkpoints import Progress, Tensors
+from lesionlab.training.devices import (
     Precision,
     TrainingError,
     describe,
@@ -32,9 +33,8 @@ from lesionlab.training._devices import (
     open_fabric,
     own_randomness,
 )
-from lesionlab.training._run import Job, Run
-from lesionlab.training.checkpoints import Progress, Tensors
-from lesionlab.training.experiments import Experiment
+from lesionlab.training.paper import Experiment
+from lesionlab.training.parts import Part, check_part, checksum
 from lesionlab.training.recipes import Recipe
 
 __all__ = ["Fitted", "TrainingError", "fit"]
@@ -46,13 +46,12 @@ class Fitted:
 
     Attributes:
         state: Weights and buffers of the selected epoch, on the CPU, for `load_state_dict`.
-        best_epoch: That epoch, from 1.
+        best_epoch: That epoch, from 1, in the last stage.
         best: Its metric; None where nothing was selected on.
-        history: One row per epoch (the index, from 1): loss, loss_… for its parts, lr (the
-            recipe's, as scheduled at the start of the epoch), seconds, lesions_per_second
-            (training alone), and the metric of the validation or test part where there is one.
+        history: One row per epoch (the index, from 1): loss, loss_… for its parts, lr (at the start
+            of the epoch), seconds, lesions_per_second (training alone), and the metric of the
+            validation or test part where there is one; stage, where there are several.
         device: Where it was trained, in words.
-        folder: The run's checkpoint; None if there is none.
     """
 
     state: Tensors
@@ -60,7 +59,6 @@ class Fitted:
     best: float | None
     history: pd.DataFrame
     device: str
-    folder: Path | None
 
     @property
     def seconds(self) -> float:
@@ -70,10 +68,9 @@ class Fitted:
 
 def fit(
     experiment: Experiment,
-    training: Samples,
-    targets: torch.Tensor,
+    training: Part,
     *,
-    recipe: Recipe,
+    recipe: Recipe | Sequence[Recipe],
     validation: Part | None = None,
     seed: int = 0,
     folder: str | Path | None = None,
@@ -89,20 +86,21 @@ def fit(
     """Train a model.
 
     Args:
-        experiment: The model, its loss and its metric.
-        training: What to learn from, normalised; held in memory (on the GPU, if there).
-        targets: (lesion, target), in the units that are to be reported.
-        recipe: How.
-        validation: Other lesions with their targets, whose metric selects the epoch. It is the
-            test part, knowingly, where the recipe says `select_on="test"`.
-        seed: Of weights, order, augmentation and dropout.
+        experiment: The model, its loss and its targets.
+        training: Samples to learn from, normalised, with their labels. They are held in memory (on
+            the GPU, if there), unless they are a `Stream`.
+        recipe: How. Several are stages, one after the other: each begins with the weights that
+            the one before it has selected.
+        validation: Other lesions, whose metric selects the epoch. They are the test part,
+            knowingly, where the recipe says `select_on="test"`.
+        seed: Seed for weights, order, augmentation and dropout.
         folder: Where to keep checkpoints; nothing is written if None.
         device: `"auto"` (CUDA where there is one), `"cpu"`, `"cuda"` or `"cuda:1"`.
         devices: GPUs, or processes on the CPU, that share every batch (DDP). All of them draw and
             augment the whole batch and compute their part: the same steps as one alone, to
             rounding, unless the model has batch normalisation or dropout.
         precision: `"32-true"`, or `"bf16-mixed"`.
-        deterministic: See `_devices.own_randomness`; a GPU may be faster without.
+        deterministic: See `devices.own_randomness`; a GPU may be faster without.
         progress: Show a bar.
         resume: Go on from the checkpoint in `folder`; otherwise it is removed first.
         every_epochs: Epochs from one checkpoint to the next; the last one always has its own.
@@ -112,62 +110,79 @@ def fit(
         The selected weights and the history. For a run that is finished: those it had.
 
     Raises:
-        ValueError: An argument does not fit, or data cannot be learned from: see `_checks`.
+        ValueError: An argument does not fit, or the data cannot be learned from.
         TrainingError: The loss, the metric or the weights became NaN or infinite.
         CheckpointError: The checkpoint is damaged, or of another run.
         OSError: A checkpoint cannot be written; the one before it is whole.
     """
-    targets = targets.detach().float().cpu()
-    _check(experiment, (training, targets), validation, recipe)
+    stages = (recipe,) if isinstance(recipe, Recipe) else tuple(recipe)
+    training, validation = _part(training), None if validation is None else _part(validation)
+    for stage in stages:
+        _check(experiment, training, validation, stage)
     for name, value in (("every_epochs", every_epochs), ("every_steps", every_steps)):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value!r}: expected 1 or more")
     fabric = open_fabric(device, devices, precision)
-    job = Job(
-        experiment=experiment,
-        training=(training, targets),
-        validation=None if validation is None else (validation[0], validation[1].float().cpu()),
-        recipe=recipe,
-        seed=seed,
-        folder=None if folder is None else Path(folder),
-        precision=precision,
-        deterministic=deterministic,
-        progress=progress,
-        every_epochs=every_epochs,
-        every_steps=every_steps,
-    )
-    if folder is not None:
-        job = dataclasses.replace(job, identity=_identity(job))
-        if not resume:
-            checkpoints.clear(Path(folder))
-    reached, selected = _in_one(fabric, job) if devices == 1 else _in_several(fabric, job)
-    history = pd.DataFrame(reached.history).astype({"epoch": int}).set_index("epoch")
+    start: Tensors | None = None
+    histories: dict[str, pd.DataFrame] = {}
+    for number, stage in enumerate(stages, 1):
+        place = None if folder is None else Path(folder)
+        if place is not None and len(stages) > 1:
+            place = place / f"stage-{number}"
+        job = Job(
+            experiment=experiment.stage(stage.stage),
+            training=training,
+            validation=validation,
+            recipe=stage,
+            seed=seed,
+            folder=place,
+            precision=precision,
+            deterministic=deterministic,
+            progress=progress,
+            every_epochs=every_epochs,
+            every_steps=every_steps,
+            start=start,
+        )
+        if place is not None:
+            job = dataclasses.replace(job, identity=_identity(job))
+            if not resume:
+                checkpoints.clear(place)
+        reached, start = _in_one(fabric, job) if devices == 1 else _in_several(fabric, job)
+        histories[stage.stage] = pd.DataFrame(reached.history).astype({"epoch": int})
+    history = pd.concat(histories.values(), ignore_index=True).set_index("epoch")
+    if len(stages) > 1:
+        history["stage"] = [name for name, table in histories.items() for _ in range(len(table))]
     return Fitted(
-        state=selected,
+        state=start or {},
         best_epoch=reached.best_epoch,
         best=reached.best,
         history=history,
         device=describe(fabric.device, devices),
-        folder=job.folder,
     )
+
+
+def _part(part: Part) -> Part:
+    samples, labels = part
+    return samples, labels.detach().float().cpu()
 
 
 def _check(experiment: Experiment, training: Part, validation: Part | None, recipe: Recipe) -> None:
     check_part("training", training, experiment)
     if validation is not None:
         check_part("validation", validation, experiment)
-        check_apart(training[0], validation[0])
+        if both := sorted(set(training[0].lesion_ids) & set(validation[0].lesion_ids)):
+            raise ValueError(f"validation: lesion {both[0]!r} is in the training part, too")
     elif recipe.needs_metric:
         raise ValueError(
-            f"validation: the recipe (select_on={recipe.select_on!r}, {recipe.schedule}) needs a "
-            "metric after each epoch; give lesions to measure it on"
+            f"validation: the recipe (select_on={recipe.select_on!r}, {recipe.schedule.kind}) "
+            "needs a metric after each epoch; give lesions to measure it on"
         )
 
 
 def _identity(job: Job) -> dict[str, Any]:
     """What a run must agree with another in, to go on from its checkpoint."""
     experiment = job.experiment
-    return {
+    found = {
         "experiment": experiment.name,
         "variant": experiment.variant,
         "settings": experiment.settings(),
@@ -177,6 +192,12 @@ def _identity(job: Job) -> dict[str, Any]:
         "data": checksum(part for part in (job.training, job.validation) if part is not None),
         "versions": checkpoints.versions(),
     }
+    if job.start is not None:
+        digest = hashlib.sha256()
+        for name, tensor in job.start.items():
+            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        found["start"] = digest.hexdigest()
+    return found
 
 
 def _in_one(fabric: Fabric, job: Job) -> tuple[Progress, Tensors]:
@@ -213,19 +234,17 @@ def _train(fabric: Fabric, job: Job) -> tuple[Progress, Tensors]:
             unit="step",
             disable=not (job.progress and fabric.is_global_zero),
         )
+        words = f"{recipe.stage} " if recipe.stage else ""
         with bar:
             while not at.finished:
                 batches = run.batches()
                 for batch in batches[at.step :]:
                     run.take_step(batch)
-                    bar.set_description(f"epoch {at.epoch + 1}/{recipe.epochs}", refresh=False)
+                    bar.set_description(f"{words}epoch {at.epoch + 1}/{recipe.epochs}", False)
                     bar.set_postfix_str(run.summary(), refresh=False)
                     bar.update()
-                    if (
-                        job.every_steps
-                        and at.step % job.every_steps == 0
-                        and at.step < len(batches)
-                    ):
+                    every = job.every_steps
+                    if every and at.step % every == 0 and at.step < len(batches):
                         run.save()
                 run.end_epoch()
                 if at.finished or at.epoch % job.every_epochs == 0:

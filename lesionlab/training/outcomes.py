@@ -1,4 +1,13 @@
-"""What came of a cross-validation: scores beside their baselines, and where they come from."""
+"""What came of a run: scores beside their baselines, where they come from, and how to keep them.
+
+    keep(plan, outcome, "book/results/fu2021", dataset=dataset)
+    found = kept(chapter.results(), data="slices", by="patient")
+    found["full"].scores
+
+A kept file `NAME.json` has the scores, the folds, the provenance and what the paper's analysis says
+of the trained models; `NAME.csv` has the predictions. Neither has weights. Where a variant was run
+in several ways, the run on more folds counts, then the one of more epochs.
+"""
 
 from __future__ import annotations
 
@@ -6,95 +15,101 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 import lesionlab
-from lesionlab import _files, results
-from lesionlab.statistics.baselines import (
-    OTHER_RATINGS,
-    Baseline,
-    constant_error,
-    diameter_classifier,
-    diameter_regression,
-    majority_classifier,
-    ratings_classifier,
-)
+from lesionlab import __version__, _files, results
+from lesionlab.statistics import baselines as predictors
+from lesionlab.statistics import scoring
 from lesionlab.statistics.intervals import Estimate, bootstrap_weights_over_groups
-from lesionlab.statistics.scoring import score_classification, score_regression, skills
-from lesionlab.training.experiments import Task
+from lesionlab.training.checkpoints import CheckpointError
+from lesionlab.training.paper import RestsOn
+from lesionlab.training.targets import (
+    KEYS,
+    Target,
+    Targets,
+    read_predictions,
+    write_predictions,
+)
 
 RESULTS = "results.json"
 PREDICTIONS = "predictions.csv"
 
 
-@dataclass(frozen=True)
-class Data:
-    """What a result rests on.
-
-    Attributes:
-        name: What it is, in words, with its version.
-        tier: One of `lesionlab.results.TIERS`.
-        checksum: SHA-256 of the file that was read; None for phantoms.
-
-    Raises:
-        ValueError: The tier is another word.
-    """
-
-    name: str
-    tier: str
-    checksum: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.tier not in results.TIERS:
-            raise ValueError(f"tier={self.tier!r}: expected one of {', '.join(results.TIERS)}")
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
-    """A cross-validation that is done.
+    """A run that is done, or one that was kept.
 
     Attributes:
-        predictions: One row per lesion, each predicted by the model that has not seen it:
-            lesion_id, patient, fold, a column of predictions for each target under its name, and
-            the truth under `…_truth`.
+        predictions: One row per lesion, each predicted by a model that has not seen it:
+            lesion_id, patient, fold, the predictions under `targets.columns`, and the truths under
+            `…_truth`.
         scores: One row per target, predictor (`model` and the baselines) and metric: value, low,
             high, n lesions, n_groups patients. The target `mean` is the mean over the ratings.
-        folds: Per fold, what its `result.json` says: counts, best epoch, metric, history, seconds.
+        about: All that is in the JSON file.
         path: The JSON file with all but the predictions, which are in a CSV file beside it.
     """
 
     predictions: pd.DataFrame
     scores: pd.DataFrame
-    folds: list[dict[str, Any]]
+    about: dict[str, Any]
     path: Path
+
+    @property
+    def folds(self) -> list[dict[str, Any]]:
+        """What `result.json` of each fold says: counts, best epoch, metric, history, seconds."""
+        return list(self.about["folds"])
+
+    @property
+    def variant(self) -> str:
+        """Which model."""
+        return str(self.about["variant"])
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the recipe, over all its stages."""
+        recipe = self.about["recipe"]
+        stages = recipe if isinstance(recipe, list | tuple) else [recipe]
+        return sum(int(stage["epochs"]) for stage in stages)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One table of the paper's analysis, its first column as the index.
+
+        Raises:
+            KeyError: The analysis has no such table.
+        """
+        rows = pd.DataFrame(self.about["analysis"][name])
+        return rows.set_index(rows.columns[0])
+
+
+# --- scores -------------------------------------------------------------------------------------
 
 
 def score(
     predictions: pd.DataFrame,
     table: pd.DataFrame,
-    truths: pd.DataFrame,
-    folds: pd.Series[int],
-    tasks: Mapping[str, Task],
+    labels: torch.Tensor,
+    targets: Targets,
     *,
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Score a model and its baselines on the same lesions.
 
-    Baselines are fitted on all folds but the one they predict, also where the model was trained
-    for some folds only, and scored on the lesions that the model predicted.
+    For each fold, baselines are fitted on the lesions that it does not test. An area under the ROC
+    curve is the mean of the folds' own, as networks of different folds are calibrated differently.
 
     Args:
         predictions: As in `Outcome`.
         table: One row per lesion, index `lesion_id`: patient; with `diameter` (mm) there is a
             baseline of the diameter alone, with the readers' ratings one of these.
-        truths: One row per lesion, index `lesion_id`, a column per target.
-        folds: lesion_id -> fold.
-        tasks: Of the targets.
+        labels: (lesion, target), in the order of the table.
+        targets: What the columns are.
         n_resamples: Resamples of patients for the intervals.
         seed: Seed of the resamples.
 
@@ -102,130 +117,142 @@ def score(
         As `Outcome.scores`.
 
     Raises:
-        ValueError: As the functions of `statistics.baselines` and `statistics.scoring`, or a
-            baseline does not cover the lesions of the model.
+        ValueError: As the functions of `statistics.baselines` and `statistics.scoring`.
     """
     how: Any = {"n_resamples": n_resamples, "seed": seed}
     rows: list[dict[str, Any]] = []
     ratings: dict[str, dict[str, pd.DataFrame]] = {}
-    for target, task in tasks.items():
-        scoring = score_regression if task == "regression" else score_classification
-        frames = dict(_predictors(target, task, predictions, table, truths, folds))
-        if task == "regression":
-            ratings[target] = frames
+    for number, target in enumerate(targets):
+        truth = pd.Series(labels[:, number].double().numpy(), index=table.index)
+        truth = truth.where(target.known(labels[:, number]).numpy())
+        frames = _frames(target, predictions, table, truth)
+        if target.kind == "regression":
+            ratings[target.name] = frames
         for predictor, frame in frames.items():
-            rows += _rows(target, predictor, scoring(frame, **how))
+            rows += _rows(target.name, predictor, _score(target, frame, how))
     if len(ratings) > 1:
         for predictor in next(iter(ratings.values())):
-            frames = {target: frames[predictor] for target, frames in ratings.items()}
-            rows += _rows("mean", predictor, _mean(frames, **how))
+            found = _mean([frames[predictor] for frames in ratings.values()], **how)
+            rows += _rows("mean", predictor, found)
     return pd.DataFrame(rows)
 
 
-def _predictors(
-    target: str,
-    task: Task,
-    predictions: pd.DataFrame,
-    table: pd.DataFrame,
-    truths: pd.DataFrame,
-    folds: pd.Series[int],
-) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The model's predictions of one target, and the baselines', on the model's lesions."""
-    column: Literal["prediction", "score"] = "prediction" if task == "regression" else "score"
-    renamed = {target: column, f"{target}_truth": "truth"}
-    model = predictions[["lesion_id", "patient", *renamed]].rename(columns=renamed)
-    frames = {
-        baseline.name: _on(model, baseline.predictions)
-        for baseline in _baselines(target, task, table, truths[target], folds)
-    }
-    if task == "regression":
-        frames["constant"] = frames.pop("median")
-        model = model.assign(constant=frames["constant"]["prediction"])
-    yield "model", model
-    yield from frames.items()
+def _score(target: Target, frame: pd.DataFrame, how: Any) -> dict[str, Estimate]:
+    if target.kind == "regression":
+        return scoring.score_regression(frame, **how)
+    if target.kind == "binary":
+        return scoring.score_classification(frame, **how)
+    if target.kind == "multiclass":
+        names = {code: target.classes[code] for code in target.codes}
+        return scoring.score_multiclass(frame, names, **how)
+    return scoring.score_dice(frame, **how)
+
+
+def _frames(
+    target: Target, predictions: pd.DataFrame, table: pd.DataFrame, truth: pd.Series[float]
+) -> dict[str, pd.DataFrame]:
+    """The model's predictions of one target, and the baselines', on the lesions with a label."""
+    model = predictions[KEYS].assign(truth=predictions["lesion_id"].map(truth))
+    if target.kind == "multiclass":
+        for code, column in zip(target.codes, target.columns, strict=True):
+            model[target.classes[code]] = predictions[column]
+    elif target.kind == "segmentation":
+        for column in target.columns:
+            model[column.partition(": ")[2]] = predictions[column]
+    else:
+        name = "prediction" if target.kind == "regression" else "score"
+        model[name] = predictions[target.columns[0]]
+    model = model[model["truth"].notna()]
+    if target.kind == "segmentation":
+        return {"model": model}
+    frames: dict[str, list[pd.DataFrame]] = {}
+    nodules = table.assign(truth=truth)[truth.notna()].rename_axis("lesion_id")
+    for _, tested in model.groupby("fold"):
+        inside = pd.Series(nodules.index.isin(tested["lesion_id"]), index=nodules.index)
+        for baseline in _baselines(target, nodules, inside.astype(int)):
+            found = baseline.predictions.set_index("lesion_id").loc[tested["lesion_id"]]
+            part = tested[KEYS].assign(truth=tested["truth"])
+            for column in found.columns.difference([*KEYS, "truth"]):
+                part[column] = found[column].to_numpy()
+            frames.setdefault(baseline.name, []).append(part)
+    made = {name: pd.concat(parts).loc[model.index] for name, parts in frames.items()}
+    if target.kind == "regression":
+        made = {"constant" if name == "median" else name: frame for name, frame in made.items()}
+        constant = made["constant"]["prediction"]
+        made = {name: frame.assign(constant=constant) for name, frame in made.items()}
+        model = model.assign(constant=constant)
+    return {"model": model, **made}
 
 
 def _baselines(
-    target: str,
-    task: Task,
-    table: pd.DataFrame,
-    truth: pd.Series[float],
-    folds: pd.Series[int],
-) -> Iterator[Baseline]:
+    target: Target, nodules: pd.DataFrame, inside: pd.Series[int]
+) -> Iterator[predictors.Baseline]:
     # their own intervals are not used: they are scored again on the model's lesions
-    how: Any = {"folds": folds, "n_resamples": 1}
-    nodules = table.rename_axis("lesion_id")
-    if task == "regression":
-        nodules = nodules.assign(**{target: truth})
-        yield constant_error(nodules, target, **how)
-        if "diameter" in nodules and target != "diameter":
-            yield diameter_regression(nodules, target, **how)
-        return
-    yield majority_classifier(nodules, truth, **how)
-    if "diameter" in nodules:
-        yield diameter_classifier(nodules, truth, **how)
-    ratings = nodules.reindex(columns=[*OTHER_RATINGS])
-    if target == "malignancy" and ratings.notna().all(axis=None):
-        yield ratings_classifier(nodules, truth, **how)
-
-
-def _on(model: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
-    """A baseline's rows for the lesions of the model, in their order."""
-    found = baseline.set_index("lesion_id").reindex(model["lesion_id"]).reset_index()
-    if found["truth"].isna().any():
-        raise ValueError(
-            f"{int(found['truth'].isna().sum())} lesions have no baseline's prediction"
+    how: Any = {"folds": inside, "n_resamples": 1}
+    truth = nodules["truth"]
+    if target.kind == "multiclass":
+        yield predictors.majority_multiclass(
+            nodules, truth, {code: target.classes[code] for code in target.codes}, **how
         )
-    found.index = model.index
-    if not (found["truth"] - model["truth"]).abs().lt(1e-6).all():
-        raise ValueError("model and baseline are scored on different truths")
-    return found
+    elif target.kind == "regression":
+        rated = nodules.assign(**{target.name: truth})
+        yield predictors.constant_error(rated, target.name, **how)
+        if "diameter" in nodules and target.name != "diameter":
+            yield predictors.diameter_regression(rated, target.name, **how)
+    else:
+        yield predictors.majority_classifier(nodules, truth, **how)
+        if "diameter" in nodules:
+            yield predictors.diameter_classifier(nodules, truth, **how)
+        ratings = nodules.reindex(columns=[*predictors.OTHER_RATINGS])
+        if target.name == "malignancy" and ratings.notna().all(axis=None):
+            yield predictors.ratings_classifier(nodules, truth, **how)
 
 
-def _mean(
-    frames: Mapping[str, pd.DataFrame], *, n_resamples: int, seed: int
-) -> dict[str, Estimate]:
-    """The mean absolute error over the ratings, and its skill, of one predictor."""
-    errors = {
-        column: pd.concat(
-            [(frame[column] - frame["truth"]).abs() for frame in frames.values()], axis=1
-        ).mean(axis=1)
+def _mean(frames: Sequence[pd.DataFrame], *, n_resamples: int, seed: int) -> dict[str, Estimate]:
+    """The mean absolute error over the ratings, and its skill, of one predictor.
+
+    Each lesion counts with the mean over those of its ratings that are known.
+    """
+    mean = {
+        column: pd.concat([(frame[column] - frame["truth"]).abs() for frame in frames], axis=1)
+        .mean(axis=1)
+        .to_numpy(dtype=float)
         for column in ("prediction", "constant")
     }
-    mean = {column: values.to_numpy(dtype=float) for column, values in errors.items()}
 
     def metrics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         n = weights.sum(1)
         mae, constant = weights @ mean["prediction"] / n, weights @ mean["constant"] / n
-        return {"mae": mae, "mae_constant": constant, "skill": skills(mae, constant)}
+        skill = scoring.skills(mae, constant)
+        return {"mae": mae, "mae_constant": constant, "skill": skill}
 
-    patients = next(iter(frames.values()))["patient"]
+    patients = pd.concat([frame["patient"] for frame in frames], axis=1).bfill(axis=1).iloc[:, 0]
     return bootstrap_weights_over_groups(
         metrics, patients, n_resamples=n_resamples, seed=seed, undefined="nan"
     )
 
 
 def _rows(target: str, predictor: str, scores: Mapping[str, Estimate]) -> list[dict[str, Any]]:
+    ends = ("value", "low", "high", "n", "n_groups")
     return [
         {
             "target": target,
             "predictor": predictor,
             "metric": metric,
-            "value": found.value,
-            "low": found.low,
-            "high": found.high,
-            "n": found.n,
-            "n_groups": found.n_groups,
+            **{end: getattr(found, end) for end in ends},
         }
         for metric, found in scores.items()
     ]
+
+
+# --- files --------------------------------------------------------------------------------------
 
 
 def write(
     folder: Path,
     *,
     about: Mapping[str, Any],
-    data: Sequence[Data],
+    rests_on: Sequence[RestsOn],
     predictions: pd.DataFrame,
     scores: pd.DataFrame,
     folds: list[dict[str, Any]],
@@ -235,7 +262,7 @@ def write(
     Args:
         folder: Where to.
         about: Experiment, recipe, split and cohort; they come first in the file.
-        data: What the result rests on.
+        rests_on: What the result rests on.
         predictions: As in `Outcome`.
         scores: As in `Outcome`.
         folds: As in `Outcome`.
@@ -243,38 +270,99 @@ def write(
     Raises:
         OSError: A file cannot be written.
     """
-    path = _files.write_text(folder / PREDICTIONS, csv(predictions))
+    path = write_predictions(folder / PREDICTIONS, predictions)
     found = results.provenance(Path(lesionlab.__file__).resolve().parents[1])
     for name in ("lightning-fabric", "safetensors"):
         found["versions"][name] = metadata.version(name)
-    content = {
-        **about,
-        "data": list(data),
-        "device": sorted({fold["device"] for fold in folds}),
-        "seconds": sum(fold["seconds"] for fold in folds),
-        **found,
-        "predictions": {"file": PREDICTIONS, "sha256": _files.sha256(path)},
-        "results": scores,
-        "folds": folds,
-    }
-    path = _files.write_json(folder / RESULTS, results.jsonable(content))
-    return Outcome(predictions=predictions, scores=scores, folds=folds, path=path)
+    content = results.jsonable(
+        {
+            **about,
+            "data": list(rests_on),
+            "device": sorted({fold["device"] for fold in folds}),
+            "seconds": sum(fold["seconds"] for fold in folds),
+            **found,
+            "predictions": {"file": PREDICTIONS, "sha256": _files.sha256(path)},
+            "results": scores,
+            "folds": folds,
+        }
+    )
+    path = _files.write_json(folder / RESULTS, content)
+    return Outcome(predictions=predictions, scores=scores, about=content, path=path)
 
 
-def csv(predictions: pd.DataFrame) -> str:
-    """A table of predictions as text that reads back exactly."""
-    return predictions.to_csv(index=False, lineterminator="\n")
+def keep(
+    name: str, outcome: Outcome, folder: str | Path, *, analysis: Mapping[str, Any] | None = None
+) -> Path:
+    """Keep the numbers of a finished run in a folder, without its weights.
 
+    Args:
+        name: What the files are called, without an ending.
+        outcome: What came of the run.
+        folder: Where to; files of the same name are replaced.
+        analysis: Tables by name that the paper makes of the trained models.
 
-def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Read a table of predictions back, bit for bit.
+    Returns:
+        The JSON file.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        KeyError: It has not the columns of one.
+        OSError: A file cannot be written.
     """
-    # as text, and then by Python's float: what pandas makes of numbers is not exact in all versions
-    found = pd.read_csv(path, dtype=str)
-    numbers = found.columns.drop(["lesion_id", "patient"])
-    exact = {name: [float(value) for value in found[name]] for name in numbers}
-    return found.assign(**exact).astype({"fold": "int64"})
+    content = dict(outcome.about)
+    if analysis is not None:
+        content["analysis"] = results.jsonable(analysis)
+    target = Path(folder) / f"{name}.json"
+    table = write_predictions(target.with_suffix(".csv"), outcome.predictions)
+    content["predictions"] = {"file": table.name, "sha256": _files.sha256(table)}
+    return _files.write_json(target, content)
+
+
+def kept(folder: str | Path, *, data: str = "slices", by: str = "patient") -> dict[str, Outcome]:
+    """The runs that were kept on one data set and one kind of folds, by variant.
+
+    Args:
+        folder: Where they are.
+        data: The data set that they were trained on, as in `studies.Plan`.
+        by: What the folds were made by, as in `studies.Plan`.
+
+    Raises:
+        FileNotFoundError: There is no run of this kind in the folder.
+        ValueError: A file was written by a version of lesionlab that kept other things.
+        CheckpointError: A file of predictions is not the one that its JSON file was written with.
+    """
+    found: dict[str, Outcome] = {}
+    for path in sorted(Path(folder).glob("*.json")):
+        about = _about(path)
+        if (about["plan"].get("data"), about["plan"].get("by")) != (data, by):
+            continue
+        table = path.parent / Path(about["predictions"]["file"]).name
+        if not table.exists() or _files.sha256(table) != about["predictions"]["sha256"]:
+            raise CheckpointError(f"{table} is not what {path.name} was written with")
+        one = Outcome(
+            predictions=read_predictions(table),
+            scores=pd.DataFrame(about["results"]),
+            about=about,
+            path=path,
+        )
+        other = found.get(one.variant)
+        if other is None or (len(one.folds), one.epochs) > (len(other.folds), other.epochs):
+            found[one.variant] = one
+    if not found:
+        raise FileNotFoundError(
+            f"{folder} holds no run with data={data!r} and folds by {by!r}. Results that are shown "
+            "come with the checkout and the wheel; runs of your own are put into a folder by "
+            "`lesionlab train PAPER --keep FOLDER`"
+        )
+    return found
+
+
+def _about(path: Path) -> dict[str, Any]:
+    about = _files.read_json(path)
+    needed = {"plan", "variant", "recipe", "folds", "results", "predictions"}
+    missing = sorted(needed - about.keys()) if isinstance(about, dict) else sorted(needed)
+    if missing:
+        raise ValueError(
+            f"{path} does not hold the results of a run as lesionlab {__version__} keeps them: it "
+            f"has no {', '.join(missing)}. Train again with --keep, or take the file that came "
+            "with this version"
+        )
+    return dict(about)

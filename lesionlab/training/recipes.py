@@ -3,44 +3,129 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
+from torch.optim import lr_scheduler
 
-from lesionlab.training.schedules import Constant, Plateau, Schedule, WarmRestarts
+from lesionlab.training.targets import LOWER_IS_BETTER
 
 Optimizer = Literal["adam", "sgd"]
 SelectOn = Literal["validation", "test", "last"]
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """How the learning rates change over a run; torch's schedulers do it.
+
+    Attributes:
+        kind: `"constant"` (Fu 2021, 3.2). `"step"`: times `factor` after every `epochs` epochs
+            (Lei 2020, 4.2, which prints "1/t, t = 10" every 30). `"warm_restarts"`: a cosine from
+            1 to 0 over `epochs` epochs, then over `grow` times as many, and so on (SGDR, Loshchilov
+            and Hutter 2017, eq. 5; Li 2021 prints neither length). `"plateau"`: times `factor`
+            after `epochs` epochs without a better metric (Wang 2021, 3.2: 0.8 after 10).
+        epochs: See `kind`.
+        factor: See `kind`.
+        grow: See `kind`.
+
+    Raises:
+        ValueError: A number is out of range, or the kind is another word.
+    """
+
+    kind: Literal["constant", "step", "warm_restarts", "plateau"] = "constant"
+    epochs: int = 10
+    factor: float = 0.1
+    grow: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("constant", "step", "warm_restarts", "plateau"):
+            raise ValueError(f"kind={self.kind!r}: no such schedule")
+        if self.epochs < 1 or self.grow < 1 or not 0 < self.factor < 1:
+            raise ValueError(f"{self}: expected epochs and grow of 1 or more, factor in (0, 1)")
+
+    def start(
+        self, optimizer: torch.optim.Optimizer, past: Sequence[float], *, lower_is_better: bool
+    ) -> _Rates:
+        """Begin to set the rates of an optimiser, after so many epochs with these metrics."""
+        rates = _Rates(self, optimizer, lower_is_better)
+        with warnings.catch_warnings():
+            # the optimiser has made these steps, in the process that was stopped
+            warnings.filterwarnings("ignore", message=".*lr_scheduler.step", category=UserWarning)
+            for metric in past:
+                rates.end_epoch(metric)
+        return rates
+
+
+class _Rates:
+    """A schedule at work. Its state follows from the epochs that are past, so none is saved."""
+
+    def __init__(self, schedule: Schedule, optimizer: torch.optim.Optimizer, lower: bool) -> None:
+        self.schedule, self.scheduler = schedule, _scheduler(schedule, optimizer, lower)
+
+    def at(self, epoch: float) -> None:
+        """Set the rates for a step, `epoch` epochs from the start; a cosine moves at each step."""
+        if isinstance(self.scheduler, lr_scheduler.CosineAnnealingWarmRestarts):
+            self.scheduler.step(epoch)
+
+    def end_epoch(self, metric: float | None) -> None:
+        """Count an epoch, with its metric."""
+        if isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau):
+            self.scheduler.step(metric)
+        elif isinstance(self.scheduler, lr_scheduler.StepLR):
+            self.scheduler.step()
+
+
+def _scheduler(schedule: Schedule, optimizer: torch.optim.Optimizer, lower: bool) -> Any:
+    if schedule.kind == "step":
+        return lr_scheduler.StepLR(optimizer, schedule.epochs, schedule.factor)
+    if schedule.kind == "warm_restarts":
+        return lr_scheduler.CosineAnnealingWarmRestarts(optimizer, schedule.epochs, schedule.grow)
+    if schedule.kind == "plateau":
+        # torch counts the epochs that it still accepts, hence one fewer
+        return lr_scheduler.ReduceLROnPlateau(
+            optimizer,
+            "min" if lower else "max",
+            schedule.factor,
+            schedule.epochs - 1,
+            threshold=0,
+            eps=0,
+        )
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a model is trained.
+    """How a model is trained, or one stage of it.
 
     Attributes:
         epochs: At most so many times through the training part.
         batch_size: Lesions per step of the optimiser, over all devices together.
         lr: Learning rate.
         optimizer: `"adam"` or `"sgd"`.
-        betas: Of Adam.
-        momentum: Of SGD.
+        betas: Adam's two decay rates.
+        momentum: SGD's momentum.
         weight_decay: Added to the gradient as `weight_decay * parameter` (L2), by both.
         lr_by_prefix: Own learning rates of parts of the model, by the beginning of their
             parameters' names: `{"backbone": 3e-5}`. The longest one counts.
         bias_factor: How many times as fast biases learn as the weights beside them; 1 in the
             papers. A network without normalisation whose biases begin at 0 answers a brighter image
             by more of the same until they have grown, some thousand steps at a usual rate.
-        schedule: What the learning rates are multiplied with as the run goes on.
+        schedule: How the learning rates change as the run goes on.
         patience: Stop after so many epochs without a better metric; None never stops early.
         select_on: Whose metric chooses the epoch that is kept. `"validation"`: a part of the
             training data. `"test"`: the test part itself, as some papers did; its error is then
-            too small. `"last"`: none, the last epoch is kept.
+            too small. `"last"`: the last epoch is kept.
+        select_by: `"loss"`, or a metric of `targets.measure`; the experiment's own if None.
         micro_batch: Lesions computed at once; the gradients of a batch are added up. All at once
             if None. It saves memory and changes nothing else, unless the model has batch
             normalisation, whose statistics are those of a micro-batch.
+        frozen: Parts of the model that do not learn, by the beginning of their parameters' names.
+            Their batch normalisation and dropout are off.
+        stage: Which stage of the experiment this is (`Experiment.stage`), where there are several.
 
     Raises:
         ValueError: A number is out of range, or early stopping has no metric to go by.
@@ -55,30 +140,32 @@ class Recipe:
     weight_decay: float = 0.0
     lr_by_prefix: Mapping[str, float] = field(default_factory=dict, hash=False)
     bias_factor: float = 1.0
-    schedule: Schedule = Constant()  # noqa: RUF009 - frozen
+    schedule: Schedule = Schedule()
     patience: int | None = None
     select_on: SelectOn = "validation"
+    select_by: str | None = None
     micro_batch: int | None = None
+    frozen: tuple[str, ...] = ()
+    stage: str = ""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "patience", "micro_batch"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
                 raise ValueError(f"{name}={value!r}: expected a whole number, 1 or more")
-        rates = {"lr": self.lr, **{f"lr_by_prefix[{k!r}]": v for k, v in self.lr_by_prefix.items()}}
+        rates = {"lr": self.lr, "bias_factor": self.bias_factor}
+        rates |= {f"lr_by_prefix[{k!r}]": v for k, v in self.lr_by_prefix.items()}
         for name, value in rates.items():
             if not 0 < value < math.inf:
                 raise ValueError(f"{name}={value!r}: expected a number above 0")
-        if not 0 < self.bias_factor < math.inf:
-            raise ValueError(f"bias_factor={self.bias_factor!r}: expected a number above 0")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay={self.weight_decay!r}: expected 0 or more")
         for name, value in [("momentum", self.momentum), *(("betas", b) for b in self.betas)]:
             if not 0 <= value < 1:
                 raise ValueError(f"{name}={value!r}: expected 0 or more, below 1")
-        for name, kind in (("optimizer", Optimizer), ("select_on", SelectOn)):
-            if (value := getattr(self, name)) not in get_args(kind):
-                expected = ", ".join(map(repr, get_args(kind)))
+        words = {"optimizer": get_args(Optimizer), "select_on": get_args(SelectOn)}
+        for name, expected in (words | {"select_by": (None, *LOWER_IS_BETTER)}).items():
+            if (value := getattr(self, name)) not in expected:
                 raise ValueError(f"{name}={value!r}: expected one of {expected}")
         if self.patience is not None and self.select_on == "last":
             raise ValueError("patience: stopping early needs select_on='validation' or 'test'")
@@ -86,14 +173,14 @@ class Recipe:
     def lasting(self, epochs: int) -> Recipe:
         """The same over another number of epochs; a cosine over the whole run stays one."""
         schedule = self.schedule
-        if isinstance(schedule, WarmRestarts) and schedule.first == self.epochs:
-            schedule = replace(schedule, first=epochs)
+        if schedule.kind == "warm_restarts" and schedule.epochs == self.epochs:
+            schedule = replace(schedule, epochs=epochs)
         return replace(self, epochs=epochs, schedule=schedule)
 
     @property
     def needs_metric(self) -> bool:
         """Whether the run cannot do without a metric after each epoch."""
-        return self.select_on != "last" or isinstance(self.schedule, Plateau)
+        return self.select_on != "last" or self.schedule.kind == "plateau"
 
     @property
     def evaluation_batch(self) -> int:
@@ -101,42 +188,45 @@ class Recipe:
         return self.micro_batch or max(self.batch_size, 32)
 
 
-def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """The model's parameters by learning rate, each group with `lr` and `initial_lr`.
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimiser of a recipe; frozen parts of the model are marked as such.
 
     Raises:
         ValueError: A prefix of the recipe fits no parameter, or the model has none to train.
     """
     prefixes = sorted(recipe.lr_by_prefix, key=len, reverse=True)
-    used: set[str] = set()
+    unused = {*prefixes, *recipe.frozen}
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
+        if frozen := _prefix(name, recipe.frozen):
+            unused.discard(frozen)
+            parameter.requires_grad_(False)
         if parameter.requires_grad:
-            prefix = next((p for p in prefixes if name == p or name.startswith(f"{p}.")), None)
-            rate = recipe.lr
-            if prefix is not None:
-                rate = recipe.lr_by_prefix[prefix]
-                used.add(prefix)
+            prefix = _prefix(name, prefixes)
+            unused.discard(prefix or "")
+            rate = recipe.lr if prefix is None else recipe.lr_by_prefix[prefix]
             if name.rpartition(".")[2] == "bias":
                 rate *= recipe.bias_factor
             groups.setdefault(rate, []).append(parameter)
-    if unused := [prefix for prefix in prefixes if prefix not in used]:
+    if unused:
         parts = [name for name, _ in model.named_children()]
-        raise ValueError(f"lr_by_prefix: no parameter under {unused}; the model has {parts}")
+        raise ValueError(
+            f"lr_by_prefix, frozen: no parameter under {sorted(unused)}; the model has {parts}"
+        )
     if not groups:
         raise ValueError("model: expected parameters to train, found none")
-    return [{"params": some, "lr": rate, "initial_lr": rate} for rate, some in groups.items()]
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser of a recipe over a model's parameters; errors as `parameter_groups`."""
-    groups = parameter_groups(model, recipe)
+    params: list[dict[str, Any]] = [{"params": some, "lr": rate} for rate, some in groups.items()]
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(groups, betas=recipe.betas, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+        return torch.optim.Adam(params, betas=recipe.betas, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(params, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
-def set_rates(optimizer: torch.optim.Optimizer, scale: float) -> None:
-    """Set every group's learning rate to `scale` times its own."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * scale
+def set_training(model: nn.Module, recipe: Recipe) -> None:
+    """Put a model into training mode, but its frozen parts, which stay as in evaluation."""
+    model.train()
+    for prefix in recipe.frozen:
+        model.get_submodule(prefix).eval()
+
+
+def _prefix(name: str, prefixes: Sequence[str]) -> str | None:
+    return next((p for p in prefixes if name == p or name.startswith(f"{p}.")), None)

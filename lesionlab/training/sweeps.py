@@ -11,41 +11,40 @@ the last checkpoint of its one job: the job goes on from there on another worker
 
 from __future__ import annotations
 
-import secrets
+import contextlib
+import functools
+import gc
+import logging
+import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+import torch
 from tqdm import tqdm
 
 import lesionlab
-from lesionlab import _files, results
-from lesionlab.crops._folders import open_folder
+from lesionlab import _files, papers, results
 from lesionlab.splits import By
-from lesionlab.training._devices import Precision, resolve
-from lesionlab.training._sweep_cluster import connect, own_threads
-from lesionlab.training._sweep_jobs import Job, folder_of, jobs_of, loaded, train
-from lesionlab.training._sweep_summary import as_table, scored, summary
-from lesionlab.training.checkpoints import CheckpointError, differences, versions
-from lesionlab.training.crossval import RESULT
-from lesionlab.training.plans import Plan, study
-from lesionlab.training.studies import run
-
-__all__ = ["SWEEP", "Failure", "Sweep", "grid", "sweep"]
+from lesionlab.training.devices import Precision, resolve
+from lesionlab.training.folds import RESULT, Dataset
+from lesionlab.training.outcomes import RESULTS
+from lesionlab.training.studies import Plan, finished, load, run, train_fold
 
 SWEEP = "sweep.json"
 
-POLLING, ASKING = 0.2, 10.0
-RETURNING = 120.0
-"""Seconds that all workers of this machine may be gone; Dask starts them anew in a few."""
+TRIES = 3
+"""How often a job is tried again whose worker died."""
 
-ARRIVING = 60.0
-"""Seconds until a file that another machine has written must be here."""
+RETURNING, ARRIVING, CONNECTING = 120.0, 60.0, 5.0
+"""Seconds that all workers of this machine may be gone (Dask starts them anew in a few), until a
+file that another machine has written must be here, and to wait for a scheduler."""
 
 
 def grid(
@@ -55,7 +54,7 @@ def grid(
     table: str | None = None,
     seeds: Iterable[int] = (0,),
     folds: Iterable[int] | None = None,
-    data: str = "phantom",
+    data: str = "",
     preset: str = "book",
     by: By = "patient",
     n_lesions: int | None = None,
@@ -65,17 +64,17 @@ def grid(
     """Plans for every variant and seed, those of a variant one after the other.
 
     Args:
-        paper: As its module: `"fu2021"`.
+        paper: The paper's name in the registry: `"fu2021"`.
         variants: By name, or `"all"`; the paper's own if there is neither this nor a table.
-        table: The rows of this table of the paper, as in `TABLES` of its module.
-        seeds: Of weights, order and augmentation.
-        folds: As `Plan`; by the preset if None.
-        data: As `Plan`.
-        preset: As `Plan`.
-        by: As `Plan`.
-        n_lesions: As `Plan`.
-        epochs: As `Plan`.
-        data_seed: As `Plan`.
+        table: The rows of this table of the paper, as in `Paper.tables`.
+        seeds: Seeds for weights, order and augmentation.
+        folds: As in `Plan`, as all that follow.
+        data: The data set.
+        preset: How long, and on how many lesions.
+        by: What the folds are made by.
+        n_lesions: In place of the preset's.
+        epochs: In place of the recipe's.
+        data_seed: Seed of the phantoms.
 
     Returns:
         Each plan once.
@@ -83,33 +82,23 @@ def grid(
     Raises:
         ValueError: As `Plan`, or the paper has no such table.
     """
-    of = study(paper)
+    of = papers.get(paper)
     names = list(of.variants) if variants == "all" else list(variants)
     if table is not None:
-        tables: Mapping[str, Mapping[str, str]]
-        tables = getattr(import_module(f"lesionlab.papers.{paper}"), "TABLES", {})
-        if table not in tables:
-            there = ", ".join(tables) or "none"
+        if table not in of.tables:
+            there = ", ".join(of.tables) or "none"
             raise ValueError(f"table={table!r}: expected one of {there}, for {paper}")
-        names += tables[table].values()
-    chosen = None if folds is None else tuple(folds)
+        names += of.tables[table].values()
     several = list(seeds)
     if not several:
         raise ValueError("seeds=[]: expected at least one")
+    first = Plan(
+        paper=paper, data=data, preset=preset, by=by, n_lesions=n_lesions, epochs=epochs,
+        data_seed=data_seed, folds=None if folds is None else tuple(folds),
+    )  # fmt: skip
     plans = [
-        Plan(
-            paper=paper,
-            variant=name,
-            data=data,
-            preset=preset,
-            by=by,
-            seed=seed,
-            folds=chosen,
-            n_lesions=n_lesions,
-            epochs=epochs,
-            data_seed=data_seed,
-        )
-        for name in names or [of.variants[0]]
+        replace(first, variant=name, seed=seed)
+        for name in names or [first.variant]
         for seed in several
     ]
     return list(dict.fromkeys(plans))
@@ -117,10 +106,10 @@ def grid(
 
 @dataclass(frozen=True)
 class Failure:
-    """What did not come to its end.
+    """A plan or a fold that did not come to its end.
 
     Attributes:
-        name: Of the plan or the fold: its folder, as seen from the folder of the sweep.
+        name: Its folder, as seen from the folder of the sweep.
         error: Why, in a line.
     """
 
@@ -133,9 +122,9 @@ class Sweep:
     """What came of a sweep.
 
     Attributes:
-        table: One row per plan: paper, variant, seed, folds (done), of (asked for), mae and auc
-            with their limits (NaN where there is none, or a fold is missing), seconds of training.
-            mae is the mean over the ratings of the model's mean absolute errors.
+        table: One row per plan: paper, variant, seed, folds (done), of (asked for), the headline
+            metric of the variant with value, low and high (NaN where a fold is missing), seconds of
+            training.
         failures: What is missing, and why.
         begun: How often each fold was begun or gone on with in this call, by its name; once,
             unless its worker died. Folds that were done before are not in it.
@@ -146,6 +135,35 @@ class Sweep:
     failures: list[Failure]
     begun: dict[str, int]
     path: Path
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fold of one plan; `out` is the folder of the sweep, absolute."""
+
+    plan: Plan
+    fold: int
+    out: str
+
+    @property
+    def run(self) -> Path:
+        """The folder of the plan."""
+        return Path(self.out, self.plan.paper, self.plan.name)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the fold."""
+        return self.run / f"fold-{self.fold}"
+
+    @property
+    def name(self) -> str:
+        """Its folder as seen from the folder of the sweep."""
+        return self.folder.relative_to(self.out).as_posix()
+
+    @property
+    def done(self) -> bool:
+        """Whether it has a result."""
+        return (self.folder / RESULT).exists()
 
 
 def sweep(
@@ -167,15 +185,15 @@ def sweep(
     import the script.
 
     Args:
-        plans: As of `grid`.
+        plans: What `grid` gave.
         out: Where to: the folder of a plan is `out/paper/name`. With workers on other machines it
             is storage that all of them see under the same path.
         workers: Processes on this machine, each with one job at a time.
         scheduler: Address of a Dask scheduler, `tcp://host:8786`, to use its workers instead.
-        device: As `loop.fit`; workers of a machine with several GPUs share them out.
-        threads: Of torch in each worker. If None: on this machine the cores by the workers, with a
-            scheduler whatever the worker has (1, unless it was started otherwise).
-        precision: As `loop.fit`.
+        device: As in `loop.fit`; workers of a machine with several GPUs share them out.
+        threads: PyTorch threads per worker. If None: on this machine the cores by the workers,
+            with a scheduler whatever the worker has (1, unless it was started otherwise).
+        precision: As in `loop.fit`.
         n_resamples: Resamples of patients for the intervals.
         progress: Show a bar.
         tell: Is given a line whenever something has happened.
@@ -190,33 +208,25 @@ def sweep(
         RuntimeError: Another sweep is at work in the folder.
         OSError: There is no scheduler at the address, or a file cannot be written.
     """
-    chosen = _checked(plans)
+    chosen, place = list(plans), Path(out).absolute()
+    if not chosen:
+        raise ValueError("plans=[]: expected at least one")
+    twice = [name for name, n in Counter((p.paper, p.name) for p in chosen).items() if n > 1]
+    if twice:
+        raise ValueError(f"plans: {'/'.join(twice[0])} is there twice, with other folds")
     for name, value in (("workers", workers), ("threads", threads)):
         if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
             raise ValueError(f"{name}={value!r}: expected a whole number, 1 or more")
     if scheduler is None:
         resolve(device)
         threads = threads or own_threads(workers)
-    place = Path(out).absolute()
-    with open_folder(place).lock():
+    with _files.lock(place):
         todo = _Todo(chosen, place, precision, n_resamples, tell or (lambda line: None))
         if todo.jobs:
             how = {"device": device, "precision": precision, "threads": threads}
             with connect(scheduler, workers) as client:
                 todo.train(client, how, progress)
         return todo.write()
-
-
-def _checked(plans: Iterable[Plan]) -> list[Plan]:
-    chosen = list(plans)
-    if not chosen:
-        raise ValueError("plans=[]: expected at least one")
-    for plan in chosen:
-        _ = plan.recipe  # a wrong number of epochs is an error now
-    twice = [name for name, n in Counter((p.paper, p.name) for p in chosen).items() if n > 1]
-    if twice:
-        raise ValueError(f"plans: {'/'.join(twice[0])} is there twice, with other folds")
-    return chosen
 
 
 class _Todo:
@@ -232,30 +242,31 @@ class _Todo:
     ) -> None:
         self.plans, self.out, self.tell = plans, out, tell
         self.precision, self.n_resamples = precision, n_resamples
-        self.patience = ARRIVING
         self.failures: list[Failure] = []
         self.begun: Counter[str] = Counter()
-        every = [job for plan in plans for job in jobs_of(plan, out)]
+        every = [job for plan in plans for job in self.jobs_of(plan)]
         self.jobs = [job for job in every if not job.done]
-        kept = [job for job in every if job.done]
-        for job in kept:
-            self._check(job)
-        if kept:
-            tell(f"{len(kept)} of {len(every)} runs are done already")
+        if kept := len(every) - len(self.jobs):
+            tell(f"{kept} of {len(every)} runs are done already")
         for plan in plans:
             self._score(plan)
 
+    def jobs_of(self, plan: Plan) -> list[Job]:
+        """One job per fold that a plan asks for."""
+        return [Job(plan, fold, str(self.out)) for fold in plan.chosen]
+
     def train(self, client: Any, how: dict[str, Any], progress: bool) -> None:
         """Train all jobs, whatever becomes of one of them, and score a plan with its last one."""
-        topic = f"lesionlab-{secrets.token_hex(8)}"
+        topic = f"lesionlab-{id(self)}-{time.time_ns()}"
         client.subscribe_topic(topic, self._has_begun)
         if not client.scheduler_info(n_workers=-1)["workers"]:
             self.tell("the scheduler has no workers yet: waiting for the first one")
         # here first: what is not set up is told now, and workers find crops that are made
-        firsts = {(j.plan.paper, j.plan.data, j.plan.data_seed): j.plan for j in self.jobs[::-1]}
-        for plan in firsts.values():
-            loaded(plan)
-        futures: dict[Any, Job] = {
+        for plan in {
+            (j.plan.paper, j.plan.data, j.plan.data_seed): j.plan for j in self.jobs
+        }.values():
+            dataset_of(plan)
+        futures = {
             # keys that share a name are one group to Dask, which then keeps them in a queue
             client.submit(train, job, topic, **how, key=(topic, i), pure=False): job
             for i, job in enumerate(self.jobs)
@@ -278,25 +289,18 @@ class _Todo:
 
     def _ended(self, job: Job, future: Any) -> None:
         error = None if future.status == "finished" else _why(future)
-        if error is None and not self._arrived(job):
-            error = f"no {RESULT} is here: the workers do not see this folder under {self.out}"
-        if error is None:
-            # what counts is on disk: to ask the worker for a value could take until it is back
-            future.release()
-            self.tell(f"{job.name}: done")
-            self._score(job.plan)
-        else:
-            self._failed(job.name, error)
-
-    def _arrived(self, job: Job) -> bool:
-        """Whether its result is here; a file system over the network may take a while."""
-        until = time.monotonic() + self.patience
-        while not job.done:
+        until = time.monotonic() + ARRIVING
+        while error is None and not job.done:  # a file system over the network may take a while
             if time.monotonic() >= until:
-                self.patience = 0.0  # nor will those of the other jobs be
-                return False
+                error = f"no {RESULT} is here: the workers do not see this folder under {self.out}"
             time.sleep(0.5)
-        return True
+        if error is not None:
+            self._failed(job.name, error)
+            return
+        # what counts is on disk: to ask the worker for a value could take until it is back
+        future.release()
+        self.tell(f"{job.name}: done")
+        self._score(job.plan)
 
     def _failed(self, name: str, error: object) -> None:
         words = str(error) if isinstance(error, str) else f"{type(error).__name__}: {error}"
@@ -305,60 +309,209 @@ class _Todo:
         self.failures.append(Failure(name, line))
         self.tell(f"{name}: failed")
 
-    def _check(self, job: Job) -> None:
-        """A finished fold of another run counts as a failure, as it would when it is scored."""
-        expected = results.jsonable(
-            {
-                "fold": job.fold,
-                "seed": job.plan.seed,
-                "variant": job.plan.model,
-                "recipe": job.plan.recipe,
-                "precision": self.precision,
-                "versions": versions(),
-            }
-        )
-        try:
-            there = _files.read_json(job.folder / RESULT)["identity"]
-            if words := differences({name: there.get(name) for name in expected}, expected):
-                raise CheckpointError(f"is of another run: {'; '.join(words)}. Use another folder")
-        except (ValueError, KeyError, TypeError, AttributeError, CheckpointError) as error:
-            self._failed(job.name, error)
-
     def _score(self, plan: Plan) -> None:
-        """Score a plan whose folds are all done, unless it has been."""
-        folder = folder_of(plan, self.out)
+        """Score a plan whose folds are all done; a fold of another run is a failure."""
+        jobs = self.jobs_of(plan)
         names = {failure.name for failure in self.failures}
-        if not all(job.done and job.name not in names for job in jobs_of(plan, self.out)) or scored(
-            folder
-        ):
+        if scored(jobs[0].run) or not all(job.done and job.name not in names for job in jobs):
             return
         try:
             run(
                 plan,
-                loaded=loaded(plan),
-                folder=folder,
+                dataset=dataset_of(plan),
+                folder=jobs[0].run,
                 n_resamples=self.n_resamples,
                 device="cpu",
                 precision=self.precision,
                 progress=False,
             )
         except Exception as error:
-            self._failed(folder.relative_to(self.out).as_posix(), error)
+            self._failed(jobs[0].run.relative_to(self.out).as_posix(), error)
 
     def write(self) -> Sweep:
         """Put all of it together."""
-        failed = {failure.name for failure in self.failures}
-        plans = [summary(plan, self.out, failed) for plan in self.plans]
+        plans = [self._summary(plan) for plan in self.plans]
         found = results.provenance(Path(lesionlab.__file__).resolve().parents[1])
         found["versions"]["distributed"] = metadata.version("distributed")
-        content = {
-            **found,
-            "plans": plans,
-            "begun": self.begun,
-            "failures": self.failures,
-        }
+        content = {**found, "plans": plans, "begun": self.begun, "failures": self.failures}
         path = _files.write_json(self.out / SWEEP, results.jsonable(content))
-        return Sweep(as_table(plans), self.failures, dict(self.begun), path)
+        columns = ["paper", "variant", "seed", "folds", "of", "metric", "value", "low", "high"]
+        table = pd.DataFrame(plans)[[*columns, "seconds"]]
+        table["folds"] = [len(folds) for folds in table["folds"]]
+        numbers = dict.fromkeys(("value", "low", "high", "seconds"), float)
+        return Sweep(table.astype(numbers), self.failures, dict(self.begun), path)
+
+    def _summary(self, plan: Plan) -> dict[str, Any]:
+        """A plan, which folds are done, and its headline score if all are that were asked for."""
+        jobs = self.jobs_of(plan)
+        failed = {failure.name for failure in self.failures}
+        done = [job.fold for job in jobs if job.done and job.name not in failed]
+        experiment = papers.get(plan.paper).experiment(plan.variant)
+        names = ("paper", "variant", "data", "preset", "by", "seed", "data_seed")
+        about = {name: getattr(plan, name) for name in names} | {
+            "n_lesions": plan.size,
+            "epochs": sum(stage.epochs for stage in plan.stages),
+            "folder": jobs[0].run.relative_to(self.out).as_posix(),
+            "folds": done,
+            "of": len(jobs),
+            "metric": experiment.metric,
+            **dict.fromkeys(("value", "low", "high", "seconds")),
+        }
+        if len(done) == len(jobs) and about["folder"] not in failed:
+            there = _files.read_json(jobs[0].run / RESULTS)
+            about["folds"] = there["split"]["trained"]  # others may have been trained before
+            about["of"] = len(about["folds"])
+            about |= _headline(there["results"], experiment.metric)
+            about |= {name: there[name] for name in ("seconds", "data", "device", "results")}
+            about["data_set"] = plan.data
+        return about
+
+
+def _headline(rows: list[dict[str, Any]], metric: str) -> dict[str, Any]:
+    """The model's score by the metric that selects: over all ratings, or of the first target."""
+    own = [row for row in rows if row["predictor"] == "model" and row["metric"] == metric]
+    own.sort(key=lambda row: row["target"] != "mean")
+    return {name: own[0][name] for name in ("value", "low", "high")} if own else {}
+
+
+def scored(folder: Path) -> bool:
+    """Whether a plan's scores are those of the folds that are there."""
+    try:
+        there = _files.read_json(folder / RESULTS)["folds"]
+        here = [_files.read_json(folder / f"fold-{k}" / RESULT) for k in finished(folder)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(there and there == here)
+
+
+# --- in a worker --------------------------------------------------------------------------------
+
+_one_at_a_time = threading.Lock()
+
+
+def dataset_of(plan: Plan) -> Dataset:
+    """What a plan trains on; kept, as the next plan often trains on the same."""
+    return _load(replace(plan, seed=0, folds=(0,), epochs=None))
+
+
+@functools.lru_cache(maxsize=1)
+def _load(plan: Plan) -> Dataset:
+    return load(plan, progress=False)
+
+
+def train(job: Job, topic: str, *, device: str, precision: Precision, threads: int | None) -> None:
+    """Train a fold in a worker of Dask, or go on with it, or see that it is done.
+
+    Args:
+        job: Which.
+        topic: Topic of the event that says that training has begun.
+        device: As in `loop.fit`; where a machine has several GPUs, numbered workers share them out.
+        precision: As in `loop.fit`.
+        threads: PyTorch threads; as they are if None.
+
+    Raises:
+        RuntimeError: Another process keeps training the same fold.
+        Exception: As `folds.train_folds` and `studies.load`.
+    """
+    worker = import_module("distributed").get_worker()
+    # torch's generators and switches belong to the process: two at a time would mix them up
+    with _one_at_a_time:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        # a scheduler that loses sight of a worker tries elsewhere, and a file system over the
+        # network may take a while to notice that a machine is gone
+        with _files.lock(job.folder, patience=RETURNING):
+            # a job is called again also when its worker died after the last file was written
+            if not job.done:
+                worker.log_event(topic, job.name)
+                options: Any = {"device": own_device(device, worker.name), "precision": precision}
+                dataset = dataset_of(job.plan)
+                train_fold(job.plan, job.fold, dataset, job.run, progress=False, **options)
+
+
+def own_device(device: str, worker: object) -> str:
+    """The GPU of a worker by its number, where there are several to choose from."""
+    count = torch.cuda.device_count()
+    if device in ("auto", "cuda") and count > 1 and str(worker).isdigit():
+        return f"cuda:{int(str(worker)) % count}"
+    return device
+
+
+# --- Dask ---------------------------------------------------------------------------------------
+
+SETTINGS: Mapping[str, Any] = {
+    "distributed.scheduler.allowed-failures": TRIES,
+    # a job that waits at a worker would be blamed for its death, too
+    "distributed.scheduler.worker-saturation": 1.0,
+    # or a machine too busy to start a worker anew within 15 s would never do it
+    "distributed.deploy.lost-worker-timeout": "1 hour",
+    # Dask has a worker give memory back at once; training takes it again at each step, which on a
+    # virtual machine took a third of its time
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+    # no web pages, and what is left of their server for this machine alone
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
+
+
+@contextlib.contextmanager
+def connect(scheduler: str | None, workers: int) -> Iterator[Any]:
+    """A `distributed.Client`.
+
+    Args:
+        scheduler: Address of one that runs; None for workers of this machine.
+        workers: How many of these.
+
+    Raises:
+        ImportError: Dask is not installed.
+        OSError: There is no scheduler at the address.
+        ValueError: The address is none.
+    """
+    try:
+        # only here, as it takes a while; half of its functions have no types
+        dask, distributed = import_module("dask"), import_module("distributed")
+    except ImportError as error:
+        raise ImportError("a sweep needs Dask: pip install 'lesionlab[scale]'") from error
+    logger = logging.getLogger("distributed")
+    before = logger.level
+    with contextlib.ExitStack() as stack:
+        if scheduler is None:
+            stack.enter_context(dask.config.set(SETTINGS))
+            cluster = distributed.LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                worker_dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
+                memory_limit=0,  # Dask would pause or end a worker whose training needs much
+                silence_logs=logging.CRITICAL,  # what goes wrong is told in our own words
+            )
+            client = distributed.Client(stack.enter_context(cluster))
+        else:
+            stack.callback(logger.setLevel, before)
+            logger.setLevel(logging.CRITICAL)
+            client = _client(distributed, scheduler)
+        yield stack.enter_context(client)
+
+
+def _client(distributed: Any, address: str) -> Any:
+    try:
+        return distributed.Client(address, timeout=CONNECTING, set_as_default=False)
+    except (OSError, ValueError) as error:
+        kind = ValueError if isinstance(error, ValueError) else OSError
+        why = str(error).splitlines()[0]
+    # a client that came to nothing stops its loop when it is collected; were that to happen while
+    # another one starts, both would wait for ever
+    gc.collect()
+    raise kind(f"scheduler={address!r}: no scheduler answers there ({why})")
+
+
+def own_threads(workers: int) -> int:
+    """Threads for each of so many workers on this machine."""
+    there = hasattr(os, "sched_getaffinity")  # on a shared machine fewer than os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if there else os.cpu_count() or 1
+    return max(1, cores // workers)
 
 
 def _as_completed(client: Any, futures: Iterable[Any]) -> Iterator[Any]:
@@ -368,8 +521,8 @@ def _as_completed(client: Any, futures: Iterable[Any]) -> Iterator[Any]:
     while completed.count():
         yield from (batch := completed.next_batch(block=False))
         if not batch:
-            time.sleep(POLLING)
-        if time.monotonic() - asked < ASKING:
+            time.sleep(0.2)
+        if time.monotonic() - asked < 10:
             continue
         asked = time.monotonic()
         # workers elsewhere may wait in the queue of a cluster for days

@@ -9,9 +9,9 @@ from types import ModuleType
 
 import pytest
 import torch
+from lesionlab.training.studies import Plan
 
-from lesionlab.training import outcomes, studies
-from lesionlab.training.plans import Plan
+from lesionlab.training import folds, outcomes, studies
 
 # for the workers of a sweep, which have this folder on their path; a search for doctests has not
 collect_ignore = ["sweep_toys.py"]
@@ -35,18 +35,18 @@ def small_plan() -> Plan:
 
 
 @pytest.fixture(scope="session")
-def small_loaded(small_plan: Plan) -> studies.Loaded:
+def small_dataset(small_plan: Plan) -> folds.Dataset:
     """What it trains on, not to be changed."""
     return studies.load(small_plan, progress=False)
 
 
 @pytest.fixture(scope="session")
 def small_run(
-    small_plan: Plan, small_loaded: studies.Loaded, tmp_path_factory: pytest.TempPathFactory
+    small_plan: Plan, small_dataset: folds.Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> outcomes.Outcome:
     """Its run, trained once for all files; to be copied before anything is changed in it."""
     how = {"folder": tmp_path_factory.mktemp("run"), "device": "cpu", "progress": False}
-    return studies.run(small_plan, loaded=small_loaded, n_resamples=50, **how)
+    return studies.run(small_plan, dataset=small_dataset, n_resamples=50, **how)
 
 
 @pytest.fixture(autouse=True)

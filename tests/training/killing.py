@@ -28,13 +28,11 @@ def train(folder: Path) -> None:
 
     torch.set_num_threads(1)
     recipe = dataclasses.replace(toys.RECIPE, epochs=12)
-    training, targets = toys.lesions(24)
     validation = toys.lesions(9, seed=1, start=500)
     options: dict[str, Any] = {"device": "cpu", "progress": False, "every_steps": 1}
     fit(
         toys.Toy(),
-        training,
-        targets,
+        toys.lesions(24),
         validation=validation,
         recipe=recipe,
         folder=folder,

@@ -31,10 +31,10 @@ def stopped(toys: ModuleType, folder: Path, **changes: Any) -> None:
 
 
 def go_on(toys: ModuleType, folder: Path, **changes: Any) -> Any:
-    training, targets = changes.pop("part", toys.lesions(24))
+    part = changes.pop("part", toys.lesions(24))
     options = {"recipe": toys.RECIPE, "validation": toys.lesions(9, seed=1, start=500)}
     experiment = changes.pop("experiment", toys.Exploding())
-    return fit(experiment, training, targets, folder=folder, **options | QUIET | changes)
+    return fit(experiment, part, folder=folder, **options | QUIET | changes)
 
 
 def tensors(folder: Path, kind: str = "training") -> Path:
@@ -45,37 +45,9 @@ def tensors(folder: Path, kind: str = "training") -> Path:
 # what goes in comes out
 
 
-@pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.SGD, torch.optim.Adagrad])
-@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"amsgrad": True}])
-def test_an_optimiser_comes_back(make: Any, options: dict[str, Any]) -> None:
-    try:
-        model = nn.Linear(3, 2)
-        optimizer = make(model.parameters(), lr=0.1, **options)
-    except TypeError:
-        return  # not an option of this one
-
-    def step() -> None:
-        optimizer.zero_grad()
-        model(torch.ones(1, 3)).square().sum().backward()
-        optimizer.step()
-
-    step()
-    state = optimizer.state_dict()
-    flat, rest = checkpoints.flatten(state["state"])
-    rest = json.loads(json.dumps(rest))
-    weights = checkpoints.on_cpu(model.state_dict())
-    step()
-    expected = checkpoints.on_cpu(model.state_dict())
-    model.load_state_dict(weights)
-    back = checkpoints.unflatten(flat, rest)
-    optimizer.load_state_dict({"state": back, "param_groups": state["param_groups"]})
-    step()
-    assert all(torch.equal(expected[k], v) for k, v in model.state_dict().items())
-
-
 def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
     progress = Progress(
-        1, 2, {"loss": 0.1 + 0.2}, 7, 1 / 3, [{"epoch": 1.0, "loss": 1e-300}], 1, 0.5
+        1, 2, {"loss": 0.1 + 0.2}, 7, 1 / 3, 0.01, [{"epoch": 1.0, "loss": 1e-300}], 1, 0.5
     )
     model = {"w": torch.randn(3, 1), "n": torch.tensor(2**40), "on": torch.tensor([True])}
     optimizer = {0: {"step": torch.tensor(3.0), "flag": True}, 4: {"buffer": None}}
@@ -141,13 +113,13 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (truncate, r"training-1-0-\w+\.safetensors is truncated: \d+ bytes of \d+"),
+        (truncate, r"training-1-0-\w+\.safetensors has \d+ bytes, expected \d+: it is trunc"),
         (flip_a_bit, r"training-1-0-\w+\.safetensors is damaged: its checksum is not that in"),
         (lambda f: tensors(f).unlink(), r"training-1-0-\w+\.safetensors, which state.json names"),
         (lambda f: tensors(f, "selected").unlink(), "selected-1-.*cannot be read"),
         (lambda f: (f / "state.json").write_text('{"for'), "state.json is not a JSON.*is damaged"),
         (lambda f: (f / "state.json").write_text("[]"), "state.json is damaged: expected files, "),
-        (lambda f: edit(f, lambda s: s.update(format=9)), "has format 9, expected 1: another ver"),
+        (lambda f: edit(f, lambda s: s.update(format=9)), "has format 9, expected 2: another ver"),
         (
             lambda f: edit(f, lambda s: s["identity"]["versions"].update(lesionlab="0.0.1")),
             r"state.json is of another run: versions.lesionlab: 0.0.1 there, .* here\. Train",

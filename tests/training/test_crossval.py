@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lesionlab.training.crossval import cross_validate
 
 from lesionlab import splits
 from lesionlab.crops.sampling import Samples
 from lesionlab.training import _parts, checkpoints, outcomes
 from lesionlab.training.checkpoints import CheckpointError
-from lesionlab.training.crossval import cross_validate
 from lesionlab.training.outcomes import Data, Outcome
 
 PHANTOM = [Data("toys", "phantom")]

@@ -14,10 +14,11 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from lesionlab.crops.sampling import Samples
 from lesionlab.training import checkpoints
-from lesionlab.training._devices import launch, quickest
+from lesionlab.training.devices import launch, quickest
 from lesionlab.training.loop import Fitted, TrainingError, fit
+from lesionlab.training.parts import Stream
 from lesionlab.training.prediction import predict
-from lesionlab.training.schedules import Step
+from lesionlab.training.recipes import Schedule
 
 State = dict[str, torch.Tensor]
 QUIET: dict[str, Any] = {"progress": False, "device": "cpu"}
@@ -29,10 +30,10 @@ def same(first: State, second: State) -> bool:
 
 def trained(toys: ModuleType, **changes: Any) -> Fitted:
     """The toy, with a validation part."""
-    training, targets = toys.lesions(23)
+    part = toys.lesions(23)
     options = {"recipe": toys.RECIPE, "validation": toys.lesions(9, seed=1, start=500)}
     experiment = changes.pop("experiment", toys.Toy())
-    return fit(experiment, training, targets, **options | QUIET | changes)
+    return fit(experiment, part, **options | QUIET | changes)
 
 
 # what is the same
@@ -58,7 +59,7 @@ def test_a_run_leaves_torchs_global_state_alone(toys: ModuleType) -> None:
 
 def test_the_data_are_not_changed(toys: ModuleType) -> None:
     (training, targets), (again, _) = toys.lesions(), toys.lesions()
-    fit(toys.Toy(), training, targets, recipe=toys.LAST, **QUIET)
+    fit(toys.Toy(), (training, targets), recipe=toys.LAST, **QUIET)
     assert torch.equal(training.images, again.images)
 
 
@@ -67,7 +68,9 @@ def test_the_data_are_not_changed(toys: ModuleType) -> None:
 def test_going_on_is_never_having_stopped(
     toys: ModuleType, tmp_path: Path, optimizer: str, steps: int | None
 ) -> None:
-    recipe = dataclasses.replace(toys.RECIPE, optimizer=optimizer, schedule=Step(1, 0.5))
+    recipe = dataclasses.replace(
+        toys.RECIPE, optimizer=optimizer, schedule=Schedule("step", 1, 0.5)
+    )
     whole = trained(toys, recipe=recipe)
     toys.calls.clear()
     # the 13th batch is in the third of five-step epochs
@@ -146,7 +149,7 @@ def test_micro_batches_change_nothing(toys: ModuleType, micro: int) -> None:
 
 
 def test_the_history_says_what_happened(toys: ModuleType) -> None:
-    recipe = dataclasses.replace(toys.RECIPE, epochs=3, schedule=Step(2, 0.1))
+    recipe = dataclasses.replace(toys.RECIPE, epochs=3, schedule=Schedule("step", 2, 0.1))
     found = trained(toys, recipe=recipe)
     parts = ["loss", "loss_squared", "loss_absolute", "lr", "seconds", "lesions_per_second"]
     assert list(found.history.columns) == [*parts, "validation_mae"]
@@ -160,7 +163,7 @@ def test_the_history_says_what_happened(toys: ModuleType) -> None:
 
 
 def test_a_schedule_is_kept_to(toys: ModuleType) -> None:
-    recipe = dataclasses.replace(toys.LAST, schedule=Step(2, 1e-12))
+    recipe = dataclasses.replace(toys.LAST, schedule=Schedule("step", 2, 1e-12))
     first = trained(toys, recipe=dataclasses.replace(toys.LAST, epochs=2))
     torch.testing.assert_close(trained(toys, recipe=recipe).state, first.state)
     assert not same(trained(toys, recipe=toys.LAST).state, first.state)
@@ -177,7 +180,7 @@ def test_the_best_epoch_is_kept_and_none_is_waited_for_too_long(toys: ModuleType
     metrics = iter([3.0, 1.0, 2.0, 1.0, 5.0, 0.0])
 
     class Told(toys.Toy):  # type: ignore[misc, name-defined]
-        def metric(self, predictions: torch.Tensor, targets: torch.Tensor) -> float:
+        def measure(self, metric: str, predictions: torch.Tensor, labels: torch.Tensor) -> float:
             return next(metrics)
 
     recipe = dataclasses.replace(toys.RECIPE, epochs=20, patience=3)
@@ -190,12 +193,55 @@ def test_the_best_epoch_is_kept_and_none_is_waited_for_too_long(toys: ModuleType
 
 def test_higher_can_be_better(toys: ModuleType) -> None:
     class Higher(toys.Toy):  # type: ignore[misc, name-defined]
-        lower_is_better = False
+        metric = "accuracy"
 
-        def metric(self, predictions: torch.Tensor, targets: torch.Tensor) -> float:
-            return -super().metric(predictions, targets)
+        def measure(self, metric: str, predictions: torch.Tensor, labels: torch.Tensor) -> float:
+            return -super().measure("mae", predictions, labels)
 
     assert same(trained(toys, experiment=Higher()).state, trained(toys).state)
+
+
+def test_the_validation_loss_can_select(toys: ModuleType) -> None:
+    experiment = toys.Toy(dropout=0.0, absolute=1.0)
+    recipe = dataclasses.replace(toys.RECIPE, select_by="loss")
+    found = trained(toys, experiment=experiment, recipe=recipe)
+    losses = found.history["validation_loss"]
+    assert found.best == losses.min() == losses[found.best_epoch]
+    samples, labels = toys.lesions(9, seed=1, start=500)
+    gap = predict(experiment, found.state, samples, batch_size=4, device="cpu") - labels
+    by_hand = float(gap.square().mean() + gap.abs().mean())
+    assert found.best == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_stages_go_on_from_each_other_and_frozen_parts_stay(
+    toys: ModuleType, tmp_path: Path
+) -> None:
+    first = dataclasses.replace(toys.LAST, stage="one")
+    second = dataclasses.replace(toys.LAST, stage="two", frozen=("backbone",), lr=0.1)
+    options: dict[str, Any] = {"experiment": toys.Toy(dropout=0.0)}
+    alone = trained(toys, recipe=first, **options)
+    both = trained(toys, recipe=[first, second], folder=tmp_path, **options)
+    assert torch.equal(both.state["backbone.weight"], alone.state["backbone.weight"])
+    assert not torch.allclose(both.state["head.weight"], alone.state["head.weight"])
+    assert both.history["stage"].tolist() == ["one"] * 4 + ["two"] * 4
+    again = trained(toys, recipe=[first, second], folder=tmp_path, **options)
+    assert same(again.state, both.state)
+    assert same(checkpoints.load_weights(tmp_path), both.state)
+
+
+def test_lesions_that_do_not_fit_into_memory_are_prepared_batch_by_batch(toys: ModuleType) -> None:
+    samples, labels = toys.lesions(23)
+    most = []
+
+    def prepare(ids: Any) -> Samples:
+        most.append(len(ids))
+        return samples.select([samples.lesion_ids.index(i) for i in ids])
+
+    stream = Stream(samples.lesion_ids, prepare, "toys")
+    found = fit(toys.Toy(), (stream, labels), recipe=toys.LAST, **QUIET)
+    whole = fit(toys.Toy(), (samples, labels), recipe=toys.LAST, **QUIET)
+    torch.testing.assert_close(found.state, whole.state)
+    assert max(most) == 5  # a batch
 
 
 def test_the_last_epoch_is_kept_where_none_is_selected(toys: ModuleType) -> None:
@@ -211,7 +257,7 @@ def test_the_metric_is_that_of_the_kept_weights(toys: ModuleType) -> None:
     experiment, (samples, targets) = toys.Toy(), toys.lesions(9, seed=1, start=500)
     found = trained(toys)
     predicted = predict(experiment, found.state, samples, batch_size=2, device="cpu")
-    assert experiment.metric(predicted, targets) == pytest.approx(found.best, rel=1e-5)
+    assert experiment.measure("mae", predicted, targets) == pytest.approx(found.best, rel=1e-5)
 
 
 def test_it_learns(toys: ModuleType) -> None:
@@ -269,22 +315,23 @@ def test_bad_input_is_refused_in_plain_words(toys: ModuleType) -> None:
         (nothing, other, "training: expected at least one lesion, got none"),
         (part, nothing, "validation: expected at least one lesion, got none"),
         (spoiled(part, images=holes), other, "images of lesion 'l005' have values that are not"),
-        ((part[0], gaps), other, "training: malignancy of lesion 'l002' is nan"),
-        ((part[0], part[1][:5]), other, r"targets of shape \(5, 1\), expected \(6, 1\)"),
+        ((part[0], gaps), other, "training: lesion 'l002' has no label at all"),
+        ((part[0], part[1] / 0), other, "training: malignancy of lesion 'l000' is inf"),
+        ((part[0], part[1][:5]), other, r"labels of shape \(5, 1\), expected \(6, 1\)"),
         (part, part, "validation: lesion 'l000' is in the training part, too"),
         (part, None, r"select_on='validation'.*needs a metric after each epoch"),
         (spoiled(part, lesion_ids=(*part[0].lesion_ids, "none")), other, "'none' has no slice"),
     ]
     for training, validation, words in cases:
         with pytest.raises(ValueError, match=words):
-            fit(toys.Toy(), *training, validation=validation, recipe=toys.RECIPE, **QUIET)
+            fit(toys.Toy(), training, validation=validation, recipe=toys.RECIPE, **QUIET)
 
 
 def test_lesions_of_one_slice_are_learned_from(toys: ModuleType) -> None:
     samples, targets = toys.lesions(12)
     first = samples.lengths.cumsum(0) - samples.lengths
     single = dataclasses.replace(samples, images=samples.images[first], nodule=torch.arange(12))
-    found = fit(toys.Toy(), single, targets, recipe=toys.LAST, **QUIET)
+    found = fit(toys.Toy(), (single, targets), recipe=toys.LAST, **QUIET)
     assert found.best_epoch == 4
 
 
@@ -326,7 +373,7 @@ def test_weights_that_are_nan_are_never_saved(toys: ModuleType, tmp_path: Path) 
     class Bad(toys.Toy):  # type: ignore[misc, name-defined]
         """A loss of 0 with a gradient of NaN, which the square root has at 0."""
 
-        def loss(self, outputs: Any, targets: torch.Tensor) -> Any:
+        def loss(self, outputs: Any, labels: torch.Tensor) -> Any:
             loss = (outputs["rating"] * 0).sqrt().mean()
             return loss, {}
 
@@ -339,7 +386,7 @@ def test_weights_that_are_nan_are_never_saved(toys: ModuleType, tmp_path: Path) 
 
 def test_a_metric_that_is_nan_stops(toys: ModuleType) -> None:
     class Undefined(toys.Toy):  # type: ignore[misc, name-defined]
-        def metric(self, predictions: torch.Tensor, targets: torch.Tensor) -> float:
+        def measure(self, metric: str, predictions: torch.Tensor, labels: torch.Tensor) -> float:
             return float("nan")
 
     with pytest.raises(TrainingError, match="validation_mae is nan at epoch 1, step 5"):
@@ -368,8 +415,8 @@ def test_two_processes_take_the_steps_of_one(toys: ModuleType, tmp_path: Path) -
     recipe = dataclasses.replace(toys.RECIPE, epochs=3, optimizer="sgd", lr=1e-3, micro_batch=2)
     options: dict[str, Any] = {"recipe": recipe, "validation": validation, **QUIET}
     experiment = toys.Toy(dropout=0.0)
-    one = fit(experiment, training, targets, **options)
-    two = fit(experiment, training, targets, devices=2, folder=tmp_path / "two", **options)
+    one = fit(experiment, (training, targets), **options)
+    two = fit(experiment, (training, targets), devices=2, folder=tmp_path / "two", **options)
     torch.testing.assert_close(two.state, one.state, atol=1e-5, rtol=1e-5)
     for column in ("loss", "loss_absolute", "validation_mae"):
         torch.testing.assert_close(
@@ -385,7 +432,7 @@ def test_an_error_in_another_process_is_told_plainly(monkeypatch: Any) -> None:
 -- Process 1 terminated with the following error:
 Traceback (most recent call last):
   File "loop.py", line 7, in _train
-lesionlab.training._devices.TrainingError: loss is nan at epoch 2, step 4
+lesionlab.training.devices.TrainingError: loss is nan at epoch 2, step 4
 """
 
     class Launching:

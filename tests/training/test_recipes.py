@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lesionlab.training.recipes import Recipe, make_optimizer, parameter_groups, set_rates
-from lesionlab.training.schedules import Plateau, Step
+from lesionlab.training.recipes import Recipe, Schedule, make_optimizer, set_training
 
 
 def model() -> nn.Module:
@@ -28,14 +27,12 @@ def test_parts_of_a_model_have_their_own_rates() -> None:
     # "backbone2" is not a part of "backbone"
     assert rates == {3e-5: 2, 3e-3: 4}
     assert {group["weight_decay"] for group in made.param_groups} == {1e-4}
-    set_rates(made, 0.1)
-    set_rates(made, 0.5)
-    assert {group["lr"] for group in made.param_groups} == {1.5e-5, 1.5e-3}
 
 
 def test_the_longest_prefix_counts() -> None:
-    groups = parameter_groups(model(), recipe(lr_by_prefix={"heads": 1.0, "heads.bias": 2.0}))
-    assert {group["lr"]: len(group["params"]) for group in groups} == {3e-3: 4, 1.0: 1, 2.0: 1}
+    made = make_optimizer(model(), recipe(lr_by_prefix={"heads": 1.0, "heads.bias": 2.0}))
+    rates = {group["lr"]: len(group["params"]) for group in made.param_groups}
+    assert rates == {3e-3: 4, 1.0: 1, 2.0: 1}
 
 
 def test_biases_may_learn_faster_than_the_weights_beside_them() -> None:
@@ -46,17 +43,21 @@ def test_biases_may_learn_faster_than_the_weights_beside_them() -> None:
     assert [len(group["params"]) for group in alike.param_groups] == [6]
 
 
-def test_frozen_parameters_are_left_out() -> None:
+def test_frozen_parts_are_left_out_and_stay_as_in_evaluation() -> None:
     some = model()
-    some["backbone"].requires_grad_(False)
-    assert sum(len(group["params"]) for group in parameter_groups(some, recipe())) == 4
+    frozen = recipe(frozen=("backbone",))
+    made = make_optimizer(some, frozen)
+    assert [len(group["params"]) for group in made.param_groups] == [4]
+    set_training(some, frozen)
+    parts = {name: part.training for name, part in some.named_children()}
+    assert parts == {"backbone": False, "backbone2": True, "heads": True}
     with pytest.raises(ValueError, match="expected parameters to train, found none"):
-        parameter_groups(some.requires_grad_(False), recipe())
+        make_optimizer(model().requires_grad_(False), recipe())
 
 
 def test_a_prefix_that_fits_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match=r"no parameter under \['bakbone'\]; the model has"):
-        parameter_groups(model(), recipe(lr_by_prefix={"bakbone": 1.0}))
+        make_optimizer(model(), recipe(lr_by_prefix={"bakbone": 1.0}))
 
 
 def test_optimisers_are_as_asked() -> None:
@@ -69,15 +70,15 @@ def test_optimisers_are_as_asked() -> None:
 
 
 def test_recipes_compare_hash_and_pickle() -> None:
-    one = recipe(schedule=Step(), lr_by_prefix={"heads": 1.0})
-    assert one == recipe(schedule=Step(), lr_by_prefix={"heads": 1.0}) != recipe()
+    one = recipe(schedule=Schedule("step"), lr_by_prefix={"heads": 1.0})
+    assert one == recipe(schedule=Schedule("step"), lr_by_prefix={"heads": 1.0}) != recipe()
     assert len({one, pickle.loads(pickle.dumps(one))}) == 1  # noqa: S301
 
 
 def test_what_needs_a_metric_says_so() -> None:
     assert recipe().needs_metric
-    assert recipe(select_on="last", schedule=Plateau()).needs_metric
-    assert not recipe(select_on="last", schedule=Step()).needs_metric
+    assert recipe(select_on="last", schedule=Schedule("plateau")).needs_metric
+    assert not recipe(select_on="last", schedule=Schedule("step")).needs_metric
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,8 @@ def test_what_needs_a_metric_says_so() -> None:
         ({"bias_factor": 0.0}, r"bias_factor=0\.0: expected a number above 0"),
         ({"momentum": 1.0}, r"momentum=1\.0"),
         ({"betas": (0.9, 1.0)}, r"betas=1\.0"),
-        ({"optimizer": "adamw"}, "optimizer='adamw': expected one of 'adam', 'sgd'"),
+        ({"optimizer": "adamw"}, "optimizer='adamw': expected one of .'adam', 'sgd'"),
+        ({"select_by": "f1"}, "select_by='f1': expected one of "),
         ({"select_on": "train"}, "select_on='train'"),
         ({"select_on": "last", "patience": 3}, "stopping early needs"),
     ],
@@ -103,3 +105,50 @@ def test_what_needs_a_metric_says_so() -> None:
 def test_what_is_out_of_range_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         recipe(**changes)
+
+
+def rates(schedule: Schedule, metrics: list[float], *, lower: bool = True) -> list[float]:
+    """The rate of each epoch, from 1."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    going, found = schedule.start(optimizer, [], lower_is_better=lower), []
+    for epoch, metric in enumerate(metrics):
+        going.at(epoch)
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        going.end_epoch(metric)
+    return found
+
+
+def test_schedules_by_hand() -> None:
+    assert rates(Schedule(), [0.0] * 4) == [1.0] * 4
+    steps = rates(Schedule("step", 2, 0.5), [0.0] * 5)
+    assert steps == pytest.approx([1, 1, 0.5, 0.5, 0.25])
+    cosine = rates(Schedule("warm_restarts", 2, grow=2), [0.0] * 7)
+    half = 0.5**0.5
+    assert cosine == pytest.approx([1, 0.5, 1, (1 + half) / 2, 0.5, (1 - half) / 2, 1])
+    # two epochs without a better one, twice
+    plateau = rates(Schedule("plateau", 2, 0.8), [3.0, 4, 3, 5, 5, 1, 1])
+    assert plateau == pytest.approx([1, 1, 1, 0.8, 0.8, 0.64, 0.64])
+    higher = rates(Schedule("plateau", 2, 0.8), [3.0, 2, 3, 5, 5], lower=False)
+    assert higher == pytest.approx([1, 1, 1, 0.8, 0.8])
+
+
+@pytest.mark.parametrize("kind", ["step", "warm_restarts", "plateau"])
+def test_a_schedule_that_is_begun_anew_goes_on_as_it_would_have(kind: Any) -> None:
+    schedule, metrics = Schedule(kind, 3, 0.5, 2), [3.0, 2, 4, 4, 4, 1, 2, 3, 4, 5]
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    going = schedule.start(optimizer, metrics[:6], lower_is_better=True)
+    found = []
+    for epoch, metric in enumerate(metrics[6:], 6):
+        going.at(epoch)
+        found.append(optimizer.param_groups[0]["lr"])
+        going.end_epoch(metric)
+    assert found == pytest.approx(rates(schedule, metrics)[6:])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"epochs": 0}, {"factor": 1.0}, {"grow": 0}, {"kind": "cosine"}]
+)
+def test_what_makes_no_schedule_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"expected epochs and grow|no such schedule"):
+        Schedule(**{"kind": "step"} | changes)

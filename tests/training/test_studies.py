@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lesionlab.training.plans import PAPERS, Plan, study
 
 from lesionlab.attributes import RATING_NAMES
 from lesionlab.cli._train import Paper
@@ -13,7 +14,6 @@ from lesionlab.explorer.bench import Bench, Request
 from lesionlab.sources import lidc
 from lesionlab.training import outcomes, studies
 from lesionlab.training.checkpoints import CheckpointError
-from lesionlab.training.plans import PAPERS, Plan, study
 
 
 def plan(**changed):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -12,8 +12,9 @@ from torch import nn
 
 from lesionlab.crops.sampling import Samples
 from lesionlab.packing import segment_softmax, segment_sum
-from lesionlab.training.experiments import Experiment, Task
+from lesionlab.training.paper import Experiment
 from lesionlab.training.recipes import Recipe
+from lesionlab.training.targets import Target
 
 RECIPE = Recipe(epochs=4, batch_size=5, lr=0.01, weight_decay=1e-4)
 LAST = replace(RECIPE, select_on="last")
@@ -87,16 +88,16 @@ class Toy(Experiment):
     absolute: float = 0.1
     dropout: float = 0.2
     name = "toy"
-    tasks: Mapping[str, Task] = field(default_factory=lambda: {"malignancy": "regression"})
+    targets: tuple[Target, ...] = (Target("malignancy"),)
 
     def model(self, seed: int) -> nn.Module:
-        return Net(len(self.tasks), self.dropout)
+        return Net(len(self.targets), self.dropout)
 
     def forward(self, model: nn.Module, samples: Samples) -> Any:
         return model(samples.images, samples.nodule, len(samples.lesion_ids))
 
-    def loss(self, outputs: Any, targets: torch.Tensor) -> Any:
-        gap = outputs["rating"] - targets
+    def loss(self, outputs: Any, labels: torch.Tensor) -> Any:
+        gap = outputs["rating"] - labels
         parts = {"squared": gap.square().mean(), "absolute": gap.abs().mean()}
         return parts["squared"] + self.absolute * parts["absolute"], parts
 
@@ -107,9 +108,6 @@ class Toy(Experiment):
     def predict(self, outputs: Any) -> torch.Tensor:
         return outputs["rating"]
 
-    def metric(self, predictions: torch.Tensor, targets: torch.Tensor) -> float:
-        return float((predictions - targets).abs().mean())
-
     def normalisation(self, training: Samples) -> Callable[[Samples], Samples]:
         return Measured(float(training.images.double().mean()))
 
@@ -118,9 +116,7 @@ class Toy(Experiment):
 class Malignant(Toy):
     """Tells ratings above 3 from the others, and gives the rating, too."""
 
-    tasks: Mapping[str, Task] = field(
-        default_factory=lambda: {"texture": "regression", "malignancy": "classification"}
-    )
+    targets: tuple[Target, ...] = (Target("texture"), Target("malignancy", "binary"))
 
     def predict(self, outputs: Any) -> torch.Tensor:
         rating, logit = outputs["rating"].unbind(1)

@@ -2,30 +2,23 @@
 
     samples = prepare(crops)                        # 3.1: slices of 64 × 64, packed
     experiment = Fu2021("full")                     # the model, its loss, its metric
-    fit(experiment, Normalisation.of(samples)(samples), targets(table), recipe=PAPER, …)
+    normalised = Normalisation.of(samples)(samples)
+    fit(experiment, (normalised, labels(table)), recipe=PRINTED, …)
 
-Equations and sections are those of the paper. The sample preparation, the list of models and the
-plain layers are in the files `_fu2021_…` beside this one. What the paper leaves open:
-
-- Counts and widths of the convolutions are not in the text. They are here as in the code that the
-  authors published, https://github.com/xhelenfu/Lung-Nodule-Attributes-CT-Network; as there, the
-  last layers of both heads have no bias, which makes 3,428,458 parameters, and the modulated
-  vectors have no ReLU.
-- Biases start at zero as printed; in the authors' code they start at random.
-- "During inference, the ASCMM is not used": only its auxiliary head can be left out, as its
-  vectors are what the cross-attribute attention mixes. The head's scores are always returned.
-- Eq. 5 has no softmax, so its weights may be negative and have no fixed sum (`shares`).
-- Without slice attention, a nodule's slices are averaged. "CAAM" alone in Table 1 has the
-  modulation's layer, or all nine vectors would be the same, and no auxiliary loss.
+`samples` prepares crops, `model` is the network of figure 2; here are the models that the paper
+compares, their loss and recipes; `attention`, `analyses` and `tables` are section 4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
@@ -33,20 +26,17 @@ from lesionlab import cohorts
 from lesionlab.attributes import rating
 from lesionlab.cohorts import Cohort, malignancy_label
 from lesionlab.crops.sampling import Samples
-from lesionlab.packing import segment_softmax, segment_sum
-from lesionlab.papers.fu2021._layers import (
-    FEATURES,
-    HIDDEN,
-    Backbone,
-    Branches,
-    SliceMean,
-    check_slices,
-    check_volumes,
-    glorot,
-    unit,
+from lesionlab.papers.fu2021.analyses import summary
+from lesionlab.papers.fu2021.model import (
+    FULL,
+    VOLUMETRIC,
+    Design,
+    Network,
+    Outputs,
+    VolumeNetwork,
+    shares,
 )
-from lesionlab.papers.fu2021._recipes import PAPER, PRESETS, packed
-from lesionlab.papers.fu2021._samples import (
+from lesionlab.papers.fu2021.samples import (
     ATTRIBUTES,
     Augmentation,
     Normalisation,
@@ -55,14 +45,12 @@ from lesionlab.papers.fu2021._samples import (
     prepare,
     volumes,
 )
-from lesionlab.papers.fu2021._variants import NAMES, TABLES, VARIANTS, Design
-from lesionlab.training.experiments import Experiment, Task
-from lesionlab.training.metrics import auc
-from lesionlab.training.plans import Study
+from lesionlab.training.paper import Experiment, Paper, Preset
+from lesionlab.training.recipes import Recipe, Schedule
+from lesionlab.training.studies import library_data
+from lesionlab.training.targets import Target
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from lesionlab.training.studies import Trained
 
 __all__ = [
@@ -70,7 +58,7 @@ __all__ = [
     "NAMES",
     "PAPER",
     "PRESETS",
-    "STUDY",
+    "PRINTED",
     "TABLES",
     "VARIANTS",
     "Augmentation",
@@ -82,174 +70,106 @@ __all__ = [
     "VolumeNetwork",
     "apply",
     "draw",
+    "labels",
     "packed",
     "prepare",
     "shares",
-    "targets",
     "volumes",
 ]
 
 
-@dataclass(frozen=True, eq=False)
-class Outputs:
-    """What a model says of a batch, and what it looked at.
+_PLAIN = replace(VOLUMETRIC, volumetric=False)
 
-    Attributes:
-        predictions: (nodule, attribute), 0 to 1.
-        auxiliary: (nodule, attribute), 0 to 1, of the auxiliary heads; None without.
-        slice_weights: (slice,), α of eq. 2, of sum 1 in each nodule: all equal without slice
-            attention, None for the 3D network.
-        attribute_weights: (nodule, attribute t, attribute k), q of eq. 5 as it is, the weight of k
-            for t; None without cross-attribute attention.
+VARIANTS: Mapping[str, Design] = MappingProxyType(
+    {
+        "full": FULL,
+        # Table 1; and Table 2
+        "no_attention": _PLAIN,
+        "slice_attention": replace(_PLAIN, slice_attention=True),
+        "cross_attribute": replace(_PLAIN, cross_attribute=True),
+        "cross_attribute_auxiliary": Design(slice_attention=False),
+        "volume": VOLUMETRIC,
+        # Table 5
+        "malignancy_class": Design(classes=True),
+        # Table S1
+        **{f"lambda_{value:g}": Design(auxiliary=value) for value in (0.01, 0.5, 1.0, 10.0)},
+        # Table S2
+        **{f"only_{name}": Design(attributes=(name,)) for name in ATTRIBUTES},
+    }
+)
+
+TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "1": {
+            "No Attention": "no_attention",
+            "SAM": "slice_attention",
+            "CAAM": "cross_attribute",
+            "CAAM+ASCMM": "cross_attribute_auxiliary",
+            "SAM+CAAM+ASCMM": "full",
+        },
+        "2": {
+            "2D Slice-based": "no_attention",
+            "2D Slice-based + SAM": "slice_attention",
+            "3D Volume-based": "volume",
+        },
+        "S1": {
+            "0.01": "lambda_0.01",
+            "0.1": "full",
+            "0.5": "lambda_0.5",
+            "1": "lambda_1",
+            "10": "lambda_10",
+        },
+    }
+)
+"""By table and row of the paper, as in `lesionlab.published`: the variant."""
+
+NAMES: Mapping[str, str] = MappingProxyType(
+    {variant: row for table in ("2", "1") for row, variant in TABLES[table].items()}
+    | {variant: f"λ = {row}" for row, variant in TABLES["S1"].items() if variant != "full"}
+    | {f"only_{name}": f"{rating(name).title} alone" for name in ATTRIBUTES}
+)
+"""By variant, for `lesionlab.tables.show`: the paper's name for its row, in Table 1 if there."""
+
+PRINTED = Recipe(epochs=150, batch_size=1, lr=1e-4, betas=(0.9, 0.999), weight_decay=1e-4)
+"""Section 3.2, Adam. The paper keeps the model of the lowest error and does not say on which
+nodules; the authors' published `test.py` takes the epoch that is best on the test fold. Here it is
+chosen on validation lesions, and `replace(PRINTED, select_on="test")` is the authors' way."""
+
+
+def packed(batch_size: int = 8, *, epochs: int = 150) -> Recipe:
+    """The printed recipe with more nodules to a step, for speed.
+
+    The learning rate grows with the square root of the batch, a rule of thumb for Adam. 8 nodules
+    are about the quickest on a CPU; a GPU wants 64 and more. The rate falls along a cosine, which
+    makes up for part of the epochs that a short run goes without.
     """
-
-    predictions: torch.Tensor
-    auxiliary: torch.Tensor | None = None
-    slice_weights: torch.Tensor | None = None
-    attribute_weights: torch.Tensor | None = None
+    lr, schedule = PRINTED.lr * math.sqrt(batch_size), Schedule("warm_restarts", epochs)
+    return replace(PRINTED, batch_size=batch_size, epochs=epochs, lr=lr, schedule=schedule)
 
 
-def shares(attribute_weights: torch.Tensor) -> torch.Tensor:
-    """Attribute weights for display: magnitudes, of sum 1 in each row (figure 6 is "normalised").
-
-    >>> shares(torch.tensor([[3.0, -1.0]]))
-    tensor([[0.7500, 0.2500]])
-    """
-    magnitude = attribute_weights.abs()
-    return magnitude / magnitude.sum(-1, keepdim=True)
-
-
-class SliceAttention(nn.Module):
-    """A weight for each slice of a nodule, and the mean of the slices so weighted (eq. 1–3).
-
-    The softmax makes the weights of a nodule sum to 1, and `b1` without effect, as it adds the
-    same to all slices. This is the paper's SAM; Lei 2020's is `SoftActivationMap`.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.w0 = nn.Linear(FEATURES, HIDDEN)
-        self.w1 = nn.Linear(HIDDEN, 1)
-        glorot(self.w0, self.w1)
-
-    def forward(
-        self, features: torch.Tensor, nodule: torch.Tensor, n: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """From (slice, 256) to the contents (nodule, 256) and the weights (slice,)."""
-        scores = self.w1(self.w0(features).relu()).squeeze(1)  # (slice,), eq. 1
-        weights = segment_softmax(scores, nodule, n)  # (slice,), eq. 2
-        return segment_sum(weights[:, None] * features, nodule, n), weights  # eq. 3
-
-
-class AttributeModulation(nn.Module):
-    """A vector of each attribute's own, and a score of it to learn that by (ASCMM, 2.2.2)."""
-
-    def __init__(self, attributes: int, *, auxiliary: bool) -> None:
-        super().__init__()
-        self.specialise = Branches(attributes, FEATURES, FEATURES)
-        self.score = Branches(attributes, FEATURES, 1, bias=False) if auxiliary else None
-
-    def forward(self, content: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """From (nodule, 256) to vectors (nodule, attribute, 256) and scores (nodule, attribute)."""
-        vectors = self.specialise(content[:, None])
-        return vectors, None if self.score is None else unit(self.score(vectors))
-
-
-class CrossAttributeAttention(nn.Module):
-    """Each attribute's weights for the vectors of all, and their weighted sum (CAAM, eq. 5–6)."""
-
-    def __init__(self, attributes: int) -> None:
-        super().__init__()
-        self.w0 = Branches(attributes, FEATURES, HIDDEN)
-        self.w1 = Branches(attributes, HIDDEN, 1)
-
-    def forward(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """From (nodule, k, 256) to mixtures (nodule, t, 256) and weights (nodule, t, k)."""
-        hidden = self.w0(vectors[:, :, None]).relu()  # (nodule, k, t, 128)
-        weights = self.w1(hidden).squeeze(-1).transpose(1, 2)  # (nodule, t, k), eq. 5
-        return weights @ vectors, weights  # eq. 6
-
-
-class Heads(nn.Module):
-    """Two fully connected layers for each of some attributes, and a sigmoid (2.3)."""
-
-    def __init__(self, attributes: int) -> None:
-        super().__init__()
-        self.first = Branches(attributes, FEATURES, FEATURES)
-        self.last = Branches(attributes, FEATURES, 1, bias=False)
-
-    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """From (nodule, attribute or 1, 256) to scores (nodule, attribute), 0 to 1."""
-        return unit(self.last(self.first(vectors).relu()))
-
-
-class Network(nn.Module):
-    """The model of figure 2, or what an ablation leaves of it.
-
-    Args:
-        design: Which parts it has.
-    """
-
-    def __init__(self, design: Design = VARIANTS["full"]) -> None:
-        super().__init__()
-        n = len(design.attributes)
-        self.backbone = Backbone()
-        self.slices = SliceAttention() if design.slice_attention else SliceMean()
-        self.modulation: AttributeModulation | None = None
-        self.attention: CrossAttributeAttention | None = None
-        if design.cross_attribute:
-            self.modulation = AttributeModulation(n, auxiliary=design.auxiliary is not None)
-            self.attention = CrossAttributeAttention(n)
-        self.heads = Heads(n)
-
-    def forward(self, images: torch.Tensor, nodule: torch.Tensor, n: int | None = None) -> Outputs:
-        """Score a packed batch of nodules.
-
-        Args:
-            images: (slice, 1, y, x), normalised; all slices of all nodules.
-            nodule: (slice,) int64, whose each is.
-            n: How many nodules; one more than the highest of `nodule` if None.
-
-        Raises:
-            ValueError: Something has another shape.
-        """
-        n = check_slices(images, nodule, n)
-        features = self.backbone(images)  # (slice, 256)
-        content, slice_weights = self.slices(features, nodule, n)  # (nodule, 256), (slice,)
-        if self.modulation is None or self.attention is None:
-            return Outputs(self.heads(content[:, None]), slice_weights=slice_weights)
-        vectors, auxiliary = self.modulation(content)  # (nodule, attribute, 256)
-        mixtures, attribute_weights = self.attention(vectors)  # (nodule, attribute, 256)
-        return Outputs(self.heads(mixtures), auxiliary, slice_weights, attribute_weights)
-
-
-class VolumeNetwork(nn.Module):
-    """The 3D network of Table 2: the same layers in one more axis, and no attention (3.3).
-
-    Args:
-        design: What it scores.
-    """
-
-    def __init__(self, design: Design = VARIANTS["volume"]) -> None:
-        super().__init__()
-        self.backbone = Backbone(axes=3)
-        self.heads = Heads(len(design.attributes))
-
-    def forward(self, images: torch.Tensor) -> Outputs:
-        """Score nodules, (nodule, 1, z, y, x) as `volumes` makes them.
-
-        Raises:
-            ValueError: They have another shape.
-        """
-        check_volumes(images)
-        return Outputs(self.heads(self.backbone(images)[:, None]))
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "smoke": Preset(recipe=packed(4, epochs=2), n_lesions=60),
+        # Without bias_factor, so short a run calls calcified nodules the least calcified of all;
+        # without enriched, it learns nothing of spicules.
+        "book": Preset(
+            recipe=replace(packed(8, epochs=16), bias_factor=30.0),
+            n_lesions=600,
+            enriched=ATTRIBUTES[:-1],
+        ),
+        "laptop": Preset(recipe=packed(8, epochs=20)),
+        "gpu": Preset(recipe=packed(64), n_folds=5),
+        "paper": Preset(recipe=PRINTED, n_folds=5),
+    }
+)
+"""How to train and on how many nodules; `laptop` is all of them in a quarter of an hour a fold."""
 
 
 @dataclass(frozen=True)
 class Fu2021(Experiment):
     """One of the paper's models, for the training loop.
 
-    Targets are in rating steps (`targets`); the model and its loss work with each rating's scale
+    Labels are in rating steps (`labels`); the model and its loss work with each rating's scale
     brought to 0 to 1 (3.1). The metric is the error that the paper selects by: the mean over all
     lesions and ratings (eq. 9). Malignancy as a class (Table 5) is learned by cross-entropy, and
     selected by AUC; the paper says of it only that the model was modified.
@@ -269,17 +189,25 @@ class Fu2021(Experiment):
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise ValueError(f"variant={self.variant!r}: expected one of {', '.join(VARIANTS)}")
-        tasks: dict[str, Task] = dict.fromkeys(self.design.attributes, "regression")
-        if self.design.classes:
-            tasks["malignancy"] = "classification"
-            object.__setattr__(self, "metric_name", "auc")
-            object.__setattr__(self, "lower_is_better", False)
-        object.__setattr__(self, "tasks", tasks)
 
     @property
     def design(self) -> Design:
         """Which parts the model has."""
         return VARIANTS[self.variant]
+
+    @property
+    def targets(self) -> tuple[Target, ...]:  # type: ignore[override]
+        """The ratings that are scored; malignancy as a class where the variant says so."""
+        is_class = {"malignancy"} if self.design.classes else set()
+        malignancy = Target("malignancy", "binary", ("benign", "malignant"))
+        return tuple(
+            malignancy if name in is_class else Target(name) for name in self.design.attributes
+        )
+
+    @property
+    def metric(self) -> str:  # type: ignore[override]
+        """The mean absolute error over lesions and ratings (eq. 9), or the AUC of malignancy."""
+        return "auc" if self.design.classes else "mae"
 
     def model(self, seed: int) -> nn.Module:
         """A new model, by torch's global generator."""
@@ -292,17 +220,28 @@ class Fu2021(Experiment):
         return samples.images, samples.nodule, len(samples.lesion_ids)
 
     def loss(
-        self, outputs: Outputs, targets: torch.Tensor
+        self, outputs: Outputs, labels: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """`λ L_ASCMM + L_P` (eq. 8), and the two by themselves."""
-        low, span = self._scale(targets)
-        truth = (targets - low) / span
+        low, span = self._scale(labels)
+        truth = (labels - low) / span
         prediction = self._misfit(outputs.predictions, truth)  # eq. 7
         if outputs.auxiliary is None or self.design.auxiliary is None:
             return prediction, {"prediction": prediction}
         auxiliary = self._misfit(outputs.auxiliary, truth)  # eq. 4
         total = self.design.auxiliary * auxiliary + prediction  # eq. 8
         return total, {"prediction": prediction, "auxiliary": auxiliary}
+
+    def _misfit(self, scores: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """Squared errors, or cross-entropy for a class; summed over attributes, mean of nodules."""
+        known = truth.isfinite()
+        truth = truth.where(known, scores.detach())  # a missing rating has no error
+        errors = (scores - truth).square()
+        if self.design.classes:
+            p, label = scores[:, -1:].clamp(1e-7, 1 - 1e-7), truth[:, -1:]
+            entropy = -(label * p.log() + (1 - label) * (1 - p).log())
+            errors = torch.cat([errors[:, :-1], entropy * known[:, -1:]], dim=1)
+        return errors.sum(1).mean()
 
     def predict(self, outputs: Outputs) -> torch.Tensor:
         """(nodule, attribute) in rating steps; the probability of malignant where it is a class."""
@@ -312,12 +251,6 @@ class Fu2021(Experiment):
         """Scores of 0 to 1, final or auxiliary, on each attribute's own scale."""
         low, span = self._scale(scores)
         return scores * span + low
-
-    def metric(self, predictions: torch.Tensor, targets: torch.Tensor) -> float:
-        """The mean absolute error over lesions and ratings (eq. 9), or the AUC of malignancy."""
-        if self.design.classes:
-            return auc(predictions[:, -1], targets[:, -1] == 1)
-        return float((predictions - targets).abs().mean())
 
     def augment(self, samples: Samples, generator: torch.Generator) -> Samples:
         """Flips, turns and reversals (3.2)."""
@@ -334,23 +267,14 @@ class Fu2021(Experiment):
     def _scale(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(attribute,) the lowest value of each target and the width of its scale."""
         ends = [
-            (0, 1) if task == "classification" else (rating(name).minimum, rating(name).maximum)
-            for name, task in self.tasks.items()
+            (0, 1) if t.kind == "binary" else (rating(t.name).minimum, rating(t.name).maximum)
+            for t in self.targets
         ]
         low, high = torch.tensor(ends, dtype=torch.float32, device=like.device).unbind(1)
         return low, high - low
 
-    def _misfit(self, scores: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        """Squared errors, or cross-entropy for a class; summed over attributes, mean of nodules."""
-        errors = (scores - truth).square()
-        if self.design.classes:
-            probability, label = scores[:, -1:].clamp(1e-7, 1 - 1e-7), truth[:, -1:]
-            entropy = -(label * probability.log() + (1 - label) * (1 - probability).log())
-            errors = torch.cat([errors[:, :-1], entropy], dim=1)
-        return errors.sum(1).mean()
 
-
-def targets(table: pd.DataFrame, variant: str = "full") -> torch.Tensor:
+def labels(table: pd.DataFrame, variant: str = "full") -> torch.Tensor:
     """What a variant learns: the readers' mean ratings in rating steps, or 0 and 1 for a class.
 
     Args:
@@ -362,8 +286,8 @@ def targets(table: pd.DataFrame, variant: str = "full") -> torch.Tensor:
         (lesion, target) float32; NaN where a rating is, or where a lesion is neither class.
     """
     columns = [
-        malignancy_label(table) if task == "classification" else table[name]
-        for name, task in Fu2021(variant).tasks.items()
+        malignancy_label(table) if target.kind == "binary" else table[target.name]
+        for target in Fu2021(variant).targets
     ]
     values = [column.to_numpy(dtype=np.float32, na_value=np.nan) for column in columns]
     return torch.from_numpy(np.stack(values, axis=1))
@@ -378,19 +302,19 @@ def _cohort(nodules: pd.DataFrame, variant: str) -> Cohort:
 
 
 def _analyse(folds: Iterator[Trained], predictions: pd.DataFrame) -> dict[str, Any]:
-    from lesionlab.papers.fu2021 import analyses  # which stands on this file
-
-    return analyses.summary(folds, predictions)
+    return dict(summary(folds, predictions))
 
 
-STUDY = Study(
+PAPER = Paper(
     name="fu2021",
-    variants=tuple(VARIANTS),
+    title="Fu et al. 2021",
+    variants=VARIANTS,
     presets=PRESETS,
-    cohort=_cohort,
+    experiment=Fu2021,
     prepare=lambda crops, _: prepare(crops),
-    targets=targets,
-    make=lambda variant: lambda _samples, _targets: Fu2021(variant),
+    labels=labels,
+    cohort=_cohort,
+    data=library_data("phantom", "slices", "dicom"),
+    tables=TABLES,
     analyse=_analyse,
 )
-"""For `lesionlab.training.studies`."""

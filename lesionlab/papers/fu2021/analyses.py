@@ -1,120 +1,44 @@
-"""What Fu et al. 2021 do with their models (section 4), on runs of `lesionlab.papers.fu2021`.
+"""What Fu et al. 2021 do with their models (section 4): errors compared, lesions picked, Fig. 2.
 
-    folds = studies.trained(plan)                      # or one fold, or any weights
-    seen = Attention.join(describe(f.experiment, f.weights, f.samples) for f in folds)
-    ends_against_middle(seen.slices, table["patient"])             # Fig. 5, "4.7 times"
-    attention_agreement(seen.matrices, correlations, ATTRIBUTES)   # Fig. 6
-    auxiliary_against_final(seen, outcome.predictions)             # Table 3
     ablation({"full": …, "no_attention": …})                       # the asterisks of Table 1
-    beside(1, {"full": outcome.scores, …}, tier="phantom")         # any table
+    auxiliary_against_final(seen, outcome.predictions)             # Table 3
 
-Predictions and scores are those of `lesionlab.training.outcomes.Outcome`; a model is described by
-the lesions that it has not seen. Attention says what a model weighs, not why it is right.
+Predictions and scores are those of `lesionlab.training.outcomes.Outcome`. What the attention says
+is in `attention`, the paper's tables beside ours in `tables`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from lesionlab.papers.fu2021 import ATTRIBUTES, Fu2021
-from lesionlab.papers.fu2021._attention import (
-    MIN_SLICES,
+from lesionlab.papers.fu2021.attention import (
     Attention,
+    attention_agreement,
     describe,
     ends_against_middle,
-    position_profile,
-    slice_table,
-)
-from lesionlab.papers.fu2021._baselines import against_diameter, visible
-from lesionlab.papers.fu2021._classes import CLASSES, classification, implied_share
-from lesionlab.papers.fu2021._matrices import (
-    attention_agreement,
     mean_weights,
-    profile_correlations,
+    position_profile,
 )
-from lesionlab.papers.fu2021._tables import BASELINES, ERRORS, beside, by_variant, errors, readers
-from lesionlab.statistics.agreement import disagreement
+from lesionlab.papers.fu2021.model import Network
+from lesionlab.papers.fu2021.samples import ATTRIBUTES
+from lesionlab.sources.phantom import drawn_ratings
+from lesionlab.statistics.baselines import diameter_regression
 from lesionlab.statistics.correlation import correlation_matrix
+from lesionlab.statistics.intervals import bootstrap_weights_over_groups
 from lesionlab.statistics.paired import Test, Unit, paired
-from lesionlab.statistics.scoring import check_columns
+from lesionlab.statistics.scoring import skill
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from lesionlab.training.studies import Trained
 
-__all__ = [
-    "BASELINES",
-    "CLASSES",
-    "ERRORS",
-    "MIN_SLICES",
-    "Attention",
-    "ablation",
-    "against_diameter",
-    "ambiguous",
-    "attention_agreement",
-    "auxiliary_against_final",
-    "auxiliary_rows",
-    "beside",
-    "by_variant",
-    "classification",
-    "describe",
-    "ends_against_middle",
-    "errors",
-    "examples",
-    "implied_share",
-    "lesion_scores",
-    "mean_weights",
-    "position_profile",
-    "profile_correlations",
-    "readers",
-    "slice_table",
-    "summary",
-    "visible",
-]
-
-
-def summary(
-    folds: Iterable[Trained], predictions: pd.DataFrame, *, n_resamples: int = 2000
-) -> dict[str, pd.DataFrame]:
-    """What the models of a run looked at, as the tables that its figures need.
-
-    Args:
-        folds: Of `studies.trained`.
-        predictions: Of the same run, as `Outcome.predictions`.
-        n_resamples: Resamples of patients for the intervals.
-
-    Returns:
-        As far as the variant has the parts: ends (`ends_against_middle`), profile
-        (`position_profile`), weights (`mean_weights`), agreement (`attention_agreement`, with the
-        correlations of the readers' mean ratings over the same lesions), auxiliary
-        (`auxiliary_against_final`).
-    """
-    seen = Attention.join(
-        describe(fold.experiment, fold.weights, fold.samples)
-        for fold in folds
-        if isinstance(fold.experiment, Fu2021)
-    )
-    rows = predictions.set_index("lesion_id")
-    found: dict[str, pd.DataFrame] = {}
-    if seen.slices is not None:
-        how: dict[str, Any] = {"n_resamples": n_resamples}
-        found["ends"] = ends_against_middle(seen.slices, rows["patient"], **how)
-        found["profile"] = position_profile(seen.slices, rows["patient"], **how)
-    if seen.matrices is not None:
-        found["weights"] = mean_weights(seen.matrices, seen.attributes)
-        truths = rows[[f"{name}_truth" for name in seen.attributes]]
-        truths.columns = pd.Index(seen.attributes)
-        correlations = correlation_matrix(truths, seen.attributes)
-        found["agreement"] = attention_agreement(seen.matrices, correlations, seen.attributes)
-    if seen.auxiliary is not None:
-        rated = [name for name in seen.attributes if Fu2021().tasks[name] == "regression"]
-        found["auxiliary"] = auxiliary_against_final(
-            seen, predictions, rated, n_resamples=n_resamples, tolerance=0.1
-        )
-    return found
+# --- errors compared, lesions picked ------------------------------------------------------------
 
 
 def ablation(
@@ -147,7 +71,6 @@ def ablation(
         attributes of one variant, not for the number of variants.
 
     Raises:
-        KeyError: A column is missing.
         ValueError: `reference` is not there, there is no other variant, or as `paired`.
     """
     if reference not in predictions or len(predictions) < 2:
@@ -180,7 +103,7 @@ def auxiliary_against_final(
 
     Args:
         attention: What the run's models say of its test lesions, with auxiliary scores.
-        predictions: Of the same run, for the truths, as `Outcome.predictions`.
+        predictions: Predictions of the same run, for the truths.
         attributes: Which to compare; all that are scored if None. Leave malignancy out where it
             is a class.
         tolerance: How far the final scores may be from the run's own, in rating steps: another
@@ -195,18 +118,14 @@ def auxiliary_against_final(
         says that the final scores are better.
 
     Raises:
-        KeyError: A column is missing.
         ValueError: There are no auxiliary scores, the lesions or the final scores are not those
             of the run, or as `paired`.
     """
     if attention.auxiliary is None:
         raise ValueError("attention: the model has no auxiliary heads")
     names = list(attention.attributes if attributes is None else attributes)
-    if missing := [name for name in names if name not in attention.attributes]:
-        raise ValueError(f"attributes: {missing} are not scored, only {list(attention.attributes)}")
-    check_columns(predictions, ["lesion_id", "patient", *names, *(f"{n}_truth" for n in names)])
     run = predictions.set_index("lesion_id")
-    if set(run.index) != set(attention.lesion_ids) or len(run) != len(attention.lesion_ids):
+    if sorted(run.index) != sorted(attention.lesion_ids):
         raise ValueError(
             f"attention has {len(attention.lesion_ids)} lesions and predictions {len(run)}, "
             "expected the same"
@@ -227,16 +146,144 @@ def auxiliary_against_final(
     return found.rename(columns={"mae_a": "mae_auxiliary", "mae_b": "mae_final"})
 
 
-def auxiliary_rows(comparison: pd.DataFrame) -> dict[str, Mapping[Hashable, float]]:
-    """The two rows of Table 3, for `beside(3, {}, others=…)`.
+def summary(
+    folds: Iterable[Trained], predictions: pd.DataFrame, *, n_resamples: int = 2000
+) -> dict[str, pd.DataFrame]:
+    """What the models of a run looked at, as the tables that its figures need.
 
     Args:
-        comparison: Of `auxiliary_against_final`.
+        folds: What `studies.trained` gave.
+        predictions: Predictions of the same run, as `Outcome.predictions`.
+        n_resamples: Resamples of patients for the intervals.
+
+    Returns:
+        As far as the variant has the parts: ends (`ends_against_middle`), profile
+        (`position_profile`), weights (`mean_weights`), agreement (`attention_agreement`, with the
+        correlations of the readers' mean ratings over the same lesions), auxiliary
+        (`auxiliary_against_final`).
     """
-    return {
-        "Auxiliary": comparison["mae_auxiliary"].to_dict(),
-        "Final": comparison["mae_final"].to_dict(),
-    }
+    seen = Attention.join(describe(fold.experiment, fold.weights, fold.samples) for fold in folds)
+    rows = predictions.set_index("lesion_id")
+    found: dict[str, pd.DataFrame] = {}
+    if seen.slices is not None:
+        how: dict[str, Any] = {"n_resamples": n_resamples}
+        found["ends"] = ends_against_middle(seen.slices, rows["patient"], **how)
+        found["profile"] = position_profile(seen.slices, rows["patient"], **how)
+    if seen.matrices is not None:
+        found["weights"] = mean_weights(seen.matrices, seen.attributes)
+        truths = rows[[f"{name}_truth" for name in seen.attributes]]
+        truths.columns = pd.Index(seen.attributes)
+        correlations = correlation_matrix(truths, seen.attributes)
+        found["agreement"] = attention_agreement(seen.matrices, correlations, seen.attributes)
+    if seen.auxiliary is not None:
+        is_class = rows["malignancy_truth"].isin([0, 1]).all()
+        rated = [name for name in seen.attributes if not (is_class and name == "malignancy")]
+        found["auxiliary"] = auxiliary_against_final(
+            seen, predictions, rated, n_resamples=n_resamples, tolerance=0.1
+        )
+    return found
+
+
+def against_diameter(
+    predictions: pd.DataFrame,
+    table: pd.DataFrame,
+    folds: pd.Series[int],
+    attributes: Sequence[str] = ATTRIBUTES,
+    *,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The errors of a model against those of the diameter alone, on the same lesions.
+
+    For each fold, the diameter's predictions are learned from all lesions of the other folds.
+
+    Args:
+        predictions: Of one run, as `Outcome.predictions`.
+        table: The cohort, with diameters.
+        folds: lesion_id -> fold, those of the run.
+        attributes: Which to compare.
+        n_resamples: Resamples of patients for the intervals.
+        seed: Seed of the resamples.
+
+    Returns:
+        As `lesionlab.statistics.paired.paired`, with mae_model and mae_diameter; a difference
+        (model − diameter) below 0 says that the model is better.
+
+    Raises:
+        KeyError: A column is missing.
+        ValueError: A lesion is not in the cohort or in another fold, or as `paired`.
+    """
+    names = list(attributes)
+    lesions = predictions["lesion_id"]
+    if (wrong := predictions["fold"] != lesions.map(folds)).any():
+        raise ValueError(f"folds: {lesions[wrong].iloc[0]} was predicted in another fold")
+    parts = []
+    for fold, asked in predictions.groupby("fold"):
+        part = asked[["lesion_id", "patient", *(f"{name}_truth" for name in names)]].copy()
+        for name in names:
+            # two parts only: this fold, and all others to learn from
+            found = diameter_regression(table, name, folds=folds == fold, n_resamples=2)
+            said = found.predictions.set_index("lesion_id")["prediction"]
+            part[name] = part["lesion_id"].map(said)
+        parts.append(part)
+    compared = paired(predictions, pd.concat(parts), names, n_resamples=n_resamples, seed=seed)
+    return compared.rename(columns={"mae_a": "mae_model", "mae_b": "mae_diameter"})
+
+
+def visible(
+    table: pd.DataFrame,
+    folds: pd.Series[int],
+    *,
+    test: Collection[int] = (0,),
+    seed: int = 0,
+    n_resamples: int = 1000,
+) -> pd.DataFrame:
+    """What could be read off phantoms at best: errors of one who knows the rendered rating.
+
+    A phantom shows one reader's ratings, the target is the mean of all readers. Whoever reads the
+    shown rating without a fault can say, for each of its steps, the median target of the training
+    lesions that show it. Where that is not clearly better than a constant, nothing can be seen.
+
+    Args:
+        table: The cohort or a part of it, as `lesionlab.sources.lidc.nodules`.
+        folds: lesion_id -> fold.
+        test: Folds whose lesions are predicted, from all the others.
+        seed: Of the phantoms, and of the resamples.
+        n_resamples: For the intervals.
+
+    Returns:
+        Index attribute, those that are rendered; columns constant and known (mean absolute errors,
+        rating steps), skill (1 − known / constant), low and high (95 % interval of constant −
+        known over patients; one lesion that differs from all others leaves it at 0), n (lesions).
+
+    Raises:
+        KeyError: A column is missing.
+        ValueError: There is nothing to predict, or nothing to learn from.
+    """
+    tested = folds.reindex(table.index).isin(test).to_numpy()
+    if not tested.any() or tested.all():
+        raise ValueError(f"test={tuple(test)}: {tested.sum()} of {len(tested)} lesions are tested")
+    shown = pd.DataFrame({name: drawn_ratings(row, seed=seed) for name, row in table.iterrows()}).T
+    rows = {}
+    for name in (a for a in ATTRIBUTES if a in shown):
+        truth = table[name].astype(float)
+        known = truth.notna().to_numpy()
+        learned, asked = truth[known & ~tested], truth[known & tested]
+        steps = learned.groupby(shown.loc[learned.index, name]).median()
+        constant = float(learned.median())
+        said = shown.loc[asked.index, name].map(steps).fillna(constant).astype(float)
+        row = {"constant": (asked - constant).abs().mean(), "known": (asked - said).abs().mean()}
+        gain = ((asked - constant).abs() - (asked - said).abs()).to_numpy()
+        interval = bootstrap_weights_over_groups(
+            lambda weights, gain=gain: {"gain": weights @ gain / weights.sum(1)},  # type: ignore[misc]
+            table.loc[asked.index, "patient"],
+            n_resamples=n_resamples,
+            seed=seed,
+        )["gain"]
+        row |= {"skill": skill(row["known"], row["constant"])}
+        rows[name] = row | {"low": interval.low, "high": interval.high, "n": len(asked)}
+    found = pd.DataFrame.from_dict(rows, orient="index").rename_axis("attribute")
+    return found.astype({"n": int})
 
 
 def examples(
@@ -257,62 +304,15 @@ def examples(
     Returns:
         Index lesion_id, columns quantile and error (rating steps), in the order of `quantiles`; a
         lesion may serve twice where there are few.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: Gaps, no lesions, or a quantile outside of 0 to 1.
     """
-    names = list(attributes)
-    check_columns(predictions, ["lesion_id", *names, *(f"{name}_truth" for name in names)])
-    if not quantiles or not all(0 <= q <= 1 for q in quantiles):
-        raise ValueError(f"quantiles={quantiles!r}: expected some of 0 to 1")
     rows = predictions.set_index("lesion_id").sort_index()
-    off = [(rows[name] - rows[f"{name}_truth"]).abs() for name in names]
+    off = [(rows[name] - rows[f"{name}_truth"]).abs() for name in attributes]
     error = pd.concat(off, axis=1).mean(axis=1, skipna=False)
-    if error.empty or error.isna().any():
-        raise ValueError(
-            f"predictions: {int(error.isna().sum())} of {len(error)} lesions have gaps"
-        )
     picked = [str((error - float(error.quantile(q))).abs().idxmin()) for q in quantiles]
     return pd.DataFrame(
         {"quantile": list(quantiles), "error": error.loc[picked].to_numpy()},
         index=pd.Index(picked, name="lesion_id"),
     )
-
-
-def ambiguous(
-    readings: pd.DataFrame,
-    lesions: Sequence[str],
-    attribute: str = "subtlety",
-    *,
-    n: int = 3,
-    min_readers: int = 3,
-) -> pd.DataFrame:
-    """Lesions whose readers differ most about one attribute, as in Fig. 8.
-
-    Args:
-        readings: One row per reading: `lesion_id` and the attribute.
-        lesions: Among which to look, such as those that a model has predicted.
-        attribute: Which; the paper shows subtlety.
-        n: How many.
-        min_readers: Readers that a lesion has at least.
-
-    Returns:
-        Index lesion_id; columns n_readers, sd, range; largest range first, then largest sd.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: No lesion has so many readers, or as `statistics.agreement.disagreement`.
-    """
-    among = readings[readings["lesion_id"].isin(list(lesions))]
-    found = disagreement(among, [attribute]).drop(columns="attribute")
-    found = found[found["n_readers"] >= min_readers]
-    if found.empty:
-        raise ValueError(
-            f"lesions: none of {len(lesions)} has {min_readers} readers of {attribute}"
-        )
-    order = found.sort_values(["range", "sd", "lesion_id"], ascending=[False, False, True])
-    return order.head(n).set_index("lesion_id")
 
 
 def lesion_scores(
@@ -330,17 +330,10 @@ def lesion_scores(
         and from the readings `readers`, a list of their ratings in ascending order.
 
     Raises:
-        KeyError: A column is missing.
-        ValueError: The lesion is not there exactly once, or has no readings.
+        KeyError: The lesion is not among the predictions.
     """
-    check_columns(predictions, ["lesion_id"])
-    row = predictions[predictions["lesion_id"] == lesion_id]
-    if len(row) != 1:
-        raise ValueError(f"lesion_id={lesion_id!r}: there {len(row)} times, expected once")
-    names = [c for c in ATTRIBUTES if c in row and f"{c}_truth" in row]
-    if not names:
-        raise KeyError(f"predictions has none of the attributes; it has {list(row)}")
-    values = row.iloc[0]
+    values = predictions.set_index("lesion_id").loc[lesion_id]
+    names = [name for name in ATTRIBUTES if name in values and f"{name}_truth" in values]
     table = pd.DataFrame(
         {
             "truth": [float(values[f"{name}_truth"]) for name in names],
@@ -351,7 +344,47 @@ def lesion_scores(
     table["error"] = (table["predicted"] - table["truth"]).abs()
     if readings is not None:
         own = readings[readings["lesion_id"] == lesion_id]
-        if own.empty:
-            raise ValueError(f"readings: none of lesion {lesion_id!r}")
         table["readers"] = [sorted(own[name].dropna().astype(float)) for name in names]
     return table
+
+
+PARTS = (
+    ("CNN", "backbone", "256\nper slice", ""),
+    ("SAM", "slices", "256", "one weight\nper slice"),
+    ("ASCMM", "modulation", "9 ×\n256", "9 auxiliary scores\n(training only)"),
+    ("CAAM", "attention", "9 ×\n256", "9 × 9 weights"),
+    ("output", "heads", "9\nscores", ""),
+)
+"""The paper's name, ours in `Network`, what comes out for one nodule, and what beside."""
+
+
+def architecture(network: Network) -> Figure:
+    """The parts of the full network in the order in which a nodule passes them (figure 2).
+
+    Args:
+        network: The full one; its classes and numbers of parameters are written into the boxes.
+    """
+    from lesionlab.figures.readers import BLUE, GREEN, ORANGE, _figure
+
+    grey = "#666666"
+    colours = (grey, BLUE, GREEN, ORANGE, grey)
+    figure = _figure(7.2, 2.1)
+    ax = figure.subplots()
+    ax.set(xlim=(-0.78, 5.05), ylim=(-1.25, 0.85))
+    ax.axis("off")
+    arrow = {"arrowstyle": "->", "color": grey}
+    ax.annotate("", (0, 0), (-0.75, 0), arrowprops=arrow)
+    ax.text(-0.42, 0.12, "64 × 64\nper slice", ha="center", fontsize=8)
+    for x, ((name, part, out, beside), colour) in enumerate(zip(PARTS, colours, strict=True)):
+        module = network.get_submodule(part)
+        ours = re.sub(r"(?<=[a-z])(?=[A-Z])", "\n", type(module).__name__)
+        count = sum(p.numel() for p in module.parameters())
+        ax.text(x + 0.3, 0.62, name, ha="center", fontsize=10, fontweight="bold", color=colour)
+        ax.text(x + 0.3, 0, f"{ours}\n{count:,}", ha="center", va="center", fontsize=8,
+                bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": colour})  # fmt: skip
+        ax.annotate("", (x + 1, 0), (x + 0.62, 0), arrowprops=arrow)
+        ax.text(x + 0.82, 0.12, out, ha="center", fontsize=8)
+        if beside:
+            ax.annotate("", (x + 0.3, -0.82), (x + 0.3, -0.5), arrowprops=arrow)
+            ax.text(x + 0.3, -0.87, beside, ha="center", va="top", fontsize=8)
+    return figure

@@ -1,4 +1,4 @@
-"""Fu 2021, Tables 1–5, S1 and S2 beside ours: see `lesionlab.papers.fu2021.analyses`."""
+"""Fu et al. 2021: its Tables 1–5, S1 and S2 beside ours, and what Table 5 implies."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pandas as pd
 
 from lesionlab import published, tables
 from lesionlab.crops import Tier
-from lesionlab.papers.fu2021 import ATTRIBUTES, TABLES
-from lesionlab.papers.fu2021._classes import CLASSES
+from lesionlab.papers.fu2021 import TABLES
+from lesionlab.papers.fu2021.samples import ATTRIBUTES
 from lesionlab.statistics.agreement import one_against_rest, pairwise_difference
 from lesionlab.statistics.paired import MEAN
 from lesionlab.statistics.scoring import check_columns
@@ -19,6 +19,9 @@ from lesionlab.statistics.scoring import check_columns
 PAPER = "fu2021"
 ERRORS = (*ATTRIBUTES, MEAN)
 """The columns of the paper's tables of errors."""
+
+CLASSES = ("accuracy", "sensitivity", "specificity", "precision", "auc")
+"""The columns of Table 5."""
 
 BASELINES = {
     "constant": "Constant (median)",
@@ -272,3 +275,57 @@ def _one(
     if len(found) > 1:
         raise ValueError(f"scores: {metric} of {target} by {predictor} is there {len(found)} times")
     return None if found.empty else cast("Mapping[str, float]", found.iloc[0].to_dict())
+
+
+def implied_share(printed: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The share of the positive class that accuracy, sensitivity and specificity imply (Table 5).
+
+    Accuracy is sensitivity × share + specificity × (1 − share). With it follows the precision that
+    goes with them, share × sensitivity / (called positive), to hold against the printed one.
+    Printed numbers that are means over folds need not fit exactly.
+
+    Args:
+        printed: Columns accuracy, sensitivity, specificity in per cent with one decimal, and
+            precision if it is there; the paper's Table 5 if None.
+
+    Returns:
+        Columns share, with the low and high that rounding to 0.1 % allows, and precision, all in
+        per cent; `printed` beside it. A share outside of 0 to 100 says that the printed numbers
+        are not mutually consistent.
+
+    Raises:
+        KeyError: A column is missing.
+    """
+    if printed is None:
+        table = published.table("fu2021", 5)
+        printed = table.set_index((table["method"] + " " + table["reference"]).str.strip())
+    check_columns(printed, ["accuracy", "sensitivity", "specificity"])
+    accuracy, sensitivity, specificity = (
+        printed[name].astype(float) for name in ("accuracy", "sensitivity", "specificity")
+    )
+    gap = sensitivity - specificity
+    share = (accuracy - specificity) / gap.where(gap != 0)
+    half = 0.05
+    corners = [
+        (accuracy + a * half - specificity - c * half) / (gap + (b - c) * half).where(gap != 0)
+        for a in (-1, 1)
+        for b in (-1, 1)
+        for c in (-1, 1)
+    ]
+    # where rounding may turn the sign of the difference, any share is possible
+    sure = gap.abs() > 2 * half
+    right = share * sensitivity
+    possible = share.between(0, 1)
+    table = pd.DataFrame(
+        {
+            "share": 100 * share,
+            "low": 100 * pd.concat(corners, axis=1).min(axis=1).where(sure),
+            "high": 100 * pd.concat(corners, axis=1).max(axis=1).where(sure),
+            "precision": (100 * right / (right + (1 - share) * (100 - specificity))).where(
+                possible
+            ),
+        }
+    )
+    if "precision" in printed:
+        table["printed"] = printed["precision"].astype(float)
+    return table

@@ -1,0 +1,367 @@
+"""Fu et al. 2021: the network, equation by equation, and what its ablations leave of it.
+
+Equations and sections are those of the paper. What the paper leaves open:
+
+- Counts and widths of the convolutions are not in the text. They are here as in the code that the
+  authors published, https://github.com/xhelenfu/Lung-Nodule-Attributes-CT-Network; as in that code,
+  the last layers of both heads have no bias, which makes 3,428,458 parameters, and the modulated
+  vectors have no ReLU.
+- Biases start at zero as printed; in the authors' code they start at random.
+- "During inference, the ASCMM is not used": only its auxiliary head can be left out, as its
+  vectors are what the cross-attribute attention mixes. The head's scores are always returned.
+- Eq. 5 has no softmax, so its weights may be negative and have no fixed sum (`shares`).
+- Without slice attention, a nodule's slices are averaged. "CAAM" alone in Table 1 has the
+  modulation's layer, or all nine vectors would be the same, and no auxiliary loss.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+
+from lesionlab.packing import segment_softmax, segment_sum
+from lesionlab.papers.fu2021.samples import ATTRIBUTES
+
+WIDTHS = (32, 64, 128, 256)
+CONVOLUTIONS = (2, 2, 3, 3)
+FEATURES = WIDTHS[-1]
+HIDDEN = 128
+"""Width of the hidden layer of both attention modules (eq. 1 and 5)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """Which parts a model has.
+
+    Attributes:
+        slice_attention: Weights for the slices of a nodule; a plain mean without (SAM).
+        cross_attribute: Every score from a mixture of all attributes' vectors (CAAM).
+        auxiliary: λ of eq. 8, the weight of the auxiliary loss; None for no auxiliary head (ASCMM).
+        volumetric: One 3D network in place of all of these (3.3).
+        classes: Malignancy is benign or malignant, not a rating (4.2).
+        attributes: What is scored.
+
+    Raises:
+        ValueError: The parts do not go together.
+    """
+
+    slice_attention: bool = True
+    cross_attribute: bool = True
+    auxiliary: float | None = 0.1
+    volumetric: bool = False
+    classes: bool = False
+    attributes: tuple[str, ...] = ATTRIBUTES
+
+    def __post_init__(self) -> None:
+        alone = self.auxiliary is not None and not self.cross_attribute
+        if alone or not 0 <= (self.auxiliary or 0) < math.inf:
+            raise ValueError(
+                f"auxiliary={self.auxiliary!r}: expected 0 or more, and with cross_attribute only"
+            )
+        if self.volumetric and (self.slice_attention or self.cross_attribute):
+            raise ValueError("volumetric: the 3D network has no attention")
+        if self.classes and self.attributes[-1:] != ("malignancy",):
+            raise ValueError("classes: expected malignancy as the last of the attributes")
+
+
+FULL = Design()
+VOLUMETRIC = Design(slice_attention=False, cross_attribute=False, auxiliary=None, volumetric=True)
+"""The 3D network of Table 2."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What a model says of a batch, and what it looked at.
+
+    Attributes:
+        predictions: (nodule, attribute), 0 to 1.
+        auxiliary: (nodule, attribute), 0 to 1, of the auxiliary heads; None without.
+        slice_weights: (slice,), α of eq. 2, of sum 1 in each nodule: all equal without slice
+            attention, None for the 3D network.
+        attribute_weights: (nodule, attribute t, attribute k), q of eq. 5 as it is, the weight of k
+            for t; None without cross-attribute attention.
+    """
+
+    predictions: torch.Tensor
+    auxiliary: torch.Tensor | None = None
+    slice_weights: torch.Tensor | None = None
+    attribute_weights: torch.Tensor | None = None
+
+
+def shares(attribute_weights: torch.Tensor) -> torch.Tensor:
+    """Attribute weights for display: magnitudes, of sum 1 in each row (figure 6 is "normalised").
+
+    >>> shares(torch.tensor([[3.0, -1.0]]))
+    tensor([[0.7500, 0.2500]])
+    """
+    magnitude = attribute_weights.abs()
+    return magnitude / magnitude.sum(-1, keepdim=True)
+
+
+class Backbone(nn.Module):
+    """Convolutions with ReLU in four blocks, pooled between them and over the image (2.1).
+
+    Args:
+        axes: 2 for slices, 3 for volumes.
+    """
+
+    def __init__(self, axes: int = 2) -> None:
+        super().__init__()
+        layer = nn.Conv2d if axes == 2 else nn.Conv3d
+        self.pool = nn.MaxPool2d(2) if axes == 2 else nn.MaxPool3d(2)
+        self.blocks = nn.ModuleList()
+        channels = 1
+        for width, n in zip(WIDTHS, CONVOLUTIONS, strict=True):
+            inputs = [channels, *[width] * (n - 1)]
+            self.blocks.append(nn.ModuleList(layer(c, width, 3, padding=1) for c in inputs))
+            channels = width
+        for convolution in self.modules():
+            if isinstance(convolution, nn.Conv2d | nn.Conv3d) and convolution.bias is not None:
+                # He et al. 2015, normal as in their code; the paper does not say which
+                nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+                nn.init.zeros_(convolution.bias)
+
+    def maps(self, images: torch.Tensor) -> torch.Tensor:
+        """The last feature map, (row, 256, y, x) or (row, 256, z, y, x), before its mean."""
+        features = _filled(images)
+        for i, block in enumerate(self.blocks):
+            features = self.pool(_channels_last(features)) if i else _channels_last(features)
+            for layer in cast(nn.ModuleList, block):
+                features = layer(features).relu_()
+        return features[: len(images)]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """From (slice, 1, y, x) or (nodule, 1, z, y, x) to (slice or nodule, 256)."""
+        return self.maps(images).flatten(2).mean(2)
+
+
+class SliceMean(nn.Module):
+    """The mean of the slices, in place of slice attention."""
+
+    def forward(
+        self, features: torch.Tensor, nodule: torch.Tensor, n: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """From (slice, 256) to (nodule, 256) and the weights (slice,), all the same in a nodule."""
+        weights = torch.bincount(nodule, minlength=n)[nodule].to(features.dtype).reciprocal()
+        return segment_sum(weights[:, None] * features, nodule, n), weights
+
+
+class Branches(nn.Module):
+    """Fully connected layers side by side, one for each attribute, computed as one product.
+
+    Args:
+        attributes: How many.
+        inputs: Values into each layer.
+        outputs: Values out of each layer.
+        bias: Whether they add one.
+    """
+
+    def __init__(self, attributes: int, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(attributes, outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(attributes, outputs)) if bias else None
+        for matrix in self.weight:  # Glorot, each by its own fans
+            nn.init.xavier_uniform_(matrix)
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """From (…, attribute or 1, input) to (…, attribute, output); 1 goes to all layers."""
+        result = torch.einsum("...ti,toi->...to", vectors, self.weight)
+        return result if self.bias is None else result + self.bias
+
+
+class SliceAttention(nn.Module):
+    """A weight for each slice of a nodule, and the mean of the slices so weighted (eq. 1–3).
+
+    The softmax makes the weights of a nodule sum to 1, and `b1` without effect, as it adds the
+    same to all slices. This is the paper's SAM; Lei 2020's is `SoftActivationMap`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w0 = nn.Linear(FEATURES, HIDDEN)
+        self.w1 = nn.Linear(HIDDEN, 1)
+        glorot(self.w0, self.w1)
+
+    def forward(
+        self, features: torch.Tensor, nodule: torch.Tensor, n: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """From (slice, 256) to the contents (nodule, 256) and the weights (slice,)."""
+        scores = self.w1(self.w0(features).relu()).squeeze(1)  # (slice,), eq. 1
+        weights = segment_softmax(scores, nodule, n)  # (slice,), eq. 2
+        return segment_sum(weights[:, None] * features, nodule, n), weights  # eq. 3
+
+
+class AttributeModulation(nn.Module):
+    """A vector of each attribute's own, and a score of it to learn that by (ASCMM, 2.2.2)."""
+
+    def __init__(self, attributes: int, *, auxiliary: bool) -> None:
+        super().__init__()
+        self.specialise = Branches(attributes, FEATURES, FEATURES)
+        self.score = Branches(attributes, FEATURES, 1, bias=False) if auxiliary else None
+
+    def forward(self, content: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """From (nodule, 256) to vectors (nodule, attribute, 256) and scores (nodule, attribute)."""
+        vectors = self.specialise(content[:, None])
+        return vectors, None if self.score is None else unit(self.score(vectors))
+
+
+class CrossAttributeAttention(nn.Module):
+    """Each attribute's weights for the vectors of all, and their weighted sum (CAAM, eq. 5–6)."""
+
+    def __init__(self, attributes: int) -> None:
+        super().__init__()
+        self.w0 = Branches(attributes, FEATURES, HIDDEN)
+        self.w1 = Branches(attributes, HIDDEN, 1)
+
+    def forward(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """From (nodule, k, 256) to mixtures (nodule, t, 256) and weights (nodule, t, k)."""
+        hidden = self.w0(vectors[:, :, None]).relu()  # (nodule, k, t, 128)
+        weights = self.w1(hidden).squeeze(-1).transpose(1, 2)  # (nodule, t, k), eq. 5
+        return weights @ vectors, weights  # eq. 6
+
+
+class Heads(nn.Module):
+    """Two fully connected layers for each of some attributes, and a sigmoid (2.3)."""
+
+    def __init__(self, attributes: int) -> None:
+        super().__init__()
+        self.first = Branches(attributes, FEATURES, FEATURES)
+        self.last = Branches(attributes, FEATURES, 1, bias=False)
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """From (nodule, attribute or 1, 256) to scores (nodule, attribute), 0 to 1."""
+        return unit(self.last(self.first(vectors).relu()))
+
+
+class Network(nn.Module):
+    """The model of figure 2, or what an ablation leaves of it.
+
+    Args:
+        design: Which parts it has.
+    """
+
+    def __init__(self, design: Design = FULL) -> None:
+        super().__init__()
+        n = len(design.attributes)
+        self.backbone = Backbone()
+        self.slices = SliceAttention() if design.slice_attention else SliceMean()
+        self.modulation: AttributeModulation | None = None
+        self.attention: CrossAttributeAttention | None = None
+        if design.cross_attribute:
+            self.modulation = AttributeModulation(n, auxiliary=design.auxiliary is not None)
+            self.attention = CrossAttributeAttention(n)
+        self.heads = Heads(n)
+
+    def forward(self, images: torch.Tensor, nodule: torch.Tensor, n: int | None = None) -> Outputs:
+        """Score a packed batch of nodules.
+
+        Args:
+            images: (slice, 1, y, x), normalised; all slices of all nodules.
+            nodule: (slice,) int64, the number of the nodule that each slice belongs to.
+            n: How many nodules; one more than the highest of `nodule` if None.
+
+        Raises:
+            ValueError: Something has another shape.
+        """
+        n = _count(images, nodule, n)
+        features = self.backbone(images)  # (slice, 256)
+        content, slice_weights = self.slices(features, nodule, n)  # (nodule, 256), (slice,)
+        if self.modulation is None or self.attention is None:
+            return Outputs(self.heads(content[:, None]), slice_weights=slice_weights)
+        vectors, auxiliary = self.modulation(content)  # (nodule, attribute, 256)
+        mixtures, attribute_weights = self.attention(vectors)  # (nodule, attribute, 256)
+        return Outputs(self.heads(mixtures), auxiliary, slice_weights, attribute_weights)
+
+
+class VolumeNetwork(nn.Module):
+    """The 3D network of Table 2: the same layers in one more axis, and no attention (3.3).
+
+    Args:
+        design: What it scores.
+    """
+
+    def __init__(self, design: Design = VOLUMETRIC) -> None:
+        super().__init__()
+        self.backbone = Backbone(axes=3)
+        self.heads = Heads(len(design.attributes))
+
+    def forward(self, images: torch.Tensor) -> Outputs:
+        """Score nodules, (nodule, 1, z, y, x) as `samples.volumes` makes them.
+
+        Raises:
+            ValueError: They have another shape.
+        """
+        if images.ndim != 5 or images.shape[1] != 1 or min(images.shape[2:]) < 8:
+            raise ValueError(
+                "images: expected (nodule, 1, z, y, x) with 8 voxels or more along each axis, "
+                f"got shape {tuple(images.shape)}"
+            )
+        return Outputs(self.heads(self.backbone(images)[:, None]))
+
+
+# --- what is not in the paper ------------------------------------------------------------------
+
+
+def glorot(*layers: nn.Linear) -> None:
+    """Glorot and Bengio 2010, uniform, and biases of zero (3.2)."""
+    for layer in layers:
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+
+def unit(scores: torch.Tensor) -> torch.Tensor:
+    """(…, attribute, 1) to (…, attribute), 0 to 1; never in half precision."""
+    return scores.squeeze(-1).to(torch.promote_types(scores.dtype, torch.float32)).sigmoid()
+
+
+def _filled(images: torch.Tensor) -> torch.Tensor:
+    """On a CPU, empty slices behind a batch, up to a round number of them.
+
+    torch compiles a convolution anew for every number of images, which takes longer than to
+    compute it; packed batches would have a hundred numbers, more than torch remembers.
+    """
+    if images.device.type != "cpu" or images.ndim != 4:
+        return images
+    step = 4 if len(images) <= 32 else 16
+    extra = -len(images) % step
+    return images if not extra else torch.cat([images, images.new_zeros(extra, *images.shape[1:])])
+
+
+def _channels_last(images: torch.Tensor) -> torch.Tensor:
+    """Slices in the order in memory that makes torch's CPU convolutions and pools quick."""
+    if images.device.type != "cpu" or images.ndim != 4:
+        return images
+    if images.shape[1] == 1:  # torch takes either order for the other; the strides have to say it
+        return images.squeeze(1).unsqueeze(-1).movedim(-1, 1)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _count(images: torch.Tensor, nodule: torch.Tensor, n: int | None) -> int:
+    """How many nodules a packed batch has.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if images.ndim != 4 or images.shape[1] != 1 or min(images.shape[2:]) < 8:
+        raise ValueError(
+            "images: expected (slice, 1, y, x) with 8 pixels or more along each side, "
+            f"got shape {tuple(images.shape)}"
+        )
+    if nodule.shape != images.shape[:1] or nodule.dtype != torch.int64 or not len(nodule):
+        raise ValueError(
+            f"nodule: expected an int64 index for each of {len(images)} slices, "
+            f"got shape {tuple(nodule.shape)}, {nodule.dtype}"
+        )
+    if n is None:
+        n = int(nodule.max()) + 1
+    # not on a GPU, where reading a value would wait for all that is still being computed
+    if nodule.device.type == "cpu" and not 0 <= int(nodule.min()) <= int(nodule.max()) < n:
+        raise ValueError(
+            f"nodule: expected indices from 0 to {n - 1}, "
+            f"got {int(nodule.min())} to {int(nodule.max())}"
+        )
+    return n

@@ -1,0 +1,218 @@
+"""What a paper offers the training loop: its data, its models, and how they are trained."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from lesionlab import results
+from lesionlab.crops.sampling import Samples
+from lesionlab.training.recipes import Recipe
+from lesionlab.training.targets import Targets, measure
+
+if TYPE_CHECKING:
+    from lesionlab.cohorts import Cohort
+    from lesionlab.crops import Crop
+    from lesionlab.training.studies import Trained
+
+
+class Experiment(ABC):
+    """A model with its loss, for one variant of one paper.
+
+    Make a subclass a frozen dataclass if it has settings (the weight of a loss): its fields are
+    written into checkpoints and results. What is the same for all variants stays without a type::
+
+        @dataclass(frozen=True)
+        class Fu2021(Experiment):
+            variant: str = "full"
+            name = "fu2021"
+
+    Trained in several processes it has to pickle, as everything does that is defined in a module.
+
+    Attributes:
+        name: The paper's name in the registry: `"fu2021"`.
+        variant: Which of the paper's models.
+        targets: What the model says of a lesion, in the order of the columns of the labels.
+        metric: What selects an epoch, unless the recipe says otherwise; see `targets.measure`.
+        stacked: Whether a sample is a stack of slices, in their order.
+    """
+
+    name: str
+    variant: str
+    targets: Targets
+    metric: str = "mae"
+    stacked: bool = True
+
+    @abstractmethod
+    def model(self, seed: int) -> nn.Module:
+        """A new model; torch's global generator has been seeded with `seed` just before."""
+
+    @abstractmethod
+    def loss(
+        self, outputs: Any, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss and its parts, each a scalar and a *mean over the lesions* of the batch.
+
+        Because it is such a mean, a batch computed in parts (micro-batches, several GPUs) has the
+        same gradient as the whole. A loss over pairs of lesions is computed within each part only.
+
+        Args:
+            outputs: What `forward` returned for some lesions.
+            labels: (lesion, target) of these lesions; NaN where a label is missing.
+        """
+
+    @abstractmethod
+    def predict(self, outputs: Any) -> torch.Tensor:
+        """(lesion, column) predictions, the columns being `targets.columns(self.targets)`."""
+
+    def inputs(self, samples: Samples) -> tuple[Any, ...]:
+        """What the model is given of a batch, images first; packed batches also need `nodule`."""
+        return (samples.images,)
+
+    def forward(self, model: nn.Module, samples: Samples) -> Any:
+        """Feed a batch to the model.
+
+        What the loss needs of the batch (masks that were flipped with it) goes into the outputs.
+        """
+        return model(*self.inputs(samples))
+
+    def measure(self, metric: str, predictions: torch.Tensor, labels: torch.Tensor) -> float:
+        """One number for (lesion, column) predictions, to select an epoch by."""
+        return measure(metric, self.targets, predictions, labels)
+
+    def stage(self, name: str) -> Experiment:
+        """The experiment as it is trained in a stage of that name (`Recipe.stage`)."""
+        return self
+
+    def maps(self) -> Mapping[str, tuple[str, bool]]:
+        """Maps of where the model looks: name to the method of `attention`, and whether exact."""
+        return {"Grad-CAM": ("grad-cam", False)}
+
+    def augment(self, samples: Samples, generator: torch.Generator) -> Samples:
+        """A batch of the training part with random changes, drawn from `generator` alone."""
+        return samples
+
+    def order(self, labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """The lesions of an epoch, int64: all in random order, or a balanced draw."""
+        return torch.randperm(len(labels), generator=generator)
+
+    def normalisation(self, training: Samples) -> Callable[[Samples], Samples]:
+        """What to do to all samples before training, measured on the training part alone."""
+        return unchanged
+
+    def settings(self) -> dict[str, Any]:
+        """What else tells this experiment from others: the fields, if it is a dataclass."""
+        return {name: getattr(self, name) for name in getattr(self, "__dataclass_fields__", {})}
+
+
+def unchanged(samples: Samples) -> Samples:
+    """The normalisation of an experiment that has none."""
+    return samples
+
+
+@dataclass(frozen=True)
+class RestsOn:
+    """What a result rests on.
+
+    Attributes:
+        name: The data in words, with their version.
+        tier: One of `lesionlab.results.TIERS`.
+        checksum: SHA-256 of the file that was read; None for phantoms.
+
+    Raises:
+        ValueError: The tier is another word.
+    """
+
+    name: str
+    tier: str
+    checksum: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.tier not in results.TIERS:
+            raise ValueError(f"tier={self.tier!r}: expected one of {', '.join(results.TIERS)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Lesions:
+    """The lesions of one data set and their voxels.
+
+    Attributes:
+        table: One row per lesion, index `lesion_id`: patient, and what cohort and labels need.
+        crops: From lesion ids to their crops, in that order.
+        missing: From lesion ids to those that the set has no crop of, and why.
+        rests_on: What a result on these lesions rests on.
+    """
+
+    table: pd.DataFrame
+    crops: Callable[[Sequence[str]], Iterable[Crop]]
+    missing: Callable[[Sequence[str]], Mapping[str, str]]
+    rests_on: tuple[RestsOn, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """How much work a run is.
+
+    Attributes:
+        recipe: How to train; one recipe for each stage where there are several.
+        n_lesions: Lesions drawn from the cohort, over all folds; all of them if None.
+        n_folds: How many of the folds to train for, unless asked otherwise.
+        enriched: Ratings by which unusual lesions are drawn more often; see `studies.draw`.
+        holdout: Shares of the training, validation and test parts, by patient. Fold k is then the
+            k-th such split, seeded by k. None for five folds.
+        streamed: Prepare samples batch by batch, where all of them do not fit into memory.
+    """
+
+    recipe: Recipe | tuple[Recipe, ...]
+    n_lesions: int | None = None
+    n_folds: int = 1
+    enriched: tuple[str, ...] = ()
+    holdout: tuple[float, float, float] | None = None
+    streamed: bool = False
+
+    @property
+    def stages(self) -> tuple[Recipe, ...]:
+        """The recipes, one for each stage."""
+        return (self.recipe,) if isinstance(self.recipe, Recipe) else tuple(self.recipe)
+
+
+Data = Callable[[int, bool], Lesions]
+"""From a seed (of phantoms), and whether to show a bar, to the lesions of a data set."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Paper:
+    """All that the library knows of a paper; a package under `papers/` offers one as `PAPER`.
+
+    Attributes:
+        name: As its package.
+        title: As it is cited: `"Fu et al. 2021"`.
+        variants: Its models by name; the first one is the paper's own.
+        presets: By name: smoke, book, paper, and what else there is.
+        experiment: From a variant's name to its experiment.
+        prepare: From crops to samples, for a variant.
+        labels: From a table to (lesion, target), for a variant; NaN where a label is missing.
+        cohort: From the table of a data set to the paper's cohort, for a variant.
+        data: The data sets that it can be trained on, by name; the first one is the default.
+        tables: The variants in the rows of the paper's tables, by the number of the table.
+        analyse: From the trained models of a run and its predictions to tables by name, to be kept
+            beside the scores; None for none.
+    """
+
+    name: str
+    title: str
+    variants: Mapping[str, Any]
+    presets: Mapping[str, Preset]
+    experiment: Callable[[str], Experiment]
+    prepare: Callable[[Iterator[Crop], str], Samples]
+    labels: Callable[[pd.DataFrame, str], torch.Tensor]
+    cohort: Callable[[pd.DataFrame, str], Cohort]
+    data: Mapping[str, Data]
+    tables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    analyse: Callable[[Iterator[Trained], pd.DataFrame], dict[str, Any]] | None = None

@@ -1,0 +1,128 @@
+"""Some of the lesions: their labels and their samples, in memory or prepared batch by batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lesionlab.crops.sampling import Samples
+
+if TYPE_CHECKING:
+    from lesionlab.training.paper import Experiment
+
+Change = Callable[[Samples], Samples]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Lesions whose samples are prepared batch by batch; Liu 2020 has 9,520 slices of 256².
+
+    It is used in place of `Samples`: `select` and `split` give prepared batches, and nothing of
+    them is kept.
+
+    Attributes:
+        lesion_ids: The lesions, in order.
+        prepare: From some lesion ids to their samples, in that order.
+        key: What decides over the samples (the store's checksum, the preparation), for checkpoints.
+        changes: What is done to each batch after its preparation, such as the normalisation.
+        device: Where batches go.
+    """
+
+    lesion_ids: tuple[str, ...]
+    prepare: Callable[[Sequence[str]], Samples]
+    key: str
+    changes: tuple[Change, ...] = ()
+    device: torch.device | str = "cpu"
+
+    def select(self, lesions: Sequence[int] | torch.Tensor) -> Samples:
+        """The samples of some lesions, by position, in the order asked for."""
+        positions = torch.as_tensor(lesions, dtype=torch.int64).tolist()
+        samples = self.prepare([self.lesion_ids[i] for i in positions])
+        for change in self.changes:
+            samples = change(samples)
+        return samples.to(self.device)
+
+    def split(self, size: int) -> Iterator[Samples]:
+        """Batches of `size` lesions, in order; the last one may be smaller."""
+        for low in range(0, len(self.lesion_ids), size):
+            yield self.select(range(low, min(low + size, len(self.lesion_ids))))
+
+    def to(self, device: torch.device | str) -> Stream:
+        """The same lesions, with their batches on another device."""
+        return replace(self, device=device)
+
+    def report(self) -> dict[str, Any]:
+        """How many lesions there are; nothing is known of samples that are not prepared yet."""
+        return {"lesions": len(self.lesion_ids)}
+
+
+def part(samples: Samples | Stream, lesions: Sequence[int]) -> Samples | Stream:
+    """Some of the lesions, by position; of a stream nothing is prepared yet."""
+    if isinstance(samples, Samples):
+        return samples.select(lesions)
+    return replace(samples, lesion_ids=tuple(samples.lesion_ids[i] for i in lesions))
+
+
+def changed(samples: Samples | Stream, change: Change) -> Samples | Stream:
+    """The samples after a change; a stream changes each batch when it is prepared."""
+    if isinstance(samples, Samples):
+        return change(samples)
+    return replace(samples, changes=(*samples.changes, change))
+
+
+Part = tuple[Samples | Stream, torch.Tensor]
+"""Some lesions' samples with their labels, (lesion, target)."""
+
+
+def check_part(name: str, part: Part, experiment: Experiment) -> None:
+    """Refuse lesions that nothing can be learned from.
+
+    Raises:
+        ValueError: No lesions, a lesion without a slice or a label, values that are not finite, or
+            labels that do not go with the lesions or the experiment.
+    """
+    samples, labels = part
+    n, names = len(samples.lesion_ids), [target.name for target in experiment.targets]
+    if not n:
+        raise ValueError(f"{name}: expected at least one lesion, got none")
+    if isinstance(samples, Samples):
+        if not bool((samples.lengths > 0).all()):
+            worst = samples.lesion_ids[int(samples.lengths.argmin())]
+            raise ValueError(f"{name}: lesion {worst!r} has no slice")
+        if not bool((finite := samples.images.isfinite()).all()):
+            row = int((~finite.flatten(1).all(dim=1)).nonzero()[0, 0])
+            lesion = samples.lesion_ids[int(samples.nodule[row])]
+            raise ValueError(f"{name}: images of lesion {lesion!r} have values that are not finite")
+    if labels.shape != (n, len(names)):
+        raise ValueError(
+            f"{name}: labels of shape {tuple(labels.shape)}, expected ({n}, {len(names)}), "
+            f"a row for each lesion and a column for each of {names}"
+        )
+    if bool(labels.isinf().any()):
+        row, column = labels.isinf().nonzero()[0].tolist()
+        raise ValueError(f"{name}: {names[column]} of lesion {samples.lesion_ids[row]!r} is inf")
+    known = [t.known(label) for t, label in zip(experiment.targets, labels.unbind(1), strict=True)]
+    if not bool((some := torch.stack(known).any(dim=0)).all()):
+        row = int((~some).nonzero()[0, 0])
+        raise ValueError(f"{name}: lesion {samples.lesion_ids[row]!r} has no label at all")
+
+
+def checksum(parts: Iterable[Part]) -> str:
+    """SHA-256 of the lesions, samples and labels, and of their order."""
+    digest = hashlib.sha256()
+    for samples, labels in parts:
+        digest.update("\n".join(samples.lesion_ids).encode())
+        if isinstance(samples, Stream):
+            digest.update(samples.key.encode())
+            tensors = [labels]
+        else:
+            found = (samples.nodule, samples.images, samples.masks, labels)
+            tensors = [values for values in found if values is not None]
+        for values in tensors:
+            digest.update(f"{tuple(values.shape)} {values.dtype}".encode())
+            digest.update(values.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
