@@ -44,6 +44,10 @@ class Backbone(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """From (slice, 1, y, x) or (nodule, 1, z, y, x) to (slice or nodule, 256)."""
+        return self.maps(images).flatten(2).mean(2)
+
+    def maps(self, images: torch.Tensor) -> torch.Tensor:
+        """The feature maps before the mean over them, (slice, 256, y, x) or with z."""
         features = _rounded(images)
         for i, block in enumerate(self.blocks):
             features = self.pool(_channels_last(features)) if i else _channels_last(features)
@@ -52,7 +56,7 @@ class Backbone(nn.Module):
                     features = convolve_relu(features, layer)
                 else:
                     features = layer(features).relu_()
-        return features[: len(images)].flatten(2).mean(2)
+        return features[: len(images)]
 
 
 class SliceMean(nn.Module):
