@@ -131,16 +131,17 @@ class Cohort:
         return splits.folds(self.table, by=by, n_folds=n_folds, seed=seed)
 
     def _tables(self) -> dict[str, pd.DataFrame]:
-        """The flow and, of a paper's cohort, the comparison, with heads for readers."""
+        """By caption, the flow and, of a paper's cohort, the comparison, with heads for readers."""
         flow = self.flow.set_index("step").rename(columns={"left_out": "left out"})
         heads = {"paper": "printed in the paper", "lesionlab": "here"}
-        compared = self.comparison().rename(columns=heads)
-        parts = {f"Cohort {self.name}, step by step.": flow}
-        return parts | ({"Its counts beside the paper's.": compared} if len(compared) else {})
+        tables = {f"Cohort {self.name}, step by step.": flow}
+        if self.published:
+            tables["Its counts beside the paper's."] = self.comparison().rename(columns=heads)
+        return tables
 
     def __str__(self) -> str:
         parts = [f"{caption}\n{table.to_string()}" for caption, table in self._tables().items()]
-        return "\n\n".join(parts + ([self.note] if self.note else []))
+        return "\n\n".join(filter(None, [*parts, self.note]))
 
     def _repr_html_(self) -> str:
         shown = (show(t, caption=caption).to_html() for caption, t in self._tables().items())
@@ -208,28 +209,21 @@ def liu2020(nodules: pd.DataFrame, *, variant: Literal["stated", "nearest"] = "n
     Raises:
         ValueError: `variant` is neither.
     """
-    filters = {
-        "stated": [diameter_between(3, 30)],
-        "nearest": [
-            readers_between(2, 4),
-            thickness_up_to(3),
-            diameter_between(3, 30, column="largest_diameter"),
-        ],
-    }
-    if variant not in filters:
+    if variant == "stated":
+        filters, note = [diameter_between(3, 30)], "what its text says."
+    elif variant == "nearest":
+        diameter = diameter_between(3, 30, column="largest_diameter")
+        filters = [readers_between(2, 4), thickness_up_to(3), diameter]
+        note = "the nearest that keeps its rule, the mean over readers."
+    else:
         raise ValueError(f"variant={variant!r}: expected 'stated' or 'nearest'")
     return build(
         nodules,
-        [*filters[variant], malignancy_decided()],
+        [*filters, malignancy_decided()],
         name=f"Liu 2020 ({variant})",
         rule="mean",
         published=_published("liu2020", {"benign": "n_benign", "malignant": "n_malignant"}),
-        note="No plain filter reaches the paper's two counts; this is "
-        + (
-            "what its text says."
-            if variant == "stated"
-            else "the nearest that keeps its rule, the mean over readers."
-        ),
+        note=f"No plain filter reaches the paper's two counts; this is {note}",
     )
 
 

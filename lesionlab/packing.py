@@ -32,17 +32,6 @@ def segment_sum(values: torch.Tensor, nodule: torch.Tensor, n: int) -> torch.Ten
     return values.new_zeros(n, *values.shape[1:]).index_add(0, nodule, values)
 
 
-def segment_mean(values: torch.Tensor, nodule: torch.Tensor, n: int) -> torch.Tensor:
-    """Average the slices of each nodule; as `segment_sum`.
-
-    >>> segment_mean(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 0, 1]), 2)
-    tensor([1.5000, 4.0000])
-    """
-    total = segment_sum(values, nodule, n)
-    count = torch.bincount(nodule, minlength=n).clamp(min=1).to(values.dtype)
-    return total / count.view(-1, *[1] * (values.ndim - 1))
-
-
 def segment_softmax(scores: torch.Tensor, nodule: torch.Tensor, n: int) -> torch.Tensor:
     """Softmax over the slices of each nodule: positive, and of sum 1 in every nodule.
 

@@ -1,4 +1,4 @@
-"""Folds: by patient, stratified and seeded; by nodule, as the papers did, as a named variant.
+"""Folds and parts: by patient, stratified and seeded; by nodule, as the papers did.
 
 A patient's nodules share scanner, anatomy and readers, so a model that has seen one of them has
 seen something of the others. All five papers split by nodule (or do not say); `by="nodule"` is
@@ -7,17 +7,15 @@ kept to show what that changes.
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
-
-from lesionlab import _files
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 By = Literal["patient", "nodule"]
-COLUMNS = ["lesion_id", "patient", "fold"]
+PARTS = ("train", "validation", "test")
 
 
 def folds(
@@ -35,15 +33,15 @@ def folds(
         by: `patient` keeps all lesions of a patient in one fold; `nodule` does not.
         n_folds: How many folds, at least 2.
         stratify: Classes whose shares the folds should keep, one per lesion. By default the
-            `label` of the table, or the rounded mean malignancy.
+            `label` of the table, or the rounded mean malignancy; without either, nothing is kept.
         seed: Same seed, same folds, on every machine.
 
     Returns:
         Fold number 0 … `n_folds` − 1 per `lesion_id`, in the order of the table.
 
     Raises:
-        ValueError: An argument is out of range, a lesion id stands twice, or `stratify` does not
-            go with the table.
+        ValueError: An argument is out of range, a lesion id stands twice, `stratify` does not
+            go with the table, or a class has fewer lesions or patients than there are folds.
     """
     if by not in ("patient", "nodule"):
         raise ValueError(f"by={by!r}: expected 'patient' or 'nodule'")
@@ -51,114 +49,109 @@ def folds(
     if not 2 <= n_folds <= units:
         raise ValueError(f"n_folds={n_folds!r}: expected 2 to {units}, the number of {by}s")
     strata = _strata(table, stratify)
+    sizes = strata.value_counts() if by == "nodule" else table["patient"].groupby(strata).nunique()
+    # of a class that is to be scored, every fold needs some; of other strata, one suffices
+    smallest = sizes.min() if stratify is None and "label" in table else sizes.max()
+    if smallest < n_folds:
+        raise ValueError(
+            f"class {sizes.idxmin()} has too few {by}s for {n_folds} folds: {sizes.min()}"
+        )
     # The order of rows must not matter: split in the order of the ids.
     order = np.argsort(table.index.to_numpy(dtype=str), kind="stable")
-    y, patient = strata.to_numpy()[order], table["patient"].to_numpy()[order]
-    splitter: StratifiedGroupKFold | StratifiedKFold
-    if by == "patient":
-        splitter = StratifiedGroupKFold(n_splits=n_folds, shuffle=True, random_state=seed)
-    else:
-        splitter = StratifiedKFold(n_splits=n_folds, shuffle=True, random_state=seed)
+    y = strata.to_numpy()[order]
+    patient = table["patient"].to_numpy()[order] if by == "patient" else None
+    splitter = StratifiedGroupKFold if by == "patient" else StratifiedKFold
     assigned = np.empty(len(table), dtype=np.int64)
-    groups = patient if by == "patient" else None
-    for number, (_, test) in enumerate(splitter.split(y, y, groups=groups)):
+    split = splitter(n_splits=n_folds, shuffle=True, random_state=seed).split(y, y, groups=patient)
+    for number, (_, test) in enumerate(split):
         assigned[order[test]] = number
     return pd.Series(assigned, index=table.index, name="fold")
 
 
 def holdout(
-    table: pd.DataFrame, *, n_test: int, stratify: pd.Series | None = None, seed: int = 0
+    table: pd.DataFrame,
+    shares: Sequence[float] = (0.7, 0.1, 0.2),
+    *,
+    seed: int = 0,
+    label: pd.Series | None = None,
 ) -> pd.Series:
-    """One fixed test part of `n_test` lesions, drawn by nodule, as Lei 2020's 916/229 (Table 1).
+    """Assign whole patients to one fixed part each: training, validation or test.
+
+    Patients come in a random order. Each goes to the part that lacks the largest share of the
+    lesions that it is to have, class by class.
+
+    Args:
+        table: One row per lesion, index `lesion_id`, with a column `patient`.
+        shares: Of lesions, for the three parts; they sum to 1, and a part may have 0.
+        seed: Same seed, same parts, on every machine; another seed gives a second split.
+        label: Class of each lesion, whose shares the parts should keep; a missing one is a class.
 
     Returns:
-        1 for test and 0 for training per `lesion_id`, named `fold`.
+        "train", "validation" or "test" per `lesion_id`, in the order of the table.
 
     Raises:
-        ValueError: `n_test` leaves no lesion on one side.
+        ValueError: `shares` are no such, a lesion id stands twice, `label` does not go with the
+            table, or a class has fewer patients than there are parts.
     """
-    if not 0 < n_test < len(table):
-        raise ValueError(f"n_test={n_test!r}: expected 1 to {len(table) - 1}")
-    ids = np.sort(table.index.to_numpy(dtype=str))
-    strata = _strata(table, stratify).reindex(ids).to_numpy()
-    _, test = train_test_split(ids, test_size=n_test, stratify=strata, random_state=seed)
-    return pd.Series(table.index.isin(test).astype(np.int64), index=table.index, name="fold")
+    wanted = np.asarray(shares, dtype=float)
+    if wanted.shape != (3,) or not (wanted >= 0).all() or not np.isclose(wanted.sum(), 1):
+        raise ValueError(f"shares={shares!r}: expected three from 0 that sum to 1")
+    _check_index(table, label, "label")
+    parts = np.flatnonzero(wanted)
+    classes = pd.Series(0, table.index) if label is None else label
+    counts = pd.crosstab(table["patient"], classes.astype(object).fillna("missing"))
+    patients = (counts > 0).sum()  # of each class
+    if patients.min() < len(parts):
+        raise ValueError(
+            f"class {patients.idxmin()} has too few patients for {len(parts)} parts: "
+            f"{patients.min()}"
+        )
+    counts = counts.loc[sorted(counts.index, key=str)].sample(frac=1, random_state=seed)
+    total = counts.sum().to_numpy()
+    has = np.zeros((len(parts), len(total)))  # (part, class)
+    chosen = {}
+    for patient, lesions in zip(counts.index, counts.to_numpy(), strict=True):
+        lacks = 1 - has / (wanted[parts, None] * total)
+        part = int(np.argmax(lacks @ (lesions / total)))
+        has[part] += lesions
+        chosen[patient] = PARTS[parts[part]]
+    return table["patient"].map(chosen).rename("part")
 
 
 def _strata(table: pd.DataFrame, stratify: pd.Series | None) -> pd.Series:
-    if not table.index.is_unique:
-        twice = table.index[table.index.duplicated()][0]
-        raise ValueError(f"lesion_id {twice!r} stands more than once in the table")
+    _check_index(table, stratify, "stratify")
     if stratify is not None:
-        if not stratify.index.equals(table.index):
-            raise ValueError("stratify: expected one value per lesion, with the table's own index")
         strata = stratify
     elif "label" in table:
         strata = table["label"]
-    else:
+    elif "malignancy" in table:
         strata = table["malignancy"].round()
+    else:
+        strata = pd.Series(0, index=table.index)
     if strata.isna().any():
         raise ValueError(f"stratify: {int(strata.isna().sum())} lesions have no class")
     return strata.astype(int) if pd.api.types.is_numeric_dtype(strata) else strata
 
 
-def write(
-    path: str | Path, table: pd.DataFrame, fold: pd.Series, *, overwrite: bool = False
-) -> Path:
-    """Write folds as CSV with the columns `lesion_id`, `patient`, `fold`.
-
-    Raises:
-        FileExistsError: The file holds other folds and `overwrite` is False.
-        ValueError: `fold` does not cover exactly the table's lesions.
-    """
-    if set(fold.index) != set(table.index):
-        raise ValueError("fold: expected exactly the lesions of the table")
-    frame = pd.DataFrame({"patient": table["patient"], "fold": fold.reindex(table.index)})
-    text = frame.rename_axis("lesion_id").sort_index().to_csv(lineterminator="\n")
-    path = Path(path)
-    if path.exists() and not overwrite:
-        if path.read_text(encoding="utf-8") == text:
-            return path
-        raise FileExistsError(f"{path} holds other folds; pass overwrite=True to replace them")
-    return _files.write_text(path, text)
-
-
-def read(path: str | Path, table: pd.DataFrame | None = None) -> pd.Series:
-    """Read folds that `write` wrote, and check them against a table.
-
-    Raises:
-        ValueError: The file lacks a column, names a lesion twice, or does not cover the table.
-    """
-    frame = pd.read_csv(path)
-    if missing := [c for c in COLUMNS if c not in frame]:
-        raise ValueError(f"{Path(path).name} lacks the columns {missing}; expected {COLUMNS}")
-    if frame["lesion_id"].duplicated().any():
-        twice = frame.loc[frame["lesion_id"].duplicated(), "lesion_id"].iloc[0]
-        raise ValueError(f"{Path(path).name} names lesion {twice!r} twice")
-    fold = frame.set_index("lesion_id")["fold"]
-    if table is None:
-        return fold
-    if without := set(table.index) - set(fold.index):
-        raise ValueError(
-            f"{Path(path).name} has no fold for {len(without)} lesions, e.g. {sorted(without)[0]!r}"
-        )
-    return fold.reindex(table.index)
+def _check_index(table: pd.DataFrame, classes: pd.Series | None, name: str) -> None:
+    if not table.index.is_unique:
+        twice = table.index[table.index.duplicated()][0]
+        raise ValueError(f"lesion_id {twice!r} stands more than once in the table")
+    if classes is not None and not classes.index.equals(table.index):
+        raise ValueError(f"{name}: expected one value per lesion, with the table's own index")
 
 
 def summary(table: pd.DataFrame, fold: pd.Series) -> pd.DataFrame:
     """Lesions, patients, patients shared with other folds, and malignant share, per fold."""
-    patient = table["patient"]
-    rows = []
+    rows = {}
     for number in sorted(fold.unique()):
         inside = fold == number
-        here, elsewhere = set(patient[inside]), set(patient[~inside])
-        row = {
-            "fold": number,
+        here, elsewhere = set(table["patient"][inside]), set(table["patient"][~inside])
+        rows[number] = {
             "nodules": int(inside.sum()),
             "patients": len(here),
             "patients also elsewhere": len(here & elsewhere),
         }
         if "label" in table:
-            row["malignant"] = round(float((table.loc[inside, "label"] == 1).mean()), 3)
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("fold")
+            rows[number]["malignant"] = round(float((table["label"][inside] == 1).mean()), 3)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("fold")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -52,64 +50,58 @@ def test_default_strata_without_a_label_are_the_rounded_malignancy(table: pd.Dat
     unlabelled = table.assign(malignancy=table["label"] * 3 + 1.2).drop(columns="label")
     by_hand = splits.folds(table, stratify=table["label"] * 3 + 1)
     pd.testing.assert_series_equal(splits.folds(unlabelled), by_hand)
+    bare = splits.folds(table[["patient"]])
+    assert bare.groupby(table["patient"]).nunique().max() == 1
 
 
-def test_holdout_is_exact_stratified_and_by_nodule(table: pd.DataFrame) -> None:
-    test = splits.holdout(table, n_test=30, seed=1)
-    assert test.sum() == 30
-    assert abs(table["label"][test == 1].mean() - table["label"].mean()) < 0.04
+SHARES = (0.7, 0.1, 0.2)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_parts_hold_whole_patients_and_keep_the_shares(table: pd.DataFrame, seed: int) -> None:
+    part = splits.holdout(table, SHARES, seed=seed, label=table["label"])
+    assert part.groupby(table["patient"]).nunique().max() == 1
+    sizes = part.value_counts(normalize=True)[list(splits.PARTS)]
+    assert np.abs(sizes.to_numpy() - SHARES).max() < 0.03
+    malignant = table["label"].groupby(part).mean()
+    assert (malignant - table["label"].mean()).abs().max() < 0.1
     shuffled = table.sample(frac=1, random_state=1)
-    pd.testing.assert_series_equal(splits.holdout(shuffled, n_test=30, seed=1)[test.index], test)
+    again = splits.holdout(shuffled, SHARES, seed=seed, label=shuffled["label"])
+    pd.testing.assert_series_equal(again[part.index], part)
+    assert not splits.holdout(table, SHARES, seed=seed + 1, label=table["label"]).equals(part)
 
 
-def test_written_and_read_back(table: pd.DataFrame, tmp_path: Path) -> None:
-    fold = splits.folds(table)
-    path = splits.write(tmp_path / "folds.csv", table, fold)
-    pd.testing.assert_series_equal(splits.read(path, table), fold)
-    assert path.read_text().splitlines()[0] == "lesion_id,patient,fold"
-    splits.write(path, table, fold)  # the same again is no overwriting
+def test_parts_without_a_label_or_with_gaps_in_it(table: pd.DataFrame) -> None:
+    two = splits.holdout(table.drop(columns="label"), (0.8, 0, 0.2))
+    assert set(two) == {"train", "test"}
+    assert (two == "test").mean() == pytest.approx(0.2, abs=0.02)
+    some = table["label"].where(np.arange(len(table)) % 3 > 0)
+    part = splits.holdout(table, SHARES, label=some)
+    assert some.isna().groupby(part).mean().between(0.25, 0.45).all()
 
 
-def test_other_folds_are_not_overwritten_silently(table: pd.DataFrame, tmp_path: Path) -> None:
-    path = splits.write(tmp_path / "folds.csv", table, splits.folds(table))
-    other = splits.folds(table, seed=1)
-    with pytest.raises(FileExistsError, match="overwrite=True"):
-        splits.write(path, table, other)
-    splits.write(path, table, other, overwrite=True)
-    pd.testing.assert_series_equal(splits.read(path, table), other)
+def test_a_class_that_is_too_small_is_named(table: pd.DataFrame) -> None:
+    rare = pd.Series(np.arange(len(table)) < 2, index=table.index).astype(int)
+    for by in ("patient", "nodule"):
+        with pytest.raises(ValueError, match=rf"class 1 has too few {by}s for 5 folds: [12]"):
+            splits.folds(table.assign(label=rare), by=by)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="class 1 has too few patients for 3 parts: "):
+        splits.holdout(table, SHARES, label=rare)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("lesion_id,fold\nL000,1\n", r"lacks the columns \['patient'\]"),
-        ("lesion_id,patient,fold\nL000,P0,1\nL000,P0,2\n", "names lesion 'L000' twice"),
-        ("lesion_id,patient,fold\nL000,P0,1\n", "no fold for .* lesions, e.g. 'L001'"),
-    ],
-)
-def test_files_that_do_not_fit(
-    table: pd.DataFrame, tmp_path: Path, text: str, message: str
-) -> None:
-    path = tmp_path / "folds.csv"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        splits.read(path, table)
-
-
-def test_bad_arguments(table: pd.DataFrame, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="by='scan'"):
-        splits.folds(table, by="scan")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="expected 2 to 60, the number of patients"):
-        splits.folds(table, n_folds=61)
-    with pytest.raises(ValueError, match="n_folds=1"):
-        splits.folds(table, n_folds=1)
-    with pytest.raises(ValueError, match="'L000' stands more than once"):
-        splits.folds(pd.concat([table, table.head(1)]))
-    with pytest.raises(ValueError, match="own index"):
-        splits.folds(table, stratify=table["label"].head(5))
-    with pytest.raises(ValueError, match="1 lesions have no class"):
-        splits.folds(table, stratify=table["label"].where(table.index != "L003"))
-    with pytest.raises(ValueError, match="n_test=0"):
-        splits.holdout(table, n_test=0)
-    with pytest.raises(ValueError, match="exactly the lesions"):
-        splits.write(tmp_path / "f.csv", table, splits.folds(table).head(3))
+def test_bad_arguments(table: pd.DataFrame) -> None:
+    for call, message in (
+        (lambda: splits.folds(table, by="scan"), "by='scan'"),  # type: ignore[arg-type]
+        (lambda: splits.folds(table, n_folds=61), "expected 2 to 60, the number of patients"),
+        (lambda: splits.folds(table, n_folds=1), "n_folds=1"),
+        (lambda: splits.folds(pd.concat([table, table.head(1)])), "'L000' stands more than once"),
+        (lambda: splits.folds(table, stratify=table["label"].head(5)), "own index"),
+        (
+            lambda: splits.folds(table, stratify=table["label"].where(table.index != "L003")),
+            "1 lesions have no class",
+        ),
+        (lambda: splits.holdout(table, (0.5, 0.5)), "three from 0 that sum to 1"),
+        (lambda: splits.holdout(table, label=table["label"].head(5)), "label: expected one value"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -9,14 +9,18 @@
 - `maps`: CAM, Grad-CAM, SAM, HESAM, HE-CAM and HE-Grad-CAM of any model in one call, all heads.
 - `regions`: the share of a map in, on and around the readers' outlines, against a uniform map's.
 - `faithfulness`: deletion and insertion curves.
-- `sanity`: random weights must change a map, a little noise must not.
+- `sanity`: random weights must change a map.
 """
 
-from lesionlab.attention._scores import scorer
-from lesionlab.attention._split import Split
-from lesionlab.attention._work import METHODS
-from lesionlab.attention.faithfulness import Curve, blurred, deletion_curve, insertion_curve
-from lesionlab.attention.maps import ActivationMaps, activation_map, activation_maps, normalised
+from lesionlab.attention._models import Split
+from lesionlab.attention.faithfulness import Curve, deletion_curve, insertion_curve
+from lesionlab.attention.maps import (
+    METHODS,
+    ActivationMaps,
+    activation_map,
+    activation_maps,
+    normalised,
+)
 from lesionlab.attention.regions import (
     Pointing,
     Shares,
@@ -25,7 +29,7 @@ from lesionlab.attention.regions import (
     region_shares,
     region_table,
 )
-from lesionlab.attention.sanity import Randomisation, randomisation_test, similarity, stability
+from lesionlab.attention.sanity import Randomisation, randomisation_test, similarity
 
 __all__ = [
     "METHODS",
@@ -37,7 +41,6 @@ __all__ = [
     "Split",
     "activation_map",
     "activation_maps",
-    "blurred",
     "deletion_curve",
     "insertion_curve",
     "normalised",
@@ -46,7 +49,5 @@ __all__ = [
     "randomisation_test",
     "region_shares",
     "region_table",
-    "scorer",
     "similarity",
-    "stability",
 ]

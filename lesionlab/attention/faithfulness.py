@@ -11,10 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional
 
 Score = Callable[[torch.Tensor], torch.Tensor]
-"""From images (lesion, channel, …) to a score each, (lesion,); `attention.scorer` makes one."""
+"""From images (lesion, channel, …) to a score each, (lesion,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +58,7 @@ def deletion_curve(
         maps: (lesion, y, x) or (lesion, z, y, x), of the image's size; None for a random order,
             which is what other maps are to be compared with.
         fill: What comes in place of an image: a number (air, or the mean of the training images),
-            or images of the same shape, such as `blurred`.
+            or images of the same shape.
         steps: How many changes, as equal in size as can be.
         seed: For the order among equal values.
 
@@ -69,7 +68,8 @@ def deletion_curve(
     Raises:
         ValueError: Something does not fit, or a map is not finite.
     """
-    return _curve(score, images, maps, _filled(images, fill), steps, seed, insert=False)
+    _check_images(images, fill)
+    return _curve(score, images, fill, maps, steps, seed)
 
 
 def insertion_curve(
@@ -85,62 +85,48 @@ def insertion_curve(
 
     Arguments, result and errors as in `deletion_curve`.
     """
-    return _curve(score, images, maps, _filled(images, fill), steps, seed, insert=True)
+    _check_images(images, fill)
+    empty = torch.zeros_like(images) + fill
+    return _curve(score, empty, images, maps, steps, seed)
 
 
-def blurred(images: torch.Tensor, sd: float) -> torch.Tensor:
-    """Images without detail, by a Gaussian along each axis of space; edges are continued.
-
-    Args:
-        images: (lesion, channel, y, x) or (lesion, channel, z, y, x).
-        sd: In pixels, above 0.
-
-    Raises:
-        ValueError: `sd` is out of range.
-    """
-    if not (math.isfinite(sd) and sd > 0):
-        raise ValueError(f"sd={sd!r}: expected a number of pixels above 0")
-    reach = math.ceil(4 * sd)
-    weights = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
-    weights = (-0.5 * (weights / sd) ** 2).exp()
-    weights = (weights / weights.sum()).view(1, 1, -1)
-    for axis in range(2, images.ndim):
-        lines = images.movedim(axis, -1)
-        flat = lines.reshape(-1, 1, lines.shape[-1])
-        smooth = functional.conv1d(functional.pad(flat, (reach, reach), "replicate"), weights)
-        images = smooth.view(lines.shape).movedim(-1, axis)
-    return images
+def _check_images(images: torch.Tensor, fill: float | torch.Tensor) -> None:
+    if images.ndim not in (4, 5):
+        raise ValueError(
+            "images: expected (lesion, channel, y, x) or (lesion, channel, z, y, x), "
+            f"got shape {tuple(images.shape)}"
+        )
+    if isinstance(fill, torch.Tensor) and fill.shape != images.shape:
+        raise ValueError(
+            f"fill: expected a number or shape {tuple(images.shape)}, got {tuple(fill.shape)}"
+        )
 
 
 def _curve(
     score: Score,
-    images: torch.Tensor,
+    before: torch.Tensor,
+    after: float | torch.Tensor,
     maps: torch.Tensor | None,
-    fill: torch.Tensor,
     steps: int,
     seed: int,
-    *,
-    insert: bool,
 ) -> Curve:
-    shape = (len(images), *images.shape[2:])
+    shape = (len(before), *before.shape[2:])
     places = math.prod(shape[1:])
     if not 1 <= steps <= places:
         raise ValueError(f"steps={steps!r}: expected 1 to {places}, the places of an image")
     generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.rand((len(images), places), generator=generator).argsort(1).to(images.device)
-    order = shuffled
+    order = torch.rand((len(before), places), generator=generator).argsort(1).to(before.device)
     if maps is not None:
         if tuple(maps.shape) != shape or not bool(maps.isfinite().all()):
             raise ValueError(
                 f"maps: expected finite ones of shape {shape}, got {tuple(maps.shape)}"
             )
-        values = maps.to(images.device).flatten(1)
+        values = maps.to(before.device).flatten(1)
         # stable: equal values stay in the random order
-        by_value = values.gather(1, shuffled).argsort(dim=1, descending=True, stable=True)
-        order = shuffled.gather(1, by_value)
-    rank = order.argsort(1).view(len(images), 1, *images.shape[2:])
+        by_value = values.gather(1, order).argsort(dim=1, descending=True, stable=True)
+        order = order.gather(1, by_value)
+    rank = order.argsort(1).view(len(before), 1, *before.shape[2:])
     changed = torch.linspace(0, places, steps + 1, dtype=torch.float64).round().long()
-    after, before = (images, fill) if insert else (fill, images)
     scores = []
     with torch.no_grad():
         for n in changed.tolist():
@@ -149,18 +135,3 @@ def _curve(
                 raise ValueError(f"score: expected one number a lesion, got {tuple(found.shape)}")
             scores.append(found.detach())
     return Curve((changed / places).to(scores[0]), torch.stack(scores))
-
-
-def _filled(images: torch.Tensor, fill: float | torch.Tensor) -> torch.Tensor:
-    if images.ndim not in (4, 5):
-        raise ValueError(
-            "images: expected (lesion, channel, y, x) or (lesion, channel, z, y, x), "
-            f"got shape {tuple(images.shape)}"
-        )
-    if not isinstance(fill, torch.Tensor):
-        return torch.full_like(images, fill)
-    if fill.shape != images.shape:
-        raise ValueError(
-            f"fill: expected a number or shape {tuple(images.shape)}, got {tuple(fill.shape)}"
-        )
-    return fill.to(images)

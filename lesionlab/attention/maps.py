@@ -6,17 +6,59 @@ for output c, β_k the weights of its own fully connected layer over pooled regi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from lesionlab.attention._scores import HeadChoice, Name, Select, Target
-from lesionlab.attention._split import Forward, look, untouched
-from lesionlab.attention._work import METHODS, Weights, Work
+from lesionlab.attention._models import (
+    Chosen,
+    Forward,
+    HeadChoice,
+    Name,
+    Seen,
+    Select,
+    Target,
+    choose,
+    look,
+    untouched,
+)
+
+Weights = Literal["paper", "exact"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a method weights the feature maps with, and which head that needs."""
+
+    by_gradient: bool
+    local: bool
+    high_level: bool
+    other: str
+    """Its name on a network with, or without, high-level features."""
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "cam": Method(by_gradient=False, local=False, high_level=False, other="he-cam"),
+        "grad-cam": Method(by_gradient=True, local=False, high_level=False, other="he-grad-cam"),
+        "sam": Method(by_gradient=False, local=True, high_level=False, other="hesam"),
+        "hesam": Method(by_gradient=False, local=True, high_level=True, other="sam"),
+        "he-cam": Method(by_gradient=False, local=False, high_level=True, other="cam"),
+        "he-grad-cam": Method(by_gradient=True, local=False, high_level=True, other="grad-cam"),
+    }
+)
+"""By name, as in Lei et al. 2020, sections 4.3 and 4.4."""
+
+TOLERANCE = 1e-4
+"""How far from linear a head may be, as a share of its largest score, to count as linear."""
+
+FAR = 16.0
+"""By how much features grow to see whether the head is linear: units with ReLU have to switch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +146,8 @@ def activation_map(
     mapping or a list of (lesion, class), each member. Of an object, its `logits` or `predictions`.
 
     Args:
-        model: One with `trunk` and `head` (`lesionlab.attention.Split`), as Lei 2020's; one of
-            Fu 2021's; or any, with `layer`.
+        model: One with `trunk` and `head` (`lesionlab.attention.Split`), as the papers' networks
+            are; or any, with `layer`.
         images: (lesion, channel, y, x) or (lesion, channel, z, y, x), in the model's type and on
             its device. Slices as channels make one map of (y, x).
         method: One of `METHODS`.
@@ -158,41 +200,42 @@ def activation_maps(
     forward: Forward | None = None,
     select: Select | None = None,
 ) -> dict[str, ActivationMaps]:
-    """Maps by several methods from one pass of the model; see `activation_map`.
+    """Maps by several methods, under their names, from one pass; see `activation_map`.
 
     With `weights="exact"`, methods by gradient are as they always are if others are asked for too.
-
-    Returns:
-        By method.
-
-    Raises:
-        ValueError: As `activation_map`.
     """
-    _check(methods, weights)
+    for name in methods:
+        if name not in METHODS:
+            raise ValueError(f"method={name!r}: expected one of {', '.join(METHODS)}")
+    if weights not in ("paper", "exact"):
+        raise ValueError(f"weights={weights!r}: expected 'paper' or 'exact'")
+    if weights == "exact" and methods and all(METHODS[name].by_gradient for name in methods):
+        raise ValueError(f"weights='exact': method={methods[0]!r} has no exact form")
     with untouched(model):
-        seen = look(model, images, layer=layer, inputs=inputs, forward=forward)
-        work = Work(model, seen, select, head, target)
-        by_name = {}
+        work = _Work(model, look(model, images, layer, inputs, forward), (select, head, target))
+        maps = {}
         for name in methods:
-            maps = work.maps(name, weights)
+            made = work.maps(name, weights)
             if METHODS[name].by_gradient if relu is None else relu:
-                maps = maps.relu()  # eq. 4
-            if upsample:
-                maps = _upsampled(maps, images.shape[-(maps.ndim - 2) :])
-            by_name[name] = maps
-        bias, high_level = work.parts() or (None, None)
+                made = made.relu()  # eq. 4
+            size = images.shape[-(made.ndim - 2) :]
+            if upsample and made.shape[2:] != size:
+                mode = "bilinear" if len(size) == 2 else "trilinear"
+                made = functional.interpolate(made, size=size, mode=mode, align_corners=False)
+            maps[name] = made
+        bias, high_level = work.parts()
         chosen = work.chosen
         first = 0 if chosen.single else slice(None)
         return {
             name: ActivationMaps(
-                maps=maps[first],
+                maps=maps[name][first],
                 scores=chosen.values.detach()[first],
                 bias=None if bias is None else bias[first],
                 high_level=None if high_level is None else high_level[first],
                 method=name,
                 heads=chosen.heads,
             )
-            for name, maps in by_name.items()
+            for name in methods
         }
 
 
@@ -216,18 +259,169 @@ def normalised(maps: torch.Tensor, axes: int = 2) -> torch.Tensor:
     return torch.where(span > 0, (maps - low) / torch.where(span > 0, span, 1.0), 0.0)
 
 
-def _check(methods: Sequence[str], weights: str) -> None:
-    for name in methods:
-        if name not in METHODS:
-            raise ValueError(f"method={name!r}: expected one of {', '.join(METHODS)}")
-    if weights not in ("paper", "exact"):
-        raise ValueError(f"weights={weights!r}: expected 'paper' or 'exact'")
-    if weights == "exact" and methods and all(METHODS[name].by_gradient for name in methods):
-        raise ValueError(f"weights='exact': method={methods[0]!r} has no exact form")
+class _Work:
+    """One pass of a model, what was asked of it, and what several methods and heads share."""
+
+    def __init__(
+        self, model: nn.Module, seen: Seen, options: tuple[Select | None, HeadChoice, Target]
+    ) -> None:
+        self._model, self._seen, self._options = model, seen, options
+        with torch.enable_grad():  # for what has a graph
+            self.chosen: Chosen = choose(seen.output, *options)
+        self._features = seen.features.detach()
+        # columns of scores that maps are about, each once; and which of these each lesion has
+        self._columns, self._place = torch.unique(self.chosen.columns, return_inverse=True)
+        self._head = getattr(model, "head", None) if seen.split else None
+        self._tried = False
+        self._found: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def maps(self, method: str, weights: Weights) -> torch.Tensor:
+        """(head, row, …) before ReLU, of the feature map's size."""
+        need = METHODS[method]
+        self._check_high_level(method)
+        if need.by_gradient:
+            return self._by_gradient()
+        local = isinstance(getattr(self._head, "local", None), nn.Module)
+        if need.local and not local:
+            raise ValueError(
+                f"method={method!r}: needs a head with local weights, `model.head.local` (eq. 6), "
+                f"which {type(self._model).__name__} has not"
+            )
+        gamma = getattr(self._head, "map_weights", None)
+        if local and isinstance(gamma, torch.Tensor):
+            rows = gamma.detach()[self._columns]  # eq. 7 and 11
+        else:
+            rows = self._means_only(method)  # eq. 2
+        if weights == "exact":
+            slopes = self._needed(method)
+            return self._each_lesion(torch.stack([(self._features * s).sum(1) for s in slopes]))
+        return self._each_lesion(_weighted(rows, self._features))
+
+    def parts(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """(head, lesion) what scores have from biases, and from high-level features.
+
+        None where the head is not linear, or where that was not looked at, as it would take
+        another pass of the whole model.
+        """
+        if (linear := self._linear(costly=False)) is None:
+            return None, None
+        high = self._high_level()
+        return self._each_lesion(linear[1] - high), self._each_lesion(high)
+
+    def _by_gradient(self) -> torch.Tensor:
+        """`Σ_k α_k g_k(p)`, α the mean over all positions of the gradient (eq. 3, 4)."""
+        if (linear := self._linear(costly=False)) is not None:
+            return self._each_lesion(_weighted(linear[0].flatten(2).mean(2), self._features))
+        leaf, chosen = self._seen.features, self.chosen
+        with torch.enable_grad():
+            if self._seen.split:  # only now is a graph needed
+                leaf = self._features.clone().requires_grad_()
+                chosen = choose(self._seen.again(leaf, True), *self._options)
+            totals = chosen.values.sum(1).unbind()
+        found = []
+        for total in totals:  # one head after the other: the rest of the model is small
+            alpha = _slope(total, leaf).flatten(2).mean(2)
+            found.append(torch.einsum("nc,nc...->n...", alpha, self._features))
+        return torch.stack(found)
+
+    def _linear(self, *, costly: bool = True) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The head as `score = Σ slope · feature + rest`, if that is what it is.
+
+        Slopes are (column, channel, …), rests (column, lesion), of the columns in use.
+        """
+        if not self._tried and (costly or self._seen.split):
+            self._tried = True
+            self._found = self._probe()
+        return self._found
+
+    def _probe(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Put the gradient for the first lesion to the test.
+
+        It must explain how the scores of all lesions change when their features change sign and
+        grow. A sigmoid, a maximum, or a ReLU between two layers fails that.
+        """
+        features = self._features
+        if len(features) != len(self.chosen.scores):
+            return None  # packed: a row has no score of its own
+        leaf, scores = self._seen.features, self.chosen.scores
+        with torch.enable_grad():
+            if self._seen.split:
+                leaf = features[: 1 if self._seen.alone else None].clone().requires_grad_()
+                scores = self._scores(leaf)
+            first = scores[0, self._columns]
+            slopes = torch.stack([_slope(score, leaf)[0] for score in first.unbind()])
+        scores = self.chosen.scores.detach()[:, self._columns].T
+        explained = slopes.flatten(1) @ features.flatten(1).T
+        far = self._scores(-FAR * features)[:, self._columns].T
+        change = (1 + FAR) * explained
+        gap = (far - (scores - change)).abs().max()
+        if not gap <= TOLERANCE * torch.stack([scores, change, far]).abs().max():
+            return None
+        return slopes, scores - explained
+
+    def _needed(self, method: str) -> torch.Tensor:
+        if (linear := self._linear()) is None:
+            raise ValueError(
+                f"method={method!r}: needs scores that are linear in the feature map, with "
+                "averages and linear layers only after it; 'grad-cam' needs no such head"
+            )
+        return linear[0]
+
+    def _means_only(self, method: str) -> torch.Tensor:
+        """(column, channel) γ of a head that is a global average and a linear classifier."""
+        slopes = self._needed(method).flatten(2)
+        middle = slopes.mean(2, keepdim=True)
+        if not (slopes - middle).abs().max() <= TOLERANCE * slopes.abs().max():
+            raise ValueError(
+                f"method={method!r}: needs a head of a global average and a linear classifier "
+                "(eq. 1), or one with local weights; here a feature counts more in some places"
+            )
+        return slopes.sum(2)
+
+    def _high_level(self) -> torch.Tensor:
+        """(column, lesion) what high-level features add to the scores (eq. 12)."""
+        scores = self.chosen.scores.detach()
+        rest = self._scores(self._features, high_level=False) if self._seen.high_level else scores
+        return (scores - rest)[:, self._columns].T
+
+    def _check_high_level(self, method: str) -> None:
+        """A name says whether high-level features count, so that no figure is mislabelled."""
+        if method == "grad-cam" or (not self._seen.split and method == "cam"):
+            return
+        has = self._seen.high_level and bool(self._high_level().any())
+        if has != METHODS[method].high_level:
+            raise ValueError(
+                f"method={method!r}: {type(self._model).__name__} adds "
+                f"{'' if has else 'no '}high-level features to its scores, "
+                f"which is method={METHODS[method].other!r}"
+            )
+
+    def _scores(self, features: torch.Tensor, *, high_level: bool = True) -> torch.Tensor:
+        """(lesion, column) the scores for other feature maps."""
+        select, head, target = self._options
+        if isinstance(target, torch.Tensor):
+            target = target[: len(features)]
+        return choose(self._seen.again(features, high_level), select, head, target).scores
+
+    def _each_lesion(self, found: torch.Tensor) -> torch.Tensor:
+        """From (column, lesion, …) to (head, lesion, …): each lesion its own column."""
+        return found[self._place, torch.arange(found.shape[1], device=found.device)]
 
 
-def _upsampled(maps: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    mode = "bilinear" if len(size) == 2 else "trilinear"
-    if maps.shape[2:] == size:
-        return maps
-    return functional.interpolate(maps, size=tuple(size), mode=mode, align_corners=False)
+def _slope(score: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
+    """The gradient of a score by the feature map, and by nothing before it."""
+    found: torch.Tensor | None = None
+    if score.requires_grad:
+        (found,) = torch.autograd.grad(score, leaf, retain_graph=True, allow_unused=True)
+    if found is None:
+        raise ValueError(
+            "layer, head: the score has no gradient by the feature map; it does not depend on it, "
+            "or the model disables gradients"
+        )
+    return found
+
+
+def _weighted(rows: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """`Σ_k w_k g_k(p)`: (column, channel) and (lesion, channel, …) to (column, lesion, …)."""
+    found = rows @ features.flatten(2)  # (lesion, column, place)
+    return found.transpose(0, 1).reshape(len(rows), len(features), *features.shape[2:])

@@ -39,18 +39,6 @@ class Shares:
     outside: float
     uniform: tuple[float, float, float]
 
-    @property
-    def enrichment(self) -> dict[str, float]:
-        """By region, the share divided by a uniform map's: above 1 the map prefers it.
-
-        NaN where there is no such region.
-        """
-        values = (self.inside, self.margin, self.outside)
-        return {
-            name: value / chance if chance else math.nan
-            for name, value, chance in zip(REGIONS, values, self.uniform, strict=True)
-        }
-
 
 @dataclass(frozen=True)
 class Pointing:
@@ -126,15 +114,13 @@ def region_shares(
     Raises:
         ValueError: Something does not fit, the map is not finite, or a mask is empty.
     """
-    found, readers = _checked(values, masks, band)
+    found, distances = _checked(values, masks, spacing, band)
+    # of a map without positive values nothing can be shared out
     weights = found.clip(min=0)
-    total = weights.sum()
-    shares, chances = [], []
-    for mask in readers:
-        parts = _parts(mask, spacing, band)
-        # of a map without positive values nothing can be shared out
-        shares.append([weights[p].sum() / total if total else math.nan for p in parts])
-        chances.append([p.mean() for p in parts])
+    total = weights.sum() or math.nan
+    parts = [[d < -band, np.abs(d) <= band, d > band] for d in distances]
+    shares = [[weights[part].sum() / total for part in three] for three in parts]
+    chances = [[part.mean() for part in three] for three in parts]
     inside, margin, outside = map(float, np.mean(shares, axis=0))
     uniform = tuple(map(float, np.mean(chances, axis=0)))
     return Shares(inside, margin, outside, (uniform[0], uniform[1], uniform[2]))
@@ -147,15 +133,13 @@ def pointing(
 
     Arguments and errors as in `region_shares`.
     """
-    found, readers = _checked(values, masks, band)
+    found, distances = _checked(values, masks, spacing, band)
     top = found == found.max()
-    rows = []
-    for mask in readers:
-        distance = outline_distance(mask, spacing)
-        near = np.abs(distance) <= band
-        rows.append(
-            [mask[top].mean(), near[top].mean(), distance[top].mean(), mask.mean(), near.mean()]
-        )
+    rows = [
+        [(d < 0)[top].mean(), (np.abs(d) <= band)[top].mean(), d[top].mean(),
+         (d < 0).mean(), (np.abs(d) <= band).mean()]
+        for d in distances
+    ]  # fmt: skip
     return Pointing(*map(float, np.mean(rows, axis=0)))
 
 
@@ -196,43 +180,31 @@ def region_table(
         rows.append(
             {name: getattr(shares, name) for name in REGIONS}
             | {f"uniform_{n}": v for n, v in zip(REGIONS, shares.uniform, strict=True)}
-            | {
-                "points_inside": point.inside,
-                "points_margin": point.margin,
-                "points_mm": point.distance,
-                "chance_inside": point.chance_inside,
-                "chance_margin": point.chance_margin,
-            }
+            | {"points_inside": point.inside, "points_margin": point.margin}
+            | {"points_mm": point.distance, "chance_inside": point.chance_inside}
+            | {"chance_margin": point.chance_margin}
         )
     return pd.DataFrame(rows, index=pd.Index(ids, name="lesion_id"))
 
 
-def _parts(
-    mask: NDArray[np.bool_], spacing: Sequence[float], band: float
-) -> tuple[NDArray[np.bool_], ...]:
-    distance = outline_distance(mask, spacing)
-    return distance < -band, np.abs(distance) <= band, distance > band
-
-
 def _checked(
-    values: ArrayLike, masks: ArrayLike, band: float
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The map, and (reader, …) masks."""
+    values: ArrayLike, masks: ArrayLike, spacing: Sequence[float], band: float
+) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+    """The map, and the distances from the outline of each reader."""
     found, readers = np.asarray(values, float), np.asarray(masks)
     if found.ndim not in (2, 3) or not found.size or not np.isfinite(found).all():
         raise ValueError(
             f"values: expected one finite map, (y, x) or (z, y, x), got shape {found.shape}"
         )
-    if readers.dtype != bool:
-        raise ValueError(f"masks: expected bool, got {readers.dtype}")
     if readers.shape == found.shape:
         readers = readers[None]
-    if readers.shape[1:] != found.shape or not len(readers):
+    if readers.dtype != bool or readers.shape[1:] != found.shape or not len(readers):
         raise ValueError(
-            f"masks: expected (reader, …) of the map's shape {found.shape}, got {readers.shape}"
+            f"masks: expected bool, (reader, …) of the map's shape {found.shape}, "
+            f"got {readers.dtype} {readers.shape}"
         )
     if not readers.reshape(len(readers), -1).any(axis=1).all():
         raise ValueError("masks: expected a lesion in each, one is empty")
     if not (math.isfinite(band) and band > 0):
         raise ValueError(f"band={band!r}: expected a length in mm above 0")
-    return found, readers
+    return found, [outline_distance(mask, spacing) for mask in readers]

@@ -1,13 +1,12 @@
-"""Two tests of a map that need no readers: random weights must change it, a little noise must not.
+"""A test of a map that needs no readers: random weights must change it.
 
-The first is the "model parameter randomization test" of Adebayo et al. 2018: a map that stays when
+It is the "model parameter randomization test" of Adebayo et al. 2018: a map that stays when
 what the model has learned is gone does not show what it has learned. An edge detector fails it.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,23 +32,6 @@ class Randomisation:
 
     layers: tuple[str, ...]
     similarity: NDArray[np.float64]
-
-    @property
-    def last(self) -> float:
-        """The mean similarity over lesions with all layers random; NaN if no map can be judged."""
-        return _mean(self.similarity[-1])
-
-    def depends_on_weights(self, below: float = 0.5) -> bool:
-        """Whether maps became another with all layers random, as a map of a model's must.
-
-        Args:
-            below: Mean magnitude of the similarity that counts as another map: upside down is
-                still the same places. Two smooth maps are alike to some degree by chance.
-
-        Returns:
-            False too if no map could be judged.
-        """
-        return _mean(np.abs(self.similarity[-1])) < below
 
 
 def randomisation_test(
@@ -102,44 +84,6 @@ def randomisation_test(
     return Randomisation(names if cascade else (" + ".join(names),), np.stack(found))
 
 
-def stability(
-    model: nn.Module,
-    images: torch.Tensor,
-    explain: Explain,
-    *,
-    noise: float,
-    repeats: int = 5,
-    seed: int = 0,
-) -> NDArray[np.float64]:
-    """How alike maps stay when images have a little noise added.
-
-    Args:
-        model: The model.
-        images: (lesion, channel, …).
-        explain: Makes the maps.
-        noise: Its standard deviation, in the unit of the images.
-        repeats: How many draws.
-        seed: For the noise.
-
-    Returns:
-        (repeat, lesion) as `similarity`.
-
-    Raises:
-        ValueError: `noise` or `repeats` is out of range.
-    """
-    if not (math.isfinite(noise) and noise >= 0) or repeats < 1:
-        raise ValueError(
-            f"noise={noise!r}, repeats={repeats!r}: expected a finite number from 0, and 1 or more"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    reference = explain(model, images)
-    found = []
-    for _ in range(repeats):
-        drawn = torch.randn(images.shape, generator=generator) * noise
-        found.append(similarity(reference, explain(model, images + drawn.to(images))))
-    return np.stack(found)
-
-
 def similarity(first: torch.Tensor, second: torch.Tensor) -> NDArray[np.float64]:
     """Spearman's correlation over the places of each lesion's two maps.
 
@@ -173,8 +117,3 @@ def _ranks(maps: torch.Tensor) -> NDArray[np.float64]:
     ranks[~np.isfinite(values).all(axis=1)] = np.nan
     centred: NDArray[np.float64] = ranks - ranks.mean(axis=1, keepdims=True)
     return centred
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else math.nan

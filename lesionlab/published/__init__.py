@@ -1,9 +1,9 @@
 """What the five papers printed: their tables and the numbers in their text, as data.
 
 A chapter shows these beside its own results. One CSV per printed table stands in
-`lesionlab/published/<paper>/`, with `index.csv` to say what each is and `facts.csv` for
-numbers from running text and figures. Digits are kept as printed; where printed numbers are
-not mutually consistent, the `note` of the table or fact says so. Conventions:
+`lesionlab/published/<paper>/`, with `papers.csv` and `index.csv` to say what each is and
+`facts.csv` for numbers from running text and figures. Digits are kept as printed; where printed
+numbers are not mutually consistent, the `note` of the table or fact says so. Conventions:
 
 - `mean ± sd` becomes two columns, `accuracy` and `accuracy_sd`;
 - a printed `<0.01` stands as `0.01` in a column whose name ends in `p_below`;
@@ -63,65 +63,27 @@ class Paper:
         return f"{self.authors} ({self.year}). {self.title}. {self.journal}.{end}"
 
 
-PAPERS: Mapping[str, Paper] = MappingProxyType(
-    {
-        paper.slug: paper
-        for paper in (
-            Paper(
-                slug="li2021",
-                name="Li 2021",
-                authors="Li P, Kong X, Li J, Zhu G, Lu X, Shen P, Shah SAA, Bennamoun M, Hua T",
-                title="A Dataset of Pulmonary Lesions With Multiple-Level Attributes and Fine "
-                "Contours",
-                journal="Frontiers in Digital Health 2:609349",
-                year=2021,
-                doi="10.3389/fdgth.2020.609349",  # as registered; the text reads "fgdh"
-            ),
-            Paper(
-                slug="fu2021",
-                name="Fu 2021",
-                authors="Fu X, Bi L, Kumar A, Fulham M, Kim J",
-                title="Attention-Enhanced Cross-Task Network for Analysing Multiple Attributes of "
-                "Lung Nodules in CT",
-                journal="arXiv:2103.03931 (preprint)",
-                year=2021,
-            ),
-            Paper(
-                slug="liu2020",
-                name="Liu 2020",
-                authors="Liu L, Dou Q, Chen H, Qin J, Heng P-A",
-                title="Multi-Task Deep Model With Margin Ranking Loss for Lung Nodule Analysis",
-                journal="IEEE Transactions on Medical Imaging 39(3):718-728",
-                year=2020,
-                doi="10.1109/TMI.2019.2934577",
-            ),
-            Paper(
-                slug="wang2021",
-                name="Wang 2021",
-                authors="Wang D, Zhang T, Li M, Bueno R, Jayender J",
-                title="3D Deep Learning Based Classification of Pulmonary Ground Glass Opacity "
-                "Nodules with Automatic Segmentation",
-                journal="Computerized Medical Imaging and Graphics 88:101814",
-                year=2021,
-                doi="10.1016/j.compmedimag.2020.101814",
-            ),
-            Paper(
-                slug="lei2020",
-                name="Lei 2020",
-                authors="Lei Y, Tian Y, Shan H, Zhang J, Wang G, Kalra MK",
-                title="Shape and Margin-Aware Lung Nodule Classification in Low-dose CT Images via "
-                "Soft Activation Mapping",
-                journal="Medical Image Analysis 60:101628",
-                year=2020,
-            ),
-        )
-    }
-)
-"""The five papers by slug, in the order of the chapters."""
-
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e-?\d+)?")
 _LABEL = re.compile(r"(?:(table|tab|figure|fig)[.\s]*)?(s?\d+|[ivx]+)")
 _ROMAN = {"i": "1", "ii": "2", "iii": "3", "iv": "4", "v": "5", "vi": "6"}
+
+
+@cache
+def _read(file: str) -> pd.DataFrame:
+    """A CSV of this folder as text; shared, so callers copy before they change it."""
+    source = resources.files("lesionlab.published").joinpath(*file.split("/"))
+    with source.open("r", encoding="utf-8") as lines:
+        # without keep_default_na=False, Li's category "None" would be read as missing
+        return pd.read_csv(lines, dtype=str, keep_default_na=False)
+
+
+PAPERS: Mapping[str, Paper] = MappingProxyType(
+    {
+        row["slug"]: Paper(**row | {"year": int(row["year"]), "doi": row["doi"] or None})
+        for row in _read("papers.csv").to_dict("records")
+    }
+)
+"""The five papers by slug, in the order of the chapters; from `papers.csv`."""
 
 
 def table(paper: str, number: int | str) -> pd.DataFrame:
@@ -156,23 +118,17 @@ def table(paper: str, number: int | str) -> pd.DataFrame:
 def as_printed(paper: str, number: int | str) -> pd.DataFrame:
     """The same table as text, every digit as printed (`0.20` stays `0.20`).
 
-    Args:
-        paper: Slug of the paper, a key of `PAPERS`.
-        number: The table as it is cited, as for `table`.
-
-    Returns:
-        Strings in the rows and columns of `table`, "" where nothing is printed, same `attrs`.
-
-    Raises:
-        LookupError: There is no such paper or table.
+    Arguments, `attrs` and errors are those of `table`; "" where nothing is printed.
 
     Example:
         >>> as_printed("fu2021", 4)["calcification"].tolist()
         ['0.20', '0.33', '0.56', '0.14']
     """
     known = tables(paper)
-    wanted = _stem(number)
-    row = known[[_file_stem(file) == wanted for file in known["file"]]]
+    match = _LABEL.fullmatch(str(number).strip().lower())
+    kind, label = (match[1] or "", match[2]) if match else ("", "")
+    kind = "figure" if kind.startswith("fig") else "table"
+    row = known[known["file"] == f"{paper}/{kind}_{_ROMAN.get(label, label)}.csv"]
     if row.empty:
         raise LookupError(f"{paper} has no table {number!r}; there are {', '.join(known['table'])}")
     entry = row.iloc[0]
@@ -200,9 +156,7 @@ def tables(paper: str | None = None) -> pd.DataFrame:
 def fact(paper: str, name: str) -> float:
     """One number from a paper's running text or figures.
 
-    Args:
-        paper: Slug of the paper, a key of `PAPERS`.
-        name: Name of the number, see `facts(paper)` for all of them with unit and section.
+    `facts(paper)` shows all of them with unit and section.
 
     Raises:
         LookupError: There is no such paper or number.
@@ -233,15 +187,6 @@ def facts(paper: str | None = None) -> pd.DataFrame:
     return known
 
 
-@cache
-def _read(file: str) -> pd.DataFrame:
-    """A CSV of this folder as text; shared, so callers copy before they change it."""
-    source = resources.files("lesionlab.published").joinpath(*file.split("/"))
-    with source.open("r", encoding="utf-8") as lines:
-        # without keep_default_na=False, Li's category "None" would be read as missing
-        return pd.read_csv(lines, dtype=str, keep_default_na=False)
-
-
 def _of_paper(content: pd.DataFrame, paper: str | None) -> pd.DataFrame:
     """A copy of the rows of one paper (of all with None)."""
     if paper is None:
@@ -249,19 +194,6 @@ def _of_paper(content: pd.DataFrame, paper: str | None) -> pd.DataFrame:
     if paper not in PAPERS:
         raise LookupError(f"there is no paper {paper!r}; there are {', '.join(PAPERS)}")
     return content[content["paper"] == paper].reset_index(drop=True)
-
-
-def _stem(number: int | str) -> str | None:
-    """The name of the file, without folder and ending, of a table as it is cited."""
-    match = _LABEL.fullmatch(str(number).strip().lower())
-    if match is None:
-        return None
-    kind = "figure" if (match[1] or "").startswith("fig") else "table"
-    return f"{kind}_{_ROMAN.get(match[2], match[2])}"
-
-
-def _file_stem(file: str) -> str:
-    return file.rpartition("/")[2].removesuffix(".csv")
 
 
 def _parse(column: pd.Series[str]) -> pd.Series[float] | pd.Series[bool] | pd.Series[str]:

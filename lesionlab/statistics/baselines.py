@@ -1,20 +1,30 @@
 """What a predictor scores that never sees the image: the numbers to lay beside a model's.
 
-A constant, the diameter alone, or the readers' other ratings: each is fitted on the
-training part of every fold and scored on the part left out, on the folds that the model
-is scored on. The scores are those of `scoring`, which scores models too. `lesion_id` may be
-a column of `nodules` or its index.
+A constant, the diameter alone, or the readers' other ratings: each is fitted on the training part
+of every fold and scored on the part left out, on the folds that the model is scored on, by the
+functions of `scoring`, which score models too.
 
-The intervals are from resampling patients with the predictions held fixed. They say how
-far the score depends on who is in the data, and not how it would move if the predictor
-were fitted again.
+All functions take
+
+- `nodules`: one row per nodule, with patient and what is predicted from; `lesion_id` is a column or
+  the index;
+- what to predict: the name of a rating, or labels by lesion_id. Nodules without it, or without
+  what it is predicted from, are left out and counted;
+- `folds`: lesion_id -> fold number; each fold is predicted from the others;
+- `n_resamples` and `seed` of the intervals. These are from resampling patients with the predictions
+  held fixed. They say how far the score depends on who is in the data, and not how it would move if
+  the predictor were fitted again.
+
+They raise `KeyError` where a column is missing, and `ValueError` for folds with a lesion twice,
+without a nodule that is to be predicted, or fewer than two, and for labels that are none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -24,16 +34,19 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import SplineTransformer, StandardScaler
 
 from lesionlab.attributes import RATING_NAMES
-from lesionlab.statistics.intervals import Estimate
+from lesionlab.statistics.intervals import Array, Estimate, Resampling
 from lesionlab.statistics.scoring import (
     check_columns,
     check_labels,
-    score_classification,
+    score_binary,
+    score_multiclass,
     score_regression,
 )
 
-Rule = Literal["median", "mean"]
-FitPredict = Callable[[pd.DataFrame, pd.DataFrame], NDArray[np.float64]]
+Labels = pd.Series  # lesion_id -> class
+FitPredict = Callable[[pd.DataFrame, pd.DataFrame], Array]
+"""From the rows to learn from and the rows to predict to (row,) predictions."""
+
 OTHER_RATINGS = tuple(name for name in RATING_NAMES if name != "malignancy")
 
 
@@ -44,8 +57,9 @@ class Baseline:
     Attributes:
         name: What it is, e.g. `diameter`.
         predictions: One row per lesion: lesion_id, patient, fold, truth, and `prediction` with
-            `constant` (regression) or `score` (classification, a probability).
-        scores: Each metric with its interval, from `score_regression` or `score_classification`.
+            `constant` (regression), `score` (two classes, a probability), or a column of
+            probabilities under the name of each class.
+        scores: Each metric with its interval, from the function of `scoring` for its kind.
         n_dropped: Lesions left out for want of a truth or of what the prediction is made from.
     """
 
@@ -60,37 +74,19 @@ def constant_error(
     attribute: str,
     *,
     folds: pd.Series[Any],
-    rule: Rule = "median",
-    n_resamples: int = 2000,
-    seed: int = 0,
+    rule: Literal["median", "mean"] = "median",
+    **how: Unpack[Resampling],
 ) -> Baseline:
     """Predict one and the same rating for every nodule: the median (or mean) of the training part.
 
-    The median is the constant with the smallest mean absolute error, and so the bar for a MAE.
-
-    Args:
-        nodules: One row per nodule: lesion_id, patient and `attribute`.
-        attribute: Rating to predict.
-        folds: lesion_id -> fold number; each fold is predicted from the others.
-        rule: `median` or `mean`.
-        n_resamples: Resamples of patients for the intervals.
-        seed: Seed of the resamples.
-
-    Returns:
-        The baseline; its skill is 0 by definition under the median.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: Unknown `rule`, or `folds` with a lesion twice, without a nodule that has a
-            rating, or with a single fold.
+    The median is the constant with the smallest mean absolute error, and so the bar for a MAE; its
+    skill is 0 by definition.
     """
     if rule not in ("median", "mean"):
         raise ValueError(f"rule must be 'median' or 'mean', got {rule!r}")
-
-    def fit_predict(train: pd.DataFrame, test: pd.DataFrame) -> NDArray[np.float64]:
-        return np.full(len(test), train["truth"].agg(rule))
-
-    return _regression(rule, nodules, attribute, [], folds, fit_predict, n_resamples, seed)
+    table = _with_folds(nodules, attribute, [], folds)
+    predicted = {"prediction": _constant(rule), "constant": _constant("median")}
+    return _scored(rule, *table, predicted, score_regression, how)
 
 
 def diameter_regression(
@@ -99,32 +95,16 @@ def diameter_regression(
     *,
     folds: pd.Series[Any],
     diameter: str = "diameter",
-    n_resamples: int = 2000,
-    seed: int = 0,
+    **how: Unpack[Resampling],
 ) -> Baseline:
-    """Predict a rating from the diameter alone: median regression on a spline of its logarithm.
+    """Predict a rating from the diameter (mm) alone, by median regression on a spline of its log.
 
     The fit minimises the mean absolute error, which is what it is scored by, so that the
     baseline is as strong as one variable can be made without effort: a cubic spline with five
     knots at quantiles of the training part, constant beyond the outermost ones.
-
-    Args:
-        nodules: One row per nodule: lesion_id, patient, `attribute` and `diameter`.
-        attribute: Rating to predict.
-        folds: lesion_id -> fold number; each fold is predicted from the others.
-        diameter: Column of the diameter in mm, above 0.
-        n_resamples: Resamples of patients for the intervals.
-        seed: Seed of the resamples.
-
-    Returns:
-        The baseline.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: A diameter that is not above 0, or bad `folds` as in `constant_error`.
     """
 
-    def fit_predict(train: pd.DataFrame, test: pd.DataFrame) -> NDArray[np.float64]:
+    def fit_predict(train: pd.DataFrame, test: pd.DataFrame) -> Array:
         model = make_pipeline(
             SplineTransformer(n_knots=5, degree=3, knots="quantile", extrapolation="constant"),
             # the spline's columns sum to 1: they hold the intercept already
@@ -133,182 +113,119 @@ def diameter_regression(
         model.fit(_log(train, diameter), train["truth"])
         return np.asarray(model.predict(_log(test, diameter)), dtype=float)
 
-    return _regression(
-        "diameter", nodules, attribute, [diameter], folds, fit_predict, n_resamples, seed
-    )
+    table = _with_folds(nodules, attribute, [diameter], folds)
+    predicted = {"prediction": fit_predict, "constant": _constant("median")}
+    return _scored("diameter", *table, predicted, score_regression, how)
 
 
 def majority_classifier(
-    nodules: pd.DataFrame,
-    labels: pd.Series[Any],
-    *,
-    folds: pd.Series[Any],
-    n_resamples: int = 2000,
-    seed: int = 0,
+    nodules: pd.DataFrame, labels: Labels, *, folds: pd.Series[Any], **how: Unpack[Resampling]
 ) -> Baseline:
-    """Give every nodule the more frequent class of the training part.
+    """Give every nodule the more frequent of the classes 0 and 1 in the training part."""
 
-    The score is that class, 0 or 1, and not its frequency: over the folds a frequency would vary
-    against the frequency in the part left out and push the pooled AUC below the 0.5 that a
-    constant deserves.
-
-    Args:
-        nodules: One row per nodule: lesion_id and patient.
-        labels: lesion_id -> 0 benign, 1 malignant; nodules without one are left out.
-        folds: lesion_id -> fold number; each fold is predicted from the others.
-        n_resamples: Resamples of patients for the intervals.
-        seed: Seed of the resamples.
-
-    Returns:
-        The baseline.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: Labels other than 0 and 1, a single class, or bad `folds` as in
-            `constant_error`.
-    """
-
-    def fit_predict(train: pd.DataFrame, test: pd.DataFrame) -> NDArray[np.float64]:
+    def fit_predict(train: pd.DataFrame, test: pd.DataFrame) -> Array:
         return np.full(len(test), float(train["truth"].mean() >= 0.5))
 
-    return _classification("majority", nodules, labels, [], folds, fit_predict, n_resamples, seed)
+    table = _with_folds(nodules, _binary(labels), [], folds)
+    return _scored("majority", *table, {"score": fit_predict}, score_binary, how)
 
 
 def diameter_classifier(
     nodules: pd.DataFrame,
-    labels: pd.Series[Any],
+    labels: Labels,
     *,
     folds: pd.Series[Any],
     diameter: str = "diameter",
-    n_resamples: int = 2000,
-    seed: int = 0,
+    **how: Unpack[Resampling],
 ) -> Baseline:
-    """Classify malignancy from the diameter alone: logistic regression on its logarithm.
+    """Classify malignancy from the diameter (mm) alone: logistic regression on its logarithm."""
 
-    Args:
-        nodules: One row per nodule: lesion_id, patient and `diameter`.
-        labels: lesion_id -> 0 benign, 1 malignant; nodules without one are left out.
-        folds: lesion_id -> fold number; each fold is predicted from the others.
-        diameter: Column of the diameter in mm, above 0.
-        n_resamples: Resamples of patients for the intervals.
-        seed: Seed of the resamples.
-
-    Returns:
-        The baseline.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: A diameter that is not above 0, or bad labels or folds as in
-            `majority_classifier`.
-    """
-
-    def fit_predict(train: pd.DataFrame, test: pd.DataFrame) -> NDArray[np.float64]:
+    def fit_predict(train: pd.DataFrame, test: pd.DataFrame) -> Array:
         return _logistic(_log(train, diameter), train["truth"], _log(test, diameter))
 
-    return _classification(
-        "diameter", nodules, labels, [diameter], folds, fit_predict, n_resamples, seed
-    )
+    table = _with_folds(nodules, _binary(labels), [diameter], folds)
+    return _scored("diameter", *table, {"score": fit_predict}, score_binary, how)
 
 
 def ratings_classifier(
     nodules: pd.DataFrame,
-    labels: pd.Series[Any],
+    labels: Labels,
     *,
     folds: pd.Series[Any],
     attributes: Sequence[str] = OTHER_RATINGS,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    **how: Unpack[Resampling],
 ) -> Baseline:
-    """Classify malignancy from the readers' other ratings: logistic regression on all eight.
+    """Classify malignancy from the readers' other ratings: logistic regression on all `attributes`.
 
     The readers who gave these ratings gave the label too, so that this is no honest competitor of
     a model that sees images; it says how much of the label is in the words for the nodule.
-
-    Args:
-        nodules: One row per nodule: lesion_id, patient and the attributes (mean ratings).
-        labels: lesion_id -> 0 benign, 1 malignant; nodules without one are left out.
-        folds: lesion_id -> fold number; each fold is predicted from the others.
-        attributes: Ratings to use; malignancy, which makes the label, is refused.
-        n_resamples: Resamples of patients for the intervals.
-        seed: Seed of the resamples.
-
-    Returns:
-        The baseline.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: No attributes or malignancy among them, or bad labels or folds as in
-            `majority_classifier`.
+    Malignancy, which makes the label, is refused.
     """
     names = list(attributes)
     if not names or "malignancy" in names:
         raise ValueError(f"attributes must be some ratings other than malignancy, got {names}")
 
-    def fit_predict(train: pd.DataFrame, test: pd.DataFrame) -> NDArray[np.float64]:
+    def fit_predict(train: pd.DataFrame, test: pd.DataFrame) -> Array:
         return _logistic(train[names].to_numpy(), train["truth"], test[names].to_numpy())
 
-    return _classification("ratings", nodules, labels, names, folds, fit_predict, n_resamples, seed)
+    table = _with_folds(nodules, _binary(labels), names, folds)
+    return _scored("ratings", *table, {"score": fit_predict}, score_binary, how)
 
 
-def _regression(
-    name: str,
+def majority_multiclass(
     nodules: pd.DataFrame,
-    attribute: str,
-    predictors: list[str],
+    labels: Labels,
+    *,
     folds: pd.Series[Any],
-    fit_predict: FitPredict,
-    n_resamples: int,
-    seed: int,
+    classes: Sequence[Any],
+    **how: Unpack[Resampling],
 ) -> Baseline:
-    nodules = _with_ids(nodules, [attribute, *predictors])
-    table, n_dropped = _with_folds(nodules, nodules[attribute], predictors, folds)
+    """Give every nodule the frequencies of the `classes` in the training part as probabilities.
 
-    def median(train: pd.DataFrame, test: pd.DataFrame) -> NDArray[np.float64]:
-        return np.full(len(test), train["truth"].median())
+    The most frequent class is the one that is called. Nodules with another label, such as one that
+    is to be ignored, are left out. All nodules of a fold get the same, so that the AUC within
+    folds is 0.5.
+    """
 
-    predictions = table[["lesion_id", "patient", "fold", "truth"]].assign(
-        prediction=_out_of_fold(table, fit_predict), constant=_out_of_fold(table, median)
-    )
-    scores = score_regression(predictions, n_resamples=n_resamples, seed=seed)
-    return Baseline(name=name, predictions=predictions, scores=scores, n_dropped=n_dropped)
+    def share(label: Any) -> FitPredict:
+        return lambda train, test: np.full(len(test), (train["truth"] == label).mean())
+
+    table = _with_folds(nodules, labels[labels.isin(list(classes))], [], folds)
+    shares = {label: share(label) for label in classes}
+    return _scored("majority", *table, shares, partial(score_multiclass, classes=classes), how)
 
 
-def _classification(
+def _scored(
     name: str,
-    nodules: pd.DataFrame,
-    labels: pd.Series[Any],
-    predictors: list[str],
-    folds: pd.Series[Any],
-    fit_predict: FitPredict,
-    n_resamples: int,
-    seed: int,
+    table: pd.DataFrame,
+    n_dropped: int,
+    predicted: Mapping[Any, FitPredict],
+    scoring: Callable[..., dict[str, Estimate]],
+    how: Resampling,
 ) -> Baseline:
-    nodules = _with_ids(nodules, predictors)
-    _check_unique("labels", labels)
-    check_labels(labels.dropna())
-    truth = nodules["lesion_id"].map(labels)
-    table, n_dropped = _with_folds(nodules, truth, predictors, folds)
-    predictions = table[["lesion_id", "patient", "fold", "truth"]].assign(
-        score=_out_of_fold(table, fit_predict)
+    """Predict each fold of the table from the others, by column of predictions, and score that."""
+    columns = {column: _out_of_fold(table, how_to) for column, how_to in predicted.items()}
+    predictions = table[["lesion_id", "patient", "fold", "truth"]].join(pd.DataFrame(columns))
+    return Baseline(
+        name=name, predictions=predictions, scores=scoring(predictions, **how), n_dropped=n_dropped
     )
-    scores = score_classification(predictions, n_resamples=n_resamples, seed=seed)
-    return Baseline(name=name, predictions=predictions, scores=scores, n_dropped=n_dropped)
-
-
-def _with_ids(nodules: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """Take `lesion_id` from the index if it is there, and refuse a table without what is needed."""
-    if "lesion_id" not in nodules.columns and nodules.index.name == "lesion_id":
-        nodules = nodules.reset_index()
-    check_columns(nodules, ["lesion_id", "patient", *columns])
-    return nodules
 
 
 def _with_folds(
-    nodules: pd.DataFrame, truth: pd.Series[Any], predictors: list[str], folds: pd.Series[Any]
+    nodules: pd.DataFrame, truth: str | Labels, predictors: list[str], folds: pd.Series[Any]
 ) -> tuple[pd.DataFrame, int]:
-    """Put truth and fold beside the predictors; leave out incomplete nodules and count them."""
+    """lesion_id, patient, predictors, truth, fold of complete nodules; and how many are not."""
+    if "lesion_id" not in nodules.columns and nodules.index.name == "lesion_id":
+        nodules = nodules.reset_index()
+    rating = [truth] if isinstance(truth, str) else []
+    check_columns(nodules, ["lesion_id", "patient", *predictors, *rating])
+    if isinstance(truth, str):
+        truths = nodules[truth].astype(float)
+    else:
+        _check_unique("labels", truth)
+        truths = nodules["lesion_id"].map(truth)
     _check_unique("folds", folds)
-    table = nodules[["lesion_id", "patient", *predictors]].assign(truth=truth.astype(float))
+    table = nodules[["lesion_id", "patient", *predictors]].assign(truth=truths)
     complete = table.dropna(subset=["truth", *predictors]).reset_index(drop=True)
     complete["fold"] = complete["lesion_id"].map(folds)
     without = complete.loc[complete["fold"].isna(), "lesion_id"]
@@ -319,7 +236,7 @@ def _with_folds(
     return complete, len(nodules) - len(complete)
 
 
-def _out_of_fold(table: pd.DataFrame, fit_predict: FitPredict) -> NDArray[np.float64]:
+def _out_of_fold(table: pd.DataFrame, fit_predict: FitPredict) -> Array:
     predicted = np.full(len(table), np.nan)
     for fold in table["fold"].unique():
         left_out = (table["fold"] == fold).to_numpy()
@@ -327,7 +244,16 @@ def _out_of_fold(table: pd.DataFrame, fit_predict: FitPredict) -> NDArray[np.flo
     return predicted
 
 
-def _logistic(train: Any, truth: pd.Series[Any], test: Any) -> NDArray[np.float64]:
+def _constant(rule: str) -> FitPredict:
+    return lambda train, test: np.full(len(test), train["truth"].agg(rule))
+
+
+def _binary(labels: Labels) -> Labels:
+    check_labels(labels.dropna())
+    return labels.astype(float)
+
+
+def _logistic(train: Any, truth: pd.Series[Any], test: Any) -> Array:
     if truth.nunique() < 2:
         raise ValueError("a training part has a single class; use fewer or stratified folds")
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(train, truth)
@@ -338,7 +264,7 @@ def _log(rows: pd.DataFrame, diameter: str) -> NDArray[np.float64]:
     values = rows[diameter].to_numpy(dtype=float)
     if not (values > 0).all():
         raise ValueError(f"{diameter} must be above 0 mm, got {values.min()}")
-    logarithm: NDArray[np.float64] = np.log(values)[:, None]  # (lesions, 1)
+    logarithm: Array = np.log(values)[:, None]  # (lesions, 1)
     return logarithm
 
 

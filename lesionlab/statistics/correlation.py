@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from lesionlab.statistics.association import check_columns, holm
+from lesionlab.statistics.association import check_pairs, holm
 
 Method = Literal["pearson", "spearman"]
 
@@ -41,42 +41,33 @@ def correlation_matrix(
         KeyError: A column is missing.
         ValueError: Fewer than two columns or an unknown `method`.
     """
-    check_columns(frame, columns)
-    _check_correlation(method)
+    check_pairs(frame, columns)
+    if method not in ("pearson", "spearman"):
+        raise ValueError(f"method must be 'pearson' or 'spearman', got {method!r}")
     return frame[list(columns)].astype(float).corr(method=method)
 
 
 def correlation_table(
     frame: pd.DataFrame, columns: Sequence[str], *, method: Method = "pearson"
 ) -> pd.DataFrame:
-    """The correlations of `correlation_matrix` as pairs, with p-values.
-
-    Args:
-        frame: As in `correlation_matrix`.
-        columns: As in `correlation_matrix`.
-        method: As in `correlation_matrix`.
+    """The correlations of `correlation_matrix` as pairs, with p-values; arguments as there.
 
     Returns:
         One row per pair: first, second, r, p (two-sided), p_holm, n. r and p are NaN when an
         attribute is constant or fewer than three rows are left.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: Fewer than two columns or an unknown `method`.
     """
-    check_columns(frame, columns)
-    _check_correlation(method)
+    matrix = correlation_matrix(frame, columns, method=method)
     test = stats.pearsonr if method == "pearson" else stats.spearmanr
     rows = []
     for first, second in combinations(columns, 2):
         pair = frame[[first, second]].dropna().to_numpy(dtype=float)
-        r = p = float("nan")
-        if len(pair) >= 3 and (np.ptp(pair, axis=0) > 0).all():
-            found = test(pair[:, 0], pair[:, 1])
-            r, p = float(found.statistic), float(found.pvalue)
+        defined = len(pair) >= 3 and (np.ptp(pair, axis=0) > 0).all()
+        p = float(test(pair[:, 0], pair[:, 1]).pvalue) if defined else np.nan
+        r = matrix.loc[first, second] if defined else np.nan
         rows.append({"first": first, "second": second, "r": r, "p": p, "n": len(pair)})
-    table = pd.DataFrame(rows).assign(p_holm=lambda pairs: holm(pairs["p"]))
-    return table[["first", "second", "r", "p", "p_holm", "n"]]
+    table = pd.DataFrame(rows)
+    table.insert(4, "p_holm", holm(table["p"]))
+    return table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +80,6 @@ class MatrixAgreement:
         spearman: Spearman correlation of the same entries.
         spearman_p: Mantel permutation p-value of it.
         n: Number of entries compared.
-        n_resamples: Number of random relabellings.
     """
 
     pearson: float
@@ -97,7 +87,6 @@ class MatrixAgreement:
     spearman: float
     spearman_p: float
     n: int
-    n_resamples: int
 
 
 def matrix_agreement(
@@ -163,7 +152,6 @@ def matrix_agreement(
         spearman=spearman,
         spearman_p=spearman_p,
         n=len(x),
-        n_resamples=n_resamples,
     )
 
 
@@ -177,8 +165,3 @@ def _symmetric(name: str, matrix: pd.DataFrame | ArrayLike) -> NDArray[np.float6
     if not np.allclose(values, values.T):
         raise ValueError(f"{name} is not symmetric; average it with its transpose first")
     return values
-
-
-def _check_correlation(method: str) -> None:
-    if method not in ("pearson", "spearman"):
-        raise ValueError(f"method must be 'pearson' or 'spearman', got {method!r}")

@@ -21,12 +21,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import TransformerMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 Scale = Literal["unit", "standard"]
+SCALERS = {"unit": MinMaxScaler, "standard": StandardScaler}
 
 
 def eliminate(
@@ -56,7 +56,7 @@ def eliminate(
     """
     labels = _check(X, y, scale)
     features = list(X.columns)
-    values = _scaler(scale).fit_transform(X.to_numpy(dtype=float))
+    values = SCALERS[scale]().fit_transform(X.to_numpy(dtype=float))
     left = 1.0
     rows: list[dict[str, Any]] = []
     first_step: dict[Any, float] = {}
@@ -128,19 +128,10 @@ def recursive_feature_elimination(
     for train in _training_parts(X, labels, folds, n_splits, groups, seed):
         runs.append(eliminate(X.iloc[train], labels[train], scale=scale, C=C))
     by_feature = pd.concat(runs).groupby("feature")
-    mean = by_feature.mean(numeric_only=True)
-    sd = by_feature.std(numeric_only=True)
-    table = pd.DataFrame(
-        {
-            "importance": mean["importance"],
-            "importance_sd": sd["importance"],
-            "rank": mean["importance"].rank(ascending=False, method="first").astype(int),
-            "share_first_step": mean["share_first_step"],
-            "share_first_step_sd": sd["share_first_step"],
-            "coefficient": mean["coefficient"],
-            "step": mean["step"],
-        }
-    )
+    table = by_feature[["importance", "share_first_step", "coefficient", "step"]].mean()
+    for name in ("importance", "share_first_step"):
+        table.insert(list(table).index(name) + 1, f"{name}_sd", by_feature[name].std())
+    table.insert(2, "rank", table["importance"].rank(ascending=False, method="first").astype(int))
     return table.sort_values("rank")
 
 
@@ -169,12 +160,8 @@ def _training_parts(
         yield train
 
 
-def _scaler(scale: Scale) -> TransformerMixin:
-    return MinMaxScaler() if scale == "unit" else StandardScaler()
-
-
 def _check(X: pd.DataFrame, y: ArrayLike, scale: str) -> NDArray[Any]:
-    if scale not in ("unit", "standard"):
+    if scale not in SCALERS:
         raise ValueError(f"scale must be 'unit' or 'standard', got {scale!r}")
     if X.shape[1] == 0:
         raise ValueError("X has no columns")

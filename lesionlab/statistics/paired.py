@@ -5,12 +5,18 @@
 
 Nodules of one patient resemble each other, and so do the errors on them. So the interval is from
 resampling whole patients, and the test by default has one difference per patient.
+
+Both functions take two tables of out-of-fold predictions of the same lesions, in any order of rows:
+lesion_id, patient, for each attribute its prediction under its name and the truth under `…_truth`,
+and for AUCs within folds the column fold. They raise `KeyError` where a column is missing, and
+`ValueError` where lesions, patients, truths or folds differ, a lesion is there twice, there are
+gaps, or an option is unknown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -18,8 +24,13 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from lesionlab.statistics.association import holm
-from lesionlab.statistics.intervals import bootstrap_many_over_groups
-from lesionlab.statistics.scoring import check_columns
+from lesionlab.statistics.intervals import (
+    Array,
+    Estimate,
+    Resampling,
+    bootstrap_weights_over_groups,
+)
+from lesionlab.statistics.scoring import check_complete, check_labels, weighted_auc, within_folds
 
 Test = Literal["wilcoxon", "t"]
 Unit = Literal["patient", "lesion"]
@@ -35,9 +46,7 @@ def paired(
     *,
     test: Test = "wilcoxon",
     unit: Unit = "patient",
-    n_resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
+    **how: Unpack[Resampling],
 ) -> pd.DataFrame:
     """Compare the absolute errors of two predictors on the same lesions.
 
@@ -47,27 +56,18 @@ def paired(
     since the test takes its differences as independent.
 
     Args:
-        a: Out-of-fold predictions, as `lesionlab.training.outcomes.Outcome.predictions`: columns
-            lesion_id, patient, and for each attribute its prediction under its name and the truth
-            under `…_truth`.
-        b: The same of another model; rows may be in another order.
+        a: Predictions of one model.
+        b: Predictions of another.
         attributes: Which to compare; all that both have if None, in the order of `a`.
         test: `wilcoxon` (differences of exactly zero are left out) or `t`, both two-sided.
         unit: What is one observation of the test.
-        n_resamples: Resamples of patients for the intervals.
-        level: Nominal coverage of the intervals.
-        seed: Seed of the resamples.
+        **how: n_resamples, level, seed of the intervals.
 
     Returns:
         Index attribute, and `mean` (over the attributes of each lesion) as the last row where
         there are two or more. Columns n (lesions), n_groups (patients), mae_a, mae_b, difference
         (mae_a − mae_b: below 0 where `a` is better) with low and high, p, and p_holm, adjusted
         for the number of attributes. The row `mean` is no further attribute: its p_holm is NaN.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: Different lesions, patients or truths; a lesion twice; gaps; attributes that
-            are none or are in one of the two alone; an unknown `test` or `unit`.
 
     Example:
         >>> def model(*margin):
@@ -82,24 +82,19 @@ def paired(
     if unit not in ("patient", "lesion"):
         raise ValueError(f"unit={unit!r}: expected 'patient' or 'lesion'")
     names = _attributes(a, b, attributes)
-    left, right = _checked("a", a, names), _checked("b", b, names)
-    _check_same(left, right, names)
-    errors = {
-        end: pd.DataFrame({name: (frame[name] - frame[f"{name}_truth"]).abs() for name in names})
-        for end, frame in (("a", left), ("b", right))
-    }
-    if len(names) > 1:
-        for frame in errors.values():
-            frame[MEAN] = frame.mean(axis=1)
-    difference = errors["a"] - errors["b"]
+    left, right = _matched(a, b, names)
     rows = [*names, MEAN] if len(names) > 1 else names
-
-    def means(drawn: pd.DataFrame) -> Mapping[str, float]:
-        return dict(zip(rows, drawn[rows].to_numpy().mean(axis=0).tolist(), strict=True))
-
+    errors = []
+    for frame in (left, right):
+        error = pd.DataFrame({name: (frame[name] - frame[f"{name}_truth"]).abs() for name in names})
+        errors.append(error.assign(**{MEAN: error.mean(axis=1)})[rows])
+    difference = errors[0] - errors[1]
     patient = left["patient"]
-    intervals = bootstrap_many_over_groups(
-        means, difference.assign(patient=patient), n_resamples=n_resamples, level=level, seed=seed
+    values = difference.to_numpy()
+    intervals = bootstrap_weights_over_groups(
+        lambda weights: dict(zip(rows, (weights @ values).T / weights.sum(1), strict=True)),
+        patient,
+        **how,
     )
     observed = difference.groupby(patient).mean() if unit == "patient" else difference
     table = pd.DataFrame(
@@ -107,8 +102,8 @@ def paired(
             {
                 "n": found.n,
                 "n_groups": found.n_groups,
-                "mae_a": float(errors["a"][name].mean()),
-                "mae_b": float(errors["b"][name].mean()),
+                "mae_a": float(errors[0][name].mean()),
+                "mae_b": float(errors[1][name].mean()),
                 "difference": found.value,
                 "low": found.low,
                 "high": found.high,
@@ -119,6 +114,37 @@ def paired(
         index=pd.Index(rows, name="attribute"),
     )
     return table.assign(p_holm=holm(table["p"].where(table.index.isin(names))))
+
+
+def paired_auc(
+    a: pd.DataFrame, b: pd.DataFrame, attribute: str = "malignancy", **how: Unpack[Resampling]
+) -> dict[str, Estimate]:
+    """Compare the AUCs of two classifiers on the same lesions.
+
+    Args:
+        a: Predictions of one model, the truth 0 or 1. With the column fold, each AUC is the mean of
+            the folds' own, as in `scoring`, in every resample too.
+        b: Predictions of another, on the same folds.
+        attribute: What both predict.
+        **how: n_resamples, level, seed of the intervals.
+
+    Returns:
+        auc_a, auc_b, and difference (auc_a − auc_b: above 0 where `a` is better).
+    """
+    fold = ["fold"] if "fold" in a or "fold" in b else []
+    left, right = _matched(a, b, [attribute], ["patient", *fold])
+    truth = left[f"{attribute}_truth"]
+    check_labels(truth)
+    positive = (truth == 1).to_numpy()
+    folds = left["fold"].to_numpy() if fold else None
+    one, other = (weighted_auc(f[attribute].to_numpy(), positive, folds) for f in (left, right))
+
+    def metrics(weights: Array) -> dict[str, Array]:
+        auc_a, auc_b = one(weights), other(weights)
+        return {"auc_a": auc_a, "auc_b": auc_b, "difference": auc_a - auc_b}
+
+    found = bootstrap_weights_over_groups(metrics, left["patient"], undefined="nan", **how)
+    return {name: within_folds(auc, [positive], folds) for name, auc in found.items()}
 
 
 def _attributes(a: pd.DataFrame, b: pd.DataFrame, attributes: Sequence[str] | None) -> list[str]:
@@ -137,39 +163,41 @@ def _attributes(a: pd.DataFrame, b: pd.DataFrame, attributes: Sequence[str] | No
     return names
 
 
-def _checked(which: str, frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """The columns that count, by lesion in the order of their ids."""
-    columns = [*names, *(f"{name}_truth" for name in names)]
-    check_columns(frame, ["lesion_id", "patient", *columns])
-    if frame.empty:
-        raise ValueError(f"{which}: expected at least one lesion, got none")
-    for column in ("lesion_id", "patient", *columns):
-        if gaps := int(frame[column].isna().sum()):
-            raise ValueError(f"{which}: column {column!r} has {gaps} gaps")
-    if frame["lesion_id"].duplicated().any():
-        twice = frame.loc[frame["lesion_id"].duplicated(), "lesion_id"].iloc[0]
-        raise ValueError(f"{which}: lesion {twice!r} is there twice")
-    kept = frame[["lesion_id", "patient", *columns]].astype(dict.fromkeys(columns, float))
-    # sorted, so that the resamples do not depend on the order of the rows
-    return kept.set_index("lesion_id").sort_index()
-
-
-def _check_same(a: pd.DataFrame, b: pd.DataFrame, names: Sequence[str]) -> None:
-    if not a.index.equals(b.index):
-        alone = sorted(set(a.index) ^ set(b.index), key=str)
+def _matched(
+    a: pd.DataFrame, b: pd.DataFrame, names: Sequence[str], alike: Sequence[str] = ("patient",)
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The columns that count of both tables, by lesion in the order of their ids."""
+    numbers = [*names, *(f"{name}_truth" for name in names)]
+    kept = []
+    for which, frame in (("a", a), ("b", b)):
+        columns = ["lesion_id", *alike, *numbers]
+        check_complete(frame, columns)
+        if frame.empty:
+            raise ValueError(f"{which}: expected at least one lesion, got none")
+        again = frame.loc[frame["lesion_id"].duplicated(), "lesion_id"]
+        if len(again):
+            raise ValueError(f"{which}: lesion {again.iloc[0]!r} is there twice")
+        # sorted, so that the resamples do not depend on the order of the rows
+        table = frame[columns].astype(dict.fromkeys(numbers, float))
+        kept.append(table.set_index("lesion_id").sort_index())
+    left, right = kept
+    if not left.index.equals(right.index):
+        alone = sorted(set(left.index) ^ set(right.index), key=str)
         raise ValueError(
             f"a and b have other lesions: {len(alone)} are in one of them alone, such as "
             f"{alone[0]!r}"
         )
-    if not (a["patient"].astype(str) == b["patient"].astype(str)).all():
-        raise ValueError("a and b give a lesion to other patients")
+    for column in alike:
+        if not (left[column].astype(str) == right[column].astype(str)).all():
+            raise ValueError(f"a and b have another {column} for some lesions")
     for name in names:
-        apart = (a[f"{name}_truth"] - b[f"{name}_truth"]).abs() > 1e-6
+        apart = (left[f"{name}_truth"] - right[f"{name}_truth"]).abs() > 1e-6
         if apart.any():
             raise ValueError(
                 f"a and b have other truths: {name} of {int(apart.sum())} lesions, such as "
                 f"{apart.idxmax()!r}"
             )
+    return left, right
 
 
 def _p(differences: NDArray[np.float64], test: Test) -> float:

@@ -5,7 +5,8 @@ as for internal structure, although the readings then tell no nodule from anothe
 three measures here compare the disagreement within nodules with the one between them.
 
 Readers are anonymous and differ from nodule to nodule, nodules with a single reading are
-left out, and a missing rating (NaN) is left out for its attribute alone: see `agreement`.
+left out, and a missing rating (NaN) is left out for its attribute alone. Arguments, counts and
+errors are those of `agreement`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from lesionlab.attributes import LIDC_RATINGS, RATING_NAMES
-from lesionlab.statistics._ratings import Ratings, pairs_of, per_attribute
+from lesionlab.statistics.agreement import Ratings, per_attribute
 
 Level = Literal["nominal", "ordinal", "interval"]
 
@@ -45,26 +46,20 @@ def weighted_kappa(
     Returns:
         Index attribute; columns value, n_pairs, n_nodules, n_missing. The value is NaN when all
         ratings in pairs are the same, since nothing could disagree.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: Unknown `weights`, a rating that is not a whole number, or gaps in
-            `lesion_id`.
     """
     from sklearn.metrics import cohen_kappa_score
 
     if weights not in ("linear", "quadratic", None):
         raise ValueError(f"weights must be 'linear', 'quadratic' or None, got {weights!r}")
 
-    def row(shared: Ratings) -> dict[str, Any]:
-        pairs = pairs_of(shared)
-        first, second = pairs.first, pairs.second
+    def row(ratings: Ratings) -> dict[str, Any]:
+        _, first, second = ratings.pairs()
+        a, b = np.concatenate([first, second]), np.concatenate([second, first])
         value = float("nan")
-        if len(first) and np.ptp(np.concatenate([first, second])) > 0:
-            a, b = np.concatenate([first, second]), np.concatenate([second, first])
+        if len(a) and np.ptp(a) > 0:
             if (a % 1 != 0).any():
                 raise ValueError(
-                    f"kappa of {shared.attribute!r} needs whole numbers, got {a[a % 1 != 0][0]}"
+                    f"kappa of {ratings.attribute!r} needs whole numbers, got {a[a % 1 != 0][0]}"
                 )
             # the whole range, since scikit-learn counts steps by position among the labels:
             # without an unused 3 it would take 2 and 4 for neighbours
@@ -72,7 +67,7 @@ def weighted_kappa(
             value = float(
                 cohen_kappa_score(a.astype(int), b.astype(int), labels=steps, weights=weights)
             )
-        return {"value": value, "n_pairs": len(first), "n_nodules": shared.n_nodules}
+        return {"value": value, "n_pairs": len(first)}
 
     return per_attribute(readings, attributes, row)
 
@@ -104,10 +99,6 @@ def krippendorff_alpha(
     Returns:
         Index attribute; columns value, level, n_readings, n_nodules, n_missing. The value is NaN
         when all ratings are the same.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: Unknown `level`, gaps in `lesion_id`, or a rating that is not a number.
     """
     nominal = {a.name for a in LIDC_RATINGS if a.kind == "nominal"}
     levels: dict[str, Level] = {a: "nominal" if a in nominal else "ordinal" for a in attributes}
@@ -121,25 +112,24 @@ def krippendorff_alpha(
                 f"level of {name!r} must be 'nominal', 'ordinal' or 'interval', got {chosen!r}"
             )
 
-    def row(shared: Ratings) -> dict[str, Any]:
-        domain, value_codes = np.unique(shared.values, return_inverse=True)
+    def row(ratings: Ratings) -> dict[str, Any]:
+        domain, value_codes = np.unique(ratings.values, return_inverse=True)
         size = len(domain)
         counts = np.bincount(
-            shared.nodule * size + value_codes, minlength=shared.n_nodules * size
-        ).reshape(shared.n_nodules, size)  # n_uc
+            ratings.nodule * size + value_codes, minlength=ratings.n_nodules * size
+        ).reshape(ratings.n_nodules, size)  # n_uc
         value = float("nan")
         if size > 1:
             of_value = counts.sum(axis=0)  # n_c
-            d2 = _squared_distance(domain, of_value, levels[shared.attribute])
+            d2 = _squared_distance(domain, of_value, levels[ratings.attribute])
             within = np.einsum("uc,ck,uk->u", counts, d2, counts)
             observed = (within / (counts.sum(axis=1) - 1)).sum()
             expected = of_value @ d2 @ of_value / (of_value.sum() - 1)
             value = float(1 - observed / expected)
         return {
             "value": value,
-            "level": levels[shared.attribute],
-            "n_readings": len(shared.values),
-            "n_nodules": shared.n_nodules,
+            "level": levels[ratings.attribute],
+            "n_readings": len(ratings.values),
         }
 
     return per_attribute(readings, attributes, row)
@@ -172,37 +162,25 @@ def icc(
     Returns:
         Index attribute; columns value, low, high, k0, n_readings, n_nodules, n_missing. NaN with
         fewer than two nodules or when all ratings are the same.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: `confidence` outside (0, 1), gaps in `lesion_id`, or a rating that is not a
-            number.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be inside (0, 1), got {confidence}")
 
-    def row(shared: Ratings) -> dict[str, Any]:
-        n, total = shared.n_nodules, len(shared.values)
+    def row(ratings: Ratings) -> dict[str, Any]:
+        n, total = ratings.n_nodules, len(ratings.values)
         value = low = high = k0 = float("nan")
-        if n >= 2 and np.ptp(shared.values) > 0:
-            k = np.bincount(shared.nodule)
-            means = np.bincount(shared.nodule, weights=shared.values) / k
-            between = (k * (means - shared.values.mean()) ** 2).sum() / (n - 1)
-            within = ((shared.values - means[shared.nodule]) ** 2).sum() / (total - n)
+        if n >= 2 and np.ptp(ratings.values) > 0:
+            k = np.bincount(ratings.nodule)
+            means = np.bincount(ratings.nodule, weights=ratings.values) / k
+            between = (k * (means - ratings.values.mean()) ** 2).sum() / (n - 1)
+            within = ((ratings.values - means[ratings.nodule]) ** 2).sum() / (total - n)
             k0 = float((total - (k**2).sum() / total) / (n - 1))
             f = between / within if within > 0 else np.inf
             tail = (1 - confidence) / 2
             upper = stats.f.isf(tail, n - 1, total - n)
             lower = stats.f.ppf(tail, n - 1, total - n)
             value, low, high = (_icc_of(x, k0) for x in (f, f / upper, f / lower))
-        return {
-            "value": value,
-            "low": low,
-            "high": high,
-            "k0": k0,
-            "n_readings": total,
-            "n_nodules": n,
-        }
+        return {"value": value, "low": low, "high": high, "k0": k0, "n_readings": total}
 
     return per_attribute(readings, attributes, row)
 

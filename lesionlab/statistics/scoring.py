@@ -1,174 +1,276 @@
 """Scores of predictions against the readers, each with its interval over patients.
 
-The same two functions score the baselines and every model, so that two numbers beside
-each other were made alike.
+One function for each kind of target scores the baselines and every model, so that two numbers
+beside each other were made alike. Each takes a table with one row per lesion:
+
+- `patient`: resampled as a whole for the intervals (`intervals.bootstrap_weights_over_groups`);
+- `truth`: what the readers say;
+- what was predicted: `prediction`, `score`, or a column of probabilities for each class;
+- `fold`, optional: which of several models predicted the lesion.
+
+**An AUC is taken within folds.** Each fold has a network of its own. One may call most lesions
+malignant where another calls hardly any, and a ranking of all lesions together would mix how well
+the networks rank with how alike their levels are. So with the column `fold` an AUC is the mean of
+the folds' own AUCs, each fold counting once. A fold in which a class does not occur is left out,
+and `Estimate.method` says so.
+
+All functions take `n_resamples`, `level` and `seed` as the bootstrap does, and return estimates by
+name. Where more than 5 % of the resamples lack what a score needs, such as a class, the ends of its
+interval are NaN. They raise `KeyError` where a column is missing, and `ValueError` for gaps, for
+truths that are none, or for fewer than two patients.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lesionlab.statistics.intervals import Estimate, bootstrap_weights_over_groups
+from lesionlab.statistics.intervals import (
+    Array,
+    Estimate,
+    Resampling,
+    bootstrap_weights_over_groups,
+)
+
+Booleans = NDArray[np.bool_]
 
 
-def score_regression(
-    frame: pd.DataFrame,
-    *,
-    truth: str = "truth",
-    prediction: str = "prediction",
-    constant: str = "constant",
-    group: str = "patient",
-    n_resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> dict[str, Estimate]:
-    """Score predicted ratings, of a baseline or of a model.
+def score_regression(frame: pd.DataFrame, **how: Unpack[Resampling]) -> dict[str, Estimate]:
+    """Score predicted ratings.
 
     mae is the mean of |prediction - truth|, rmse the root of the mean square, bias the mean of
-    prediction - truth. If `frame` has the out-of-fold constant of `constant_error` in the column
-    `constant`, skill is 1 - mae / (mae of the constant), on the same lesions and resamples.
+    prediction - truth. If `frame` has the out-of-fold constant of `baselines.constant_error` in the
+    column `constant`, skill is 1 - mae / mae_constant, on the same lesions and resamples.
 
     Args:
-        frame: One row per lesion with the columns named below.
-        truth: Column of the mean rating of the readers, in rating steps.
-        prediction: Column of the prediction, in rating steps.
-        constant: Column of the constant predictor's prediction; skill is left out without it.
-        group: Column of the patient.
-        n_resamples: Resamples of patients.
-        level: Nominal coverage of the intervals.
-        seed: Seed of the resamples.
+        frame: Columns patient, truth, prediction and optionally constant, in rating steps.
+        **how: n_resamples, level, seed.
 
     Returns:
-        Estimates under mae, rmse, bias and, with a constant, mae_constant and skill. Where the
-        constant is never wrong, skill is NaN; where it is never wrong in more than 5 % of the
-        resamples, as happens with internal structure, its interval is NaN.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: Gaps in a column, or as in `bootstrap_over_groups`.
+        mae, rmse, bias and, with a constant, mae_constant and skill. Skill is NaN where the
+        constant is never wrong.
     """
-    columns = [truth, prediction] + [constant] * (constant in frame.columns)
-    _check_complete(frame, [*columns, group])
+    columns = ["truth", "prediction"] + ["constant"] * ("constant" in frame.columns)
+    check_complete(frame, [*columns, "patient"])
+    truth, *predicted = frame[columns].to_numpy(dtype=float).T
+    error = predicted[0] - truth
 
-    values = frame[columns].to_numpy(dtype=float)
-    error = values[:, 1] - values[:, 0]
-    gap = np.abs(values[:, 2] - values[:, 0]) if constant in columns else None
-
-    def metrics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    def metrics(weights: Array) -> dict[str, Array]:
         n = weights.sum(1)
         found = {
             "mae": weights @ np.abs(error) / n,
             "rmse": np.sqrt(weights @ error**2 / n),
             "bias": weights @ error / n,
         }
-        if gap is not None:
-            found["mae_constant"] = weights @ gap / n
+        if len(predicted) > 1:
+            found["mae_constant"] = weights @ np.abs(predicted[1] - truth) / n
             found["skill"] = skills(found["mae"], found["mae_constant"])
         return found
 
-    return bootstrap_weights_over_groups(
-        metrics,
-        frame[group],
-        n_resamples=n_resamples,
-        level=level,
-        seed=seed,
-        undefined="nan",
-    )
+    return bootstrap_weights_over_groups(metrics, frame["patient"], undefined="nan", **how)
 
 
-def score_classification(
-    frame: pd.DataFrame,
-    *,
-    truth: str = "truth",
-    score: str = "score",
-    threshold: float = 0.5,
-    group: str = "patient",
-    n_resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> dict[str, Estimate]:
-    """Score a malignancy classifier, a baseline's or a model's.
+def score_binary(frame: pd.DataFrame, *, threshold: float = 0.5, **how: Any) -> dict[str, Estimate]:
+    """Score a classifier of two classes, such as benign and malignant.
 
-    auc is the share of (malignant, benign) pairs in the right order, ties counting one half
-    (Mann and Whitney); the others call a lesion malignant at `score >= threshold`.
+    auc is the share of (malignant, benign) pairs in the right order, ties counting one half (Mann
+    and Whitney), within folds. The others call a lesion malignant at `score >= threshold`.
 
     Args:
-        frame: One row per lesion with the columns named below.
-        truth: Column of the label, 0 benign and 1 malignant.
-        score: Column of the score, higher for malignant.
-        threshold: Where a lesion is called malignant.
-        group: Column of the patient.
-        n_resamples: Resamples of patients.
-        level: Nominal coverage of the intervals.
-        seed: Seed of the resamples.
+        frame: Columns patient, truth (0 or 1), score (higher for 1) and optionally fold.
+        threshold: Where a lesion is called 1.
+        **how: n_resamples, level, seed.
 
     Returns:
-        Estimates under auc, accuracy, sensitivity, specificity; an interval is NaN when more than
-        5 % of the resamples lack the class that it needs.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: Gaps, a label other than 0 and 1, a single class, or as in
-            `bootstrap_over_groups`.
+        auc, accuracy, sensitivity (recall), specificity, precision, f1.
     """
-    _check_complete(frame, [truth, score, group])
-    check_labels(frame[truth])
-
-    # scikit-learn has these too, and the tests hold the two equal; here all resamples are counted
-    # together, each lesion as often as it was drawn
-    malignant = frame[truth].to_numpy(dtype=float) == 1
-    scores = frame[score].to_numpy(dtype=float)
+    check_complete(frame, ["truth", "score", "patient"])
+    check_labels(frame["truth"])
+    positive = frame["truth"].to_numpy(dtype=float) == 1
+    scores = frame["score"].to_numpy(dtype=float)
     called = scores >= threshold
-    auc = weighted_auc(scores, malignant)
+    auc = weighted_auc(scores, positive, _folds(frame))
 
-    def metrics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    def metrics(weights: Array) -> dict[str, Array]:
+        hits, n_called, n_positive = (weights @ of for of in (called & positive, called, positive))
         with np.errstate(invalid="ignore"):
             return {
                 "auc": auc(weights),
-                "accuracy": weights @ (called == malignant) / weights.sum(1),
-                "sensitivity": weights @ (malignant & called) / (weights @ malignant),
-                "specificity": weights @ ~(malignant | called) / (weights @ ~malignant),
+                "accuracy": weights @ (called == positive) / weights.sum(1),
+                "sensitivity": hits / n_positive,
+                "specificity": weights @ ~(called | positive) / (weights @ ~positive),
+                "precision": hits / n_called,
+                "f1": 2 * hits / (n_called + n_positive),
             }
 
+    found = bootstrap_weights_over_groups(metrics, frame["patient"], undefined="nan", **how)
+    found["auc"] = within_folds(found["auc"], [positive], _folds(frame))
+    return found
+
+
+score_classification = score_binary  # until training, papers and realism say `score_binary`
+
+
+def score_multiclass(
+    frame: pd.DataFrame, classes: Sequence[Any], **how: Any
+) -> dict[str, Estimate]:
+    """Score a classifier of several classes.
+
+    With t_k, p_k and c_k the lesions of class k, those called k, and those that are both, of n:
+    recall c/t, precision c/p, specificity (n - t - p + c)/(n - t), npv (n - t - p + c)/(n - p), and
+    f1 2c/(t + p). A macro score is the mean over the classes for which it is defined; weighted_f1
+    weights each class by t. mcc is the correlation of truth and call (Gorodkin 2004), 0 where all
+    lesions are called alike. Li 2021 (eq. 5 to 7) prints recall, precision and npv of each class
+    under the names accuracy, sensitivity and specificity.
+
+    Args:
+        frame: Columns patient, truth (one of `classes`), optionally fold, and either a column of
+            probabilities under the name of each class or the called class in `prediction`. Of equal
+            probabilities the first class counts. Leave out lesions whose class is to be ignored.
+        classes: The classes in their order.
+        **how: n_resamples, level, seed.
+
+    Returns:
+        accuracy, mcc, weighted_f1, macro_recall and so on; with probabilities auc, the mean over
+        classes of the AUC of each class against the rest, within folds; then recall_k, precision_k,
+        specificity_k, npv_k and f1_k of each class k, NaN where nothing is to be divided.
+    """
+    truth, called = _codes(frame, classes)
+    k = len(classes)
+    is_truth, is_called = np.eye(k)[truth], np.eye(k)[called]  # (lesion, class)
+    folds = _folds(frame)
+    present = [code for code in range(k) if (truth == code).any()]
+    aucs = []
+    if _has_probabilities(frame, classes):
+        scores = frame[list(classes)].to_numpy(dtype=float)
+        aucs = [weighted_auc(scores[:, code], truth == code, folds) for code in present]
+
+    def metrics(weights: Array) -> dict[str, Array]:
+        n = weights.sum(1)[:, None]
+        t, p, c = (weights @ of for of in (is_truth, is_called, is_truth * is_called))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            each = {
+                "recall": c / t,
+                "precision": c / p,
+                "specificity": (n - t - p + c) / (n - t),
+                "npv": (n - t - p + c) / (n - p),
+                "f1": 2 * c / (t + p),
+            }
+            size = (n[:, 0] ** 2 - (p**2).sum(1)) * (n[:, 0] ** 2 - (t**2).sum(1))
+            mcc = (c.sum(1) * n[:, 0] - (t * p).sum(1)) / np.sqrt(size)
+        found = {
+            "accuracy": c.sum(1) / n[:, 0],
+            "mcc": np.where(size > 0, mcc, 0.0),
+            "weighted_f1": np.nansum(t * each["f1"], axis=1) / n[:, 0],
+        }
+        found |= {f"macro_{name}": _mean(values, axis=1) for name, values in each.items()}
+        if aucs:
+            found["auc"] = _mean(np.array([auc(weights) for auc in aucs]), axis=0)
+        for name, values in each.items():
+            found |= {f"{name}_{label}": values[:, i] for i, label in enumerate(classes)}
+        return found
+
+    found = bootstrap_weights_over_groups(metrics, frame["patient"], undefined="nan", **how)
+    if aucs:
+        found["auc"] = within_folds(found["auc"], [truth == code for code in present], folds)
+    return found
+
+
+def confusion(frame: pd.DataFrame, classes: Sequence[Any]) -> pd.DataFrame:
+    """Counts of lesions: a row for each true class, a column for each called one.
+
+    Args:
+        frame: As in `score_multiclass`.
+        classes: As in `score_multiclass`.
+    """
+    truth, called = _codes(frame, classes)
+    counts = np.bincount(truth * len(classes) + called, minlength=len(classes) ** 2)
+    table = pd.DataFrame(counts.reshape(len(classes), -1), list(classes), list(classes))
+    return table.rename_axis(index="truth", columns="called")
+
+
+def score_dice(frame: pd.DataFrame, **how: Unpack[Resampling]) -> dict[str, Estimate]:
+    """Score segmentations by the mean Dice coefficient over lesions.
+
+    Dice is 2 · intersection / (truth + prediction), and 1 where both masks are empty.
+
+    Args:
+        frame: Columns patient, truth, prediction and intersection: voxels of the readers' mask, of
+            the predicted one, and of both.
+        **how: n_resamples, level, seed.
+
+    Returns:
+        dice.
+    """
+    columns = ["truth", "prediction", "intersection"]
+    check_complete(frame, [*columns, "patient"])
+    truth, predicted, both = frame[columns].to_numpy(dtype=float).T
+    if (both < 0).any() or (both > np.minimum(truth, predicted)).any():
+        raise ValueError("intersection must be from 0 to the smaller of truth and prediction")
+    total = truth + predicted
+    dice = np.where(total > 0, 2 * both / np.where(total > 0, total, 1), 1.0)
     return bootstrap_weights_over_groups(
-        metrics,
-        frame[group],
-        n_resamples=n_resamples,
-        level=level,
-        seed=seed,
-        undefined="nan",
+        lambda weights: {"dice": weights @ dice / weights.sum(1)}, frame["patient"], **how
     )
 
 
+def over_folds(
+    frame: pd.DataFrame, by: Sequence[str] = ("target", "predictor", "metric")
+) -> pd.DataFrame:
+    """Mean and SD of scores over runs: over folds, over seeds, or over all folds of all seeds.
+
+    Args:
+        frame: One row per score and run, the score in the column `value`.
+        by: Columns that say which score it is; rows that agree in them are averaged.
+
+    Returns:
+        Index `by`, in the order of the rows; columns mean, sd (with n - 1), n (runs; NaN is left
+        out of all three).
+    """
+    check_columns(frame, [*by, "value"])
+    runs = frame.groupby(list(by), sort=False)["value"]
+    return pd.DataFrame({"mean": runs.mean(), "sd": runs.std(), "n": runs.count()})
+
+
 def weighted_auc(
-    scores: NDArray[np.float64], malignant: NDArray[np.bool_]
-) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    scores: Array, positive: Booleans, folds: NDArray[Any] | None = None
+) -> Callable[[Array], Array]:
     """The AUC of scores as a function of how often each lesion counts.
 
     Args:
-        scores: (lesion,) higher for malignant; ties count one half.
-        malignant: (lesion,).
+        scores: (lesion,) higher for the positive class; ties count one half.
+        positive: (lesion,).
+        folds: (lesion,) fold; the AUC is then the mean of the folds' own.
 
     Returns:
-        From (resample, lesion) weights to (resample,) AUC, NaN where a class has no weight.
+        From weights (resample, lesion) to AUCs (resample,). Folds in which a class has no weight
+        are left out; NaN where that is all.
     """
+    if folds is not None:
+        parts = [folds == fold for fold in pd.unique(folds)]
+        own = [weighted_auc(scores[part], positive[part]) for part in parts]
+
+        def mean(weights: Array) -> Array:
+            found = [auc(weights[:, part]) for auc, part in zip(own, parts, strict=True)]
+            return _mean(np.array(found), axis=0)
+
+        return mean
+
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of runs of equal scores
 
-    def auc(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        positive, negative = weights * malignant, weights * ~malignant
-        ties1 = np.add.reduceat(positive[:, order], starts, axis=1)
-        ties0 = np.add.reduceat(negative[:, order], starts, axis=1)
+    def auc(weights: Array) -> Array:
+        ones, zeros = weights * positive, weights * ~positive
+        ties1 = np.add.reduceat(ones[:, order], starts, axis=1)
+        ties0 = np.add.reduceat(zeros[:, order], starts, axis=1)
         below = np.cumsum(ties0, axis=1) - ties0 / 2
         with np.errstate(invalid="ignore"):
-            found: NDArray[np.float64] = (ties1 * below).sum(1) / (
-                positive.sum(1) * negative.sum(1)
-            )
+            found: Array = (ties1 * below).sum(1) / (ones.sum(1) * zeros.sum(1))
         return found
 
     return auc
@@ -177,44 +279,39 @@ def weighted_auc(
 def skill(mae: float, mae_constant: float) -> float:
     """Share of the constant predictor's error that is gone: 1 - mae / mae_constant.
 
-    1 is perfect, 0 no better than the constant, below 0 worse. NaN when the constant is perfect,
+    1 is perfect, 0 no better than the constant, below 0 worse. NaN where the constant is perfect,
     as there is nothing left to gain.
-
-    Args:
-        mae: Mean absolute error of the predictor.
-        mae_constant: Mean absolute error of the constant predictor on the same lesions.
-
-    Raises:
-        ValueError: An error below 0.
 
     Example:
         >>> skill(0.4, 0.8)
         0.5
     """
-    for name, value in (("mae", mae), ("mae_constant", mae_constant)):
-        if value < 0:
-            raise ValueError(f"{name} must not be negative, got {value}")
-    return float("nan") if mae_constant == 0 else 1 - mae / mae_constant
+    return float(skills(np.array(mae), np.array(mae_constant)))
 
 
-def skills(mae: NDArray[np.float64], mae_constant: NDArray[np.float64]) -> NDArray[np.float64]:
+def skills(mae: Array, mae_constant: Array) -> Array:
     """`skill` of many errors at once."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(mae_constant == 0, np.nan, 1 - mae / mae_constant)
 
 
-def check_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:
+def check_columns(frame: pd.DataFrame, columns: Sequence[Any]) -> None:
     """Refuse a table without one of the columns.
 
     Raises:
         KeyError: A column is missing.
     """
-    missing = [c for c in columns if c not in frame.columns]
-    if missing:
+    if missing := [c for c in columns if c not in frame.columns]:
         raise KeyError(f"the table has no column {missing}; it has {list(frame.columns)}")
 
 
-def _check_complete(frame: pd.DataFrame, columns: Sequence[str]) -> None:
+def check_complete(frame: pd.DataFrame, columns: Sequence[Any]) -> None:
+    """Refuse a table without one of the columns, or with gaps in them.
+
+    Raises:
+        KeyError: A column is missing.
+        ValueError: A column has gaps.
+    """
     check_columns(frame, columns)
     for column in columns:
         if frame[column].isna().any():
@@ -230,3 +327,55 @@ def check_labels(labels: pd.Series[Any]) -> None:
     found = sorted(labels.unique().tolist())
     if found not in ([0, 1], [False, True]):
         raise ValueError(f"labels must be 0 and 1, both of them, got {found[:5]}")
+
+
+def _has_probabilities(frame: pd.DataFrame, classes: Sequence[Any]) -> bool:
+    return all(label in frame.columns for label in classes)
+
+
+def _codes(
+    frame: pd.DataFrame, classes: Sequence[Any]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """(lesion,) places of the true and of the called class among the classes."""
+    has = _has_probabilities(frame, classes)
+    check_complete(frame, ["truth", "patient", *(classes if has else ["prediction"])])
+    place = {label: i for i, label in enumerate(classes)}
+    if len(classes) < 2 or len(place) < len(classes):
+        raise ValueError(f"classes must be two or more, each once, got {list(classes)}")
+    codes = [frame[what].map(place) for what in ("truth", "prediction") if what in frame]
+    for code in codes[: 1 if has else 2]:
+        if code.isna().any():
+            other = frame[code.name][code.isna()].iloc[0]
+            raise ValueError(f"{code.name} must be one of {list(classes)}, got {other!r}")
+    truth = codes[0].to_numpy(dtype=int)
+    if has:
+        return truth, frame[list(classes)].to_numpy(dtype=float).argmax(axis=1)
+    return truth, codes[1].to_numpy(dtype=int)
+
+
+def _folds(frame: pd.DataFrame) -> NDArray[Any] | None:
+    if "fold" not in frame.columns:
+        return None
+    check_complete(frame, ["fold"])
+    return frame["fold"].to_numpy()
+
+
+def within_folds(
+    estimate: Estimate, positives: Sequence[Booleans], folds: NDArray[Any] | None
+) -> Estimate:
+    """Say of an AUC that it is a mean over folds, and how many classes of folds it leaves out."""
+    if folds is None or len(every := pd.unique(folds)) < 2:
+        return estimate
+    shares = [positive[folds == fold].mean() for positive in positives for fold in every]
+    without = sum(share in (0, 1) for share in shares)
+    words = f"; mean of the AUCs within {len(every)} folds"
+    words += f", {without} of {len(shares)} left out for want of a class" * (without > 0)
+    return replace(estimate, method=estimate.method + words)
+
+
+def _mean(values: Array, axis: int) -> Array:
+    """The mean of what is not NaN; NaN where nothing is left."""
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        found: Array = np.where(known, values, 0.0).sum(axis) / known.sum(axis)
+    return found

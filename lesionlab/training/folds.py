@@ -137,9 +137,13 @@ class Dataset:
             ValueError: There is too little to take a part from.
         """
         if self.holdout is not None:
-            drawn = splits.holdout(self.table, self.holdout, seed=fold)
-            named = {name: (drawn == name).to_numpy().nonzero()[0].tolist()
-                     for name in ("training", "validation", "test")}  # fmt: skip
+            drawn = splits.holdout(
+                self.table, self.holdout, seed=fold, label=self.table.get("label")
+            ).replace("train", "training")
+            named = {
+                name: (drawn == name).to_numpy().nonzero()[0].tolist()
+                for name in ("training", "validation", "test")
+            }
             if not validate:
                 named["training"] = sorted(named["training"] + named["validation"])
                 named["validation"] = []

@@ -141,10 +141,9 @@ def _score(target: Target, frame: pd.DataFrame, how: Any) -> dict[str, Estimate]
     if target.kind == "regression":
         return scoring.score_regression(frame, **how)
     if target.kind == "binary":
-        return scoring.score_classification(frame, **how)
+        return scoring.score_binary(frame, **how)
     if target.kind == "multiclass":
-        names = {code: target.classes[code] for code in target.codes}
-        return scoring.score_multiclass(frame, names, **how)
+        return scoring.score_multiclass(frame, target.codes, **how)
     return scoring.score_dice(frame, **how)
 
 
@@ -155,7 +154,7 @@ def _frames(
     model = predictions[KEYS].assign(truth=predictions["lesion_id"].map(truth))
     if target.kind == "multiclass":
         for code, column in zip(target.codes, target.columns, strict=True):
-            model[target.classes[code]] = predictions[column]
+            model[code] = predictions[column]
     elif target.kind == "segmentation":
         for column in target.columns:
             model[column.partition(": ")[2]] = predictions[column]
@@ -172,7 +171,7 @@ def _frames(
         for baseline in _baselines(target, nodules, inside.astype(int)):
             found = baseline.predictions.set_index("lesion_id").loc[tested["lesion_id"]]
             part = tested[KEYS].assign(truth=tested["truth"])
-            for column in found.columns.difference([*KEYS, "truth"]):
+            for column in [name for name in found if name not in (*KEYS, "truth")]:
                 part[column] = found[column].to_numpy()
             frames.setdefault(baseline.name, []).append(part)
     made = {name: pd.concat(parts).loc[model.index] for name, parts in frames.items()}
@@ -191,9 +190,7 @@ def _baselines(
     how: Any = {"folds": inside, "n_resamples": 1}
     truth = nodules["truth"]
     if target.kind == "multiclass":
-        yield predictors.majority_multiclass(
-            nodules, truth, {code: target.classes[code] for code in target.codes}, **how
-        )
+        yield predictors.majority_multiclass(nodules, truth, classes=target.codes, **how)
     elif target.kind == "regression":
         rated = nodules.assign(**{target.name: truth})
         yield predictors.constant_error(rated, target.name, **how)
@@ -223,7 +220,7 @@ def _mean(frames: Sequence[pd.DataFrame], *, n_resamples: int, seed: int) -> dic
     def metrics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         n = weights.sum(1)
         mae, constant = weights @ mean["prediction"] / n, weights @ mean["constant"] / n
-        skill = scoring.skills(mae, constant)
+        skill = scoring.skill(mae, constant)
         return {"mae": mae, "mae_constant": constant, "skill": skill}
 
     patients = pd.concat([frame["patient"] for frame in frames], axis=1).bfill(axis=1).iloc[:, 0]

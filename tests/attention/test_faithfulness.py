@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lesionlab.attention import blurred, deletion_curve, insertion_curve
+from lesionlab.attention import deletion_curve, insertion_curve
 
 WEIGHTS = torch.tensor([[4.0, 1.0], [0.0, 3.0]])
 """What a toy model's score is made of: the sum of the pixels by these."""
@@ -39,7 +39,7 @@ def test_what_comes_in_place() -> None:
     number = deletion_curve(score, IMAGES, perfect, steps=4, fill=0.5)
     assert number.scores[:, 0].tolist() == [8, 6, 4.5, 4, 4]
     picture = deletion_curve(score, IMAGES, perfect, steps=4, fill=torch.full_like(IMAGES, 0.5))
-    assert torch.equal(number.scores, picture.scores)
+    torch.testing.assert_close(number.scores, picture.scores)
 
 
 def test_no_order_beats_the_perfect_one() -> None:
@@ -100,18 +100,6 @@ def test_batches_and_three_axes() -> None:
     assert torch.equal(maps, before[1])
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 9, 11), (1, 2, 7, 9, 8)])
-def test_blurring_keeps_a_constant_and_the_mean(shape: tuple[int, ...]) -> None:
-    assert torch.allclose(blurred(torch.full(shape, 3.0), 2.0), torch.tensor(3.0))
-    point = torch.zeros(1, 1, 41, 41)
-    point[..., 20, 20] = 1
-    found = blurred(point, 2.0)
-    assert float(found.sum()) == pytest.approx(1, abs=1e-5)
-    assert float(found[..., 20, 20]) == pytest.approx(1 / (2 * math.pi * 4), rel=1e-2)
-    places = torch.arange(41) - 20.0
-    assert float((found[0, 0].sum(0) * places**2).sum()) == pytest.approx(4, rel=1e-2)
-
-
 @pytest.mark.parametrize(("change", "message"), [
     ({"maps": torch.ones(1, 2, 3)}, r"maps: expected finite ones of shape \(1, 2, 2\)"),
     ({"maps": torch.full((1, 2, 2), math.nan)}, "finite"),
@@ -126,5 +114,3 @@ def test_bad_input(change: dict[str, object], message: str) -> None:
     for curve in (deletion_curve, insertion_curve):
         with pytest.raises(ValueError, match=message):
             curve(**options)
-    with pytest.raises(ValueError, match="sd=0"):
-        blurred(IMAGES, 0)

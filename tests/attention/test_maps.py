@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from lesionlab.attention import activation_map, activation_maps, normalised, scorer
+from lesionlab.attention import activation_map, activation_maps, normalised
 
-METHODS = {"cam": "cam", "sam": "sam", "he-cam": "he-cam", "hesam": "hesam"}
-EVERY = [(kind, axes) for kind in METHODS for axes in (2, 3)]
+KINDS = ("cam", "sam", "he-cam", "hesam")
+EVERY = [(kind, axes) for kind in KINDS for axes in (2, 3)]
 
 
 # --- The equations ------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def test_a_map_by_hand() -> None:
     network.high_level = None
     images = torch.ones(1, 1, 6, 6)
     printed = activation_map(network, images, "sam", head=0, upsample=False)
-    assert printed.maps.unique().tolist() == [2.0]
+    assert torch.allclose(printed.maps, torch.tensor(2.0))
     exact = activation_map(network, images, "sam", head=0, upsample=False, weights="exact")
     assert torch.allclose(exact.maps[0, :5, :5], torch.tensor(2 * 5 / 25))
     assert not exact.maps[0, 5].any()
@@ -94,13 +94,7 @@ def test_grad_cam_is_cam_by_a_positive_factor_on_a_global_average(kind: str, axe
     places = torch.zeros(toys.size(axes)).numel()
     assert toys.close(found[by_gradient].maps * places, found[kind].maps)
     rectified = activation_map(network, images, by_gradient, head=None)
-    assert toys.close(
-        rectified.maps,
-        activation_map(
-            network, images, by_gradient, head=None, relu=False, upsample=False
-        ).maps.relu(),
-    )
-    assert (rectified.maps == 0).any()
+    assert toys.close(rectified.maps, found[by_gradient].maps.relu())
     assert (found[by_gradient].maps < 0).any()
 
 
@@ -248,13 +242,6 @@ def test_columns_are_classes_when_a_target_is_given() -> None:
             torch.testing.assert_close(own.bias[i], every.bias[target, i])
 
 
-def test_scorer_gives_the_score_that_a_map_is_about() -> None:
-    network, images = toys.told("hesam"), toys.images()
-    assert torch.allclose(
-        scorer(network, head=4)(images), activation_map(network, images, "hesam", head=4).scores
-    )
-
-
 # --- Nothing is left behind ---------------------------------------------------------------------
 
 
@@ -319,26 +306,20 @@ def test_a_layer_before_one_that_works_in_place() -> None:
 
 @pytest.mark.parametrize(("kind", "options", "message"), [
     ("cam", {"method": "sam"}, "needs a head with local weights"),
-    ("cam", {"method": "he-cam"}, "adds no high-level features.*method='cam'"),
     ("sam", {"method": "hesam"}, "adds no high-level features.*method='sam'"),
-    ("hesam", {"method": "sam"}, "adds high-level features.*method='hesam'"),
     ("he-cam", {"method": "cam"}, "adds high-level features.*method='he-cam'"),
     ("sam", {"method": "SAM"}, "method='SAM': expected one of cam, grad-cam"),
     ("sam", {"method": "sam", "head": 9}, "head=9: the model has heads 0 to 8"),
-    ("sam", {"method": "sam", "head": -1}, "head=-1"),
     ("sam", {"method": "sam", "head": "margin"}, "head='margin'"),
     ("sam", {"method": "sam", "head": []}, "expected one or more"),
     ("sam", {"method": "sam", "target": 9}, "target=9: head 0 has classes 0 to 8"),
-    ("sam", {"method": "sam", "head": 1, "target": 0}, "head=1"),
     ("sam", {"method": "sam", "target": torch.zeros(3, dtype=torch.int64)}, "each of 4 lesions"),
     ("sam", {"method": "sam", "weights": "true"}, "weights='true'"),
     ("sam", {"method": "grad-cam", "weights": "exact"}, "no exact form"),
-    ("sam", {"method": "grad-cam", "layer": "bodi"}, "has no such layer, it has body.first"),
-    ("sam", {"method": "grad-cam", "layer": ""}, "no such layer"),
+    ("sam", {"method": "grad-cam", "layer": "bodi"}, "layer='bodi': name the layer .* body.first"),
     ("sam", {"method": "grad-cam", "layer": "head"}, "layer: expected a feature map"),
-    ("sam", {"method": "sam", "layer": "body"}, "local weights"),
     ("sam", {"method": "sam", "select": lambda found: found[:, :, None, None]}, "expected a func"),
-    ("sam", {"method": "sam", "inputs": (1,)}, "takes images only"),
+    ("sam", {"method": "sam", "forward": lambda *a: None}, "called as it is"),
 ])  # fmt: skip
 def test_bad_options(kind: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -348,11 +329,9 @@ def test_bad_options(kind: str, options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(("change", "message"), [
     (lambda x: x[:, :2], r"the model cannot take shape \(4, 2, 16, 16\)"),
     (lambda x: x.double(), "expected torch.float32 on cpu as the model has, got torch.float64"),
-    (lambda x: x.long(), "got torch.int64"),
     (lambda x: x[0], r"got \(3, 16, 16\)"),
     (lambda x: x[:0], "not empty"),
     (lambda x: x.numpy(), "ndarray"),
-    (lambda x: x[..., :9], "the model cannot take"),
 ])  # fmt: skip
 def test_bad_images(change: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -370,15 +349,11 @@ def test_a_model_that_tells_nothing() -> None:
     with pytest.raises(ValueError, match="2 times"):
         activation_map(twice, images, "grad-cam", layer="0")
     hidden = toys.made(lambda: toys.Plain(hidden=True))
-    for options in ({}, {"weights": "exact"}):
+    for some in (images, images[:1]):
         with pytest.raises(ValueError, match="linear in the feature map"):
-            activation_map(hidden, images, "cam", layer="body", **options)
-        with pytest.raises(ValueError, match="linear in the feature map"):  # one lesion too
-            activation_map(hidden, images[:1], "cam", layer="body", **options)
-        with pytest.raises(ValueError, match="linear in the feature map"):
-            activation_map(
-                toys.told("cam"), images, "cam", layer="body", select=torch.sigmoid, **options
-            )
+            activation_map(hidden, some, "cam", layer="body", weights="exact")
+    with pytest.raises(ValueError, match="linear in the feature map"):
+        activation_map(toys.told("cam"), images, "cam", layer="body", select=torch.sigmoid)
     blocked = nn.Sequential(nn.Conv2d(3, 4, 3), NoGradients(), nn.Flatten(), nn.Linear(4, 2))
     with pytest.raises(ValueError, match="no gradient by the feature map"):
         activation_map(blocked, images, "grad-cam", layer="0")

@@ -36,20 +36,6 @@ def ratings(n=300, columns=4, seed=0):
     return frame.mask(rng.random(frame.shape) < 0.05)
 
 
-@pytest.mark.parametrize("shape", [(2, 2), (2, 5), (4, 3), (5, 6)])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_asymptotic_test_is_scipys_without_correction(shape, seed):
-    table = np.random.default_rng(seed).integers(3, 40, shape)
-    ours = chi_square(*columns_of(table), p_value="asymptotic")
-    theirs = stats.chi2_contingency(table, correction=False)
-    assert ours.statistic == pytest.approx(theirs.statistic, rel=1e-12)
-    assert ours.p == pytest.approx(theirs.pvalue, rel=1e-10)
-    assert ours.df == theirs.dof == (shape[0] - 1) * (shape[1] - 1)
-    assert ours.n == table.sum()
-    np.testing.assert_allclose(ours.expected, theirs.expected_freq)
-    np.testing.assert_array_equal(ours.observed, table)
-
-
 def test_equations_1_and_2_of_li_2021_are_the_same():
     table = np.array([[12, 7, 3], [2, 9, 14]])
     n = table.sum()
@@ -57,7 +43,10 @@ def test_equations_1_and_2_of_li_2021_are_the_same():
     eq1 = ((table - fx * fy / n) ** 2 / (fx * fy / n)).sum()
     eq2 = n * ((table**2 / (fx * fy)).sum() - 1)
     assert eq1 == pytest.approx(eq2)
-    assert chi_square(*columns_of(table)).statistic == pytest.approx(eq1)
+    found = chi_square(*columns_of(table))
+    assert found.statistic == pytest.approx(eq1)
+    np.testing.assert_array_equal(found.observed, table)
+    np.testing.assert_allclose(found.expected, fx * fy / n)
 
 
 def test_a_table_by_hand():
@@ -78,14 +67,9 @@ def test_cramers_v_of_an_oblong_table_by_hand():
 
 
 def test_fishers_tea():
-    tea = columns_of([[3, 1], [1, 3]])
-    exact = chi_square(*tea, p_value="exact")
-    assert exact.p == pytest.approx(34 / 70)  # (1 + 16 + 16 + 1) / 70, Fisher (1935)
-    assert exact.p_method == "exact"
-    drawn = chi_square(*tea, p_value="auto", n_resamples=20_000)
-    assert drawn.p_method == "permutation"
-    assert drawn.n_expected_below_5 == 4
-    assert drawn.p == pytest.approx(34 / 70, abs=0.015)
+    drawn = chi_square(*columns_of([[3, 1], [1, 3]]), n_resamples=20_000)
+    assert (drawn.p_method, drawn.n_expected_below_5) == ("permutation", 4)
+    assert drawn.p == pytest.approx(34 / 70, abs=0.015)  # (1 + 16 + 16 + 1) / 70, Fisher (1935)
 
 
 def test_the_permutation_p_is_that_of_shuffling_a_column():
@@ -98,22 +82,6 @@ def test_the_permutation_p_is_that_of_shuffling_a_column():
     ]
     by_shuffling = np.mean(np.array(shuffled) >= observed - 1e-9)
     assert chi_square(x, y, p_value="permutation").p == pytest.approx(by_shuffling, abs=0.04)
-
-
-def test_the_permutation_p_is_uniform_when_nothing_is_there():
-    rng = np.random.default_rng(0)
-    p = [
-        chi_square(
-            pd.Series(rng.integers(3, size=60)),
-            pd.Series(rng.integers(4, size=60)),
-            p_value="permutation",
-            n_resamples=199,
-            seed=i,
-        ).p
-        for i in range(300)
-    ]
-    assert np.mean(p) == pytest.approx(0.5, abs=0.06)
-    assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.05, abs=0.035)
 
 
 def test_a_permutation_p_is_never_zero_and_follows_its_seed():
@@ -165,23 +133,17 @@ def test_cramers_v_is_1_when_one_follows_from_the_other_and_0_on_average_when_no
 
 
 @pytest.mark.parametrize(
-    ("x", "y", "p_value", "message"),
+    ("x", "y", "options", "message"),
     [
-        ([1, 2], [1, 2], "fisher", "p_value must be .* got 'fisher'"),
-        ([np.nan, 2], [1, np.nan], "auto", "no row in which both are given"),
-        ([1, 2, 3], [1, 2, 2], "exact", "needs a 2 x 2 table, got 3 x 2"),
+        ([1, 2], [1, 2], {"p_value": "exact"}, "p_value must be .* got 'exact'"),
+        ([np.nan, 2], [1, np.nan], {}, "no row in which both are given"),
+        ([1, 2], pd.Series([1, 2], index=[1, 0]), {}, "x and y must have the same index"),
+        ([1, 2], [1, 2], {"n_resamples": 0}, "n_resamples must be at least 1, got 0"),
     ],
 )
-def test_chi_square_refuses(x, y, p_value, message):
+def test_chi_square_refuses(x, y, options, message):
     with pytest.raises(ValueError, match=message):
-        chi_square(pd.Series(x), pd.Series(y), p_value=p_value)
-
-
-def test_chi_square_refuses_other_rows_and_no_resamples():
-    with pytest.raises(ValueError, match="x and y must have the same index"):
-        chi_square(pd.Series([1, 2]), pd.Series([1, 2], index=[1, 0]))
-    with pytest.raises(ValueError, match="n_resamples must be at least 1, got 0"):
-        chi_square(pd.Series([1, 2]), pd.Series([1, 2]), n_resamples=0)
+        chi_square(pd.Series(x), pd.Series(y), **options)
 
 
 def test_nine_attributes_make_36_rows_each_the_single_test():
@@ -191,12 +153,9 @@ def test_nine_attributes_make_36_rows_each_the_single_test():
     assert len(table) == 36
     for row in table.sample(8, random_state=0).itertuples():
         single = chi_square(frame[row.first], frame[row.second], n_resamples=99, seed=5)
-        assert row.statistic == single.statistic
-        assert row.p == single.p
-        assert (row.df, row.p_method, row.n) == (single.df, single.p_method, single.n)
+        for name in ("statistic", "p", "df", "p_method", "n", "n_expected_below_5", "cramers_v"):
+            assert getattr(row, name) == getattr(single, name)
         assert row.n + row.n_dropped == len(frame)
-        assert row.n_expected_below_5 == single.n_expected_below_5
-        assert row.cramers_v == single.cramers_v
     np.testing.assert_allclose(table["p_holm"], multipletests(table["p"], method="holm")[1])
     assert table["cramers_v"].between(0, 1).all()
     pd.testing.assert_frame_equal(frame, before)
@@ -230,14 +189,8 @@ def test_square_of_pairs():
     np.testing.assert_array_equal(matrix, [[1, 0.1, 0.3], [0.1, 1, 0.2], [0.3, 0.2, 1]])
     assert np.isnan(np.diag(square(tidy, "v"))).all()
     assert np.isnan(square(tidy.iloc[:2], "v").loc["b", "c"])
-
-
-def test_square_refuses():
-    tidy = pd.DataFrame({"first": ["b", "a"], "second": ["a", "b"], "v": [0.1, 0.2]})
-    with pytest.raises(ValueError, match="tidy has 1 pairs more than once"):
-        square(tidy, "v")
-    with pytest.raises(KeyError, match=r"no column \['w'\]"):
-        square(tidy, "w")
+    with pytest.raises(ValueError, match="tidy has the pair 'b', 'a' more than once"):
+        square(pd.concat([tidy, tidy]), "v")
 
 
 def test_conditional_probability_by_hand():
@@ -305,12 +258,8 @@ def test_nullable_integers_work_as_floats_do():
 
 def test_holm_by_hand():
     # sorted 0.01 * 3, 0.03 * 2, 0.04 * 1, and never falling
-    assert holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
-    series = pd.Series([0.5, np.nan, 0.01], index=list("abc"), name="p")
-    adjusted = holm(series)
-    assert adjusted.index.tolist() == list("abc")
-    assert adjusted["c"] == 0.02
-    assert np.isnan(adjusted["b"])
-    assert holm([float("nan")]).tolist() == pytest.approx([float("nan")], nan_ok=True)
+    p = pd.Series([0.01, np.nan, 0.04, 0.03], index=list("abcd"), name="p")
+    expected = pd.Series([0.03, np.nan, 0.06, 0.06], index=list("abcd"), name="p")
+    pd.testing.assert_series_equal(holm(p), expected)
     with pytest.raises(ValueError, match="p must be between 0 and 1"):
-        holm([0.1, 1.2])
+        holm(pd.Series([0.1, 1.2]))

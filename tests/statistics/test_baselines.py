@@ -13,9 +13,10 @@ from lesionlab.statistics.baselines import (
     diameter_classifier,
     diameter_regression,
     majority_classifier,
+    majority_multiclass,
     ratings_classifier,
 )
-from lesionlab.statistics.scoring import score_classification
+from lesionlab.statistics.scoring import score_binary
 
 
 def nodules(n=300, seed=0):
@@ -179,21 +180,38 @@ def test_the_majority_knows_nothing():
 
 
 def test_the_classifiers_are_scikit_learns_logistic_regression():
-    both = {"diameter": diameter_classifier, "ratings": ratings_classifier}
-    for name, function in both.items():
+    table = FRAME[FRAME["lesion_id"].isin(LABELS.index)].set_index("lesion_id")
+    fold, label = table.index.map(FOLDS), LABELS[table.index]
+    for function, X in (
+        (diameter_classifier, np.log(table[["diameter"]])),
+        (ratings_classifier, table[list(OTHER_RATINGS)]),
+    ):
         found = function(FRAME, LABELS, folds=FOLDS, n_resamples=50)
-        table = FRAME[FRAME["lesion_id"].isin(LABELS.index)].set_index("lesion_id")
-        X = np.log(table[["diameter"]]) if name == "diameter" else table[list(OTHER_RATINGS)]
         score = pd.Series(np.nan, index=table.index)
+        aucs = []
         for k in range(5):
-            test = table.index.map(FOLDS) == k
+            test = fold == k
             model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-            model.fit(X[~test], LABELS[table.index][~test])
-            score[test] = model.predict_proba(X[test])[:, 1]
+            score[test] = model.fit(X[~test], label[~test]).predict_proba(X[test])[:, 1]
+            aucs.append(roc_auc_score(label[test], score[test]))
         np.testing.assert_allclose(predicted(found)[table.index], score, atol=1e-9)
-        assert found.scores["auc"].value == pytest.approx(roc_auc_score(LABELS[table.index], score))
+        assert found.scores["auc"].value == pytest.approx(np.mean(aucs))  # within folds
         assert found.scores["auc"].value > 0.8
-        assert found.name == name
+
+
+def test_the_majority_of_several_classes():
+    classes = pd.Series(np.random.default_rng(0).choice([1, 2, 3, 0], 300, p=[0.5, 0.3, 0.1, 0.1]))
+    classes.index = FRAME["lesion_id"]
+    options = {"folds": FOLDS, "classes": [1, 2, 3], "n_resamples": 50}
+    found = majority_multiclass(FRAME, classes, **options)
+    assert found.n_dropped == (classes == 0).sum()  # a code that is no class
+    table = found.predictions
+    for fold, rows in table.groupby("fold"):
+        others = table.loc[table["fold"] != fold, "truth"].value_counts(normalize=True)
+        np.testing.assert_allclose(rows[[1, 2, 3]], np.tile(others[[1, 2, 3]], (len(rows), 1)))
+    assert found.scores["accuracy"].value == pytest.approx((table["truth"] == 1).mean())
+    assert found.scores["auc"].value == 0.5
+    assert found.scores["macro_recall"].value == pytest.approx(1 / 3)
 
 
 def test_scores_are_those_of_the_predictions():
@@ -202,7 +220,7 @@ def test_scores_are_those_of_the_predictions():
         mean_absolute_error(found.predictions["truth"], found.predictions["prediction"])
     )
     classes = ratings_classifier(FRAME, LABELS, folds=FOLDS, n_resamples=20, seed=4)
-    assert classes.scores == score_classification(classes.predictions, n_resamples=20, seed=4)
+    assert classes.scores == score_binary(classes.predictions, n_resamples=20, seed=4)
 
 
 def test_what_is_missing_is_left_out_and_counted():

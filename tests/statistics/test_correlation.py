@@ -57,7 +57,6 @@ def test_a_constant_attribute_has_no_correlation():
     frame = ratings(columns=2).assign(constant=1.0)
     table = correlation_table(frame, ["a0", "a1", "constant"])
     assert table["r"].notna().tolist() == [True, False, False]
-    assert table["p_holm"][0] == table["p"][0]
     assert np.isnan(correlation_matrix(frame, ["a0", "constant"]).loc["a0", "constant"])
 
 

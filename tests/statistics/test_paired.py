@@ -2,9 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
-from lesionlab.statistics.paired import paired
+from lesionlab.statistics.paired import paired, paired_auc
 
 QUICK = {"n_resamples": 200}
 
@@ -134,46 +135,71 @@ def test_a_constant_difference_and_a_single_patient():
     a, b = predictions([0.5] * 5), predictions([1.0] * 5)
     assert paired(a, b, test="t", **QUICK).loc["margin", "p"] == 0
     one = ["p"] * 5
-    with pytest.raises(ValueError, match="at least two groups"):
+    with pytest.raises(ValueError, match="two groups or more"):
         paired(a.assign(patient=one), b.assign(patient=one), **QUICK)
 
 
-def test_the_frames_are_not_changed():
-    a, b = drawn(7)
-    before = a.copy(), b.copy()
-    paired(a, b, **QUICK)
-    pd.testing.assert_frame_equal(a, before[0])
-    pd.testing.assert_frame_equal(b, before[1])
+def classifiers(seed=0, n=120):
+    """Two classifiers of malignancy in two folds; the second is the worse, and has other levels."""
+    rng = np.random.default_rng(seed)
+    base = pd.DataFrame({"lesion_id": [f"n{i:03}" for i in range(n)], "fold": np.arange(n) % 2})
+    base["patient"] = [f"p{i // 2}" for i in range(n)]
+    base["malignancy_truth"] = rng.integers(0, 2, n)
+    signal = base["malignancy_truth"] + rng.normal(0, 1, n)
+    return base.assign(malignancy=signal), base.assign(
+        malignancy=signal + rng.normal(0, 1, n) + 5 * base["fold"]
+    )
+
+
+def test_aucs_are_compared_within_folds():
+    a, b = classifiers()
+    found = paired_auc(a, b.sample(frac=1, random_state=1), n_resamples=300)
+    for name, frame in (("auc_a", a), ("auc_b", b)):
+        each = [
+            roc_auc_score(f["malignancy_truth"], f["malignancy"]) for _, f in frame.groupby("fold")
+        ]
+        assert found[name].value == pytest.approx(np.mean(each))
+        assert "within 2 folds" in found[name].method
+    difference = found["difference"]
+    assert difference.value == pytest.approx(found["auc_a"].value - found["auc_b"].value)
+    assert difference.low < difference.value < difference.high
+    # paired: the interval is narrower than that of two AUCs that have nothing in common
+    apart = np.hypot(*(found[k].high - found[k].low for k in ("auc_a", "auc_b")))
+    assert difference.high - difference.low < apart
+    same = paired_auc(a, a, n_resamples=50)["difference"]
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    turned = paired_auc(b, a, n_resamples=300)["difference"]
+    assert (turned.low, turned.high) == pytest.approx((-difference.high, -difference.low))
+    with pytest.raises(ValueError, match="another fold for some lesions"):
+        paired_auc(a, b.assign(fold=1 - b["fold"]))
+    with pytest.raises(KeyError, match="fold"):
+        paired_auc(a, b.drop(columns="fold"))
 
 
 A, B = drawn(8, n=6)
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "options", "message"),
+    ("b", "options", "message"),
     [
-        (A, B.iloc[1:], {}, "other lesions: 1 are in one of them alone, such as 'n000'"),
-        (A, B.assign(lesion_id=B["lesion_id"] + "x"), {}, "other lesions: 12"),
-        (A, B.assign(margin_truth=B["margin_truth"] + 0.1), {}, "other truths: margin of 6"),
-        (A, B.assign(patient="p9"), {}, "other patients"),
-        (A, pd.concat([B, B.iloc[:1]]), {}, "b: lesion 'n000' is there twice"),
-        (A.assign(margin=np.nan), B, {}, "a: column 'margin' has 6 gaps"),
-        (A, B.assign(margin_truth=[np.nan, *B["margin_truth"][1:]]), {}, "b: .* has 1 gaps"),
-        (A.iloc[:0], B, {}, "a: expected at least one lesion"),
-        (A, B.drop(columns="margin"), {}, "name those that are meant"),
-        (A, B, {"attributes": []}, "at least one"),
-        (A, B, {"attributes": ["margin", "margin"]}, "each once"),
-        (A, B, {"attributes": "margin"}, "sequence of names"),
-        (A, B, {"test": "sign"}, "test='sign'"),
-        (A, B, {"unit": "slice"}, "unit='slice'"),
+        (B.iloc[1:], {}, "other lesions: 1 are in one of them alone, such as 'n000'"),
+        (B.assign(margin_truth=B["margin_truth"] + 0.1), {}, "other truths: margin of 6"),
+        (B.assign(patient="p9"), {}, "another patient for some lesions"),
+        (pd.concat([B, B.iloc[:1]]), {}, "b: lesion 'n000' is there twice"),
+        (B.assign(margin=np.nan), {}, "column 'margin' has 6 gaps"),
+        (B.iloc[:0], {}, "b: expected at least one lesion"),
+        (B.drop(columns="margin"), {}, "name those that are meant"),
+        (B, {"attributes": []}, "at least one"),
+        (B, {"attributes": "margin"}, "sequence of names"),
+        (B, {"test": "sign"}, "test='sign'"),
+        (B, {"unit": "slice"}, "unit='slice'"),
     ],
 )
-def test_what_is_refused(a, b, options, message):
+def test_what_is_refused(b, options, message):
     with pytest.raises(ValueError, match=message):
-        paired(a, b, **options, **QUICK)
+        paired(A, b, **options, **QUICK)
 
 
-@pytest.mark.parametrize("missing", ["lesion_id", "patient", "margin", "margin_truth"])
-def test_a_missing_column_is_named(missing):
-    with pytest.raises(KeyError, match=missing):
-        paired(A, B.drop(columns=missing), ["margin"], **QUICK)
+def test_a_missing_column_is_named():
+    with pytest.raises(KeyError, match="margin_truth"):
+        paired(A, B.drop(columns="margin_truth"), ["margin"], **QUICK)

@@ -268,7 +268,16 @@ class Network(nn.Module):
             ValueError: Something has another shape.
         """
         n = _count(images, nodule, n)
-        features = self.backbone(images)  # (slice, 256)
+        return self.head(self.trunk(images), nodule, n)
+
+    def trunk(self, images: torch.Tensor) -> torch.Tensor:
+        """The feature maps, (slice, 256, y, x), as `lesionlab.attention` wants them."""
+        return self.backbone.maps(images)
+
+    def head(self, maps: torch.Tensor, nodule: torch.Tensor, n: int | None = None) -> Outputs:
+        """What comes after the feature maps."""
+        n = int(nodule.max()) + 1 if n is None else n
+        features = maps.flatten(2).mean(2)  # (slice, 256)
         content, slice_weights = self.slices(features, nodule, n)  # (nodule, 256), (slice,)
         if self.modulation is None or self.attention is None:
             return Outputs(self.heads(content[:, None]), slice_weights=slice_weights)
@@ -300,7 +309,15 @@ class VolumeNetwork(nn.Module):
                 "images: expected (nodule, 1, z, y, x) with 8 voxels or more along each axis, "
                 f"got shape {tuple(images.shape)}"
             )
-        return Outputs(self.heads(self.backbone(images)[:, None]))
+        return self.head(self.trunk(images))
+
+    def trunk(self, images: torch.Tensor) -> torch.Tensor:
+        """The feature maps, (nodule, 256, z, y, x)."""
+        return self.backbone.maps(images)
+
+    def head(self, maps: torch.Tensor) -> Outputs:
+        """What comes after the feature maps."""
+        return Outputs(self.heads(maps.flatten(2).mean(2)[:, None]))
 
 
 # --- what is not in the paper ------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from lesionlab.statistics.association import holm
 from lesionlab.statistics.baselines import diameter_classifier, ratings_classifier
 from lesionlab.statistics.intervals import Estimate, bootstrap_weights_over_groups
 from lesionlab.statistics.paired import paired
-from lesionlab.statistics.scoring import check_columns, score_classification, weighted_auc
+from lesionlab.statistics.scoring import check_columns, score_binary, weighted_auc
 
 MEASURES = ("accuracy", "sensitivity", "specificity", "precision", "f1", "auc")
 """What `classification` measures. The paper prints the first three."""
@@ -44,25 +44,13 @@ def classification(
 
     Raises:
         KeyError: A column is missing.
-        ValueError: As `statistics.scoring.score_classification`.
+        ValueError: As `statistics.scoring.score_binary`.
     """
     check_columns(predictions, ["patient", "malignancy", "malignancy_truth"])
     columns = {"malignancy": "score", "malignancy_truth": "truth"}
     rows = predictions[["patient", *columns]].rename(columns=columns)
     how: Any = {"n_resamples": n_resamples, "seed": seed}
-    found = score_classification(rows, threshold=threshold, **how)
-    called = (rows["score"] >= threshold).to_numpy()
-    malignant = (rows["truth"] == 1).to_numpy()
-
-    def others(weights: Array) -> dict[str, Array]:
-        hits = weights @ (called & malignant)
-        with np.errstate(invalid="ignore"):
-            return {
-                "precision": hits / (weights @ called),
-                "f1": 2 * hits / (weights @ called + weights @ malignant),
-            }
-
-    found |= bootstrap_weights_over_groups(others, rows["patient"], undefined="nan", **how)
+    found = score_binary(rows, threshold=threshold, **how)
     table = [
         {"value": e.value, "low": e.low, "high": e.high, "n": e.n, "n_groups": e.n_groups}
         for e in (found[name] for name in MEASURES)
@@ -122,7 +110,7 @@ def within_folds(predictions: pd.DataFrame, *, n_resamples: int = 2000, seed: in
     check_columns(predictions, ["patient", "fold", "malignancy", "malignancy_truth"])
     scores = predictions["malignancy"].to_numpy(dtype=float)
     malignant = (predictions["malignancy_truth"] == 1).to_numpy()
-    auc = _auc_within(scores, malignant, predictions["fold"].to_numpy())
+    auc = weighted_auc(scores, malignant, predictions["fold"].to_numpy())
     return bootstrap_weights_over_groups(
         lambda weights: {"auc": auc(weights)}, predictions["patient"],
         n_resamples=n_resamples, seed=seed, undefined="nan",
@@ -288,10 +276,9 @@ def _auc_differences(
     lesions: pd.DataFrame,
     **how: int,
 ) -> tuple[Estimate, Estimate]:
-    folds = lesions["fold"].to_numpy()
     aucs = {
-        name: [_auc_within(scores, malignant, ranked_apart) for scores in (first, second)]
-        for name, ranked_apart in (("pooled", np.zeros(len(folds))), ("within", folds))
+        name: [weighted_auc(scores, malignant, ranked_apart) for scores in (first, second)]
+        for name, ranked_apart in (("pooled", None), ("within", lesions["fold"].to_numpy()))
     }
 
     def differences(weights: Array) -> dict[str, Array]:
@@ -299,17 +286,3 @@ def _auc_differences(
 
     found = bootstrap_weights_over_groups(differences, lesions["patient"], undefined="nan", **how)
     return found["pooled"], found["within"]
-
-
-def _auc_within(
-    scores: Array, malignant: npt.NDArray[np.bool_], folds: npt.NDArray[Any]
-) -> Callable[[Array], Array]:
-    """The mean over folds of the AUC within a fold, as a function of (resample, lesion) weights."""
-    parts = [folds == fold for fold in np.unique(folds)]
-    aucs = [weighted_auc(scores[part], malignant[part]) for part in parts]
-
-    def mean(weights: Array) -> Array:
-        found = [auc(weights[:, part]) for auc, part in zip(aucs, parts, strict=True)]
-        return np.asarray(np.mean(found, axis=0), dtype=np.float64)
-
-    return mean
