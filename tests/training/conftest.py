@@ -9,9 +9,9 @@ from types import ModuleType
 
 import pytest
 import torch
-from lesionlab.training.studies import Plan
 
 from lesionlab.training import folds, outcomes, studies
+from lesionlab.training.studies import Plan
 
 # for the workers of a sweep, which have this folder on their path; a search for doctests has not
 collect_ignore = ["sweep_toys.py"]

@@ -13,39 +13,39 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lesionlab.training.crossval import cross_validate
 
 from lesionlab import splits
-from lesionlab.crops.sampling import Samples
-from lesionlab.training import _parts, checkpoints, outcomes
+from lesionlab.training import checkpoints, outcomes
 from lesionlab.training.checkpoints import CheckpointError
-from lesionlab.training.outcomes import Data, Outcome
+from lesionlab.training.folds import Dataset, Split, cross_validate
+from lesionlab.training.outcomes import Outcome
+from lesionlab.training.paper import RestsOn
+from lesionlab.training.targets import Target, read_predictions
 
-PHANTOM = [Data("toys", "phantom")]
-OPTIONS: dict[str, Any] = {"progress": False, "device": "cpu", "n_resamples": 20, "data": PHANTOM}
+PHANTOM = (RestsOn("toys", "phantom"),)
+OPTIONS: dict[str, Any] = {"progress": False, "device": "cpu", "n_resamples": 20}
+DATA = ("samples", "labels", "table", "folds", "by", "holdout", "rests_on")
 
 
 class Case:
-    """Forty lesions of twenty patients, three folds, and what was asked of the experiments."""
+    """Forty lesions of twenty patients, and three folds."""
 
     def __init__(self, toys: ModuleType) -> None:
         self.toys = toys
-        self.samples, self.targets = toys.lesions(40)
-        self.table = toys.table(self.samples, self.targets)
+        self.samples, self.labels = toys.lesions(40)
+        self.table = toys.table(self.samples, self.labels)
         self.folds = splits.folds(self.table, n_folds=3)
         self.recipe = dataclasses.replace(toys.RECIPE, epochs=3)
-        self.made: list[set[str]] = []
 
-    def make(self, training: Samples, targets: torch.Tensor) -> Any:
-        assert len(training.lesion_ids) == len(targets)
-        self.made.append(set(training.lesion_ids))
-        return self.toys.Toy()
+    def dataset(self, **changes: Any) -> Dataset:
+        given = {name: getattr(self, name) for name in ("samples", "labels", "table", "folds")}
+        return Dataset(**given | {"rests_on": PHANTOM} | changes)
 
     def run(self, folder: Path, **changes: Any) -> Outcome:
-        names = ("samples", "targets", "table", "folds")
-        given = [changes.pop(name, getattr(self, name)) for name in names]
+        data = self.dataset(**{name: changes.pop(name) for name in DATA if name in changes})
+        experiment = changes.pop("experiment", self.toys.Toy())
         options = OPTIONS | {"recipe": self.recipe, "folder": folder} | changes
-        return cross_validate(options.pop("make", self.make), *given, **options)
+        return cross_validate(experiment, data, **options)
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def case(toys: ModuleType) -> Case:
     return Case(toys)
 
 
-def parts(table: pd.DataFrame, folds: pd.Series, **changes: Any) -> list[_parts.Parts]:
-    return [_parts.split(table, folds, k, **changes) for k in sorted(folds.unique())]
+def parts(data: Dataset, **changes: Any) -> list[Split]:
+    return [data.split(k, **changes) for k in range(3)]
 
 
 # who sees what
@@ -64,11 +64,11 @@ def parts(table: pd.DataFrame, folds: pd.Series, **changes: Any) -> list[_parts.
 def test_the_parts_share_nothing_and_leave_nothing_out(case: Case, by: Any) -> None:
     folds = splits.folds(case.table, n_folds=3, by=by)
     tested = []
-    for k, found in enumerate(parts(case.table, folds, by=by, share=0.2)):
+    for k, found in enumerate(parts(case.dataset(folds=folds, by=by))):
         lists = [found.training, found.validation, found.test]
         assert sorted(found.training + found.validation + found.test) == list(range(40))
         assert set(folds.iloc[found.test]) == {k}
-        assert 3 <= len(found.validation) <= 8  # a fifth of about 27
+        assert 1 <= len(found.validation) <= 5  # a tenth of about 27
         if by == "patient":
             patients = [set(case.table["patient"].iloc[some]) for some in lists]
             assert not patients[0] & patients[1]
@@ -78,21 +78,39 @@ def test_the_parts_share_nothing_and_leave_nothing_out(case: Case, by: Any) -> N
 
 
 def test_the_validation_part_is_drawn_by_the_seed(case: Case) -> None:
-    one, two = (parts(case.table, case.folds, seed=1) for _ in range(2))
-    assert one == two != parts(case.table, case.folds, seed=2)
-    none = parts(case.table.drop(columns="malignancy"), case.folds, share=None)
-    assert [found.validation for found in none] == [[], [], []]
-    assert len(parts(case.table.drop(columns="malignancy"), case.folds)[0].validation) > 0
+    data = case.dataset()
+    one, two = (parts(data, seed=1) for _ in range(2))
+    assert one == two != parts(data, seed=2)
+    unlabelled = case.dataset(table=case.table.drop(columns="malignancy"))
+    assert [found.validation for found in parts(unlabelled, validate=False)] == [[], [], []]
+    assert len(parts(unlabelled)[0].validation) > 0
+
+
+def test_holdouts_are_by_patient_and_each_seed_is_another(case: Case, tmp_path: Path) -> None:
+    data = case.dataset(folds=None, holdout=(0.6, 0.2, 0.2))
+    first, second = data.split(0), data.split(1)
+    for found in (first, second):
+        everything = [found.training, found.validation, found.test]
+        assert sorted(i for some in everything for i in some) == list(range(40))
+        assert [len(some) for some in everything] == [24, 8, 8]
+        patients = [set(case.table["patient"].iloc[some]) for some in everything]
+        assert not patients[0] & patients[1]
+        assert not (patients[0] | patients[1]) & patients[2]
+    assert first != second
+    joined = data.split(0, validate=False)
+    assert sorted(first.training + first.validation) == joined.training
+    found = case.run(tmp_path, folds=None, holdout=(0.6, 0.2, 0.2), only=[0, 1])
+    assert found.predictions["fold"].tolist() == [0] * 8 + [1] * 8
 
 
 def other(case: Case, inside: np.ndarray) -> dict[str, Any]:
     """The same lesions, with other voxels and ratings for some of them."""
-    samples, targets = case.toys.lesions(40)
+    samples, labels = case.toys.lesions(40)
     noise = torch.randn(samples.images.shape, generator=torch.Generator().manual_seed(9))
     slices = torch.tensor(inside)[samples.nodule]
     images = torch.where(slices[:, None, None, None], 3 * noise, samples.images)
-    changed = torch.where(torch.tensor(inside)[:, None], 6 - targets, targets)
-    return {"samples": dataclasses.replace(samples, images=images), "targets": changed}
+    changed = torch.where(torch.tensor(inside)[:, None], 6 - labels, labels)
+    return {"samples": dataclasses.replace(samples, images=images), "labels": changed}
 
 
 @pytest.mark.parametrize("select_on", ["validation", "last", "test"])
@@ -101,7 +119,7 @@ def test_the_test_part_decides_nothing_unless_the_recipe_says_so(
 ) -> None:
     # an epoch more or less changes the weights, so that a selection shows in them
     recipe = dataclasses.replace(case.recipe, select_on=select_on, epochs=8, lr=0.05)
-    options: dict[str, Any] = {"recipe": recipe, "only": [1], "by": "patient"}
+    options: dict[str, Any] = {"recipe": recipe, "only": [1]}
     case.run(tmp_path / "one", **options)
     case.run(tmp_path / "two", **options, **other(case, (case.folds == 1).to_numpy()))
     found = [checkpoints.load_weights(tmp_path / name / "fold-1") for name in ("one", "two")]
@@ -112,21 +130,16 @@ def test_the_test_part_decides_nothing_unless_the_recipe_says_so(
         json.loads((tmp_path / n / "fold-1/result.json").read_text()) for n in ("one", "two")
     ]
     assert results[0]["normalisation"] == results[1]["normalisation"]
-    test = {
-        case.table.index[i] for i in case.folds.to_numpy().nonzero()[0] if case.folds.iloc[i] == 1
-    }
-    assert all(not seen & test for seen in case.made)
     column = "test_mae" if select_on == "test" else "validation_mae"
     assert all((column in row) is (select_on != "last") for row in results[0]["history"])
 
 
 def test_only_the_training_part_is_normalised_by(case: Case, tmp_path: Path) -> None:
     case.run(tmp_path, only=[0])
-    training = _parts.split(case.table, case.folds, 0).training
+    training = case.dataset().split(0).training
     mean = float(case.samples.select(training).images.double().mean())
     found = json.loads((tmp_path / "fold-0/result.json").read_text(encoding="utf-8"))
     assert found["normalisation"] == {"mean": mean}
-    assert case.made[-1] == {case.table.index[i] for i in training}
 
 
 # what is written
@@ -143,17 +156,17 @@ def test_every_lesion_is_predicted_once_by_a_model_that_has_not_seen_it(
     assert by_id["fold"].to_dict() == case.folds.to_dict()
     assert by_id["patient"].to_dict() == case.table["patient"].to_dict()
     assert by_id["malignancy_truth"].to_dict() == case.table["malignancy"].to_dict()
-    back = outcomes.read_predictions(tmp_path / "predictions.csv")
+    back = read_predictions(tmp_path / "predictions.csv")
     pd.testing.assert_frame_equal(back, found, check_exact=True)
 
 
 def test_results_say_where_they_come_from(case: Case, tmp_path: Path) -> None:
-    found = case.run(tmp_path, data=[Data("toys", "real", "a" * 64)], seed=4)
+    found = case.run(tmp_path, rests_on=(RestsOn("toys", "real", "a" * 64),), seed=4)
     written = json.loads(found.path.read_text(encoding="utf-8"))
     assert written["experiment"] == "toy"
     assert written["variant"] == "attention"
     assert written["settings"]["absolute"] == 0.1
-    assert written["recipe"]["schedule"] == {"kind": "constant"}
+    assert written["recipe"]["schedule"]["kind"] == "constant"
     assert written["seed"] == 4
     assert written["split"]["folds"] == 3
     assert written["split"]["trained"] == [0, 1, 2]
@@ -202,27 +215,29 @@ def test_some_folds_are_scored_with_baselines_on_their_lesions(case: Case, tmp_p
 
 
 def test_ratings_and_classes_side_by_side(case: Case, tmp_path: Path) -> None:
-    targets = torch.cat([case.targets, (case.targets > 3).float()], dim=1)
-    table = case.table.assign(label=targets[:, 1].numpy())
-    folds = splits.folds(table, n_folds=3)
-    make = lambda training, targets: case.toys.Malignant()  # noqa: E731
-    found = case.run(tmp_path, make=make, targets=targets, table=table, folds=folds)
+    labels = torch.cat([case.labels, (case.labels > 3).float()], dim=1)
+    table = case.table.assign(label=labels[:, 1].numpy())
+    given: dict[str, Any] = {"labels": labels, "table": table}
+    given["folds"] = splits.folds(table, n_folds=3)
+    found = case.run(tmp_path, experiment=case.toys.Malignant(), **given)
     scores = found.scores.set_index(["target", "predictor", "metric"])["value"]
     assert set(found.scores["target"]) == {"texture", "malignancy"}
     assert {p for t, p, _ in scores.index if t == "malignancy"} == {"model", "majority", "diameter"}
     assert scores["malignancy", "majority", "auc"] == 0.5
-    rows = found.predictions
-    pairs = [
-        (a > b) + (a == b) / 2
-        for a in rows["malignancy"][rows["malignancy_truth"] == 1]
-        for b in rows["malignancy"][rows["malignancy_truth"] == 0]
-    ]
-    assert scores["malignancy", "model", "auc"] == pytest.approx(np.mean(pairs))
+    # the mean of the folds' own, as each fold has a network of its own
+    aucs = []
+    for _, rows in found.predictions.groupby("fold"):
+        pairs = [
+            (a > b) + (a == b) / 2
+            for a in rows["malignancy"][rows["malignancy_truth"] == 1]
+            for b in rows["malignancy"][rows["malignancy_truth"] == 0]
+        ]
+        aucs.append(np.mean(pairs))
+    assert scores["malignancy", "model", "auc"] == pytest.approx(np.mean(aucs))
 
 
 def test_the_mean_over_ratings_is_that_of_their_errors(case: Case, toys: ModuleType) -> None:
-    truths = pd.DataFrame({"a": case.targets[:, 0], "b": 6 - case.targets[:, 0]}, case.table.index)
-    truths["b"] += np.arange(40) % 3
+    labels = torch.cat([case.labels, 6 - case.labels + torch.arange(40)[:, None] % 3], dim=1)
     predictions = pd.DataFrame(
         {
             "lesion_id": case.table.index,
@@ -230,18 +245,10 @@ def test_the_mean_over_ratings_is_that_of_their_errors(case: Case, toys: ModuleT
             "fold": case.folds.to_numpy(),
             "a": 3.0,
             "b": 4.0,
-            "a_truth": truths["a"].to_numpy(),
-            "b_truth": truths["b"].to_numpy(),
         }
     )
-    tasks = {"a": "regression", "b": "regression"}
     found = outcomes.score(
-        predictions,
-        case.table,
-        truths,
-        case.folds,
-        tasks,
-        n_resamples=20,  # type: ignore[arg-type]
+        predictions, case.table, labels, [Target("a"), Target("b")], n_resamples=20
     ).set_index(["target", "predictor", "metric"])["value"]
     for predictor in ("model", "constant", "diameter"):
         both = [found[name, predictor, "mae"] for name in ("a", "b")]
@@ -289,7 +296,7 @@ def test_the_result_of_another_run_is_refused(case: Case, tmp_path: Path) -> Non
     with pytest.raises(CheckpointError, match=r"result.json is of another run: recipe.lr: 0.01 th"):
         case.run(tmp_path, only=[0], recipe=changed)
     with pytest.raises(CheckpointError, match=r"another run: parts: .*; seed: 0 there, 1 here"):
-        case.run(tmp_path, only=[0], seed=1, validation_share=0.1)
+        case.run(tmp_path, only=[0], seed=1)
     case.run(tmp_path, only=[0], recipe=changed, resume=False)
     predictions.write_text("lesion_id\n", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"predictions.csv is not what result.json was"):
@@ -303,39 +310,37 @@ def test_the_result_of_another_run_is_refused(case: Case, tmp_path: Path) -> Non
 # what is refused, before anything is trained
 
 
-def without(name: str, position: int) -> Callable[[Case], dict[str, Any]]:
-    def change(case: Case) -> dict[str, Any]:
-        given = getattr(case, name)
-        return {name: given.drop(given.index[position])}
-
-    return change
-
-
 def one_class(case: Case) -> dict[str, Any]:
     label = (case.folds != 2).to_numpy().astype(np.float32)
-    targets = torch.cat([case.targets, torch.from_numpy(label)[:, None]], dim=1)
-    return {"targets": targets, "make": lambda *_: case.toys.Malignant()}
+    labels = torch.cat([case.labels, torch.from_numpy(label)[:, None]], dim=1)
+    return {"labels": labels, "experiment": case.toys.Malignant()}
+
+
+def unlabelled(case: Case) -> dict[str, Any]:
+    labels = torch.cat([case.labels, torch.ones(40, 1)], dim=1)
+    labels[(case.folds == 1).to_numpy(), 0] = torch.nan
+    return {"labels": labels, "experiment": case.toys.Malignant()}
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (without("table", 3), "table lacks 1 lesions, e.g. 'l003'"),
-        (without("folds", 4), "folds lacks 1 lesions, e.g. 'l004'"),
-        (lambda c: {"folds": c.folds * 0}, r"folds: expected two or more, got \[0\]"),
+        (lambda c: {"table": c.table.drop("l003")}, "table: expected one row for each lesion"),
+        (lambda c: {"folds": c.folds.drop("l004")}, "folds: expected two or more, one for each"),
+        (lambda c: {"folds": c.folds * 0}, "folds: expected two or more"),
+        (lambda c: {"folds": None}, "expected either folds or the shares of a hold-out split"),
         (lambda c: {"only": [7]}, r"only=\[7\]: expected some of \[0, 1, 2\]"),
         (lambda c: {"only": []}, r"only=\[\]"),
         (
             lambda c: {"folds": pd.Series(np.arange(40) % 3, c.table.index)},
             "folds: patient 'p000' is in more than one; make them by patient, or say by='nodule'",
         ),
-        (lambda c: {"table": c.table.assign(diameter=0)}, "diameter of 'l000' is not above 0 mm"),
         (lambda c: {"table": c.table.assign(patient="p"), "by": "nodule"}, "1 patient to predict"),
-        (lambda c: {"validation_share": 0.9}, "validation_share=0.9: expected above 0, up to 0.5"),
-        (lambda c: {"targets": c.targets[:9]}, "targets: 9 rows, expected 40, one per lesion"),
-        (lambda c: {"samples": c.samples.select([])}, "samples: expected at least one lesion"),
-        (lambda c: {"samples": c.samples.select([0, 0])}, "samples: expected each lesion once"),
-        (one_class, r"part of fold 0: none of its \d+ lesions has malignancy [01]; use fewer"),
+        (lambda c: {"labels": c.labels[:9]}, "labels: 9 rows, expected 40"),
+        (lambda c: {"samples": c.samples.select([])}, "samples: expected lesions, each once"),
+        (lambda c: {"samples": c.samples.select([0, 0])}, "samples: expected lesions, each once"),
+        (one_class, r"part of fold \d: none of its \d+ lesions has malignancy [01]; use fewer"),
+        (unlabelled, r"test part of fold 1: none of its \d+ lesions has a label of texture"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
@@ -355,4 +360,4 @@ def test_a_hole_in_a_crop_is_refused(case: Case, tmp_path: Path) -> None:
 
 def test_data_have_a_tier() -> None:
     with pytest.raises(ValueError, match="tier='slices': expected one of real, phantom, private"):
-        Data("x", "slices")
+        RestsOn("x", "slices")
