@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lesionlab.crops._crop_files import COMPLETE, ROOT
 
 from lesionlab import cohorts
 from lesionlab.crops import _dataset_recipes, datasets
 from lesionlab.crops import stores as stores
-from lesionlab.crops._crop_files import COMPLETE, ROOT
 from lesionlab.crops._dataset_checks import by_reason, describe, validate
 from lesionlab.crops.stores import CropStore
 from lesionlab.sources import lidc, origins, phantom
