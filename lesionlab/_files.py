@@ -1,36 +1,50 @@
-"""Files that appear whole or not at all.
+"""Files that appear whole or not at all, their checksums, and one writer at a time.
 
-Everything that lesionlab writes goes through here: the text is written to a
-temporary file in the same folder and then renamed over the target, which POSIX
-and Windows both do in one step. A reader, or a run that is killed half way,
-never meets half a file.
+A text is written to a temporary file in the same folder and then renamed over the target, which
+POSIX and Windows both do in one step. A reader, or a run that is killed half way, never meets half
+a file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import hashlib
 import json
 import os
 import secrets
+import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_json", "replacing", "sha256", "sha256_tree", "write_json", "write_text"]
+__all__ = [
+    "BusyError",
+    "plain_errors",
+    "read_json",
+    "replacing",
+    "sha256",
+    "sha256_code",
+    "sha256_tree",
+    "sole_writer",
+    "write_json",
+    "write_text",
+]
+
+LOCK = "writer.lock"
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path that takes the place of ``path`` when the block ends well.
+    """Give a temporary path that takes the place of `path` when the block ends well.
 
     Args:
-        path: the file to write; its folder is made when it is missing.
+        path: The file to write; its folder is made when it is missing.
 
     Yields:
-        A path in the same folder, so that the final rename stays on one file
-        system. If the block raises, the temporary file is removed and whatever
-        stood at ``path`` before is left as it was.
+        A path in the same folder, so that the final rename stays on one file system. If the block
+        raises, the temporary file is removed and whatever stood at `path` before is left as it was.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -44,15 +58,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write ``text`` as UTF-8 with Unix line ends, atomically.
-
-    Args:
-        path: the file to write.
-        text: its whole content.
-
-    Returns:
-        The path written.
-    """
+    """Write `text` as UTF-8 with Unix line ends, atomically; gives the path."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()
@@ -62,19 +68,15 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def write_json(path: str | Path, value: Any) -> Path:
-    """Write ``value`` as indented, strictly standard JSON, atomically.
+    """Write `value` as indented, strictly standard JSON, atomically; gives the path.
 
     Args:
-        path: the file to write.
-        value: what ``json`` can hold; see :func:`lesionlab.results.jsonable`
-            for everything else.
-
-    Returns:
-        The path written.
+        path: The file to write.
+        value: What `json` can hold; see `lesionlab.results.jsonable` for everything else.
 
     Raises:
-        ValueError: for NaN or infinity, which JSON does not have.
-        TypeError: for an object that JSON has no form for.
+        ValueError: It holds NaN or infinity, which JSON does not have.
+        TypeError: It holds an object that JSON has no form for.
     """
     return write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -83,8 +85,8 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not JSON; the message names the file and the line.
+        FileNotFoundError: There is no such file.
+        ValueError: It is not JSON; the message names the file and the line.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -92,8 +94,26 @@ def read_json(path: str | Path) -> Any:
         raise ValueError(f"{path} is not a JSON file: {error}") from error
 
 
+@contextlib.contextmanager
+def plain_errors(name: str, folder: object) -> Iterator[None]:
+    """Say which file of which folder could not be written, and what to do about a full disk."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            why = "the disk is full; free some space and try again, what is stored is kept"
+        # OSError picks the subclass, e.g. PermissionError, by the number
+        raise OSError(
+            error.errno or errno.EIO, f"cannot write {name} in {folder}: {why}"
+        ) from error
+
+
+# --- Checksums ----------------------------------------------------------------------------------
+
+
 def sha256(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal, as ``sha256sum`` prints it."""
+    """SHA-256 of a file's bytes, in hexadecimal, as `sha256sum` prints it."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -102,12 +122,12 @@ def sha256_tree(folder: str | Path, suffixes: Iterable[str]) -> str:
     """One SHA-256 for the names and contents of all files of some kinds under a folder.
 
     Args:
-        folder: where to look, at every depth.
-        suffixes: endings that count, e.g. ``[".py", ".csv"]``.
+        folder: Where to look, at every depth.
+        suffixes: Endings that count, e.g. `[".py", ".csv"]`.
 
     Returns:
-        A hexadecimal digest that changes when such a file is added, removed,
-        renamed or edited, and does not depend on where the folder lies.
+        A hexadecimal digest that changes when such a file is added, removed, renamed or edited,
+        and does not depend on where the folder lies.
     """
     folder, wanted = Path(folder), frozenset(suffixes)
     found = {
@@ -116,7 +136,77 @@ def sha256_tree(folder: str | Path, suffixes: Iterable[str]) -> str:
         # a dot in front: an editor's or our own temporary file
         if path.suffix in wanted and not path.name.startswith(".") and path.is_file()
     }
-    digest = hashlib.sha256()
-    for name in sorted(found):
-        digest.update(f"{sha256(found[name])}  {name}\n".encode())
-    return digest.hexdigest()
+    lines = "".join(f"{sha256(found[name])}  {name}\n" for name in sorted(found))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+@functools.cache
+def sha256_code(*packages: str) -> str:
+    """One SHA-256 for the code and the tables of some packages of lesionlab.
+
+    What was computed by them and kept carries it, so that old results are not taken for new ones.
+
+    Args:
+        *packages: Folders under `lesionlab`, e.g. `"sources/lidc"`.
+    """
+    root = Path(__file__).parent
+    sums = [f"{sha256_tree(root / name, ['.py', '.csv'])}  {name}\n" for name in sorted(packages)]
+    return hashlib.sha256("".join(sums).encode()).hexdigest()
+
+
+# --- One writer ---------------------------------------------------------------------------------
+
+
+class BusyError(RuntimeError):
+    """Another process writes to the same folder; the message names both."""
+
+
+@contextlib.contextmanager
+def sole_writer(folder: str | os.PathLike[str], **storage_options: Any) -> Iterator[None]:
+    """Keep other writers out of a folder while the block runs, by a file `writer.lock` in it.
+
+    A lock that a process of this machine left behind when it was killed keeps nobody out.
+
+    Args:
+        folder: A path, which is made if it is missing, or a URL that fsspec knows.
+        **storage_options: For the fsspec file system.
+
+    Raises:
+        BusyError: Another process is writing there.
+        OSError: The folder cannot be written.
+    """
+    from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+
+    files, root = url_to_fs(os.fspath(folder), **storage_options)
+    lock, mine = f"{root}/{LOCK}", f"{os.getpid()} on {socket.gethostname()}".encode()
+    with plain_errors(LOCK, folder):
+        files.makedirs(root, exist_ok=True)
+        try:
+            with files.open(lock, "xb") as file:
+                file.write(mine)
+        except FileExistsError:
+            other = files.cat_file(lock).decode()
+            if not _gone(other):
+                raise BusyError(
+                    f"{folder} is being written by process {other}; wait for it, or delete {LOCK} "
+                    "there if it is gone"
+                ) from None
+            files.pipe_file(lock, mine)
+    try:
+        yield
+    finally:
+        files.rm_file(lock)
+
+
+def _gone(owner: str) -> bool:
+    """Whether a writer ran on this machine and has ended for certain."""
+    pid, _, host = owner.partition(" on ")
+    if os.name != "posix" or host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(pid), 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return True
+    except (ValueError, PermissionError):
+        pass
+    return False

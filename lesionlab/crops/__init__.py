@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from lesionlab.crops.stores import CropStore as CropStore
 
 Tier = Literal["phantom", "slices", "dicom"]
 
@@ -110,12 +107,3 @@ def votes_needed(n_readers: int, level: float) -> int:
     if not 0 < level <= 1:
         raise ValueError(f"level={level!r}: expected a share above 0 and up to 1")
     return next((k for k in range(1, n_readers + 1) if k / n_readers >= level), n_readers + 1)
-
-
-def __getattr__(name: str) -> Any:
-    # the store needs pyarrow and loads only where it is asked for
-    if name == "CropStore":
-        from lesionlab.crops.stores import CropStore
-
-        return CropStore
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from lesionlab.crops import Crop
-from lesionlab.crops._crop_files import COMPLETE, LESIONS
-from lesionlab.crops._dataset_recipes import open_recipe
-from lesionlab.crops.stores import CropStore
+from lesionlab.crops._recipes import recipe
+from lesionlab.crops.stores import LESIONS, ROOT, CropStore
 from lesionlab.sources import lidc
 from lesionlab.sources.lidc import LesionMasks
 
-Span = tuple[float, float]
-
 
 def describe(store: CropStore, *, voxels: bool = True, progress: bool = False) -> dict[str, Any]:
-    """Counts and ranges of a store, such that JSON can hold them.
+    """Counts and ranges of a store, complete or not, such that JSON can hold them.
 
     Args:
-        store: Complete or not; what is stored is described.
+        store: What is stored in it is described.
         voxels: Read all voxels for the range of HU, which takes seconds for a full store.
         progress: Show a bar meanwhile.
 
@@ -34,12 +30,9 @@ def describe(store: CropStore, *, voxels: bool = True, progress: bool = False) -
         as (least, most); `spacing_z`, `spacing_y`, `spacing_x` in mm likewise; `masks`, readers'
         masks in all; `uncalibrated`, slices whose values are not HU; `hu` (lowest, highest) over
         calibrated slices, None if there is none or it was not asked for; `excluded_by_reason`.
-
-    Raises:
-        ValueError: A file of the store has the wrong size.
     """
     table = store.table
-    told: dict[str, Any] = store.info() | {"dataset": store.provenance.get("dataset")}
+    told: dict[str, Any] = store.info() | {"dataset": store.provenance.get("dataset"), "hu": None}
     if len(table):
         shape, spacing = np.array(table["shape"].tolist()), np.array(table["spacing"].tolist())
         told |= {
@@ -47,26 +40,17 @@ def describe(store: CropStore, *, voxels: bool = True, progress: bool = False) -
             "masks": int(table["readers"].sum()),
             **{n: _span(shape[:, k]) for k, n in enumerate(("depth", "rows", "columns"))},
             **{f"spacing_{axis}": _span(spacing[:, k]) for k, axis in enumerate("zyx")},
-            "uncalibrated": int(sum((~np.asarray(c)).sum() for c in table["calibrated"])),
+            "uncalibrated": int((~np.concatenate(table["calibrated"].tolist())).sum()),
         }
-    told["hu"] = _hu(store, progress) if voxels else None
-    told["excluded_by_reason"] = by_reason(store.exclusions)
-    return told
+    if voxels:
+        bar = tqdm(store.crops(), "voxels", len(store), disable=not progress, unit="lesion")
+        spans = [_span(c.hu[c.calibrated]) for c in bar if c.calibrated.any()]
+        told["hu"] = _span(spans) if spans else None
+    return told | {"excluded_by_reason": by_reason(store.exclusions)}
 
 
 def _span(values: Any) -> list[int | float]:
-    found = np.asarray(values)
-    return [found.min().item(), found.max().item()]
-
-
-def _hu(store: CropStore, progress: bool) -> list[int] | None:
-    lowest, highest = [], []
-    for crop in tqdm(store.crops(), "voxels", len(store), disable=not progress, unit="lesion"):
-        if crop.calibrated.any():
-            known = crop.hu[crop.calibrated]
-            lowest.append(int(known.min()))
-            highest.append(int(known.max()))
-    return [min(lowest), max(highest)] if lowest else None
+    return [np.min(values).item(), np.max(values).item()]
 
 
 def by_reason(exclusions: Mapping[str, str]) -> dict[str, int]:
@@ -84,15 +68,12 @@ def _general(lesion_id: str, reason: str) -> str:
     return re.sub(r"…([,;:]? …)+", "…", text)
 
 
-# --- Validation ---------------------------------------------------------------------------------
-
-
 def validate(store: CropStore, *, progress: bool = False) -> dict[str, str]:
     """Read a store again and compare it with its sums and with the database.
 
-    Every file is compared with its SHA-256. Lesions must be known to the database, with the
-    spacing and the readers' masks that it has there: equal in every voxel that the crop shows, and,
-    except for the slices set, wholly inside the crop. A mask or an image without content is wrong.
+    Lesions must be known to the data set, with the spacing and the readers' masks that LIDC's
+    database has: equal in every voxel that the crop shows, and, except for the slices set, wholly
+    inside the crop. A mask or an image without content is wrong.
 
     Args:
         store: Opened with `allow_incomplete=True`, or complete.
@@ -105,56 +86,42 @@ def validate(store: CropStore, *, progress: bool = False) -> dict[str, str]:
     wrong: dict[str, str] = {}
     if not store.complete:
         n_left = len(store.expected) - len(store) - len(store.exclusions)
-        wrong[COMPLETE] = f"the build did not come to its end: {n_left} lesions are missing"
+        wrong[ROOT] = f"the build did not come to its end: {n_left} lesions are missing"
     wrong |= store.validate(progress=progress)
-    name = str(store.provenance.get("dataset", store.tier))
     try:
-        recipe = open_recipe(name, seed=store.provenance.get("seed", 0))
+        name = str(store.provenance.get("dataset", store.tier))
+        of = recipe(name, seed=store.provenance.get("seed", 0))
     except ValueError as error:
         return wrong | {LESIONS: str(error)}
-    if recipe.of_lidc and store.provenance.get("database", "") not in ("", lidc.default().checksum):
+    if of.of_lidc and store.provenance.get("database", "") not in ("", lidc.default().checksum):
         wrong[LESIONS] = "it was made with another LIDC-IDRI database than the one installed"
-    known = set(recipe.lesion_ids())
-    wrong |= {i: f"not a lesion of {name}" for i in store.expected if i not in known}
-    for lesion_id in tqdm(store, "compare", len(store), disable=not progress, unit="lesion"):
-        if lesion_id in wrong:
-            continue
-        try:
-            crop = store[lesion_id]
-            faults = list(_faults(crop))
-            if recipe.of_lidc:
-                faults += _differences(crop, lidc.masks(lesion_id))
-        except (ValueError, OSError) as error:
-            faults = [str(error)]
-        if faults:
-            wrong[lesion_id] = "; ".join(faults)
+    known = set(of.table().index)
+    wrong |= {i: f"not a lesion of {of.name}" for i in store.expected if i not in known}
+    for name in tqdm(store, "compare", len(store), disable=not progress, unit="lesion"):
+        if name not in wrong:
+            crop = store[name]
+            faults = [*_faults(crop), *(_differences(crop, lidc.masks(name)) if of.of_lidc else ())]
+            if faults:
+                wrong[name] = "; ".join(faults)
     return wrong
 
 
-def _faults(crop: Crop) -> Iterable[str]:
+def _faults(crop: Crop) -> Iterator[str]:
     if crop.hu.min() == crop.hu.max():
         yield f"the image is empty: {crop.hu.min()} HU everywhere"
     if not crop.masks.any():
         yield "no reader's mask has a voxel"
 
 
-def _differences(crop: Crop, masks: LesionMasks) -> Iterable[str]:
+def _differences(crop: Crop, masks: LesionMasks) -> Iterator[str]:
     """Where a crop is not what the database has."""
     if not np.allclose(crop.spacing, masks.spacing, rtol=0, atol=1e-6):
-        yield f"spacing {_mm(crop.spacing)}, in the database {_mm(masks.spacing)}"
+        here, there = (" × ".join(f"{mm:g}" for mm in c.spacing) for c in (crop, masks))
+        yield f"spacing {here} mm, in the database {there} mm"
     if len(crop.masks) != len(masks.readers):
         yield f"{len(crop.masks)} readers' masks, in the database {len(masks.readers)}"
         return
-    expected, outside = _placed(masks, crop)
-    if n_off := int((expected != crop.masks).sum()):
-        yield f"{n_off} voxels of the masks are not as the readers drew them"
-    # the public set shows 128 × 128 pixels on the slices of one reader
-    if outside and crop.tier != "slices":
-        yield f"{outside} voxels of the masks lie outside the crop"
-
-
-def _placed(masks: LesionMasks, crop: Crop) -> tuple[npt.NDArray[np.bool_], int]:
-    """The database's masks in the frame of a crop, and how many voxels do not fit into it."""
+    # the database's masks in the frame of the crop
     reader, z, y, x = np.nonzero(masks.readers)
     z_of = {int(k): i for i, k in enumerate(crop.slice_index)}
     at_z = np.array([z_of.get(int(k), -1) for k in z + masks.origin[0]], dtype=np.int64)
@@ -162,10 +129,10 @@ def _placed(masks: LesionMasks, crop: Crop) -> tuple[npt.NDArray[np.bool_], int]
     at_x = x + masks.origin[2] - crop.corner[1]
     rows, columns = crop.hu.shape[1:]
     fits = (at_z >= 0) & (at_y >= 0) & (at_y < rows) & (at_x >= 0) & (at_x < columns)
-    frame = np.zeros(crop.masks.shape, np.bool_)
-    frame[reader[fits], at_z[fits], at_y[fits], at_x[fits]] = True
-    return frame, int((~fits).sum())
-
-
-def _mm(spacing: tuple[float, float, float]) -> str:
-    return " × ".join(f"{s:g}" for s in spacing) + " mm"
+    expected = np.zeros_like(crop.masks)
+    expected[reader[fits], at_z[fits], at_y[fits], at_x[fits]] = True
+    if n_off := int((expected != crop.masks).sum()):
+        yield f"{n_off} voxels of the masks are not as the readers drew them"
+    # the public set shows 128 × 128 pixels on the slices of one reader
+    if crop.tier != "slices" and (n_outside := int((~fits).sum())):
+        yield f"{n_outside} voxels of the masks lie outside the crop"

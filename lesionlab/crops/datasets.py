@@ -5,10 +5,10 @@
     store = datasets.crops("slices", cohorts.fu2021(lidc.nodules()).table.index)
     datasets.report("slices")                             # what of the set matched
 
-Whatever the source, the rest of the library gets a `CropStore` with the crops
-by `lesion_id`. A store carries in its provenance what decides over its voxels: data set, seed,
-checksums of the database, of the public set and of the code that makes the crops. The place in the
-cache follows from these, so that an old store is never taken for a new one.
+Whatever the source, the rest of the library gets a `CropStore` with the crops by `lesion_id`. A
+store carries in its provenance what decides over its voxels: data set, seed, checksums of the
+database, of the public set and of the code that makes the crops. The place in the cache follows
+from these, so that an old store is never taken for a new one.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from lesionlab.crops import stores as stores
-from lesionlab.crops._dataset_cache import Cached, cached, locate, place_of
-from lesionlab.crops._dataset_recipes import NAMES, Recipe, open_recipe
-from lesionlab.crops._dataset_recipes import report as report
-from lesionlab.crops._folders import Url, open_folder
-from lesionlab.crops.stores import CropStore
+import pandas as pd
+
+from lesionlab import _files, cohorts
+from lesionlab.cli import _names
+from lesionlab.crops import stores
+from lesionlab.crops._recipes import RECIPES, Basis, Recipe, recipe, unknown
+from lesionlab.crops.stores import CropStore, Url
+from lesionlab.sources import lidc
+from lesionlab.sources.lidc._tables import cache_folder
 
 __all__ = [
     "COHORTS",
     "NAMES",
+    "Basis",
     "Built",
     "Cached",
     "build",
@@ -40,9 +43,14 @@ __all__ = [
     "default_url",
     "locate",
     "report",
+    "rests_on",
+    "table",
 ]
 
 logger = logging.getLogger(__name__)
+
+NAMES = tuple(RECIPES)
+"""The data sets."""
 
 COHORTS = ("fu2021", "liu2020", "lei2020")
 """Cohorts that `choose` knows, as in `lesionlab.cohorts`."""
@@ -69,21 +77,35 @@ class Built:
     seconds: float
 
 
-def default_url(name: str, seed: int = 0, *, source: str | Path | None = None) -> str:
-    """Where the store of a data set is kept: a folder in the cache folder.
+def table(name: str, *, seed: int = 0) -> pd.DataFrame:
+    """All lesions of a data set: one row each, index `lesion_id`, with `patient` and labels.
 
-    Its name carries the seed, for rendered data sets, and a checksum of the provenance.
+    For LIDC-IDRI it is `lesionlab.sources.lidc.nodules()`, for the phantoms of a private data set
+    the table that their generator draws for the seed.
+    """
+    return recipe(name, seed=seed).table()
 
-    Args:
-        name: One of `NAMES`.
-        seed: Of the phantoms; other data sets have none.
-        source: As in `crops`.
+
+def rests_on(name: str, *, seed: int = 0) -> tuple[Basis, ...]:
+    """What a result on a data set rests on: (name in words, tier, checksum) of each thing.
+
+    A tree of DICOM files can turn out to be phantoms; that is known once a crop of it was made.
+    """
+    of = recipe(name, seed=seed)
+    store = _existing(_place(of), of)
+    return of.rests_on(of.tier if store is None else store.tier)
+
+
+def report(name: str, *, source: str | Path | None = None, progress: bool = False) -> pd.DataFrame:
+    """What matched and what did not: for `slices` a row per nodule, for `dicom` one per scan.
+
+    See `lesionlab.sources.slices.Slices.report` and `lesionlab.sources.dicom.Dicom.report`.
 
     Raises:
-        ValueError: There is no such data set, or an argument is wrong.
-        FileNotFoundError: The source has to be read for its checksum, and is not set up.
+        ValueError: There is no such data set, or it is rendered.
+        FileNotFoundError: The source is not set up.
     """
-    return place_of(open_recipe(name, seed=seed, source=source))
+    return recipe(name, source=source).report(progress)
 
 
 def crops(
@@ -103,7 +125,7 @@ def crops(
         name: One of `NAMES`.
         lesion_ids: Which lesions; all of the data set if None. The store can hold more, so go
             through `store.crops(lesion_ids)`.
-        seed: Of the phantoms; other data sets have none.
+        seed: For phantoms; other data sets have none.
         source: The slices set (a folder or its zip) or the folder above the DICOM scans; the
             environment says where if None (`LESIONLAB_LIDC_SLICES`, `LESIONLAB_LIDC_DICOM`).
         url: Where the store is or shall be; `default_url` if None.
@@ -122,13 +144,21 @@ def crops(
         RuntimeError: Another process still writes, or a crop cannot be made (`BuildError`).
         OSError: The store cannot be written.
     """
-    recipe = open_recipe(name, seed=seed, source=source)
-    wanted = _wanted(recipe, lesion_ids)
-    place = url if url is not None else place_of(recipe)
-    store = _existing(place, recipe)
+    made_by = recipe(name, seed=seed, source=source)
+    wanted = _wanted(made_by, lesion_ids)
+    place = _place(made_by) if url is None else url
+    store = _existing(place, made_by)
     if store is not None and all(i in store or i in store.exclusions for i in wanted):
         return store
-    return _build(recipe, place, wanted, processes, False, progress, patience).store
+    begun = time.monotonic()
+    while True:
+        try:
+            return _build(made_by, place, wanted, processes, False, progress).store
+        except _files.BusyError as busy:
+            if time.monotonic() - begun >= patience:
+                raise
+            logger.warning("waiting: %s", busy)
+            time.sleep(1)
 
 
 def build(
@@ -143,12 +173,12 @@ def build(
 ) -> Built:
     """Build a store, or go on with it, and try again what an earlier build had to leave out.
 
-    Lesions that the store holds already stay in it, asked for or not. Arguments and errors as in
-    `crops`; a store that another process writes is an error at once.
+    Lesions that the store holds already stay in it, asked for or not. Arguments and errors are
+    those of `crops`; a store that another process writes is an error at once.
     """
-    recipe = open_recipe(name, seed=seed, source=source)
-    place = url if url is not None else place_of(recipe)
-    return _build(recipe, place, _wanted(recipe, lesion_ids), processes, True, progress, 0.0)
+    made_by = recipe(name, seed=seed, source=source)
+    place = _place(made_by) if url is None else url
+    return _build(made_by, place, _wanted(made_by, lesion_ids), processes, True, progress)
 
 
 def choose(
@@ -167,7 +197,7 @@ def choose(
             begin with `#` and a heading `lesion_id` are passed over.
         cohort: One of `COHORTS`.
         limit: No more than so many, the first in the order of the data set.
-        seed: Of the phantoms.
+        seed: For phantoms.
 
     Returns:
         The ids in the order of the data set; None for all of them.
@@ -182,25 +212,19 @@ def choose(
         raise ValueError(f"limit={limit!r}: expected a whole number of at least 1")
     if file is None and cohort is None and limit is None:
         return None
-    recipe = open_recipe(name, seed=seed)
+    of = recipe(name, seed=seed)
     wanted: Iterable[str] | None = None
     if file is not None:
         wanted = _read_ids(Path(file))
-    if cohort is not None:
-        wanted = _cohort(recipe, cohort)
-    return _wanted(recipe, wanted)[:limit]
-
-
-def _cohort(recipe: Recipe, cohort: str) -> list[str]:
-    from lesionlab import cohorts
-    from lesionlab.sources import lidc
-
-    if cohort not in COHORTS:
-        raise ValueError(f"unknown cohort {cohort!r}; there are {', '.join(COHORTS)}")
-    if not recipe.of_lidc:
-        raise ValueError(f"cohort={cohort!r}: a cohort of LIDC-IDRI, and {recipe.name} is not")
-    found: cohorts.Cohort = getattr(cohorts, cohort)(lidc.nodules())
-    return found.table.index.tolist()
+    elif cohort is not None:
+        if cohort not in COHORTS or not of.of_lidc:
+            raise ValueError(
+                f"cohort={cohort!r}: expected one of {', '.join(COHORTS)}, and a data set of "
+                f"LIDC-IDRI's lesions, got {name}"
+            )
+        found: cohorts.Cohort = getattr(cohorts, cohort)(lidc.nodules())
+        wanted = found.table.index
+    return _wanted(of, wanted)[:limit]
 
 
 def _read_ids(path: Path) -> list[str]:
@@ -209,101 +233,60 @@ def _read_ids(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text file: {error}") from None
     first = (line.partition(",")[0].strip().strip("\"'") for line in lines)
-    ids = [i for i in first if i and not i.startswith("#") and i != "lesion_id"]
-    if not ids:
-        raise ValueError(f"{path}: expected a lesion_id on each line, got none")
-    return ids
+    return [i for i in first if i and not i.startswith("#") and i != "lesion_id"]
 
 
-def _wanted(recipe: Recipe, lesion_ids: Iterable[str] | None) -> list[str]:
-    """The ids asked for in the order of the data set, so that a store has one order only."""
-    every = recipe.lesion_ids()
+def _wanted(of: Recipe, lesion_ids: Iterable[str] | None) -> list[str]:
+    """The ids asked for, in the order of the data set."""
+    every = of.table().index.tolist()
     if lesion_ids is None:
         return every
-    if isinstance(lesion_ids, str):
-        raise ValueError(f"lesion_ids={lesion_ids!r}: expected several ids, got one text")
-    asked = list(lesion_ids)
-    if not asked:
-        raise ValueError("lesion_ids: expected at least one, got none")
-    known = set(every)
-    if unknown := [i for i in asked if i not in known]:
-        others = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+    asked = {lesion_ids} if isinstance(lesion_ids, str) else set(lesion_ids)
+    if (others := asked.difference(every)) or not asked:
         raise ValueError(
-            f"{recipe.name} has no lesion {unknown[0]!r}{others}; ids look like {every[0]}"
+            f"lesion_ids: expected ids of {of.name} such as {every[0]}, got "
+            f"{_names.listed(sorted(map(str, others)), at_most=3) or 'none'}"
         )
-    chosen = set(asked)
-    return [i for i in every if i in chosen]
+    return [i for i in every if i in asked]
 
 
 # --- Building -----------------------------------------------------------------------------------
 
 
 def _build(
-    recipe: Recipe,
+    made_by: Recipe,
     place: Url,
     wanted: list[str],
     processes: int | None,
     retry: bool,
     progress: bool,
-    patience: float,
 ) -> Built:
     begun = time.monotonic()
-    make = recipe.make(progress)  # opens the source, which may take a while: before the lock
-    every, asked = recipe.lesion_ids(), set(wanted)
-    told = False
-    while True:
-        store = _existing(place, recipe)
-        here = set(store or ())
-        kept = here | set(store.exclusions if store is not None else ())
-        n_new = len(asked - (here if retry else kept))
-        try:
-            done = stores.build(
-                place,
-                [i for i in every if i in kept or i in asked],
-                make.crop,
-                tier=make.tier,
-                provenance=recipe.provenance,
-                processes=processes if processes is not None else _processes(n_new),
-                on_error=recipe.on_error,
-                retry_excluded=retry,
-                progress=progress,
-            )
-        except stores.BuildError:
-            raise
-        except (RuntimeError, ValueError, FileExistsError) as error:
-            waited = time.monotonic() - begun
-            if waited >= patience or not _others_write(error, place, recipe, here):
-                raise
-            if not told:
-                logger.warning("another process is writing %s: waiting for it", place)
-            told = True
-            time.sleep(0.5)
-        else:
-            return Built(done, len(set(done) - here), time.monotonic() - begun)
+    make_crop, tier = made_by.make(progress)
+    store = _existing(place, made_by)
+    here = set(store or ())
+    left_out = set(store.exclusions) if store is not None else set()
+    if processes is None:
+        n_new = len(set(wanted) - (here if retry else here | left_out))
+        # on a shared machine fewer than os.cpu_count() may be ours
+        ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        processes = 1 if n_new <= FEW else min(ours or 1, MOST_PROCESSES)
+    asked = here | left_out | set(wanted)
+    built = stores.build(
+        place,
+        [i for i in made_by.table().index if i in asked],  # a store has one order only
+        make_crop,
+        tier=tier,
+        provenance=made_by.provenance,
+        processes=processes,
+        on_error=made_by.on_error,
+        retry_excluded=retry,
+        progress=progress,
+    )
+    return Built(built, len(set(built) - here), time.monotonic() - begun)
 
 
-def _others_write(error: Exception, place: Url, recipe: Recipe, here: set[str]) -> bool:
-    """Whether a build failed as another process writes there, or did since we looked."""
-    if not isinstance(error, RuntimeError):
-        return set(_existing(place, recipe) or ()) != here
-    try:
-        with open_folder(place).lock():
-            return False
-    except RuntimeError:
-        return True
-    except OSError:
-        return False
-
-
-def _processes(n_crops: int) -> int:
-    if n_crops <= FEW:
-        return 1
-    # on a shared machine fewer than os.cpu_count() may be ours
-    ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(ours or 1, MOST_PROCESSES)
-
-
-def _existing(place: Url, recipe: Recipe) -> CropStore | None:
+def _existing(place: Url, made_by: Recipe) -> CropStore | None:
     """The store there, however far it is, if there is one.
 
     Raises:
@@ -313,20 +296,120 @@ def _existing(place: Url, recipe: Recipe) -> CropStore | None:
         store = CropStore.open(place, allow_incomplete=True)
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise ValueError(f"{error}; delete {os.fspath(place)} and build it again") from error
-    before = {"tier": store.tier, **store.provenance}
-    # a tree of DICOM phantoms makes a store of phantoms, which shows when it is opened
-    now = {"tier": store.tier if recipe.name == "dicom" else recipe.tier, **recipe.provenance}
+    before, now = store.provenance, made_by.provenance
     differing = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
     if differing:
-        told = "; ".join(f"{k} was {_short(before, k)}, now {_short(now, k)}" for k in differing)
+        told = "; ".join(
+            f"{k} was {before.get(k, 'not told')!s:.12}, now {now.get(k, 'not told')!s:.12}"
+            for k in differing
+        )
         raise ValueError(
             f"{store.url} was made otherwise: {told}: use another folder, or delete it"
         )
     return store
 
 
-def _short(values: Mapping[str, Any], name: str) -> str:
-    text = str(values.get(name, "not told"))
-    return f"{text[:12]}…" if len(text) == 64 else text  # checksums
+# --- The cache ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A store in the cache folder, by what is seen without opening it.
+
+    Attributes:
+        path: Its folder.
+        name: The data set, "" if the store is damaged.
+        seed: For phantoms; None for other data sets.
+        lesions: How many are stored.
+        expected: How many it is to hold, with those left out.
+        complete: Whether its build came to its end.
+        bytes: Size on the disk.
+        current: Whether this version of lesionlab would make the same.
+        modified: When it was begun or changed last, seconds since 1970.
+        problem: What is wrong with it, or "".
+    """
+
+    path: Path
+    name: str = ""
+    seed: int | None = None
+    lesions: int = 0
+    expected: int = 0
+    complete: bool = False
+    bytes: int = 0
+    current: bool = False
+    modified: float = 0.0
+    problem: str = ""
+
+
+def stores_folder() -> Path:
+    """The folder of all stores, in the cache folder."""
+    return cache_folder() / "stores"
+
+
+def default_url(name: str, seed: int = 0, *, source: str | Path | None = None) -> str:
+    """Where the store of a data set is kept: a folder in the cache folder; arguments as `crops`.
+
+    Raises:
+        ValueError: There is no such data set, or an argument is wrong.
+        FileNotFoundError: The source has to be read for its checksum, and is not set up.
+    """
+    return _place(recipe(name, seed=seed, source=source))
+
+
+def _place(made_by: Recipe) -> str:
+    return str(stores_folder() / made_by.folder)
+
+
+def cached() -> list[Cached]:
+    """All stores in the cache folder, by name; opens none of them."""
+    folder = stores_folder()
+    there = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [_look(path) for path in there if path.is_dir()]
+
+
+def _look(path: Path) -> Cached:
+    try:
+        header = stores.read_header(path)
+    except (OSError, ValueError) as error:
+        return Cached(path, problem=str(error))
+    told = header["provenance"]
+    name = str(told.get("dataset", ""))
+    return Cached(
+        path=path,
+        name=name,
+        seed=told.get("seed"),
+        lesions=len(list(path.glob("hu/*/zarr.json"))),
+        expected=len(header["expected"]),
+        complete=header["complete"] is not None,
+        bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        current=name in NAMES and told.get("code") == recipe(name).code,
+        modified=(path / stores.ROOT).stat().st_mtime,
+    )
+
+
+def locate(what: str, seed: int | None = None) -> str:
+    """The URL of a store: `what` itself, or, for the name of a data set, the store in the cache.
+
+    Args:
+        what: One of `NAMES`, or a folder or URL. A folder of that name is meant by `./phantom`.
+        seed: Which of several stores of phantoms.
+
+    Returns:
+        Of several stores the one that this version of lesionlab makes, and the latest.
+
+    Raises:
+        FileNotFoundError: There is no store of that data set.
+        ValueError: It is neither a data set nor something that could be a folder.
+    """
+    if what in NAMES:
+        found = [c for c in cached() if c.name == what and seed in (None, c.seed)]
+        if not found:
+            of_seed = "" if seed is None else f" of seed {seed}"
+            raise FileNotFoundError(
+                f"there is no store of {what}{of_seed} in {stores_folder()}: "
+                f"lesionlab data build {what}"
+            )
+        return str(max(found, key=lambda c: (c.current, c.modified)).path)
+    if not any(sign in what for sign in "/\\:.") and not Path(what).exists():
+        raise ValueError(f"{unknown(what)}; or give the folder or URL of a store")
+    return what

@@ -1,50 +1,74 @@
-"""Crops on disk: one folder, one Zarr array per lesion, one Parquet table.
+"""Crops on disk or behind a URL: a Zarr group with the voxels, and one Parquet table.
 
-    zarr.json                    what the store is: tier, lesions expected, provenance
-    hu/LESION/c.0.0.0            (z, y, x) int16, little-endian, one chunk, as it is in memory
-    hu/LESION/zarr.json          written last of a lesion: with it, the lesion counts as stored
-    masks/LESION/c.0.0.0.0       (reader, z, y, x) in bits, eight columns to a byte
-    lesions.parquet              a row per lesion, in the order of the lesions expected
-    exclusions.parquet           lesions left out, with the reason
-    complete.json                written last of all, with the SHA-256 of the two tables
+    zarr.json          what the store is: format, tier, lesions expected, provenance, exclusions
+    hu/LESION          (z, y, x) int16, one uncompressed chunk; its attributes are the lesion's row
+    masks/LESION       (reader, z, y, x) bool, one compressed chunk; absent where nobody read
+    lesions.parquet    one row per lesion, in the order of the lesions expected
 
-Depths differ from lesion to lesion, so a chunk is a lesion and an array has one chunk. Any Zarr 3
-library opens the store (`zarr.open_group(url)`). It is written and read here without one, as
-looking up an array costs more than reading its voxels (`benchmarks/stores.py`); and without
-compression, so that it can be memory-mapped. Nothing is pickled.
+Depths differ from lesion to lesion, so each lesion has arrays of its own, and a chunk is a lesion.
+Any Zarr 3 library opens the store (`zarr.open_group(url)`).
 
-A killed build leaves lesions that are stored and at most one that is half written; in no order of
-events does `complete.json` stand beside missing lesions.
+The order of writing makes an interrupted build harmless. A lesion counts as stored when its row is
+in the attributes of `hu/LESION`, which are written after its voxels. The store counts as complete
+when `zarr.json` has the SHA-256 of `lesions.parquet`, which is written last of all.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, closing
-from typing import Any, Literal, Self
+import io
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any, Literal, Self, get_args
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from lesionlab import _files
+from lesionlab._parquet import read_parquet
 from lesionlab.crops import Crop, Tier
-from lesionlab.crops import _crop_files as files
-from lesionlab.crops._crop_files import COMPLETE, EXCLUSIONS, GROUPS, LESIONS, ROOT, SUMMED
-from lesionlab.crops._folders import LOCK, Url, open_folder
-from lesionlab.crops._store_builds import BuildError, MakeCrop, make_all
-from lesionlab.crops._store_reading import StoreReader
+from lesionlab.crops._making import BuildError, MakeCrop, ahead, make_all
 
 __all__ = ["BuildError", "CropStore", "IncompleteStoreError", "build"]
+
+Url = str | os.PathLike[str]
+Row = dict[str, Any]
+
+# a file name on every system, and nothing that leads out of the folder
+LESION_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,198}[A-Za-z0-9_-])?")
+FORMAT = 2
+ROOT, LESIONS = "zarr.json", "lesions.parquet"
+SCHEMA = pa.schema(
+    {
+        "lesion_id": pa.string(),
+        "tier": pa.string(),
+        "shape": pa.list_(pa.int64()),
+        "readers": pa.int64(),
+        "spacing": pa.list_(pa.float64()),
+        "slice_index": pa.list_(pa.int64()),
+        "corner": pa.list_(pa.int64()),
+        "calibrated": pa.list_(pa.bool_()),
+        "sha256": pa.string(),
+    }
+)
 
 
 class IncompleteStoreError(RuntimeError):
     """A store whose build did not come to its end."""
 
 
-class CropStore(StoreReader):
+class CropStore(Mapping[str, Crop]):
     """Crops of one tier by `lesion_id`, in a folder or behind any URL that fsspec knows.
 
-    A mapping: `store[lesion_id]`, `lesion_id in store`, `len(store)`, `store.items()`; iteration
-    gives the ids, `crops()` the crops. Made by `create`, `open` or `build`, not directly.
+    A mapping to read: `store[lesion_id]`, `lesion_id in store`, `len(store)`, `store.items()`;
+    iteration gives the ids, `crops()` the crops. `build` writes it and `open` opens it.
 
     Attributes:
         url: Where it is.
@@ -52,249 +76,319 @@ class CropStore(StoreReader):
         provenance: What the builder told about how they were made.
         expected: The lesions that make it complete, in the order of the table.
         exclusions: Reason by `lesion_id` for those left out.
-        complete: Whether `finish` was reached and nothing written since; see also `validate`.
+        complete: Whether its build came to its end; see also `validate`.
 
     Example:
-        >>> import numpy as np
         >>> hu, masks = np.full((2, 8, 8), -800, np.int16), np.ones((1, 2, 8, 8), bool)
-        >>> crop = Crop("L-1", hu, masks, (2.5, 0.7, 0.7), np.arange(2), (0, 0),
-        ...             np.ones(2, bool), "phantom")
-        >>> with CropStore.create("memory://doc", tier="phantom", expected=["L-1"]) as store:
-        ...     store.append(crop, patient="P-1")
-        ...     store.finish()
-        >>> CropStore.open("memory://doc").table[["readers", "patient"]]
-                   readers patient
+        >>> def make(lesion_id):
+        ...     return Crop(lesion_id, hu, masks, (2.5, 0.7, 0.7), np.arange(2), (0, 0),
+        ...                 np.ones(2, bool), "phantom")
+        >>> store = build("memory://doc", ["L-1"], make, tier="phantom", progress=False)
+        >>> store.table[["tier", "readers"]]
+                      tier  readers
         lesion_id
-        L-1              1     P-1
+        L-1        phantom        1
     """
 
+    def __init__(self, folder: _Folder) -> None:
+        header = folder.header()
+        self.url = folder.url
+        self.tier: Tier = header["tier"]
+        self.provenance: dict[str, Any] = header["provenance"]
+        self.expected: list[str] = header["expected"]
+        self.exclusions: dict[str, str] = header["exclusions"]
+        self.complete = header["complete"] is not None
+        self._folder = folder
+        found = folder.table(header["complete"]) if self.complete else folder.stored()
+        # only lesions that are expected count: these names are checked, and stay in the folder
+        self._rows = {name: found[name] for name in self.expected if name in found}
+        if self.complete and len(self) + len(self.exclusions) < len(self.expected):
+            raise ValueError(f"{self.url}/{LESIONS} is damaged: lesions are missing")
+
     @classmethod
-    def create(
-        cls,
-        url: Url,
-        *,
-        tier: Tier,
-        expected: Iterable[str],
-        provenance: Mapping[str, Any] | None = None,
-        storage_options: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """Begin a store in an empty or new folder.
+    def open(cls, url: Url, *, allow_incomplete: bool = False, **storage_options: Any) -> Self:
+        """Open a store to read; nothing is written.
 
         Args:
             url: A folder, or a URL that fsspec knows.
-            tier: Which source all its crops come from.
-            expected: `lesion_id`s that make the store complete.
-            provenance: What JSON can hold; a resumed build must tell the same.
-            storage_options: For the fsspec file system.
-
-        Raises:
-            ValueError: An id cannot be a file name or stands twice, or an argument is wrong.
-            FileExistsError: A store or anything else is there already.
-            RuntimeError: Another process is writing there.
-            OSError: The folder cannot be written.
-        """
-        header = files.make_header(tier, expected, provenance or {})
-        folder = open_folder(url, storage_options)
-        with ExitStack() as stack:
-            lock = stack.enter_context(folder.lock())
-            begun = set(folder.names())
-            if ROOT in begun:
-                raise FileExistsError(
-                    f"{folder.url} holds a store already: open it with mode='a', or delete it"
-                )
-            # a creation that was killed leaves no more than these, and hidden temporary files
-            other = {n for n in begun - {LOCK, *GROUPS} if not n.startswith(".")}
-            if other:
-                raise FileExistsError(f"{folder.url} is not empty: it holds {min(other)}")
-            folder.sweep()
-            for name in GROUPS:
-                folder.write(f"{name}/{ROOT}", files.group({}))
-            folder.write(ROOT, files.group(header))
-            store = cls(folder, header, lock=lock, memory_map=False)
-            stack.pop_all()
-        return store
-
-    @classmethod
-    def open(
-        cls,
-        url: Url,
-        *,
-        mode: Literal["r", "a"] = "r",
-        allow_incomplete: bool = False,
-        memory_map: bool = False,
-        storage_options: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """Open a store to read, or to go on writing.
-
-        Args:
-            url: A folder, or a URL that fsspec knows.
-            mode: `r` writes nothing, not even a lock; `a` keeps other writers out and clears away
-                what an interrupted one left half done.
             allow_incomplete: Read a store whose build did not come to its end.
-            memory_map: `crop.hu` is a read-only view of the file, read when it is looked at. For
-                local folders; masks are bits in the file and always unpacked.
-            storage_options: For the fsspec file system.
+            **storage_options: For the fsspec file system, e.g. `anon=True`.
 
         Raises:
             FileNotFoundError: There is no store.
             IncompleteStoreError: It is incomplete; the message says how far it is.
-            ValueError: It is damaged or of another version, or an argument is wrong.
-            RuntimeError: `mode` is `a` and another process is writing.
+            ValueError: It is damaged, or another version of lesionlab wrote it.
         """
-        if mode not in ("r", "a"):
-            raise ValueError(f"mode={mode!r}: expected 'r' or 'a'")
-        folder = open_folder(url, storage_options)
-        if memory_map and not folder.local:
-            raise ValueError(f"memory_map: expected a folder of this machine, got {folder.url}")
-        if ROOT not in folder.names():
-            raise FileNotFoundError(f"{folder.url}: no store of crops here, {ROOT} is missing")
-        with ExitStack() as stack:
-            lock = stack.enter_context(folder.lock()) if mode == "a" else None
-            header = files.header(folder.read(ROOT), folder.url)
-            store = cls(folder, header, lock=lock, memory_map=memory_map)
-            store._load()
-            if not store.complete and mode == "r" and not allow_incomplete:
-                raise IncompleteStoreError(
-                    f"{store.url} is incomplete: {len(store)} of {len(store.expected)} lesions "
-                    f"are stored, {len(store.exclusions)} excluded; build it again to resume, or "
-                    "open it with allow_incomplete=True"
-                )
-            stack.pop_all()
+        store = cls(_Folder(url, storage_options))
+        if not store.complete and not allow_incomplete:
+            raise IncompleteStoreError(
+                f"{store.url} is incomplete: {len(store)} of {len(store.expected)} lesions are "
+                "stored; build it again to resume, or open it with allow_incomplete=True"
+            )
         return store
 
-    def append(self, crop: Crop, /, **columns: Any) -> None:
-        """Store one crop; it is safely on the disk when this returns.
+    def __len__(self) -> int:
+        return len(self._rows)
 
-        Args:
-            crop: Of a lesion that is expected and not stored yet. Its exclusion is lifted.
-            columns: Text, numbers, bools or None for further columns of the table; one kind each.
+    def __contains__(self, lesion_id: object) -> bool:
+        return lesion_id in self._rows
 
-        Raises:
-            ValueError: The crop does not belong here, or a column is wrong.
-            OSError: It cannot be written, e.g. as the disk is full. What is stored stays, and the
-                store stays incomplete.
-        """
-        lesion_id = crop.lesion_id
-        self._check_expected(lesion_id)
-        if crop.tier != self.tier:
-            raise ValueError(f"{lesion_id}: expected a crop of {self.tier}, got {crop.tier}")
-        row, hu, bits = files.encode(crop, columns)
-        kinds = files.kinds(row)
-        for name, kind in kinds.items():
-            if self._kinds.get(name, kind) is not kind:
-                raise ValueError(
-                    f"column {name!r} of {lesion_id}: expected {self._kinds[name].__name__} as "
-                    f"for the lesions before, got {kind.__name__} {row[name]!r}"
-                )
-        self._unmark()
-        if self.exclusions.pop(lesion_id, None) is not None:
-            self._write_exclusions()
-        for name, data in zip(files.chunks(row), (hu.data, bits.data), strict=False):
-            self._folder.write(name, data)
-        for name, document in files.documents(row).items():
-            self._folder.write(name, document)
-        self._kinds |= kinds
-        self._rows[lesion_id] = row
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
 
-    def extend(self, crops: Iterable[Crop | tuple[Crop, Mapping[str, Any]]]) -> None:
-        """Store several crops, each alone or with its columns; see `append`."""
-        for item in crops:
-            crop, columns = (item, {}) if isinstance(item, Crop) else item
-            self.append(crop, **columns)
+    def __eq__(self, other: object) -> bool:
+        return self is other  # a mapping's own equality would read both stores
 
-    def exclude(self, lesion_id: str, reason: str) -> None:
-        """Leave a lesion out, with the reason, so that the store can be complete without it.
+    def __hash__(self) -> int:
+        return id(self)
 
-        Raises:
-            ValueError: The lesion is not expected or stored already, or there is no reason.
-        """
-        self._check_expected(lesion_id)
-        reason = reason.encode(errors="replace").decode().strip()  # file names may be no Unicode
-        if not reason:
-            raise ValueError(f"reason of {lesion_id}: expected a text, got {reason!r}")
-        self._unmark()
-        self.exclusions[lesion_id] = reason
-        self._write_exclusions()
+    def __repr__(self) -> str:
+        state = "complete" if self.complete else f"{len(self.expected)} expected, incomplete"
+        return f"CropStore({self.url!r}, tier={self.tier!r}, {len(self)} lesions, {state})"
 
-    def discard(self, lesion_id: str) -> None:
-        """Remove a stored lesion, e.g. one that `validate` found damaged, to be built again.
+    def __getitem__(self, lesion_id: str) -> Crop:
+        """Read one crop.
 
         Raises:
             KeyError: The lesion is not in the store.
+            ValueError: The lesion's files are damaged.
         """
-        self._check_writable()
-        self._row(lesion_id)
-        self._unmark()
-        del self._rows[lesion_id]
-        for name in GROUPS:
-            self._folder.remove(f"{name}/{lesion_id}")
+        if lesion_id not in self._rows:
+            why = self.exclusions.get(lesion_id, "not in the store")
+            raise KeyError(f"{lesion_id!r}: {why} ({self.url})")
+        return self._folder.read(self._rows[lesion_id])
 
-    def expect(self, lesion_ids: Iterable[str]) -> None:
-        """Change which lesions make the store complete.
-
-        Raises:
-            ValueError: A lesion that is stored is not among them.
-        """
-        ids = files.checked_ids(lesion_ids)
-        if lost := sorted(self._rows.keys() - set(ids)):
-            raise ValueError(
-                f"{self.url} holds {len(lost)} lesions that are not asked for, e.g. {lost[0]}: "
-                "ask for them too, or use another folder"
-            )
-        if ids == self.expected:
+    def crops(self, lesion_ids: Iterable[str] | None = None) -> Iterator[Crop]:
+        """Read many crops in the order asked for, all of them by default; errors as `store[…]`."""
+        ids = list(self if lesion_ids is None else lesion_ids)
+        if self._folder.local:
+            yield from map(self.__getitem__, ids)
             return
-        self._check_writable()
-        self._unmark()
-        header = files.make_header(self.tier, ids, self.provenance)
-        self._folder.write(ROOT, files.group(header))
-        self.expected = ids
-        self.exclusions = {i: why for i, why in self.exclusions.items() if i in set(ids)}
+        with ThreadPoolExecutor(8) as pool:  # several are on their way at the same time
+            yield from ahead(pool, self.__getitem__, ids, 8)
 
-    def finish(self) -> None:
-        """Write the tables and then the mark that the store is complete.
+    @property
+    def table(self) -> pd.DataFrame:
+        """A new table, one row per lesion in the order expected, index `lesion_id`.
 
-        Raises:
-            ValueError: Lesions are missing, or none is stored at all.
+        Columns are `tier`, `shape`, `readers`, `spacing`, `slice_index`, `corner` and `calibrated`
+        as in `Crop`, and `sha256`.
         """
-        self._check_writable()
-        here = self._rows.keys() | self.exclusions.keys()
-        if missing := [lesion_id for lesion_id in self.expected if lesion_id not in here]:
-            raise ValueError(
-                f"{self.url}: {len(missing)} of {len(self.expected)} lesions are missing, e.g. "
-                f"{', '.join(missing[:3])}; append or exclude them first"
+        rows = pa.Table.from_pylist(list(self._rows.values()), schema=SCHEMA)
+        frame: pd.DataFrame = rows.to_pandas(use_threads=False)
+        return frame.set_index("lesion_id")
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 over `sha256  lesion_id` lines sorted by id: the same in any order of writing."""
+        lines = [f"{row['sha256']}  {name}\n" for name, row in sorted(self._rows.items())]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def info(self) -> dict[str, Any]:
+        """What there is to say in a few lines: counts, bytes on disk, checksum, provenance."""
+        return {
+            "url": self.url,
+            "tier": self.tier,
+            "complete": self.complete,
+            "lesions": len(self),
+            "expected": len(self.expected),
+            "excluded": len(self.exclusions),
+            "slices": sum(row["shape"][0] for row in self._rows.values()),
+            "bytes": self._folder.files.du(self._folder.root),
+            "checksum": self.checksum,
+            "provenance": self.provenance,
+        }
+
+    def validate(self, *, progress: bool = True) -> dict[str, str]:
+        """Read every lesion again and compare it with its SHA-256.
+
+        Args:
+            progress: Show a bar.
+
+        Returns:
+            What is wrong, by `lesion_id`. Empty: nothing is.
+        """
+        wrong = {}
+        for name in tqdm(self, "validate", len(self), disable=not progress, unit="lesion"):
+            try:
+                if _row(self[name]) != self._rows[name]:
+                    wrong[name] = "voxels, masks or geometry are not what was written: SHA-256"
+            except (ValueError, OSError) as error:
+                wrong[name] = str(error)
+        return wrong
+
+
+def read_header(url: Url) -> dict[str, Any]:
+    """What a store says of itself, without opening it; errors as `CropStore.open`.
+
+    Returns:
+        `tier`, `provenance`, `expected` and `exclusions` as in `CropStore`; `complete`, the SHA-256
+        of its table or None.
+    """
+    return _Folder(url, {}).header()
+
+
+class _Folder:
+    """The files of a store."""
+
+    def __init__(self, url: Url, options: Mapping[str, Any]) -> None:
+        from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+        from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
+
+        if not url:
+            raise ValueError(f"url={url!r}: expected a folder or a URL")
+        self.files, self.root = url_to_fs(os.path.expanduser(os.fspath(url)), **options)
+        self.local = isinstance(self.files, LocalFileSystem)
+        self.url = self.root if self.local else os.fspath(url).rstrip("/")
+        self.options = options
+        self._group: Any = None
+
+    def group(self, attributes: Row | None = None) -> Any:
+        """The Zarr group; with attributes to write, and made with them where there is none."""
+        if self._group is None or attributes is not None:
+            import zarr  # takes a third of a second: only where voxels are wanted
+            from zarr.storage import FsspecStore, LocalStore
+
+            store: Any = (
+                LocalStore(self.root)
+                if self.local
+                else FsspecStore.from_url(self.url, dict(self.options))
             )
-        if not self._rows:
-            first, reason = next(iter(self.exclusions.items()))
-            raise ValueError(f"{self.url}: every lesion is excluded, e.g. {first}: {reason}")
-        self._unmark()
-        self._write_exclusions()
-        rows = [self._rows[lesion_id] for lesion_id in self]
-        self._folder.write(LESIONS, files.to_parquet(rows, files.FIELDS))
-        sums = {name: hashlib.sha256(self._folder.read(name)).hexdigest() for name in SUMMED}
-        self._folder.write(COMPLETE, files.to_json(sums))
-        self.complete = True
+            mode: Literal["r", "a"] = "r" if attributes is None else "a"
+            self._group = zarr.open_group(store, mode=mode, zarr_format=3, attributes=attributes)
+        return self._group
 
-    def _check_writable(self) -> None:
-        if self._lock is None:
-            raise ValueError(f"{self.url} is open to read only: open it with mode='a'")
+    def header(self) -> dict[str, Any]:
+        """What `zarr.json` says of the store; errors as `CropStore.open`."""
+        where = f"{self.url}/{ROOT}"
+        try:
+            text = self.files.cat_file(f"{self.root}/{ROOT}")
+            header: dict[str, Any] = json.loads(text)["attributes"]["lesionlab"]
+            if header["version"] == FORMAT:
+                _checked_ids(header["expected"])
+                return header
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(f"{self.url}: no store of crops, {ROOT} is missing") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{where} is damaged or not from lesionlab: {error}") from error
+        raise ValueError(
+            f"{self.url} was written by another version of lesionlab, in format "
+            f"{header['version']}, not {FORMAT}: delete it and build it anew"
+        )
 
-    def _check_expected(self, lesion_id: str) -> None:
-        self._check_writable()
-        if lesion_id not in self.expected:
-            raise ValueError(f"lesion_id={lesion_id!r}: not among the lesions of {self.url}")
-        if lesion_id in self._rows:
-            raise ValueError(f"lesion_id={lesion_id!r}: stored already in {self.url}")
+    def write_header(self, header: Row) -> None:
+        """Replace what `zarr.json` says of the store."""
+        with _files.plain_errors(ROOT, self.url):
+            self.group({"lesionlab": header}).update_attributes({"lesionlab": header})
 
-    def _unmark(self) -> None:
-        """A store that is being changed is not complete, and must not look it."""
-        if self.complete:
-            self._folder.remove(COMPLETE)
-            self.complete = False
+    def table(self, sha256: str) -> dict[str, Row]:
+        """The rows of a complete store by lesion, being what `zarr.json` says they are."""
+        try:
+            data = self.files.cat_file(f"{self.root}/{LESIONS}")
+        except FileNotFoundError:
+            data = b""
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise ValueError(f"{self.url}/{LESIONS} is damaged: its SHA-256 is not that in {ROOT}")
+        return {row["lesion_id"]: row for row in read_parquet(io.BytesIO(data)).to_pylist()}
 
-    def _write_exclusions(self) -> None:
-        told = [(i, why) for i in self.expected if (why := self.exclusions.get(i))]
-        rows = [{"lesion_id": lesion_id, "reason": reason} for lesion_id, reason in told]
-        self._folder.write(EXCLUSIONS, files.to_parquet(rows, files.EXCLUSION_FIELDS))
+    def write_table(self, rows: Iterable[Row]) -> str:
+        """Write the table; gives its SHA-256."""
+        file = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), file)
+        with _files.plain_errors(LESIONS, self.url):
+            self.files.pipe_file(f"{self.root}/{LESIONS}", file.getvalue())
+        return hashlib.sha256(file.getvalue()).hexdigest()
+
+    def stored(self) -> dict[str, Row]:
+        """The rows of the lesions that are stored whole, from the attributes of their voxels."""
+        voxels = self.group().get("hu")
+        rows = {name: array.attrs.asdict() for name, array in voxels.arrays()} if voxels else {}
+        return {name: row for name, row in rows.items() if row.get("lesion_id") == name}
+
+    def read(self, row: Row) -> Crop:
+        """The crop of a row; ValueError where it is damaged."""
+        name, (z, y, x) = row["lesion_id"], row["shape"]
+        try:
+            return Crop(
+                lesion_id=name,
+                hu=self._values(f"hu/{name}"),
+                masks=(
+                    self._values(f"masks/{name}")
+                    if row["readers"]
+                    else np.zeros((0, z, y, x), np.bool_)
+                ),
+                spacing=tuple(row["spacing"]),
+                slice_index=np.array(row["slice_index"], np.int64),
+                corner=tuple(row["corner"]),
+                calibrated=np.array(row["calibrated"], np.bool_),
+                tier=row["tier"],
+            )
+        except OSError:
+            raise
+        except Exception as error:  # Zarr and its codecs raise many kinds
+            raise ValueError(f"{self.url} is damaged: lesion {name}: {error}") from error
+
+    def _values(self, name: str) -> Any:
+        array = self.group()[name]
+        values = array[...]
+        # Zarr gives zeros for a chunk that is not there
+        if not values.any() and array.nchunks_initialized < array.nchunks:
+            raise ValueError(f"the chunk of {name} is missing")
+        return values
+
+    def write(self, crop: Crop) -> Row:
+        """Store a crop, in place of what an interrupted build has left of it; gives its row."""
+        name, row = crop.lesion_id, _row(crop)
+        options: dict[str, Any] = {"overwrite": True, "config": {"write_empty_chunks": True}}
+        with _files.plain_errors(f"the crop of {name}", self.url):
+            if len(crop.masks):
+                self.group().create_array(
+                    f"masks/{name}", data=crop.masks, chunks=crop.masks.shape,
+                    dimension_names=["reader", "z", "y", "x"], **options,
+                )  # fmt: skip
+            voxels = self.group().create_array(
+                f"hu/{name}", data=crop.hu, chunks=crop.hu.shape, compressors=None,
+                dimension_names=["z", "y", "x"], **options,
+            )  # fmt: skip
+            voxels.update_attributes(row)  # in one write
+        return row
+
+
+def _row(crop: Crop) -> Row:
+    """What the table says of a crop: all but its voxels, and a SHA-256 of everything.
+
+    The sum is over the row as JSON with sorted keys, a line end, the voxels (little-endian), and
+    the masks in bits (eight columns to a byte).
+    """
+    row: Row = {
+        "lesion_id": crop.lesion_id,
+        "tier": crop.tier,
+        "shape": list(crop.hu.shape),
+        "readers": len(crop.masks),
+        "spacing": [float(mm) for mm in crop.spacing],
+        "slice_index": crop.slice_index.tolist(),
+        "corner": [int(k) for k in crop.corner],
+        "calibrated": crop.calibrated.tolist(),
+    }
+    text = json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    checksum = hashlib.sha256(text.encode() + b"\n")
+    checksum.update(np.ascontiguousarray(crop.hu, dtype="<i2").data)
+    checksum.update(np.packbits(crop.masks, axis=-1).data)
+    return row | {"sha256": checksum.hexdigest()}
+
+
+def _checked_ids(lesion_ids: Iterable[str]) -> list[str]:
+    """The ids as a list; ValueError where they cannot be names of different files."""
+    ids = [lesion_ids] if isinstance(lesion_ids, str) else list(lesion_ids)
+    for name in ids:
+        if not isinstance(name, str) or not LESION_ID.fullmatch(name) or name.lower() == ROOT:
+            raise ValueError(
+                f"lesion_id={name!r}: expected up to 200 letters, digits, '_', '-' and '.', with "
+                "a letter or digit first and no '.' last"
+            )
+    if not ids or len({name.lower() for name in ids}) < len(ids):
+        raise ValueError("lesion_ids: expected one or more, each once, capitals not counting")
+    return ids
 
 
 def build(
@@ -308,92 +402,94 @@ def build(
     on_error: Literal["raise", "exclude"] = "raise",
     retry_excluded: bool = False,
     progress: bool = True,
-    storage_options: Mapping[str, Any] | None = None,
+    **storage_options: Any,
 ) -> CropStore:
-    """Make a store of the crops of many lesions, or go on where an interrupted build ended.
+    """Make a store of the crops of many lesions, or continue where an interrupted build ended.
 
-    This process alone writes, in the order of `lesion_ids`: the files are the same whatever the
-    number of processes and of interruptions. Few crops for each process are in memory at a time.
+    This process alone writes. A few crops for each process are in memory at a time.
 
     Args:
         url: A folder, or a URL that fsspec knows.
-        lesion_ids: Which lesions, all of them also when resuming. More than last time extend the
-            store.
-        make_crop: Gives a lesion's crop, or the crop and a dict of further columns. For several
-            processes, a function of a module or a `functools.partial` of one.
+        lesion_ids: Which lesions, in the order of the table. What the store holds already stays in
+            it; lesions that are not asked for come last.
+        make_crop: Gives a lesion's crop. For several processes, a function of a module or a
+            `functools.partial` of one.
         tier: Which source the crops come from.
-        provenance: How they are made (seed, versions, parameters); a resumed build must tell the
-            same, or the store would mix two kinds.
-        processes: How many work at the same time.
+        provenance: How they are made (seed, versions, parameters), JSON-serialisable. When a build
+            is resumed, it must equal the stored one, or the store would mix two kinds.
+        processes: How many make crops at the same time; with 1, this process does.
         on_error: `raise` stops at the first lesion that fails; `exclude` leaves it out and keeps
-            the reason in `exclusions.parquet`. Running out of memory always stops.
+            the reason in `CropStore.exclusions`. Running out of memory always stops.
         retry_excluded: Try lesions again that an earlier build left out.
         progress: Show a bar.
-        storage_options: For the fsspec file system.
+        **storage_options: For the fsspec file system.
 
     Returns:
         The complete store, to read.
 
     Raises:
         BuildError: A lesion failed, and `on_error` is `raise`.
-        ValueError: An argument is wrong, or the store there was made otherwise.
-        TypeError: `make_crop` cannot be sent to another process, or gave something else.
-        RuntimeError: Another process writes there, or a process of the build was killed.
-        OSError: The store cannot be written. As after every error, it can be resumed.
+        ValueError: An argument is wrong, or the store there was made otherwise or is damaged.
+        FileExistsError: The folder holds something else.
+        RuntimeError: Another process writes there (`BusyError`), or a process of the build died.
+        OSError: The store cannot be written. As after every error, the build can be resumed.
     """
+    ids = _checked_ids(lesion_ids)
     if on_error not in ("raise", "exclude"):
         raise ValueError(f"on_error={on_error!r}: expected 'raise' or 'exclude'")
     if not isinstance(processes, int) or processes < 1:
         raise ValueError(f"processes={processes!r}: expected a whole number of at least 1")
-    header = files.make_header(tier, lesion_ids, provenance or {})
-    ids: list[str] = header["expected"]
-    with _begin(url, header, storage_options, reopen=retry_excluded) as store:
-        store.expect(ids)
-        left_out = () if retry_excluded else store.exclusions
-        todo = [i for i in ids if i not in store and i not in left_out]
-        known = len(ids) - len(todo)
-        with (
-            closing(make_all(make_crop, todo, processes)) as all_made,
-            tqdm(total=len(ids), initial=known, disable=not progress, unit="lesion") as bar,
-        ):
-            for made in all_made:
-                if made.crop is not None:
-                    store.append(made.crop, **made.columns)
-                elif on_error == "exclude":
-                    store.exclude(made.lesion_id, made.reason)
-                    bar.set_postfix(excluded=len(store.exclusions))
+    if tier not in get_args(Tier):
+        raise ValueError(f"tier={tier!r}: expected one of {', '.join(get_args(Tier))}")
+    kind = {"tier": tier, "provenance": json.loads(json.dumps(provenance or {}, allow_nan=False))}
+    folder = _Folder(url, storage_options)
+    store = _existing(folder, kind)
+    retry = retry_excluded and store is not None and bool(store.exclusions)
+    if store is not None and store.complete and set(ids) <= set(store.expected) and not retry:
+        return store  # it may lie where nothing can be written
+    with _files.sole_writer(folder.url, **storage_options):
+        store = _existing(folder, kind)  # now that nobody else changes it
+        rows = dict(store._rows) if store is not None else {}
+        ids += [name for name in rows if name not in set(ids)]
+        excluded = {} if store is None or retry else store.exclusions
+        excluded = {name: excluded[name] for name in ids if name in excluded}
+        header = {"version": FORMAT, **kind, "expected": ids, "exclusions": excluded}
+        folder.write_header(header | {"complete": None})
+        todo = [name for name in ids if name not in rows and name not in excluded]
+        bar = tqdm(todo, total=len(ids), initial=len(ids) - len(todo), disable=not progress)
+        with closing(make_all(make_crop, todo, processes)) as attempts:
+            for name, made in zip(bar, attempts, strict=True):
+                if isinstance(made, Crop):
+                    if made.tier != tier:
+                        raise ValueError(f"{name}: expected a crop of {tier}, got {made.tier}")
+                    rows[name] = folder.write(made)
+                elif on_error == "raise":
+                    raise made
                 else:
-                    error = BuildError(f"{made.lesion_id}: {made.reason}")
-                    if made.error is None:
-                        error.add_note(made.trace)
-                    raise error from made.error
-                bar.update()
-        if not store.complete:
-            store.finish()
-    return CropStore.open(url, storage_options=storage_options)
+                    excluded[name] = str(made).removeprefix(f"{name}: ")
+        if not rows:
+            raise ValueError(f"{folder.url}: every lesion is excluded: {excluded}")
+        checksum = folder.write_table(rows[name] for name in ids if name in rows)
+        folder.write_header(header | {"complete": checksum})
+    return CropStore.open(url, **storage_options)
 
 
-def _begin(
-    url: Url,
-    header: dict[str, Any],
-    storage_options: Mapping[str, Any] | None,
-    *,
-    reopen: bool,
-) -> CropStore:
-    """A new store, or the one that is there if it was made in the same way."""
-    folder = open_folder(url, storage_options)
-    names = folder.names()
-    if ROOT not in names:
-        told = {name: header[name] for name in ("tier", "expected", "provenance")}
-        return CropStore.create(url, **told, storage_options=storage_options)
-    before = files.header(folder.read(ROOT), folder.url)
-    for name in ("tier", "provenance"):
-        if before[name] != header[name]:
+def _existing(folder: _Folder, kind: Mapping[str, Any]) -> CropStore | None:
+    """The store that is there, if there is one; an error where crops may not be added to it."""
+    try:
+        store = CropStore(folder)
+    except FileNotFoundError:
+        names = (
+            folder.files.ls(folder.root, detail=False) if folder.files.isdir(folder.root) else []
+        )
+        other = {os.path.basename(str(name).rstrip("/")) for name in names} - {_files.LOCK}
+        if other:
+            raise FileExistsError(f"{folder.url} is not empty: it holds {min(other)}") from None
+        return None
+    for name, now in kind.items():
+        if (before := getattr(store, name)) != now:
             raise ValueError(
-                f"{folder.url} was begun with {name}={before[name]!r}, now it is "
-                f"{header[name]!r}: use another folder, or delete it"
+                f"{folder.url} was begun with {name}={before!r}, now it is {now!r}: use another "
+                "folder, or delete it"
             )
-    # a store that needs nothing may lie where nothing can be written
-    if COMPLETE in names and before == header and not reopen:
-        return CropStore.open(url, storage_options=storage_options)
-    return CropStore.open(url, mode="a", storage_options=storage_options)
+    return store

@@ -247,7 +247,7 @@ def _preamble(path: Path) -> bytes:
 
 def stores() -> Iterator[Finding]:
     """The cache folder, and the stores of crops in it."""
-    from lesionlab.crops._dataset_cache import cached, stores_folder
+    from lesionlab.crops.datasets import cached, stores_folder
     from lesionlab.sources.lidc._tables import cache_folder
 
     section, folder = "Stores of crops", cache_folder()

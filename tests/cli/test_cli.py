@@ -12,11 +12,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from lesionlab import __version__, doctor, realism
+from lesionlab._files import sole_writer
 from lesionlab.cli import _data, app
 from lesionlab.crops import datasets
-from lesionlab.crops._crop_files import COMPLETE
-from lesionlab.crops._dataset_recipes import open_recipe
-from lesionlab.crops.stores import CropStore
 from lesionlab.sources import lidc, origins, phantom
 
 HEAVY = {"numpy", "pandas", "scipy", "matplotlib", "torch", "papermill", "nbformat", "pylidc"}
@@ -194,16 +192,19 @@ def test_a_store_is_built_gone_on_with_described_and_validated(cache: Path, tmp_
 
 def test_what_is_wrong_is_listed_and_counted(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = datasets.crops("phantom", IDS[:3], progress=False)
-    (Path(store.url) / COMPLETE).unlink()
+    root = Path(store.url) / "zarr.json"
+    about = json.loads(root.read_bytes())
+    about["attributes"]["lesionlab"]["complete"] = None
+    root.write_text(json.dumps(about), encoding="utf-8")
     for lesion_id in IDS[:2]:
-        file = Path(store.url) / "hu" / lesion_id / "c.0.0.0"
-        file.write_bytes(bytes(file.stat().st_size))
+        file = Path(store.url) / "hu" / lesion_id / "c" / "0" / "0" / "0"
+        file.write_bytes(b"\1" * file.stat().st_size)
     monkeypatch.setattr(_data, "SHOWN", 2)
     done = command("data", "validate", store.url)
     assert done.exit_code == 1
     lines = done.stdout.splitlines()
-    assert lines[0] == f"{COMPLETE}: the build did not come to its end: 0 lesions are missing"
-    assert lines[1].startswith(f"{IDS[0]}: the voxels, masks or geometry are not what was written")
+    assert lines[0] == "zarr.json: the build did not come to its end: 0 lesions are missing"
+    assert lines[1].startswith(f"{IDS[0]}: voxels, masks or geometry are not what was written")
     assert lines[2:] == ["… and 1 more"]
     assert done.stderr == f"lesionlab: {store.url}: 3 things are wrong, 3 lesions checked\n"
     assert "INCOMPLETE" in command("data", "info", store.url).stdout
@@ -228,7 +229,7 @@ def test_a_store_that_cannot_be_opened_is_wrong(cache: Path) -> None:
         (["build", "phantom", "--lesions", "nowhere"], 2, "nowhere"),
         (["build", "phantom", "--limit", "1", "--out", "nope://x"], 2, "nope"),
         (["info", "phantom"], 2, "there is no store of phantom in"),
-        (["info", "nowhere/at-all"], 2, "nowhere/at-all: no store of crops here"),
+        (["info", "nowhere/at-all"], 2, "nowhere/at-all: no store of crops"),
         (["validate", "dicon"], 2, "unknown data set 'dicon'; did you mean 'dicom'?"),
         (["validate", "x/y", "--report", "."], 2, "report: . is a folder"),
     ],
@@ -245,11 +246,11 @@ def test_wrong_use_of_data_is_one_line(
 
 
 def test_another_writer_and_a_store_made_otherwise(cache: Path) -> None:
-    recipe = open_recipe("phantom")
     url = datasets.default_url("phantom")
-    with CropStore.create(url, tier="phantom", expected=IDS[:1], provenance=recipe.provenance):
+    with sole_writer(url):
         done = command("data", "build", "phantom", "--limit", "1")
         assert (done.exit_code, "is being written by process" in done.stderr) == (1, True)
+    assert command("data", "build", "phantom", "--limit", "1").exit_code == 0
     done = command("data", "build", "phantom", "--limit", "1", "--seed", "5", "--out", url)
     assert done.exit_code == 2
     assert "was made otherwise: seed was 0, now 5: use another folder" in done.stderr

@@ -32,11 +32,6 @@ def crop(
     )
 
 
-def with_columns(lesion_id: str) -> tuple[Crop, dict[str, object]]:
-    made = crop(lesion_id)
-    return made, {"patient": lesion_id[:3], "texture": float(made.hu[0, 0, 0])}
-
-
 def slow(lesion_id: str) -> Crop:
     """Leaves the id of its process in a folder, so that a test can look after it."""
     Path(os.environ["CROP_MAKERS"], str(os.getpid())).touch()
@@ -71,19 +66,3 @@ def nothing(lesion_id: str) -> None:
 
 def large(lesion_id: str) -> Crop:
     return crop(lesion_id, depth=16, size=256, readers=4)
-
-
-def peak_memory() -> int:
-    """Bytes that this process has ever had in memory at the same time; Linux only."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-
-
-def heavy(lesion_id: str) -> Crop:
-    """19 MB in memory, 8 on disk; tells in a folder how much its process has needed so far."""
-    hu = np.full((48, 256, 256), zlib.crc32(lesion_id.encode()) % 1000, np.int16)
-    masks = np.ones((4, *hu.shape), np.bool_)
-    at = np.arange(len(hu))
-    path = Path(os.environ["CROP_MAKERS"], str(os.getpid()))
-    path.write_text(str(peak_memory()), encoding="utf-8")
-    return Crop(lesion_id, hu, masks, (1.0, 0.7, 0.7), at, (0, 0), at >= 0, "phantom")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lesionlab.crops import _dataset_recipes
+from lesionlab.crops import datasets
 from lesionlab.sources import origins, slices
 from lesionlab.sources.origins import Origin
 from lesionlab.sources.slices._archive import LAYOUT
@@ -64,8 +64,10 @@ def test_the_reader_of_the_slices_means_the_same_set() -> None:
 
 
 def test_a_new_address_does_not_make_stores_anew() -> None:
-    for module in ("lesionlab.sources.slices", "lesionlab.sources.dicom"):
-        assert "lesionlab.sources.origins" not in _dataset_recipes.modules_behind(module)
+    for name in ("slices", "dicom"):
+        for package in datasets.recipe(name).packages:
+            assert (ROOT / "lesionlab" / package).is_dir()
+            assert ROOT / "lesionlab" / package not in Path(origins.__file__).parents
 
 
 def test_there_is_no_such_set() -> None:
