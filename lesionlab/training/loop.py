@@ -194,7 +194,7 @@ def _identity(job: Job) -> dict[str, Any]:
     }
     if job.start is not None:
         digest = hashlib.sha256()
-        for name, tensor in job.start.items():
+        for name, tensor in sorted(job.start.items()):
             digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
         found["start"] = digest.hexdigest()
     return found

@@ -317,8 +317,9 @@ def one_class(case: Case) -> dict[str, Any]:
 
 
 def unlabelled(case: Case) -> dict[str, Any]:
-    labels = torch.cat([case.labels, torch.ones(40, 1)], dim=1)
-    labels[(case.folds == 1).to_numpy(), 0] = torch.nan
+    tested = torch.tensor((case.folds == 1).tolist())
+    rating = torch.where(tested[:, None], torch.nan, case.labels)
+    labels = torch.cat([rating, torch.arange(40)[:, None] % 2], dim=1)
     return {"labels": labels, "experiment": case.toys.Malignant()}
 
 

@@ -122,7 +122,7 @@ def test_a_class_that_training_lacks_is_refused() -> None:
         targets.check_labels("training part of fold 1", [LOCATION], labels[2:], labels)
     with pytest.raises(ValueError, match="none of its 1 lesions has a label of location"):
         targets.check_labels("test part of fold 0", [LOCATION], labels[2:3], labels)
-    with pytest.raises(ValueError, match=r"location: expected \[1, 2\], got \[1.5"):
+    with pytest.raises(ValueError, match=r"location: expected \[1, 2\], got \[1.0, 1.5"):
         targets.check_labels("training part", [LOCATION], labels / 2 + 1, labels)
 
 
