@@ -92,9 +92,9 @@ class Attribute:
         return value * (self.maximum - self.minimum) + self.minimum
 
 
-def _ladder(*words: str) -> dict[int, str]:
+def _ladder(words: str) -> dict[int, str]:
     """Number the words of a scale from 1."""
-    return dict(enumerate(words, start=1))
+    return dict(enumerate(words.split("; "), start=1))
 
 
 _FIRST_RELEASE = (
@@ -109,11 +109,7 @@ LIDC_RATINGS: tuple[Attribute, ...] = (
         short="Sub",
         title="Subtlety",
         words=_ladder(
-            "Extremely subtle",
-            "Moderately subtle",
-            "Fairly subtle",
-            "Moderately obvious",
-            "Obvious",
+            "Extremely subtle; Moderately subtle; Fairly subtle; Moderately obvious; Obvious"
         ),
         kind="ordinal",
         level="high",
@@ -127,7 +123,7 @@ LIDC_RATINGS: tuple[Attribute, ...] = (
         name="internal_structure",
         short="IS",
         title="Internal structure",
-        words=_ladder("Soft tissue", "Fluid", "Fat", "Air"),
+        words=_ladder("Soft tissue; Fluid; Fat; Air"),
         kind="nominal",
         level="middle",
         meaning="What the nodule is made of inside.",
@@ -141,7 +137,7 @@ LIDC_RATINGS: tuple[Attribute, ...] = (
         name="calcification",
         short="Cal",
         title="Calcification",
-        words=_ladder("Popcorn", "Laminated", "Solid", "Non-central", "Central", "Absent"),
+        words=_ladder("Popcorn; Laminated; Solid; Non-central; Central; Absent"),
         kind="nominal",
         level="middle",
         meaning="The pattern of calcium; popcorn, laminated, solid and central speak for benign.",
@@ -155,7 +151,7 @@ LIDC_RATINGS: tuple[Attribute, ...] = (
         name="sphericity",
         short="Sph",
         title="Sphericity",
-        words=_ladder("Linear", "Ovoid/linear", "Ovoid", "Ovoid/round", "Round"),
+        words=_ladder("Linear; Ovoid/linear; Ovoid; Ovoid/round; Round"),
         kind="ordinal",
         level="low",
         meaning="How round the nodule is in three dimensions.",
@@ -165,7 +161,7 @@ LIDC_RATINGS: tuple[Attribute, ...] = (
         name="margin",
         short="Mar",
         title="Margin",
-        words=_ladder("Poorly defined", "Near poorly defined", "Medium", "Near sharp", "Sharp"),
+        words=_ladder("Poorly defined; Near poorly defined; Medium; Near sharp; Sharp"),
         kind="ordinal",
         level="low",
         meaning="How well the boundary of the nodule can be seen.",
@@ -175,7 +171,7 @@ LIDC_RATINGS: tuple[Attribute, ...] = (
         name="lobulation",
         short="Lob",
         title="Lobulation",
-        words=_ladder("None", "Nearly none", "Medium", "Near marked", "Marked"),
+        words=_ladder("None; Nearly none; Medium; Near marked; Marked"),
         kind="ordinal",
         level="low",
         meaning="How far the outline bulges in rounded lobes, as growth at uneven speed makes it.",
@@ -185,7 +181,7 @@ LIDC_RATINGS: tuple[Attribute, ...] = (
         name="spiculation",
         short="Spi",
         title="Spiculation",
-        words=_ladder("None", "Nearly none", "Medium", "Near marked", "Marked"),
+        words=_ladder("None; Nearly none; Medium; Near marked; Marked"),
         kind="ordinal",
         level="low",
         meaning="How far thin straight strands radiate from the margin into the lung.",
@@ -199,11 +195,7 @@ LIDC_RATINGS: tuple[Attribute, ...] = (
         short="Tex",
         title="Texture",
         words=_ladder(
-            "Non-solid (ground glass)",
-            "Non-solid/mixed",
-            "Part-solid/mixed",
-            "Solid/mixed",
-            "Solid",
+            "Non-solid (ground glass); Non-solid/mixed; Part-solid/mixed; Solid/mixed; Solid"
         ),
         kind="ordinal",
         level="low",
@@ -215,11 +207,8 @@ LIDC_RATINGS: tuple[Attribute, ...] = (
         short="Mal",
         title="Malignancy",
         words=_ladder(
-            "Highly unlikely",
-            "Moderately unlikely",
-            "Indeterminate",
-            "Moderately suspicious",
-            "Highly suspicious",
+            "Highly unlikely; Moderately unlikely; Indeterminate; "
+            "Moderately suspicious; Highly suspicious"
         ),
         kind="ordinal",
         level="high",
@@ -239,12 +228,8 @@ LI_CATEGORIES: tuple[Attribute, ...] = (
         short="Type",
         title="Lesion type",
         words=_ladder(
-            "Placeholder",
-            "Nodule",
-            "Ground glass opacity",
-            "Air containing space",
-            "Mutation",
-            "Pleural effusion",
+            "Placeholder; Nodule; Ground glass opacity; Air containing space; "
+            "Mutation; Pleural effusion"
         ),
         kind="nominal",
         level="high",
@@ -256,7 +241,7 @@ LI_CATEGORIES: tuple[Attribute, ...] = (
         name="lesion_location",
         short="Loc",
         title="Lesion location",
-        words=_ladder("Right upper", "Right middle", "Right lower", "Left upper", "Left lower"),
+        words=_ladder("Right upper; Right middle; Right lower; Left upper; Left lower"),
         kind="nominal",
         level="high",
         meaning="The lobe that holds the lesion.",
@@ -267,7 +252,7 @@ LI_CATEGORIES: tuple[Attribute, ...] = (
         name="margin_clarity",
         short="Mar",
         title="Margin",
-        words=_ladder("Clear", "Unclear"),
+        words=_ladder("Clear; Unclear"),
         kind="nominal",
         level="low",
         meaning="Whether the outer boundary is clear; inflammation blurs it as cancer does.",
@@ -276,7 +261,7 @@ LI_CATEGORIES: tuple[Attribute, ...] = (
         name="calcification_extent",
         short="Cal",
         title="Calcification",
-        words=_ladder("None", "Partial", "Total"),
+        words=_ladder("None; Partial; Total"),
         kind="ordinal",
         level="middle",
         meaning="How much of the lesion is calcified (mediastinal window, above about 100 HU).",
@@ -286,7 +271,7 @@ LI_CATEGORIES: tuple[Attribute, ...] = (
         name="lobulation_presence",
         short="Lob",
         title="Lobulation",
-        words=_ladder("Without", "With"),
+        words=_ladder("Without; With"),
         kind="nominal",
         level="low",
         meaning="Whether the outline has several rounded bulges with notches between.",
@@ -295,7 +280,7 @@ LI_CATEGORIES: tuple[Attribute, ...] = (
         name="spiculation_length",
         short="Spi",
         title="Spiculation",
-        words=_ladder("None", "Long", "Short"),
+        words=_ladder("None; Long; Short"),
         kind="nominal",
         level="low",
         meaning="Straight, unbranched strands from the margin; short up to 5 mm, long beyond.",
@@ -307,7 +292,7 @@ LI_CATEGORIES: tuple[Attribute, ...] = (
         name="cavity",
         short="Cav",
         title="Cavity",
-        words=_ladder("Without", "With"),
+        words=_ladder("Without; With"),
         kind="nominal",
         level="middle",
         meaning="A hole inside; walls under 4 mm are mostly benign, over 15 mm mostly malignant.",
@@ -317,7 +302,7 @@ LI_CATEGORIES: tuple[Attribute, ...] = (
         name="vessel_convergence",
         short="Ves",
         title="Vessel convergence",
-        words=_ladder("Without", "With"),
+        words=_ladder("Without; With"),
         kind="nominal",
         level="middle",
         meaning="Vessels that run to, end at, or pass through the lesion at its edge.",
@@ -326,7 +311,7 @@ LI_CATEGORIES: tuple[Attribute, ...] = (
         name="pleural_indentation",
         short="Ple",
         title="Pleural indentation",
-        words=_ladder("Without", "With"),
+        words=_ladder("Without; With"),
         kind="nominal",
         level="middle",
         meaning="The pleura drawn in towards the lesion: a small triangle whose tip points at it.",

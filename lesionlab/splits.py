@@ -143,7 +143,7 @@ def _check_index(table: pd.DataFrame, classes: pd.Series | None, name: str) -> N
 
 def summary(table: pd.DataFrame, fold: pd.Series) -> pd.DataFrame:
     """Lesions, patients, patients shared with other folds, and malignant share, per fold."""
-    rows = {}
+    rows: dict[int, dict[str, float]] = {}
     for number in sorted(fold.unique()):
         inside = fold == number
         here, elsewhere = set(table["patient"][inside]), set(table["patient"][~inside])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 from torch import nn
@@ -102,20 +102,36 @@ class ActivationMaps:
         return torch.where(both > 0, high / both.clamp(min=torch.finfo(both.dtype).tiny), 0.0)
 
 
+class Options(TypedDict, total=False):
+    """What `activation_map` and `activation_maps` take besides model, images and methods.
+
+    Attributes:
+        head: Number or name, by default 0; several, or None for all, make an axis of heads in
+            front.
+        target: Class of the head, or an int64 class of each lesion; None if it has one score.
+        layer: Name, as in `model.named_modules()`, of the layer whose output is the feature map.
+            It must run once. CAM by `layer` runs the model twice, to see that the rest is linear.
+        weights: `"paper"`, or `"exact"` for all but the methods by gradient.
+        relu: Whether negative values become 0; None for eq. 4's, which is the methods by gradient.
+        upsample: Bring maps to the image's size, bilinear or trilinear; True by default.
+        inputs: What the model takes after the images, such as the index of each slice's nodule.
+        forward: Called as `forward(model, images, *inputs)` in place of the model.
+        select: From the model's output to scores.
+    """
+
+    head: HeadChoice
+    target: Target
+    layer: str | None
+    weights: Weights
+    relu: bool | None
+    upsample: bool
+    inputs: Sequence[Any]
+    forward: Forward | None
+    select: Select | None
+
+
 def activation_map(
-    model: nn.Module,
-    images: torch.Tensor,
-    method: str = "sam",
-    *,
-    head: HeadChoice = 0,
-    target: Target = None,
-    layer: str | None = None,
-    weights: Weights = "paper",
-    relu: bool | None = None,
-    upsample: bool = True,
-    inputs: Sequence[Any] = (),
-    forward: Forward | None = None,
-    select: Select | None = None,
+    model: nn.Module, images: torch.Tensor, method: str = "sam", **options: Unpack[Options]
 ) -> ActivationMaps:
     """Where a model looks for one of its scores, or for each of them.
 
@@ -151,16 +167,7 @@ def activation_map(
         images: (lesion, channel, y, x) or (lesion, channel, z, y, x), in the model's type and on
             its device. Slices as channels make one map of (y, x).
         method: One of `METHODS`.
-        head: Number or name; several, or None for all, make an axis of heads in front.
-        target: Class of the head, or an int64 class of each lesion; None if it has one score.
-        layer: Name, as in `model.named_modules()`, of the layer whose output is the feature map.
-            It must run once. CAM by `layer` runs the model twice, to see that the rest is linear.
-        weights: `"exact"` for all but the methods by gradient.
-        relu: Whether negative values become 0; None for eq. 4's, which is the methods by gradient.
-        upsample: Bring maps to the image's size, bilinear or trilinear.
-        inputs: What the model takes after the images, such as the index of each slice's nodule.
-        forward: Called as `forward(model, images, *inputs)` in place of the model.
-        select: From the model's output to scores.
+        **options: See `Options`.
 
     Returns:
         The maps. A map may be constant, and after ReLU zero everywhere.
@@ -169,20 +176,7 @@ def activation_map(
         ValueError: The method, layer, head or class does not exist; the model has not the head
             that the method needs; or the model cannot take the images.
     """
-    return activation_maps(
-        model,
-        images,
-        (method,),
-        head=head,
-        target=target,
-        layer=layer,
-        weights=weights,
-        relu=relu,
-        upsample=upsample,
-        inputs=inputs,
-        forward=forward,
-        select=select,
-    )[method]
+    return activation_maps(model, images, (method,), **options)[method]
 
 
 def activation_maps(

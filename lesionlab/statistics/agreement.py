@@ -26,6 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lesionlab.attributes import RATING_NAMES
+from lesionlab.statistics.scoring import check_columns
 
 Weighting = Literal["pooled", "nodule"]
 Array = NDArray[np.float64]
@@ -49,8 +50,7 @@ class Ratings:
     @classmethod
     def of(cls, readings: pd.DataFrame, attribute: str) -> Ratings:
         """Take one attribute out of a table of readings, and check it."""
-        if absent := [c for c in ("lesion_id", attribute) if c not in readings.columns]:
-            raise KeyError(f"readings has no column {absent}; it has {list(readings.columns)}")
+        check_columns(readings, ["lesion_id", attribute])
         if gaps := int(readings["lesion_id"].isna().sum()):
             raise ValueError(f"lesion_id has {gaps} gaps")
         try:
@@ -169,19 +169,13 @@ def one_against_rest(
     attributes: Sequence[str] = RATING_NAMES,
     *,
     weighting: Weighting = "pooled",
-    reference: Literal["mean", "median"] = "mean",
 ) -> pd.DataFrame:
     """Mean absolute difference between one reader and the mean of the others of the nodule.
 
     The like-for-like human error beside a model that is scored against the readers' mean: the
     reader is left out of the reference. It is still somewhat larger than a model's would be at
-    equal skill, since the reference here has one reader less and so more noise.
-
-    Args:
-        readings: One row per reading: `lesion_id` and the attributes.
-        attributes: Columns of ratings.
-        weighting: `pooled` (mean over readings) or `nodule` (mean of the nodules' own means).
-        reference: `mean` or `median` of the other readers.
+    equal skill, since the reference here has one reader less and so more noise. `weighting` is
+    that of `pairwise_difference`.
 
     Returns:
         Index attribute; columns value, n_readings, n_nodules, n_missing.
@@ -191,16 +185,13 @@ def one_against_rest(
         >>> one_against_rest(readings, ["margin"]).loc["margin", "value"]  # (3 + 1.5 + 4.5) / 3
         np.float64(3.0)
     """
-    if reference not in ("mean", "median"):
-        raise ValueError(f"reference must be 'mean' or 'median', got {reference!r}")
-    middle = np.mean if reference == "mean" else np.median
 
     def row(ratings: Ratings) -> dict[str, Any]:
         distances, nodules = [np.empty(0)], [np.empty(0, dtype=np.intp)]
         for nodule, block in ratings.blocks():  # block: (nodules, k readers)
             for i in range(block.shape[1]):
-                others = np.delete(block, i, axis=1)
-                distances.append(np.abs(block[:, i] - middle(others, axis=1)))
+                others = np.delete(block, i, axis=1).mean(axis=1)
+                distances.append(np.abs(block[:, i] - others))
                 nodules.append(nodule)
         distance = np.concatenate(distances)
         value = _mean(distance, np.concatenate(nodules), weighting)

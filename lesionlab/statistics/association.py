@@ -10,7 +10,7 @@ p-values are somewhat too small; the effect sizes do not depend on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
@@ -18,6 +18,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from scipy import stats
+
+from lesionlab.statistics.scoring import check_columns
 
 PValue = Literal["auto", "asymptotic", "permutation"]
 
@@ -114,10 +116,7 @@ def chi_square(
         test = stats.chi2_contingency(observed, correction=False, method=how if drawn else None)
         statistic, p = float(test.statistic), float(test.pvalue)
         method = "permutation" if drawn else "asymptotic"
-    labels = {
-        "index": pd.Index(x_names, name=x.name),
-        "columns": pd.Index(y_names, name=y.name),
-    }
+    index, header = pd.Index(x_names, name=x.name), pd.Index(y_names, name=y.name)
     return ChiSquare(
         statistic=statistic,
         df=(rows - 1) * (columns - 1),
@@ -127,8 +126,8 @@ def chi_square(
         n=n,
         n_dropped=len(x) - n,
         n_expected_below_5=few,
-        observed=pd.DataFrame(observed, **labels),
-        expected=pd.DataFrame(expected, **labels),
+        observed=pd.DataFrame(observed, index, header),
+        expected=pd.DataFrame(expected, index, header),
     )
 
 
@@ -144,23 +143,14 @@ def _cramers_v(statistic: float, rows: int, columns: int, n: int) -> float:
     return float(np.sqrt(phi2 / (min(r, c) - 1)))
 
 
-def chi_square_matrix(
-    frame: pd.DataFrame,
-    columns: Sequence[str],
-    *,
-    p_value: PValue = "auto",
-    n_resamples: int = 9_999,
-    seed: int = 0,
-) -> pd.DataFrame:
+def chi_square_matrix(frame: pd.DataFrame, columns: Sequence[str], **options: Any) -> pd.DataFrame:
     """Chi-square for every pair of attributes (Li 2021, Fig. 2A), with what the figure leaves out.
 
     Args:
         frame: One row per lesion, categories in `columns`.
         columns: Attributes, at least two; nine give 36 pairs.
-        p_value: As in `chi_square`.
-        n_resamples: As in `chi_square`.
-        seed: As in `chi_square`; each pair starts from it anew, so that a row equals the single
-            call whatever the other columns are.
+        **options: p_value, n_resamples and seed of `chi_square`. Each pair starts from the seed
+            anew, so that a row equals the single call.
 
     Returns:
         One row per pair: first, second, statistic, df, p, p_method, p_holm (Holm over all pairs),
@@ -171,12 +161,11 @@ def chi_square_matrix(
         ValueError: Fewer than two columns, or as in `chi_square`.
     """
     check_pairs(frame, columns)
-    rows = []
-    for first, second in combinations(columns, 2):
-        test = vars(chi_square(
-            frame[first], frame[second], p_value=p_value, n_resamples=n_resamples, seed=seed
-        ))  # fmt: skip
-        rows.append({"first": first, "second": second} | test)
+    rows = [
+        {"first": first, "second": second}
+        | vars(chi_square(frame[first], frame[second], **options))
+        for first, second in combinations(columns, 2)
+    ]
     table = pd.DataFrame(rows).drop(columns=["observed", "expected"])
     table.insert(list(table).index("cramers_v"), "p_holm", holm(table["p"]))
     return table
@@ -201,25 +190,15 @@ def square(tidy: pd.DataFrame, value: str, *, diagonal: float = np.nan) -> pd.Da
         >>> square(pairs, "r", diagonal=1.0).loc["b"].tolist()
         [0.5, 1.0]
     """
+    turned = tidy.rename(columns={"first": "second", "second": "first"})
+    both = pd.concat([tidy, turned]).pivot(index="first", columns="second", values=value)
     names = list(dict.fromkeys([*tidy["first"], *tidy["second"]]))
-    place = {name: i for i, name in enumerate(names)}
-    matrix = np.full((len(names), len(names)), np.nan)
-    seen = set()
-    for first, second, number in zip(tidy["first"], tidy["second"], tidy[value], strict=True):
-        if (pair := frozenset((first, second))) in seen:
-            raise ValueError(f"tidy has the pair {first!r}, {second!r} more than once")
-        seen.add(pair)
-        matrix[place[first], place[second]] = matrix[place[second], place[first]] = number
+    matrix = both.reindex(index=names, columns=names).to_numpy(dtype=float, copy=True)
     np.fill_diagonal(matrix, diagonal)
     return pd.DataFrame(matrix, index=names, columns=names)
 
 
-def conditional_probability(
-    frame: pd.DataFrame,
-    columns: Sequence[str],
-    *,
-    categories: Mapping[str, Sequence[Any]] | None = None,
-) -> pd.DataFrame:
+def conditional_probability(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """P(row category | column category) for all categories of all attributes (Li 2021, eq. 4).
 
     Counted over the lesions in which both attributes are given. P(X|X) is 1; two categories of
@@ -228,17 +207,14 @@ def conditional_probability(
     Args:
         frame: One row per lesion, categories in `columns`.
         columns: Attributes, at least two.
-        categories: For some attributes the categories to show and their order, such as those
-            that nobody used; by default those in the data, sorted.
 
     Returns:
         Square DataFrame (27 x 27 for Li's nine attributes); both axes are a MultiIndex
-        (attribute, category). A column whose category never occurs is NaN. Down a column, the
-        categories of each attribute sum to 1.
+        (attribute, category), sorted. Down a column, the categories of each attribute sum to 1.
 
     Raises:
         KeyError: A column is missing.
-        ValueError: Fewer than two columns, or a value in the data that `categories` leaves out.
+        ValueError: Fewer than two columns.
 
     Example:
         >>> lesions = pd.DataFrame({"margin": [1, 1, 2, 2], "cavity": [0, 1, 0, 0]})
@@ -247,24 +223,16 @@ def conditional_probability(
         np.float64(0.5)
     """
     check_pairs(frame, columns)
-    labels: list[tuple[str, Any]] = []
-    indicators, given = [], []
+    has, known = {}, []
     for column in columns:
-        values = frame[column]
-        found = sorted(values.dropna().unique().tolist())
-        shown = list((categories or {}).get(column, found))
-        if left_out := [v for v in found if v not in shown]:
-            raise ValueError(f"categories of {column!r} leave out {left_out}, which the data have")
-        labels += [(column, v) for v in shown]
-        indicators += [(values == v).to_numpy(dtype=float, na_value=0.0) for v in shown]
-        given += [values.notna().to_numpy(dtype=float)] * len(shown)
-    has = np.array(indicators)  # (categories, lesions)
-    joint = has @ has.T  # f(X and Y)
-    # lesions of the column's category in which the row's attribute is known
-    known = np.array(given) @ has.T
-    with np.errstate(invalid="ignore"):
-        probability = joint / known
-    axis = pd.MultiIndex.from_tuples(labels, names=["attribute", "category"])
+        for value in sorted(frame[column].dropna().unique().tolist()):
+            has[column, value] = (frame[column] == value).to_numpy(dtype=float, na_value=0.0)
+            known.append(frame[column].notna().to_numpy(dtype=float))
+    lesions = np.array([*has.values()])  # (category, lesion)
+    joint = lesions @ lesions.T  # f(X and Y)
+    # divided by the lesions of the column's category in which the row's attribute is known
+    probability = joint / (np.array(known) @ lesions.T)
+    axis = pd.MultiIndex.from_tuples([*has], names=["attribute", "category"])
     return pd.DataFrame(probability, index=axis, columns=axis)
 
 
@@ -286,13 +254,7 @@ def holm(p: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def check_pairs(frame: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Refuse columns that are missing, repeated, or fewer than two.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: Fewer than two different names.
-    """
-    if missing := [c for c in columns if c not in frame.columns]:
-        raise KeyError(f"frame has no column {missing}; it has {list(frame.columns)}")
+    """Refuse columns that are missing, repeated, or fewer than two."""
+    check_columns(frame, columns)
     if len(columns) < 2 or len(set(columns)) < len(columns):
         raise ValueError(f"columns must be at least two different names, got {list(columns)}")

@@ -70,7 +70,7 @@ def correlation_table(
     return table
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class MatrixAgreement:
     """How alike two symmetric matrices are; see `matrix_agreement`.
 
@@ -98,10 +98,10 @@ def matrix_agreement(
 ) -> MatrixAgreement:
     """Compare two symmetric matrices over the same attributes by Mantel's test (1967).
 
-    The entries above the diagonal are correlated. They are not independent of each other, each
-    attribute being in many, so that the p-value comes from relabelling the attributes of one
-    matrix (rows and columns together): p = (1 + relabellings at least as alike) /
-    (1 + n_resamples). Fu 2021 (Fig. 6) makes this comparison by eye.
+    The entries above the diagonal are correlated. Each attribute is in many of them, so that they
+    are not independent, and the p-value comes from relabelling the attributes of one matrix (rows
+    and columns together): p = (1 + relabellings at least as alike) / (1 + n_resamples). Fu 2021
+    (Fig. 6) makes this comparison by eye.
 
     Args:
         a: Symmetric matrix, at least 3 x 3; the diagonal does not count.
@@ -144,15 +144,8 @@ def matrix_agreement(
         return float(r[0]), float((r >= r[0] - 1e-12).mean())
 
     x, y = left[above], right[above]
-    pearson, pearson_p = mantel(x, y)
-    spearman, spearman_p = mantel(stats.rankdata(x), stats.rankdata(y))
-    return MatrixAgreement(
-        pearson=pearson,
-        pearson_p=pearson_p,
-        spearman=spearman,
-        spearman_p=spearman_p,
-        n=len(x),
-    )
+    pearson, spearman = mantel(x, y), mantel(stats.rankdata(x), stats.rankdata(y))
+    return MatrixAgreement(*pearson, *spearman, n=len(x))
 
 
 def _symmetric(name: str, matrix: pd.DataFrame | ArrayLike) -> NDArray[np.float64]:

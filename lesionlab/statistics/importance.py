@@ -15,7 +15,6 @@ left, and the last one all that remains.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -29,9 +28,7 @@ Scale = Literal["unit", "standard"]
 SCALERS = {"unit": MinMaxScaler, "standard": StandardScaler}
 
 
-def eliminate(
-    X: pd.DataFrame, y: ArrayLike, *, scale: Scale = "unit", C: float = 1.0
-) -> pd.DataFrame:
+def eliminate(X: pd.DataFrame, y: ArrayLike, *, scale: Scale = "unit") -> pd.DataFrame:
     """Remove one feature after another and keep what each was worth when it went.
 
     Args:
@@ -40,7 +37,6 @@ def eliminate(
         scale: `unit` rescales each feature to [0, 1], as Liu 2020 does with the ratings;
             `standard` to mean 0 and SD 1. Coefficients are only comparable on some common scale,
             and a rarely used end of a scale makes a coefficient per unit range large.
-        C: Inverse strength of the L2 penalty, as in scikit-learn.
 
     Returns:
         One row per step, in order: step (from 1), feature, coefficient (with sign), share (r_s),
@@ -55,21 +51,18 @@ def eliminate(
         ['noise', 'signal']
     """
     labels = _check(X, y, scale)
-    features = list(X.columns)
-    values = SCALERS[scale]().fit_transform(X.to_numpy(dtype=float))
+    values = pd.DataFrame(SCALERS[scale]().fit_transform(X), columns=X.columns)
     left = 1.0
     rows: list[dict[str, Any]] = []
-    first_step: dict[Any, float] = {}
-    while features:
-        inside = [X.columns.get_loc(feature) for feature in features]
-        model = LogisticRegression(C=C, max_iter=1000).fit(values[:, inside], labels)
-        weights = model.coef_[0]
+    while len(values.columns):
+        weights = LogisticRegression(max_iter=1000).fit(values.to_numpy(), labels).coef_[0]
+        # where only constant features are left, none is worth more than another
         total = np.abs(weights).sum()
-        # only constant features left: none is worth more than another
         shares = np.abs(weights) / total if total > 0 else np.full(len(weights), 1 / len(weights))
-        first_step = first_step or dict(zip(features, shares.tolist(), strict=True))
+        if not rows:
+            first_step = dict(zip(values, shares.tolist(), strict=True))
         worst = int(np.argmin(shares))
-        feature, share = features.pop(worst), float(shares[worst])
+        feature, share = values.columns[worst], float(shares[worst])
         rows.append(
             {
                 "step": len(rows) + 1,
@@ -81,6 +74,7 @@ def eliminate(
             }
         )
         left *= 1 - share
+        values = values.drop(columns=feature)
     return pd.DataFrame(rows)
 
 
@@ -89,8 +83,6 @@ def recursive_feature_elimination(
     y: ArrayLike,
     *,
     scale: Scale = "unit",
-    C: float = 1.0,
-    folds: pd.Series[Any] | None = None,
     n_splits: int = 5,
     groups: ArrayLike | None = None,
     seed: int = 0,
@@ -102,16 +94,14 @@ def recursive_feature_elimination(
     parts share most of their rows.
 
     Departs from the paper: the nested formula is a reading (see the module), and folds keep the
-    nodules of a patient together when `folds` or `groups` say so.
+    nodules of a patient together when `groups` say so.
 
     Args:
-        X: One row per lesion, one column per feature, no gaps.
-        y: Labels, two classes, one per row of `X`.
+        X: As in `eliminate`.
+        y: As in `eliminate`.
         scale: As in `eliminate`; the scale is learned on each training part.
-        C: As in `eliminate`.
-        folds: Fold number of each row of `X`, on the same index. Overrides the next three.
-        n_splits: Number of folds.
-        groups: Patient of each row; without it folds are stratified by `y` alone.
+        n_splits: Number of folds, stratified by `y`.
+        groups: Patient of each row.
         seed: Seed of the folds.
 
     Returns:
@@ -121,43 +111,19 @@ def recursive_feature_elimination(
         removal). The importances sum to 1.
 
     Raises:
-        ValueError: As in `eliminate`, or `folds` with gaps, another index, or a single fold.
+        ValueError: As in `eliminate`.
     """
     labels = _check(X, y, scale)
-    runs = []
-    for train in _training_parts(X, labels, folds, n_splits, groups, seed):
-        runs.append(eliminate(X.iloc[train], labels[train], scale=scale, C=C))
+    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
+    patients = None if groups is None else np.asarray(groups)
+    split = splitter(n_splits=n_splits, shuffle=True, random_state=seed).split(X, labels, patients)
+    runs = [eliminate(X.iloc[train], labels[train], scale=scale) for train, _ in split]
     by_feature = pd.concat(runs).groupby("feature")
     table = by_feature[["importance", "share_first_step", "coefficient", "step"]].mean()
     for name in ("importance", "share_first_step"):
         table.insert(list(table).index(name) + 1, f"{name}_sd", by_feature[name].std())
     table.insert(2, "rank", table["importance"].rank(ascending=False, method="first").astype(int))
     return table.sort_values("rank")
-
-
-def _training_parts(
-    X: pd.DataFrame,
-    labels: NDArray[Any],
-    folds: pd.Series[Any] | None,
-    n_splits: int,
-    groups: ArrayLike | None,
-    seed: int,
-) -> Iterator[NDArray[np.intp]]:
-    if folds is not None:
-        if not folds.index.equals(X.index):
-            raise ValueError("folds must have the index of X, in the same order")
-        if folds.isna().any() or folds.nunique() < 2:
-            raise ValueError(
-                f"folds must give each row one of two or more folds, got {folds.nunique()} folds "
-                f"and {int(folds.isna().sum())} gaps"
-            )
-        for fold in sorted(folds.unique()):
-            yield np.flatnonzero((folds != fold).to_numpy())
-        return
-    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
-    split = splitter(n_splits=n_splits, shuffle=True, random_state=seed)
-    for train, _ in split.split(X, labels, None if groups is None else np.asarray(groups)):
-        yield train
 
 
 def _check(X: pd.DataFrame, y: ArrayLike, scale: str) -> NDArray[Any]:

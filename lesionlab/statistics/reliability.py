@@ -38,7 +38,7 @@ def weighted_kappa(
     margins the same.
 
     Args:
-        readings: One row per reading: `lesion_id` and the attributes, as whole numbers.
+        readings: As in `agreement`; whole numbers.
         attributes: Columns of ratings.
         weights: How a disagreement of d steps counts: d (`linear`), d^2 (`quadratic`), or all
             alike (None), which is the one for nominal attributes.
@@ -91,7 +91,7 @@ def krippendorff_alpha(
     (n_c / 2 + [counts of the values between] + n_k / 2)^2 (ordinal).
 
     Args:
-        readings: One row per reading: `lesion_id` and the attributes.
+        readings: As in `agreement`.
         attributes: Columns of ratings.
         level: One level of measurement for all, or a mapping for some of the attributes. By
             default nominal for internal structure and calcification, ordinal for the others.
@@ -102,35 +102,27 @@ def krippendorff_alpha(
     """
     nominal = {a.name for a in LIDC_RATINGS if a.kind == "nominal"}
     levels: dict[str, Level] = {a: "nominal" if a in nominal else "ordinal" for a in attributes}
-    if isinstance(level, Mapping):
-        levels |= level
-    elif level is not None:
-        levels = dict.fromkeys(attributes, level)
-    for name, chosen in levels.items():
-        if chosen not in ("nominal", "ordinal", "interval"):
+    if level is not None:
+        levels |= level if isinstance(level, Mapping) else dict.fromkeys(attributes, level)
+    for name, given in levels.items():
+        if given not in ("nominal", "ordinal", "interval"):
             raise ValueError(
-                f"level of {name!r} must be 'nominal', 'ordinal' or 'interval', got {chosen!r}"
+                f"level of {name!r} must be 'nominal', 'ordinal' or 'interval', got {given!r}"
             )
 
     def row(ratings: Ratings) -> dict[str, Any]:
-        domain, value_codes = np.unique(ratings.values, return_inverse=True)
-        size = len(domain)
-        counts = np.bincount(
-            ratings.nodule * size + value_codes, minlength=ratings.n_nodules * size
-        ).reshape(ratings.n_nodules, size)  # n_uc
+        chosen = levels[ratings.attribute]
+        # nodules by values that occur, n_uc
+        counts = pd.crosstab(ratings.nodule, ratings.values)
+        domain, n_uc, n_c = counts.columns.to_numpy(), counts.to_numpy(), counts.sum().to_numpy()
         value = float("nan")
-        if size > 1:
-            of_value = counts.sum(axis=0)  # n_c
-            d2 = _squared_distance(domain, of_value, levels[ratings.attribute])
-            within = np.einsum("uc,ck,uk->u", counts, d2, counts)
-            observed = (within / (counts.sum(axis=1) - 1)).sum()
-            expected = of_value @ d2 @ of_value / (of_value.sum() - 1)
+        if len(domain) > 1:
+            d2 = _squared_distance(domain, n_c, chosen)
+            within = np.einsum("uc,ck,uk->u", n_uc, d2, n_uc)
+            observed = (within / (n_uc.sum(axis=1) - 1)).sum()
+            expected = n_c @ d2 @ n_c / (n_c.sum() - 1)
             value = float(1 - observed / expected)
-        return {
-            "value": value,
-            "level": levels[ratings.attribute],
-            "n_readings": len(ratings.values),
-        }
+        return {"value": value, "level": chosen, "n_readings": len(ratings.values)}
 
     return per_attribute(readings, attributes, row)
 
@@ -154,7 +146,7 @@ def icc(
     is exact for normal ratings and equal k_i, and an approximation for unequal ones.
 
     Args:
-        readings: One row per reading: `lesion_id` and the attributes.
+        readings: As in `agreement`.
         attributes: Columns of ratings; ratings are treated as numbers, so that it means little
             for nominal ones.
         confidence: Nominal coverage of the interval, inside (0, 1).
@@ -177,9 +169,11 @@ def icc(
             k0 = float((total - (k**2).sum() / total) / (n - 1))
             f = between / within if within > 0 else np.inf
             tail = (1 - confidence) / 2
-            upper = stats.f.isf(tail, n - 1, total - n)
-            lower = stats.f.ppf(tail, n - 1, total - n)
-            value, low, high = (_icc_of(x, k0) for x in (f, f / upper, f / lower))
+            ends = stats.f.isf([tail, 1 - tail], n - 1, total - n)
+            value, low, high = (
+                1.0 if np.isinf(x) else float((x - 1) / (x + k0 - 1))
+                for x in (f, f / ends[0], f / ends[1])
+            )
         return {"value": value, "low": low, "high": high, "k0": k0, "n_readings": total}
 
     return per_attribute(readings, attributes, row)
@@ -195,7 +189,3 @@ def _squared_distance(
     place = domain if level == "interval" else np.cumsum(of_value) - of_value / 2
     squared: NDArray[np.float64] = (place[:, None] - place) ** 2
     return squared
-
-
-def _icc_of(f: float, k0: float) -> float:
-    return 1.0 if np.isinf(f) else float((f - 1) / (f + k0 - 1))

@@ -69,7 +69,7 @@ def score_regression(frame: pd.DataFrame, **how: Unpack[Resampling]) -> dict[str
         }
         if len(predicted) > 1:
             found["mae_constant"] = weights @ np.abs(predicted[1] - truth) / n
-            found["skill"] = skills(found["mae"], found["mae_constant"])
+            found["skill"] = skill(found["mae"], found["mae_constant"])
         return found
 
     return bootstrap_weights_over_groups(metrics, frame["patient"], undefined="nan", **how)
@@ -276,23 +276,21 @@ def weighted_auc(
     return auc
 
 
-def skill(mae: float, mae_constant: float) -> float:
+def skill(mae: Any, mae_constant: Any) -> Any:
     """Share of the constant predictor's error that is gone: 1 - mae / mae_constant.
 
     1 is perfect, 0 no better than the constant, below 0 worse. NaN where the constant is perfect,
-    as there is nothing left to gain.
+    as there is nothing left to gain. For numbers or arrays.
 
     Example:
-        >>> skill(0.4, 0.8)
+        >>> float(skill(0.4, 0.8))
         0.5
     """
-    return float(skills(np.array(mae), np.array(mae_constant)))
-
-
-def skills(mae: Array, mae_constant: Array) -> Array:
-    """`skill` of many errors at once."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(mae_constant == 0, np.nan, 1 - mae / mae_constant)
+        return np.where(mae_constant == 0, np.nan, 1 - np.divide(mae, mae_constant))
+
+
+skills = skill  # until training says `skill`
 
 
 def check_columns(frame: pd.DataFrame, columns: Sequence[Any]) -> None:

@@ -161,13 +161,6 @@ def test_nine_attributes_make_36_rows_each_the_single_test():
     pd.testing.assert_frame_equal(frame, before)
 
 
-def test_a_constant_attribute_counts_for_no_test():
-    frame = ratings(columns=2).assign(constant=1)
-    table = chi_square_matrix(frame, ["a0", "a1", "constant"])
-    assert table["p"].notna().tolist() == [True, False, False]
-    assert table["p_holm"][0] == table["p"][0]  # one test, nothing to adjust
-
-
 @pytest.mark.parametrize(
     ("columns", "error", "message"),
     [
@@ -189,7 +182,7 @@ def test_square_of_pairs():
     np.testing.assert_array_equal(matrix, [[1, 0.1, 0.3], [0.1, 1, 0.2], [0.3, 0.2, 1]])
     assert np.isnan(np.diag(square(tidy, "v"))).all()
     assert np.isnan(square(tidy.iloc[:2], "v").loc["b", "c"])
-    with pytest.raises(ValueError, match="tidy has the pair 'b', 'a' more than once"):
+    with pytest.raises(ValueError, match="duplicate entries"):
         square(pd.concat([tidy, tidy]), "v")
 
 
@@ -234,26 +227,6 @@ def test_laws_of_conditional_probability():
     marginal = np.concatenate([frame[c].value_counts(normalize=True).sort_index() for c in columns])
     joint = p.to_numpy() * marginal  # Bayes: P(X|Y) P(Y) = P(Y|X) P(X)
     np.testing.assert_allclose(joint, joint.T)
-
-
-def test_categories_that_nobody_used_can_be_shown():
-    lesions = pd.DataFrame({"a": [1, 1, 3], "b": [0, 1, 1]})
-    p = conditional_probability(lesions, ["a", "b"], categories={"a": [3, 2, 1]})
-    assert p.index.tolist() == [("a", 3), ("a", 2), ("a", 1), ("b", 0), ("b", 1)]
-    assert p[("a", 2)].isna().all()
-    assert p.loc[("a", 2), ("b", 1)] == 0
-    with pytest.raises(ValueError, match=r"categories of 'a' leave out \[3\]"):
-        conditional_probability(lesions, ["a", "b"], categories={"a": [1, 2]})
-
-
-def test_nullable_integers_work_as_floats_do():
-    frame = ratings(columns=2)
-    nullable = frame.astype("Int64")
-    names = list(frame.columns)
-    np.testing.assert_array_equal(
-        conditional_probability(frame, names), conditional_probability(nullable, names)
-    )
-    assert chi_square(frame["a0"], frame["a1"]).p == chi_square(nullable["a0"], nullable["a1"]).p
 
 
 def test_holm_by_hand():

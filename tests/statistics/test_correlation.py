@@ -60,16 +60,6 @@ def test_a_constant_attribute_has_no_correlation():
     assert np.isnan(correlation_matrix(frame, ["a0", "constant"]).loc["a0", "constant"])
 
 
-@pytest.mark.parametrize("function", [correlation_matrix, correlation_table])
-def test_bad_arguments(function):
-    with pytest.raises(KeyError, match=r"no column \['margin'\]"):
-        function(ratings(), ["a0", "margin"])
-    with pytest.raises(ValueError, match="at least two different names"):
-        function(ratings(), ["a0"])
-    with pytest.raises(ValueError, match="method must be 'pearson' or 'spearman', got 'kendall'"):
-        function(ratings(), ["a0", "a1"], method="kendall")
-
-
 def test_a_matrix_agrees_with_itself_and_with_its_scaling():
     a = symmetric(9)
     same = matrix_agreement(a, 3 + 2 * a, n_resamples=999)
@@ -121,16 +111,6 @@ def test_labels_match_rows_and_a_common_relabelling_changes_nothing():
     )
 
 
-def test_the_inputs_stay_as_they_were_and_the_diagonal_does_not_count():
-    a, b = symmetric(seed=1), symmetric(seed=2)
-    np.fill_diagonal(a, np.nan)
-    before = a.copy()
-    found = matrix_agreement(a, b, n_resamples=99)
-    np.testing.assert_array_equal(a, before)
-    np.fill_diagonal(a, 7)
-    assert matrix_agreement(a, b, n_resamples=99) == found
-
-
 def test_a_flat_matrix_has_no_correlation():
     found = matrix_agreement(np.ones((4, 4)), symmetric(4))
     assert np.isnan([found.pearson, found.pearson_p, found.spearman, found.spearman_p]).all()
@@ -151,9 +131,11 @@ def test_matrix_agreement_refuses(a, message):
         matrix_agreement(a, symmetric(6))
 
 
-def test_matrix_agreement_refuses_other_labels():
+def test_what_else_is_refused():
     a = pd.DataFrame(symmetric(3), index=list("abc"), columns=list("abc"))
     with pytest.raises(ValueError, match="a and b have other labels"):
         matrix_agreement(a, a.rename(index={"c": "d"}, columns={"c": "d"}))
     with pytest.raises(ValueError, match="n_resamples must be at least 1, got 0"):
         matrix_agreement(a, a, n_resamples=0)
+    with pytest.raises(ValueError, match="method must be 'pearson' or 'spearman', got 'kendall'"):
+        correlation_table(ratings(), ["a0", "a1"], method="kendall")

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from sklearn.feature_selection import RFE
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
+from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from lesionlab.statistics.importance import eliminate, recursive_feature_elimination
@@ -37,8 +37,8 @@ def test_the_nested_formula_by_hand():
 
 def test_the_first_step_is_the_full_model():
     X, y, _ = lesions()
-    run = eliminate(X, y, C=0.5).set_index("feature")
-    w = LogisticRegression(C=0.5, max_iter=1000).fit(MinMaxScaler().fit_transform(X), y).coef_[0]
+    run = eliminate(X, y).set_index("feature")
+    w = LogisticRegression(max_iter=1000).fit(MinMaxScaler().fit_transform(X), y).coef_[0]
     shares = pd.Series(np.abs(w) / np.abs(w).sum(), index=X.columns)
     pd.testing.assert_series_equal(
         run["share_first_step"].reindex(X.columns), shares, check_names=False
@@ -76,17 +76,14 @@ def test_what_makes_the_label_comes_first():
 
 def test_mean_and_sd_are_over_the_training_parts_of_the_folds():
     X, y, groups = lesions()
-    folds = pd.Series(0, index=X.index)
-    for k, (_, test) in enumerate(GroupKFold(3).split(X, groups=groups)):
-        folds.iloc[test] = k
-    table = recursive_feature_elimination(X, y, folds=folds)
+    split = StratifiedGroupKFold(3, shuffle=True, random_state=1).split(X, y, groups)
     runs = [
-        eliminate(X[folds != k], y[folds != k]).set_index("feature")["importance"] for k in range(3)
+        eliminate(X.iloc[train], y[train]).set_index("feature")["importance"] for train, _ in split
     ]
     runs = pd.concat(runs, axis=1)
-    for name in X.columns:
-        assert table.loc[name, "importance"] == pytest.approx(runs.loc[name].mean())
-        assert table.loc[name, "importance_sd"] == pytest.approx(runs.loc[name].std(ddof=1))
+    table = recursive_feature_elimination(X, y, groups=groups, n_splits=3, seed=1)
+    expected = {"importance": runs.mean(axis=1), "importance_sd": runs.std(axis=1)}
+    pd.testing.assert_frame_equal(table[[*expected]], pd.DataFrame(expected).loc[table.index])
 
 
 def test_rescaling_a_rating_changes_nothing():
@@ -123,9 +120,6 @@ X, y, _groups = lesions(40)
         ({"y": y * 0}, r"y must have two classes, got \[0\]"),
         ({"y": np.arange(40) % 3}, r"y must have two classes, got \[0, 1, 2\]"),
         ({"scale": "max"}, "scale must be 'unit' or 'standard', got 'max'"),
-        ({"folds": pd.Series(0, index=X.index)}, "two or more folds, got 1 folds and 0 gaps"),
-        ({"folds": pd.Series(0, index=X.index[::-1])}, "folds must have the index of X"),
-        ({"folds": pd.Series([0, 1, None, 1] * 10)}, "got 2 folds and 10 gaps"),
     ],
 )
 def test_bad_arguments(change, message):
