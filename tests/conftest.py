@@ -56,8 +56,8 @@ TOGETHER = {
         ),
     ),
     "small run": Together(
-        frozenset({"small_loaded", "small_run"}),
-        frozenset({"tests/training/test_studies.py", "tests/training/test_publishing.py"}),
+        frozenset({"small_dataset", "small_run"}),
+        frozenset({"tests/training/test_studies.py"}),
     ),
 }
 

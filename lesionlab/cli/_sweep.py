@@ -10,9 +10,9 @@ import typer
 
 from lesionlab.cli._errors import FAILED, plain_errors
 from lesionlab.cli._train import (
-    Data,
     DataOption,
     EpochsOption,
+    FoldsOption,
     LesionsOption,
     PaperArgument,
     Precision,
@@ -29,43 +29,44 @@ def sweep(
     paper: PaperArgument,
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="One of its models, or all. Repeat it.", show_default="the paper's own"),
+        typer.Option(
+            help="Train this model, or all; may be repeated.", show_default="the paper's own"
+        ),
     ] = None,
     table: Annotated[
-        str | None, typer.Option(help="The models in the rows of this table of the paper.")
+        str | None, typer.Option(help="Train the models in the rows of this table of the paper.")
     ] = None,
     seed: Annotated[
         list[int] | None,
-        typer.Option(min=0, help="Of weights and order. Repeat it.", show_default="0"),
+        typer.Option(min=0, help="Seed for weights and order; may be repeated.", show_default="0"),
     ] = None,
-    folds: Annotated[
-        int | None,
-        typer.Option(min=1, max=5, help="How many of the five folds.", show_default="the preset's"),
-    ] = None,
-    data: DataOption = Data.phantom,
+    folds: FoldsOption = None,
+    data: DataOption = "",
     preset: PresetOption = "book",
     by: SplitOption = Split.patient,
     lesions: LesionsOption = None,
     epochs: EpochsOption = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 2,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Start so many processes on this machine.")
+    ] = 2,
     scheduler: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Of a Dask scheduler, tcp://host:8786, whose workers see FOLDER under the same "
-            "path. In place of workers on this machine.",
+            help="Use the workers of a Dask scheduler, tcp://host:8786, instead; they must see "
+            "FOLDER under the same path.",
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="auto, cpu or cuda; several GPUs are shared out.")
+        str, typer.Option(help="Train on auto, cpu or cuda; several GPUs are shared out.")
     ] = "auto",
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Of each worker.", show_default="cores by workers"),
+        typer.Option(min=1, help="PyTorch threads per worker.", show_default="cores by workers"),
     ] = None,
-    precision: Annotated[Precision, typer.Option(help="Of the computation.")] = Precision.full,
+    precision: Annotated[Precision, typer.Option(help="Number format.")] = Precision.full,
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where to: FOLDER/PAPER/NAME for each model.")
+        Path, typer.Option(metavar="FOLDER", help="Write to FOLDER/PAPER/NAME for each model.")
     ] = Path("runs"),
 ) -> None:
     """Train many models: variants × seeds × folds, on many workers, and put them in one table.
@@ -79,12 +80,12 @@ def sweep(
     with plain_errors():
         names = variant or []
         plans = sweeps.grid(
-            paper.value,
+            paper,
             variants="all" if "all" in names else names,
             table=table,
             seeds=seed or [0],
             folds=None if folds is None else range(folds),
-            data=data.value,
+            data=data,
             preset=preset,
             by=by.value,
             n_lesions=lesions,
@@ -110,15 +111,19 @@ def sweep(
 
 
 def report(found: Sweep) -> str:
-    """A row per plan as text."""
+    """A row per plan as text, and the spread over seeds where there are several."""
     table = found.table
     shown = table[["variant", "seed"]].assign(
         folds=[f"{done} of {of}" for done, of in zip(table["folds"], table["of"], strict=True)]
     )
-    for metric in ("mae", "auc"):
-        ends = zip(*(table[f"{metric}{end}"] for end in ("", "_low", "_high")), strict=True)
-        texts = ["" if v != v else f"{v:.3f} [{low:.3f}, {high:.3f}]" for v, low, high in ends]
-        if any(texts):
-            shown[metric] = texts
+    for metric in table["metric"].unique():
+        ends = table[["value", "low", "high"]].where(table["metric"] == metric).to_numpy()
+        shown[metric] = [
+            "" if v != v else f"{v:.3f} [{low:.3f}, {high:.3f}]" for v, low, high in ends
+        ]
     shown["seconds"] = ["" if s != s else f"{s:.0f}" for s in table["seconds"]]
-    return f"{shown.to_string(index=False)}\n\nwritten to {found.path}"
+    text = f"{shown.to_string(index=False)}\n\nwritten to {found.path}"
+    seeds = found.over_seeds()
+    if (seeds["n"] > 1).any():
+        text = f"{text}\n\nover seeds\n{seeds.round(4).to_string()}"
+    return text

@@ -1,4 +1,4 @@
-"""The command `lesionlab train`."""
+"""The command `lesionlab train`, and the options that `lesionlab sweep` shares with it."""
 
 from __future__ import annotations
 
@@ -17,30 +17,15 @@ if TYPE_CHECKING:
     from lesionlab.training.outcomes import Outcome
 
 
-class Paper(StrEnum):
-    """As in `lesionlab.training.plans.PAPERS`, without importing it for the help."""
-
-    fu2021 = "fu2021"
-    lei2020 = "lei2020"
-
-
-class Data(StrEnum):
-    """As in `lesionlab.training.plans.DATA`."""
-
-    phantom = "phantom"
-    slices = "slices"
-    dicom = "dicom"
-
-
 class Split(StrEnum):
-    """What the folds are by."""
+    """What the folds are made by."""
 
     patient = "patient"
     nodule = "nodule"
 
 
 class Precision(StrEnum):
-    """Of the computation."""
+    """The number format of the computation."""
 
     auto = "auto"
     full = "32-true"
@@ -48,45 +33,59 @@ class Precision(StrEnum):
 
 
 PaperArgument = Annotated[
-    Paper, typer.Argument(metavar="PAPER", help="Whose model: fu2021 or lei2020.")
+    str, typer.Argument(metavar="PAPER", help="The paper, such as fu2021; a wrong name lists all.")
 ]
-DataOption = Annotated[Data, typer.Option(help="Which crops to train on.")]
+DataOption = Annotated[
+    str, typer.Option(help="The data set to train on.", show_default="the paper's first one")
+]
 PresetOption = Annotated[
     str, typer.Option(help="How long and on how many lesions: smoke, book, paper and others.")
 ]
-SplitOption = Annotated[Split, typer.Option("--by", help="Folds by patient, or as the papers did.")]
-LesionsOption = Annotated[
-    int | None, typer.Option("--lesions", min=0, help="How many; 0 for all. Default: the preset's.")
+SplitOption = Annotated[
+    Split, typer.Option("--by", help="Make the folds by patient, or by nodule as the papers did.")
 ]
-EpochsOption = Annotated[int | None, typer.Option(min=1, help="Default: the preset's.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+FoldsOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=5, help="Train for so many folds.", show_default="the preset's"),
+]
+LesionsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--lesions", min=0, help="Draw so many lesions; 0 takes all.", show_default="the preset's"
+    ),
+]
+EpochsOption = Annotated[
+    int | None, typer.Option(min=1, help="Train for so many epochs.", show_default="the preset's")
+]
+DeviceOption = Annotated[str, typer.Option(help="Train on auto, cpu, cuda or cuda:1.")]
 
 
 def train(
     paper: PaperArgument,
     variant: Annotated[
-        str | None, typer.Option(help="Which of its models.", show_default="the paper's own")
-    ] = None,
-    data: DataOption = Data.phantom,
+        str, typer.Option(help="Which of its models to train.", show_default="the paper's own")
+    ] = "",
+    data: DataOption = "",
     preset: PresetOption = "book",
-    folds: Annotated[
-        int | None,
-        typer.Option(min=1, max=5, help="How many of the five folds.", show_default="the preset's"),
-    ] = None,
+    folds: FoldsOption = None,
     by: SplitOption = Split.patient,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, order and augmentation.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed for weights, order of the lesions and augmentation.")
+    ] = 0,
     lesions: LesionsOption = None,
     epochs: EpochsOption = None,
     device: DeviceOption = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes on the CPU.")] = 1,
+    devices: Annotated[
+        int, typer.Option(min=1, help="Share each batch among so many GPUs or CPU processes.")
+    ] = 1,
     precision: Annotated[
-        Precision, typer.Option(help="auto: bfloat16 if it is quicker here.")
+        Precision, typer.Option(help="Number format; auto takes bfloat16 where it is quicker.")
     ] = Precision.auto,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where to.", show_default="runs/PAPER/NAME"),
+        typer.Option(metavar="FOLDER", help="Write here.", show_default="runs/PAPER/NAME"),
     ] = None,
-    publish: Annotated[
+    keep: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Also keep the numbers there, without the weights."),
     ] = None,
@@ -98,13 +97,13 @@ def train(
 
     A run that was stopped goes on where it was; folds that are done are not trained again.
     """
-    from lesionlab.training import publishing, studies
+    from lesionlab.training import studies
 
     with plain_errors():
         plan = studies.Plan(
-            paper=paper.value,
+            paper=paper,
             variant=variant,
-            data=data.value,
+            data=data,
             preset=preset,
             by=by.value,
             seed=seed,
@@ -113,10 +112,10 @@ def train(
             epochs=epochs,
         )
         precision_here = chosen_precision(precision, device)
-        loaded = studies.load(plan, progress=sys.stderr.isatty())
+        dataset = studies.load(plan, progress=sys.stderr.isatty())
         outcome = studies.run(
             plan,
-            loaded=loaded,
+            dataset=dataset,
             folder=out,
             device=device,
             devices=devices,
@@ -130,12 +129,12 @@ def train(
                 f"lesions of unusual ratings were drawn more often (preset {plan.preset}): compare "
                 "errors with each other, not with those on the cohort"
             )
-        if publish is not None:
-            typer.echo(f"kept in {publishing.publish(plan, outcome, publish, loaded=loaded)}")
+        if keep is not None:
+            typer.echo(f"kept in {studies.keep(plan, outcome, keep, dataset=dataset)}")
 
 
 def chosen_precision(precision: Precision, device: str) -> Literal["32-true", "bf16-mixed"]:
-    """What `auto` stands for on this machine."""
+    """The precision that `auto` stands for on this machine."""
     from lesionlab.training import studies
 
     quickest = studies.quickest(device)  # a device that is not there is an error at once
@@ -146,23 +145,22 @@ def chosen_precision(precision: Precision, device: str) -> Literal["32-true", "b
 
 def report(outcome: Outcome) -> str:
     """The scores as text: a row per target and metric, a column per predictor."""
-    names = [str(fold["fold"]) for fold in outcome.folds]
+    names = ", ".join(str(fold["fold"]) for fold in outcome.folds)
     lesions = sum(fold["test"]["lesions"] for fold in outcome.folds)
     seconds = sum(fold["seconds"] for fold in outcome.folds)
-    data = outcome.folds[0]["device"]
     return "\n".join(
         [
             _wide(outcome.scores),
             "",
-            f"{lesions:,} lesions predicted (fold {', '.join(names)} of 5), "
-            f"{seconds:.0f} s of training on {data}",
+            f"{lesions:,} lesions predicted (fold {names}), "
+            f"{seconds:.0f} s of training on {outcome.folds[0]['device']}",
             f"written to {outcome.path}",
         ]
     )
 
 
 def _wide(scores: pd.DataFrame) -> str:
-    shown = scores[scores["metric"].isin(["mae", "auc", "accuracy"])]
+    shown = scores[scores["metric"].isin(["mae", "auc", "accuracy", "macro_f1", "dice"])]
     ends = zip(*(shown[name] for name in ("value", "low", "high")), strict=True)
     shown = shown.assign(text=[f"{v:.3f} [{low:.3f}, {high:.3f}]" for v, low, high in ends])
     wide = shown.pivot_table(

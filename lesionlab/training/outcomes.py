@@ -30,6 +30,7 @@ from lesionlab.statistics.intervals import Estimate, bootstrap_weights_over_grou
 from lesionlab.training.checkpoints import CheckpointError
 from lesionlab.training.paper import RestsOn
 from lesionlab.training.targets import (
+    COUNTS,
     KEYS,
     Target,
     Targets,
@@ -50,7 +51,8 @@ class Outcome:
             lesion_id, patient, fold, the predictions under `targets.columns`, and the truths under
             `…_truth`.
         scores: One row per target, predictor (`model` and the baselines) and metric: value, low,
-            high, n lesions, n_groups patients. The target `mean` is the mean over the ratings.
+            high, n lesions, n_groups patients, and the mean and standard deviation over the folds
+            (fold_mean, fold_sd). The target `mean` is the mean over the ratings.
         about: All that is in the JSON file.
         path: The JSON file with all but the predictions, which are in a CSV file beside it.
     """
@@ -129,12 +131,20 @@ def score(
         if target.kind == "regression":
             ratings[target.name] = frames
         for predictor, frame in frames.items():
-            rows += _rows(target.name, predictor, _score(target, frame, how))
+            found = _score(target, frame, how)
+            rows += _rows(target.name, predictor, found, _over_folds(target, frame))
     if len(ratings) > 1:
         for predictor in next(iter(ratings.values())):
-            found = _mean([frames[predictor] for frames in ratings.values()], **how)
-            rows += _rows("mean", predictor, found)
+            every = [frames[predictor] for frames in ratings.values()]
+            folds = [_mean([f[f["fold"] == k] for f in every], n_resamples=1, seed=0)
+                     for k in sorted(every[0]["fold"].unique())]  # fmt: skip
+            rows += _rows("mean", predictor, _mean(every, **how), folds)
     return pd.DataFrame(rows)
+
+
+def _over_folds(target: Target, frame: pd.DataFrame) -> list[dict[str, Estimate]]:
+    """The scores of each fold by itself; their intervals are not used."""
+    return [_score(target, part, {"n_resamples": 1}) for _, part in frame.groupby("fold")]
 
 
 def _score(target: Target, frame: pd.DataFrame, how: Any) -> dict[str, Estimate]:
@@ -156,8 +166,10 @@ def _frames(
         for code, column in zip(target.codes, target.columns, strict=True):
             model[code] = predictions[column]
     elif target.kind == "segmentation":
-        for column in target.columns:
-            model[column.partition(": ")[2]] = predictions[column]
+        for column, name in zip(target.columns, COUNTS, strict=True):
+            model[name] = predictions[column]
+        model = model.rename(columns={"predicted": "prediction"})
+        model["truth"] = model.pop("reference").where(model["truth"].notna())
     else:
         name = "prediction" if target.kind == "regression" else "score"
         model[name] = predictions[target.columns[0]]
@@ -229,17 +241,19 @@ def _mean(frames: Sequence[pd.DataFrame], *, n_resamples: int, seed: int) -> dic
     )
 
 
-def _rows(target: str, predictor: str, scores: Mapping[str, Estimate]) -> list[dict[str, Any]]:
-    ends = ("value", "low", "high", "n", "n_groups")
-    return [
-        {
-            "target": target,
-            "predictor": predictor,
-            "metric": metric,
-            **{end: getattr(found, end) for end in ends},
-        }
-        for metric, found in scores.items()
-    ]
+def _rows(
+    target: str,
+    predictor: str,
+    scores: Mapping[str, Estimate],
+    folds: Sequence[Mapping[str, Estimate]],
+) -> list[dict[str, Any]]:
+    rows = []
+    for metric, found in scores.items():
+        alone = pd.Series([fold[metric].value for fold in folds if metric in fold], dtype=float)
+        row = {"target": target, "predictor": predictor, "metric": metric}
+        row |= {end: getattr(found, end) for end in ("value", "low", "high", "n", "n_groups")}
+        rows.append(row | {"fold_mean": alone.mean(), "fold_sd": alone.std()})
+    return rows
 
 
 # --- files --------------------------------------------------------------------------------------

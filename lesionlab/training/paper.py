@@ -146,13 +146,13 @@ class Lesions:
         table: One row per lesion, index `lesion_id`: patient, and what cohort and labels need.
         crops: From lesion ids to their crops, in that order.
         missing: From lesion ids to those that the set has no crop of, and why.
-        rests_on: What a result on these lesions rests on.
+        rests_on: What a result on these lesions rests on, asked when the crops have been made.
     """
 
     table: pd.DataFrame
     crops: Callable[[Sequence[str]], Iterable[Crop]]
     missing: Callable[[Sequence[str]], Mapping[str, str]]
-    rests_on: tuple[RestsOn, ...]
+    rests_on: Callable[[], tuple[RestsOn, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -167,7 +167,9 @@ def _library_lesions(name: str, seed: int, progress: bool) -> Lesions:
         found = store(ids)
         return {i: str(found.exclusions.get(i, "not in the set")) for i in ids if i not in found}
 
-    rests_on = tuple(RestsOn(*facts) for facts in datasets.rests_on(name, seed=seed))
+    def rests_on() -> tuple[RestsOn, ...]:
+        return tuple(RestsOn(*facts) for facts in datasets.rests_on(name, seed=seed))
+
     return Lesions(datasets.table(name, seed=seed), there, missing, rests_on)
 
 
@@ -208,7 +210,7 @@ def load(plan: Plan, *, progress: bool = True) -> Dataset:
     samples = _samples(of, plan, lesions, list(wanted.index), streamed=preset.streamed)
     table = wanted.loc[list(samples.lesion_ids)]
     drawn_so = ", lesions of unusual ratings drawn more often" if plan.enriched else ""
-    *first, last = lesions.rests_on
+    *first, last = lesions.rests_on()
     return Dataset(
         samples=samples,
         labels=of.labels(table, plan.variant),
@@ -230,7 +232,7 @@ def _samples(
 
     if not streamed:
         return prepare(ids)
-    key = f"{plan.paper} {plan.variant} {plan.data} {plan.data_seed} {lesions.rests_on}"
+    key = f"{plan.paper} {plan.variant} {plan.data} {plan.data_seed} {lesions.rests_on()}"
     return Stream(tuple(ids), prepare, key)
 
 

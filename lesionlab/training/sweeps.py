@@ -32,6 +32,7 @@ from tqdm import tqdm
 import lesionlab
 from lesionlab import _files, papers, results
 from lesionlab.splits import By
+from lesionlab.statistics.scoring import over_folds
 from lesionlab.training.devices import Precision, resolve
 from lesionlab.training.folds import RESULT, Dataset
 from lesionlab.training.outcomes import RESULTS
@@ -42,9 +43,10 @@ SWEEP = "sweep.json"
 TRIES = 3
 """How often a job is tried again whose worker died."""
 
-RETURNING, ARRIVING, CONNECTING = 120.0, 60.0, 5.0
+RETURNING, ARRIVING, PATIENCE, CONNECTING = 120.0, 60.0, 120.0, 5.0
 """Seconds that all workers of this machine may be gone (Dask starts them anew in a few), until a
-file that another machine has written must be here, and to wait for a scheduler."""
+file that another machine has written must be here, to wait for a fold that somebody else seems to
+train, and to wait for a scheduler."""
 
 
 def grid(
@@ -136,6 +138,10 @@ class Sweep:
     begun: dict[str, int]
     path: Path
 
+    def over_seeds(self) -> pd.DataFrame:
+        """Mean, standard deviation (with n − 1) and number of the seeds, per variant."""
+        return over_folds(self.table.dropna(subset="value"), by=["paper", "variant", "metric"])
+
 
 @dataclass(frozen=True)
 class Job:
@@ -220,7 +226,7 @@ def sweep(
     if scheduler is None:
         resolve(device)
         threads = threads or own_threads(workers)
-    with _files.lock(place):
+    with _files.sole_writer(place):
         todo = _Todo(chosen, place, precision, n_resamples, tell or (lambda line: None))
         if todo.jobs:
             how = {"device": device, "precision": precision, "threads": threads}
@@ -362,8 +368,8 @@ class _Todo:
             about["folds"] = there["split"]["trained"]  # others may have been trained before
             about["of"] = len(about["folds"])
             about |= _headline(there["results"], experiment.metric)
-            about |= {name: there[name] for name in ("seconds", "data", "device", "results")}
-            about["data_set"] = plan.data
+            about |= {name: there[name] for name in ("seconds", "device")}
+            about["rests_on"] = there["data"]
         return about
 
 
@@ -418,15 +424,30 @@ def train(job: Job, topic: str, *, device: str, precision: Precision, threads: i
     with _one_at_a_time:
         if threads is not None:
             torch.set_num_threads(threads)
-        # a scheduler that loses sight of a worker tries elsewhere, and a file system over the
-        # network may take a while to notice that a machine is gone
-        with _files.lock(job.folder, patience=RETURNING):
+        with _alone(job.folder):
             # a job is called again also when its worker died after the last file was written
             if not job.done:
                 worker.log_event(topic, job.name)
                 options: Any = {"device": own_device(device, worker.name), "precision": precision}
                 dataset = dataset_of(job.plan)
                 train_fold(job.plan, job.fold, dataset, job.run, progress=False, **options)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep others away from a fold: a scheduler that loses sight of a worker tries elsewhere."""
+    until = time.monotonic() + PATIENCE
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(_files.sole_writer(folder))
+                break
+            except _files.BusyError:
+                # a file system over the network may take a while to notice that a machine is gone
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(0.5)
+        yield
 
 
 def own_device(device: str, worker: object) -> str:

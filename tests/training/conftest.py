@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +12,9 @@ from types import ModuleType
 import pytest
 import torch
 
+from lesionlab import papers
 from lesionlab.training import folds, outcomes, studies
 from lesionlab.training.studies import Plan
-
-# for the workers of a sweep, which have this folder on their path; a search for doctests has not
-collect_ignore = ["sweep_toys.py"]
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +26,20 @@ def toys() -> Iterator[ModuleType]:
         yield training_toys
     finally:
         sys.path.remove(str(Path(__file__).parent))
+
+
+@pytest.fixture
+def toy(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The toy paper, installed as a distribution of its own, in workers as well."""
+    site = tmp_path_factory.mktemp("site")
+    shutil.copy(Path(__file__).with_name("toy_paper.py"), site)
+    about = site / "toy-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[{papers.GROUP}]\ntoy = toy_paper\n")
+    monkeypatch.syspath_prepend(str(site))
+    sys.modules.pop("toy_paper", None)
+    return importlib.import_module("toy_paper")
 
 
 @pytest.fixture(scope="session")

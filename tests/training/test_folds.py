@@ -202,6 +202,10 @@ def test_scores_are_those_of_the_predictions_on_the_same_lesions(
     assert set(found.scores["n"]) == {40}
     assert set(found.scores["n_groups"]) == {20}
     assert (found.scores["low"] <= found.scores["high"]).all()
+    rows = found.scores.set_index(["predictor", "metric"]).loc["model", "mae"]
+    alone = error.groupby(found.predictions["fold"]).mean()
+    assert rows["fold_mean"] == pytest.approx(alone.mean())
+    assert rows["fold_sd"] == pytest.approx(alone.std())
 
 
 def test_some_folds_are_scored_with_baselines_on_their_lesions(case: Case, tmp_path: Path) -> None:

@@ -1,45 +1,54 @@
+"""Plans, what they load, what a run leaves, and what is kept of it."""
+
+from __future__ import annotations
+
+import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lesionlab.training.plans import PAPERS, Plan, study
 
+from lesionlab import papers
 from lesionlab.attributes import RATING_NAMES
-from lesionlab.cli._train import Paper
 from lesionlab.crops import datasets
 from lesionlab.explorer.bench import Bench, Request
 from lesionlab.sources import lidc
 from lesionlab.training import outcomes, studies
 from lesionlab.training.checkpoints import CheckpointError
+from lesionlab.training.folds import Dataset
+from lesionlab.training.outcomes import Outcome
+from lesionlab.training.studies import Plan
 
 
-def plan(**changed):
+def plan(**changed: Any) -> Plan:
     return Plan(**{"paper": "fu2021", "preset": "smoke", "n_lesions": 50, "epochs": 1} | changed)
 
 
 @pytest.fixture(scope="module")
-def loaded(small_plan, small_loaded):
+def dataset(small_plan: Plan, small_dataset: Dataset) -> Dataset:
     assert small_plan == plan()
-    return small_loaded
+    return small_dataset
 
 
 @pytest.fixture(scope="module")
-def done(small_run):
+def done(small_run: Outcome) -> Outcome:
     return small_run
 
 
-def run(folder, loaded, **changed):
-    how = {"loaded": loaded, "folder": folder, "device": "cpu", "progress": False}
-    return studies.run(plan(**changed), n_resamples=50, **how)
+def run(folder: Path, dataset: Dataset, **changed: Any) -> Outcome:
+    how: dict[str, Any] = {"folder": folder, "device": "cpu", "progress": False}
+    return studies.run(plan(**changed), dataset=dataset, n_resamples=50, **how)
 
 
 # -- plans -----------------------------------------------------------------------------
 
 
-def test_defaults_are_the_papers_own():
+def test_defaults_are_the_papers_own() -> None:
     made = Plan(paper="fu2021")
     assert (made.variant, made.data, made.preset, made.by) == ("full", "phantom", "book", "patient")
     assert made.chosen == (0,)
@@ -47,7 +56,7 @@ def test_defaults_are_the_papers_own():
     assert Plan(paper="fu2021", preset="paper").size is None
 
 
-def test_another_plan_another_folder():
+def test_another_plan_another_folder() -> None:
     plans = [
         plan(),
         plan(variant="no_attention"),
@@ -63,9 +72,9 @@ def test_another_plan_another_folder():
     assert plan(folds=(0,)).folder == plan(folds=(3,)).folder  # folds share one
 
 
-def test_epochs_replace_the_recipes_and_its_cosine():
+def test_epochs_replace_the_recipes_and_its_cosine() -> None:
     recipe = plan(preset="book", epochs=7).recipe
-    assert (recipe.epochs, recipe.schedule.first) == (7, 7)
+    assert (recipe.epochs, recipe.schedule.epochs) == (7, 7)
     assert plan(preset="paper", epochs=7).recipe.schedule == plan(preset="paper").recipe.schedule
 
 
@@ -83,107 +92,96 @@ def test_epochs_replace_the_recipes_and_its_cosine():
         ({"n_lesions": -1}, "n_lesions=-1"),
     ],
 )
-def test_plans_refuse(changed, message):
+def test_plans_refuse(changed: Any, message: Any) -> None:
     with pytest.raises(ValueError, match=message):
         plan(**changed)
-
-
-@pytest.mark.parametrize("paper", PAPERS)
-def test_every_study_is_whole(paper):
-    of = study(paper)
-    assert of.name == paper
-    assert {"smoke", "book", "paper"} <= set(of.presets)
-    assert of.presets["smoke"].n_lesions < of.presets["book"].n_lesions
-    for variant in of.variants:
-        assert Plan(paper=paper, variant=variant).model == variant
 
 
 # -- loading ---------------------------------------------------------------------------
 
 
-def test_samples_targets_and_folds_go_together(loaded):
-    assert list(loaded.samples.lesion_ids) == list(loaded.table.index) == list(loaded.folds.index)
-    assert loaded.targets.shape == (50, 9)
-    truth = loaded.table["malignancy"].to_numpy(dtype=np.float32)
-    assert np.array_equal(loaded.targets[:, -1].numpy(), truth)
+def test_samples_targets_and_folds_go_together(dataset: Any) -> None:
+    assert (
+        list(dataset.samples.lesion_ids) == list(dataset.table.index) == list(dataset.folds.index)
+    )
+    assert dataset.labels.shape == (50, 9)
+    truth = dataset.table["malignancy"].to_numpy(dtype=np.float32)
+    assert np.array_equal(dataset.labels[:, -1].numpy(), truth)
 
 
-def test_folds_are_those_of_the_whole_cohort(loaded):
-    everything = loaded.cohort.folds(by="patient")
-    assert loaded.folds.equals(everything.loc[loaded.folds.index])
+def test_folds_are_those_of_the_whole_cohort(dataset: Any) -> None:
+    everything = dataset.cohort.folds(by="patient")
+    assert dataset.folds.equals(everything.loc[dataset.folds.index])
 
 
-def test_fewer_lesions_are_among_more(loaded):
-    fewer = studies.drawn(loaded.cohort.table, 20).index
+def test_fewer_lesions_are_among_more(dataset: Any) -> None:
+    fewer = studies.draw(dataset.cohort.table, 20).index
     assert len(fewer) == 20
-    assert set(fewer) <= set(studies.drawn(loaded.cohort.table, 200).index)
+    assert set(fewer) <= set(studies.draw(dataset.cohort.table, 200).index)
 
 
-def test_an_enriched_draw_has_more_of_the_unusual(loaded):
-    cohort = loaded.cohort.table
-    few, more = (studies.drawn(cohort, n, enriched=True) for n in (200, 600))
+def test_an_enriched_draw_has_more_of_the_unusual(dataset: Any) -> None:
+    cohort = dataset.cohort.table
+    few, more = (studies.draw(cohort, n, enriched=RATING_NAMES[:-1]) for n in (200, 600))
     assert (len(few), len(more)) == (200, 600)
     assert set(few.index) <= set(more.index)
     assert list(more.index) == list(cohort.index[cohort.index.isin(more.index)])
-    plain = studies.drawn(cohort, 600)
+    plain = studies.draw(cohort, 600)
     for name in ("spiculation", "lobulation", "texture", "margin"):
         off = (cohort[name] - cohort[name].median()).abs() >= 2
         assert off[more.index].sum() > 1.5 * off[plain.index].sum(), name
 
 
-def test_an_enriched_draw_is_told():
+def test_an_enriched_draw_is_told() -> None:
     book = Plan(paper="fu2021", preset="book")
     assert book.enriched
     assert not replace(book, n_lesions=0).enriched  # all of them
     assert not Plan(paper="fu2021", preset="smoke").enriched
-    names = [one.name for one in studies._data(book, {"database": None})]
-    assert names[1] == "phantom crops, seed 0, lesions of unusual ratings drawn more often"
 
 
-def test_an_enriched_draw_goes_by_the_squared_distance():
+def test_an_enriched_draw_goes_by_the_squared_distance() -> None:
     """Of lesions 1/4 and 2/4 of a scale from the median, the second come four times as often."""
     usual = dict.fromkeys(RATING_NAMES, 3.0)
     n = 4000
     margins = [3.0] * (2 * n + 1) + [4.0] * n + [5.0] * n
     table = pd.DataFrame([usual | {"margin": m} for m in margins]).astype("Float64")
     table.loc[0, "texture"] = pd.NA  # not unusual
-    drawn = studies.drawn(table, 400, enriched=True)["margin"].value_counts()
+    drawn = studies.draw(table, 400, enriched=RATING_NAMES[:-1])["margin"].value_counts()
     assert 3.0 not in drawn.index
     assert 3 < drawn[5.0] / drawn[4.0] < 5.3
-    everything = studies.drawn(table, len(table) - 1, enriched=True)
+    everything = studies.draw(table, len(table) - 1, enriched=RATING_NAMES[:-1])
     assert len(everything) == len(table) - 1
 
 
-def test_too_many_lesions():
+def test_too_many_lesions() -> None:
     with pytest.raises(ValueError, match=r"n_lesions=99999: expected 1 to 2\d{3}"):
         studies.load(plan(n_lesions=99999), progress=False)
 
 
-def test_a_lesion_without_a_rating_is_named(loaded):
+def test_a_rating_off_the_scale_is_missing(dataset: Any) -> None:
     # internal structure 5 is no rating of the scale: of this one lesion it is all there is
-    odd = loaded.cohort.table["internal_structure"].isna()
-    table = loaded.cohort.table.loc[odd | (odd.cumsum() < 1)].tail(4)
-    rated = ~study("fu2021").targets(table, "full").isnan().any(dim=1)
+    odd = dataset.cohort.table["internal_structure"].isna()
+    table = dataset.cohort.table.loc[odd | (odd.cumsum() < 1)].tail(4)
+    rated = ~papers.get("fu2021").labels(table, "full").isnan().any(dim=1)
     assert rated.tolist() == [True, True, True, False]
 
 
-def test_classes_leave_the_undecided_out():
-    cohort = study("fu2021").cohort(lidc.nodules(), "malignancy_class")
+def test_classes_leave_the_undecided_out() -> None:
+    cohort = papers.get("fu2021").cohort(lidc.nodules(), "malignancy_class")
     assert set(cohort.table["label"]) == {0.0, 1.0}
     assert (cohort.table["malignancy"] != 3).all()
 
 
-def test_an_empty_cohort(monkeypatch):
+def test_an_empty_cohort(monkeypatch: Any) -> None:
     nodules = lidc.nodules()
     monkeypatch.setattr(lidc, "nodules", lambda: nodules.iloc[:0])
     with pytest.raises(ValueError, match="the cohort of fu2021 is empty"):
         studies.load(plan(), progress=False)
 
 
-def test_no_crop_is_there(monkeypatch):
-    class Empty(dict):
-        exclusions = {}  # noqa: RUF012
-        provenance = {"database": None}  # noqa: RUF012
+def test_no_crop_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Empty(dict[str, Any]):
+        exclusions: dict[str, str] = {}  # noqa: RUF012
 
     monkeypatch.setattr(datasets, "crops", lambda *_, **__: Empty())
     with pytest.raises(ValueError, match="none of the 50 lesions is there"):
@@ -193,26 +191,26 @@ def test_no_crop_is_there(monkeypatch):
 # -- running ---------------------------------------------------------------------------
 
 
-def test_what_a_run_leaves(done, loaded):
+def test_what_a_run_leaves(done: Any, dataset: Any) -> None:
     assert done.path.name == "results.json"
-    test = loaded.folds.index[loaded.folds == 0]
+    test = dataset.folds.index[dataset.folds == 0]
     assert set(done.predictions["lesion_id"]) == set(test)
     assert {"model", "constant", "diameter"} <= set(done.scores["predictor"])
 
 
-def test_the_trained_model_predicts_what_the_run_predicted(done, loaded):
-    (fold,) = studies.trained(plan(), loaded=loaded, folder=done.path.parent)
-    expected = done.predictions[[*fold.experiment.tasks]].to_numpy()
+def test_the_trained_model_predicts_what_the_run_predicted(done: Any, dataset: Any) -> None:
+    (fold,) = studies.trained(plan(), dataset=dataset, folder=done.path.parent)
+    expected = done.predictions[[t.name for t in fold.experiment.targets]].to_numpy()
     np.testing.assert_allclose(fold.predict(device="cpu").numpy(), expected, atol=1e-5)
     with torch.no_grad():
         outputs = fold.experiment.forward(fold.model(), fold.samples)
     assert outputs.slice_weights.shape == (len(fold.samples.images),)
 
 
-def test_what_was_done_to_the_samples_can_be_done_to_more(done, loaded):
-    (fold,) = studies.trained(plan(), loaded=loaded, folder=done.path.parent)
-    at = [loaded.samples.lesion_ids.index(name) for name in fold.samples.lesion_ids]
-    again = fold.normalise(loaded.samples.select(at))
+def test_what_was_done_to_the_samples_can_be_done_to_more(done: Any, dataset: Any) -> None:
+    (fold,) = studies.trained(plan(), dataset=dataset, folder=done.path.parent)
+    at = [dataset.samples.lesion_ids.index(name) for name in fold.samples.lesion_ids]
+    again = fold.normalise(dataset.samples.select(at))
     assert torch.equal(again.images, fold.samples.images)
     # from the crop on, as the workbench goes
     name = fold.samples.lesion_ids[-1]
@@ -222,54 +220,144 @@ def test_what_was_done_to_the_samples_can_be_done_to_more(done, loaded):
     np.testing.assert_allclose(list(found.values()), expected.astype(float), atol=1e-3)
 
 
-def test_another_fold_joins_those_that_are_done(done, loaded, tmp_path):
+def test_another_fold_joins_those_that_are_done(done: Any, dataset: Any, tmp_path: Any) -> None:
     folder = shutil.copytree(done.path.parent, tmp_path / "run")
     before = (folder / "fold-0" / "result.json").stat().st_mtime_ns
-    both = run(folder, loaded, folds=(1,))
+    both = run(folder, dataset, folds=(1,))
     assert [fold["fold"] for fold in both.folds] == [0, 1]
     assert (folder / "fold-0" / "result.json").stat().st_mtime_ns == before
-    assert len(both.predictions) == int((loaded.folds <= 1).sum())
+    assert len(both.predictions) == int((dataset.folds <= 1).sum())
 
 
-def test_another_model_in_the_same_folder(done, loaded, tmp_path):
+def test_another_model_in_the_same_folder(done: Any, dataset: Any, tmp_path: Any) -> None:
     folder = shutil.copytree(done.path.parent, tmp_path / "run")
     before = (folder / outcomes.RESULTS).read_bytes()
     with pytest.raises(CheckpointError, match=r"of another run.*variant"):
-        run(folder, loaded, variant="no_attention")
+        run(folder, dataset, variant="no_attention")
     with pytest.raises(CheckpointError, match="of another run"):
-        next(studies.trained(plan(variant="no_attention"), loaded=loaded, folder=folder))
+        next(studies.trained(plan(variant="no_attention"), dataset=dataset, folder=folder))
     assert (folder / outcomes.RESULTS).read_bytes() == before
 
 
-def test_a_truncated_checkpoint(done, loaded, tmp_path):
+def test_a_truncated_checkpoint(done: Any, dataset: Any, tmp_path: Any) -> None:
     folder = shutil.copytree(done.path.parent, tmp_path / "run")
     (weights,) = (folder / "fold-0").glob("selected-*.safetensors")
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"damaged|differs|truncated"):
-        next(studies.trained(plan(), loaded=loaded, folder=folder))
+        next(studies.trained(plan(), dataset=dataset, folder=folder))
 
 
-def test_nothing_trained_yet(loaded, tmp_path):
+def test_nothing_trained_yet(dataset: Any, tmp_path: Any) -> None:
     with pytest.raises(FileNotFoundError, match="no finished fold"):
-        next(studies.trained(plan(), loaded=loaded, folder=tmp_path))
+        next(studies.trained(plan(), dataset=dataset, folder=tmp_path))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_cuda_where_there_is_none_fails_before_anything_is_loaded(monkeypatch, tmp_path):
+def test_cuda_where_there_is_none_fails_before_anything_is_loaded(
+    monkeypatch: Any, tmp_path: Any
+) -> None:
     monkeypatch.setattr(studies, "load", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(ValueError, match="device='cuda'"):
         studies.run(plan(), folder=tmp_path, device="cuda")
     assert not list(tmp_path.iterdir())
 
 
-def test_nan_in_a_crop(loaded, tmp_path):
-    images = loaded.samples.images.clone()
+def test_nan_in_a_crop(dataset: Any, tmp_path: Any) -> None:
+    images = dataset.samples.images.clone()
     images[3, 0, 5, 5] = torch.nan
-    broken = replace(loaded, samples=replace(loaded.samples, images=images))
+    broken = replace(dataset, samples=replace(dataset.samples, images=images))
     with pytest.raises(ValueError, match=r"samples: .*LIDC-IDRI"):
         run(tmp_path, broken)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_line_knows_every_paper():
-    assert tuple(Paper) == PAPERS
+# -- keeping ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kept(small_plan: Any, small_dataset: Any, small_run: Any, tmp_path_factory: Any) -> None:
+    folder = tmp_path_factory.mktemp("results")
+    return small_run, studies.keep(small_plan, small_run, folder, dataset=small_dataset)
+
+
+def again(path: Path, tmp_path: Path, **changed: Any) -> Path:
+    """The same file under another name, with other entries."""
+    about = json.loads(path.read_text())
+    about.update(changed)
+    (tmp_path / path.with_suffix(".csv").name).write_bytes(path.with_suffix(".csv").read_bytes())
+    target = tmp_path / f"{len(list(tmp_path.glob('*.json')))}.json"
+    target.write_text(json.dumps(about))
+    return target
+
+
+def test_numbers_and_no_weights(kept: Any, small_plan: Any) -> None:
+    _, path = kept
+    assert {p.suffix for p in path.parent.iterdir()} == {".json", ".csv"}
+    assert path.stem == small_plan.name
+    assert path.stat().st_size < 300_000
+
+
+def test_what_is_read_is_what_was_run(kept: Any) -> None:
+    outcome, path = kept
+    (one,) = outcomes.kept(path.parent, data="phantom").values()
+    assert (one.variant, one.epochs) == ("full", 1)
+    assert one.predictions.equals(outcome.predictions)
+    values = outcome.scores["value"].to_numpy(dtype=float)
+    assert np.array_equal(one.scores["value"].to_numpy(dtype=float), values, equal_nan=True)
+    assert {"commit", "versions"} <= set(one.about)
+
+
+def test_the_analysis_of_the_paper_is_kept(kept: Any) -> None:
+    _, path = kept
+    (one,) = outcomes.kept(path.parent, data="phantom").values()
+    assert {"ends", "profile", "weights", "agreement", "auxiliary"} == set(one.about["analysis"])
+    weights = one.table("weights")
+    assert weights.sum(axis=1).to_numpy(dtype=float) == pytest.approx(np.ones(9))
+    assert "ratio" in one.table("ends").index
+    final = one.table("auxiliary").loc["margin", "mae_final"]
+    model = one.scores[(one.scores["target"] == "margin") & (one.scores["predictor"] == "model")]
+    assert final == pytest.approx(float(model.set_index("metric").loc["mae", "value"]))
+
+
+def test_other_data_and_other_folds_are_apart(kept: Any, tmp_path: Any) -> None:
+    _, path = kept
+    for folder, wanted in [
+        (path.parent, {"data": "slices"}),
+        (path.parent, {"data": "phantom", "by": "nodule"}),
+        (tmp_path / "nothing", {}),
+    ]:
+        with pytest.raises(FileNotFoundError, match=r"holds no run with data=.*--keep FOLDER"):
+            outcomes.kept(folder, **wanted)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[]", "has no folds, plan"),
+        ('{"plan": {}, "variant": "full"}', "has no folds, predictions, re"),
+    ],
+)
+def test_results_of_another_version_are_named(tmp_path: Any, content: Any, told: Any) -> None:
+    (tmp_path / "old.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"old\.json does not hold the results.*{told}"):
+        outcomes.kept(tmp_path)
+
+
+def test_more_folds_count_before_more_epochs(kept: Any, tmp_path: Any) -> None:
+    _, path = kept
+    about = json.loads(path.read_text())
+    recipe = about["recipe"] | {"epochs": 9}
+    again(path, tmp_path)
+    longer = again(path, tmp_path, recipe=recipe)
+    assert outcomes.kept(tmp_path, data="phantom")["full"].path == longer
+    more = again(path, tmp_path, folds=about["folds"] * 2)
+    assert outcomes.kept(tmp_path, data="phantom")["full"].path == more
+
+
+def test_changed_predictions_are_refused(kept: Any, tmp_path: Any) -> None:
+    _, path = kept
+    again(path, tmp_path)
+    table = tmp_path / path.with_suffix(".csv").name
+    table.write_text(table.read_text().replace("LIDC-IDRI-0", "LIDC-IDRI-1", 1))
+    with pytest.raises(CheckpointError, match=f"{table.name} is not what"):
+        outcomes.kept(tmp_path, data="phantom")

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from lesionlab import _files
 from lesionlab.cli import _sweep, app
 from lesionlab.papers import fu2021
-from lesionlab.training import _sweep_cluster, _sweep_jobs, crossval, plans, studies
-from lesionlab.training.sweeps import grid, sweep
+from lesionlab.training import folds, studies, sweeps
+from lesionlab.training.sweeps import Job, grid, sweep
 
 dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
@@ -28,16 +29,15 @@ distributed = pytest.importorskip("distributed")
 OPTIONS: dict[str, Any] = {"progress": False, "device": "cpu", "n_resamples": 20}
 
 
-@pytest.fixture
-def toy(toys: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The toy as a paper, in this process as in workers."""
-    for module, name in ((plans, "PAPERS"), (_sweep_jobs, "load")):
-        monkeypatch.setattr(module, name, getattr(module, name))  # to have it put back
-    sys.modules.pop("sweep_toys", None)
-    import sweep_toys
+@pytest.fixture(autouse=True)
+def nothing_loaded() -> None:
+    sweeps._load.cache_clear()
 
-    _sweep_jobs._load.cache_clear()
-    return sweep_toys
+
+def seen(folder: Path) -> dict[str, int]:
+    """Every file of a sweep, and when it was written."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in files}
 
 
 @pytest.fixture
@@ -123,56 +123,59 @@ def test_a_sweep_gives_what_each_run_gives_alone(
     rows = found.table.set_index(["variant", "seed"])
     for plan in chosen:
         folder = tmp_path / "b" / plan.name
-        loaded = toy.load(plan)
-        alone = studies.run(
-            plan, loaded=loaded, folder=folder, progress=False, device="cpu", n_resamples=20
-        )
+        alone = studies.run(plan, folder=folder, **OPTIONS)
         there = tmp_path / "a" / "toy" / plan.name / "predictions.csv"
         assert there.read_bytes() == (folder / "predictions.csv").read_bytes()
-        scores = alone.scores.set_index(["predictor", "metric"]).loc["model", "mae"]
-        row = rows.loc[plan.model, plan.seed]
-        assert row[["mae", "mae_low", "mae_high"]].tolist() == [
-            scores["value"], scores["low"], scores["high"]]  # fmt: skip
+        scores = alone.scores.set_index(["predictor", "metric"]).loc["model", "accuracy"]
+        row = rows.loc[plan.variant, plan.seed]
+        ends = ["value", "low", "high"]
+        assert row[ends].tolist() == scores[ends].tolist()
         assert (row["folds"], row["of"]) == (2, 2)
-    assert rows["auc"].isna().all()
+    spread = found.over_seeds().loc[("toy", "slow", "accuracy")]
+    assert spread["mean"] == pytest.approx(rows.loc["slow", "value"].mean())
+    assert spread["sd"] == pytest.approx(rows.loc["slow", "value"].std())
     written = json.loads(found.path.read_text(encoding="utf-8"))
     assert {"commit", "versions", "platform"} <= written.keys()
     assert written["versions"]["distributed"] == distributed.__version__
-    assert [row["scores"][0]["value"] for row in written["plans"]] == found.table["mae"].tolist()
-    assert written["plans"][0]["data_sets"][0]["tier"] == "phantom"
+    assert [row["value"] for row in written["plans"]] == found.table["value"].tolist()
+    assert written["plans"][0]["rests_on"][0]["tier"] == "phantom"
     assert str(tmp_path) not in found.path.read_text(encoding="utf-8")
     # and as text
     text = _sweep.report(found).splitlines()
-    assert text[0].split() == ["variant", "seed", "folds", "mae", "seconds"]
+    assert text[0].split() == ["variant", "seed", "folds", "accuracy", "seconds"]
     assert text[1].split()[:5] == ["slow", "0", "2", "of", "2"]
 
 
 def test_what_is_done_is_read_and_nothing_else(
     toy: ModuleType, inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = sweep(grid("toy", preset="smoke"), out=tmp_path, scheduler=inside, **OPTIONS)
-    before = toy.seen(tmp_path)
-    toy.loads.clear()
-    _sweep_jobs._load.cache_clear()
+    first = sweep(
+        grid("toy", variants=["slow"], preset="smoke"), out=tmp_path, scheduler=inside, **OPTIONS
+    )
+    before = seen(tmp_path)
+    sweeps._load.cache_clear()
     # one fold more: the others are left alone
     more = sweep(
-        grid("toy", preset="smoke", folds=range(3)), out=tmp_path, scheduler=inside, **OPTIONS
+        grid("toy", variants=["slow"], preset="smoke", folds=range(3)),
+        out=tmp_path,
+        scheduler=inside,
+        **OPTIONS,
     )
-    after = toy.seen(tmp_path)
-    name = "toy/slow-phantom-smoke-patient-seed0"
+    after = seen(tmp_path)
+    name = "toy/slow-squares-smoke-patient-seed0"
     assert list(more.begun) == [f"{name}/fold-2"]
     assert all(after[file] == before[file] for file in before if "/fold-" in file)
     assert (first.table["of"].item(), more.table["of"].item()) == (2, 3)
-    assert toy.loads == ["slow"]
     # nothing more: no worker, no data, and no file but the summary
-    toy.loads.clear()
-    monkeypatch.setattr(_sweep_cluster, "import_module", None)
-    last = sweep(grid("toy", preset="smoke", folds=range(3)), out=tmp_path, **OPTIONS)
-    then = toy.seen(tmp_path)
+    monkeypatch.setattr(sweeps, "connect", None)
+    last = sweep(
+        grid("toy", variants=["slow"], preset="smoke", folds=range(3)), out=tmp_path, **OPTIONS
+    )
+    then = seen(tmp_path)
     assert {file for file in then if then[file] != after.get(file)} == {"sweep.json"}
     assert then.keys() == after.keys()
     assert last.table.equals(more.table)
-    assert (last.begun, last.failures, toy.loads) == ({}, [], [])
+    assert (last.begun, last.failures) == ({}, [])
 
 
 def test_one_that_fails_is_named_and_the_others_go_on(
@@ -181,13 +184,13 @@ def test_one_that_fails_is_named_and_the_others_go_on(
     chosen = grid("toy", table="1", preset="smoke", variants=["broken"])
     assert [plan.variant for plan in chosen] == ["broken", "slow"]
     found = sweep(chosen, out=tmp_path, scheduler=inside, **OPTIONS)
-    name = "toy/broken-phantom-smoke-patient-seed0"
+    name = "toy/broken-squares-smoke-patient-seed0"
     assert {(f.name, f.error) for f in found.failures} == {
         (f"{name}/fold-{k}", "RuntimeError: no loss, none at all") for k in range(2)
     }
     rows = found.table.set_index("variant")
     assert (rows.loc["broken", "folds"], rows.loc["slow", "folds"]) == (0, 2)
-    assert rows["mae"].isna().to_dict() == {"broken": True, "slow": False}
+    assert rows["value"].isna().to_dict() == {"broken": True, "slow": False}
     assert not (tmp_path / name / "results.json").exists()
     assert "0 of 2" in _sweep.report(found)
 
@@ -195,17 +198,16 @@ def test_one_that_fails_is_named_and_the_others_go_on(
 def test_a_fold_of_another_run_is_a_failure_and_stays(
     toy: ModuleType, inside: str, tmp_path: Path
 ) -> None:
-    plan = grid("toy", preset="smoke")
+    plan = grid("toy", variants=["slow"], preset="smoke")
     sweep(plan, out=tmp_path, scheduler=inside, **OPTIONS)
-    result = tmp_path / "toy" / plan[0].name / "fold-1" / crossval.RESULT
+    result = tmp_path / "toy" / plan[0].name / "fold-1" / folds.RESULT
     content = json.loads(result.read_text(encoding="utf-8"))
     content["identity"]["recipe"]["lr"] = 7
     result.write_text(json.dumps(content), encoding="utf-8")
-    before = toy.seen(tmp_path)
+    before = seen(tmp_path)
     found = sweep(plan, out=tmp_path, scheduler=inside, **OPTIONS)
     assert "recipe.lr: 7 there, 0.01 here" in found.failures[0].error
-    assert (found.table["folds"].item(), found.table["of"].item()) == (1, 2)
-    assert {f for f, t in toy.seen(tmp_path).items() if t != before[f]} == {"sweep.json"}
+    assert {f for f, t in seen(tmp_path).items() if t != before[f]} == {"sweep.json"}
     result.write_text("{", encoding="utf-8")
     assert "is not a JSON file" in sweep(plan, out=tmp_path, **OPTIONS).failures[0].error
 
@@ -215,8 +217,8 @@ def test_two_sweeps_do_not_share_a_folder_unless_one_is_dead(
 ) -> None:
     code = f"""if True:
         import time
-        from lesionlab.crops._folders import open_folder
-        with open_folder({str(tmp_path)!r}).lock():
+        from lesionlab import _files
+        with _files.sole_writer({str(tmp_path)!r}):
             print("there", flush=True)
             time.sleep(60)
     """
@@ -224,20 +226,27 @@ def test_two_sweeps_do_not_share_a_folder_unless_one_is_dead(
         assert other.stdout is not None
         other.stdout.readline()
         with pytest.raises(RuntimeError, match=f"written by process {other.pid} on "):
-            sweep(grid("toy", preset="smoke"), out=tmp_path, scheduler=inside, **OPTIONS)
+            sweep(
+                grid("toy", variants=["slow"], preset="smoke"),
+                out=tmp_path,
+                scheduler=inside,
+                **OPTIONS,
+            )
         other.kill()
-    found = sweep(grid("toy", preset="smoke"), out=tmp_path, scheduler=inside, **OPTIONS)
+    found = sweep(
+        grid("toy", variants=["slow"], preset="smoke"), out=tmp_path, scheduler=inside, **OPTIONS
+    )
     assert found.failures == []
-    assert not list(tmp_path.rglob("lock.json"))
+    assert not list(tmp_path.rglob(_files.LOCK))
 
 
 def test_a_fold_that_another_process_trains_is_waited_for(
     toy: ModuleType, inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_sweep_jobs, "PATIENCE", 0.0)
-    plan = grid("toy", preset="smoke")[0]
-    job = _sweep_jobs.jobs_of(plan, tmp_path)[0]
-    with _sweep_jobs._alone(job):
+    monkeypatch.setattr(sweeps, "PATIENCE", 0.0)
+    plan = grid("toy", variants=["slow"], preset="smoke")[0]
+    job = Job(plan, 0, str(tmp_path))
+    with _files.sole_writer(job.folder):
         found = sweep([plan], out=tmp_path, scheduler=inside, **OPTIONS)
     assert [failure.name for failure in found.failures] == [job.name]
     assert "is being written by process" in found.failures[0].error
@@ -259,12 +268,12 @@ def test_workers_share_out_the_gpus(
     count: int, device: str, worker: Any, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: count)
-    assert _sweep_jobs.own_device(device, worker) == expected
+    assert sweeps.own_device(device, worker) == expected
 
 
 def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(9)), raising=False)
-    assert [_sweep_cluster.own_threads(n) for n in (1, 2, 4, 20)] == [9, 4, 2, 1]
+    assert [sweeps.own_threads(n) for n in (1, 2, 4, 20)] == [9, 4, 2, 1]
 
 
 # with workers of their own
@@ -281,7 +290,7 @@ def until(true: Callable[[], Any], seconds: float = 300) -> Any:
 
 def history(folder: Path) -> list[dict[str, float]]:
     """The epochs in the checkpoint of a fold that is being trained."""
-    if not (folder / "state.json").exists() or (folder / crossval.RESULT).exists():
+    if not (folder / "state.json").exists() or (folder / folds.RESULT).exists():
         return []
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     return list(state["progress"]["history"])
@@ -295,7 +304,7 @@ def test_a_killed_worker_costs_its_run_a_little_and_the_others_nothing(
     psutil = pytest.importorskip("psutil")
     out = tmp_path / "killed"
     chosen = grid("toy", variants=["slow", "other"], seeds=[0, 1], preset="smoke", epochs=4)
-    jobs = [job for plan in chosen for job in _sweep_jobs.jobs_of(plan, out)]
+    jobs = [Job(plan, fold, str(out)) for plan in chosen for fold in plan.chosen]
     monkeypatch.setenv(toy.SLOWLY, "0.1")
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
     lines: list[str] = []
@@ -317,17 +326,14 @@ def test_a_killed_worker_costs_its_run_a_little_and_the_others_nothing(
         assert all("MALLOC_TRIM_THRESHOLD_" not in child.environ() for child in workers)
         os.kill(workers[0].pid, signal.SIGKILL)
 
-    with (
-        ThreadPoolExecutor(1) as pool,
-        dask.config.set({"distributed.worker.preload": ["sweep_toys"]}),
-    ):
+    with ThreadPoolExecutor(1) as pool:
         killed = pool.submit(kill)
         found = sweep(chosen, out=out, workers=2, threads=1, tell=lines.append, **OPTIONS)
         killed.result()
     assert found.failures == []
     assert len(jobs) == 8
     assert all(job.done for job in jobs)
-    assert found.table["mae"].notna().all()
+    assert found.table["value"].notna().all()
     # one was begun twice, and it is one of the two that were at work
     again = [name for name, times in found.begun.items() if times == 2]
     assert sorted(found.begun.values()) == [1] * 7 + [2], lines
@@ -336,15 +342,16 @@ def test_a_killed_worker_costs_its_run_a_little_and_the_others_nothing(
     assert f"{again[0]}: its worker died; it goes on from its last checkpoint" in lines
     # it was gone on with: the epochs before are kept to the last digit of their seconds
     for name, rows in cut.items():
-        result = json.loads((out / name / crossval.RESULT).read_text(encoding="utf-8"))
+        result = json.loads((out / name / folds.RESULT).read_text(encoding="utf-8"))
         kept = [{k: row[k] for k in rows[0]} for row in result["history"]]
         assert kept[: len(rows)] == rows
         assert len(kept) == 4
     # and it came to what it would have come to
     monkeypatch.setenv(toy.SLOWLY, "0")
     job = next(job for job in jobs if job.name == again[0])
-    whole = _sweep_jobs.Job(job.plan, job.fold, str(tmp_path / "whole"))
-    _sweep_jobs._train(whole, device="cpu", precision="32-true")
+    whole = Job(job.plan, job.fold, str(tmp_path / "whole"))
+    dataset = sweeps.dataset_of(job.plan)
+    studies.train_fold(job.plan, job.fold, dataset, whole.run, device="cpu", progress=False)
     one, two = (folder / "predictions.csv" for folder in (job.folder, whole.folder))
     assert one.read_bytes() == two.read_bytes()
 
@@ -382,7 +389,7 @@ def test_wrong_use_is_told_before_anything_begins(
 def test_a_scheduler_that_is_not_there_is_told_soon(
     address: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_sweep_cluster, "CONNECTING", 0.5)
+    monkeypatch.setattr(sweeps, "CONNECTING", 0.5)
     begun = time.monotonic()
     done = command("fu2021", "--scheduler", address, "--out", str(tmp_path))
     assert time.monotonic() - begun < 10
@@ -399,7 +406,7 @@ def test_a_failure_ends_the_command_with_1(
     monkeypatch.setattr("lesionlab.training.sweeps.grid", lambda *a, **k: made)
     done = command("fu2021", "--scheduler", inside, "--device", "cpu", "--out", str(tmp_path))
     assert done.exit_code == 1
-    last = "toy/broken-phantom-smoke-patient-seed0/fold-"
+    last = "toy/broken-squares-smoke-patient-seed0/fold-"
     assert [line.split(": ", 1)[1].partition(last)[2][3:] for line in done.stderr.splitlines()[-2:]
         ] == ["RuntimeError: no loss, none at all"] * 2  # fmt: skip
     assert "2 of 2" in done.stdout

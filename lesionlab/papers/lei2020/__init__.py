@@ -2,7 +2,7 @@
 
     samples = prepare(crops, channels=11)               # 4.1, Table 1: D11C
     experiment = Lei2020("hesam")                       # the model, its loss, its metric
-    fit(experiment, samples, targets(table), recipe=PRESETS["paper"].recipe, …)
+    fit(experiment, samples, labels(table), recipe=PRESETS["paper"].recipe, …)
 
     found = network.trunk(images)                       # feature maps g, and high-level maps
     network.head(found)                                 # logits, as network(images).logits
@@ -54,7 +54,7 @@ from lesionlab.papers.lei2020._heads import (
     SoftActivationHead,
 )
 from lesionlab.papers.lei2020._layers import Trunk, UNet
-from lesionlab.papers.lei2020._recipes import PAPER, PRESETS, packed
+from lesionlab.papers.lei2020._recipes import PRESETS, PRINTED, packed
 from lesionlab.papers.lei2020._samples import (
     CHANNELS,
     WINDOW,
@@ -63,9 +63,10 @@ from lesionlab.papers.lei2020._samples import (
     prepare_scales,
 )
 from lesionlab.papers.lei2020._variants import N_CHANNELS, NAMES, TABLES, VARIANTS, Design
-from lesionlab.training.experiments import Experiment
-from lesionlab.training.metrics import auc
-from lesionlab.training.plans import Study
+from lesionlab.training.paper import Experiment, Paper, Preset
+from lesionlab.training.recipes import Recipe, Schedule
+from lesionlab.training.studies import library_data
+from lesionlab.training.targets import Target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +80,7 @@ __all__ = [
     "N_CHANNELS",
     "PAPER",
     "PRESETS",
-    "STUDY",
+    "PRINTED",
     "TABLES",
     "VARIANTS",
     "WINDOW",
@@ -96,10 +97,10 @@ __all__ = [
     "SoftActivationHead",
     "Trunk",
     "duplicate_slice",
+    "labels",
     "packed",
     "prepare",
     "prepare_scales",
-    "targets",
 ]
 
 
@@ -243,13 +244,23 @@ class Lei2020(Experiment):
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise ValueError(f"variant={self.variant!r}: expected one of {', '.join(VARIANTS)}")
-        object.__setattr__(self, "stacked", self.design.images != "D3C")  # which are scales
+
+    @property
+    def targets(self) -> tuple[Target, ...]:  # type: ignore[override]
+        """Benign or malignant, or the nine ratings."""
         if self.design.ratings:
-            object.__setattr__(self, "tasks", dict.fromkeys(RATING_NAMES, "regression"))
-        else:
-            object.__setattr__(self, "tasks", {"malignancy": "classification"})
-            object.__setattr__(self, "metric_name", "auc")
-            object.__setattr__(self, "lower_is_better", False)
+            return tuple(map(Target, RATING_NAMES))
+        return (Target("malignancy", "binary", ("benign", "malignant")),)
+
+    @property
+    def metric(self) -> str:  # type: ignore[override]
+        """The AUC of malignancy, or the mean absolute error over lesions and ratings."""
+        return "mae" if self.design.ratings else "auc"
+
+    @property
+    def stacked(self) -> bool:  # type: ignore[override]
+        """Whether the channels are neighbouring slices; those of D3C are scales."""
+        return self.design.images != "D3C"
 
     @property
     def design(self) -> Design:
@@ -265,29 +276,24 @@ class Lei2020(Experiment):
         return Network(self.design, size=self.size)
 
     def loss(
-        self, outputs: Outputs, targets: torch.Tensor
+        self, outputs: Outputs, labels: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Cross-entropy (eq. 13), or squared errors summed over the ratings; mean of lesions."""
         if self.design.ratings:
-            truth = torch.stack(
-                [rating(k).to_unit(v) for k, v in zip(self.tasks, targets.T, strict=True)], dim=1
-            )
-            return (self._unit(outputs) - truth).square().sum(1).mean(), {}
-        return functional.cross_entropy(outputs.logits.float(), targets[:, 0].long()), {}
+            unit = self._unit(outputs)
+            scaled = [rating(k).to_unit(v) for k, v in zip(RATING_NAMES, labels.T, strict=True)]
+            truth = torch.stack(scaled, dim=1)
+            errors = (unit - truth.where(truth.isfinite(), unit.detach())).square()
+            return errors.sum(1).mean(), {}
+        return functional.cross_entropy(outputs.logits.float(), labels[:, 0].long()), {}
 
     def predict(self, outputs: Outputs) -> torch.Tensor:
         """(lesion, 1) probability of malignant, or (lesion, rating) in rating steps."""
         if self.design.ratings:
             unit = self._unit(outputs)
-            ratings = [rating(k).from_unit(v) for k, v in zip(self.tasks, unit.T, strict=True)]
+            ratings = [rating(k).from_unit(v) for k, v in zip(RATING_NAMES, unit.T, strict=True)]
             return torch.stack(ratings, dim=1)
         return outputs.logits.float().softmax(1)[:, 1:]
-
-    def metric(self, predictions: torch.Tensor, targets: torch.Tensor) -> float:
-        """The AUC of malignancy, or the mean absolute error over lesions and ratings."""
-        if self.design.ratings:
-            return float((predictions - targets).abs().mean())
-        return auc(predictions[:, 0], targets[:, 0] == 1)
 
     def settings(self) -> dict[str, Any]:
         """The fields, and the parts of the model."""
@@ -299,7 +305,7 @@ class Lei2020(Experiment):
         return outputs.logits.float().sigmoid()
 
 
-def targets(table: pd.DataFrame, variant: str = "hesam") -> torch.Tensor:
+def labels(table: pd.DataFrame, variant: str = "hesam") -> torch.Tensor:
     """What a variant learns: 0 benign and 1 malignant (4.1), or the ratings in rating steps.
 
     Args:
@@ -311,8 +317,8 @@ def targets(table: pd.DataFrame, variant: str = "hesam") -> torch.Tensor:
         `lesionlab.cohorts.lei2020` has left out, or where a rating is.
     """
     columns = [
-        malignancy_label(table) if task == "classification" else table[name]
-        for name, task in Lei2020(variant).tasks.items()
+        malignancy_label(table) if target.kind == "binary" else table[target.name]
+        for target in Lei2020(variant).targets
     ]
     values = [column.to_numpy(dtype=np.float32, na_value=np.nan) for column in columns]
     return torch.from_numpy(np.stack(values, axis=1))
@@ -329,14 +335,16 @@ def _analyse(folds: Iterator[Trained], predictions: pd.DataFrame) -> dict[str, A
     return analyses.summary(folds, predictions)
 
 
-STUDY = Study(
+PAPER = Paper(
     name="lei2020",
-    variants=tuple(VARIANTS),
+    title="Lei et al. 2020",
+    variants=VARIANTS,
     presets=PRESETS,
-    cohort=lambda nodules, _: cohorts.lei2020(nodules),
+    experiment=Lei2020,
     prepare=_prepare,
-    targets=targets,
-    make=lambda variant: lambda _samples, _targets: Lei2020(variant),
+    labels=labels,
+    cohort=lambda nodules, _: cohorts.lei2020(nodules),
+    data=library_data("phantom", "slices", "dicom"),
+    tables=TABLES,
     analyse=_analyse,
 )
-"""For `lesionlab.training.studies`."""

@@ -6,24 +6,23 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from lesionlab.training.plans import Preset
-from lesionlab.training.recipes import Recipe
-from lesionlab.training.schedules import Step
+from lesionlab.training.paper import Preset
+from lesionlab.training.recipes import Recipe, Schedule
 
-PAPER = Recipe(
+PRINTED = Recipe(
     epochs=100,
     batch_size=32,
     lr=5e-4,
     optimizer="sgd",
     momentum=0.9,
     weight_decay=1e-4,
-    schedule=Step(every=30, factor=0.1),
+    schedule=Schedule("step", 30, 0.1),
 )
 """Section 4.1. Momentum and the number of epochs are ours, the paper prints neither; nor does it
 say which epoch it tests: here the best on validation lesions."""
 
 
-def packed(batch_size: int = 32, *, epochs: int = 100, lr: float = PAPER.lr) -> Recipe:
+def packed(batch_size: int = 32, *, epochs: int = 100, lr: float = PRINTED.lr) -> Recipe:
     """The paper's recipe over fewer epochs, or with more nodules to a step.
 
     The rate is `lr` for 32 nodules, and grows with the batch (Goyal et al. 2017, for SGD). It is
@@ -31,9 +30,9 @@ def packed(batch_size: int = 32, *, epochs: int = 100, lr: float = PAPER.lr) -> 
     `Plan` with `epochs` of its own does not move these steps: ten epochs of `laptop`, which divides
     after every six, have one.
     """
-    schedule = replace(Step(), every=max(1, round(0.3 * epochs)))
-    rate = lr * batch_size / PAPER.batch_size
-    return replace(PAPER, batch_size=batch_size, epochs=epochs, lr=rate, schedule=schedule)
+    schedule = replace(PRINTED.schedule, epochs=max(1, round(0.3 * epochs)))
+    rate = lr * batch_size / PRINTED.batch_size
+    return replace(PRINTED, batch_size=batch_size, epochs=epochs, lr=rate, schedule=schedule)
 
 
 # A short run does not get anywhere at the paper's rate. The short presets have ten times the rate
@@ -44,7 +43,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "book": Preset(recipe=packed(16, epochs=10, lr=5e-3), n_lesions=600),
         "laptop": Preset(recipe=packed(16, epochs=20, lr=5e-3)),
         "gpu": Preset(recipe=packed(128), n_folds=5),
-        "paper": Preset(recipe=PAPER, n_folds=5),
+        "paper": Preset(recipe=PRINTED, n_folds=5),
     }
 )
 """How to train and on how many nodules."""

@@ -1,0 +1,293 @@
+"""Papers: a toy from outside, Li's nine heads, two stages; what a registered paper must have."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from lesionlab import cohorts, papers
+from lesionlab.attributes import LI_CATEGORIES, Attribute
+from lesionlab.crops.sampling import Samples
+from lesionlab.papers import li2021
+from lesionlab.training import studies
+from lesionlab.training.folds import Dataset, cross_validate
+from lesionlab.training.loop import fit
+from lesionlab.training.paper import Experiment
+from lesionlab.training.recipes import Recipe
+from lesionlab.training.studies import Plan, library_data
+from lesionlab.training.targets import Target, by_target, misfit, probabilities, read_predictions
+
+OPTIONS: dict[str, Any] = {"progress": False, "device": "cpu", "n_resamples": 20}
+
+
+# a toy from outside
+
+
+def test_a_paper_from_outside_is_found_by_its_entry_point(toy: ModuleType) -> None:
+    assert papers.get("toy") is toy.PAPER
+    assert "toy" in papers.names()
+    made = Plan(paper="toy")
+    assert (made.variant, made.data, made.preset) == ("cascade", "squares", "book")
+
+
+def test_it_trains_in_two_stages_and_is_scored_by_kind(toy: ModuleType, tmp_path: Path) -> None:
+    plan = Plan(paper="toy", folds=(0, 1, 2, 3, 4))
+    dataset = studies.load(plan, progress=False)
+    assert dataset.excluded == {"toy005": "its picture is lost"}
+    assert dataset.labels.isnan().any()  # a brightness is missing, and its lesion stays
+    done = studies.run(plan, dataset=dataset, folder=tmp_path, **OPTIONS)
+    scores = done.scores.set_index(["target", "predictor", "metric"])["value"]
+    assert scores["kind", "model", "accuracy"] > scores["kind", "majority", "accuracy"] + 0.3
+    assert scores["brightness", "model", "mae"] < scores["brightness", "constant", "mae"]
+    assert scores["mask", "model", "dice"] > 0.8
+    # by hand, on the lesions whose kind is not ignored
+    rows = done.predictions[done.predictions["kind_truth"] > 0]
+    calls = rows[["kind: dark", "kind: grey", "kind: bright"]].to_numpy().argmax(1) + 1
+    assert scores["kind", "model", "accuracy"] == pytest.approx(
+        (calls == rows["kind_truth"]).mean()
+    )
+    known = done.predictions.dropna(subset="brightness_truth")
+    gaps = (known["brightness"] - known["brightness_truth"]).abs().mean()
+    assert scores["brightness", "model", "mae"] == pytest.approx(gaps)
+    # one long file for all of it
+    text = pd.read_csv(tmp_path / "predictions.csv", keep_default_na=False)
+    assert set(text["target"]) == {"kind", "brightness", "mask"}
+    assert read_predictions(tmp_path / "predictions.csv").shape == done.predictions.shape
+    # the second stage did not touch what the first has learned
+    (fold, *_) = studies.trained(plan, dataset=dataset, folder=tmp_path)
+    again = fold.predict(device="cpu")
+    counts = done.predictions.set_index("lesion_id").loc[list(fold.samples.lesion_ids)]
+    assert again[:, -3:].tolist() == counts.filter(like="mask: ").to_numpy().tolist()
+    history = pd.DataFrame(done.folds[0]["history"])
+    assert history["stage"].value_counts().to_dict() == {"classes": 6, "masks": 4}
+    assert history["validation_dice"].count() == 4
+
+
+def test_it_trains_on_a_second_hold_out_split_from_a_stream(
+    toy: ModuleType, tmp_path: Path
+) -> None:
+    plan = Plan(paper="toy", variant="slow", preset="split", folds=(1,))
+    done = studies.run(plan, folder=tmp_path, **OPTIONS)
+    counts = [done.folds[0][name]["lesions"] for name in ("training", "validation", "test")]
+    assert sum(counts) == 38
+    assert done.predictions["fold"].unique().tolist() == [1]
+    assert set(done.scores["predictor"]) == {"model", "constant", "majority"}
+
+
+# a paper that lacks a part
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "other"}, "the PAPER of toy_paper is called 'other'"),
+        ({"variants": {}}, "has 0 variants"),
+        ({"data": {}}, "0 data sets"),
+    ],
+)
+def test_a_paper_that_lacks_a_part_is_refused(
+    toy: ModuleType, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], words: str
+) -> None:
+    monkeypatch.setattr(toy, "PAPER", dataclasses.replace(toy.PAPER, **change))
+    with pytest.raises(ValueError, match=words):
+        papers.get("toy")
+
+
+def test_a_paper_without_a_model_or_of_no_package_is_named(
+    toy: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(toy, "PAPER")
+    with pytest.raises(ValueError, match=r"toy_paper has no model to train: it offers no PAPER"):
+        papers.get("toy")
+    assert "toy" not in papers.names()
+    with pytest.raises(ValueError, match=r"expected one of fu2021.*; did you mean 'fu2021'\?"):
+        papers.get("fu2020")
+
+
+@pytest.mark.parametrize("name", papers.names())
+def test_every_registered_paper_is_whole(name: str) -> None:
+    paper = papers.get(name)
+    assert {"smoke", "book", "paper", "gpu"} <= set(paper.presets)
+    smoke, book = (paper.presets[preset].n_lesions for preset in ("smoke", "book"))
+    assert smoke is not None
+    assert book is None or smoke < book
+    assert {v for rows in paper.tables.values() for v in rows.values()} <= set(paper.variants)
+    for variant in paper.variants:
+        experiment = paper.experiment(variant)
+        assert (experiment.name, experiment.variant) == (name, variant)
+        assert experiment.targets
+        assert isinstance(experiment.settings(), dict)
+
+
+# one step of every paper and family of variants, in both precisions, on the CPU and on a GPU
+
+
+def families() -> list[Any]:
+    """One variant of each kind of model: those whose settings differ in numbers only are one."""
+    found = []
+    for name in papers.names():
+        seen = set()
+        for variant in papers.get(name).variants:
+            kind = variant.split("_")[0]
+            if kind not in seen:
+                seen.add(kind)
+                found.append(pytest.param(name, variant, id=f"{name}-{variant}"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def prepared() -> dict[Any, Dataset]:
+    return {}
+
+
+def one_step(name: str, variant: str, prepared: Any, device: str, precision: Any) -> None:
+    paper = papers.get(name)
+    plan = Plan(paper=name, variant=variant, preset="smoke", n_lesions=60)
+    key = (name, str(paper.experiment(variant).settings().get("design", variant)))
+    if key not in prepared:
+        prepared[key] = studies.load(plan, progress=False)
+    dataset = prepared[key]
+    few = list(range(4))
+    recipe = dataclasses.replace(
+        plan.recipe, epochs=1, batch_size=4, select_on="last", schedule=type(plan.recipe.schedule)()
+    )
+    samples, labels = dataset.part(few)
+    experiment = paper.experiment(variant)
+    normalised = experiment.normalisation(samples)(samples)  # type: ignore[arg-type]
+    found = fit(
+        experiment, (normalised, labels), recipe=recipe, device=device, precision=precision,
+        progress=False,
+    )  # fmt: skip
+    assert np.isfinite(found.history["loss"]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "variant"), families())
+def test_one_step_of_every_model(name: str, variant: str, prepared: Any) -> None:
+    for precision in ("32-true", "bf16-mixed"):
+        one_step(name, variant, prepared, "cpu", precision)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(("name", "variant"), families())
+def test_one_step_of_every_model_on_a_gpu(
+    name: str, variant: str, prepared: Any, precision: str
+) -> None:
+    one_step(name, variant, prepared, "cuda", precision)
+
+
+# Li 2021: nine heads on the phantoms of its private data
+
+
+def li_target(attribute: Attribute) -> Target:
+    """Codes outside of the scale (location 0) are ignored by this one head."""
+    codes = range(attribute.maximum + 1)
+    classes = tuple(attribute.words.get(code, "not applicable") for code in codes)
+    ignored = 0 if attribute.minimum > 0 else None
+    return Target(attribute.name, "multiclass", classes, ignored)
+
+
+LI = tuple(map(li_target, LI_CATEGORIES))
+
+
+class NineHeads(nn.Module):
+    """A small convolution and a linear head for all classes of all attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Conv2d(1, 8, 5, stride=4)
+        self.scores = nn.Linear(8, sum(len(target.codes) for target in LI))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.scores(self.backbone(images).relu().mean((2, 3)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Li(Experiment):
+    variant: str = "2d"
+    name = "li"
+    targets = LI
+    metric = "loss"
+
+    def model(self, seed: int) -> nn.Module:
+        return NineHeads()
+
+    def loss(self, outputs: Any, labels: torch.Tensor) -> Any:
+        parts = zip(LI, by_target(LI, outputs), labels.unbind(1), strict=True)
+        losses = {t.name: misfit(t, out, label).mean() for t, out, label in parts}
+        return torch.stack(list(losses.values())).sum(), losses
+
+    def predict(self, outputs: Any) -> torch.Tensor:
+        return probabilities(LI, outputs)
+
+
+@pytest.mark.slow
+def test_nine_heads_train_on_the_phantoms_of_li(tmp_path: Path) -> None:
+    lesions = library_data("phantom-li2021")["phantom-li2021"](0, False)
+    rows = lesions.table
+    # a few hundred lesions in which every class occurs in several patients
+    rows = rows[rows.index.isin(rows.sample(360, random_state=1).index)]
+    ids = list(rows.index)
+    samples: Samples = li2021.prepare(iter(lesions.crops(ids)))
+    values = np.stack([rows[target.name].to_numpy(dtype=np.float32) for target in LI], axis=1)
+    labels = torch.from_numpy(values)
+    common = [  # a class that one patient has cannot be in training and test
+        target.name for i, target in enumerate(LI)
+        if min(np.unique(values[:, i], return_counts=True)[1]) > 20
+    ]  # fmt: skip
+    assert len(common) >= 5
+    for column, target in enumerate(LI):
+        codes, counts = np.unique(values[:, column], return_counts=True)
+        for code in codes[counts <= 20]:
+            labels[values[:, column] == code, column] = torch.nan
+        assert target.known(labels[:, column]).any()
+    folds = cohorts.build(rows, [], name="li").folds(n_folds=3)
+    dataset = Dataset(samples, labels, rows.loc[list(samples.lesion_ids)], folds)
+    recipe = Recipe(epochs=2, batch_size=32, lr=0.01, select_by="loss")
+    done = cross_validate(Li(), dataset, recipe=recipe, folder=tmp_path, only=[0], **OPTIONS)
+    assert set(done.scores["target"]) == {target.name for target in LI}
+    model = done.scores[done.scores["predictor"] == "model"]
+    assert {"accuracy", "macro_f1", "weighted_f1", "mcc"} <= set(model["metric"])
+    # location 0 is ignored by the head of location alone
+    tested, accuracy = done.predictions, model[model["metric"] == "accuracy"].set_index("target")
+    placed = int((tested["lesion_location_truth"] > 0).sum())
+    assert accuracy.loc["lesion_location", "n"] == placed < len(tested)
+    assert accuracy.loc["lesion_type", "n"] == tested["lesion_type_truth"].notna().sum()
+
+
+# memory
+
+
+def test_nine_thousand_large_slices_are_never_in_memory_at_once() -> None:
+    """Liu 2020 has 9,520 slices of 256²; 2.5 GB in single precision."""
+    code = """if True:
+        import resource
+        import torch
+        from lesionlab.crops.sampling import Samples
+        from lesionlab.training.parts import Stream
+        ids = tuple(f"s{i}" for i in range(9520))
+        def prepare(some):
+            n = len(some)
+            return Samples(torch.full((n, 1, 256, 256), 0.5), torch.arange(n), tuple(some),
+                           torch.zeros(n), torch.zeros(n, dtype=torch.int64),
+                           torch.ones(n, dtype=torch.bool))
+        stream = Stream(ids, prepare, "slices")
+        seen = sum(len(batch.lesion_ids) for batch in stream.split(64))
+        print(seen, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seen, peak = map(int, done.stdout.split())
+    assert seen == 9520
+    assert peak / 2**20 < 2  # GB; ru_maxrss is in KB
