@@ -2,17 +2,25 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.metrics import precision_score
 
 from lesionlab import published
 from lesionlab.crops.sampling import Samples
-from lesionlab.papers.fu2021 import ATTRIBUTES, TABLES, VARIANTS, Fu2021, analyses, shares
-from lesionlab.papers.fu2021.analyses import Attention
+from lesionlab.papers.fu2021 import (
+    ATTRIBUTES,
+    TABLES,
+    VARIANTS,
+    Fu2021,
+    analyses,
+    attention,
+    shares,
+    tables,
+)
+from lesionlab.papers.fu2021.attention import Attention
 from lesionlab.statistics.correlation import correlation_matrix
 from lesionlab.statistics.paired import paired
-from lesionlab.tables import show
 from lesionlab.training import outcomes
 from lesionlab.training.prediction import predict
+from lesionlab.training.targets import Target
 
 LENGTHS = (3, 1, 6, 2, 5, 4)
 QUICK = {"n_resamples": 100}
@@ -38,7 +46,7 @@ def described(variant="full", some=None, *, seed=0, **options):
     experiment = Fu2021(variant, depth=8)
     weights = experiment.model(seed).state_dict()
     some = samples() if some is None else some
-    return experiment, weights, analyses.describe(experiment, weights, some, **options)
+    return experiment, weights, attention.describe(experiment, weights, some, **options)
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +58,14 @@ def weighted(stacks):
     """A table of slices from the weights of each nodule, scaled here to the sum 1."""
     lengths = [len(stack) for stack in stacks]
     flat = np.concatenate([np.array(s, dtype=float) / np.sum(s) for s in stacks])
-    return analyses.slice_table(samples(lengths, side=1), flat)
+    return attention.slice_table(samples(lengths, side=1), flat)
 
 
 def patients(n, *, each=1):
     return pd.Series({f"n{i}": f"p{i // each}" for i in range(n)})
 
 
-def run(attention=None, *, n=6, seed=0, noise=0.4, names=ATTRIBUTES):
+def run(seen=None, *, n=6, seed=0, noise=0.4, names=ATTRIBUTES):
     """Out-of-fold predictions with truths of any kind."""
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame(
@@ -70,7 +78,7 @@ def run(attention=None, *, n=6, seed=0, noise=0.4, names=ATTRIBUTES):
     truth = rng.uniform(1, 4, (n, len(names)))
     for i, name in enumerate(names):
         predicted = truth[:, i] + rng.normal(0, noise, n)
-        frame[name] = predicted if attention is None else attention.final[:, i]
+        frame[name] = predicted if seen is None else seen.final[:, i]
         frame[f"{name}_truth"] = truth[:, i]
     return frame
 
@@ -81,10 +89,9 @@ def scored(n=40, *, seed=0, noise=0.4, names=ATTRIBUTES):
     truths = pd.DataFrame({k: frame[f"{k}_truth"].to_numpy() for k in names}, index=index)
     diameter = np.random.default_rng(1).uniform(3, 20, n)
     table = truths.assign(patient=frame["patient"].to_numpy(), diameter=diameter)
-    folds = pd.Series(np.arange(n) % 4, index=index)
-    return outcomes.score(
-        frame, table, truths, folds, dict.fromkeys(names, "regression"), n_resamples=20
-    )
+    labels = torch.from_numpy(truths.to_numpy())
+    frame["fold"] = np.arange(n) % 4
+    return outcomes.score(frame, table, labels, [Target(name) for name in names], n_resamples=20)
 
 
 @pytest.fixture(scope="module")
@@ -121,16 +128,16 @@ def test_matrices_are_the_models_raw_ones(full):
     with torch.no_grad():
         outputs = experiment.forward(model.eval(), samples())
     np.testing.assert_allclose(seen.matrices, outputs.attribute_weights, atol=1e-5)
-    mean = analyses.mean_weights(seen.matrices, ATTRIBUTES, normalise="lesion")
+    mean = attention.mean_weights(seen.matrices, ATTRIBUTES, normalise="lesion")
     np.testing.assert_allclose(mean, shares(outputs.attribute_weights).mean(0), atol=1e-5)
     assert (seen.matrices < 0).any()  # no softmax
 
 
 def test_batches_and_folds_make_no_difference(full):
     experiment, weights, seen = full
-    small = analyses.describe(experiment, weights, samples(), batch_size=4)
+    small = attention.describe(experiment, weights, samples(), batch_size=4)
     halves = [samples().select(range(0, 2)), samples().select(range(2, 6))]
-    joined = Attention.join(analyses.describe(experiment, weights, half) for half in halves)
+    joined = Attention.join(attention.describe(experiment, weights, half) for half in halves)
     for other in (small, joined):
         assert other.lesion_ids == seen.lesion_ids
         for name in ("final", "auxiliary", "matrices"):
@@ -163,26 +170,9 @@ def test_variants_have_what_their_parts_give(variant, auxiliary, slices, matrice
 def test_describing_leaves_the_random_state_and_the_weights(full):
     experiment, weights, _ = full
     before, state = {k: v.clone() for k, v in weights.items()}, torch.get_rng_state()
-    analyses.describe(experiment, weights, samples())
+    attention.describe(experiment, weights, samples())
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(weights[k], v) for k, v in before.items())
-
-
-def test_what_cannot_be_described_or_joined_is_refused(full):
-    experiment, weights, seen = full
-    with pytest.raises(RuntimeError, match="Missing key"):
-        analyses.describe(experiment, described("no_attention")[1], samples())
-    with pytest.raises(ValueError, match="at least one lesion"):
-        analyses.describe(experiment, weights, samples().select([]))
-    with pytest.raises(ValueError, match="at least one, got none"):
-        Attention.join([])
-    with pytest.raises(ValueError, match="in two of them"):
-        Attention.join([seen, seen])
-    other = described("cross_attribute", samples(prefix="m"))[2]
-    with pytest.raises(ValueError, match="one kind of model"):
-        Attention.join([seen, other])
-    with pytest.raises(ValueError, match="one for each of 21 slices"):
-        analyses.slice_table(samples(), np.ones(20))
 
 
 # --- ends against the middle (Fig. 5) -------------------------------------------------------------
@@ -190,7 +180,7 @@ def test_what_cannot_be_described_or_joined_is_refused(full):
 
 def test_ends_against_middle_by_hand():
     slices = weighted([[1, 4, 1], [1, 1, 1, 1], [1, 9]])  # the last one is too short
-    found = analyses.ends_against_middle(slices, patients(3), **QUICK)
+    found = attention.ends_against_middle(slices, patients(3), **QUICK)
     # relative: 0.5, 2, 0.5 and four times 1
     assert found.loc["end", "value"] == pytest.approx((0.5 + 0.5 + 1 + 1) / 4)
     assert found.loc["inner", "value"] == pytest.approx((2 + 1 + 1) / 3)
@@ -204,7 +194,7 @@ def test_ends_against_middle_by_hand():
 
 def test_equal_weights_have_the_ratio_one():
     slices = weighted([[1, *[1 + 1e-8] * (n - 2), 1] for n in range(2, 30)])
-    found = analyses.ends_against_middle(slices, patients(28), **QUICK)
+    found = attention.ends_against_middle(slices, patients(28), **QUICK)
     np.testing.assert_allclose(found.loc[["end", "inner", "ratio"], ["low", "high"]], 1)
     assert found.loc["inner_above_end", "value"] == 0  # rounding is no difference
 
@@ -216,7 +206,7 @@ def test_the_printed_weights_come_out_of_stacks_that_have_them():
         for k in ("end_slice_weight", "inner_slice_weight", "inner_to_end_ratio")
     )
     stacks = [[end, *[inner] * (n - 2), end] for n in (6, 7) * 20]
-    found = analyses.ends_against_middle(weighted(stacks), patients(40), **QUICK)
+    found = attention.ends_against_middle(weighted(stacks), patients(40), **QUICK)
     assert found.loc["end", "value"] == pytest.approx(end, abs=0.005)
     assert found.loc["inner", "value"] == pytest.approx(inner, abs=0.005)
     assert found.loc["ratio", "value"] == pytest.approx(ratio, abs=0.05)
@@ -225,19 +215,19 @@ def test_the_printed_weights_come_out_of_stacks_that_have_them():
 def test_the_order_of_nodules_does_not_matter_and_patients_do():
     rng = np.random.default_rng(0)
     slices = weighted([rng.uniform(0.1, 1, n) for n in rng.integers(3, 9, 30)])
-    found = analyses.ends_against_middle(slices, patients(30), **QUICK)
+    found = attention.ends_against_middle(slices, patients(30), **QUICK)
     shuffled = slices.sample(frac=1, random_state=1)
     pd.testing.assert_frame_equal(
-        analyses.ends_against_middle(shuffled, patients(30), **QUICK), found
+        attention.ends_against_middle(shuffled, patients(30), **QUICK), found
     )
-    fewer = analyses.ends_against_middle(slices, patients(30, each=10), **QUICK)
+    fewer = attention.ends_against_middle(slices, patients(30, each=10), **QUICK)
     assert fewer["n_groups"].tolist() == [3] * 4
     np.testing.assert_allclose(fewer["value"], found["value"])
 
 
 def test_the_profile_by_position_by_hand():
     slices = weighted([[1, 4, 1], [1, 2, 3, 2, 1], [5, 1]])
-    found = analyses.position_profile(slices, patients(3), bins=5, **QUICK)
+    found = attention.position_profile(slices, patients(3), bins=5, **QUICK)
     assert found.index.tolist() == [0, 0.25, 0.5, 0.75, 1]
     # relative: 0.5, 2, 0.5 and 5/9, 10/9, 15/9, 10/9, 5/9
     expected = [(0.5 + 5 / 9) / 2, 10 / 9, (2 + 15 / 9) / 2, 10 / 9, (0.5 + 5 / 9) / 2]
@@ -246,11 +236,11 @@ def test_the_profile_by_position_by_hand():
 
 
 def test_positions_without_slices_are_left_out():
-    found = analyses.position_profile(weighted([[1, 2, 1], [1, 3, 1]]), patients(2), **QUICK)
+    found = attention.position_profile(weighted([[1, 2, 1], [1, 3, 1]]), patients(2), **QUICK)
     assert found.index.tolist() == [0, 0.5, 1]
 
 
-@pytest.mark.parametrize("analysis", [analyses.ends_against_middle, analyses.position_profile])
+@pytest.mark.parametrize("analysis", [attention.ends_against_middle, attention.position_profile])
 def test_hostile_slices(analysis):
     slices = weighted([[1, 2, 1], [1, 2, 1]])
     with pytest.raises(ValueError, match="weights of 'n0' have the sum 2"):
@@ -264,7 +254,7 @@ def test_hostile_slices(analysis):
         analysis(slices, patients(2), min_slices=4, **QUICK)
     with pytest.raises(KeyError, match="position"):
         analysis(slices.drop(columns="position"), patients(2), **QUICK)
-    option = {"min_slices": 2} if analysis is analyses.ends_against_middle else {"bins": 2}
+    option = {"min_slices": 2} if analysis is attention.ends_against_middle else {"bins": 2}
     with pytest.raises(ValueError, match="expected 3 or more"):
         analysis(slices, patients(2), **option, **QUICK)
 
@@ -274,9 +264,9 @@ def test_hostile_slices(analysis):
 
 def test_mean_weights_by_hand():
     two = np.array([[[3.0, -1.0], [1.0, 1.0]], [[1.0, 1.0], [-1.0, 3.0]]])
-    mean = analyses.mean_weights(two, ["margin", "texture"])
+    mean = attention.mean_weights(two, ["margin", "texture"])
     np.testing.assert_allclose(mean, [[1, 0], [0, 1]])  # 4 and 0, 0 and 4: signs cancel out
-    lesion = analyses.mean_weights(two, ["margin", "texture"], normalise="lesion")
+    lesion = attention.mean_weights(two, ["margin", "texture"], normalise="lesion")
     np.testing.assert_allclose(lesion, [[0.625, 0.375], [0.375, 0.625]])
     assert mean.loc["margin", "texture"] == 0
 
@@ -284,22 +274,22 @@ def test_mean_weights_by_hand():
 def test_shares_have_rows_of_sum_one_and_do_not_see_the_scale():
     raw = np.random.default_rng(0).normal(size=(20, K, K))
     for how in ("mean", "lesion"):
-        one = analyses.mean_weights(raw, ATTRIBUTES, normalise=how)
+        one = attention.mean_weights(raw, ATTRIBUTES, normalise=how)
         np.testing.assert_allclose(one.sum(axis=1), 1)
-        np.testing.assert_allclose(one, analyses.mean_weights(-7 * raw, ATTRIBUTES, normalise=how))
+        np.testing.assert_allclose(one, attention.mean_weights(-7 * raw, ATTRIBUTES, normalise=how))
 
 
 def test_profiles_are_numpys_correlations_averaged():
     raw = np.random.default_rng(1).normal(size=(5, 4, 4))
     names = ATTRIBUTES[:4]
     expected = np.mean([np.corrcoef(one) for one in raw], axis=0)
-    np.testing.assert_allclose(analyses.profile_correlations(raw, names), expected)
+    np.testing.assert_allclose(attention.profile_correlations(raw, names), expected)
     raw[0, 2] = 0.25  # the same weight for all in one nodule: that one does not count
-    found = analyses.profile_correlations(raw, names)
+    found = attention.profile_correlations(raw, names)
     expected = np.mean([np.corrcoef(one) for one in raw[1:]], axis=0)
     np.testing.assert_allclose(found.iloc[2], expected[2])
     raw[:, 2] = 0.25
-    assert analyses.profile_correlations(raw, names).iloc[2].isna().all()
+    assert attention.profile_correlations(raw, names).iloc[2].isna().all()
 
 
 def test_weights_that_are_the_readers_correlations_agree_and_others_do_not():
@@ -310,16 +300,16 @@ def test_weights_that_are_the_readers_correlations_agree_and_others_do_not():
     readers = correlation_matrix(ratings, ATTRIBUTES)
     off = readers.abs().to_numpy() * (1 - np.eye(K))
     alike = np.repeat(off[None], 3, axis=0)
-    found = analyses.attention_agreement(alike, readers, ATTRIBUTES, n_resamples=999)
+    found = attention.attention_agreement(alike, readers, ATTRIBUTES, n_resamples=999)
     assert found.loc["weights", "pearson"] > 0.85  # rows are normalised
     assert found.loc["weights", "pearson_p"] == 0.001
     assert found["n"].tolist() == [36, 36]
     noise = rng.normal(size=(50, K, K))
-    none = analyses.attention_agreement(noise, readers, ATTRIBUTES, n_resamples=999)
+    none = attention.attention_agreement(noise, readers, ATTRIBUTES, n_resamples=999)
     assert none.loc["weights", "pearson_p"] > 0.05
     # another order of the attributes is the same comparison
     order = rng.permutation(K)
-    turned = analyses.attention_agreement(
+    turned = attention.attention_agreement(
         noise[:, order][:, :, order], readers, [ATTRIBUTES[i] for i in order], n_resamples=9
     )
     np.testing.assert_allclose(turned[["pearson", "spearman"]], none[["pearson", "spearman"]])
@@ -329,7 +319,7 @@ def test_a_constant_rating_is_left_out_of_the_agreement():
     ratings = pd.DataFrame(np.random.default_rng(0).normal(size=(30, K)), columns=ATTRIBUTES)
     readers = correlation_matrix(ratings.assign(internal_structure=1.0), ATTRIBUTES)
     raw = np.random.default_rng(1).normal(size=(4, K, K))
-    found = analyses.attention_agreement(raw, readers, ATTRIBUTES, n_resamples=9)
+    found = attention.attention_agreement(raw, readers, ATTRIBUTES, n_resamples=9)
     assert found["n_attributes"].tolist() == [8, 8]
     assert found["n"].tolist() == [28, 28]
 
@@ -340,15 +330,15 @@ def test_hostile_matrices():
     readers = pd.DataFrame(np.eye(3), index=names, columns=names)
     for wrong in (raw[0], raw[:, :2], raw[:0]):
         with pytest.raises(ValueError, match=r"expected \(lesion, 3, 3\)"):
-            analyses.mean_weights(wrong, names)
+            attention.mean_weights(wrong, names)
     with pytest.raises(ValueError, match="not finite"):
-        analyses.profile_correlations(raw * np.nan, names)
+        attention.profile_correlations(raw * np.nan, names)
     with pytest.raises(ValueError, match="normalise='row'"):
-        analyses.mean_weights(raw, names, normalise="row")
+        attention.mean_weights(raw, names, normalise="row")
     with pytest.raises(KeyError, match="no attribute"):
-        analyses.attention_agreement(raw, readers.drop(columns=names[0]), names)
+        attention.attention_agreement(raw, readers.drop(columns=names[0]), names)
     with pytest.raises(ValueError, match="expected 3 or more"):
-        analyses.attention_agreement(raw, readers * np.nan, names)
+        attention.attention_agreement(raw, readers * np.nan, names)
 
 
 # --- auxiliary against final (Table 3), ablation (Table 1) ----------------------------------------
@@ -369,7 +359,7 @@ def test_auxiliary_against_final(full):
     np.testing.assert_allclose(found["difference"], found["mae_auxiliary"] - found["mae_final"])
     shuffled = frame.sample(frac=1, random_state=0)
     pd.testing.assert_frame_equal(analyses.auxiliary_against_final(seen, shuffled, **QUICK), found)
-    table = analyses.beside(3, {}, tier="phantom", others=analyses.auxiliary_rows(found))
+    table = tables.beside(3, {}, tier="phantom", others=analyses.auxiliary_rows(found))
     ours = side(table, "lesionlab (phantom)")
     assert ours.loc["Auxiliary", "margin"] == found.loc["margin", "mae_auxiliary"]
     assert ours.loc["Final", "mean"] == found.loc["mean", "mae_final"]
@@ -416,7 +406,7 @@ def side(table, head):
 
 
 def test_errors_are_the_scores_with_skill(scores):
-    table = analyses.errors(scores)
+    table = tables.errors(scores)
     assert list(table.index) == [*ATTRIBUTES, "mean"]
     np.testing.assert_allclose(table["skill"], 1 - table["mae"] / table["constant"])
     assert table.loc["mean", "mae"] == pytest.approx(table["mae"].iloc[:-1].mean())
@@ -427,11 +417,11 @@ def test_errors_are_the_scores_with_skill(scores):
 def test_errors_beside_the_readers(scores):
     two = pd.DataFrame([dict.fromkeys(ATTRIBUTES, 1.0), dict.fromkeys(ATTRIBUTES, 3.0)])
     readings = two.assign(lesion_id="n0")
-    table = analyses.errors(scores, readings=readings)
+    table = tables.errors(scores, readings=readings)
     assert (table["inter_observer"] == 2).all()
     assert (table["one_against_rest"] == 2).all()
-    rows = analyses.readers(readings)
-    beside = analyses.beside(4, {"full": scores}, tier="slices", others=rows)
+    rows = tables.readers(readings)
+    beside = tables.beside(4, {"full": scores}, tier="slices", others=rows)
     ours = side(beside, "lesionlab (slices)")
     assert ours.loc["IB", "mean"] == 2
     assert ours.loc["One reader against the others' mean", "margin"] == 2
@@ -440,22 +430,9 @@ def test_errors_beside_the_readers(scores):
     assert ours.loc["MTR"].isna().all()
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4, "S1", "S2"])
-def test_the_papers_columns_are_as_printed_whatever_we_ran(number, scores):
-    results = dict.fromkeys(VARIANTS, scores)
-    printed = published.table("fu2021", number)
-    table = analyses.beside(number, results, tier="phantom")
-    theirs = side(table, "Fu 2021").iloc[: len(printed)]
-    np.testing.assert_array_equal(theirs[[*ATTRIBUTES, "mean"]], printed[[*ATTRIBUTES, "mean"]])
-    assert side(table, "Fu 2021").iloc[len(printed) :][[*ATTRIBUTES, "mean"]].isna().all(axis=None)
-    assert table.attrs["tier"] == "phantom"
-    assert table.attrs["caption"] == printed.attrs["caption"]
-    assert "lesionlab (phantom)" in show(table, caption="c", decimals=3).to_html()
-
-
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5, "S1", "S2"])
 def test_without_runs_ours_is_empty(number):
-    table = analyses.beside(number, {}, tier="phantom")
+    table = tables.beside(number, {}, tier="phantom")
     assert side(table, "lesionlab (phantom)").isna().all(axis=None)
     assert len(table) == len(published.table("fu2021", number))
 
@@ -470,9 +447,9 @@ def test_each_row_is_the_run_of_its_variant(number):
         for i, variant in enumerate(VARIANTS)
         if variant in rows.values()
     }
-    ours = side(analyses.beside(number, results, tier="phantom"), "lesionlab (phantom)")
+    ours = side(tables.beside(number, results, tier="phantom"), "lesionlab (phantom)")
     for row, variant in rows.items():
-        expected = analyses.errors(results[variant])["mae"]
+        expected = tables.errors(results[variant])["mae"]
         np.testing.assert_array_equal(ours.loc[row, list(expected.index)], expected)
         assert ours.loc[row, "lesions"] == 12
     # the baselines are there, and in no row of the paper's
@@ -480,10 +457,10 @@ def test_each_row_is_the_run_of_its_variant(number):
 
 
 def test_what_is_not_run_is_not_a_number(scores):
-    ours = side(analyses.beside(1, {"full": scores}, tier="phantom"), "lesionlab (phantom)")
+    ours = side(tables.beside(1, {"full": scores}, tier="phantom"), "lesionlab (phantom)")
     assert ours.loc["SAM"].isna().all()
     assert ours.loc["SAM+CAAM+ASCMM"].notna().all()
-    bare = analyses.beside(1, {"full": scores}, tier="phantom", baselines=False)
+    bare = tables.beside(1, {"full": scores}, tier="phantom", baselines=False)
     assert list(bare.index) == list(TABLES["1"])
 
 
@@ -491,13 +468,13 @@ def test_attributes_alone_have_a_mean_when_all_nine_are_there(scores):
     results = {f"only_{name}": scores[scores["target"] == name] for name in ATTRIBUTES} | {
         "full": scores
     }
-    ours = side(analyses.beside("S2", results, tier="phantom"), "lesionlab (phantom)")
+    ours = side(tables.beside("S2", results, tier="phantom"), "lesionlab (phantom)")
     assert ours.loc["Individual", "mean"] == pytest.approx(ours.loc["Proposed", "mean"])
     np.testing.assert_allclose(
         ours.loc["Individual"].iloc[:-1], ours.loc["Proposed"].iloc[:-1], rtol=1e-12
     )
     del results["only_margin"]
-    ours = side(analyses.beside("S2", results, tier="phantom"), "lesionlab (phantom)")
+    ours = side(tables.beside("S2", results, tier="phantom"), "lesionlab (phantom)")
     assert np.isnan(ours.loc["Individual", "mean"])
     assert np.isnan(ours.loc["Individual", "margin"])
     assert ours.loc["Individual", "texture"] > 0
@@ -505,23 +482,23 @@ def test_attributes_alone_have_a_mean_when_all_nine_are_there(scores):
 
 def test_hostile_tables(scores):
     with pytest.raises(ValueError, match="not on the same lesions"):
-        analyses.beside(1, {"full": scores, "no_attention": scored(n=24)}, tier="phantom")
+        tables.beside(1, {"full": scores, "no_attention": scored(n=24)}, tier="phantom")
     with pytest.raises(ValueError, match="tier='real'"):
-        analyses.beside(1, {}, tier="real")
+        tables.beside(1, {}, tier="real")
     with pytest.raises(LookupError, match="no table"):
-        analyses.beside(6, {}, tier="phantom")
+        tables.beside(6, {}, tier="phantom")
     with pytest.raises(LookupError, match="a figure"):
-        analyses.beside("Fig. 7", {}, tier="phantom")
+        tables.beside("Fig. 7", {}, tier="phantom")
     with pytest.raises(ValueError, match="others: 'IB'"):
-        analyses.beside(4, {}, tier="phantom", others={"IB": {"size": 1.0}})
+        tables.beside(4, {}, tier="phantom", others={"IB": {"size": 1.0}})
     with pytest.raises(KeyError, match="predictor"):
-        analyses.beside(1, {"full": scores.drop(columns="predictor")}, tier="phantom")
+        tables.beside(1, {"full": scores.drop(columns="predictor")}, tier="phantom")
     with pytest.raises(ValueError, match="there twice"):
-        analyses.by_variant({"full": pd.concat([scores, scores])})
+        tables.by_variant({"full": pd.concat([scores, scores])})
     with pytest.raises(ValueError, match="times"):
-        analyses.errors(pd.concat([scores, scores]))
+        tables.errors(pd.concat([scores, scores]))
     with pytest.raises(ValueError, match="no row with the metric 'mae'"):
-        analyses.errors(scores[scores["metric"] == "skill"])
+        tables.errors(scores[scores["metric"] == "skill"])
 
 
 # --- malignancy as a class (Table 5) --------------------------------------------------------------
@@ -542,25 +519,6 @@ def classes(scale="class"):
     )
 
 
-@pytest.mark.parametrize("scale", ["class", "rating"])
-def test_classification_by_hand(scale):
-    found = analyses.classification(classes(scale), scale=scale, **QUICK)
-    assert found["value"].to_dict() == pytest.approx(
-        {"accuracy": 400 / 6, "sensitivity": 75, "specificity": 50, "precision": 75, "auc": 75}
-    )
-    assert (found["n"] == 6).all()
-
-
-def test_precision_is_scikit_learns():
-    rng = np.random.default_rng(0)
-    frame = pd.DataFrame({"patient": range(90), "malignancy": rng.random(90)})
-    frame["malignancy_truth"] = (rng.random(90) < 0.4).astype(float)
-    found = analyses.classification(frame, **QUICK).loc["precision"]
-    expected = precision_score(frame["malignancy_truth"], frame["malignancy"] >= 0.5)
-    assert found["value"] == pytest.approx(100 * expected)
-    assert found["low"] < found["value"] < found["high"]
-
-
 def test_table_5_in_per_cent():
     frame = classes()
     rows = [
@@ -570,31 +528,16 @@ def test_table_5_in_per_cent():
         for m in ("auc", "accuracy", "sensitivity", "specificity")
     ]  # fmt: skip
     results = {"malignancy_class": pd.DataFrame(rows)}
-    table = analyses.beside(5, results, tier="dicom")
+    table = tables.beside(5, results, tier="dicom")
     ours = side(table, "lesionlab (dicom)")
     assert ours.loc["Proposed", "auc"] == 75
     assert np.isnan(ours.loc["Proposed", "precision"])  # a run's scores have none
     assert ours.loc["Constant (majority)", "accuracy"] == 50
     assert side(table, "Fu 2021").loc["Proposed", "accuracy"] == 94.7
     measured = analyses.classification(frame, **QUICK)["value"]
-    table = analyses.beside(5, results, tier="dicom", others={"Proposed": measured})
+    table = tables.beside(5, results, tier="dicom", others={"Proposed": measured})
     ours = side(table, "lesionlab (dicom)")
     assert ours.loc["Proposed", "precision"] == pytest.approx(75)
-
-
-def test_hostile_classes():
-    with pytest.raises(ValueError, match="scale='steps'"):
-        analyses.classification(classes(), scale="steps")
-    with pytest.raises(ValueError, match="labels must be 0 and 1"):
-        analyses.classification(classes("rating"), **QUICK)
-    for scale in ("class", "rating"):
-        gap = classes(scale).assign(
-            malignancy_truth=lambda f: f["malignancy_truth"].where(f.index > 0)
-        )
-        with pytest.raises(ValueError, match="gaps"):
-            analyses.classification(gap, scale=scale, **QUICK)
-    with pytest.raises(KeyError, match="malignancy_truth"):
-        analyses.classification(classes().drop(columns="malignancy_truth"))
 
 
 def test_the_implied_share_gives_itself_back():
@@ -604,16 +547,16 @@ def test_the_implied_share_gives_itself_back():
     frame = pd.DataFrame(
         {"accuracy": [accuracy], "sensitivity": [sensitivity], "specificity": [specificity]}
     )
-    found = analyses.implied_share(frame).iloc[0]
+    found = tables.implied_share(frame).iloc[0]
     assert found["share"] == pytest.approx(32)
     assert found["precision"] == pytest.approx(100 * share * sensitivity / called)
     assert found["low"] < 32 < found["high"]
-    same = analyses.implied_share(frame.assign(sensitivity=94.0, accuracy=94.0)).iloc[0]
+    same = tables.implied_share(frame.assign(sensitivity=94.0, accuracy=94.0)).iloc[0]
     assert same.isna().all()  # equal ones say nothing
 
 
 def test_table_5s_numbers_imply_a_share():
-    found = analyses.implied_share()
+    found = tables.implied_share()
     ours = found.loc["Proposed"]
     assert ours["share"] == pytest.approx(100 * (94.7 - 82.9) / (96.2 - 82.9))
     assert ours["precision"] == pytest.approx(ours["printed"], abs=0.05)
@@ -643,19 +586,6 @@ def test_examples_are_picked_by_their_error():
         analyses.examples(gap, ("margin", "texture"))
     with pytest.raises(KeyError, match="texture"):
         analyses.examples(frame.drop(columns="texture"), ("margin", "texture"))
-
-
-def test_ambiguous_lesions_are_those_whose_readers_differ():
-    given = {"a": [1, 5, 5], "b": [3, 3, 3], "c": [2, 4, 2], "d": [1, 5], "e": [1, 1, 5, 5]}
-    readings = pd.DataFrame(
-        [{"lesion_id": k, "subtlety": v} for k, values in given.items() for v in values]
-    )
-    found = analyses.ambiguous(readings, list("abcd"), n=2)
-    assert found.index.tolist() == ["a", "c"]
-    assert found.loc["a", ["n_readers", "range"]].tolist() == [3, 4]
-    assert analyses.ambiguous(readings, list("abcde"), n=1, min_readers=2).index.tolist() == ["d"]
-    with pytest.raises(ValueError, match="none of 1 has 3 readers"):
-        analyses.ambiguous(readings, ["d"])
 
 
 def test_the_scores_of_a_lesion():

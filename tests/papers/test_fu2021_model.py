@@ -13,7 +13,7 @@ from lesionlab.attributes import RATING_NAMES
 from lesionlab.crops.sampling import Samples, unit_ratings
 from lesionlab.papers import fu2021
 from lesionlab.papers.fu2021 import Design, Fu2021, Network
-from lesionlab.papers.fu2021._layers import Backbone, Branches, SliceMean
+from lesionlab.papers.fu2021.model import Backbone, Branches, SliceMean
 from lesionlab.training.loop import fit
 
 LENGTHS = (3, 1, 6, 2)
@@ -51,7 +51,7 @@ def batch(lengths=LENGTHS, *, side=16, seed=1, dtype=torch.float32):
 
 def wanted(experiment, n, *, seed=2):
     ratings = 1 + 3 * torch.rand(
-        n, len(experiment.tasks), generator=torch.Generator().manual_seed(seed)
+        n, len(experiment.targets), generator=torch.Generator().manual_seed(seed)
     )
     if experiment.design.classes:
         ratings[:, -1] = torch.arange(n) % 2
@@ -271,7 +271,7 @@ def test_shapes(variant):
     experiment = replace(Fu2021(variant), depth=8)
     samples, design = batch(), experiment.design
     outputs = experiment.forward(make(variant), samples)
-    k = len(experiment.tasks)
+    k = len(experiment.targets)
     assert outputs.predictions.shape == (4, k)
     assert ((outputs.predictions > 0) & (outputs.predictions < 1)).all()
     assert (outputs.auxiliary is None) == (design.auxiliary is None)
@@ -375,25 +375,36 @@ def table():
 
 
 def test_targets():
-    found = fu2021.targets(table())
+    found = fu2021.labels(table())
     assert found.shape == (3, 9)
     assert found[:, 0].tolist() == [1, 3.5, 4]
     low, span = Fu2021()._scale(found)
     torch.testing.assert_close((found - low) / span, unit_ratings(table(), fu2021.ATTRIBUTES))
-    assert fu2021.targets(table(), "only_margin").tolist() == [[1], [3.5], [4]]
-    label = fu2021.targets(table(), "malignancy_class")[:, -1]
+    assert fu2021.labels(table(), "only_margin").tolist() == [[1], [3.5], [4]]
+    label = fu2021.labels(table(), "malignancy_class")[:, -1]
     assert label[[0, 2]].tolist() == [0, 1]
     assert label[1].isnan()
 
 
 def test_metric():
-    truth = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    assert Fu2021().metric(truth + torch.tensor([[1.0, 0.0], [0.0, -2.0]]), truth) == 0.75
+    truth = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).repeat(1, 5)[:, :9]
+    off = torch.zeros(2, 9)
+    off[0, 0], off[1, 1] = 3.0, -6.0
+    assert Fu2021().measure("mae", truth + off, truth) == 0.5
     experiment = Fu2021("malignancy_class")
-    assert experiment.metric_name == "auc"
-    assert not experiment.lower_is_better
-    label, score = torch.tensor([[1.0], [1.0], [0.0], [0.0]]), torch.tensor([0.9, 0.4, 0.4, 0.1])
-    assert experiment.metric(score[:, None], label) == pytest.approx(3.5 / 4)
+    assert experiment.metric == "auc"
+    score, label = torch.zeros(4, 9), torch.ones(4, 9)
+    score[:, -1], label[:, -1] = torch.tensor([0.9, 0.4, 0.4, 0.1]), torch.tensor([1.0, 1, 0, 0])
+    assert experiment.measure("auc", score, label) == pytest.approx(3.5 / 4)
+
+
+def test_a_missing_rating_has_no_error():
+    final = torch.full((2, 9), 0.5)
+    labels = torch.full((2, 9), 3.0)
+    labels[:, 1], labels[:, 2] = 2.5, 3.5  # the middles of the two other scales
+    labels[0, 0], labels[1, 0] = torch.nan, 5.0
+    total, _ = Fu2021("no_attention").loss(fu2021.Outputs(final), labels)
+    assert float(total) == pytest.approx(0.5**2 / 2)
 
 
 # --- starting and training ------------------------------------------------------------------------
@@ -431,7 +442,7 @@ def learn(samples, epochs):
     experiment = _Still()
     recipe = replace(fu2021.packed(8, epochs=epochs), lr=1e-3, select_on="last")
     targets = wanted(experiment, len(samples.lesion_ids))
-    return fit(experiment, samples, targets, recipe=recipe, device="cpu", progress=False)
+    return fit(experiment, (samples, targets), recipe=recipe, device="cpu", progress=False)
 
 
 def test_learns_eight_nodules():
@@ -465,7 +476,7 @@ def test_experiments_pickle_and_say_what_they_are():
     experiment = Fu2021("malignancy_class")
     again = pickle.loads(pickle.dumps(experiment))  # noqa: S301 - its own bytes
     assert again == experiment
-    assert (again.tasks, again.metric_name) == (experiment.tasks, "auc")
+    assert (again.targets, again.metric) == (experiment.targets, "auc")
     settings = Fu2021("lambda_10").settings()
     assert settings["variant"] == "lambda_10"
     assert settings["design"]["auxiliary"] == 10
@@ -513,7 +524,7 @@ def test_wrong_volumes():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"cross_attribute": False}, "belongs to the vectors"),
+        ({"cross_attribute": False}, "and with cross_attribute only"),
         ({"auxiliary": -1.0}, "auxiliary=-1.0: expected 0 or more"),
         ({"volumetric": True}, "the 3D network has no attention"),
         ({"classes": True, "attributes": ("margin",)}, "malignancy as the last"),

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lesionlab.training.publishing import Published
 from scipy import stats
 from sklearn.metrics import f1_score, precision_score, roc_auc_score
 
@@ -16,7 +17,6 @@ from lesionlab.papers.lei2020 import TABLES, VARIANTS, Design, Lei2020, Network,
 from lesionlab.papers.lei2020._measures import LUNG
 from lesionlab.sources import lidc
 from lesionlab.training import outcomes
-from lesionlab.training.publishing import Published
 from lesionlab.training.studies import Trained
 
 QUICK = {"n_resamples": 50}
