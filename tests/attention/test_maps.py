@@ -306,7 +306,6 @@ def test_a_layer_before_one_that_works_in_place() -> None:
     ("sam", {"method": "grad-cam", "layer": "bodi"}, "layer='bodi': name the layer .* body.first"),
     ("sam", {"method": "grad-cam", "layer": "head"}, "layer: expected a feature map"),
     ("sam", {"method": "sam", "select": lambda found: found[:, :, None, None]}, "expected a func"),
-    ("sam", {"method": "sam", "forward": lambda *a: None}, "called as it is"),
 ])  # fmt: skip
 def test_bad_options(kind: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
