@@ -173,7 +173,8 @@ def region_table(
     for values, readers, spacing in zip(maps, masks, spacings, strict=True):
         shares = region_shares(values, readers, spacing, band=band)
         rows.append(vars(shares) | vars(pointing(values, readers, spacing, band=band)))
-    return pd.DataFrame(rows, index=lesion_ids).rename_axis("lesion_id")
+    index = None if lesion_ids is None else list(lesion_ids)
+    return pd.DataFrame(rows, index=index).rename_axis("lesion_id")
 
 
 def _checked(
