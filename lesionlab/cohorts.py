@@ -74,16 +74,12 @@ def malignancy_label(nodules: pd.DataFrame, *, rule: Rule = "mean") -> pd.Series
         nodules: Table with `malignancy` (mean over readers) or, for the median,
             `malignancy_readings` (a list per nodule).
         rule: Which average of the readers decides.
-
-    Raises:
-        ValueError: `rule` is neither.
     """
-    if rule == "mean":
-        score = nodules["malignancy"]
-    elif rule == "median":
-        score = nodules["malignancy_readings"].map(np.nanmedian).astype(float)
-    else:
+    if rule not in ("mean", "median"):
         raise ValueError(f"rule={rule!r}: expected 'mean' or 'median'")
+    score = nodules["malignancy"]
+    if rule == "median":
+        score = nodules["malignancy_readings"].map(np.nanmedian).astype(float)
     label = pd.Series(pd.NA, index=nodules.index, dtype="Int8", name="label")
     label[score < 3] = 0
     label[score > 3] = 1
@@ -198,16 +194,10 @@ def fu2021(nodules: pd.DataFrame) -> Cohort:
 def liu2020(nodules: pd.DataFrame, *, variant: Literal["stated", "nearest"] = "nearest") -> Cohort:
     """Liu 2020, section III.A.1: 972 benign and 450 malignant nodules of 3 to 30 mm.
 
-    Args:
-        nodules: As `lesionlab.sources.lidc.nodules()` gives them.
-        variant: `stated` takes the paper at its word (any number of readers, mean diameter 3 to
-            30 mm, mean malignancy not 3). `nearest` keeps the paper's rule for the label and takes
-            the plain filters whose two counts then come closest: two to four readers, slices of
-            at most 3 mm, largest diameter 3 to 30 mm. With the median instead of the mean others
-            come closer still (see `nearest`).
-
-    Raises:
-        ValueError: `variant` is neither.
+    `variant="stated"` takes the paper at its word: any number of readers, mean diameter 3 to 30 mm,
+    mean malignancy not 3. `"nearest"` keeps the paper's rule for the label and takes the plain
+    filters whose two counts then come closest: two to four readers, slices of at most 3 mm, largest
+    diameter 3 to 30 mm. With the median instead of the mean others come closer still (`nearest`).
     """
     if variant == "stated":
         filters, note = [diameter_between(3, 30)], "what its text says."

@@ -15,8 +15,6 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-Forward = Callable[..., Any]
-"""Called with the model, the images and the further inputs; gives the model's output."""
 Name = int | str
 HeadChoice = Name | Sequence[Name] | None
 Target = int | torch.Tensor | None
@@ -84,21 +82,13 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 module.training = mode
 
 
-def look(
-    model: nn.Module,
-    images: torch.Tensor,
-    layer: str | None,
-    inputs: Sequence[Any],
-    forward: Forward | None,
-) -> Seen:
+def look(model: nn.Module, images: torch.Tensor, layer: str | None, inputs: Sequence[Any]) -> Seen:
     """Run a model once, inside `untouched`; arguments and errors as in `activation_map`."""
     _check_images(model, images)
     with _plain_errors(images):
         if layer is None and isinstance(model, Split):
-            if forward is not None:
-                raise ValueError("forward: a model with `trunk` and `head` is called as it is")
             return _look_split(model, images, inputs)
-        return _look_layer(model, images, layer, inputs, forward)
+        return _look_layer(model, images, layer, inputs)
 
 
 def _look_split(model: Split, images: torch.Tensor, inputs: Sequence[Any]) -> Seen:
@@ -139,11 +129,7 @@ def _first(trunk: Any, n: int) -> Any:
 
 
 def _look_layer(
-    model: nn.Module,
-    images: torch.Tensor,
-    layer: str | None,
-    inputs: Sequence[Any],
-    forward: Forward | None,
+    model: nn.Module, images: torch.Tensor, layer: str | None, inputs: Sequence[Any]
 ) -> Seen:
     modules: dict[str, nn.Module] = dict(model.named_modules())
     if not layer or layer not in modules:
@@ -160,7 +146,7 @@ def _look_layer(
         handle = modules[layer].register_forward_hook(hook)
         try:
             with torch.no_grad():
-                return (forward or _call)(model, images, *inputs)
+                return model(images, *inputs)
         finally:
             handle.remove()
 
@@ -189,10 +175,6 @@ def _look_layer(
         return run(swap)
 
     return Seen(leaves[0], output, again)
-
-
-def _call(model: nn.Module, images: torch.Tensor, *inputs: Any) -> Any:
-    return model(images, *inputs)
 
 
 def _check_images(model: nn.Module, images: torch.Tensor) -> None:

@@ -17,7 +17,6 @@ from torch.nn import functional
 
 from lesionlab.attention._models import (
     Chosen,
-    Forward,
     HeadChoice,
     Name,
     Seen,
@@ -115,7 +114,6 @@ class Options(TypedDict, total=False):
         relu: Whether negative values become 0; None for eq. 4's, which is the methods by gradient.
         upsample: Bring maps to the image's size, bilinear or trilinear; True by default.
         inputs: What the model takes after the images, such as the index of each slice's nodule.
-        forward: Called as `forward(model, images, *inputs)` in place of the model.
         select: From the model's output to scores.
     """
 
@@ -126,7 +124,6 @@ class Options(TypedDict, total=False):
     relu: bool | None
     upsample: bool
     inputs: Sequence[Any]
-    forward: Forward | None
     select: Select | None
 
 
@@ -191,7 +188,6 @@ def activation_maps(
     relu: bool | None = None,
     upsample: bool = True,
     inputs: Sequence[Any] = (),
-    forward: Forward | None = None,
     select: Select | None = None,
 ) -> dict[str, ActivationMaps]:
     """Maps by several methods, under their names, from one pass; see `activation_map`.
@@ -206,7 +202,7 @@ def activation_maps(
     if weights == "exact" and methods and all(METHODS[name].by_gradient for name in methods):
         raise ValueError(f"weights='exact': method={methods[0]!r} has no exact form")
     with untouched(model):
-        work = _Work(model, look(model, images, layer, inputs, forward), (select, head, target))
+        work = _Work(model, look(model, images, layer, inputs), (select, head, target))
         maps = {}
         for name in methods:
             made = work.maps(name, weights)

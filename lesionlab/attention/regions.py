@@ -25,19 +25,23 @@ REGIONS = ("inside", "margin", "outside")
 
 @dataclass(frozen=True)
 class Shares:
-    """How a map is divided, the mean over readers; the three of each sum to 1.
+    """How a map is divided, the mean over readers.
 
     Attributes:
         inside: Of the map's positive values, how much lies in the lesion and not in the band.
         margin: How much lies in the band, on either side of the outline.
         outside: How much lies beyond.
-        uniform: The same three for a map that is the same everywhere: shares of the voxels.
+        uniform_inside: The same for a map that is the same everywhere: the share of the voxels.
+        uniform_margin: Likewise.
+        uniform_outside: Likewise.
     """
 
     inside: float
     margin: float
     outside: float
-    uniform: tuple[float, float, float]
+    uniform_inside: float
+    uniform_margin: float
+    uniform_outside: float
 
 
 @dataclass(frozen=True)
@@ -48,18 +52,18 @@ class Pointing:
     the chances of a blind guess.
 
     Attributes:
-        inside: Share of readers in whose outline the greatest value lies: the pointing game (Zhang
-            et al. 2018) played with the reader's outline.
-        margin: Share of readers in whose margin band it lies.
-        distance: From there to the nearest voxel on the other side of the outline, mm; negative
+        points_inside: Share of readers in whose outline the greatest value lies: the pointing game
+            (Zhang et al. 2018) played with the reader's outline.
+        points_margin: Share of readers in whose margin band it lies.
+        points_mm: From there to the nearest voxel on the other side of the outline, mm; negative
             within the lesion. Mean over readers.
-        chance_inside: `inside` for a blind guess.
-        chance_margin: `margin` for a blind guess.
+        chance_inside: `points_inside` for a blind guess.
+        chance_margin: `points_margin` for a blind guess.
     """
 
-    inside: float
-    margin: float
-    distance: float
+    points_inside: float
+    points_margin: float
+    points_mm: float
     chance_inside: float
     chance_margin: float
 
@@ -118,12 +122,11 @@ def region_shares(
     # of a map without positive values nothing can be shared out
     weights = found.clip(min=0)
     total = weights.sum() or math.nan
-    parts = [[d < -band, np.abs(d) <= band, d > band] for d in distances]
-    shares = [[weights[part].sum() / total for part in three] for three in parts]
-    chances = [[part.mean() for part in three] for three in parts]
-    inside, margin, outside = map(float, np.mean(shares, axis=0))
-    uniform = tuple(map(float, np.mean(chances, axis=0)))
-    return Shares(inside, margin, outside, (uniform[0], uniform[1], uniform[2]))
+    rows = []
+    for d in distances:
+        parts = [d < -band, np.abs(d) <= band, d > band]
+        rows.append([weights[p].sum() / total for p in parts] + [p.mean() for p in parts])
+    return Shares(*map(float, np.mean(rows, axis=0)))
 
 
 def pointing(
@@ -161,30 +164,17 @@ def region_table(
         lesion_ids: The index; numbers if None.
 
     Returns:
-        One row per lesion: `inside`, `margin`, `outside`, the same with `uniform_` in front, and
-        `points_inside`, `points_margin`, `points_mm`, `chance_inside`, `chance_margin`.
+        One row per lesion with the fields of `Shares` and of `Pointing`.
 
     Raises:
         ValueError: As `region_shares`, or there are not as many of each.
     """
-    ids = list(range(len(maps))) if lesion_ids is None else list(lesion_ids)
-    if not len(maps) == len(masks) == len(spacings) == len(ids):
-        raise ValueError(
-            f"maps, masks, spacings, lesion_ids: expected as many of each, got {len(maps)}, "
-            f"{len(masks)}, {len(spacings)}, {len(ids)}"
-        )
     rows = []
     for values, readers, spacing in zip(maps, masks, spacings, strict=True):
         shares = region_shares(values, readers, spacing, band=band)
-        point = pointing(values, readers, spacing, band=band)
-        rows.append(
-            {name: getattr(shares, name) for name in REGIONS}
-            | {f"uniform_{n}": v for n, v in zip(REGIONS, shares.uniform, strict=True)}
-            | {"points_inside": point.inside, "points_margin": point.margin}
-            | {"points_mm": point.distance, "chance_inside": point.chance_inside}
-            | {"chance_margin": point.chance_margin}
-        )
-    return pd.DataFrame(rows, index=pd.Index(ids, name="lesion_id"))
+        rows.append(vars(shares) | vars(pointing(values, readers, spacing, band=band)))
+    index = None if lesion_ids is None else list(lesion_ids)
+    return pd.DataFrame(rows, index=index).rename_axis("lesion_id")
 
 
 def _checked(
