@@ -241,19 +241,12 @@ def test_positions_without_slices_are_left_out():
 
 
 @pytest.mark.parametrize("analysis", [attention.ends_against_middle, attention.position_profile])
-def test_hostile_slices(analysis):
+def test_slices_without_a_patient_or_a_middle_are_refused(analysis):
     slices = weighted([[1, 2, 1], [1, 2, 1]])
-    with pytest.raises(ValueError, match="weights of 'n0' have the sum 2"):
-        analysis(slices.assign(weight=2 * slices["weight"]), patients(2), **QUICK)
-    gap = slices.assign(weight=[np.nan, 0.5, 0.5, 0.25, 0.5, 0.25])
-    with pytest.raises(ValueError, match="weights of 'n0' have the sum nan, not 1"):
-        analysis(gap, patients(2), **QUICK)
-    with pytest.raises(ValueError, match="no patient for 'n1'"):
+    with pytest.raises(ValueError, match="patients: none for 'n1'"):
         analysis(slices, patients(1), **QUICK)
     with pytest.raises(ValueError, match="no nodule has 4 slices"):
         analysis(slices, patients(2), min_slices=4, **QUICK)
-    with pytest.raises(KeyError, match="position"):
-        analysis(slices.drop(columns="position"), patients(2), **QUICK)
     option = {"min_slices": 2} if analysis is attention.ends_against_middle else {"bins": 2}
     with pytest.raises(ValueError, match="expected 3 or more"):
         analysis(slices, patients(2), **option, **QUICK)
@@ -324,21 +317,11 @@ def test_a_constant_rating_is_left_out_of_the_agreement():
     assert found["n"].tolist() == [28, 28]
 
 
-def test_hostile_matrices():
+def test_matrices_of_another_shape_or_without_values_are_refused():
     raw = np.ones((2, 3, 3))
-    names = ATTRIBUTES[:3]
-    readers = pd.DataFrame(np.eye(3), index=names, columns=names)
-    for wrong in (raw[0], raw[:, :2], raw[:0]):
-        with pytest.raises(ValueError, match=r"expected \(lesion, 3, 3\)"):
-            attention.mean_weights(wrong, names)
-    with pytest.raises(ValueError, match="not finite"):
-        attention.profile_correlations(raw * np.nan, names)
-    with pytest.raises(ValueError, match="normalise='row'"):
-        attention.mean_weights(raw, names, normalise="row")
-    with pytest.raises(KeyError, match="no attribute"):
-        attention.attention_agreement(raw, readers.drop(columns=names[0]), names)
-    with pytest.raises(ValueError, match="expected 3 or more"):
-        attention.attention_agreement(raw, readers * np.nan, names)
+    for wrong in (raw[0], raw[:, :2], raw * np.nan):
+        with pytest.raises(ValueError, match=r"expected finite values \(lesion, 3, 3\)"):
+            attention.mean_weights(wrong, ATTRIBUTES[:3])
 
 
 # --- auxiliary against final (Table 3), ablation (Table 1) ----------------------------------------
@@ -370,16 +353,10 @@ def test_attention_of_another_run_is_refused(full):
     frame = run(seen)
     with pytest.raises(ValueError, match=r"final scores are up to .* other weights"):
         analyses.auxiliary_against_final(seen, frame.assign(margin=frame["margin"] + 0.1))
-    with pytest.raises(ValueError, match="final scores are up to nan"):
-        analyses.auxiliary_against_final(seen, frame.assign(margin=np.nan))
     with pytest.raises(ValueError, match="6 lesions and predictions 5"):
         analyses.auxiliary_against_final(seen, frame.iloc[1:])
     with pytest.raises(ValueError, match="no auxiliary heads"):
         analyses.auxiliary_against_final(described("cross_attribute")[2], frame)
-    with pytest.raises(ValueError, match="not scored"):
-        analyses.auxiliary_against_final(seen, frame, ["diameter"])
-    with pytest.raises(KeyError, match="margin_truth"):
-        analyses.auxiliary_against_final(seen, frame.drop(columns="margin_truth"))
 
 
 def test_the_ablation_is_each_variant_against_the_reference():
@@ -504,40 +481,18 @@ def test_hostile_tables(scores):
 # --- malignancy as a class (Table 5) --------------------------------------------------------------
 
 
-def classes(scale="class"):
-    # 3 of 4 malignant and 1 of 2 benign called right, 1 undecided
-    truth, score = [1, 1, 1, 1, 0, 0], [0.9, 0.8, 0.6, 0.2, 0.1, 0.7]
-    if scale == "rating":
-        truth, score = [4, 5, 3.5, 3.1, 1, 2.9, 3], [4.6, 4.2, 3.4, 1.8, 1.4, 3.8, 2]
-    return pd.DataFrame(
-        {
-            "lesion_id": [f"n{i}" for i in range(len(truth))],
-            "patient": [f"p{i}" for i in range(len(truth))],
-            "malignancy": np.array(score, dtype=float),
-            "malignancy_truth": np.array(truth, dtype=float),
-        }
-    )
-
-
 def test_table_5_in_per_cent():
-    frame = classes()
     rows = [
         {"target": "malignancy", "predictor": p, "metric": m, "value": v, "low": v, "high": v,
          "n": 6, "n_groups": 6}
         for p, v in (("model", 0.75), ("majority", 0.5))
-        for m in ("auc", "accuracy", "sensitivity", "specificity")
+        for m in ("auc", "accuracy", "sensitivity", "specificity", "precision")
     ]  # fmt: skip
-    results = {"malignancy_class": pd.DataFrame(rows)}
-    table = tables.beside(5, results, tier="dicom")
+    table = tables.beside(5, {"malignancy_class": pd.DataFrame(rows)}, tier="dicom")
     ours = side(table, "lesionlab (dicom)")
-    assert ours.loc["Proposed", "auc"] == 75
-    assert np.isnan(ours.loc["Proposed", "precision"])  # a run's scores have none
+    assert ours.loc["Proposed", ["auc", "precision"]].tolist() == [75, 75]
     assert ours.loc["Constant (majority)", "accuracy"] == 50
     assert side(table, "Fu 2021").loc["Proposed", "accuracy"] == 94.7
-    measured = analyses.classification(frame, **QUICK)["value"]
-    table = tables.beside(5, results, tier="dicom", others={"Proposed": measured})
-    ours = side(table, "lesionlab (dicom)")
-    assert ours.loc["Proposed", "precision"] == pytest.approx(75)
 
 
 def test_the_implied_share_gives_itself_back():
@@ -579,13 +534,6 @@ def test_examples_are_picked_by_their_error():
     pd.testing.assert_frame_equal(
         analyses.examples(shuffled, ("margin", "texture"), quantiles=(0, 0.5, 1)), found
     )
-    with pytest.raises(ValueError, match="quantiles"):
-        analyses.examples(frame, ("margin",), quantiles=(1.5,))
-    gap = frame.assign(margin=[np.nan, *frame["margin"][1:]])
-    with pytest.raises(ValueError, match="1 of 5 lesions have gaps"):
-        analyses.examples(gap, ("margin", "texture"))
-    with pytest.raises(KeyError, match="texture"):
-        analyses.examples(frame.drop(columns="texture"), ("margin", "texture"))
 
 
 def test_the_scores_of_a_lesion():
@@ -599,9 +547,5 @@ def test_the_scores_of_a_lesion():
     assert table.loc["margin", "readers"] == [2, 4]
     assert table.loc["texture", "readers"] == [5]
     assert "readers" not in analyses.lesion_scores(frame, "n0")
-    with pytest.raises(ValueError, match="'n9': there 0 times"):
+    with pytest.raises(KeyError, match="n9"):
         analyses.lesion_scores(frame, "n9")
-    with pytest.raises(ValueError, match="none of lesion 'n0'"):
-        analyses.lesion_scores(frame, "n0", readings=readings)
-    with pytest.raises(KeyError, match="none of the attributes"):
-        analyses.lesion_scores(frame[["lesion_id", "patient"]], "n0")

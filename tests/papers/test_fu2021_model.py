@@ -13,6 +13,7 @@ from lesionlab.attributes import RATING_NAMES
 from lesionlab.crops.sampling import Samples, unit_ratings
 from lesionlab.papers import fu2021
 from lesionlab.papers.fu2021 import Design, Fu2021, Network
+from lesionlab.papers.fu2021 import model as model_parts
 from lesionlab.papers.fu2021.model import Backbone, Branches, SliceMean
 from lesionlab.training.loop import fit
 
@@ -210,7 +211,7 @@ def test_against_a_loop_over_attributes():
 
 
 def test_slice_attention_by_hand():
-    attention = fu2021.SliceAttention()
+    attention = model_parts.SliceAttention()
     with torch.no_grad():
         for parameter in attention.parameters():
             parameter.zero_()
@@ -226,7 +227,7 @@ def test_slice_attention_by_hand():
 
 
 def test_cross_attribute_attention_by_hand():
-    attention = fu2021.CrossAttributeAttention(2)
+    attention = model_parts.CrossAttributeAttention(2)
     with torch.no_grad():
         for parameter in attention.parameters():
             parameter.zero_()

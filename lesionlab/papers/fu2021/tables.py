@@ -101,6 +101,14 @@ def readers(readings: pd.DataFrame) -> dict[str, pd.Series[float]]:
     }
 
 
+def auxiliary_rows(comparison: pd.DataFrame) -> dict[str, Mapping[Hashable, float]]:
+    """The two rows of Table 3 from `analyses.auxiliary_against_final`, for `beside(others=…)`."""
+    return {
+        "Auxiliary": comparison["mae_auxiliary"].to_dict(),
+        "Final": comparison["mae_final"].to_dict(),
+    }
+
+
 def by_variant(
     results: Mapping[str, pd.DataFrame], *, metric: str = "mae", predictor: str = "model"
 ) -> pd.DataFrame:
@@ -145,8 +153,7 @@ def beside(
             no row for are ignored, those that are missing are not run.
         tier: What the voxels of these runs were; it stands at the head of our numbers.
         others: Further rows of ours by name, under the columns of the table: `readers` for
-            Table 4, `auxiliary_rows` for Table 3, what `classification` measured, in per cent,
-            for Table 5. A name of the paper's fills its row, another adds one.
+            Table 4, `auxiliary_rows` for Table 3. A name of the paper's fills its row, another adds one.
         baselines: Add what predictors without an image reach on the same lesions.
 
     Returns:
