@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import sys
@@ -46,4 +47,6 @@ def plain_errors() -> Iterator[None]:
     except (RuntimeError, OSError, ImportError) as error:
         stop(str(error), FAILED)
     except KeyboardInterrupt:
+        # a task that still waits for a killed kernel would print a traceback when it is collected
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         stop("interrupted; what was finished is kept", INTERRUPTED)

@@ -1,28 +1,5 @@
-"""What to say of a name that does not exist: the one that comes closest, and what there is."""
+"""Moved to `lesionlab._names`; here until `lesionlab.training.plans` takes it from there."""
 
-from __future__ import annotations
+from lesionlab._names import close, known, listed
 
-import difflib
-from collections.abc import Iterable
-
-
-def close(name: object, names: Iterable[str]) -> str:
-    """A question that ends a message, or nothing where no name comes close.
-
-    >>> close("hesma", ["cam", "hesam"])
-    "; did you mean 'hesam'?"
-    """
-    found = difflib.get_close_matches(str(name), list(names), n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
-
-
-def listed(names: Iterable[str], *, at_most: int = 12) -> str:
-    """The names, or the first of them and how many there are besides.
-
-    >>> listed(["a", "b", "c", "d"], at_most=2)
-    'a, b and 2 others'
-    """
-    every = list(names)
-    if len(every) <= at_most + 1:  # "and 1 others" would be no shorter
-        return ", ".join(every)
-    return f"{', '.join(every[:at_most])} and {len(every) - at_most} others"
+__all__ = ["close", "known", "listed"]

@@ -10,15 +10,15 @@ import typer
 
 from lesionlab.cli._errors import FAILED, plain_errors
 from lesionlab.cli._train import (
-    Data,
     DataOption,
     EpochsOption,
+    FoldsOption,
     LesionsOption,
     PaperArgument,
-    Precision,
+    PrecisionOption,
     PresetOption,
-    Split,
     SplitOption,
+    chosen_precision,
 )
 
 if TYPE_CHECKING:
@@ -29,43 +29,42 @@ def sweep(
     paper: PaperArgument,
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="One of its models, or all. Repeat it.", show_default="the paper's own"),
+        typer.Option(
+            help="Train this model of it, or all. Repeat it.", show_default="the paper's own"
+        ),
     ] = None,
     table: Annotated[
-        str | None, typer.Option(help="The models in the rows of this table of the paper.")
+        str | None, typer.Option(help="Train the models in the rows of this table of the paper.")
     ] = None,
     seed: Annotated[
         list[int] | None,
-        typer.Option(min=0, help="Of weights and order. Repeat it.", show_default="0"),
+        typer.Option(min=0, help="Seed the weights and the order. Repeat it.", show_default="0"),
     ] = None,
-    folds: Annotated[
-        int | None,
-        typer.Option(min=1, max=5, help="How many of the five folds.", show_default="the preset's"),
-    ] = None,
-    data: DataOption = Data.phantom,
+    folds: FoldsOption = None,
+    data: DataOption = "phantom",
     preset: PresetOption = "book",
-    by: SplitOption = Split.patient,
+    by: SplitOption = "patient",
     lesions: LesionsOption = None,
     epochs: EpochsOption = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Start so many processes here.")] = 2,
     scheduler: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Of a Dask scheduler, tcp://host:8786, whose workers see FOLDER under the same "
-            "path. In place of workers on this machine.",
+            help="Give the work to a Dask scheduler, such as tcp://host:8786, whose workers see "
+            "FOLDER under the same path, and start no worker here.",
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="auto, cpu or cuda; several GPUs are shared out.")
+        str, typer.Option(help="Compute on auto, cpu or cuda; workers share several GPUs.")
     ] = "auto",
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Of each worker.", show_default="cores by workers"),
+        typer.Option(min=1, help="Give each worker so many.", show_default="cores by workers"),
     ] = None,
-    precision: Annotated[Precision, typer.Option(help="Of the computation.")] = Precision.full,
+    precision: PrecisionOption = "32-true",
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where to: FOLDER/PAPER/NAME for each model.")
+        Path, typer.Option(metavar="FOLDER", help="Write to FOLDER/PAPER/NAME for each model.")
     ] = Path("runs"),
 ) -> None:
     """Train many models: variants × seeds × folds, on many workers, and put them in one table.
@@ -79,14 +78,14 @@ def sweep(
     with plain_errors():
         names = variant or []
         plans = sweeps.grid(
-            paper.value,
+            paper,
             variants="all" if "all" in names else names,
             table=table,
             seeds=seed or [0],
             folds=None if folds is None else range(folds),
-            data=data.value,
+            data=data,
             preset=preset,
-            by=by.value,
+            by=by,  # type: ignore[arg-type]  # it checks
             n_lesions=lesions,
             epochs=epochs,
         )
@@ -97,7 +96,7 @@ def sweep(
             scheduler=scheduler,
             device=device,
             threads=threads,
-            precision="bf16-mixed" if precision is Precision.mixed else "32-true",
+            precision=chosen_precision(precision, device),
             progress=sys.stderr.isatty(),
             # beside the bar, not through it
             tell=lambda line: tqdm.write(line, file=sys.stderr),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from lesionlab import _names
 from lesionlab.cli._errors import plain_errors
 
 if TYPE_CHECKING:
@@ -17,78 +17,61 @@ if TYPE_CHECKING:
     from lesionlab.training.outcomes import Outcome
 
 
-class Paper(StrEnum):
-    """As in `lesionlab.training.plans.PAPERS`, without importing it for the help."""
-
-    fu2021 = "fu2021"
-    lei2020 = "lei2020"
-
-
-class Data(StrEnum):
-    """As in `lesionlab.training.plans.DATA`."""
-
-    phantom = "phantom"
-    slices = "slices"
-    dicom = "dicom"
-
-
-class Split(StrEnum):
-    """What the folds are by."""
-
-    patient = "patient"
-    nodule = "nodule"
-
-
-class Precision(StrEnum):
-    """Of the computation."""
-
-    auto = "auto"
-    full = "32-true"
-    mixed = "bf16-mixed"
-
-
-PaperArgument = Annotated[
-    Paper, typer.Argument(metavar="PAPER", help="Whose model: fu2021 or lei2020.")
+PaperArgument = Annotated[str, typer.Argument(metavar="PAPER", help="The name of a paper.")]
+FoldsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=5, help="Train so many of the five folds.", show_default="the preset's"
+    ),
 ]
-DataOption = Annotated[Data, typer.Option(help="Which crops to train on.")]
+DataOption = Annotated[str, typer.Option(help="Train on the crops of this data set.")]
 PresetOption = Annotated[
-    str, typer.Option(help="How long and on how many lesions: smoke, book, paper and others.")
+    str, typer.Option(help="Take so long and so many lesions: smoke, book, paper and others.")
 ]
-SplitOption = Annotated[Split, typer.Option("--by", help="Folds by patient, or as the papers did.")]
+SplitOption = Annotated[
+    str, typer.Option(help="Make folds by patient or, as the papers did, by nodule.")
+]
 LesionsOption = Annotated[
-    int | None, typer.Option("--lesions", min=0, help="How many; 0 for all. Default: the preset's.")
+    int | None,
+    typer.Option("--lesions", min=0, help="Take so many; 0 for all.", show_default="the preset's"),
 ]
-EpochsOption = Annotated[int | None, typer.Option(min=1, help="Default: the preset's.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+EpochsOption = Annotated[
+    int | None, typer.Option(min=1, help="Train so many epochs.", show_default="the preset's")
+]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(help="Compute in 32-true, bf16-mixed, or, with auto, in what is quicker here."),
+]
+
+PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 
 def train(
     paper: PaperArgument,
     variant: Annotated[
-        str | None, typer.Option(help="Which of its models.", show_default="the paper's own")
+        str | None, typer.Option(help="Train this model of it.", show_default="the paper's own")
     ] = None,
-    data: DataOption = Data.phantom,
+    data: DataOption = "phantom",
     preset: PresetOption = "book",
-    folds: Annotated[
-        int | None,
-        typer.Option(min=1, max=5, help="How many of the five folds.", show_default="the preset's"),
-    ] = None,
-    by: SplitOption = Split.patient,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, order and augmentation.")] = 0,
+    folds: FoldsOption = None,
+    by: SplitOption = "patient",
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed the weights, the order and the augmentation.")
+    ] = 0,
     lesions: LesionsOption = None,
     epochs: EpochsOption = None,
-    device: DeviceOption = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes on the CPU.")] = 1,
-    precision: Annotated[
-        Precision, typer.Option(help="auto: bfloat16 if it is quicker here.")
-    ] = Precision.auto,
+    device: Annotated[str, typer.Option(help="Compute on auto, cpu, cuda or cuda:1.")] = "auto",
+    devices: Annotated[
+        int, typer.Option(min=1, help="Use so many GPUs, or processes on the CPU.")
+    ] = 1,
+    precision: PrecisionOption = "auto",
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where to.", show_default="runs/PAPER/NAME"),
+        typer.Option(metavar="FOLDER", help="Write here.", show_default="runs/PAPER/NAME"),
     ] = None,
     publish: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Also keep the numbers there, without the weights."),
+        typer.Option(metavar="FOLDER", help="Also keep the numbers here, without the weights."),
     ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Train folds anew that are done or begun.")
@@ -102,11 +85,11 @@ def train(
 
     with plain_errors():
         plan = studies.Plan(
-            paper=paper.value,
+            paper=paper,
             variant=variant,
-            data=data.value,
+            data=data,
             preset=preset,
-            by=by.value,
+            by=by,  # type: ignore[arg-type]  # it checks
             seed=seed,
             folds=None if folds is None else tuple(range(folds)),
             n_lesions=lesions,
@@ -134,14 +117,18 @@ def train(
             typer.echo(f"kept in {publishing.publish(plan, outcome, publish, loaded=loaded)}")
 
 
-def chosen_precision(precision: Precision, device: str) -> Literal["32-true", "bf16-mixed"]:
-    """What `auto` stands for on this machine."""
+def chosen_precision(precision: str, device: str) -> Literal["32-true", "bf16-mixed"]:
+    """What a precision, of which one is `auto`, stands for on this machine.
+
+    Raises:
+        ValueError: There is no such precision, or no such device.
+    """
     from lesionlab.training import studies
 
-    quickest = studies.quickest(device)  # a device that is not there is an error at once
-    if precision is Precision.auto:
-        return quickest
-    return "bf16-mixed" if precision is Precision.mixed else "32-true"
+    _names.known("precision", precision, PRECISIONS)
+    if precision == "auto":
+        return studies.quickest(device)  # a device that is not there is an error at once
+    return "bf16-mixed" if precision == "bf16-mixed" else "32-true"
 
 
 def report(outcome: Outcome) -> str:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pandas as pd
 
+from lesionlab import _names
 from lesionlab._files import sha256
-from lesionlab.cli import _names
 from lesionlab.crops import Crop, Tier
 from lesionlab.crops._store_builds import MakeCrop
 from lesionlab.sources import lidc, origins, phantom

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from lesionlab.attributes import RATING_NAMES
-from lesionlab.cli._train import Paper
 from lesionlab.crops import datasets
 from lesionlab.explorer.bench import Bench, Request
 from lesionlab.sources import lidc
@@ -269,7 +268,3 @@ def test_nan_in_a_crop(loaded, tmp_path):
     with pytest.raises(ValueError, match=r"samples: .*LIDC-IDRI"):
         run(tmp_path, broken)
     assert not list(tmp_path.iterdir())
-
-
-def test_the_command_line_knows_every_paper():
-    assert tuple(Paper) == PAPERS
