@@ -60,10 +60,7 @@ def fetch(
             return
         if not (yes or fetching.place(origin.mirror, to).exists()):
             if not _can_ask():
-                stop(
-                    "yes: nobody can be asked here; give --yes to download without asking",
-                    WRONG_USE,
-                )
+                raise ValueError("yes: nobody can be asked; give --yes to download without asking")
             if not typer.confirm("Download it?"):
                 stop("nothing was downloaded", FAILED)
         path = fetching.fetch(origin, to, source, progress=sys.stderr.isatty())
