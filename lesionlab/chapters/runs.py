@@ -12,6 +12,7 @@ runs.over_seeds(runs.scores(chosen))         # mean and SD where only the seed d
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import fnmatch
@@ -89,8 +90,10 @@ class Run:
         if self.kind == "training":
             given = {k: v for k, v in given.items() if k in ("variant", *_PLAN)}
             defaults = _PLAN
-        elif (file := notebooks.default_folder() / f"{self.name}.ipynb").is_file():
-            defaults = notebooks.parameters(file)
+        else:
+            with contextlib.suppress(FileNotFoundError, ValueError):  # nothing to compare with
+                file = notebooks.default_folder() / f"{Path(self.name).name}.ipynb"
+                defaults = notebooks.parameters(file)
         return {k: v for k, v in given.items() if k not in defaults or v != defaults[k]}
 
 
@@ -379,14 +382,15 @@ def plot(found: pd.DataFrame) -> Figure:
         raise ValueError(
             f"{len(names)} scores to plot: expected at most {MOST_PANELS}, choose with a pattern"
         )
-    width = max(2.5, 0.6 * len(groups) + 1.5)
-    grid = sns.FacetGrid(found, col="score", col_wrap=min(3, len(names)), sharey=False,
-                         height=2.5, aspect=width / 2.5)  # fmt: skip
-    how: dict[str, Any] = {"order": groups}
-    grid.map_dataframe(sns.stripplot, "group", "value", **how, size=6, alpha=0.6, jitter=0.1)
-    how |= {"linestyle": "none", "marker": "_", "color": "black"}
-    grid.map_dataframe(sns.pointplot, "group", "value", **how, errorbar="sd", capsize=0.1)
+    how: dict[str, Any] = {"x": "group", "y": "value", "order": groups}
+    grid = sns.catplot(
+        found, **how, kind="strip", size=6, alpha=0.6, jitter=0.1, sharey=False, height=2.5,
+        col="score", col_wrap=min(3, len(names)), aspect=max(1.0, 0.24 * len(groups) + 0.6),
+    )  # fmt: skip
+    for name, ax in grid.axes_dict.items():
+        own, line = found[found["score"] == name], {"linestyle": "none", "marker": "_"}
+        sns.pointplot(own, **how, **line, ax=ax, color="black", errorbar="sd", capsize=0.1)
     grid.set_titles("{col_name}").set_axis_labels("", "").tick_params(axis="x", rotation=30)
-    plt.close(grid.figure)  # nobody but the caller shows it
+    plt.close(grid.figure)  # or pyplot would show it a second time
     figure: Figure = grid.figure
     return figure
