@@ -122,19 +122,14 @@ def find(folder: str | Path = "runs") -> list[Run]:
             if all(run.path != path.parent for run in found):
                 found.append(_unfinished(path.parent))
         elif name.endswith(_FAILED):
-            label = path.parent.name
-            preset = label.rpartition("-")[0] or None
-            name = name.removesuffix(_FAILED)
-            found.append(_run("notebook", path, name=name, state="failed", preset=preset))
+            label, name = path.parent.name, name.removesuffix(_FAILED)
+            facts: dict[str, Any] = {"state": "failed", "preset": label.rpartition("-")[0] or None}
+            found.append(Run(kind="notebook", name=name, label=label, path=path, **facts))
         elif name.endswith(".json"):
             found += _read(path)
     if not found:
         raise FileNotFoundError(f"there are no runs in {str(folder)!r}; {made}")
     return found
-
-
-def _run(kind: str, path: Path, **facts: Any) -> Run:
-    return Run(kind=kind, path=path, label=path.absolute().parent.name, **facts)
 
 
 def _unfinished(folder: Path) -> Run:
@@ -146,36 +141,31 @@ def _unfinished(folder: Path) -> Run:
 
 def _read(path: Path) -> Iterator[Run]:
     """The run that a JSON file describes; none if it describes something else."""
+    trained, label = path.name == _RESULTS, path.absolute().parent.name
     try:
         content = read_json(path)
         if not isinstance(content, dict) or not isinstance(content.get("results"), (dict, list)):
             return
         if {"notebook", "parameters"} <= content.keys():
-            yield _run("notebook", path, **_notebook(content), **_origin(content))
+            facts = _notebook(content)
         elif {"experiment", "variant", "folds"} <= content.keys():
-            run = _run("training", path, **_training(content), **_origin(content))
             # a training that the book keeps is one file among others
-            yield run if path.name == _RESULTS else dataclasses.replace(run, label=path.stem)
+            facts, label = _training(content), label if trained else path.stem
+        else:
+            return
+        facts |= {key: content.get(key) for key in ("commit", "dirty")}
+        facts["version"] = content.get("versions", {}).get("lesionlab")
+        facts["seconds"] = None if content.get("seconds") is None else float(content["seconds"])
+        yield Run(path=path, label=label, **facts)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        trained = path.name == _RESULTS
         kind, name = KINDS[trained], path.parent.parent.name if trained else path.stem
         why = str(error) if str(path) in str(error) else f"{path}: {error!r}"
-        yield _run(kind, path, name=name, state="damaged", why=why)
-
-
-def _origin(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What both kinds of files say about where they come from."""
-    seconds = content.get("seconds")
-    return {
-        "seconds": None if seconds is None else float(seconds),
-        "commit": content.get("commit"),
-        "dirty": content.get("dirty"),
-        "version": content.get("versions", {}).get("lesionlab"),
-    }
+        yield Run(kind=kind, name=name, label=label, path=path, state="damaged", why=why)
 
 
 def _notebook(content: Mapping[str, Any]) -> dict[str, Any]:
     return {
+        "kind": "notebook",
         "name": str(content["notebook"]),
         "preset": content.get("set"),
         "parameters": dict(content["parameters"]),
@@ -206,6 +196,7 @@ def _training(content: Mapping[str, Any]) -> dict[str, Any]:
         ends = (row.get("low"), row.get("high"))
         rows.append((f"{row['target']}/{row['metric']}{by}", row["value"], *ends))
     return {
+        "kind": "training",
         "name": str(content["experiment"]),
         "preset": plan.pop("preset", None),
         "parameters": {
