@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from lesionlab.cli import _names
+from lesionlab import _names
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -35,31 +35,14 @@ ROOT = Path(__file__).resolve().parents[1]
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Together:
-    """Files that share fixtures which take long to make."""
-
-    fixtures: frozenset[str]
-    files: frozenset[str]
-
-
 TOGETHER = {
-    "book": Together(
-        frozenset({"smoke", "built_book", "hard_book", "hard_project"}),
-        frozenset(
-            {
-                "tests/chapters/test_notebooks.py",
-                "tests/chapters/test_papermill.py",
-                "tests/test_book.py",
-                "tests/browser/test_pages.py",
-            }
-        ),
-    ),
-    "small run": Together(
-        frozenset({"small_dataset", "small_run"}),
-        frozenset({"tests/training/test_studies.py"}),
-    ),
+    "tests/training/test_studies.py": {"small_dataset", "small_run"},
+    "tests/chapters/test_notebooks.py": (book := {"smoke", "built_book", "hard_book"}),
+    "tests/chapters/test_papermill.py": book,
+    "tests/test_book.py": book,
+    "tests/browser/test_pages.py": book,
 }
+"""Files that share fixtures which take long to make, and these fixtures."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -75,12 +58,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         return None
     from xdist.scheduler import LoadFileScheduling
 
-    group_of = {file: name for name, group in TOGETHER.items() for file in group.files}
-
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
-            return group_of.get(file, file)
+            return " ".join(sorted(TOGETHER.get(file, {file})))
 
     return Scheduling(config, log)
 
@@ -100,14 +81,13 @@ def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Any:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file that asks for what others share is named with them, or it would be made again."""
+    shared = set[str]().union(*TOGETHER.values())
     for item in items:
-        asked, file = set(getattr(item, "fixturenames", ())), item.nodeid.partition("::")[0]
-        for name, group in TOGETHER.items():
-            if asked & group.fixtures and file not in group.files:
-                raise pytest.UsageError(
-                    f"{file} asks for {', '.join(sorted(asked & group.fixtures))}: "
-                    f"name it in tests/conftest.py, among the files of {name!r}"
-                )
+        asked, file = set(getattr(item, "fixturenames", ())) & shared, item.nodeid.split("::")[0]
+        if not asked <= TOGETHER.get(file, set()):
+            raise pytest.UsageError(
+                f"{file} asks for {', '.join(sorted(asked))}: name it in tests/conftest.py"
+            )
 
 
 @pytest.fixture(scope="session")
@@ -193,19 +173,19 @@ def project(tmp_path: Path) -> Project:
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], notebooks.Run]:
     """Execute a chapter with its smoke set, once however many tests ask."""
     out = tmp_path_factory.mktemp("executed")
-    asked_for = {"solutions": True}  # a set does not: Run All with it leaves them alone
-    options = {
-        "set_name": "smoke",
-        "parameters": asked_for,
-        "folder": ROOT / "notebooks",
-        "out": out,
-    }
     seen: dict[str, notebooks.Run | notebooks.ExecutionError] = {}
 
     def executed(name: str) -> notebooks.Run:
         if name not in seen:
+            task = notebooks.plan(
+                name,
+                set_name="smoke",
+                parameters={"solutions": True},  # Run All with the set alone leaves them out
+                folder=ROOT / "notebooks",
+                out=out,
+            )
             try:
-                seen[name] = notebooks.run(name, **options, timeout=120, progress=False)
+                seen[name] = notebooks.carry_out(task, timeout=120, progress=False)
             except notebooks.ExecutionError as error:
                 seen[name] = error
         if isinstance(found := seen[name], notebooks.ExecutionError):

@@ -14,9 +14,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 
-from lesionlab._files import sha256
 from lesionlab.chapters import notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,12 +133,14 @@ def test_every_widget_brings_html_and_a_picture(
         assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
 
 
-def test_the_table_of_contents_names_what_exists() -> None:
+def test_the_table_of_contents_names_what_exists_and_all_prose() -> None:
     toc = (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8")
-    entries = re.findall(r"(?m)^[ -]*(?:file|root): +(\S+) *$", toc)
-    assert entries
+    entries = set(re.findall(r"(?m)^[ -]*(?:file|root): +(\S+) *$", toc))
     for entry in entries:
         assert any((ROOT / f"{entry}{kind}").is_file() for kind in (".md", ".ipynb")), entry
+    # only_build_toc_files would leave out the rest without a word
+    prose = {p.relative_to(ROOT).with_suffix("").as_posix() for p in (ROOT / "book").glob("*.md")}
+    assert prose <= entries
 
 
 # -- a small book of everything that is hard to lay out --------------------------------
@@ -198,22 +198,12 @@ def test_a_copy_that_does_not_hold_fails_the_build(
     listed = "".join(f"  - file: notebooks/{name}\n" for name in names)
     toc = f"format: jb-book\nroot: book/intro\nchapters:\n{listed}"
     (project / "book" / "_toc.yml").write_text(toc, encoding="utf-8")
-    record = {
-        "notebook_sha256": None,
-        "library_sha256": notebooks.library_sha256(),
-        "set": "book",
-    }
-    executed = project / "_build" / "executed"
-    executed.mkdir(parents=True)
     for name, change in {
         "stale": {"notebook_sha256": "0" * 64},
         "smoke": {"set": "smoke"},
         "old": {"library_sha256": "0" * 64},
     }.items():
-        copy = json.loads((folder / f"{name}.ipynb").read_text(encoding="utf-8"))
-        own = {"notebook_sha256": sha256(folder / f"{name}.ipynb")}
-        copy["metadata"]["lesionlab"] = record | own | change
-        (executed / f"{name}.ipynb").write_text(json.dumps(copy), encoding="utf-8")
+        fake_copy(None, folder / f"{name}.ipynb", project / "_build" / "executed", **change)
 
     built = book_builder(project, tmp_path / "out")
 
@@ -270,29 +260,27 @@ def swap(
 def fake_copy(project: Any, path: Path, folder: Path | None = None, **changes: str) -> Path:
     copy = (folder or project.executed) / path.name
     copy.parent.mkdir(parents=True, exist_ok=True)
-    record = {"notebook_sha256": sha256(path), "library_sha256": "1", "set": "book"}
-    copy.write_text(json.dumps({"metadata": {"lesionlab": record | changes}}), encoding="utf-8")
+    record = notebooks._checksums(path) | {"set": "book"} | changes
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    copy.write_text(json.dumps(stored | {"metadata": {"lesionlab": record}}), encoding="utf-8")
     return copy
 
 
-def test_a_copy_that_holds_takes_the_notebooks_place(project: Any, swap: Any) -> None:
-    path = project.write("one")
-    copy = fake_copy(project, path)
-    assert swap(path) == (copy.read_text(encoding="utf-8"), [], [str(copy)])
-    assert swap(path.with_suffix(".md")) == ("stored", [], [])
-
-
-def test_a_copy_elsewhere_can_be_named(
+def test_a_copy_that_is_valid_takes_the_notebooks_place_and_shows_solutions(
     project: Any, swap: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = project.write("one")
+    path = project.write("one", "%%solution\n1 + 1")
     copy = fake_copy(project, path, tmp_path / "elsewhere")
     assert "it has not been executed" in swap(path)[1][0]
     monkeypatch.setenv("LESIONLAB_EXECUTED", str(copy.parent))
-    assert swap(path) == (copy.read_text(encoding="utf-8"), [], [str(copy)])
+    source, warnings, depends = swap(path)
+    assert (warnings, depends) == ([], [str(copy)])
+    # without the line that only the notebook needs
+    assert json.loads(source)["cells"][-1]["source"] == ["1 + 1"]
+    assert swap(path.with_suffix(".md")) == ("stored", [], [])
 
 
-def test_a_smoke_copy_is_for_those_who_ask(
+def test_a_copy_that_is_stale_or_of_another_set_is_warned_about(
     project: Any, swap: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = project.write("one")
@@ -300,30 +288,11 @@ def test_a_smoke_copy_is_for_those_who_ask(
     assert "the set smoke" in swap(path)[1][0]
     monkeypatch.setenv("LESIONLAB_BOOK_SET", "smoke")
     assert swap(path)[1] == []
-
-
-def test_a_stale_copy_is_shown_but_warned_about(project: Any, swap: Any) -> None:
-    path = project.write("one")
     fake_copy(project, path, library_sha256="2")
     source, warnings, depends = swap(path)
     assert source != "stored"
     assert "lesionlab has changed" in warnings[0]
     assert depends
-
-
-def test_a_page_shows_solutions_without_what_only_the_notebook_needs(
-    project: Any, swap: Any
-) -> None:
-    path = project.write("one", "%%solution\n1 + 1")
-    copy = fake_copy(project, path)
-    record = json.loads(copy.read_text(encoding="utf-8"))["metadata"]
-    copy.write_text(
-        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"metadata": record}),
-        encoding="utf-8",
-    )
-    source, warnings, _ = swap(path)
-    assert not warnings
-    assert json.loads(source)["cells"][-1]["source"] == ["1 + 1"]
 
 
 @pytest.mark.parametrize("url", ["", "https://example.org/lesionlab"])
@@ -334,11 +303,3 @@ def test_buttons_lead_to_a_repository_that_there_is(extension: Any, url: str) ->
     services = set(config.html_theme_options["launch_buttons"]) - {"notebook_interface"}
     assert bool(buttons) is bool(services) is bool(url)
     assert ("git clone" in config.myst_substitutions["get_it"]) is bool(url)
-
-
-def test_every_file_of_the_book_is_accounted_for() -> None:
-    """What only_build_toc_files would leave out without a word."""
-    toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
-    named = set(re.findall(r"'(?:file|root)': '([^']+)'", str(toc)))
-    prose = {p.relative_to(ROOT).with_suffix("").as_posix() for p in (ROOT / "book").glob("*.md")}
-    assert prose <= named

@@ -48,14 +48,12 @@ PINS = pins()
 
 
 @pytest.mark.parametrize(("extra", "requirement"), REQUIREMENTS)
-def test_a_requirement_is_met_by_its_pin(extra: str, requirement: Requirement) -> None:
+def test_a_requirement_is_met_by_its_pin_and_by_what_is_installed(
+    extra: str, requirement: Requirement
+) -> None:
     pin = PINS.get(canonicalize_name(requirement.name))
     assert pin is not None, f"constraints.txt does not pin {requirement.name}"
     assert requirement.specifier.contains(pin, prereleases=True)
-
-
-@pytest.mark.parametrize(("extra", "requirement"), REQUIREMENTS)
-def test_a_requirement_is_met_by_what_is_installed(extra: str, requirement: Requirement) -> None:
     try:
         installed = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
@@ -113,46 +111,32 @@ def test_what_a_user_installs_is_used() -> None:
     assert (required & installed) - used == NOT_IMPORTED.keys() & installed
 
 
-def conda_pip() -> list[str]:
-    (section,) = (entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict))
-    return list(section)
-
-
-def test_conda_brings_python_and_pip_and_pip_the_rest() -> None:
-    names = [
-        re.split(r"[=<> ]", entry)[0] for entry in CONDA["dependencies"] if isinstance(entry, str)
-    ]
-    assert sorted(names) == ["pip", "python"]
+def test_conda_brings_a_supported_python_and_pip_the_rest() -> None:
+    *plain, pip = CONDA["dependencies"]
+    assert sorted(re.split(r"[=<> ]", entry)[0] for entry in plain) == ["pip", "python"]
     assert CONDA["channels"] == ["conda-forge", "nodefaults"]
     assert CONDA["name"] == PROJECT["name"]
-
-
-def test_condas_python_is_one_that_we_support() -> None:
-    (python,) = (e for e in CONDA["dependencies"] if isinstance(e, str) and e.startswith("python"))
-    version = python.partition("=")[2].strip("=")
+    (python,) = (entry for entry in plain if entry.startswith("python"))
     supported = SpecifierSet(PROJECT["requires-python"])
-    assert supported.contains(version)
+    assert supported.contains(python.partition("=")[2].strip("="))
     named = {c.rpartition(" ")[2] for c in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", c)}
-    assert version in named
     assert named == {f"3.{minor}" for minor in range(8, 30) if supported.contains(f"3.{minor}")}
-
-
-def test_conda_installs_every_extra_at_our_pins() -> None:
-    constraint, editable = conda_pip()
+    constraint, editable = pip["pip"]
     assert constraint == "-c constraints.txt"
-    found = re.fullmatch(r"-e \.\[([\w,]+)\]", editable)
-    assert found
-    assert set(found[1].split(",")) == set(EXTRAS) - {"bench"}
+    assert_installs_every_extra(re.fullmatch(r"-e \.\[([\w,]+)\]", editable))
 
 
 def test_make_installs_every_extra_at_our_pins() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    found = re.search(r"(?m)^EXTRAS := (.+)$", makefile)
-    assert found
-    assert set(found[1].split(",")) == set(EXTRAS) - {"bench"}
+    assert_installs_every_extra(re.search(r"(?m)^EXTRAS := (.+)$", makefile))
     assert "--constraint constraints.txt" in makefile
     # peers are large, and only measured against
     assert re.search(r"(?m)^bench: .*\n\t.*--constraint constraints.txt .*'\.\[bench\]'$", makefile)
+
+
+def assert_installs_every_extra(found: re.Match[str] | None) -> None:
+    assert found
+    assert set(found[1].split(",")) == set(EXTRAS) - {"bench"}
 
 
 def test_the_named_extensions_of_the_book_are_required() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
 import re
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,14 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell
+from scipy.sparse.csgraph import connected_components
 
 from lesionlab.chapters import SOLUTION, notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
+
+_spec = importlib.util.spec_from_file_location("sizes", ROOT / "tests" / "sizes.py")
+assert _spec is not None
+assert _spec.loader is not None
+sizes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(sizes)
 
 SECTIONS = ("What you will be able to do", "What you need", "What was found", "What to doubt")
 SETS = {"smoke", "book", "paper"}
@@ -262,23 +271,96 @@ def test_no_file_names_a_folder_of_this_machine() -> None:
     assert guilty == []
 
 
-def test_modules_can_be_read_in_a_sitting() -> None:
-    modules = sorted((ROOT / "lesionlab").rglob("*.py"))
-    assert modules
-    lines = {m.name: len(m.read_text(encoding="utf-8").splitlines()) for m in modules}
-    assert {name: count for name, count in lines.items() if count >= 400} == {}
+def test_modules_can_be_read_in_a_sitting_and_the_budget_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sizes.long_modules(ROOT / "lesionlab") == {}
+    for name, lines in {"a/__init__.py": 501, "b/__init__.py": 500, "c.py": 501}.items():
+        path = tmp_path / "lesionlab" / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text("\n" * lines, encoding="utf-8")
+    assert sizes.long_modules(tmp_path / "lesionlab") == {"a/__init__.py": 501, "c.py": 501}
+    project = tmp_path / "pyproject.toml"
+    for budget, status in ((1502, 0), (1501, 1)):
+        project.write_text(f"[tool.lesionlab.budget]\nlesionlab = {budget}\n", encoding="utf-8")
+        assert sizes.main(tmp_path) == status
+    told = [line.split() for line in capsys.readouterr().out.splitlines()][:4]
+    assert told[:3] == [["501", "lesionlab/a"], ["500", "lesionlab/b"], ["501", "lesionlab/"]]
+    assert told[3] == ["1,502", "lesionlab,", "budget", "1,502"]
 
 
-def test_importing_the_package_is_quick_and_loads_nothing_heavy() -> None:
-    code = (
-        "import sys, time; start = time.perf_counter(); import lesionlab;"
-        "print(time.perf_counter() - start, *{m.split('.')[0] for m in sys.modules})"
-    )
-    seconds = []
-    for _ in range(3):
-        command = [sys.executable, "-c", code]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        took, *loaded = done.stdout.split()
-        seconds.append(float(took))
-        assert not {"torch", "pylidc", "matplotlib", "pandas", "numpy", "scipy"} & set(loaded)
-    assert statistics.median(seconds) < 0.3
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    assert circles(imports(ROOT / "lesionlab")) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("import box.b", [["box.a", "box.b"]]),
+        ("from box import b", [["box.a", "box.b"]]),
+        ("def later():\n    from box.b import thing", [["box.a", "box.b"]]),
+        ("from box import thing", []),
+        ("if TYPE_CHECKING:\n    from box import b", []),
+    ],
+)
+def test_a_circle_of_imports_is_found(code: str, found: list[list[str]], tmp_path: Path) -> None:
+    (tmp_path / "box").mkdir()
+    for name, text in {"__init__": "thing = 1", "a": code, "b": "import box.a"}.items():
+        (tmp_path / "box" / f"{name}.py").write_text(text, encoding="utf-8")
+    assert circles(imports(tmp_path / "box")) == found
+
+
+def imports(package: Path) -> dict[str, set[str]]:
+    """What each module of a package imports of it, also inside functions, but not for types only.
+
+    `from package import name` imports the module `name` where there is one, and else the package.
+    """
+    paths = {
+        ".".join(path.relative_to(package.parent).with_suffix("").parts): path
+        for path in package.rglob("*.py")
+    }
+    paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    graph = {}
+    for module, path in paths.items():
+        found = {part if part in paths else whole for whole, part in imported(path)}
+        graph[module] = found & paths.keys() - {module}
+    return graph
+
+
+def imported(path: Path) -> Iterator[tuple[str, str]]:
+    """Module, and the name of what is taken out of it as if it were a module, too."""
+    nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            nodes += node.orelse
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module, f"{path}: a relative import"
+            yield from ((node.module, f"{node.module}.{alias.name}") for alias in node.names)
+        else:
+            nodes += ast.iter_child_nodes(node)
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules each of which leads to all others of its group (strong components)."""
+    matrix = np.array([[other in graph[name] for other in graph] for name in graph])
+    _, labels = connected_components(matrix, directed=True, connection="strong")
+    groups = (np.flatnonzero(labels == label) for label in np.unique(labels))
+    names = list(graph)
+    return sorted(sorted(names[i] for i in group) for group in groups if len(group) > 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("lesionlab", {"numpy", "pandas", "scipy", "matplotlib", "torch", "pylidc"}),
+        ("lesionlab.cli", {"numpy", "pandas", "scipy", "matplotlib", "torch", "papermill"}),
+        ("lesionlab.doctor", {"numpy", "pandas", "torch", "pylidc"}),
+    ],
+)
+def test_importing_loads_nothing_heavy(module: str, heavy: set[str]) -> None:
+    code = f"import sys, {module}; print(*{{m.split('.')[0] for m in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not heavy & set(done.stdout.split())

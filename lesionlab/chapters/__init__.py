@@ -7,9 +7,9 @@ The cell after a notebook's parameters says::
     chapter = chapters.begin("fu2021")
     chapter.results()  # the folder of results that the book keeps for this chapter
 
-A notebook does not know which folder it was opened in, so nothing in a chapter is found by a path
-relative to it. Notebooks and kept results lie in the checkout, and in the package once that is
-installed from a wheel; :func:`copy` puts them into a folder of the reader's own.
+A notebook does not know which folder it was opened in, so a chapter finds nothing by a relative
+path. Notebooks and kept results lie in the checkout and in the installed wheel; `copy` puts them
+into a folder of the reader's own.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lesionlab
+from lesionlab import _names
 from lesionlab.chapters import _parameters
 
-__all__ = ["SET", "Chapter", "begin", "copy", "shipped"]
+__all__ = ["SET", "SOLUTION", "Chapter", "begin", "copy", "shipped"]
 
 SET = "LESIONLAB_SET"
-"""The environment variable that names the set of parameters, where nobody injects any."""
+"""The environment variable that names the set of parameters of a notebook run without papermill."""
 
 SOLUTION = "%%solution"
 """The first line of a cell that runs only where the parameter `solutions` is true."""
@@ -45,18 +46,15 @@ class Chapter:
     """A notebook that is being run.
 
     Attributes:
-        name: Its name, without ``.ipynb``.
-        progress: Whether somebody watches it run, so that bars are worth showing.
+        name: Its name, without `.ipynb`.
+        progress: Whether somebody watches it run, so that progress bars are worth showing.
     """
 
     name: str
     progress: bool
 
     def results(self, folder: str | Path = "") -> Path:
-        """The folder of results that this chapter shows.
-
-        Args:
-            folder: Another folder to take instead of the one that comes with the book.
+        """The folder of results that this chapter shows: `folder`, or the one of the book.
 
         Raises:
             FileNotFoundError: There is no such folder.
@@ -72,14 +70,13 @@ def shipped(*parts: str) -> Path:
     """A file or folder that comes with the library, in a checkout as after an installation.
 
     Args:
-        parts: The path in the checkout, such as ``("notebooks",)`` or ``("book", "results")``.
+        parts: The path in the checkout, such as `("book", "results")`.
 
     Raises:
         FileNotFoundError: It is not there.
     """
     package = Path(lesionlab.__file__).resolve().parent
-    # in a wheel, then in a checkout
-    for root in (package / "_book", package.parent):
+    for root in (package / "_book", package.parent):  # in a wheel, then in a checkout
         if root.joinpath(*parts).exists():
             return root.joinpath(*parts)
     raise FileNotFoundError(
@@ -90,22 +87,18 @@ def shipped(*parts: str) -> Path:
 
 
 def copy(folder: str | Path) -> list[Path]:
-    """Copy the notebooks and the pages that they link to into a folder.
-
-    Args:
-        folder: Where to; ``notebooks/`` and ``book/`` are made in it.
+    """Copy the notebooks and the pages that they link to into `notebooks/` and `book/` of a folder.
 
     Returns:
         The files written.
 
     Raises:
         FileExistsError: A file of that name is there; nothing has been written.
-        OSError: The folder cannot be written to.
     """
     wanted = {
-        Path(folder, *parts[:-1], file.name): file
-        for parts in (("notebooks", "*.ipynb"), ("notebooks", "sets.yml"), ("book", "*.md"))
-        for file in sorted(shipped(*parts[:-1]).glob(parts[-1]))
+        Path(folder, part, file.name): file
+        for part, pattern in (("notebooks", "*.ipynb"), ("notebooks", "sets.yml"), ("book", "*.md"))
+        for file in sorted(shipped(part).glob(pattern))
     }
     if there := [str(target) for target in wanted if target.exists()]:
         raise FileExistsError(f"{there[0]} is there already; choose another folder or move it away")
@@ -119,16 +112,16 @@ def begin(name: str) -> Chapter:
     """Check the parameters of the running notebook, and set up what every chapter has.
 
     Values that papermill injected stay. Where the environment variable `LESIONLAB_SET` names a set
-    of ``sets.yml``, the other parameters take the values of that set. What the library logs appears
-    in the page, and cells that begin with ``%%solution`` run only where `solutions` is true.
+    of `sets.yml`, the other parameters take the values of that set. What the library logs appears
+    in the page, and cells that begin with `%%solution` run only where `solutions` is true.
 
     Args:
-        name: The notebook's name, without ``.ipynb``.
+        name: The notebook's name, without `.ipynb`.
 
     Raises:
         ValueError: A parameter is unknown, or its value is not of its default's type.
-        LookupError: A parameter has no value, as the cell that declares it was not run.
-        RuntimeError: This is not a notebook.
+        LookupError: A parameter has no value, because the cell that declares it was not run.
+        RuntimeError: No notebook is running.
     """
     from IPython.core.getipython import get_ipython
 
@@ -136,22 +129,21 @@ def begin(name: str) -> Chapter:
     if shell is None:
         raise RuntimeError("chapters.begin is called by a notebook, and no notebook is running")
     folder = shipped("notebooks")
-    _parameters.known("notebook", name, (p.stem for p in folder.glob("*.ipynb")), "of the book")
+    _names.known("notebook", name, (p.stem for p in folder.glob("*.ipynb")), "of the book")
     declared = _parameters.parameters(folder / f"{name}.ipynb")
     values = shell.user_ns
     injected = list(_injected(values.get("In", ())))
     for key in injected:
-        _parameters.known("parameter", key, declared, f"of {name}")
+        _names.known("parameter", key, declared, f"of {name}")
     if chosen := os.environ.get(SET):
         there = _parameters.sets(folder, name)
-        _parameters.known("set", chosen, there, f"of {name}, from the variable {SET}")
+        _names.known("set", chosen, there, f"of {name}, from the variable {SET}")
         values.update({k: v for k, v in there[chosen].items() if k not in injected})
     if missing := [key for key in declared if key not in values]:
         raise LookupError(
             f"parameter {missing[0]} of {name} has no value: run the cell of parameters first"
         )
     _parameters.check(name, {key: values[key] for key in declared}, declared)
-    # what the library leaves out it says, and in a notebook it says so in the page
     logging.basicConfig(stream=sys.stdout, format="%(message)s", force=True)
     if _without_unwanted_solutions not in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.append(_without_unwanted_solutions)
@@ -169,7 +161,7 @@ def _injected(cells: Iterable[str]) -> Iterable[str]:
 
 
 def _without_unwanted_solutions(lines: list[str]) -> list[str]:
-    """Take the first line off a cell that holds a solution, or the solution away."""
+    """Take the first line off a cell that holds a solution, or replace the cell by a note."""
     if not lines or lines[0].strip() != SOLUTION:
         return lines
     from IPython.core.getipython import get_ipython

@@ -1,30 +1,29 @@
-"""The chapters: found, checked, executed once, and skipped while nothing has changed.
+"""The chapters: found, checked, executed by papermill, and skipped while nothing has changed.
 
-Notebooks are stored without outputs. :func:`run` executes one through papermill
-into ``_build/executed``, where the book takes it from, and leaves there what is
-needed to know later whether the copy still holds: the checksums of the notebook
-and of the library, and the parameters. The defaults in a notebook's cell tagged
-``parameters`` are what the book shows; ``notebooks/sets.yml`` names other
-sets of values, and single ones can be given by hand.
+Notebooks are stored without outputs. `run` executes one into `_build/executed`, where the book
+takes it from. The copy's metadata hold what decides later whether it is still valid: checksums of
+the notebook and of the library, and the parameters. The book shows the defaults in a notebook's
+cell tagged `parameters`; `notebooks/sets.yml` names other sets of values, and single values can be
+given by hand.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lesionlab
-from lesionlab import chapters, results
+from lesionlab import _names, chapters, results
 from lesionlab._files import read_json, sha256, sha256_tree, write_json, write_text
 from lesionlab.chapters import _parameters
-from lesionlab.chapters._execution import ExecutionError, execute
 from lesionlab.chapters._parameters import parameters, parse_parameter, sets, title
 
 __all__ = [
@@ -44,6 +43,7 @@ __all__ = [
     "title",
 ]
 
+# they say how a notebook is run, not what it computes
 _OWN_SETTINGS = {
     results.ENVIRONMENT,
     chapters.SET,
@@ -53,68 +53,48 @@ _OWN_SETTINGS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """An executed notebook.
+class ExecutionError(RuntimeError):
+    """A notebook that did not run to its end.
 
     Attributes:
-        name: the notebook's name, without ``.ipynb``.
-        set_name: the set of parameters it was run with.
-        parameters: the value of every declared parameter.
-        path: the executed copy.
-        results: the JSON file beside it.
-        seconds: how long the execution took, whenever it was.
-        fresh: whether it was executed now; False if the copy was up to date.
+        cell: The number of the cell, counted from 1 in the stored notebook; None if none started.
+        copy: Where the notebook was kept as far as it got, or None.
     """
 
-    name: str
-    set_name: str
-    parameters: dict[str, Any]
-    path: Path
-    results: Path
-    seconds: float
-    fresh: bool
-
-
-# -- what there is ---------------------------------------------------------------------
+    def __init__(self, message: str, *, cell: int | None = None, copy: Path | None = None) -> None:
+        super().__init__(message)
+        self.cell, self.copy = cell, copy
 
 
 def default_folder() -> Path:
-    """``notebooks/`` in the current folder or, failing that, those that came with lesionlab.
-
-    Raises:
-        FileNotFoundError: if there are neither.
-    """
+    """`notebooks/` in the current folder or, failing that, those that came with lesionlab."""
     here = Path.cwd() / "notebooks"
     return here if (here / "sets.yml").is_file() else chapters.shipped("notebooks")
 
 
 def available(folder: str | Path) -> list[str]:
-    """Names of the notebooks in a folder, without ``.ipynb``, sorted.
+    """Names of the notebooks in a folder, without `.ipynb`, sorted.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
+        FileNotFoundError: There is no such folder, or no notebook in it.
     """
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
-    return sorted(path.stem for path in Path(folder).glob("*.ipynb"))
+    if not (found := sorted(path.stem for path in Path(folder).glob("*.ipynb"))):
+        raise FileNotFoundError(f"there are no notebooks in {folder}")
+    return found
 
 
-# -- what is to be done ----------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Plan:
     """A run that can be made: every name in it exists and every value fits.
 
     Attributes:
-        name: the notebook's name.
-        notebook: the stored notebook.
-        set_name: the name of the set of parameters.
-        injected: the values that differ from what the notebook says.
-        parameters: the value of every declared parameter.
-        path: where the executed copy goes.
-        root: the folder that the kernel starts in.
+        name: The notebook's name, without `.ipynb`.
+        notebook: The stored notebook.
+        set_name: The name of the set of parameters.
+        injected: The values that differ from what the notebook says.
+        parameters: The value of every declared parameter.
+        path: Where the executed copy goes.
+        root: The folder that the kernel starts in.
     """
 
     name: str
@@ -136,11 +116,8 @@ class Plan:
         return self.path.with_suffix(".failed.ipynb")
 
     def record(self) -> dict[str, Any]:
-        """What decides whether an executed copy still holds."""
-        return {
-            "notebook_sha256": sha256(self.notebook),
-            "library_sha256": library_sha256(),
-            "kept_sha256": _kept_sha256(self.name),
+        """What decides whether an executed copy is still valid."""
+        return _checksums(self.notebook) | {
             "set": self.set_name,
             "parameters": results.jsonable(self.parameters, "parameters"),
             # their names only: with and without the images are two different runs
@@ -150,15 +127,23 @@ class Plan:
         }
 
     def outdated(self) -> str | None:
-        """Why the notebook has to be run, in words, or None if the copy still holds."""
-        reason = outdated(self.path, self.notebook)
-        if reason or not self.results.exists():
-            return reason or "its results are missing"
-        old, new = _recorded(self.path), self.record()
-        for key in ("set", "parameters", "settings"):
-            if old.get(key) != new[key]:
-                return f"it was executed with other {key.removesuffix('s')}s"
-        return None
+        """Why the notebook has to be run, in words, or None if the copy is still valid."""
+        return _changed(self.path, self.record()) or (
+            None if self.results.exists() else "its results are missing"
+        )
+
+
+@dataclass(frozen=True)
+class Run(Plan):
+    """An executed notebook.
+
+    Attributes:
+        seconds: How long the execution took, whenever it was.
+        fresh: Whether it was executed now; False if the copy was up to date.
+    """
+
+    seconds: float
+    fresh: bool
 
 
 def plan(
@@ -169,34 +154,37 @@ def plan(
     folder: str | Path | None = None,
     out: str | Path | None = None,
 ) -> Plan:
-    """Check a run before it is made; the arguments are those of :func:`run`.
+    """Check a run before it is made.
+
+    Args:
+        name: The notebook's name, without `.ipynb`.
+        set_name: A set of parameters from `sets.yml`.
+        parameters: Values on top of the set.
+        folder: Where the notebooks are; `default_folder()` if None.
+        out: Where the copy goes. If None: `_build/executed` for the unchanged set `book`, else
+            `runs/NAME/SET-CHECKSUM`, so that an experiment never replaces what the book shows.
 
     Raises:
-        ValueError: naming what is unknown, what comes close, and what there is.
+        ValueError: A name is unknown, or a value is not of its default's type.
     """
     folder = (default_folder() if folder is None else Path(folder)).resolve()
-    _parameters.known("notebook", name, available(folder), f"in {folder.name}/")
+    _names.known("notebook", name, available(folder), f"in {folder.name}/")
     notebook = folder / f"{name}.ipynb"
     declared, there = _parameters.parameters(notebook), sets(folder, name)
-    _parameters.known("set", set_name, there, f"of {name}")
+    _names.known("set", set_name, there, f"of {name}")
     injected = there[set_name] | dict(parameters or {})
     _parameters.check(name, injected, declared)
-    values, root = declared | injected, _root(folder)
+    # runs start and end in the folder above the notebooks, but never inside an installed package
+    installed = folder.is_relative_to(Path(lesionlab.__file__).resolve().parent)
+    values, root = declared | injected, Path.cwd() if installed else folder.parent
     if out is not None:
         out = Path(out).resolve()
     elif set_name == "book" and not parameters:
         out = root / "_build" / "executed"
     else:
         canonical = json.dumps(results.jsonable(values), sort_keys=True).encode()
-        short = hashlib.sha256(canonical).hexdigest()[:8]
-        out = root / "runs" / name / f"{set_name}-{short}"
+        out = root / "runs" / name / f"{set_name}-{hashlib.sha256(canonical).hexdigest()[:8]}"
     return Plan(name, notebook, set_name, injected, values, out / f"{name}.ipynb", root)
-
-
-def _root(folder: Path) -> Path:
-    """Where runs of a folder's notebooks start and end: above it, but never in the package."""
-    inside = folder.is_relative_to(Path(lesionlab.__file__).resolve().parent)
-    return Path.cwd() if inside else folder.parent
 
 
 def library_sha256() -> str:
@@ -204,12 +192,14 @@ def library_sha256() -> str:
     return sha256_tree(Path(lesionlab.__file__).parent, [".py", ".csv", ".js"])
 
 
-def _kept_sha256(name: str) -> str | None:
-    """One checksum for the results that come with the book and that a chapter shows."""
-    try:
-        return sha256_tree(chapters.shipped("book", "results", name), [".json", ".csv", ".png"])
-    except FileNotFoundError:
-        return None
+def _checksums(notebook: Path) -> dict[str, str]:
+    """Checksums of a notebook, of the library, and of the book's results that a chapter shows."""
+    kept = chapters.shipped("book", "results") / notebook.stem
+    return {
+        "notebook_sha256": sha256(notebook),
+        "library_sha256": library_sha256(),
+        "kept_sha256": sha256_tree(kept, [".json", ".csv", ".png"]),
+    }
 
 
 def _recorded(path: Path) -> dict[str, Any]:
@@ -222,111 +212,183 @@ def _recorded(path: Path) -> dict[str, Any]:
 
 
 def outdated(copy: str | Path, notebook: str | Path) -> str | None:
-    """Say why an executed copy no longer stands for a notebook.
+    """Say in words why an executed copy no longer stands for a stored notebook, or None."""
+    return _changed(Path(copy), _checksums(Path(notebook)))
 
-    Args:
-        copy: the executed copy.
-        notebook: the stored notebook.
 
-    Returns:
-        A reason in words (the copy is missing, or the notebook, the library or
-        the results that it shows have changed since), or None if it does.
-    """
-    if not Path(copy).exists():
+def _changed(copy: Path, record: Mapping[str, Any]) -> str | None:
+    if not copy.exists():
         return "it has not been executed"
-    old = _recorded(Path(copy))
-    if old.get("notebook_sha256") != sha256(notebook):
-        return "the notebook has changed since it was executed"
-    if old.get("library_sha256") != library_sha256():
-        return "lesionlab has changed since it was executed"
-    if old.get("kept_sha256") != _kept_sha256(Path(notebook).stem):
-        return "the results that it shows have changed since it was executed"
-    return None
-
-
-# -- doing it --------------------------------------------------------------------------
+    old = _recorded(copy)
+    reasons = {
+        "notebook_sha256": "the notebook has changed since it was executed",
+        "library_sha256": "lesionlab has changed since it was executed",
+        "kept_sha256": "the results that it shows have changed since it was executed",
+        "set": "it was executed with another set",
+        "parameters": "it was executed with other parameters",
+        "settings": "it was executed with other settings",
+    }
+    return next((reasons[key] for key in record if old.get(key) != record[key]), None)
 
 
 def run(
     name: str,
     *,
-    set_name: str = "book",
-    parameters: Mapping[str, Any] | None = None,
-    folder: str | Path | None = None,
-    out: str | Path | None = None,
     force: bool = False,
     timeout: float | None = None,
     progress: bool = True,
+    **chosen: Any,
 ) -> Run:
-    """Execute a notebook, unless an executed copy is there and still holds.
-
-    The kernel is the running Python, whatever kernels are installed; it starts
-    in the folder above ``folder``, without the user's IPython profile. The copy
-    and its results take their place only when the last cell has run.
-
-    Args:
-        name: the notebook's name, without ``.ipynb``.
-        set_name: a set of parameters from ``sets.yml``.
-        parameters: values on top of the set.
-        folder: where the notebooks are (:func:`default_folder`).
-        out: where the copy goes: ``_build/executed`` for the set ``book`` as it is,
-            else ``runs/NAME/SET-<checksum of the values>``, so that trying something
-            out never replaces what the book shows.
-        force: execute even if the copy holds.
-        timeout: seconds that one cell may take; None for no limit.
-        progress: show a bar, if standard error is a terminal.
-
-    Returns:
-        The executed notebook.
-
-    Raises:
-        ValueError: before anything runs, if a name is unknown or a value does
-            not fit; see :func:`plan`.
-        ExecutionError: if a cell fails. The notebook is kept as far as it got in
-            ``NAME.failed.ipynb``; an earlier copy and its results stay.
-    """
-    task = plan(name, set_name=set_name, parameters=parameters, folder=folder, out=out)
-    return carry_out(task, force=force, timeout=timeout, progress=progress)
+    """Plan a run, with the arguments `chosen` of `plan`, and carry it out."""
+    return carry_out(plan(name, **chosen), force=force, timeout=timeout, progress=progress)
 
 
 def carry_out(
     task: Plan, *, force: bool = False, timeout: float | None = None, progress: bool = True
 ) -> Run:
-    """Do what :func:`plan` has checked; everything else is as in :func:`run`."""
+    """Execute a notebook, unless an executed copy is there and still valid.
+
+    The kernel is the running Python, whatever kernels are installed, without the user's IPython
+    profile. The copy and its results take their place only when the last cell has run.
+
+    Args:
+        task: From `plan`.
+        force: Execute even if the copy is valid.
+        timeout: Seconds that one cell may take; None for no limit.
+        progress: Show a bar, if standard error is a terminal.
+
+    Raises:
+        ExecutionError: A cell failed, took too long, killed the kernel or ended the notebook early.
+            The notebook is kept as far as it got in `NAME.failed.ipynb`; an earlier copy stays.
+        RuntimeError: Papermill is not installed.
+    """
     if not force and task.outdated() is None:
         seconds = float(_recorded(task.path).get("seconds", 0.0))
-        return Run(
-            task.name, task.set_name, task.parameters, task.path, task.results, seconds, fresh=False
-        )
+        return Run(**vars(task), seconds=seconds, fresh=False)
     # before, not after: an edit while it runs must make the copy stale
     record, start = task.record(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lesionlab-") as scratch:
-        collected = Path(scratch) / "results.json"
-        try:
-            notebook = execute(
-                task.notebook,
-                values=task.injected,
-                cwd=task.root,
-                scratch=Path(scratch),
-                collected=collected,
-                timeout=timeout,
-                progress=progress,
-            )
-        except ExecutionError as error:
-            if error.partial is not None:
-                error.copy = _save(error.partial, task.failed)
-            raise
+        notebook = _execute(task, Path(scratch), timeout, progress)
+        collected = _collected(Path(scratch))
         found = read_json(collected) if collected.exists() else {"data": [], "results": {}}
     seconds = round(time.monotonic() - start, 2)
     origin = {"seconds": seconds, **results.provenance(task.root)}
     write_json(task.results, {"notebook": task.name, **record, **origin, **found})
     notebook.metadata["lesionlab"] = record | {k: origin[k] for k in ("seconds", "versions")}
-    # last: without the copy, the run has not happened
-    _save(notebook, task.path)
+    _save(notebook, task.path)  # last: without the copy, the run has not happened
     task.failed.unlink(missing_ok=True)
-    return Run(
-        task.name, task.set_name, task.parameters, task.path, task.results, seconds, fresh=True
+    return Run(**vars(task), seconds=seconds, fresh=True)
+
+
+def _execute(task: Plan, scratch: Path, timeout: float | None, progress: bool) -> Any:
+    """Run every cell; gives the notebook without papermill's notes about paths and times."""
+    try:
+        import nbformat
+        import papermill
+        from ipykernel.kernelspec import write_kernel_spec
+    except ImportError as error:
+        need = "pip install 'lesionlab[book]'"
+        raise RuntimeError(f"running notebooks needs {error.name}: {need}") from error
+    # Jupyter looks here first, so that another kernel called python3 does not take its place. Its
+    # log, which is about its own sockets, is silent; what a cell prints comes another way.
+    write_kernel_spec(
+        scratch / "jupyter" / "kernels" / "python3",
+        extra_arguments=["--IPKernelApp.log_level=50"],
     )
+    partial, begun = scratch / "partial.ipynb", list[int]()
+    bar = {"desc": task.name, "leave": False, "disable": None}  # None: only on a terminal
+    try:
+        with _kernel_environment(scratch):
+            done = papermill.execute_notebook(
+                task.notebook,
+                partial,
+                parameters=task.injected,
+                kernel_name="python3",
+                cwd=task.root,
+                execution_timeout=None if timeout is None else max(1, round(timeout)),
+                on_cell_execute=lambda cell, cell_index: begun.append(cell_index),
+                store_widget_state=False,
+                record_timing=False,
+                log_output=False,
+                progress_bar=bar if progress else False,
+            )
+    except Exception as error:
+        done = nbformat.read(partial, 4) if begun and partial.exists() else None  # type: ignore[no-untyped-call]
+        raise _failure(task, done, begun[-1:], _reason(error, timeout)) from error
+    for index, cell in enumerate(done.cells):
+        wanted = cell.cell_type == "code" and cell.source.strip()
+        # papermill takes sys.exit() for success
+        if wanted and cell.execution_count is None and "skip-execution" not in _tags(cell):
+            raise _failure(task, done, [index], "was never reached: a cell before it exits")
+    return _cleaned(done)
+
+
+def _collected(scratch: Path) -> Path:
+    """The file in which `lesionlab.results` collects what a notebook records."""
+    return scratch / "results.json"
+
+
+@contextlib.contextmanager
+def _kernel_environment(scratch: Path) -> Iterator[None]:
+    """Tell the kernel where results go, and keep this user's habits from it."""
+    ours = {
+        results.ENVIRONMENT: str(_collected(scratch)),
+        "JUPYTER_PATH": str(scratch / "jupyter"),
+        "IPYTHONDIR": str(scratch / "ipython"),
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a warning about frozen modules on each start
+    }
+    # MPLBACKEND=agg, common on servers, would leave out every figure; the other two would pretend
+    # that no values are injected, and that somebody watches
+    without = ("PYTHONSTARTUP", "MPLBACKEND", chapters.SET, "JPY_SESSION_NAME")
+    before = {name: os.environ.get(name) for name in (*ours, *without)}
+    try:
+        for name in without:
+            os.environ.pop(name, None)
+        os.environ.update(ours)
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _reason(error: Exception, timeout: float | None) -> str:
+    name, text = type(error).__name__, str(error)
+    if name == "CellTimeoutError":
+        return f"took longer than {timeout:g} s"
+    if name == "DeadKernelError":
+        return "killed the kernel (out of memory?)"
+    if name == "PapermillExecutionError":
+        name, text = getattr(error, "ename", name), str(getattr(error, "evalue", ""))
+    return ": ".join([name, *text.strip().splitlines()[:1]])
+
+
+def _failure(task: Plan, done: Any, at: list[int], reason: str) -> ExecutionError:
+    file = task.notebook.name
+    if done is None:
+        return ExecutionError(f"{file} did not start: {reason}")
+    # the stored notebook has neither papermill's note of the error nor the injected values
+    cells = [cell for cell in done.cells if "papermill-error-cell-tag" not in _tags(cell)]
+    number = at[0] + 1 - sum("injected-parameters" in _tags(cell) for cell in cells[: at[0]])
+    count = cells[at[0]].get("execution_count")
+    where = f"cell {number}" + (f" (In [{count}])" if count else "")
+    copy = _save(_cleaned(done), task.failed)
+    return ExecutionError(f"{file}, {where}: {reason}", cell=number, copy=copy)
+
+
+def _tags(cell: Any) -> list[str]:
+    return list(cell.metadata.get("tags", ()))
+
+
+def _cleaned(done: Any) -> Any:
+    done.metadata.pop("papermill", None)  # it holds absolute paths
+    for cell in done.cells:
+        cell.metadata.pop("papermill", None)
+        if "injected-parameters" in _tags(cell):
+            # in a page, a second cell of parameters confuses; the values of a set are in sets.yml
+            cell.metadata["tags"] = [*_tags(cell), "remove-cell"]
+    return done
 
 
 def _save(notebook: Any, path: Path) -> Path:

@@ -12,98 +12,267 @@ runs.over_seeds(runs.scores(chosen))         # mean and SD where only the seed d
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import datetime
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from lesionlab.chapters._runs_reading import Kind, Run, find
-from lesionlab.cli import _names
+from lesionlab import _names
+from lesionlab._files import read_json
+from lesionlab.chapters import notebooks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "Kind",
-    "Run",
-    "choose",
-    "differences",
-    "find",
-    "labels",
-    "over_seeds",
-    "plot",
-    "scores",
-    "table",
-]
-
 MOST_PANELS = 12
+
+KINDS = ("notebook", "training")
+"""A notebook that was executed, or one model that was trained."""
+
+# as in `lesionlab.training`, which takes seconds to import
+_RESULTS, _FOLD = "results.json", "fold-"
+_PLAN = {"data": "phantom", "by": "patient", "seed": 0, "n_lesions": None, "epochs": None,
+         "data_seed": 0}  # fmt: skip
+
+_FAILED = ".failed.ipynb"
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Run:
+    """One run, as its files describe it.
+
+    Attributes:
+        kind: One of `KINDS`.
+        name: The notebook, or the paper whose model was trained.
+        label: What its folder is called, such as `smoke-b00ddc95`.
+        path: Its file of results; without one, the file or folder that says how far it got.
+        state: Some folds of an `"unfinished"` training are trained.
+        why: What is unfinished or damaged, in words.
+        preset: The set of parameters of the notebook, or the preset of the training.
+        parameters: Parameter to value; a recipe's have names like `recipe.schedule.kind`.
+        scores: Index score; columns value, low, high (NaN where there is no interval). A notebook
+            names its scores itself, like `errors.margin.mae`; those of a training are called
+            `margin/mae`, or `margin/mae (diameter)` for a baseline.
+        seconds: How long it took; None where that is not known.
+        commit: The commit of the library; None outside a checkout.
+        dirty: Whether files differed from that commit.
+        version: The version of the library.
+    """
+
+    kind: str
+    name: str
+    label: str
+    path: Path
+    state: Literal["complete", "unfinished", "failed", "damaged"] = "complete"
+    why: str = ""
+    preset: str | None = None
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    scores: pd.DataFrame = dataclasses.field(default_factory=lambda: _as_scores([]))
+    seconds: float | None = None
+    commit: str | None = None
+    dirty: bool | None = None
+    version: str | None = None
+
+    @property
+    def when(self) -> datetime.datetime:
+        """When its file was last written, in the time of this machine."""
+        return datetime.datetime.fromtimestamp(self.path.stat().st_mtime)
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The parameters that differ from the notebook's, or from those of `lesionlab train`."""
+        given, defaults = dict(self.parameters), dict[str, Any]()
+        if self.kind == "training":
+            given = {k: v for k, v in given.items() if k in ("variant", *_PLAN)}
+            defaults = _PLAN
+        else:
+            with contextlib.suppress(FileNotFoundError, ValueError):  # nothing to compare with
+                file = notebooks.default_folder() / f"{Path(self.name).name}.ipynb"
+                defaults = notebooks.parameters(file)
+        return {k: v for k, v in given.items() if k not in defaults or v != defaults[k]}
+
+
+def find(folder: str | Path = "runs") -> list[Run]:
+    """All runs below a folder, also those that failed, are unfinished, or are damaged.
+
+    Args:
+        folder: Such as `runs`, one run, or `book/results`.
+
+    Returns:
+        The runs in the order of their paths.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no run in it.
+    """
+    made = "`lesionlab notebooks run NAME -p …` and `lesionlab train PAPER` make some"
+    place = Path(folder)
+    if not place.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(folder)!r} of runs; {made} in runs/")
+    found: list[Run] = []
+    for path in sorted(place.rglob("*")):
+        *folders, name = path.relative_to(place).parts
+        if any(part.startswith((".", _FOLD)) for part in folders) or name.startswith("."):
+            continue
+        if name.startswith(_FOLD) and not (path.parent / _RESULTS).exists():
+            if all(run.path != path.parent for run in found):
+                found.append(_unfinished(path.parent))
+        elif name.endswith(_FAILED):
+            label, name = path.parent.name, name.removesuffix(_FAILED)
+            facts: dict[str, Any] = {"state": "failed", "preset": label.rpartition("-")[0] or None}
+            found.append(Run(kind="notebook", name=name, label=label, path=path, **facts))
+        elif name.endswith(".json"):
+            found += _read(path)
+    if not found:
+        raise FileNotFoundError(f"there are no runs in {str(folder)!r}; {made}")
+    return found
+
+
+def _unfinished(folder: Path) -> Run:
+    done = [p.parent.name.removeprefix(_FOLD) for p in sorted(folder.glob(f"{_FOLD}*/result.json"))]
+    why = f"not scored; folds that are done: {', '.join(done) or 'none'}"
+    name, label = folder.absolute().parent.name, folder.absolute().name
+    return Run(kind="training", name=name, label=label, path=folder, state="unfinished", why=why)
+
+
+def _read(path: Path) -> Iterator[Run]:
+    """The run that a JSON file describes; none if it describes something else."""
+    trained, label = path.name == _RESULTS, path.absolute().parent.name
+    try:
+        content = read_json(path)
+        if not isinstance(content, dict) or not isinstance(content.get("results"), (dict, list)):
+            return
+        if {"notebook", "parameters"} <= content.keys():
+            facts = _notebook(content)
+        elif {"experiment", "variant", "folds"} <= content.keys():
+            # a training that the book keeps is one file among others
+            facts, label = _training(content), label if trained else path.stem
+        else:
+            return
+        facts |= {key: content.get(key) for key in ("commit", "dirty")}
+        facts["version"] = content.get("versions", {}).get("lesionlab")
+        facts["seconds"] = None if content.get("seconds") is None else float(content["seconds"])
+        yield Run(path=path, label=label, **facts)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        kind, name = KINDS[trained], path.parent.parent.name if trained else path.stem
+        why = str(error) if str(path) in str(error) else f"{path}: {error!r}"
+        yield Run(kind=kind, name=name, label=label, path=path, state="damaged", why=why)
+
+
+def _notebook(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "kind": "notebook",
+        "name": str(content["notebook"]),
+        "preset": content.get("set"),
+        "parameters": dict(content["parameters"]),
+        "scores": _as_scores((*row, None, None) for row in _numbers(content["results"], "")),
+    }
+
+
+def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
+    """Every number that a notebook recorded, under a name with dots; not curves."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield name, float(value)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _numbers(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        for i, row in enumerate(item for item in value if isinstance(item, dict)):
+            # the words in a row of a table say which row it is
+            words = [v for v in row.values() if isinstance(v, str)] or [str(i)]
+            numbers = {k: v for k, v in row.items() if not isinstance(v, str)}
+            yield from _numbers(numbers, ".".join([name, *words]))
+
+
+def _training(content: Mapping[str, Any]) -> dict[str, Any]:
+    plan = {k: v for k, v in content.get("plan", {}).items() if k not in ("paper", "folds")}
+    rows = []
+    for row in content["results"]:
+        by = "" if row["predictor"] == "model" else f" ({row['predictor']})"
+        ends = (row.get("low"), row.get("high"))
+        rows.append((f"{row['target']}/{row['metric']}{by}", row["value"], *ends))
+    return {
+        "kind": "training",
+        "name": str(content["experiment"]),
+        "preset": plan.pop("preset", None),
+        "parameters": {
+            "variant": content["variant"],
+            **plan,
+            "by": content["split"]["by"],
+            "seed": content["seed"],
+            "folds": content["split"]["trained"],
+            "lesions": content["cohort"]["lesions"],
+            "precision": content["folds"][0]["identity"]["precision"],
+            **dict(_flat(content["recipe"], "recipe")),
+        },
+        "scores": _as_scores(rows),
+    }
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(item, f"{name}.{key}")
+    else:
+        yield name, value
+
+
+def _as_scores(rows: Iterable[tuple[Any, ...]]) -> pd.DataFrame:
+    found = pd.DataFrame(rows, columns=["score", "value", "low", "high"]).set_index("score")
+    return found[~found.index.duplicated()].astype(float)
 
 
 def table(found: Iterable[Run]) -> pd.DataFrame:
-    """One row per run: kind, name, preset, run (its label), changed (in words), when, and so on.
-
-    Args:
-        found: As `find` gives them.
+    """One row per run.
 
     Returns:
-        Columns kind, name, preset, run, changed, when, seconds, commit, dirty, version, state, why.
+        Columns kind, name, preset, run (its label), changed (in words), when, seconds, commit,
+        dirty, version, state, why.
     """
-    names = ("seconds", "commit", "dirty", "version", "state", "why")
+    columns = ["kind", "name", "preset", "run", "changed", "when", "seconds", "commit", "dirty"]
     rows = [
-        {
-            "kind": run.kind,
-            "name": run.name,
-            "preset": run.preset,
+        vars(run)
+        | {
             "run": run.label,
             "changed": ", ".join(f"{k}={v}" for k, v in run.changed.items()),
             "when": run.when,
-            **{name: getattr(run, name) for name in names},
         }
         for run in found
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows)[[*columns, "version", "state", "why"]]
 
 
-def choose(found: Sequence[Run], names: Sequence[str], *, kind: Kind | None = None) -> list[Run]:
+def choose(found: Sequence[Run], names: Sequence[str], *, kind: str | None = None) -> list[Run]:
     """The runs that are asked for, which must be of one notebook, or of one paper's models.
 
     Args:
-        found: As `find` gives them.
-        names: Of notebooks or papers, for all their runs; of single runs by label, by
-            `NAME/LABEL`, or by their file or folder.
-        kind: Which kind is meant where a notebook and a paper have the same name.
+        found: Runs from `find`.
+        names: Notebooks or papers, for all their runs; single runs by label, by `NAME/LABEL`, or
+            by their file or folder.
+        kind: One of `KINDS`, to choose where a notebook and a paper have the same name.
 
     Raises:
-        ValueError: A name is of no run, or the runs cannot be compared.
+        ValueError: No run has such a name, or the runs cannot be compared.
     """
-    if kind not in (None, *get_args(Kind)):
-        raise ValueError(f"kind={kind!r}: expected one of {', '.join(get_args(Kind))}")
+    if kind is not None:
+        _names.known("kind", kind, KINDS, "of run")
     chosen: dict[Path, Run] = {}
     for name in names:
         own = [run for run in found if name in (run.name, run.label, f"{run.name}/{run.label}")]
         at = Path(name).resolve()
         own = own or [run for run in found if at in (p := run.path.resolve(), *p.parents)]
         if not own:
-            there = list(dict.fromkeys([r.name for r in found] + [r.label for r in found]))
-            raise ValueError(
-                f"there is no run {name!r}{_names.close(name, there)}; expected a notebook, a "
-                f"paper, or one of the runs {_names.listed(there)}"
-            )
+            _names.known("run", name, {r.name for r in found} | {r.label for r in found})
         chosen |= {run.path: run for run in own if kind in (None, run.kind)}
-    if not chosen:
-        raise ValueError(f"kind={kind!r}: none of the runs of {', '.join(names)} is of this kind")
-    several = list(dict.fromkeys((run.kind, run.name) for run in chosen.values()))
-    if len({k for k, _ in several}) > 1:
+    several = dict.fromkeys(f"{run.kind} {run.name}" for run in chosen.values())
+    if len(several) != 1:
         raise ValueError(
-            f"{', '.join(names)}: there are runs of a notebook and of trainings, which have "
-            "nothing to compare; choose a kind, notebook or training"
-        )
-    if len(several) > 1:
-        raise ValueError(
-            f"the runs are of {', '.join(name for _, name in several)}: expected runs of one "
-            "notebook, or of the models of one paper"
+            f"{', '.join(names)}: expected runs of one notebook, or of models of one paper, got "
+            f"{' and '.join(several) or f'no {kind}'}; a kind chooses one of a notebook and a paper"
         )
     return list(chosen.values())
 
@@ -111,28 +280,21 @@ def choose(found: Sequence[Run], names: Sequence[str], *, kind: Kind | None = No
 def labels(chosen: Sequence[Run]) -> list[str]:
     """What to call each run: by its folder or, where two have the same name, by its path."""
     short = [run.label for run in chosen]
-    return [
-        str(run.path.parent) if short.count(label) > 1 else label
-        for run, label in zip(chosen, short, strict=True)
-    ]
-
-
-def _parameters(run: Run) -> dict[str, Any]:
-    kind = "set" if run.kind == "notebook" else "preset"
-    return {kind: run.preset, **run.parameters, "lesionlab": run.version}
+    return [str(run.path.parent) if short.count(run.label) > 1 else run.label for run in chosen]
 
 
 def differences(chosen: Sequence[Run]) -> pd.DataFrame:
     """The parameters that are not the same in all runs.
 
-    Args:
-        chosen: As `choose` gives them.
-
     Returns:
         Index parameter (with set or preset, and the version of lesionlab), a column per run in
         the order of `chosen`, named as by `labels`; None where a run has no such parameter.
     """
-    given = [_parameters(run) for run in chosen]
+    given = [
+        {("set" if run.kind == "notebook" else "preset"): run.preset, **run.parameters,
+         "lesionlab": run.version}
+        for run in chosen
+    ]  # fmt: skip
     every = dict.fromkeys(name for one in given for name in one)
     rows = {name: [one.get(name) for one in given] for name in every}
     differ = {name: row for name, row in rows.items() if any(v != row[0] for v in row)}
@@ -141,17 +303,16 @@ def differences(chosen: Sequence[Run]) -> pd.DataFrame:
 
 
 def scores(chosen: Sequence[Run], patterns: Sequence[str] = ()) -> pd.DataFrame:
-    """The scores of several runs, one below the other.
+    """The scores of runs, one below the other.
 
     Args:
-        chosen: As `choose` gives them.
-        patterns: Which scores: names with `*` and `?`, or parts of names. All if there is none,
-            but those of baselines.
+        chosen: Runs from `choose`.
+        patterns: Which scores: those whose names contain one of these, where `*` stands for
+            anything. By default all except those of baselines.
 
     Returns:
-        Columns score, run (as `labels`), group (the parameters that differ, but the seed, in
-        words), seed (None where there is none), value, low, high; by score in the order of the
-        first run that has it.
+        Columns score, run (its label), group (what is the same for runs that differ only in the
+        seed), seed, value, low, high, in the order of the first run that has the score.
 
     Raises:
         ValueError: No score has such a name.
@@ -159,8 +320,8 @@ def scores(chosen: Sequence[Run], patterns: Sequence[str] = ()) -> pd.DataFrame:
     seeds = [run.parameters.get("seed") for run in chosen]
     apart = differences(chosen).drop(index="seed", errors="ignore").astype(str)
     parts = []
-    for label, (run, seed), (_, own) in zip(
-        labels(chosen), zip(chosen, seeds, strict=True), apart.items(), strict=True
+    for label, run, seed, (_, own) in zip(
+        labels(chosen), chosen, seeds, apart.items(), strict=True
     ):
         group = ", ".join(f"{name}={value}" for name, value in own.items()) or run.name
         parts.append(run.scores.reset_index().assign(run=label, group=group, seed=seed))
@@ -171,9 +332,8 @@ def scores(chosen: Sequence[Run], patterns: Sequence[str] = ()) -> pd.DataFrame:
         told = f"scores: none is called {' or '.join(map(repr, patterns))}" if patterns else (
             "the runs have no scores")  # fmt: skip
         raise ValueError(f"{told}{_names.close((*patterns, '')[0], names)}")
-    rank = {name: i for i, name in enumerate(wanted)}
     found = every[every["score"].isin(wanted)]
-    found = found.sort_values("score", key=lambda names: names.map(rank), kind="stable")
+    found = found.sort_values("score", key=lambda column: column.map(names.index), kind="stable")
     columns = ["score", "run", "group", "seed", "value", "low", "high"]
     return found[columns].reset_index(drop=True)
 
@@ -188,7 +348,7 @@ def over_seeds(found: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over the seeds of runs that differ in nothing else.
 
     Args:
-        found: As `scores` gives them.
+        found: From `scores`.
 
     Returns:
         Index (score, group), columns mean, sd (of the sample) and n; only where there are two
@@ -200,37 +360,28 @@ def over_seeds(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot(found: pd.DataFrame) -> Figure:
-    """Scores over seeds: a panel per score, a point per run, mean and SD of runs alike.
-
-    Args:
-        found: As `scores` gives them.
+    """The result of `scores` as a panel per score: a point per run, mean and SD of runs alike.
 
     Raises:
         ValueError: There are more scores than panels fit on a page.
     """
+    import matplotlib.pyplot as plt
     import seaborn as sns
-    from matplotlib.figure import Figure
 
     names, groups = (list(dict.fromkeys(found[column])) for column in ("score", "group"))
     if len(names) > MOST_PANELS:
         raise ValueError(
             f"{len(names)} scores to plot: expected at most {MOST_PANELS}, choose with a pattern"
         )
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    size = (columns * max(2.5, 0.6 * len(groups) + 1.5), rows * 2.5 + 0.7)
-    figure = Figure(figsize=size, layout="constrained", dpi=120)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for i, (ax, name) in enumerate(zip(panels, names, strict=False)):
-        own = found[found["score"] == name]
-        how: dict[str, Any] = {"data": own, "x": "group", "y": "value", "order": groups, "ax": ax}
-        sns.stripplot(**how, size=6, alpha=0.6, jitter=0.1)
-        line: dict[str, Any] = {"linestyle": "none", "marker": "_", "color": "black"}
-        sns.pointplot(**how, **line, errorbar="sd", capsize=0.1)
-        ax.set(title=name, xlabel="", ylabel="")
-        # named once, below the lowest panel of each column
-        ax.tick_params(axis="x", rotation=30, labelbottom=i + columns >= len(names))
-        ax.spines[["top", "right"]].set_visible(False)
-    for ax in panels[len(names) :]:
-        ax.remove()
+    how: dict[str, Any] = {"x": "group", "y": "value", "order": groups}
+    grid = sns.catplot(
+        found, **how, kind="strip", size=6, alpha=0.6, jitter=0.1, sharey=False, height=2.5,
+        col="score", col_wrap=min(3, len(names)), aspect=max(1.0, 0.24 * len(groups) + 0.6),
+    )  # fmt: skip
+    for name, ax in grid.axes_dict.items():
+        own, line = found[found["score"] == name], {"linestyle": "none", "marker": "_"}
+        sns.pointplot(own, **how, **line, ax=ax, color="black", errorbar="sd", capsize=0.1)
+    grid.set_titles("{col_name}").set_axis_labels("", "").tick_params(axis="x", rotation=30)
+    plt.close(grid.figure)  # or pyplot would show it a second time
+    figure: Figure = grid.figure
     return figure

@@ -1,33 +1,26 @@
-"""The command ``lesionlab``.
+"""The command `lesionlab`.
 
-Each command imports what it needs when it is called, so that ``lesionlab
---version`` answers at once. Wrong use ends with exit status 2, work that failed
-with 1, and either says why in one line on standard error; ``LESIONLAB_DEBUG=1``
-shows the traceback instead.
+Each command imports what it needs when it is called, so that `lesionlab --version` answers at once.
+Wrong use ends with exit status 2, work that failed with 1, and either says why in one line on
+standard error; `LESIONLAB_DEBUG=1` shows the traceback instead.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lesionlab import __version__
-from lesionlab.cli._data import data_app, doctor
+from lesionlab.cli._data import as_text, data_app
 from lesionlab.cli._errors import FAILED, plain_errors
 from lesionlab.cli._runs import runs_app
 from lesionlab.cli._sweep import sweep
 from lesionlab.cli._train import train
 
-if TYPE_CHECKING:
-    from lesionlab.chapters.notebooks import ExecutionError, Plan
-
 __all__ = ["app"]
-
-NONE = "there are no notebooks"
 
 # no markup: plain text reads the same in a log, on a narrow terminal and to a screen reader
 app = typer.Typer(
@@ -38,10 +31,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 notebooks_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
-app.add_typer(notebooks_app, name="notebooks", help="List and execute the chapters.")
+app.add_typer(notebooks_app, name="notebooks", help="List, copy and execute the chapters.")
 app.add_typer(data_app, name="data", help="Build, describe and check the crops of the lesions.")
 app.add_typer(runs_app, name="runs", help="List and compare the runs that were made.")
-app.command("doctor")(doctor)
 app.command("train")(train)
 app.command("sweep")(sweep)
 
@@ -61,13 +53,28 @@ def _main(
     pass
 
 
-# -- notebooks -------------------------------------------------------------------------
+@app.command("doctor")
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say which packages, data, device and browser are found, and what to do next.
+
+    The exit status is 1 where phantoms, the default way with no download, do not work.
+    """
+    from lesionlab import doctor as examination
+
+    with plain_errors():
+        found = examination.examine()
+        typer.echo(as_text(examination.to_dict(found)) if as_json else examination.to_text(found))
+    if not examination.healthy(found):
+        raise typer.Exit(FAILED)
+
 
 Folder = Annotated[
-    Path | None, typer.Option(help="Where the notebooks are.", show_default="notebooks/")
+    Path | None, typer.Option(help="Take the notebooks here.", show_default="notebooks/")
 ]
 Out = Annotated[
-    Path | None, typer.Option(help="Where executed copies go.", show_default="_build/executed")
+    Path | None, typer.Option(help="Put executed copies here.", show_default="_build/executed")
 ]
 
 
@@ -78,21 +85,18 @@ def list_notebooks(folder: Folder = None, out: Out = None) -> None:
 
     with plain_errors():
         place = folder or notebooks.default_folder()
-        found = notebooks.available(place)
-        for name in found:
+        for name in notebooks.available(place):
             task = notebooks.plan(name, folder=place, out=out)
             typer.echo(f"{name}: {notebooks.title(task.notebook)}")
             for key, value in task.parameters.items():
                 typer.echo(f"    {key} = {value!r}")
             typer.echo(f"    sets: {', '.join(notebooks.sets(place, name))}")
-            typer.echo(f"    executed copy: {_state(task)}")
-        if not found:
-            typer.echo(NONE)
+            typer.echo(f"    executed copy: {task.outdated() or 'up to date'}")
 
 
 @notebooks_app.command("copy")
 def copy_notebooks(
-    folder: Annotated[Path, typer.Argument(help="Where to; it is made when it is missing.")],
+    folder: Annotated[Path, typer.Argument(help="Copy them here; it is made when it is missing.")],
 ) -> None:
     """Copy the chapters into a folder, to open them in JupyterLab, Notebook or VS Code."""
     from lesionlab import chapters
@@ -100,13 +104,6 @@ def copy_notebooks(
     with plain_errors():
         written = chapters.copy(folder)
         typer.echo(f"{len(written)} files in {folder}; open them with: jupyter lab {folder}")
-
-
-def _state(task: Plan) -> str:
-    if not task.path.exists():
-        return "missing"
-    reason = task.outdated()
-    return f"stale: {reason}" if reason else "up to date"
 
 
 @notebooks_app.command("run")
@@ -119,11 +116,11 @@ def run_notebooks(
         typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Set one parameter, as YAML."),
     ] = None,
     set_name: Annotated[
-        str, typer.Option("--set", help="A set of parameters from notebooks/sets.yml.")
+        str, typer.Option("--set", help="Take a set of parameters from notebooks/sets.yml.")
     ] = "book",
     force: Annotated[bool, typer.Option("--force", help="Run even what is up to date.")] = False,
     timeout: Annotated[
-        float | None, typer.Option(min=1, help="Seconds that one cell may take.")
+        float | None, typer.Option(min=1, help="Stop a cell that takes so many seconds.")
     ] = None,
     folder: Folder = None,
     out: Out = None,
@@ -134,6 +131,7 @@ def run_notebooks(
     """
     from lesionlab.chapters import notebooks
 
+    failed = False
     with plain_errors():
         values = dict(map(notebooks.parse_parameter, parameter or ()))
         place = folder or notebooks.default_folder()
@@ -143,39 +141,18 @@ def run_notebooks(
             notebooks.plan(name, set_name=set_name, parameters=values, folder=place, out=out)
             for name in chosen
         ]
-        outcomes: list[tuple[str, str, float | None]] = []
+        width = max(map(len, chosen), default=0)
         for task in tasks:
             try:
                 done = notebooks.carry_out(task, force=force, timeout=timeout)
             except notebooks.ExecutionError as error:
-                outcomes.append((task.name, "FAILED", None))
-                typer.echo(_told(error), err=True)
+                failed = True
+                kept = f"; as far as it got: {os.path.relpath(error.copy)}" if error.copy else ""
+                typer.echo(f"lesionlab: {error}{kept}", err=True)
+                typer.echo(f"{task.name:<{width}}  FAILED")
             else:
-                outcomes.append(
-                    (done.name, "executed" if done.fresh else "up to date", done.seconds)
-                )
-                typer.echo(f"{done.name}: {outcomes[-1][1]}, {_shown(done.path)}", err=True)
-        _summary(outcomes)
-    if any(outcome == "FAILED" for _, outcome, _ in outcomes):
+                state = "executed  " if done.fresh else "up to date"
+                path = os.path.relpath(done.path)
+                typer.echo(f"{task.name:<{width}}  {state}  {done.seconds:8.1f} s  {path}")
+    if failed:
         raise typer.Exit(FAILED)
-
-
-def _shown(path: Path) -> str:
-    with contextlib.suppress(ValueError):
-        return str(path.relative_to(Path.cwd()))
-    return str(path)
-
-
-def _told(error: ExecutionError) -> str:
-    kept = f"\n    as far as it got: {_shown(error.copy)}" if error.copy else ""
-    return f"lesionlab: {error}{kept}"
-
-
-def _summary(outcomes: Sequence[tuple[str, str, float | None]]) -> None:
-    if not outcomes:
-        typer.echo(NONE)
-        return
-    width = max(len(name) for name, _, _ in outcomes)
-    for name, outcome, seconds in outcomes:
-        took = "" if seconds is None else f"{seconds:8.1f} s"
-        typer.echo(f"{name:<{width}}  {outcome:<10}  {took}".rstrip())

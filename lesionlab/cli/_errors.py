@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-import select
-import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -20,15 +19,6 @@ def stop(message: str, status: int) -> NoReturn:
     raise typer.Exit(status)
 
 
-def _nobody_reads() -> bool:
-    """Whether standard output is a pipe whose other end is closed."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # no file, or no such call
-        waiting = select.poll()
-        waiting.register(sys.stdout.fileno(), 0)
-        return any(event & select.POLLERR for _, event in waiting.poll(0))
-    return False
-
-
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
     """Turn what a user can cause into one line; anything else is ours and keeps its traceback."""
@@ -39,11 +29,11 @@ def plain_errors() -> Iterator[None]:
         yield
     except (ValueError, FileNotFoundError) as error:
         stop(str(error), WRONG_USE)
-    except BrokenPipeError as error:
-        if _nobody_reads():  # as in `… | head`: typer ends quietly
-            raise
-        stop(str(error), FAILED)
+    except BrokenPipeError:  # as in `… | head`: typer ends quietly
+        raise
     except (RuntimeError, OSError, ImportError) as error:
         stop(str(error), FAILED)
     except KeyboardInterrupt:
+        # a task that still waits for a killed kernel would print a traceback when it is collected
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         stop("interrupted; what was finished is kept", INTERRUPTED)

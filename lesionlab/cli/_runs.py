@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,16 +20,9 @@ MOST_SCORES = 60  # that are shown when nobody says which
 runs_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
 
-class Kind(StrEnum):
-    """As in `lesionlab.chapters.runs`, without importing it for the help."""
-
-    notebook = "notebook"
-    training = "training"
-
-
 @runs_app.command("list")
 def list_runs(
-    folder: Annotated[Path, typer.Argument(help="Where to look, at any depth.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(help="Look here, at any depth.")] = Path("runs"),
 ) -> None:
     """Show every run of a notebook and every training: a row for each.
 
@@ -40,15 +32,13 @@ def list_runs(
 
     with plain_errors():
         found = runs.find(folder)
-        shown = runs.table(found).astype(object)
-        shown = shown.where(shown.notna(), None)
-        commits = zip(shown["commit"], shown["dirty"], strict=True)
-        shown["commit"] = [f"{c[:7]}{'+' if dirty else ''}" if c else None for c, dirty in commits]
-        shown["seconds"] = [None if s is None else f"{s:.0f}" for s in shown["seconds"]]
-        shown["when"] = [f"{when:%Y-%m-%d %H:%M}" for when in shown["when"]]
-        shown["version"] = [_marked(version, version) for version in shown["version"]]
-        columns = ["kind", "name", "preset", "run", "changed", "when", "seconds", "commit"]
-        typer.echo(_text(shown[[*columns, "version", "state"]].rename(columns={"preset": "set"})))
+        shown = runs.table(found).drop(columns="why").rename(columns={"preset": "set"})
+        dirty = shown.pop("dirty").map({True: "+"}).fillna("")
+        shown["commit"] = shown["commit"].str[:7] + dirty
+        shown["seconds"] = shown["seconds"].map("{:.0f}".format, na_action="ignore")
+        shown["when"] = shown["when"].dt.strftime("%Y-%m-%d %H:%M")
+        shown["version"] = [_marked(run.version, run) for run in found]
+        typer.echo(_text(shown))
         for run in found:
             if run.why:
                 typer.echo(f"{run.name}/{run.label} is {run.state}: {run.why}")
@@ -64,15 +54,16 @@ def compare_runs(
             help="A notebook or a paper, for all its runs; or runs by name, file or folder.",
         ),
     ],
-    folder: Annotated[Path, typer.Option(help="Where to look, at any depth.")] = Path("runs"),
+    folder: Annotated[Path, typer.Option(help="Look here, at any depth.")] = Path("runs"),
     kind: Annotated[
-        Kind | None, typer.Option(help="Where a notebook and a paper have the same name.")
+        str | None,
+        typer.Option(help="Say notebook or training where both have the same name."),
     ] = None,
     score: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Scores whose names have this in them; * stands for anything. Repeat it.",
+            help="Show scores whose names have this in them; * stands for anything. Repeat it.",
         ),
     ] = None,
     plot: Annotated[
@@ -82,12 +73,15 @@ def compare_runs(
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
 ) -> None:
     """Show in what runs differ: their parameters, then their scores, a column for each run."""
+    from lesionlab._files import replacing
     from lesionlab.chapters import runs
 
     with plain_errors():
-        if plot is not None:
-            _check_plot(plot, force)
-        chosen = runs.choose(runs.find(folder), names, kind=None if kind is None else kind.value)
+        if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
+            raise ValueError(f"--plot {plot}: expected a name that ends in .png, .svg or .pdf")
+        if plot is not None and plot.exists() and not force:
+            raise ValueError(f"--plot {plot}: the file is there already; --force replaces it")
+        chosen = runs.choose(runs.find(folder), names, kind=kind)
         whole = [run for run in chosen if run.state == "complete"]
         for run in chosen:
             if run not in whole:
@@ -96,51 +90,46 @@ def compare_runs(
         if not whole:
             raise ValueError(f"none of the runs of {', '.join(names)} is complete")
         found = runs.scores(whole, score or ())
-        typer.echo(_comparison(whole, found, all_of_them=bool(score)))
+        typer.echo(_comparison(whole, found, most=None if score else MOST_SCORES))
         _footnote(whole)
         if plot is not None:
-            _save(runs.plot(found), plot)
+            with replacing(plot) as temporary:
+                runs.plot(found).savefig(temporary, format=plot.suffix[1:])
             typer.echo(f"written to {plot}")
 
 
-def _comparison(chosen: list[Run], found: pd.DataFrame, *, all_of_them: bool) -> str:
+def _comparison(chosen: list[Run], found: pd.DataFrame, *, most: int | None) -> str:
     """Parameters and scores as text, a column per run, and mean ± SD where seeds allow it."""
     import pandas as pd
 
     from lesionlab.chapters import runs
 
     names = list(dict.fromkeys(found["score"]))
-    shown = names if all_of_them else names[:MOST_SCORES]
     texts = found.assign(text=[_score(*row) for row in found[["value", "low", "high"]].to_numpy()])
-    wide = texts.pivot(index="score", columns="run", values="text").reindex(shown)
+    wide = texts.pivot(index="score", columns="run", values="text").reindex(names[:most])
     order = runs.labels(chosen)
-    rows = pd.concat([runs.differences(chosen).map(_value), wide[order]])
+    rows = pd.concat([runs.differences(chosen), wide[order]])
     over = runs.over_seeds(found)
     for group in over.index.unique("group"):
         own = over.xs(group, level="group")
-        several = f"mean ± SD of {own['n'].max()} seeds"
-        head = several if found["group"].nunique() == 1 else f"{several}, {group}"
+        head = f"mean ± SD of {own['n'].max()} seeds"
+        head += "" if found["group"].nunique() == 1 else f", {group}"
         said = own["mean"].map("{:.4g}".format) + " ± " + own["sd"].map("{:.2g}".format)
         rows[head] = said.reindex(rows.index)
-    heads = {label: _marked(label, run.version) for label, run in zip(order, chosen, strict=True)}
+    heads = {label: _marked(label, run) for label, run in zip(order, chosen, strict=True)}
     text = _text(rows.rename(columns=heads).rename_axis(None).reset_index(names=""))
-    left = len(names) - len(shown)
+    left = len(names[len(wide) :])
     return text + (f"\nand {left} more scores: choose some with --score PATTERN" if left else "")
 
 
 def _score(value: float, low: float, high: float) -> str:
     if value != value:
         return "–"
-    interval = f" [{low:.3f}, {high:.3f}]" if low == low and high == high else ""
-    return f"{value:.3f}{interval}" if interval else f"{value:.4g}"
+    return f"{value:.4g}" if low != low else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _value(value: object) -> str:
-    return "–" if value is None else str(value)
-
-
-def _marked(text: str | None, version: str | None) -> str | None:
-    return text if version in (None, __version__) else f"{text} *"
+def _marked(text: str | None, run: Run) -> str | None:
+    return text if run.version in (None, __version__) else f"{text} *"
 
 
 def _footnote(found: list[Run]) -> None:
@@ -157,17 +146,3 @@ def _text(table: pd.DataFrame) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
-
-
-def _check_plot(path: Path, force: bool) -> None:
-    if path.suffix not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"--plot {path}: expected a name that ends in .png, .svg or .pdf")
-    if path.exists() and not force:
-        raise ValueError(f"--plot {path}: the file is there already; --force replaces it")
-
-
-def _save(figure: object, path: Path) -> None:
-    from lesionlab._files import replacing
-
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:])  # type: ignore[attr-defined]

@@ -7,11 +7,12 @@ knows a paper by name.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from importlib import metadata
 from typing import TYPE_CHECKING
+
+from lesionlab import _names
 
 if TYPE_CHECKING:
     from lesionlab.training.paper import Paper
@@ -43,9 +44,10 @@ def get(name: str) -> Paper:
 
     found = modules()
     if name not in found:
-        near = difflib.get_close_matches(name, names(), n=1)
-        ask = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"paper={name!r}: expected one of {', '.join(names())}{ask}")
+        there = names()
+        raise ValueError(
+            f"paper={name!r}: expected one of {', '.join(there)}{_names.close(name, there)}"
+        )
     try:
         paper = getattr(importlib.import_module(found[name]), "PAPER", None)
     except ImportError as error:

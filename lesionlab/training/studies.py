@@ -10,7 +10,6 @@ The command `lesionlab train`, the sweeps and the chapters all come here.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -22,7 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from lesionlab import _files, papers, splits
+from lesionlab import _files, _names, papers, splits
 from lesionlab.attributes import rating
 from lesionlab.crops import datasets
 from lesionlab.crops.sampling import Samples
@@ -83,7 +82,10 @@ class Plan:
             ("by", ("patient", "nodule")),
         ):
             if (value := getattr(self, name)) not in expected:
-                raise ValueError(f"{name}={value!r}: expected {_listed(value, expected)}")
+                raise ValueError(
+                    f"{name}={value!r}: expected one of {_names.listed(expected)}"
+                    f"{_names.close(value, expected)}"
+                )
         if self.folds is None:
             object.__setattr__(self, "folds", tuple(range(self.preset_of().n_folds)))
         some = set(self.folds or ())
@@ -138,14 +140,6 @@ class Plan:
     def folder(self) -> Path:
         """Where a run goes unless it is told otherwise, under the working directory."""
         return Path("runs", self.paper, self.name)
-
-
-def _listed(value: str, expected: Iterable[str]) -> str:
-    """The expected words for an error; of very many the first ones, and those that are near."""
-    words = list(expected)
-    near = difflib.get_close_matches(str(value), words, n=3)
-    some = ", ".join(words[:12]) + (f" and {len(words) - 12} more" if len(words) > 12 else "")
-    return f"one of {some}" + (f"; did you mean {' or '.join(map(repr, near))}?" if near else "")
 
 
 # --- lesions ------------------------------------------------------------------------------------

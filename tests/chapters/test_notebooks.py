@@ -28,12 +28,12 @@ FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 CHAPTERS = notebooks.available(FOLDER)
 
 
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def quick_run(project: Any, name: str, **options: Any) -> notebooks.Run:
+def quick_run(project: Any, name: str = "one", **options: Any) -> notebooks.Run:
     return notebooks.run(name, folder=project.folder, progress=False, timeout=60, **options)
+
+
+def write_sets(project: Any, text: str) -> None:
+    (project.folder / "sets.yml").write_text(text, encoding="utf-8")
 
 
 # -- the chapters ----------------------------------------------------------------------
@@ -54,24 +54,11 @@ def test_a_chapter_runs_with_its_smoke_set(
         if output.output_type == "stream" and output.name == "stderr"
     ]
     assert not noise, "what goes to standard error is printed in the book"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_a_chapter_records_results_and_their_data(
-    name: str, smoke: Callable[[str], notebooks.Run]
-) -> None:
-    found = results.read(smoke(name).results)
+    found = results.read(run.results)
     assert found["set"] == "smoke"
     assert found["results"], "a chapter records what it found"
     assert found["data"], "a chapter says what its numbers rest on"
-    assert_says_nothing_about_the_machine(smoke(name).results)
-
-
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_papermill_sees_the_parameters_that_we_see(name: str) -> None:
-    path = FOLDER / f"{name}.ipynb"
-    assert set(papermill.inspect_notebook(str(path))) == set(notebooks.parameters(path))
+    assert_says_nothing_about_the_machine(run.results)
 
 
 def assert_says_nothing_about_the_machine(path: Path) -> None:
@@ -87,21 +74,14 @@ def assert_says_nothing_about_the_machine(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("x=3", 3),
         ("x = 3", 3),
-        ("x=0.5", 0.5),
         ("x=1e-3", 0.001),
         ("x=-2.5E+3", -2500.0),
-        ("x=1.e2", 100.0),
-        ("x=.5e1", 5.0),
         ("x=true", True),
         ("x=null", None),
-        ("x=mean", "mean"),
         ("x=e3", "e3"),
         ("x='1e-3'", "1e-3"),
-        ("x=2011-02-01", "2011-02-01"),
-        ("x=[1, 2e-1, a]", [1, 0.2, "a"]),
-        ("x={a: 1}", {"a": 1}),
+        ("x=[1, .2e1, a]", [1, 2.0, "a"]),
         ("x=a=b", "a=b"),
     ],
 )
@@ -111,26 +91,27 @@ def test_a_value_is_read_as_yaml(text: str, value: Any) -> None:
     assert type(found[1]) is type(value)
 
 
-@pytest.mark.parametrize("text", ["seed", "=3", "two words=3", "3=seed", "a-b=1", ""])
-def test_a_parameter_of_another_form_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="name=value"):
-        notebooks.parse_parameter(text)
-
-
-@pytest.mark.parametrize("text", ["x=[1", "x={a", "x=!!python/object/apply:os.getcwd []"])
-def test_a_value_that_is_not_plain_yaml_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="value of x is not YAML"):
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("seed", "name=value"),
+        ("two words=3", "name=value"),
+        ("x=[1", "value of x is not YAML"),
+        ("x=!!python/object/apply:os.getcwd []", "value of x is not YAML"),
+    ],
+)
+def test_a_parameter_of_another_form_is_refused(text: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
         notebooks.parse_parameter(text)
 
 
 def test_parameters_come_with_their_defaults(project: Any) -> None:
-    path = project.write(
-        "one",
-        parameters="# how many\nn = 5\nrate: float = 1e-3  # step\nsizes = [1,\n  -2]\nx = None",
-    )
+    cell = "# how many\nn = 5\nrate = 1e-3  # step\nsizes = [1,\n  -2]\nx = None"
+    path = project.write("one", parameters=cell)
     assert notebooks.parameters(path) == {"n": 5, "rate": 0.001, "sizes": [1, -2], "x": None}
-    assert set(papermill.inspect_notebook(str(path))) == set(notebooks.parameters(path))
     assert notebooks.parameters(project.write("two", parameters=None)) == {}
+    for stored in (path, *FOLDER.glob("*.ipynb")):
+        assert set(papermill.inspect_notebook(str(stored))) == set(notebooks.parameters(stored))
 
 
 @pytest.mark.parametrize(
@@ -140,82 +121,61 @@ def test_parameters_come_with_their_defaults(project: Any) -> None:
         ("import os", "not 'import os'"),
         ("a = b = 1", "not 'a = b = 1'"),
         ("a, b = 1, 2", "takes lines like 'seed = 0'"),
-        ("n: int", "not 'n: int'"),
-        ("print(1)", "takes lines like"),
         ("%matplotlib inline", "is not Python, see its line 1"),
     ],
 )
 def test_a_parameters_cell_holds_literals_only(project: Any, cell: str, complaint: str) -> None:
-    path = project.write("one", parameters=cell)
     with pytest.raises(ValueError, match=complaint):
-        notebooks.parameters(path)
+        notebooks.parameters(project.write("one", parameters=cell))
 
 
-def test_two_parameters_cells_are_refused(project: Any) -> None:
-    cell = new_code_cell("a = 1", metadata={"tags": ["parameters"]})
-    path = project.write_cells("one", [cell, new_code_cell("b = 1", metadata=cell.metadata)])
+def test_what_is_no_notebook_with_one_cell_of_parameters_is_named(project: Any) -> None:
+    cells = [new_code_cell(f"{x} = 1", metadata={"tags": ["parameters"]}) for x in "ab"]
+    path = project.write_cells("one", cells)
     with pytest.raises(ValueError, match="2 cells tagged 'parameters', one is allowed"):
         notebooks.parameters(path)
-
-
-@pytest.mark.parametrize("text", ["not json", "[]", '{"cells": 3}'])
-def test_what_is_no_notebook_is_named(project: Any, text: str) -> None:
-    path = project.folder / "one.ipynb"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"one\.ipynb is not a (JSON file|notebook)"):
-        notebooks.parameters(path)
+    for text in ("not json", '{"cells": 3}'):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"one\.ipynb is not a (JSON file|notebook)"):
+            notebooks.parameters(path)
 
 
 def test_sets_have_an_empty_book_and_read_small_numbers(project: Any) -> None:
-    text = "one: {smoke: {rate: 1e-3}, paper: }\ntwo:\n"
-    (project.folder / "sets.yml").write_text(text, encoding="utf-8")
-    assert notebooks.sets(project.folder, "one") == {
-        "book": {},
-        "smoke": {"rate": 0.001},
-        "paper": {},
-    }
+    write_sets(project, "one: {smoke: {rate: 1e-3}, paper: }\ntwo:\n")
+    found = notebooks.sets(project.folder, "one")
+    assert found == {"book": {}, "smoke": {"rate": 0.001}, "paper": {}}
     assert notebooks.sets(project.folder, "two") == {"book": {}}
     assert notebooks.sets(project.folder, "three") == {"book": {}}
 
 
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("- one", "must map sets"),
-        ("one: [smoke]", "must map sets"),
-        ("one: {smoke: 3}", "must map sets"),
-        ("one: {smoke", "is not YAML"),
-    ],
-)
-def test_sets_of_another_form_are_refused(project: Any, text: str, complaint: str) -> None:
-    (project.folder / "sets.yml").write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=complaint):
+@pytest.mark.parametrize("text", ["- one", "one: [smoke]", "one: {smoke: 3}", "one: {smoke"])
+def test_sets_of_another_form_are_refused(project: Any, text: str) -> None:
+    write_sets(project, text)
+    with pytest.raises(ValueError, match=r"sets\.yml(: one must map sets| is not YAML)"):
         notebooks.sets(project.folder, "one")
 
 
 # -- planning --------------------------------------------------------------------------
 
 
-def test_names_that_do_not_exist_are_named_with_what_comes_close(project: Any) -> None:
-    project.write("lidc", parameters="seed = 1\nrate = 0.1")
-    (project.folder / "sets.yml").write_text("lidc: {smoke: {sead: 1}}", encoding="utf-8")
-    for options, complaint in [
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
         ({"name": "lidk"}, "unknown notebook 'lidk' in notebooks/; did you mean 'lidc'?"),
-        (
-            {"set_name": "smok"},
-            "unknown set 'smok' of lidc; did you mean 'smoke'?; there are book",
-        ),
+        ({"set_name": "smok"}, "unknown set 'smok' of lidc; did you mean 'smoke'?; there are book"),
         ({"set_name": "smoke"}, "unknown parameter 'sead' of lidc; did you mean 'seed'?"),
         ({"parameters": {"x": 1}}, "unknown parameter 'x' of lidc; there are rate, seed"),
-    ]:
-        with pytest.raises(ValueError, match=re.escape(complaint)):
-            notebooks.plan(**({"name": "lidc", "folder": project.folder} | options))
-
-
-def test_without_a_parameters_cell_there_are_no_parameters(project: Any) -> None:
-    project.write("one", parameters=None)
-    with pytest.raises(ValueError, match="unknown parameter 'seed' of one; there are none"):
-        notebooks.plan("one", parameters={"seed": 1}, folder=project.folder)
+        ({"name": "bare", "parameters": {"x": 1}}, "unknown parameter 'x' of bare; there are none"),
+    ],
+)
+def test_a_name_that_does_not_exist_is_told_with_what_there_is(
+    project: Any, options: dict[str, Any], complaint: str
+) -> None:
+    project.write("lidc", parameters="seed = 1\nrate = 0.1")
+    project.write("bare", parameters=None)
+    write_sets(project, "lidc: {smoke: {sead: 1}}")
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        notebooks.plan(**({"name": "lidc", "folder": project.folder} | options))
 
 
 @pytest.mark.parametrize(
@@ -227,8 +187,7 @@ def test_without_a_parameters_cell_there_are_no_parameters(project: Any) -> None
         ("'a'", ["b"], [1, None]),
         ("[1]", [[], ["a"]], [1, "a", {}]),
         ("(1, 2)", [[3, 4]], [1]),
-        ("{'a': 1}", [{}], [[]]),
-        ("None", [None, 1, "a", [1]], []),
+        ("None", [None, 1, "a", True], []),
     ],
 )
 def test_a_value_must_be_of_its_defaults_kind(
@@ -243,19 +202,20 @@ def test_a_value_must_be_of_its_defaults_kind(
             notebooks.plan("one", parameters={"x": value}, folder=project.folder)
 
 
-def test_where_a_copy_goes(project: Any) -> None:
-    project.write("one", parameters="seed = 1\nrate = 0.1")
-    plan = {"name": "one", "folder": project.folder}
-    assert notebooks.plan(**plan).path == project.executed / "one.ipynb"
-    first = notebooks.plan(**plan, parameters={"seed": 2}).path
-    other = notebooks.plan(**plan, parameters={"seed": 3}).path
-    assert first.parents[2] == project.root / "runs"
-    assert re.fullmatch(
-        r"one/book-[0-9a-f]{8}/one\.ipynb", first.relative_to(first.parents[2]).as_posix()
-    )
-    assert first != other
-    assert first == notebooks.plan(**plan, parameters={"seed": 2}).path
-    assert notebooks.plan(**plan, out=project.root / "x").path == project.root / "x" / "one.ipynb"
+def test_only_the_book_as_it_is_goes_where_the_book_is_built_from(project: Any) -> None:
+    project.write("one", parameters="seed = 1")
+    write_sets(project, "one: {smoke: {}}")
+
+    def place(**options: Any) -> str:
+        path = notebooks.plan("one", folder=project.folder, **options).path
+        return path.relative_to(project.root).as_posix()
+
+    assert place() == "_build/executed/one.ipynb"
+    assert place(out=project.root / "x") == "x/one.ipynb"
+    assert re.fullmatch(r"runs/one/smoke-[0-9a-f]{8}/one\.ipynb", place(set_name="smoke"))
+    first, other = place(parameters={"seed": 2}), place(parameters={"seed": 3})
+    assert re.fullmatch(r"runs/one/book-[0-9a-f]{8}/one\.ipynb", first)
+    assert first == place(parameters={"seed": 2}) != other
 
 
 # -- running ---------------------------------------------------------------------------
@@ -287,7 +247,7 @@ def test_a_run_is_this_python_in_the_checkout_without_habits(
     )
     stored = notebook.read_bytes()
 
-    run = quick_run(project, "one")
+    run = quick_run(project)
 
     assert run.fresh
     assert run.path == project.executed / "one.ipynb"
@@ -310,22 +270,13 @@ def test_a_run_is_this_python_in_the_checkout_without_habits(
     assert len(list(project.executed.iterdir())) == 2, "nothing else is left"
 
 
-def test_only_the_book_as_it_is_goes_where_the_book_is_built_from(project: Any) -> None:
-    project.write("one", parameters="seed = 1")
-    (project.folder / "sets.yml").write_text("one: {smoke: {}}", encoding="utf-8")
-    assert notebooks.plan("one", folder=project.folder).path.parent == project.executed
-    for changed in ({"set_name": "smoke"}, {"parameters": {"seed": 1}}):
-        path = notebooks.plan("one", folder=project.folder, **changed).path
-        assert path.is_relative_to(project.root / "runs" / "one")
-
-
 def test_given_values_reach_the_notebook_and_leave_the_book_alone(project: Any) -> None:
     project.write(
         "one",
         "from lesionlab import results\nresults.record('sum', seed + rate + sum(sizes))",
         parameters="seed = 1\nrate = 0.0\nsizes = []",
     )
-    run = quick_run(project, "one", parameters={"seed": 3, "rate": 0.5, "sizes": [1, 2]})
+    run = quick_run(project, parameters={"seed": 3, "rate": 0.5, "sizes": [1, 2]})
     assert results.read(run.results)["results"] == {"sum": 6.5}
     assert results.read(run.results)["parameters"] == {"seed": 3, "rate": 0.5, "sizes": [1, 2]}
     assert not project.executed.exists()
@@ -333,14 +284,14 @@ def test_given_values_reach_the_notebook_and_leave_the_book_alone(project: Any) 
 
 def test_a_failing_cell_is_named_and_the_notebook_kept(project: Any) -> None:
     project.write("one", "1 + 1", "# Text\n\nbetween", "{}['missing']", "2 + 2")
-    (project.folder / "sets.yml").write_text("one: {smoke: {seed: 2}}", encoding="utf-8")
+    write_sets(project, "one: {smoke: {seed: 2}}")
     project.executed.mkdir(parents=True)
     (project.executed / "one.ipynb").write_text("earlier", encoding="utf-8")
     with pytest.raises(
         ExecutionError, match=r"one\.ipynb, cell 5 \(In \[4\]\): KeyError: 'missing'"
     ) as caught:
         # the smoke set puts a cell in, which the number must not count
-        quick_run(project, "one", set_name="smoke", out=project.executed)
+        quick_run(project, set_name="smoke", out=project.executed)
     assert caught.value.cell == 5
     assert caught.value.copy == project.executed / "one.failed.ipynb"
     partial = nbformat.read(caught.value.copy, as_version=4)
@@ -350,7 +301,7 @@ def test_a_failing_cell_is_named_and_the_notebook_kept(project: Any) -> None:
     assert not (project.executed / "one.json").exists()
 
     project.write("one", "1 + 1")
-    quick_run(project, "one")
+    quick_run(project)
     assert not caught.value.copy.exists(), "a success clears the failure away"
 
 
@@ -370,16 +321,6 @@ def test_other_ways_to_fail(project: Any, cell: str, complaint: str) -> None:
     assert not (project.executed / "one.ipynb").exists()
 
 
-def test_a_result_recorded_twice_fails_the_run(project: Any) -> None:
-    project.write(
-        "one",
-        "from lesionlab.results import record\nrecord('a', 1)\nrecord('a', 1)",
-        "record('a', 2)",
-    )
-    with pytest.raises(ExecutionError, match=r"cell 4.*'a' was recorded as 1 before, now as 2"):
-        quick_run(project, "one")
-
-
 # -- up to date ------------------------------------------------------------------------
 
 
@@ -388,25 +329,27 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Replace the kernel: these tests are about when something runs, not how."""
     runs: list[str] = []
 
-    def execute(notebook: Path, **options: Any) -> Any:
-        runs.append(notebook.stem)
-        return nbformat.read(notebook, as_version=4)
+    def execute(task: notebooks.Plan, *_: Any) -> Any:
+        runs.append(task.name)
+        return nbformat.read(task.notebook, as_version=4)
 
-    monkeypatch.setattr(notebooks, "execute", execute)
+    monkeypatch.setattr(notebooks, "_execute", execute)
     # so that an editor at work in lesionlab/ does not disturb them
     monkeypatch.setattr(notebooks, "library_sha256", lambda: "1")
     return runs
 
 
-def test_what_holds_is_not_run_again(project: Any, counted: list[str]) -> None:
+def test_what_is_up_to_date_is_not_run_again(project: Any, counted: list[str]) -> None:
     project.write("one")
-    assert quick_run(project, "one").fresh
-    again = quick_run(project, "one")
+    write_sets(project, "one: {smoke: {}}")
+    assert quick_run(project).fresh
+    again = quick_run(project)
     assert not again.fresh
     assert counted == ["one"]
     assert again.seconds == results.read(again.results)["seconds"]
-    assert quick_run(project, "one", force=True).fresh
-    assert counted == ["one", "one"]
+    assert quick_run(project, force=True).fresh
+    assert quick_run(project, set_name="smoke", out=project.executed).fresh
+    assert quick_run(project).fresh, "the copy was of another set"
 
 
 @pytest.mark.parametrize(
@@ -419,10 +362,7 @@ def test_what_holds_is_not_run_again(project: Any, counted: list[str]) -> None:
         (lambda p, m: (p.executed / "one.ipynb").write_text("[]"), "the notebook has changed"),
         (lambda p, m: m.setattr(notebooks, "library_sha256", lambda: "0"), "lesionlab has changed"),
         (lambda p, m: m.setenv("LESIONLAB_LIDC_SLICES", "x.zip"), "with other settings"),
-        (
-            lambda p, m: (p.folder / "sets.yml").write_text("one: {book: {seed: 5}}"),
-            "parameters",
-        ),
+        (lambda p, m: write_sets(p, "one: {book: {seed: 5}}"), "parameters"),
     ],
 )
 def test_what_changed_is_run_again(
@@ -434,42 +374,24 @@ def test_what_changed_is_run_again(
 ) -> None:
     monkeypatch.delenv("LESIONLAB_LIDC_SLICES", raising=False)
     project.write("one")
-    quick_run(project, "one")
+    quick_run(project)
     assert notebooks.plan("one", folder=project.folder).outdated() is None
     change(project, monkeypatch)
     assert reason in str(notebooks.plan("one", folder=project.folder).outdated())
-    assert quick_run(project, "one").fresh
+    assert quick_run(project).fresh
     assert notebooks.plan("one", folder=project.folder).outdated() is None
-
-
-def test_a_copy_from_another_set_does_not_hold(project: Any, counted: list[str]) -> None:
-    project.write("one")
-    (project.folder / "sets.yml").write_text("one: {smoke: {}}", encoding="utf-8")
-    quick_run(project, "one", set_name="smoke")
-    assert quick_run(project, "one").fresh
-    assert counted == ["one", "one"]
 
 
 def test_the_library_checksum_follows_what_outputs_depend_on(tmp_path: Path) -> None:
     suffixes = [".py", ".csv", ".js"]
     (tmp_path / "part").mkdir()
-    (tmp_path / "part" / "a.py").write_text("1", encoding="utf-8")
     seen = {sha256_tree(tmp_path, suffixes)}
-    for name, text in [
-        ("a.py", "2"),
-        ("b.py", "1"),
-        ("t.csv", "1"),
-        ("v.js", "1"),
-        ("c/a.py", "1"),
-    ]:
-        path = tmp_path / "part" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    for name, text in [("a.py", "1"), ("a.py", "2"), ("t.csv", "1"), ("v.js", "1")]:
+        (tmp_path / "part" / name).write_text(text, encoding="utf-8")
         seen.add(sha256_tree(tmp_path, suffixes))
-    assert len(seen) == 6
-    (tmp_path / "part" / "b.py").rename(tmp_path / "b.py")
-    assert sha256_tree(tmp_path, suffixes) not in seen, "a module that moved is another library"
+    (tmp_path / "part" / "a.py").rename(tmp_path / "a.py")
     last = sha256_tree(tmp_path, suffixes)
+    assert len(seen | {last}) == 6, "a module that moved is another library"
     for name in ("README.md", "a.pyc", ".a.py.tmp.py"):
         (tmp_path / name).write_text("1", encoding="utf-8")
     assert sha256_tree(tmp_path, suffixes) == last
@@ -477,30 +399,18 @@ def test_the_library_checksum_follows_what_outputs_depend_on(tmp_path: Path) -> 
 
 
 def test_an_edit_while_it_runs_makes_the_copy_stale(
-    project: Any, monkeypatch: pytest.MonkeyPatch
+    project: Any, counted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = project.write("one")
+    path, execute = project.write("one"), notebooks._execute
 
-    def execute(notebook: Path, **options: Any) -> Any:
-        done = nbformat.read(notebook, as_version=4)
+    def edited(task: notebooks.Plan, *_: Any) -> Any:
+        done = execute(task, *_)
         project.write("one", "another")
         return done
 
-    monkeypatch.setattr(notebooks, "execute", execute)
-    run = quick_run(project, "one")
+    monkeypatch.setattr(notebooks, "_execute", edited)
+    run = quick_run(project)
     assert notebooks.outdated(run.path, path) == "the notebook has changed since it was executed"
-
-
-def test_an_interrupted_run_leaves_nothing(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    project.write("one")
-
-    def interrupted(*_: Any, **__: Any) -> Any:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(papermill, "execute_notebook", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        quick_run(project, "one")
-    assert not project.executed.exists()
 
 
 @pytest.mark.slow

@@ -52,14 +52,10 @@ def assert_alike(left: Any, right: Any, where: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["phantoms", "fu2021"])
-def test_three_folders_give_the_same_results(
+def test_two_folders_give_the_same_results(
     name: str, smoke: Callable[[str], notebooks.Run], tmp_path: Path
 ) -> None:
     # the first folder is the checkout, where `lesionlab notebooks run` starts kernels
     expected = results.read(smoke(name).results)["results"]
-    (tmp_path / "elsewhere").mkdir()
-    stored = ROOT / "notebooks" / f"{name}.ipynb"
-    assert_alike(papermill(stored, tmp_path / "elsewhere", name), expected, name)
-    (tmp_path / "far").mkdir()
-    alone = Path(shutil.copy(stored, tmp_path / "far" / f"{name}.ipynb"))
-    assert_alike(papermill(alone, tmp_path / "far", name), expected, name)
+    alone = Path(shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", tmp_path))
+    assert_alike(papermill(alone, tmp_path, name), expected, name)

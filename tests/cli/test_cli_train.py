@@ -27,25 +27,21 @@ def test_trains_and_tells(trained):
     assert [row[0] for row in rows][-2:] == ["malignancy", "mean"]
     assert out.splitlines()[0].split() == ["target", "metric", "model", "diameter", "constant"]
     assert f"written to {folder / 'results.json'}" in out
-    assert "(fold 0 of 5)" in out
+    assert "(fold 0)" in out
 
 
-def test_a_second_time_nothing_is_trained(trained):
+def test_a_second_time_nothing_is_trained_and_another_variant_does_not_overwrite(trained):
     folder, (_, out, _) = trained
     before = {p: p.stat().st_mtime_ns for p in (folder / "fold-0").iterdir()}
     assert call(*TINY, "--out", folder) == (0, out, "")
-    assert {p: p.stat().st_mtime_ns for p in (folder / "fold-0").iterdir()} == before
-
-
-def test_another_variant_does_not_overwrite(trained):
-    folder, _ = trained
-    before = (folder / "results.json").read_bytes()
+    results = (folder / "results.json").read_bytes()
     status, out, err = call(*TINY, "--variant", "no_attention", "--out", folder)
     assert (status, out) == (1, "")
     assert "of another run" in err
     assert "--restart" in err
     assert err.count("\n") == 1
-    assert (folder / "results.json").read_bytes() == before
+    assert (folder / "results.json").read_bytes() == results
+    assert {p: p.stat().st_mtime_ns for p in (folder / "fold-0").iterdir()} == before
 
 
 def test_without_a_folder_it_goes_to_runs(tmp_path, monkeypatch):
@@ -60,34 +56,27 @@ def test_without_a_folder_it_goes_to_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("fu2022",), "fu2022"),
+        (("fu2022",), "paper='fu2022': expected one of fu2021"),
         (("fu2021", "--variant", "best"), "variant='best': expected one of full"),
         (("fu2021", "--preset", "quick"), "preset='quick': expected one of smoke"),
-        (("fu2021", "--data", "mri"), "mri"),
+        (("fu2021", "--data", "mri"), "data='mri': expected one of phantom"),
+        (("fu2021", "--data", "slices"), "LESIONLAB_LIDC_SLICES"),
+        (("fu2021", "--by", "scan"), "by='scan': expected one of patient, nodule"),
         (("fu2021", "--folds", 6), "'--folds'"),
         (("fu2021", "--lesions", 9999), "n_lesions=9999: expected 1 to"),
         (("fu2021", "--device", "tpu"), "device='tpu'"),
+        (("fu2021", "--precision", "16"), "unknown precision '16'"),
+        pytest.param(
+            ("fu2021", "--device", "cuda"),
+            "device='cuda'",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
     ],
 )
-def test_wrong_use(arguments, message, tmp_path):
+def test_wrong_use(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.delenv("LESIONLAB_LIDC_SLICES", raising=False)
+    monkeypatch.setattr(origins, "data_folder", lambda: tmp_path / "data")
     status, out, err = call(*arguments, "--out", tmp_path / "run")
     assert (status, out) == (2, "")
     assert message in err
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_cuda_where_there_is_none(tmp_path):
-    status, _, err = call("fu2021", "--device", "cuda", "--out", tmp_path / "run")
-    assert status == 2
-    assert "device='cuda'" in err
-    assert not (tmp_path / "run").exists()
-
-
-def test_slices_that_are_not_set_up(tmp_path, monkeypatch):
-    monkeypatch.delenv("LESIONLAB_LIDC_SLICES", raising=False)
-    monkeypatch.setattr(origins, "data_folder", lambda: tmp_path / "data")
-    status, _, err = call("fu2021", "--data", "slices", "--out", tmp_path / "run")
-    assert status == 2
-    assert "LESIONLAB_LIDC_SLICES" in err
     assert not (tmp_path / "run").exists()

@@ -26,3 +26,20 @@ def listed(names: Iterable[str], *, at_most: int = 12) -> str:
     if len(every) <= at_most + 1:  # "and 1 others" would be no shorter
         return ", ".join(every)
     return f"{', '.join(every[:at_most])} and {len(every) - at_most} others"
+
+
+def known(kind: str, name: str, names: Iterable[str], where: str = "") -> None:
+    """Refuse a name that does not exist.
+
+    Raises:
+        ValueError: The message says which name comes close and which there are.
+
+    >>> known("paper", "fu2012", ["fu2021", "lei2020"])
+    Traceback (most recent call last):
+    ValueError: unknown paper 'fu2012'; did you mean 'fu2021'?; there are fu2021, lei2020
+    """
+    names = list(names)
+    if name not in names:
+        there = f"there are {listed(sorted(names))}" if names else "there are none"
+        where = f" {where}" if where else ""
+        raise ValueError(f"unknown {kind} {name!r}{where}{close(name, names)}; {there}")
