@@ -6,6 +6,7 @@ import math
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,15 +23,10 @@ from lesionlab.sources.phantom import li2021 as li
 from lesionlab.statistics.association import chi_square
 
 TYPES = {"mass": 1, "nodule": 2, "glass": 3, "air": 4, "consolidation": 5, "effusion": 6}
-SIGNS = {
-    "margin_clarity": 1,
-    "calcification_extent": 1,
-    "lobulation_presence": 1,
-    "spiculation_length": 1,
-    "cavity": 1,
-    "vessel_convergence": 1,
-    "pleural_indentation": 1,
-}
+NO_SIGN = dict.fromkeys(
+    ("margin_clarity", "calcification_extent", "lobulation_presence", "spiculation_length",
+     "cavity", "vessel_convergence", "pleural_indentation"), 1
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +40,7 @@ def plain(table: pd.DataFrame) -> list[pd.Series]:
     wanted = (table["lesion_type"] == 2) & (table["lesion_location"] > 0)
     rows = table[wanted & table["diameter"].between(18, 28)].head(5)
     assert len(rows) == 5
-    return [changed(row, **SIGNS) for _, row in rows.iterrows()]
+    return [changed(row, **NO_SIGN) for _, row in rows.iterrows()]
 
 
 def changed(row: pd.Series, **values: object) -> pd.Series:
@@ -84,7 +80,7 @@ def test_every_printed_count_is_met_exactly(seed: int) -> None:
     assert (drawn["lesion_location"] == 0).sum() == 2014 - 496 - 151 - 286 - 374 - 271
 
 
-@pytest.mark.parametrize("n", [1, 2, 7, 40, 333, 5113])
+@pytest.mark.parametrize("n", [1, 7, 333, 5113])
 def test_other_sizes_keep_the_proportions(n: int) -> None:
     drawn = li.lesions(n)
     assert len(drawn) == n
@@ -96,18 +92,19 @@ def test_other_sizes_keep_the_proportions(n: int) -> None:
 
 
 def test_our_shares_by_type_add_up_to_the_printed_counts() -> None:
-    sums = {name: sum(counts) for name, counts in joint.SHARES.items()}
+    counts, sums = joint.printed_counts(), {name: sum(c) for name, c in joint.SHARES.items()}
+    strands, calcium = counts["spiculation_length"], counts["calcification_extent"]
     assert sums == {
-        "unclear": 1127,
-        "lobulated": 999,
-        "spiculated": 307 + 509,
-        "long": 307,
-        "indented": 792,
-        "convergent": 553,
-        "calcified": 62 + 50,
-        "total": 50,
-        "cavity": 90,
-        "several": 436,
+        "unclear": counts["margin_clarity"][2],
+        "lobulated": counts["lobulation_presence"][2],
+        "spiculated": strands[2] + strands[3],
+        "long": strands[2],
+        "indented": counts["pleural_indentation"][2],
+        "convergent": counts["vessel_convergence"][2],
+        "calcified": calcium[2] + calcium[3],
+        "total": calcium[3],
+        "cavity": counts["cavity"][2],
+        "several": counts["lesion_location"][0],
     }
 
 
@@ -312,7 +309,7 @@ def test_drawn_in_pleura_joins_lesion_and_wall(plain: list[pd.Series]) -> None:
 
 
 def one_of_each_type(table: pd.DataFrame, n: int = 3) -> dict[str, list[Crop]]:
-    clean = table[(table[list(SIGNS)[1:]] == 1).all(axis=1)]
+    clean = table[(table[list(NO_SIGN)[1:]] == 1).all(axis=1)]
     clean = clean[clean["diameter"] > 8]
     return {
         name: [li.render(row) for _, row in clean[clean["lesion_type"] == k].head(n).iterrows()]
@@ -409,11 +406,7 @@ def test_same_bytes_in_any_order_and_process(table: pd.DataFrame) -> None:
         assert a.hu.tobytes() == b.hu.tobytes() == c.hu.tobytes()
         assert a.masks.tobytes() == c.masks.tobytes()
         assert a.origin == c.origin
-    other = li.render(table.loc[ids[0]], seed=1)
-    assert other.hu.tobytes() != forward[0].hu.tobytes()
-
-
-def test_same_table_for_the_same_seed(table: pd.DataFrame) -> None:
+    assert li.render(table.loc[ids[0]], seed=1).hu.tobytes() != forward[0].hu.tobytes()
     pd.testing.assert_frame_equal(table, li.lesions(2014, seed=0))
     assert not table["diameter"].equals(li.lesions(seed=1)["diameter"])
 
@@ -421,37 +414,27 @@ def test_same_table_for_the_same_seed(table: pd.DataFrame) -> None:
 # --- hostile arguments ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [0, -1, 2.5, True, "10", None])
-def test_numbers_of_lesions_that_make_no_sense(n: object) -> None:
-    with pytest.raises(ValueError, match="n="):
-        li.lesions(n)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("seed", [-1, 0.5, "a", True])
-def test_seeds_that_make_no_sense(seed: object, table: pd.DataFrame) -> None:
-    with pytest.raises(ValueError, match="seed="):
-        li.lesions(seed=seed)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="seed="):
-        li.render(table.iloc[0], seed=seed)  # type: ignore[arg-type]
-
-
-def test_unknown_lesion() -> None:
-    with pytest.raises(LookupError, match="nobody"):
-        li.phantom("nobody")
+@pytest.mark.parametrize("value", [-1, 2.5, True, "10", None])
+def test_whole_numbers_that_are_none(value: Any, table: pd.DataFrame) -> None:
+    for name, call in (
+        ("n", lambda: li.lesions(value)),
+        ("seed", lambda: li.lesions(seed=value)),
+        ("seed", lambda: li.render(table.iloc[0], seed=value)),
+        ("size", lambda: li.render(table.iloc[0], size=value)),
+    ):
+        with pytest.raises(ValueError, match=f"{name}="):
+            call()
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("lesion_type", 0),
-        ("lesion_type", 7),
         ("lesion_location", 6),
-        ("cavity", 0),
         ("cavity", float("nan")),
         ("spiculation_length", "long"),
         ("diameter", float("nan")),
         ("diameter", float("inf")),
-        ("diameter", -3.0),
         ("diameter", "large"),
         ("slice_thickness", 0.0),
         ("pixel_spacing", None),
@@ -463,20 +446,18 @@ def test_values_off_their_scale_are_named(name: str, value: object, table: pd.Da
         li.render(row)
 
 
-def test_missing_columns_and_too_small_crops(table: pd.DataFrame) -> None:
+def test_unknown_lesions_missing_columns_and_too_small_crops(table: pd.DataFrame) -> None:
+    with pytest.raises(LookupError, match="nobody"):
+        li.phantom("nobody")
     with pytest.raises(KeyError, match="cavity"):
         li.render(table.iloc[0].drop("cavity"))
-    mass = table[table["lesion_type"] == 1].iloc[0]
     with pytest.raises(ValueError, match=r"size=64.*pixels or more"):
-        li.render(mass, size=64)
-    for size in (0, True, 128.0):
-        with pytest.raises(ValueError, match="size="):
-            li.render(mass, size=size)  # type: ignore[arg-type]
+        li.render(table[table["lesion_type"] == 1].iloc[0], size=64)
 
 
 def test_all_combinations_of_codes_can_be_rendered(table: pd.DataFrame) -> None:
     """Also those that the table never has: every sign at once, on each type."""
     row = table[table["diameter"].between(24, 28)].iloc[0]
     for code in category("lesion_type").codes:
-        loud = changed(row, lesion_type=code, lesion_location=0, **dict.fromkeys(SIGNS, 2))
+        loud = changed(row, lesion_type=code, lesion_location=0, **dict.fromkeys(NO_SIGN, 2))
         assert li.render(loud).masks.any()

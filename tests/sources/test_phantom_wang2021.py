@@ -208,21 +208,13 @@ def test_same_bytes_in_any_order_and_process(table: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(table, wang.nodules(740, seed=0))
 
 
-@pytest.mark.parametrize("n", [0, -3, 1.5, True, "740", None])
-def test_numbers_of_nodules_that_make_no_sense(n: object) -> None:
-    with pytest.raises(ValueError, match="n="):
-        wang.nodules(n)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("diameter", float("nan")),
-        ("diameter", -1.0),
         ("glass_hu", 3000.0),
         ("solid_share", 1.2),
         ("solid_share", "half"),
-        ("pixel_spacing", 0.0),
         ("slice_thickness", None),
         ("has_vessel", float("nan")),
         ("at_wall", "no"),
@@ -233,14 +225,12 @@ def test_values_out_of_range_are_named(name: str, value: object, table: pd.DataF
         wang.render(changed(table.iloc[0], **{name: value}))
 
 
-def test_unknown_nodules_missing_columns_and_wrong_sizes(table: pd.DataFrame) -> None:
+def test_what_cannot_be_rendered_is_named(table: pd.DataFrame) -> None:
     with pytest.raises(LookupError, match="nobody"):
         wang.phantom("nobody")
     with pytest.raises(KeyError, match="glass_hu"):
         wang.render(table.iloc[0].drop("glass_hu"))
-    for size in (0, 32, True, 64.0):
-        with pytest.raises(ValueError, match="size="):
-            wang.render(table.iloc[0], size=size)  # type: ignore[arg-type]
-    for seed in (-1, 0.5, "a"):
-        with pytest.raises(ValueError, match="seed="):
-            wang.render(table.iloc[0], seed=seed)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"size=32: a crop of .* pixels or more"):
+        wang.render(table.iloc[0], size=32)
+    with pytest.raises(ValueError, match="n=0: expected a whole number, 1 or more"):
+        wang.nodules(0)
