@@ -32,14 +32,9 @@ def make_database(
     path: Path,
     *,
     contours: list[tuple[int, float, str, int]],
-    scans: int = 1,
     thickness: float = 1.0,
-    ratings: dict[int, dict[str, int]] | None = None,
-    scan_of: dict[int, int] | None = None,
-    depth: int = 10,
 ) -> Path:
     """A small database: contours are (reading, z, text, inclusion)."""
-    ratings, scan_of = ratings or {}, scan_of or {}
     with sqlite3.connect(path) as db:
         db.executescript(
             "create table scans (id integer, study_instance_uid, series_instance_uid, patient_id,"
@@ -52,15 +47,11 @@ def make_database(
             " image_z_position float, coords);"
             "create table zvals (scan_id integer, val float);"
         )
-        for scan in range(1, scans + 1):
-            row = (scan, f"study{scan}", f"series{scan}", f"P-{scan:04d}", thickness, 0.5, 0, 1)
-            db.execute("insert into scans values (?,?,?,?,?,?,?,?)", row)
-            db.executemany(
-                "insert into zvals values (?,?)", [(scan, float(z)) for z in range(depth)]
-            )
+        row = (1, "study", "series", "P-0001", thickness, 0.5, 0, 1)
+        db.execute("insert into scans values (?,?,?,?,?,?,?,?)", row)
+        db.executemany("insert into zvals values (1,?)", [(float(z),) for z in range(10)])
         for reading in sorted({c[0] for c in contours}):
-            given = dict.fromkeys(RATING_NAMES, 1) | ratings.get(reading, {})
-            row = (reading, scan_of.get(reading, 1), *(given[name] for name in RATING_NAMES))
+            row = (reading, 1, *(1 for _ in RATING_NAMES))
             db.execute("insert into annotations values (?,?,?,?,?,?,?,?,?,?,?)", row)
         for number, (reading, z, text, inside) in enumerate(contours, start=1):
             db.execute(
@@ -259,11 +250,6 @@ def test_a_square_by_hand(tmp_path: Path) -> None:
     assert reading["volume"] == pytest.approx(4 * 4 * 0.25 * 2)  # 4 × 4 pixels, two slices of 1 mm
 
 
-def test_one_slice_takes_the_slice_thickness(tmp_path: Path) -> None:
-    source = small(tmp_path / "a.sqlite", contours=[(1, 3.0, SQUARE, 1)], thickness=2.5)
-    assert source.readings()["volume"].iloc[0] == pytest.approx(4.0 * 2.5)
-
-
 def test_a_hole_is_subtracted(tmp_path: Path) -> None:
     hole = "11,21\n13,21\n13,23\n11,23\n11,21"
     source = small(tmp_path / "a.sqlite", contours=[(1, 3.0, SQUARE, 1), (1, 3.0, hole, 0)])
@@ -311,20 +297,6 @@ def test_a_contour_of_a_single_point(tmp_path: Path) -> None:
     assert nodules["n_slices"].tolist() == [1, 0]
     assert np.isnan(nodules["z"].iloc[1])  # no voxel, no centre
     assert not source.masks(nodules.index[1]).readers.any()
-
-
-def test_a_rating_out_of_range_becomes_missing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    source = small(
-        tmp_path / "a.sqlite",
-        contours=[(1, 3.0, SQUARE, 1), (2, 3.0, SQUARE, 1)],
-        ratings={1: {"margin": 0}, 2: {"margin": 4}},
-    )
-    assert np.isnan(source.readings()["margin"].iloc[0])
-    assert source.nodules()["margin"].iloc[0] == 4.0
-    assert source.exclusions()["reason"].tolist() == ["outside the scale 1–5"]
-    assert "margin of reading 1" in caplog.text
 
 
 @settings(max_examples=300)

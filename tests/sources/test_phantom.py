@@ -11,7 +11,7 @@ import pytest
 from scipy import ndimage
 
 from lesionlab.sources import lidc, phantom
-from lesionlab.sources.phantom import _scene
+from lesionlab.sources.phantom import _scene, li2021, wang2021
 from lesionlab.sources.phantom._lesion import build_lesion, shape_on_planes
 from lesionlab.sources.phantom._physics import generator
 
@@ -71,22 +71,27 @@ def content(crop):
 # --- The same bytes -------------------------------------------------------------------------------
 
 
-def test_the_order_of_rendering_changes_nothing():
-    forwards = {i: content(phantom.make(i)) for i in LESIONS}
-    backwards = {i: content(phantom.make(i)) for i in reversed(LESIONS)}
-    assert forwards == backwards
-    assert content(phantom.phantom(SOLID, seed=0)) == forwards[SOLID]
-    other = phantom.make(SOLID, 1)  # another patient around the same contours
-    assert (other.hu != phantom.make(SOLID, 0).hu).mean() > 0.9
-    assert (other.masks == phantom.make(SOLID, 0).masks).all()
+@pytest.mark.parametrize(
+    ("render", "ids"),
+    [
+        (phantom.phantom, LESIONS),
+        (li2021.phantom, ["LI-0001-S1-L01", "LI-0002-S1-L01"]),
+        (wang2021.phantom, ["GGN-0001-S1-N1", "GGN-0002-S1-N1"]),
+    ],
+)
+def test_order_and_process_change_nothing_and_the_seed_all(render, ids):
+    forwards = [content(render(i)) for i in ids]
+    backwards = [content(render(i, seed=0)) for i in reversed(ids)]
+    assert forwards == backwards[::-1]
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert forwards == [content(crop) for crop in pool.map(render, ids)]
+    one, two = render(ids[0]), render(ids[0], seed=1)
+    if one.hu.shape == two.hu.shape:
+        assert (one.hu != two.hu).mean() > 0.9
 
 
-@pytest.mark.slow
-def test_other_processes_render_the_same_bytes():
-    here = [content(phantom.make(i)) for i in LESIONS]
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        there = [content(crop) for crop in pool.map(phantom.make, LESIONS)]
-    assert here == there
+def test_another_seed_is_another_patient_around_the_same_contours():
+    assert (phantom.make(SOLID, 0).masks == phantom.make(SOLID, 1).masks).all()
 
 
 def test_malignancy_is_never_read(nodules):
@@ -347,3 +352,48 @@ def test_readers_who_agree_on_no_voxel_are_rendered_and_arguments_stay_as_they_w
     assert nodule.equals(before)
     assert (masks.readers == readers).all()
     assert ratings == PLAIN
+
+
+# --- Bad input of the two made-up sets ------------------------------------------------------------
+
+BOTH = pytest.mark.parametrize(
+    ("draw", "render", "by_id"),
+    [
+        (li2021.lesions, li2021.render, li2021.phantom),
+        (wang2021.nodules, wang2021.render, wang2021.phantom),
+    ],
+)
+
+
+@BOTH
+@pytest.mark.parametrize("value", [-1, 2.5, True, "10", None])
+def test_whole_numbers_that_are_none(draw, render, by_id, value):
+    row = draw(5).iloc[0]
+    for name, call in (
+        ("n", lambda: draw(value)),
+        ("seed", lambda: draw(5, seed=value)),
+        ("seed", lambda: render(row, seed=value)),
+        ("size", lambda: render(row, size=value)),
+    ):
+        with pytest.raises(ValueError, match=f"{name}="):
+            call()
+
+
+@BOTH
+def test_rows_that_cannot_be_rendered(draw, render, by_id):
+    row = draw(5).iloc[0].astype(object)
+    of_one = {"has_vessel": ["no", np.nan], "glass_hu": [3000.0], "solid_share": ["half"]}
+    of_one |= {"lesion_type": [0], "cavity": [np.nan], "spiculation_length": ["long"]}
+    for name, values in (
+        {"diameter": [np.nan, np.inf], "pixel_spacing": [None, 0]} | of_one
+    ).items():
+        if name in row.index:
+            for value in values:
+                with pytest.raises(ValueError, match=name):
+                    render(row.where(row.index != name, value))
+            with pytest.raises(KeyError, match=name):
+                render(row.drop(name))
+    with pytest.raises(ValueError, match=r"size=32: a crop of .* pixels or more"):
+        render(row, size=32)
+    with pytest.raises(LookupError, match="nobody"):
+        by_id("nobody", n=5)

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -394,65 +390,6 @@ def test_smallest_and_largest_sizes_are_rendered(table: pd.DataFrame) -> None:
         _, y, x = np.nonzero(crop.masks[0])
         width = (max(np.ptp(y), np.ptp(x)) + 1) * crop.spacing[1]
         assert width == pytest.approx(row["diameter"], rel=0.2, abs=2)
-
-
-def test_same_bytes_in_any_order_and_process(table: pd.DataFrame) -> None:
-    ids = list(table.index[:3])
-    forward = [li.phantom(i, seed=0) for i in ids]
-    backward = [li.phantom(i, seed=0) for i in reversed(ids)][::-1]
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        elsewhere = list(pool.map(partial(li.phantom, seed=0), ids))
-    for a, b, c in zip(forward, backward, elsewhere, strict=True):
-        assert a.hu.tobytes() == b.hu.tobytes() == c.hu.tobytes()
-        assert a.masks.tobytes() == c.masks.tobytes()
-        assert a.origin == c.origin
-    assert li.render(table.loc[ids[0]], seed=1).hu.tobytes() != forward[0].hu.tobytes()
-    pd.testing.assert_frame_equal(table, li.lesions(2014, seed=0))
-    assert not table["diameter"].equals(li.lesions(seed=1)["diameter"])
-
-
-# --- hostile arguments ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("value", [-1, 2.5, True, "10", None])
-def test_whole_numbers_that_are_none(value: Any, table: pd.DataFrame) -> None:
-    for name, call in (
-        ("n", lambda: li.lesions(value)),
-        ("seed", lambda: li.lesions(seed=value)),
-        ("seed", lambda: li.render(table.iloc[0], seed=value)),
-        ("size", lambda: li.render(table.iloc[0], size=value)),
-    ):
-        with pytest.raises(ValueError, match=f"{name}="):
-            call()
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("lesion_type", 0),
-        ("lesion_location", 6),
-        ("cavity", float("nan")),
-        ("spiculation_length", "long"),
-        ("diameter", float("nan")),
-        ("diameter", float("inf")),
-        ("diameter", "large"),
-        ("slice_thickness", 0.0),
-        ("pixel_spacing", None),
-    ],
-)
-def test_values_off_their_scale_are_named(name: str, value: object, table: pd.DataFrame) -> None:
-    row = changed(table.iloc[0].astype(object), **{name: value})
-    with pytest.raises(ValueError, match=name):
-        li.render(row)
-
-
-def test_unknown_lesions_missing_columns_and_too_small_crops(table: pd.DataFrame) -> None:
-    with pytest.raises(LookupError, match="nobody"):
-        li.phantom("nobody")
-    with pytest.raises(KeyError, match="cavity"):
-        li.render(table.iloc[0].drop("cavity"))
-    with pytest.raises(ValueError, match=r"size=64.*pixels or more"):
-        li.render(table[table["lesion_type"] == 1].iloc[0], size=64)
 
 
 def test_all_combinations_of_codes_can_be_rendered(table: pd.DataFrame) -> None:

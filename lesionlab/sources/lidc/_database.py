@@ -173,12 +173,8 @@ def _nearest_slices(scan: IntArray, z: FloatArray, slice_z: dict[int, FloatArray
     for scan_id, members in pd.Series(scan).groupby(scan).indices.items():
         if scan_id not in slice_z:
             raise DatabaseError(f"scan {scan_id} has contours but no slice positions (zvals)")
-        planes = slice_z[scan_id]
-        above = np.searchsorted(planes, z[members]).clip(1, max(len(planes) - 1, 1))
-        below = above - 1
-        above = np.minimum(above, len(planes) - 1)
-        closer = np.abs(planes[above] - z[members]) < np.abs(planes[below] - z[members])
-        nearest[members] = np.where(closer, above, below)
+        away = np.abs(slice_z[scan_id] - z[members][:, None])
+        nearest[members] = away.argmin(axis=1)
     return nearest
 
 

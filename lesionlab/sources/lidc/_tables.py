@@ -138,8 +138,9 @@ def cached(
     path = folder / f"lidc-{name}-{checksum[:12]}-{_code_checksum()[:12]}.parquet"
     try:
         table: pd.DataFrame = read_parquet(path).to_pandas(use_threads=False)
-        for column in table.select_dtypes("object"):  # Parquet gives lists as arrays
-            table[column] = [np.asarray(value).tolist() for value in table[column]]
+        for column in table.columns:  # Parquet gives lists back as arrays
+            if len(table) and isinstance(table[column].iloc[0], np.ndarray):
+                table[column] = [value.tolist() for value in table[column]]
         return table
     except FileNotFoundError:
         pass

@@ -8,7 +8,7 @@ lesion is the union of a few stretched balls. Lengths in mm, densities in HU, ax
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -77,18 +77,6 @@ def numbers(row: pd.Series[Any], ranges: dict[str, tuple[float, float]]) -> dict
             )
         checked[name] = float(value)
     return checked
-
-
-def row_of(table: pd.DataFrame, lesion_id: str) -> pd.Series[Any]:
-    """The row of a lesion.
-
-    Raises:
-        LookupError: There is none.
-    """
-    if lesion_id not in table.index:
-        example = table.index[0]
-        raise LookupError(f"lesion_id={lesion_id!r}: expected one of the table, like {example!r}")
-    return cast("pd.Series[Any]", table.loc[lesion_id])
 
 
 def check_room(lesion: object, size: int, pixel: float, least: float) -> None:

@@ -169,7 +169,8 @@ def phantom(lesion_id: str, *, n: int = N_LESIONS, seed: int = 0, size: int = 12
         LookupError: No lesion of that table has the id.
         ValueError: `n`, `seed` or `size` is out of range.
     """
-    return render(scene.row_of(_table(n, seed=seed), lesion_id), seed=seed, size=size)
+    lesion: Any = _table(n, seed=seed).loc[lesion_id]
+    return render(lesion, seed=seed, size=size)
 
 
 def render(lesion: pd.Series[Any], *, seed: int = 0, size: int = 128) -> Crop:

@@ -167,7 +167,8 @@ def phantom(lesion_id: str, *, n: int = N_NODULES, seed: int = 0, size: int = 64
         LookupError: No nodule of that table has the id.
         ValueError: `n`, `seed` or `size` is out of range.
     """
-    return render(scene.row_of(_table(n, seed=seed), lesion_id), seed=seed, size=size)
+    nodule: Any = _table(n, seed=seed).loc[lesion_id]
+    return render(nodule, seed=seed, size=size)
 
 
 def render(nodule: pd.Series[Any], *, seed: int = 0, size: int = 64) -> Crop:
