@@ -90,10 +90,6 @@ def test_order_and_process_change_nothing_and_the_seed_all(render, ids):
         assert (one.hu != two.hu).mean() > 0.9
 
 
-def test_another_seed_is_another_patient_around_the_same_contours():
-    assert (phantom.make(SOLID, 0).masks == phantom.make(SOLID, 1).masks).all()
-
-
 def test_malignancy_is_never_read(nodules):
     nodule, masks = nodules.loc[SOLID], lidc.masks(SOLID)
     columns = [name for name in nodule.index if "malignancy" in name]

@@ -128,13 +128,8 @@ def build_lesion(
 ) -> Lesion:
     """Give a shape its edge, its density and its strands.
 
-    Args:
-        rng: Source of the draws.
-        ratings: One reader's, by name; of these only `RENDERED` are looked up.
-        distance: (planes, y, x) signed distance to the surface, mm.
-        window: Where it stands in the grid.
-        grid: The crop.
-        lung_hu: Density of the lung around it, HU.
+    `ratings` are one reader's; of these only `RENDERED` are looked up. `distance` (planes, y, x) is
+    signed, to the surface, in mm, and stands in `window` of the grid.
     """
     deepest = max(float(-distance.min()), 0.5 * grid.pixel)
     coarse, fine = grain(rng, distance.shape, 0.55 * deepest, grid)

@@ -76,17 +76,9 @@ NO_TUBES = Tubes(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 2)))
 def grow_tree(
     rng: np.random.Generator, points: Array, root: Array, *, tip: float, largest: float = 4.0
 ) -> Tubes:
-    """Join points to a tree that flows to `root`.
+    """Join `points` (n, 3) to a tree that flows to `root` (3,): 2n pieces, each branch bent once.
 
-    Args:
-        rng: Source of the bends.
-        points: (n, 3) `(z, y, x)` in mm.
-        root: (3,) where the tree comes from, mm.
-        tip: Radius of the last twigs, mm.
-        largest: No radius is above it, mm.
-
-    Returns:
-        2n pieces, each branch bent once.
+    All in mm; `tip` is the radius of the last twigs, and no radius is above `largest`.
     """
     n = len(points)
     if n == 0:
@@ -245,13 +237,8 @@ def vessels(
 ) -> FloatArray:
     """Write bronchi into lung; share of each fine voxel in a vessel.
 
-    Args:
-        rng: Source of the draws.
-        volume: (planes, y, x) HU; changed.
-        lung: The scan's tissue.
-        chest: The lesion's chest.
-        grid: The crop.
-        clear: A window of the volume and the share of vessels and bronchi that stays in it.
+    `volume` (planes, y, x) in HU is changed. `clear` is a window of it, and the share of vessels
+    and bronchi that stays there.
     """
     low, high = grid.ends
     low, high = low - MARGIN_MM, high + MARGIN_MM

@@ -189,15 +189,10 @@ def find_place(
     The best of a thousand random places is taken, by how far off the gap is and how far the
     sphere reaches over a fissure; the lobe has to be right.
 
-    Args:
-        rng: Source of the draws.
-        chest: The chest of the scan.
-        radius: Radius of the lesion, mm.
-        gap: Wanted distance of its surface from the pleura, mm; negative where it reaches into it.
-        lobe: Code of Li 2021's location that the middle must have, 0 for a place on the oblique
-            fissure, None for anywhere.
-        facing: Which pleura must be the nearest: the chest wall's and not the mediastinum's, or
-            that of the back, where fluid gathers.
+    Lengths are in mm; `gap` is negative where the lesion reaches into the pleura. `lobe` is a code
+    of Li 2021's location, 0 for a place on the oblique fissure, None for anywhere. `facing` says
+    which pleura must be the nearest: the chest wall's and not the mediastinum's, or that of the
+    back, where fluid gathers.
     """
     best, where = np.inf, np.zeros(3)
     low, high = HEIGHTS[lobe] if lobe is not None else (0.34, 0.80)
@@ -387,8 +382,8 @@ def finish(
         around: Chest wall and the rest.
         grid: The crop.
         scanner: Blurs and adds noise.
-        lesion_id: Id of the lesion.
-        seed: Seed of the noise.
+        lesion_id: With `seed`, decides the noise.
+        seed: With `lesion_id`, decides the noise.
         masks: (reader, slices, y, x); if None, one mask of where a slice has half of the lesion.
         not_lesion: (slices, y, x) what a reader leaves out of that mask.
     """
