@@ -20,13 +20,24 @@ Example:
     ('inside_mean', 'inside_sd', 'inside_p10')
 """
 
-from lesionlab.realism._classifier import classifier_auc
-from lesionlab.realism._edges import edge_widths
-from lesionlab.realism._features import FEATURES, features
-from lesionlab.realism._histograms import histogram_distances, histograms
-from lesionlab.realism._measure import Realism, RealSlices, measure, read, write
-from lesionlab.realism._noise import noise_power
-from lesionlab.realism._pairs import pair, through_eight_bits
+from lesionlab.realism._compare import (
+    Realism,
+    RealSlices,
+    classifier_auc,
+    measure,
+    pair,
+    read,
+    through_eight_bits,
+    write,
+)
+from lesionlab.realism._measures import (
+    FEATURES,
+    edge_widths,
+    features,
+    histogram_distances,
+    histograms,
+    noise_power,
+)
 
 __all__ = [
     "FEATURES",

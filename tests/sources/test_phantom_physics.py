@@ -5,7 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lesionlab.sources.phantom._fields import (
+from lesionlab.sources.phantom._lesion import average_distance
+from lesionlab.sources.phantom._lung import (
+    MEAN_TISSUE,
+    NEIGHBOURS,
+    NO_TUBES,
+    Tubes,
+    draw_lung,
+    feeding_vessels,
+    fill,
+    grow_tree,
+    halo,
+    inflated,
+)
+from lesionlab.sources.phantom._physics import (
     FWHM,
     Grid,
     Scanner,
@@ -16,10 +29,7 @@ from lesionlab.sources.phantom._fields import (
     noise_power,
     texture,
 )
-from lesionlab.sources.phantom._lesion import average_distance
-from lesionlab.sources.phantom._lung import MEAN_TISSUE, draw_lung, feeding_vessels, halo, inflated
 from lesionlab.sources.phantom._thorax import MEAN_SCALE, draw_chest, make_room, surroundings
-from lesionlab.sources.phantom._vessels import NEIGHBOURS, Tubes, fill, grow_tree
 
 
 def grid(*, n_slices=5, size=64, spacing=2.5, thickness=2.5, pixel=0.7, first=10, corner=(0, 0)):
@@ -27,17 +37,8 @@ def grid(*, n_slices=5, size=64, spacing=2.5, thickness=2.5, pixel=0.7, first=10
 
 
 def scanner(**changes):
-    values = {
-        "fwhm": 1.4,
-        "enhancement": 0.0,
-        "sigma": 30.0,
-        "peak": 0.2,
-        "floor": 0.05,
-        "streak": 0.0,
-        "angle": 0.0,
-        "correlation": 0.0,
-    }
-    return Scanner(**values | changes)
+    values = {"fwhm": 1.4, "enhancement": 0.0, "sigma": 30.0, "peak": 0.2, "floor": 0.05}
+    return Scanner(**values | {"streak": 0.0, "angle": 0.0, "correlation": 0.0} | changes)
 
 
 # --- Sampling and partial volume ------------------------------------------------------------------
@@ -208,8 +209,7 @@ def test_a_thick_tube_is_full_inside_and_nothing_lies_outside_it():
 def test_tubes_beside_the_grid_and_no_tubes_leave_it_empty():
     g = grid()
     assert not fill(tube((0, -500, 0), (0, -480, 10), 2.0), g).any()
-    none = Tubes(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 2)))
-    assert not fill(none, g).any()
+    assert not fill(NO_TUBES, g).any()
 
 
 def test_a_tree_hangs_together_and_its_radii_follow_murray():

@@ -17,22 +17,18 @@ database: Hancock and Magnan, J Med Imaging 3 (2016) 044504.
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lesionlab.attributes import RATING_NAMES
 from lesionlab.sources.lidc import _database, _geometry, _tables
 from lesionlab.sources.lidc._database import Database, DatabaseError, IntArray
 from lesionlab.sources.lidc._geometry import BoolArray
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = [
     "Contour",
@@ -48,8 +44,6 @@ __all__ = [
     "readings",
     "scans",
 ]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -131,30 +125,18 @@ class Lidc:
 
     @cached_property
     def _readings(self) -> pd.DataFrame:
-        table = _tables.cached(
-            "readings",
-            self.checksum,
-            self._cache,
-            lambda: _tables.reading_table(self.database, self._groups),
-        )
-        for name in RATING_NAMES:
-            for reading_id in table.index[table[name].isna()]:
-                logger.warning(
-                    "%s of reading %d is outside the scale, so this one rating is left out "
-                    "(see exclusions())",
-                    name,
-                    reading_id,
-                )
+        table = self._cached("readings", lambda: _tables.reading_table(self.database, self._groups))
+        _tables.log_missing(table)
         return table
 
     @cached_property
     def _nodules(self) -> pd.DataFrame:
-        return _tables.cached(
-            "nodules",
-            self.checksum,
-            self._cache,
-            lambda: _tables.nodule_table(self.database, self._readings, self._groups),
+        return self._cached(
+            "nodules", lambda: _tables.nodule_table(self.database, self._readings, self._groups)
         )
+
+    def _cached(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        return _tables.cached(name, self.checksum, self._cache, compute)
 
     def scans(self) -> pd.DataFrame:
         """One row per scan, index `scan_id`: patient, UIDs, thickness and pixel spacing in mm."""
@@ -200,20 +182,21 @@ class Lidc:
             LookupError: No nodule has that id.
         """
         db = self.database
-        found = []
-        for reading_id, position in zip(*self._locate(lesion_id), strict=True):
-            for c in range(db.reading_start[position], db.reading_start[position + 1]):
-                points = db.points[db.contour_start[c] : db.contour_start[c + 1]].copy()
-                found.append(
-                    Contour(
-                        reading_id=reading_id,
-                        slice_index=int(db.contour_slice[c]),
-                        z=float(db.contour_z[c]),
-                        inside=bool(db.contour_inside[c]),
-                        points=points,
-                    )
-                )
-        return found
+        owned = [
+            (reading_id, c)
+            for reading_id, position in zip(*self._locate(lesion_id), strict=True)
+            for c in range(db.reading_start[position], db.reading_start[position + 1])
+        ]
+        return [
+            Contour(
+                reading_id=reading_id,
+                slice_index=int(db.contour_slice[c]),
+                z=float(db.contour_z[c]),
+                inside=bool(db.contour_inside[c]),
+                points=db.points[db.contour_start[c] : db.contour_start[c + 1]].copy(),
+            )
+            for reading_id, c in owned
+        ]
 
     def masks(self, lesion_id: str, *, level: float = 0.5, pad: int = 0) -> LesionMasks:
         """The voxels of one nodule, as `pylidc.utils.consensus` gives them, axes `(z, y, x)`.
@@ -233,7 +216,7 @@ class Lidc:
             raise ValueError(f"pad={pad!r}: expected a whole number of voxels, 0 or more")
         ids, positions = self._locate(lesion_id)
         readers, origin = _geometry.rasterise(self.database, positions, pad=pad)
-        nodule: dict[Any, Any] = self._nodules.loc[lesion_id].to_dict()
+        nodule: Any = self._nodules.loc[lesion_id]
         in_plane = float(nodule["pixel_spacing"])
         z, y, x = origin.tolist()
         return LesionMasks(
@@ -246,17 +229,10 @@ class Lidc:
             spacing=(float(nodule["slice_spacing"]), in_plane, in_plane),
         )
 
-    def iterate_masks(self, *, level: float = 0.5, progress: bool = False) -> Iterator[LesionMasks]:
-        """`masks` of every nodule, in the order of `nodules`; `progress` shows a bar."""
-        from tqdm.auto import tqdm
-
-        for lesion_id in tqdm(self._nodules.index, "masks", unit="nodule", disable=not progress):
-            yield self.masks(lesion_id, level=level)
-
     def _locate(self, lesion_id: str) -> tuple[list[int], IntArray]:
         """Ids of a nodule's readings and their positions in the database."""
         if lesion_id not in self._nodules.index:
-            example = self._nodules.index[0] if len(self._nodules) else "none"
+            example = self._nodules.index[:1].tolist()
             raise LookupError(f"no nodule has the lesion_id {lesion_id!r}; ids look like {example}")
         ids: list[int] = self._nodules["reading_ids"][lesion_id]
         return ids, np.searchsorted(self.database.readings.index.to_numpy(), ids).astype(np.int64)
@@ -268,33 +244,36 @@ def default() -> Lidc:
     return Lidc()
 
 
+# The methods of `Lidc`, of the installed database; documented there.
+
+
 def scans() -> pd.DataFrame:
-    """`Lidc.scans` of the installed database."""
+    """`Lidc.scans`."""
     return default().scans()
 
 
 def readings() -> pd.DataFrame:
-    """`Lidc.readings` of the installed database."""
+    """`Lidc.readings`."""
     return default().readings()
 
 
 def nodules() -> pd.DataFrame:
-    """`Lidc.nodules` of the installed database."""
+    """`Lidc.nodules`."""
     return default().nodules()
 
 
 def exclusions() -> pd.DataFrame:
-    """`Lidc.exclusions` of the installed database."""
+    """`Lidc.exclusions`."""
     return default().exclusions()
 
 
 def contours(lesion_id: str) -> list[Contour]:
-    """`Lidc.contours` of the installed database."""
+    """`Lidc.contours`."""
     return default().contours(lesion_id)
 
 
 def masks(lesion_id: str, *, level: float = 0.5, pad: int = 0) -> LesionMasks:
-    """`Lidc.masks` of the installed database."""
+    """`Lidc.masks`."""
     return default().masks(lesion_id, level=level, pad=pad)
 
 

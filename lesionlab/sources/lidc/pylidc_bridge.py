@@ -14,11 +14,12 @@ import types
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.ndimage
 
 _GONE_FROM_NUMPY = {"int": int, "float": float, "bool": bool, "object": object}
 
@@ -40,8 +41,7 @@ def import_pylidc(*, dicom_path: str | Path | None = None) -> Any:
     """
     if dicom_path is not None and not Path(dicom_path).is_dir():
         raise NotADirectoryError(f"dicom_path={str(dicom_path)!r} is not a folder")
-    with _stand_ins(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"), _stand_ins():
         pylidc = importlib.import_module("pylidc")
     for name, module in list(sys.modules.items()):
         if name.startswith("pylidc.") and getattr(module, "np", None) is np:
@@ -52,9 +52,7 @@ def import_pylidc(*, dicom_path: str | Path | None = None) -> Any:
 
 def _numpy_with_old_names() -> types.ModuleType:
     proxy = types.ModuleType("numpy")
-    proxy.__dict__["__getattr__"] = lambda name: getattr(np, name)
-    for name, value in _GONE_FROM_NUMPY.items():
-        setattr(proxy, name, value)
+    vars(proxy).update(_GONE_FROM_NUMPY, __getattr__=lambda name: getattr(np, name))
     return proxy
 
 
@@ -78,34 +76,18 @@ def _set_dicom_path(dicom_path: str | Path | None) -> None:
 @contextmanager
 def _stand_ins() -> Iterator[None]:
     """While pylidc is imported, give it the modules that newer libraries have dropped."""
+    packages = types.ModuleType("pkg_resources")
+    vars(packages)["resource_filename"] = lambda package, name: str(resources.files(package) / name)
+    stand_ins = {"pkg_resources": packages, "scipy.ndimage.morphology": scipy.ndimage}
     added = []
-    for name, make in (("pkg_resources", _pkg_resources), ("scipy.ndimage.morphology", _ndimage)):
+    for name, module in stand_ins.items():
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                importlib.import_module(name)
+            importlib.import_module(name)
         except ImportError:
-            sys.modules[name] = make()
+            sys.modules[name] = module
             added.append(name)
     try:
         yield
     finally:
         for name in added:
             del sys.modules[name]
-
-
-def _pkg_resources() -> types.ModuleType:
-    module = types.ModuleType("pkg_resources")
-
-    def resource_filename(package: str, name: str) -> str:
-        spec = find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise ModuleNotFoundError(f"no package {package!r}")
-        return str(Path(spec.submodule_search_locations[0]) / name)
-
-    vars(module)["resource_filename"] = resource_filename
-    return module
-
-
-def _ndimage() -> types.ModuleType:
-    return importlib.import_module("scipy.ndimage")

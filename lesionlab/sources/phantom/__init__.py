@@ -21,34 +21,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lesionlab.attributes import rating
 from lesionlab.crops import Crop
 from lesionlab.sources import lidc
 from lesionlab.sources.lidc import LesionMasks
-from lesionlab.sources.phantom._fields import Grid, blur, draw_scanner, generator, noise
+from lesionlab.sources.phantom import _scene as scene
 from lesionlab.sources.phantom._lesion import RENDERED, Lesion, build_lesion, shape_on_planes
 from lesionlab.sources.phantom._lung import (
-    draw_lung,
     feeding_vessels,
+    fill,
     halo,
     inflated,
     parenchyma,
     vessels,
 )
-from lesionlab.sources.phantom._thorax import draw_chest, make_room, surroundings
-from lesionlab.sources.phantom._vessels import fill
+from lesionlab.sources.phantom._physics import FloatArray, Grid, generator
+from lesionlab.sources.phantom._thorax import make_room, surroundings
 
 __all__ = ["drawn_ratings", "lesions", "make", "phantom", "render"]
-
-HU_RANGE = (-1024, 3071)
-"""What twelve bits of CT hold."""
 
 REACH_MM = 10.5
 """Slices reach at least so far from the lesion's centre: 21 slices at 1 mm can be cut out."""
 
 SCAN_MM = 320.0
 """Height of a scan whose number of slices is not given."""
-
-_COLUMNS = ("series_uid", "slice_thickness", "diameter", "z")
 
 
 def lesions() -> list[str]:
@@ -61,13 +57,11 @@ def phantom(lesion_id: str, *, seed: int = 0, size: int = 128) -> Crop:
 
     Raises:
         LookupError: No nodule has that id.
-        ValueError: As in `render`.
+        ValueError: The outlines do not fit into `size`.
     """
     masks = lidc.masks(lesion_id)  # also says so if there is no such lesion
-    nodules = _nodules()
-    nodule: Any = nodules.loc[lesion_id]
-    scan_slices = _scan_slices(int(nodule["scan_id"]))
-    return render(nodule, masks, seed=seed, size=size, scan_slices=scan_slices)
+    nodule: Any = _nodules().loc[lesion_id]
+    return render(nodule, masks, seed=seed, size=size, scan_slices=_scan_slices(nodule["scan_id"]))
 
 
 def make(lesion_id: str, seed: int = 0) -> Crop:
@@ -89,25 +83,20 @@ def drawn_ratings(nodule: pd.Series[Any], *, seed: int = 0) -> dict[str, int]:
         KeyError: A column is missing.
         ValueError: A rating is not on its scale.
     """
-    missing = [f"{name}_readings" for name in RENDERED if f"{name}_readings" not in nodule.index]
-    if missing:
-        raise KeyError(f"nodule has no column {missing}; expected a row of lidc.nodules()")
     rng = generator("reader", nodule.name, seed)
     reader = int(rng.integers(len(nodule["margin_readings"])))
-    drawn = {}
+    drawn = {name: float(nodule[f"{name}_readings"][reader]) for name in RENDERED}
+    if np.isnan(drawn["internal_structure"]):
+        drawn["internal_structure"] = 1.0
+    return _on_scale(drawn, f"a reader's rating of {nodule.name}")
+
+
+def _on_scale(ratings: Mapping[str, float], what: str) -> dict[str, int]:
     for name in RENDERED:
-        value = float(nodule[f"{name}_readings"][reader])
-        if np.isnan(value) and name == "internal_structure":
-            value = 1.0
-        drawn[name] = _on_scale(name, value, f"{name}_readings of {nodule.name}")
-    return drawn
-
-
-def _on_scale(name: str, value: float, what: str) -> int:
-    highest = {"internal_structure": 4, "calcification": 6}.get(name, 5)
-    if value not in range(1, highest + 1):
-        raise ValueError(f"{what}: expected whole numbers from 1 to {highest}, got {value}")
-    return int(value)
+        if ratings[name] not in rating(name).codes:
+            codes = list(rating(name).codes)
+            raise ValueError(f"{what}: {name}={ratings[name]}, expected one of {codes}")
+    return {name: int(ratings[name]) for name in RENDERED}
 
 
 def render(
@@ -145,55 +134,52 @@ def render(
         ValueError: `masks` are empty or of another lesion, the outlines do not fit into `size`, or
             a rating is not on its scale.
     """
-    _check(nodule, masks, size, context)
-    told = drawn_ratings(nodule, seed=seed) if ratings is None else _given(ratings)
-    spacing, thickness = masks.spacing[0], float(nodule["slice_thickness"])
+    lesion_id = masks.lesion_id
+    if nodule.name != lesion_id:
+        raise ValueError(f"masks are of {lesion_id!r}, expected those of {nodule.name!r}")
+    if not masks.readers.any():
+        raise ValueError(f"masks of {lesion_id}: expected at least one voxel, got none")
+    told = drawn_ratings(nodule, seed=seed) if ratings is None else _on_scale(ratings, "ratings")
     grid = _grid(nodule, masks, size, context, scan_slices)
-    series, lesion_id = nodule["series_uid"], masks.lesion_id
+    spacing, series = grid.spacing, nodule["series_uid"]
     height = scan_slices * spacing if scan_slices else max(SCAN_MM, grid.z_slices[-1] + spacing)
-
-    scanner = draw_scanner(generator("scanner", series, seed), thickness=thickness, spacing=spacing)
-    chest = draw_chest(generator("chest", series, seed), pixel=grid.pixel, height=height)
-    lung = inflated(draw_lung(generator("lung", series, seed)), chest.scale)
+    scan = scene.draw_scan(
+        series, seed, thickness=grid.thickness, spacing=spacing, pixel=grid.pixel, height=height
+    )
+    lung = inflated(scan.lung, scan.chest.scale)
     # readers of one nodule may have drawn side by side and agree on no voxel
     marked = masks.consensus if masks.consensus.any() else masks.readers.any(axis=0)
     inside = (np.argwhere(marked) + np.array(masks.origin)) * np.array(masks.spacing)
-    chest = make_room(chest, inside)
+    chest = make_room(scan.chest, inside)
 
-    volume = parenchyma(generator("parenchyma", lesion_id, seed), lung, grid)
-    blood, bronchus, lumen = vessels(generator("vessels", lesion_id, seed), lung, chest, grid)
-    volume += bronchus * (-300 - volume)
-    volume += lumen * (-960 - volume)
+    def draws(what: str) -> np.random.Generator:
+        return generator(what, lesion_id, seed)
+
+    volume = parenchyma(draws("parenchyma"), lung, grid)
+    blood = vessels(draws("vessels"), volume, lung, chest, grid)
     distance, window = shape_on_planes(masks.readers, masks.origin, grid)
-    lesion = build_lesion(
-        generator("lesion", lesion_id, seed), told, distance, window, grid, lung_hu=lung.hu
-    )
-    volume[window] += halo(generator("halo", lesion_id, seed), lesion.distance)
+    lesion = build_lesion(draws("lesion"), told, distance, window, grid, lung_hu=lung.hu)
+    volume[window] += halo(draws("halo"), lesion.distance)
     middle, radius = inside.mean(0), float(nodule["diameter"]) / 2
-    feeding = feeding_vessels(generator("feeding", lesion_id, seed), chest, grid, middle, radius)
+    feeding = feeding_vessels(draws("feeding"), chest, grid, middle, radius)
     blood = np.maximum(blood, feeding)
-    volume, share = _embed(volume, blood * (chest.blood - 5 - volume), lesion, grid)
-    around = surroundings(generator("wall", lesion_id, seed), chest, grid)
-    aerated = np.clip(0.5 - around.depth / np.float32(1.2 * grid.pixel), 0, 1)
-    aerated = 1 - (1 - aerated) * (1 - grid.average(share))
-    slices = aerated * grid.average(volume) + (1 - aerated) * around.hu
-    slices = blur(slices.astype(np.float32), scanner=scanner, pixel=grid.pixel)
-    slices += noise(generator("noise", lesion_id, seed), grid, scanner)
-
-    return Crop(
+    volume = _embed(volume, blood * (chest.blood - 5 - volume), lesion, grid)
+    share = np.zeros_like(volume)
+    share[window] = lesion.share
+    return scene.finish(
+        volume,
+        share,
+        surroundings(draws("wall"), chest, grid),
+        grid,
+        scan.scanner,
         lesion_id=lesion_id,
-        hu=np.clip(np.rint(slices), *HU_RANGE).astype(np.int16),
+        seed=seed,
         masks=_place(masks, grid),
-        spacing=masks.spacing,
-        slice_index=grid.first + np.arange(grid.n_slices, dtype=np.int64),
-        corner=grid.corner,
-        calibrated=np.ones(grid.n_slices, np.bool_),
-        tier="phantom",
     )
 
 
-def _embed(volume: Any, vessels_over: Any, lesion: Lesion, grid: Grid) -> tuple[Any, Any]:
-    """Put vessels and lesion into the lung; also the lesion's share of every fine voxel.
+def _embed(volume: FloatArray, vessels_over: FloatArray, lesion: Lesion, grid: Grid) -> FloatArray:
+    """Put vessels and lesion into the lung.
 
     What is denser shows: vessels are seen through ground glass, and not through a solid nodule.
     """
@@ -206,63 +192,31 @@ def _embed(volume: Any, vessels_over: Any, lesion: Lesion, grid: Grid) -> tuple[
         volume = np.maximum(volume, volume + strands * (-10 - volume))
     emptied = lesion.content_share * lesion.share
     volume[w] += emptied * (np.float32(lesion.content_hu) - volume[w])
-    share = np.zeros_like(volume)
-    share[w] = lesion.share
-    return volume, share
-
-
-def _given(ratings: Mapping[str, int]) -> dict[str, int]:
-    if absent := [name for name in RENDERED if name not in ratings]:
-        raise KeyError(f"ratings has no {absent}; expected all of {list(RENDERED)}")
-    return {name: _on_scale(name, ratings[name], f"ratings[{name!r}]") for name in RENDERED}
-
-
-def _check(nodule: pd.Series[Any], masks: LesionMasks, size: int, context: int) -> None:
-    missing = [name for name in _COLUMNS if name not in nodule.index]
-    if missing:
-        raise KeyError(f"nodule has no column {missing}; expected a row of lidc.nodules()")
-    if nodule.name != masks.lesion_id:
-        raise ValueError(f"masks are of {masks.lesion_id!r}, expected those of {nodule.name!r}")
-    for name, value, least in (("size", size, 16), ("context", context, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more")
-    if not masks.readers.any():
-        raise ValueError(f"masks of {masks.lesion_id}: expected at least one voxel, got none")
+    return volume
 
 
 def _grid(
     nodule: pd.Series[Any], masks: LesionMasks, size: int, context: int, scan_slices: int | None
 ) -> Grid:
     """Which slices, rows and columns of the scan the crop shows."""
-    drawn = masks.readers.any(axis=0)
-    spans = []
-    for axis in range(3):
-        at = np.unique(np.nonzero(drawn)[axis]) + masks.origin[axis]
-        spans.append((int(at[0]), int(at[-1]) + 1))
-    corner = []
-    for low, high in spans[1:]:
-        if high - low > size:
-            raise ValueError(
-                f"size={size}: the outlines of {masks.lesion_id} are {high - low} pixels wide; "
-                "expected a size at least as large"
-            )
-        corner.append((low + high) // 2 - size // 2)
-    spacing = masks.spacing[0]
+    scene.check_whole(16, size=size)
+    scene.check_whole(0, context=context)
+    drawn = np.argwhere(masks.readers.any(axis=0)) + masks.origin
+    low, high = drawn.min(axis=0), drawn.max(axis=0) + 1
+    if (widest := int((high - low)[1:].max())) > size:
+        raise ValueError(
+            f"size={size}: the outlines of {masks.lesion_id} are {widest} pixels wide; "
+            "expected a size at least as large"
+        )
+    y, x = ((low + high) // 2 - size // 2).tolist()[1:]
+    spacing, centre = masks.spacing[0], float(nodule["z"])
     reach = int(np.ceil(REACH_MM / spacing))
-    centre = float(nodule["z"])
-    first = max(0, min(spans[0][0] - context, int(np.floor(centre)) - reach))
-    end = max(spans[0][1] + context, int(np.ceil(centre)) + reach + 1)
+    first = max(0, min(int(low[0]) - context, int(np.floor(centre)) - reach))
+    end = max(int(high[0]) + context, int(np.ceil(centre)) + reach + 1)
     if scan_slices is not None:
         end = min(end, scan_slices)
-    return Grid(
-        first=first,
-        n_slices=end - first,
-        corner=(corner[0], corner[1]),
-        size=size,
-        spacing=spacing,
-        thickness=float(nodule["slice_thickness"]),
-        pixel=masks.spacing[2],
-    )
+    thickness = float(nodule["slice_thickness"])
+    return Grid(first, end - first, (y, x), size, spacing, thickness, masks.spacing[2])
 
 
 def _place(masks: LesionMasks, grid: Grid) -> Any:
@@ -281,4 +235,4 @@ def _nodules() -> pd.DataFrame:
 
 def _scan_slices(scan_id: int) -> int:
     """Number of slices in a scan."""
-    return len(lidc.default().database.slice_z[scan_id])
+    return len(lidc.default().database.slice_z[int(scan_id)])

@@ -29,9 +29,6 @@ which sentence 1 contradicts), and where cavities lie (4.1.7, which sentence 7 c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
@@ -47,31 +44,27 @@ MASS, NODULE, GLASS, AIR, CONSOLIDATION, EFFUSION = category("lesion_type").code
 
 # How many of the printed 2,014 lesions have it, by lesion type in the order of the codes. The sums
 # are the printed counts; a test says so.
-SHARES: Mapping[str, tuple[int, ...]] = MappingProxyType(
-    {
-        "unclear": (628, 218, 136, 0, 145, 0),
-        "lobulated": (655, 256, 44, 0, 44, 0),
-        "spiculated": (553, 197, 26, 0, 40, 0),
-        "long": (214, 62, 10, 0, 21, 0),  # of the spiculated
-        "indented": (385, 262, 73, 2, 70, 0),
-        "convergent": (160, 262, 64, 2, 65, 0),
-        "calcified": (18, 91, 0, 0, 3, 0),
-        "total": (4, 45, 0, 0, 1, 0),  # of the calcified
-        "cavity": (60, 25, 0, 0, 5, 0),
-        "several": (240, 20, 26, 28, 96, 26),  # lobes
-    }
-)
+SHARES = {
+    "unclear": (628, 218, 136, 0, 145, 0),
+    "lobulated": (655, 256, 44, 0, 44, 0),
+    "spiculated": (553, 197, 26, 0, 40, 0),
+    "long": (214, 62, 10, 0, 21, 0),  # of the spiculated
+    "indented": (385, 262, 73, 2, 70, 0),
+    "convergent": (160, 262, 64, 2, 65, 0),
+    "calcified": (18, 91, 0, 0, 3, 0),
+    "total": (4, 45, 0, 0, 1, 0),  # of the calcified
+    "cavity": (60, 25, 0, 0, 5, 0),
+    "several": (240, 20, 26, 28, 96, 26),  # lobes
+}
 
 # Log odds ratios within a lesion type, of an attribute given those drawn before it.
-LIFT: Mapping[str, Mapping[str, float]] = MappingProxyType(
-    {
-        "lobulated": {"unclear": 1.2},
-        "spiculated": {"unclear": 1.2, "lobulated": 1.0},
-        "indented": {"unclear": 0.9, "lobulated": 0.9, "spiculated": 0.4},
-        "convergent": {"unclear": 1.1, "lobulated": 1.2, "spiculated": 1.2, "indented": 0.6},
-        "cavity": {"unclear": 0.8, "lobulated": 1.0},
-    }
-)
+LIFT = {
+    "lobulated": {"unclear": 1.2},
+    "spiculated": {"unclear": 1.2, "lobulated": 1.0},
+    "indented": {"unclear": 0.9, "lobulated": 0.9, "spiculated": 0.4},
+    "convergent": {"unclear": 1.1, "lobulated": 1.2, "spiculated": 1.2, "indented": 0.6},
+    "cavity": {"unclear": 0.8, "lobulated": 1.0},
+}
 
 
 def printed_counts() -> dict[str, dict[int, int]]:

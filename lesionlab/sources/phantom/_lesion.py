@@ -16,8 +16,8 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.special import ndtr
 
-from lesionlab.sources.phantom._fields import Array, FloatArray, Grid, texture
-from lesionlab.sources.phantom._vessels import Tubes
+from lesionlab.sources.phantom._lung import NO_TUBES, Tubes, bent
+from lesionlab.sources.phantom._physics import Array, FloatArray, Grid, Window, grain, unit
 
 RENDERED = (
     "subtlety",
@@ -50,25 +50,15 @@ CONTENT = {2: (8.0, 0.15), 3: (-95.0, 0.15), 4: (-950.0, 0.38)}
 
 @dataclass(frozen=True)
 class Lesion:
-    """A lesion on the fine planes, in a window of the crop.
+    """A lesion on the fine planes, in a window of the crop."""
 
-    Attributes:
-        window: Slices `(z, y, x)` of the fine grid.
-        share: Share of each voxel that the lesion fills.
-        hu: Density of the lesion there, HU.
-        content_share: Share that a cavity, fat or fluid takes within it.
-        content_hu: Density of that, HU.
-        strands: Spicules.
-        distance: Signed distance to the lesion's surface, mm, negative inside.
-    """
-
-    window: tuple[slice, slice, slice]
-    share: FloatArray
-    hu: FloatArray
-    content_share: FloatArray
-    content_hu: float
-    strands: Tubes
-    distance: FloatArray
+    window: Window  # (z, y, x) of the fine grid
+    share: FloatArray  # of each voxel that the lesion fills
+    hu: FloatArray  # density of the lesion there
+    content_share: FloatArray  # that a cavity, fat or fluid takes within it
+    content_hu: float  # density of that
+    strands: Tubes  # spicules
+    distance: FloatArray  # signed distance to the lesion's surface, mm, negative inside
 
 
 def average_distance(
@@ -101,13 +91,11 @@ def average_distance(
 
 def shape_on_planes(
     readers: npt.NDArray[np.bool_], origin: tuple[int, int, int], grid: Grid
-) -> tuple[FloatArray, tuple[slice, slice, slice]]:
+) -> tuple[FloatArray, Window]:
     """The lesion's signed distance on the fine planes, and the window of the grid it stands in.
 
-    Args:
-        readers: (reader, z, y, x), the box of `LesionMasks`.
-        origin: Index in the scan of its first voxel.
-        grid: The crop.
+    `readers` (reader, z, y, x) fill the box of `LesionMasks`, whose first voxel is the scan's
+    `origin`.
     """
     pad_z = max(1, int(np.ceil(4.0 / grid.spacing)))
     pad = int(np.ceil(5.0 / grid.pixel))
@@ -133,25 +121,18 @@ def build_lesion(
     rng: np.random.Generator,
     ratings: Mapping[str, int],
     distance: FloatArray,
-    window: tuple[slice, slice, slice],
+    window: Window,
     grid: Grid,
     *,
     lung_hu: float,
 ) -> Lesion:
     """Give a shape its edge, its density and its strands.
 
-    Args:
-        rng: Source of the draws.
-        ratings: One reader's, by name; of these only `RENDERED` are looked up.
-        distance: (planes, y, x) signed distance to the surface, mm.
-        window: Where it stands in the grid.
-        grid: The crop.
-        lung_hu: Density of the lung around it, HU.
+    `ratings` are one reader's; of these only `RENDERED` are looked up. `distance` (planes, y, x) is
+    signed, to the surface, in mm, and stands in `window` of the grid.
     """
-    voxel = np.array([grid.step, grid.pixel, grid.pixel])
     deepest = max(float(-distance.min()), 0.5 * grid.pixel)
-    coarse = texture(rng, distance.shape, tuple(np.maximum(0.55 * deepest, 0.8) / voxel))
-    fine = texture(rng, distance.shape, tuple(1.5 / voxel))
+    coarse, fine = grain(rng, distance.shape, 0.55 * deepest, grid)
     lobes = (ratings["lobulation"] - 1) / 4 * min(0.16 * deepest, 1.0)
     # a margin that cannot be seen well is also an irregular one
     ragged = {1: 0.5, 2: 0.3, 3: 0.12}.get(ratings["margin"], 0.0) * min(1.0, deepest / 3)
@@ -163,7 +144,7 @@ def build_lesion(
     level = rng.standard_normal(2)
     hu = _density(ratings["texture"], inward, coarse, fine, level, deepest)
     if ratings["calcification"] != 6:
-        hu = _calcify(rng, ratings["calcification"], hu, inward, coarse, voxel)
+        hu = _calcify(rng, ratings["calcification"], hu, inward, coarse, grid)
     contrast = np.float32(CONTRAST[ratings["subtlety"]])
     hu = (np.float32(lung_hu) + contrast * (hu - np.float32(lung_hu))).astype(np.float32)
     content_hu, from_depth = CONTENT.get(ratings["internal_structure"], (0.0, 9.0))
@@ -191,7 +172,7 @@ def _calcify(
     hu: FloatArray,
     inward: Array,
     coarse: FloatArray,
-    voxel: Array,
+    grid: Grid,
 ) -> FloatArray:
     """HU with calcium: 1 popcorn, 2 laminated, 3 solid, 4 non-central, 5 central."""
     peak = float(np.clip(np.exp(np.log(950) + 0.5 * rng.standard_normal()), 350, 2400))
@@ -203,47 +184,37 @@ def _calcify(
     elif pattern == 3:
         share = np.clip(8 * inward, 0, 1)
     else:
-        middle, around, size = _extent(inward, voxel)
+        inside = inward > 0
+        axes = np.ogrid[tuple(slice(n) for n in inside.shape)]
+        around = [a * v for a, v in zip(axes, grid.voxel, strict=True)]
+        n = max(int(inside.sum()), 1)
+        middle = np.array([float((a * inside).sum()) / n for a in around])
+        radius = float(np.cbrt(3 * n * grid.voxel.prod() / (4 * np.pi)))  # of a ball of that volume
         if pattern == 4:
-            middle = middle + 0.5 * size * np.array([0.0, np.sin(turn), np.cos(turn)])
+            middle = middle + 0.5 * radius * np.array([0.0, np.sin(turn), np.cos(turn)])
         away = np.sqrt(sum((a - m) ** 2 for a, m in zip(around, middle, strict=True)))
-        share = np.clip((0.48 * size - away) / voxel[1] + 0.5, 0, 1) * (inward > 0)
+        share = np.clip((0.48 * radius - away) / grid.pixel + 0.5, 0, 1) * inside
     return np.asarray(hu + share * (peak - hu), np.float32)
-
-
-def _extent(inward: Array, voxel: Array) -> tuple[Array, list[Array], float]:
-    """Centre of the lesion, coordinates of its voxels in mm, and its mean radius."""
-    inside = inward > 0
-    around = list(np.ogrid[tuple(slice(n) for n in inside.shape)])
-    around = [a * v for a, v in zip(around, voxel, strict=True)]
-    n = max(int(inside.sum()), 1)
-    middle = np.array([float((a * inside).sum()) / n for a in around])
-    return middle, around, float(np.cbrt(3 * n * voxel.prod() / (4 * np.pi)))
 
 
 def _spicules(
     rng: np.random.Generator,
     count: int,
     surface: FloatArray,
-    window: tuple[slice, slice, slice],
+    window: Window,
     grid: Grid,
     deepest: float,
 ) -> Tubes:
     """Strands that start on the surface and run straight out, tapering."""
-    empty = np.zeros((0, 3))
-    near = np.argwhere(np.abs(surface) < 0.6 * grid.pixel) if count else np.zeros((0, 3), int)
-    if not len(near):
-        return Tubes(empty, empty, np.zeros((0, 2)))
-    corner = np.array([grid.z_fine[window[0].start], grid.y[window[1].start], 0.0])
-    corner[2] = grid.x[window[2].start]
-    voxel = np.array([grid.step, grid.pixel, grid.pixel])
+    near = np.argwhere(np.abs(surface) < 0.6 * grid.pixel)
+    if not count or not len(near):
+        return NO_TUBES
+    axes = zip((grid.z_fine, grid.y, grid.x), window, strict=True)
+    corner = np.array([at[span.start] for at, span in axes])
     inside = np.argwhere(surface < 0)
-    middle = (inside.mean(0) if len(inside) else near.mean(0)) * voxel
-    at = near[rng.integers(len(near), size=count)] * voxel
-    out = at - middle
-    out /= np.maximum(np.sqrt((out**2).sum(1)), 1e-6)[:, None]
-    out += 0.3 * rng.standard_normal((count, 3))
+    middle = (inside.mean(0) if len(inside) else near.mean(0)) * grid.voxel
+    at = near[rng.integers(len(near), size=count)] * grid.voxel
+    out = unit(at - middle) + 0.3 * rng.standard_normal((count, 3))
     reach = rng.uniform(0.5, 1.4, (count, 1)) * (2.5 + 0.15 * count) * min(1.0, deepest / 4 + 0.3)
     width = rng.uniform(*SPICULE_MM, count) * min(1.0, 0.5 + deepest / 8)
-    start = at - 0.8 * out
-    return Tubes(start + corner, at + reach * out + corner, np.stack((width, 0.4 * width), 1))
+    return bent((at - 0.8 * out + corner, at + reach * out + corner), (width, 0.4 * width))

@@ -1,14 +1,34 @@
-"""Aerated lung: parenchyma with its gradient and texture, vessels, and bronchi beside them."""
+"""Aerated lung: parenchyma with its texture, and tubes: vessel trees, bronchi, strands.
+
+A tree is grown from random points: each is joined to a point nearer to the hilum, the closer and
+the straighter the better, and radii add up by Murray's law, r^3 = sum of the branches' r^3
+(Murray, PNAS 12 (1926) 207–214). Tubes are filled with parallel fibres whose samples are counted
+voxel by voxel, which gives partial volume for any radius, above and below a pixel.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
 
-from lesionlab.sources.phantom._fields import Array, FloatArray, Grid, texture
+from lesionlab.sources.phantom._physics import (
+    Array,
+    FloatArray,
+    Grid,
+    Window,
+    lengths,
+    texture,
+    unit,
+)
 from lesionlab.sources.phantom._thorax import MEAN_SCALE, Chest
-from lesionlab.sources.phantom._vessels import Tubes, fill, grow_tree
+
+GOLDEN = np.pi * (3 - np.sqrt(5))
+NEIGHBOURS = 12
+"""Among how many of the nearest points a branch looks for the one that it hangs on."""
 
 MOTTLE_MM = 1.5
 """Correlation length of the texture of lung that is too fine for single vessels, mm."""
@@ -16,30 +36,157 @@ MOTTLE_MM = 1.5
 MARGIN_MM = 12.0
 """How far around the crop vessels are grown, so that trunks reach into it."""
 
-
 MEAN_TISSUE = 122.0
 """Density of lung over that of air, on average, HU."""
+
+HALO_MM = 5.0
+"""How far from a lesion the lung is denser than elsewhere, mm."""
+
+
+# --- Tubes --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tubes:
+    """Straight pieces of tube, tapered; lengths in mm."""
+
+    start: Array  # (n, 3), (z, y, x)
+    end: Array  # (n, 3)
+    radius: Array  # (n, 2) at start and end
+
+    def take(self, which: Array) -> Tubes:
+        """Some of the tubes."""
+        return Tubes(self.start[which], self.end[which], self.radius[which])
+
+
+def bent(knots: Sequence[Array], radii: Sequence[Array] | Array) -> Tubes:
+    """N tubes, each through its knots: first pieces first.
+
+    Args:
+        knots: (n, 3) per knot, mm.
+        radii: (n,) per knot, mm.
+    """
+    radius = np.stack((np.concatenate(radii[:-1]), np.concatenate(radii[1:])), axis=1)
+    return Tubes(np.concatenate(knots[:-1]), np.concatenate(knots[1:]), radius)
+
+
+NO_TUBES = Tubes(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 2)))
+
+
+def grow_tree(
+    rng: np.random.Generator, points: Array, root: Array, *, tip: float, largest: float = 4.0
+) -> Tubes:
+    """Join `points` (n, 3) to a tree that flows to `root` (3,): 2n pieces, each branch bent once.
+
+    All in mm; `tip` is the radius of the last twigs, and no radius is above `largest`.
+    """
+    n = len(points)
+    if n == 0:
+        return NO_TUBES
+    points = points[np.argsort(lengths(points - root), kind="stable")]
+    parent = _parents(points, unit(points - root))
+    cube = np.full(n, tip**3) * np.exp(0.5 * rng.standard_normal(n))
+    for child in range(n - 1, 0, -1):
+        cube[parent[child]] += cube[child]
+    radius = np.minimum(np.cbrt(cube), largest)
+    start = points[parent]
+    start[0] = root
+    upstream = np.minimum(radius[parent], 1.25 * radius)
+    upstream[0] = radius[0]
+    span = lengths(points - start)[:, None]
+    middle = (start + points) / 2 + 0.06 * span * rng.standard_normal((n, 3))
+    return bent((start, middle, points), (upstream, (upstream + radius) / 2, radius))
+
+
+def _parents(points: Array, outwards: Array) -> npt.NDArray[np.int64]:
+    """(n,) on which point each of `points` hangs: the cheapest by length and straightness.
+
+    The points are ordered by their distance to the root, so that a parent stands before its
+    children; the first one hangs on the root.
+    """
+    n = len(points)
+    order = np.arange(n)
+    _, near = cKDTree(points).query(points, k=min(NEIGHBOURS, n))
+    near = near.reshape(n, -1)
+    step = points[:, None] - points[near]  # (child, neighbour, 3)
+    along = (step * outwards[:, None]).sum(-1)
+    cost = 2.4 * lengths(step) - 1.4 * along  # the length, if straight
+    cost[near >= order[:, None]] = np.inf
+    best = cost.argmin(1)
+    parent: npt.NDArray[np.int64] = near[order, best]
+    for child in np.flatnonzero(np.isinf(cost[order, best]))[1:]:  # none nearer to the root
+        step = points[child] - points[:child]
+        parent[child] = (2.4 * lengths(step) - 1.4 * (step * outwards[child]).sum(1)).argmin()
+    parent[0] = 0
+    return parent
+
+
+def fill(tubes: Tubes, grid: Grid) -> FloatArray:
+    """(planes, y, x) share of each fine voxel that lies inside a tube, 0 to 1.
+
+    Samples are half a pixel apart; pieces that do not reach the grid cost nothing.
+    """
+    low, high = grid.ends
+    reach = tubes.radius.max(1, initial=0)[:, None] + grid.pixel
+    near = (np.maximum(tubes.start, tubes.end) + reach > low) & (
+        np.minimum(tubes.start, tubes.end) - reach < high
+    )
+    t = tubes.take(near.all(1))
+    if not len(t.start):
+        return np.zeros(grid.shape, np.float32)
+    between = 0.5 * grid.pixel
+    length, axis = lengths(t.end - t.start), unit(t.end - t.start)
+    thick = t.radius.mean(1)
+    fibres = np.maximum(1, np.rint(np.pi * (thick / between) ** 2)).astype(np.int32)
+    steps = np.maximum(1, np.ceil(length / between)).astype(np.int32)
+    count = fibres * steps
+
+    def each(values: Array) -> FloatArray:
+        """A tube's value for each of its samples; single precision, for speed."""
+        return np.repeat(values.astype(np.float32), count)
+
+    number = np.arange(count.sum(), dtype=np.int32) - np.repeat(np.cumsum(count) - count, count)
+    fibre = number // np.repeat(steps, count)
+    at = (number - fibre * np.repeat(steps, count) + np.float32(0.5)) * each(1 / steps)
+    radius = each(t.radius[:, 0]) + at * each(t.radius[:, 1] - t.radius[:, 0])
+    several = (fibres > 1) / fibres  # a single fibre is the axis itself
+    ring = radius * np.sqrt((fibre + np.float32(0.5)) * each(several))
+    spiral = np.arange(fibres.max()) * GOLDEN
+    aside = ring * np.cos(spiral).astype(np.float32)[fibre]
+    above = ring * np.sin(spiral).astype(np.float32)[fibre]
+    # two directions at right angles to the axis and to each other
+    helper = np.where(np.abs(axis[:, :1]) < 0.9, [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
+    side = unit(np.cross(axis, helper))
+    up = np.cross(axis, side)
+    flat = np.zeros(len(number), np.int32)
+    inside = np.ones(len(number), bool)
+    for k, (n, voxel) in enumerate(zip(grid.shape, grid.voxel, strict=True)):
+        # in voxels from the corner of the first one
+        position = at * each(length * axis[:, k] / voxel)
+        position += aside * each(side[:, k] / voxel)
+        position += above * each(up[:, k] / voxel)
+        position += each((t.start[:, k] - low[k]) / voxel + 0.5)
+        inside &= (position >= 0) & (position < n)
+        flat *= np.int32(n)
+        flat += position.astype(np.int32)
+    mass = radius * radius * each(np.pi * length / count / grid.voxel.prod())
+    filled = np.bincount(flat[inside], mass[inside], minlength=int(np.prod(grid.shape)))
+    return np.minimum(filled.astype(np.float32), np.float32(1)).reshape(grid.shape)
+
+
+# --- Lung ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Lung:
-    """One scan's lung tissue.
+    """One scan's lung tissue."""
 
-    Attributes:
-        hu: Density at mid-height of the field of view, HU.
-        gradient: HU per mm towards the back, the dependent side.
-        mottle: Standard deviation of the texture below the size of a vessel, HU.
-        emphysema: HU by which the holes of emphysema are darker, 0 for none.
-        density: Ends of vessels per cm³.
-        tip: Radius of a vessel's last twig, mm.
-    """
-
-    hu: float
-    gradient: float
-    mottle: float
-    emphysema: float
-    density: float
-    tip: float
+    hu: float  # density at mid-height of the field of view
+    gradient: float  # HU per mm towards the back, the dependent side
+    mottle: float  # standard deviation of the texture below the size of a vessel, HU
+    emphysema: float  # HU by which the holes of emphysema are darker, 0 for none
+    density: float  # ends of vessels per cm³
+    tip: float  # radius of a vessel's last twig, mm
 
 
 def draw_lung(rng: np.random.Generator) -> Lung:
@@ -57,85 +204,81 @@ def draw_lung(rng: np.random.Generator) -> Lung:
 
 
 def inflated(lung: Lung, scale: float) -> Lung:
-    """The same tissue in lungs of another size: the less air, the denser, and the less even.
+    """Tissue of lungs of mean size in lungs of another: the less air, the denser and less even.
 
-    Tissue is kept, so that density over that of air goes with one over the volume, scale³.
-
-    Args:
-        lung: Drawn for lungs of mean size.
-        scale: Size of the lungs over the mean, as a length.
+    Tissue is kept, so that density over that of air goes with one over the volume, scale³. `scale`
+    is a length, in which the mean lungs have `MEAN_SCALE`.
     """
     tissue = (lung.hu + 1000) * (MEAN_SCALE / scale) ** 3
     mottle = lung.mottle * (tissue / MEAN_TISSUE) ** 0.8
-    return replace(
-        lung,
-        hu=float(np.clip(tissue - 1000, -950, -740)),
-        mottle=float(np.clip(mottle, 8, 60)),
-    )
+    hu = float(np.clip(tissue - 1000, -950, -740))
+    return replace(lung, hu=hu, mottle=float(np.clip(mottle, 8, 60)))
 
 
 def parenchyma(rng: np.random.Generator, lung: Lung, grid: Grid) -> FloatArray:
     """(planes, y, x) HU of lung without vessels."""
-    shape = (len(grid.z_fine), grid.size, grid.size)
-    scale = np.array([grid.step, grid.pixel, grid.pixel])
-    broad = texture(rng, shape, tuple(9.0 / scale))
-    fine = texture(rng, shape, tuple(MOTTLE_MM / scale))
-    middle = 256 * grid.pixel
-    slope = (lung.gradient * (grid.y - middle)).astype(np.float32)[:, None]
+    broad = texture(rng, grid.shape, 9.0 / grid.voxel)
+    fine = texture(rng, grid.shape, MOTTLE_MM / grid.voxel)
+    slope = (lung.gradient * (grid.y - 256 * grid.pixel)).astype(np.float32)[:, None]
     out = broad * np.float32(14) + fine * np.float32(lung.mottle)
     out += slope + np.float32(lung.hu)
     if lung.emphysema:
-        holes = np.clip(broad - 0.3, 0, 1)
-        out -= np.float32(lung.emphysema) * holes
+        out -= np.float32(lung.emphysema) * np.clip(broad - 0.3, 0, 1)
     return np.maximum(out, np.float32(-1000))
 
 
 def vessels(
-    rng: np.random.Generator, lung: Lung, chest: Chest, grid: Grid
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Shares of each fine voxel in a vessel, in a bronchus with its wall, and in its lumen."""
-    low = np.array([grid.z_fine[0], grid.y[0], grid.x[0]]) - MARGIN_MM
-    high = np.array([grid.z_fine[-1], grid.y[-1], grid.x[-1]]) + MARGIN_MM
+    rng: np.random.Generator,
+    volume: FloatArray,
+    lung: Lung,
+    chest: Chest,
+    grid: Grid,
+    clear: tuple[Window, FloatArray] | None = None,
+) -> FloatArray:
+    """Write bronchi into lung; share of each fine voxel in a vessel.
+
+    `volume` (planes, y, x) in HU is changed. `clear` is a window of it, and the share of vessels
+    and bronchi that stays there.
+    """
+    low, high = grid.ends
+    low, high = low - MARGIN_MM, high + MARGIN_MM
     n = int(lung.density * np.prod(high - low) / 1000)
     trees = []
     for _ in range(2):  # arteries and veins
         points = rng.uniform(low, high, (n // 2, 3))
         depth, _ = chest.radial(float((low[0] + high[0]) / 2), points[:, 1], points[:, 2])
         points = points[(depth < -3.0) & (chest.diaphragm(*points.T) < -3.0)]
-        trees.append(grow_tree(rng, points, _hilum(rng, chest, low, high), tip=lung.tip))
-    blood = fill(trees[0], grid)
-    blood = np.maximum(blood, fill(trees[1], grid))
+        root = hilum(rng, chest, float((low[2] + high[2]) / 2))
+        trees.append(grow_tree(rng, points, root, tip=lung.tip))
+    blood = np.maximum(fill(trees[0], grid), fill(trees[1], grid))
     arteries = trees[0]
-    accompanied = (arteries.radius.min(1) > 1.0) & (arteries.radius.max(1) < 3.0)
-    if not accompanied.any():
-        nothing = np.zeros_like(blood)
-        return blood, nothing, nothing
-    beside = arteries.take(accompanied)
+    beside = arteries.take((arteries.radius.min(1) > 1.0) & (arteries.radius.max(1) < 3.0))
     offset = 1.9 * beside.radius.mean(1, keepdims=True) * np.array([[0.2, 0.7, 0.7]])
     start, end = beside.start + offset, beside.end + offset
-    outer = fill(Tubes(start, end, beside.radius), grid)
-    return blood, outer, fill(Tubes(start, end, 0.68 * beside.radius), grid)
+    bronchus = fill(Tubes(start, end, beside.radius), grid)
+    lumen = fill(Tubes(start, end, 0.68 * beside.radius), grid)
+    if clear is not None:
+        window, share = clear
+        for tree in (blood, bronchus, lumen):
+            tree[window] *= share
+    volume += bronchus * (-300 - volume)
+    volume += lumen * (-960 - volume)
+    return blood
 
 
-def _hilum(rng: np.random.Generator, chest: Chest, low: Array, high: Array) -> Array:
-    """Where the vessels of this crop's lung come from, mm."""
+def hilum(rng: np.random.Generator, chest: Chest, x: float) -> Array:
+    """(3,) where the vessels of the lung at column `x` come from, mm."""
     middle = 0.5 * chest.fov + chest.shift[1]
-    side = -1 if (low[2] + high[2]) / 2 < middle else 1
+    side = -1 if x < middle else 1
     jitter = 4.0 * rng.standard_normal(3)
-    height, y, x = 0.52 * chest.height, 0.50 * chest.fov, middle + side * 0.09 * chest.fov
-    return np.asarray(np.array([height, y + chest.shift[0], x]) + jitter)
-
-
-HALO_MM = 5.0
-"""How far from a lesion the lung is denser than elsewhere, mm."""
+    height, y = 0.52 * chest.height, 0.50 * chest.fov
+    return np.array([height, y + chest.shift[0], middle + side * 0.09 * chest.fov]) + jitter
 
 
 def halo(rng: np.random.Generator, distance: FloatArray) -> FloatArray:
     """HU by which lung is denser beside a lesion: pressed together, or with a little fluid.
 
-    Args:
-        rng: Source of the draw; the mean at the surface is 60 HU.
-        distance: Signed distance to the lesion's surface, mm.
+    `distance` is that to the lesion's surface, mm. The mean at the surface is 60 HU.
     """
     strength = np.float32(min(rng.exponential(60.0), 250.0))
     fade = np.clip(1 - np.maximum(distance, 0) / np.float32(HALO_MM), 0, 1)
@@ -147,28 +290,15 @@ def feeding_vessels(
 ) -> FloatArray:
     """Share of each fine voxel in the vessels that run into a lesion, on their way to the hilum.
 
-    Args:
-        rng: Source of the draws: 0 to 3 vessels of 0.4 to 1.3 mm.
-        chest: The chest, for the hilum.
-        grid: The crop.
-        middle: (3,) centre of the lesion, mm.
-        radius: Its radius, mm.
+    There are 0 to 3, of 0.4 to 1.3 mm; the lesion has its `middle` (3,) and `radius`, mm.
     """
     count = int(rng.binomial(3, 0.5))
     width = np.minimum(rng.uniform(0.4, 1.3, count), 0.25 + 0.25 * radius)
     bend, spread = rng.standard_normal((2, count, 3))
-    low = np.array([grid.z_fine[0], grid.y[0], grid.x[0]])
-    high = np.array([grid.z_fine[-1], grid.y[-1], grid.x[-1]])
-    towards = _hilum(rng, chest, low, high) - middle
-    towards = towards / max(float(np.sqrt((towards**2).sum())), 1e-6) + 0.6 * spread
-    towards /= np.maximum(np.sqrt((towards**2).sum(1)), 1e-6)[:, None]
+    low, high = grid.ends
+    towards = hilum(rng, chest, float((low[2] + high[2]) / 2)) - middle
+    towards = unit(unit(towards) + 0.6 * spread)
     turn = middle + (radius + 9.0) * towards
     end = turn + 28.0 * towards + 5.0 * bend
     start = np.broadcast_to(middle, turn.shape)
-    calibre = np.stack((0.8 * width, width, 1.15 * width), 1)
-    tubes = Tubes(
-        np.concatenate((start, turn)),
-        np.concatenate((turn, end)),
-        np.concatenate((calibre[:, :2], calibre[:, 1:])),
-    )
-    return fill(tubes, grid)
+    return fill(bent((start, turn, end), (0.8 * width, width, 1.15 * width)), grid)

@@ -1,9 +1,8 @@
-"""Where a made-up lesion lies in a chest, and how lung, lesion and wall become a crop.
+"""A scan's patient, and how lung, lesion and chest wall become a crop, for every generator.
 
-Shared by the phantoms of the two private data sets, which have no real contours to render around:
-`phantom_li2021` and `phantom_wang2021`. Lungs, vessels, wall and scanner are those of
-`lesionlab.sources.phantom`. New here are the lobes, which two planes part as the fissures do, and
-the search for a place of a given lobe and depth. Lengths in mm, densities in HU, axes (z, y, x).
+`li2021` and `wang2021` have no real contours to render around. For them there are lobes, which two
+planes part as the fissures do, the search for a place of a given lobe and depth, and outlines: a
+lesion is the union of a few stretched balls. Lengths in mm, densities in HU, axes (z, y, x).
 """
 
 from __future__ import annotations
@@ -13,22 +12,26 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from lesionlab.crops import Crop
-from lesionlab.sources.phantom._fields import (
+from lesionlab.sources.phantom._lung import GOLDEN, MARGIN_MM, Lung, draw_lung, parenchyma, vessels
+from lesionlab.sources.phantom._physics import (
+    HU_RANGE,
     Array,
     FloatArray,
     Grid,
     Scanner,
+    Window,
     blur,
     draw_scanner,
     generator,
     noise,
 )
-from lesionlab.sources.phantom._lung import MARGIN_MM, Lung, draw_lung
 from lesionlab.sources.phantom._thorax import Chest, Surroundings, draw_chest, make_room
 
-HU_RANGE = (-1024, 3071)  # what twelve bits of CT hold
+BoolArray = npt.NDArray[np.bool_]
+
 MOST_TWIGS = 700
 """Vessels' ends in a crop at most, so that the crop of a large lesion takes no longer."""
 
@@ -48,6 +51,46 @@ HEIGHTS = {
 HEIGHT_TRIES, PLACE_TRIES = 6, 160
 
 
+# --- What users give ----------------------------------------------------------------------------
+
+
+def check_whole(least: int, **values: object) -> None:
+    """Raise a ValueError unless each value is a whole number of at least `least`."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more")
+
+
+def numbers(row: pd.Series[Any], ranges: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """Columns of a row as floats.
+
+    Raises:
+        KeyError: A column is missing.
+        ValueError: A value is no number from the lowest to the highest of its range.
+    """
+    checked = {}
+    for name, (low, high) in ranges.items():
+        value = pd.to_numeric(row[name], errors="coerce")
+        if value is None or not low <= value <= high:
+            raise ValueError(
+                f"{name} of {row.name}: expected {low:g} to {high:g}, got {row[name]!r}"
+            )
+        checked[name] = float(value)
+    return checked
+
+
+def check_room(lesion: object, size: int, pixel: float, least: float) -> None:
+    """Raise a ValueError unless `least` mm fit into `size` pixels."""
+    if least > size * pixel:
+        raise ValueError(
+            f"size={size}: a crop of {lesion} has to be {least:.1f} mm wide, "
+            f"expected {int(np.ceil(least / pixel))} pixels or more"
+        )
+
+
+# --- The scan and its lobes ---------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Scan:
     """What all lesions of one scan share."""
@@ -64,42 +107,26 @@ def draw_scan(
     thickness: float,
     spacing: float,
     pixel: float,
+    height: float | None = None,
     contrast: bool = True,
 ) -> Scan:
     """Draw the patient and the scanner of a scan; id and seed alone decide.
 
-    Half of the patients get contrast medium, none if not `contrast`.
+    Half of the patients get contrast medium, none if not `contrast`. A `height` (mm) that is not
+    given is drawn too.
     """
     rng = generator("height", scan_id, seed)
-    height, blood = float(rng.uniform(270, 330)), float(rng.uniform(35, 50))
-    chest = draw_chest(generator("chest", scan_id, seed), pixel=pixel, height=height)
+    drawn, blood = float(rng.uniform(270, 330)), float(rng.uniform(35, 50))
+    rng = generator("chest", scan_id, seed)
+    chest = draw_chest(rng, pixel=pixel, height=height or drawn)
     return Scan(
-        chest=chest if contrast else replace(chest, blood=blood),
-        lung=draw_lung(generator("lung", scan_id, seed)),
-        scanner=draw_scanner(
-            generator("scanner", scan_id, seed), thickness=thickness, spacing=spacing
-        ),
+        chest if contrast else replace(chest, blood=blood),
+        draw_lung(generator("lung", scan_id, seed)),
+        draw_scanner(generator("scanner", scan_id, seed), thickness=thickness, spacing=spacing),
     )
 
 
-def whole(name: str, value: object, least: int) -> None:
-    """Raise a ValueError unless `value` is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more")
-
-
-def number(name: str, value: Any, low: float, high: float) -> float:
-    """`value` as a float; a ValueError unless it is one from `low` to `high`."""
-    try:
-        checked = float(value)
-    except (TypeError, ValueError):
-        checked = np.nan
-    if not low <= checked <= high:
-        raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value!r}")
-    return checked
-
-
-def is_right(chest: Chest, x: Array) -> npt.NDArray[np.bool_]:
+def is_right(chest: Chest, x: Array) -> BoolArray:
     """Whether columns belong to the patient's right, which images show on their left."""
     return np.asarray(x < 0.5 * chest.fov + chest.shift[1])
 
@@ -135,21 +162,17 @@ def fissure_hu(chest: Chest, centre: Array, grid: Grid) -> FloatArray:
     return (250 * sheet).astype(np.float32)[:, :, None]
 
 
+# --- Where a made-up lesion lies ----------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Place:
-    """Where a lesion lies.
-
-    Attributes:
-        chest: The chest, widened where the lesion would not fit.
-        centre: (3,) middle of the lesion, mm.
-        outwards: (3,) unit vector, in plane, to the nearest place on the chest wall.
-        to_wall: Distance to it, mm.
-    """
+    """Where a lesion lies, in a chest that is widened where the lesion would not fit."""
 
     chest: Chest
-    centre: Array
-    outwards: Array
-    to_wall: float
+    centre: Array  # (3,) middle of the lesion, mm
+    outwards: Array  # (3,) unit vector, in plane, to the nearest place on the chest wall
+    to_wall: float  # distance to it, mm
 
 
 def find_place(
@@ -166,15 +189,10 @@ def find_place(
     The best of a thousand random places is taken, by how far off the gap is and how far the
     sphere reaches over a fissure; the lobe has to be right.
 
-    Args:
-        rng: Source of the draws.
-        chest: The chest of the scan.
-        radius: Radius of the lesion, mm.
-        gap: Wanted distance of its surface from the pleura, mm; negative where it reaches into it.
-        lobe: Code of Li 2021's location that the middle must have, 0 for a place on the oblique
-            fissure, None for anywhere.
-        facing: Which pleura must be the nearest: the chest wall's and not the mediastinum's, or
-            that of the back, where fluid gathers.
+    Lengths are in mm; `gap` is negative where the lesion reaches into the pleura. `lobe` is a code
+    of Li 2021's location, 0 for a place on the oblique fissure, None for anywhere. `facing` says
+    which pleura must be the nearest: the chest wall's and not the mediastinum's, or that of the
+    back, where fluid gathers.
     """
     best, where = np.inf, np.zeros(3)
     low, high = HEIGHTS[lobe] if lobe is not None else (0.34, 0.80)
@@ -188,35 +206,27 @@ def find_place(
             cost += 1e3 * (np.cos(angle) < 0.1)
         elif facing == "back":
             cost += 1e3 * (np.abs(angle - np.pi / 3) > np.pi / 6)
-        cost += _lobe_cost(chest, lobe, z, y, x, radius)
+        if lobe is not None:
+            cost += _lobe_cost(chest, lobe, np.full(y.shape, z), y, x, radius)
         k = int(np.argmin(cost))
         if cost[k] < best:
             best, where = float(cost[k]), np.array([z, y[k], x[k]])
-    reach = max(radius + min(gap, 3.0), 1.0)
-    ball = where + reach * np.array(
-        [[0, a, b] for a, b in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))]
-        + [[0, 0.7 * a, 0.7 * b] for a in (-1, 1) for b in (-1, 1)]
-        + [[-1, 0, 0]]
-    )
     if gap > -radius:
-        chest = make_room(chest, ball)
-    outwards, to_wall = _nearest_wall(chest, where)
-    return Place(chest, where, outwards, to_wall)
+        reach = max(radius + min(gap, 3.0), 1.0)
+        around = [(0.0, 0.0), (1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0)]
+        around += [(0.7 * a, 0.7 * b) for a in (-1, 1) for b in (-1, 1)]
+        ball = np.array([(0, *at) for at in around] + [(-1, 0, 0)])
+        chest = make_room(chest, where + reach * ball)
+    return Place(chest, where, *_nearest_wall(chest, where))
 
 
-def _lobe_cost(
-    chest: Chest, lobe: int | None, z: float, y: Array, x: Array, radius: float
-) -> Array:
-    if lobe is None:
-        return np.zeros(y.shape)
-    height = np.full(y.shape, z)
-    above = oblique(chest, height, y)
+def _lobe_cost(chest: Chest, lobe: int, z: Array, y: Array, x: Array, radius: float) -> Array:
+    near = np.abs(oblique(chest, z, y))
     if lobe == 0:
-        return 3 * np.maximum(np.abs(above) - 0.25 * radius, 0)
-    near = np.abs(above)
+        return 3 * np.maximum(near - 0.25 * radius, 0)
     if lobe in (1, 2):
-        near = np.minimum(near, np.abs(horizontal(chest, height)))
-    wrong = lobes(chest, height, y, x) != lobe
+        near = np.minimum(near, np.abs(horizontal(chest, z)))
+    wrong = lobes(chest, z, y, x) != lobe
     return np.asarray(1e4 * wrong + np.maximum(radius + 2 - near, 0))
 
 
@@ -228,45 +238,128 @@ def _nearest_wall(chest: Chest, centre: Array) -> tuple[Array, float]:
     x = centre[2] + along[:, None] * np.sin(turn)
     depth, angle = chest.radial(float(centre[0]), y, x)
     hit = (depth > 0) & (np.cos(angle) > 0.0)
-    first = np.where(hit.any(0), along[np.argmax(hit, axis=0)], np.inf)
+    first = np.where(hit.any(0), along[np.argmax(hit, axis=0)], 90.0)
     k = int(np.argmin(first))
-    distance = float(first[k]) if np.isfinite(first[k]) else 90.0
-    return np.array([0.0, np.cos(turn[k]), np.sin(turn[k])]), distance
+    return np.array([0.0, np.cos(turn[k]), np.sin(turn[k])]), float(first[k])
 
 
-def grid_around(
-    place: Place, *, size: int, half_z: float, spacing: float, thickness: float, pixel: float
-) -> Grid:
+def grid_around(place: Place, *, size: int, half_z: float, spacing: float) -> Grid:
     """The crop around a place: `half_z` mm of slices above and below, `size` pixels across."""
-    middle = place.centre[0] / spacing
+    pixel, middle = place.chest.pixel, int(np.rint(place.centre[0] / spacing))
     half = int(np.ceil(half_z / spacing))
-    first = max(0, int(np.rint(middle)) - half)
-    corner = [int(np.rint(place.centre[k] / pixel)) - size // 2 for k in (1, 2)]
-    return Grid(
-        first=first,
-        n_slices=int(np.rint(middle)) + half + 1 - first,
-        corner=(corner[0], corner[1]),
-        size=size,
-        spacing=spacing,
-        thickness=thickness,
-        pixel=pixel,
+    first = max(0, middle - half)
+    y, x = (int(np.rint(place.centre[k] / pixel)) - size // 2 for k in (1, 2))
+    return Grid(first, middle + half + 1 - first, (y, x), size, spacing, spacing, pixel)
+
+
+def offsets(z: Array, grid: Grid, centre: Array) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Heights `z` and the grid's rows and columns seen from a centre, mm; they broadcast."""
+    dz, dy, dx = (
+        (at - c).astype(np.float32) for at, c in zip((z, grid.y, grid.x), centre, strict=True)
     )
+    return dz[:, None, None], dy[None, :, None], dx[None, None, :]
 
 
-def fewer_twigs(lung: Lung, grid: Grid) -> Lung:
-    """The lung with at most `MOST_TWIGS` ends of vessels in and around a crop."""
-    sides = np.array([grid.z_fine[-1] - grid.z_fine[0], *(2 * [grid.size * grid.pixel])])
-    volume = float(np.prod(sides + 2 * MARGIN_MM)) / 1000
-    return replace(lung, density=min(lung.density, MOST_TWIGS / volume))
+# --- Outlines -----------------------------------------------------------------------------------
 
 
-def offsets(grid: Grid, centre: Array) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """The grid's coordinates seen from a centre, mm, that broadcast to (planes, y, x)."""
-    z, y, x = (
-        (at - c).astype(np.float32)
-        for at, c in zip((grid.z_fine, grid.y, grid.x), centre, strict=True)
-    )
-    return z[:, None, None], y[None, :, None], x[None, None, :]
+@dataclass(frozen=True)
+class Blobs:
+    """A union of balls in a space that is stretched along three axes and turned in plane."""
+
+    centres: Array  # (k, 3)
+    radii: Array  # (k,)
+    stretch: Array  # (3,) along z, and along y and x before the turn; about 1
+    turn: float  # angle in plane, radians
+
+    def distance(self, z: FloatArray, y: FloatArray, x: FloatArray) -> FloatArray:
+        """Signed distance to the surface, to first order; negative inside, the axes broadcast."""
+        cos, sin = np.float32(np.cos(self.turn)), np.float32(np.sin(self.turn))
+        s = self.stretch.astype(np.float32)
+        u, v, w = z / s[0], (cos * y + sin * x) / s[1], (cos * x - sin * y) / s[2]
+        away = []
+        for centre, radius in zip(self.centres.astype(np.float32), self.radii, strict=True):
+            plane = (v - centre[1]) ** 2 + (w - centre[2]) ** 2
+            away.append(np.sqrt((u - centre[0]) ** 2 + plane) - np.float32(radius))
+        return np.asarray(np.minimum.reduce(away) * np.float32(np.cbrt(s.prod())), np.float32)
+
+    def surface(self) -> Array:
+        """(n, 3) points on all balls, mm."""
+        points = self.centres[:, None] + self.radii[:, None, None] * sphere(200)
+        z, v, w = (points * self.stretch).reshape(-1, 3).T
+        cos, sin = np.cos(self.turn), np.sin(self.turn)
+        return np.stack((z, cos * v - sin * w, sin * v + cos * w), axis=1)
+
+    def with_diameter(self, diameter: float) -> Blobs:
+        """The same form, centred, whose larger side in plane is `diameter`."""
+        points = self.surface()
+        low, high = points.min(axis=0), points.max(axis=0)
+        z, y, x = (low + high) / 2
+        cos, sin = np.cos(self.turn), np.sin(self.turn)
+        middle = np.array([z, cos * y + sin * x, cos * x - sin * y]) / self.stretch
+        scale = diameter / float((high - low)[1:].max())
+        return replace(self, centres=(self.centres - middle) * scale, radii=self.radii * scale)
+
+    def reach(self, directions: Array, furthest: float) -> Array:
+        """(n,) distance from the origin to the surface along (n, 3) unit vectors, mm."""
+        along = np.linspace(0, furthest, 64)
+        z, y, x = ((directions[:, k, None] * along).astype(np.float32) for k in range(3))
+        outside = self.distance(z, y, x) > 0
+        last = len(along) - 1 - np.argmax(~outside[:, ::-1], axis=1)
+        return np.asarray(np.where(outside.all(axis=1), 0.0, along[last]))
+
+
+def sphere(n: int) -> Array:
+    """(n, 3) points spread evenly over the unit sphere."""
+    height = 1 - 2 * (np.arange(n) + 0.5) / n
+    turn = GOLDEN * np.arange(n)
+    ring = np.sqrt(1 - height**2)
+    return np.stack((height, ring * np.sin(turn), ring * np.cos(turn)), axis=1)
+
+
+def blobs(rng: np.random.Generator, centres: Array, radii: Array, uneven: float = 0.1) -> Blobs:
+    """Balls, stretched and turned at random."""
+    stretch = np.exp(uneven * rng.standard_normal(3))
+    return Blobs(centres, radii, stretch, float(rng.uniform(0, np.pi)))
+
+
+def round_shape(rng: np.random.Generator) -> Blobs:
+    """One ball, a little stretched."""
+    return blobs(rng, np.zeros((1, 3)), np.ones(1))
+
+
+def directions(rng: np.random.Generator, n: int) -> Array:
+    """(n, 3) unit vectors all around; every other one lies nearly in the plane of the slices.
+
+    Li 2021's 2D mode sees one slice, and a reader calls a sign that some slice shows.
+    """
+    turn = 2 * np.pi * (np.arange(n) + rng.uniform(-0.3, 0.3, n) + rng.random()) / n
+    tilt = np.where(np.arange(n) % 2 == 0, 0.05, 0.5) * rng.standard_normal(n)
+    height = np.clip(tilt, -0.95, 0.95)
+    ring = np.sqrt(1 - height**2)
+    return np.stack((height, ring * np.cos(turn), ring * np.sin(turn)), axis=1)
+
+
+# --- From the object to the crop ----------------------------------------------------------------
+
+
+def made_up_lung(
+    scan: Scan,
+    place: Place,
+    grid: Grid,
+    lesion_id: str,
+    seed: int,
+    clear: tuple[Window, FloatArray] | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """HU of the lung around a made-up lesion, with fissures, and what `vessels` gives."""
+    low, high = grid.ends
+    sides = np.array([high[0] - low[0], *(2 * [grid.size * grid.pixel])])
+    twigs = MOST_TWIGS / (float(np.prod(sides + 2 * MARGIN_MM)) / 1000)
+    lung = replace(scan.lung, density=min(scan.lung.density, twigs))
+    volume = parenchyma(generator("parenchyma", lesion_id, seed), lung, grid)
+    volume += fissure_hu(place.chest, place.centre, grid)
+    rng = generator("vessels", lesion_id, seed)
+    return volume, vessels(rng, volume, lung, place.chest, grid, clear)
 
 
 def finish(
@@ -274,40 +367,43 @@ def finish(
     share: FloatArray,
     around: Surroundings,
     grid: Grid,
-    scan: Scan,
+    scanner: Scanner,
     *,
     lesion_id: str,
     seed: int,
-    not_lesion: npt.NDArray[np.bool_] | None = None,
+    masks: BoolArray | None = None,
+    not_lesion: BoolArray | None = None,
 ) -> Crop:
     """From the object on fine planes to a crop: slices, wall, blur, noise, and the mask.
 
     Args:
         volume: (planes, y, x) HU of the lung with its lesion.
-        share: (planes, y, x) share of each fine voxel in the lesion; its mask is where a slice has
-            half or more of it.
+        share: (planes, y, x) share of each fine voxel in the lesion.
         around: Chest wall and the rest.
         grid: The crop.
-        scan: Whose scanner blurs and adds noise.
-        lesion_id: Of the lesion.
-        seed: Of the noise.
-        not_lesion: (slices, y, x) what a reader leaves out of the mask.
+        scanner: Blurs and adds noise.
+        lesion_id: With `seed`, decides the noise.
+        seed: With `lesion_id`, decides the noise.
+        masks: (reader, slices, y, x); if None, one mask of where a slice has half of the lesion.
+        not_lesion: (slices, y, x) what a reader leaves out of that mask.
     """
     filled = grid.average(share)
     aerated = np.clip(0.5 - around.depth / np.float32(1.2 * grid.pixel), 0, 1)
     aerated = 1 - (1 - aerated) * (1 - filled)
     slices = aerated * grid.average(volume) + (1 - aerated) * around.hu
-    slices = blur(slices.astype(np.float32), scanner=scan.scanner, pixel=grid.pixel)
-    slices += noise(generator("noise", lesion_id, seed), grid, scan.scanner)
-    mask = filled >= 0.5
-    if not_lesion is not None and (mask & ~not_lesion).any():
-        mask &= ~not_lesion
-    if not mask.any():  # smaller than a voxel: a reader would circle it
-        mask[np.unravel_index(int(np.argmax(filled)), mask.shape)] = True
+    slices = blur(slices.astype(np.float32), scanner=scanner, pixel=grid.pixel)
+    slices += noise(generator("noise", lesion_id, seed), grid, scanner)
+    if masks is None:
+        mask = filled >= 0.5
+        if not_lesion is not None and (mask & ~not_lesion).any():
+            mask &= ~not_lesion
+        if not mask.any():  # smaller than a voxel: a reader would circle it
+            mask[np.unravel_index(int(np.argmax(filled)), mask.shape)] = True
+        masks = mask[None]
     return Crop(
         lesion_id=lesion_id,
         hu=np.clip(np.rint(slices), *HU_RANGE).astype(np.int16),
-        masks=mask[None],
+        masks=masks,
         spacing=(grid.spacing, grid.pixel, grid.pixel),
         slice_index=grid.first + np.arange(grid.n_slices, dtype=np.int64),
         corner=grid.corner,

@@ -9,34 +9,31 @@ each lesion they are widened where it would otherwise lie outside.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from lesionlab.sources.phantom._fields import Array, FloatArray, Grid, texture
+from lesionlab.sources.phantom._physics import Array, FloatArray, Grid, texture
 
-Side = Literal["right", "left"]
-SIDES: tuple[Side, Side] = ("right", "left")
-
+RIGHT, LEFT = SIDES = (0, 1)  # the patient's; the right is on the left of an image
 FIELD = 512  # pixels across a scan
 LEVELS = (0.32, 0.48, 0.62, 0.80)  # height in the scan, 0 the lowest slice
-CENTRE = {"right": (0.525, 0.285), "left": (0.535, 0.715)}  # (y, x), shares of the field of view
+CENTRE = ((0.525, 0.285), (0.535, 0.715))  # of each side, (y, x), shares of the field of view
 # Distance to the pleura in pixels of 512, in steps of 22.5 degrees: 0 is lateral, 90 posterior.
-OUTLINE = {
-    "right": (
+OUTLINE = (
+    (
         (78, 80, 92, 114, 132, 129, 110, 99, 92, 75, 92, 118, 120, 98, 94, 84),
         (85, 83, 94, 115, 140, 137, 112, 95, 73, 68, 85, 126, 134, 123, 107, 90),
         (69, 72, 80, 100, 128, 134, 112, 92, 70, 74, 112, 126, 109, 91, 79, 69),
         (48, 51, 62, 76, 94, 106, 99, 92, 86, 80, 92, 98, 78, 62, 49, 46),
     ),
-    "left": (
+    (
         (83, 84, 94, 98, 117, 122, 100, 76, 66, 58, 66, 90, 118, 122, 106, 91),
         (78, 74, 83, 103, 124, 125, 100, 68, 47, 48, 60, 110, 132, 119, 100, 79),
         (66, 70, 80, 96, 120, 129, 100, 60, 48, 66, 108, 124, 122, 102, 80, 68),
         (46, 50, 58, 73, 94, 105, 93, 84, 80, 80, 92, 102, 92, 66, 54, 47),
     ),
-}
+)
 ANGLES = 128  # steps of the interpolated outline
 MEAN_SCALE = 0.95
 """Size of a drawn pair of lungs over `OUTLINE`, on average: they are widened for many a lesion."""
@@ -44,47 +41,33 @@ MEAN_SCALE = 0.95
 
 @dataclass(frozen=True)
 class Chest:
-    """One scan's chest, and where it gives way to a lesion. Lengths in mm, HU for densities.
+    """One scan's chest, and where it gives way to a lesion. Lengths in mm, HU for densities."""
 
-    Attributes:
-        pixel: Pixel spacing of the scan.
-        height: Height of the scan, for the share of it at which a slice lies.
-        scale: Size of the lungs over the mean.
-        shift: `(y, x)` displacement of the lungs.
-        bends: (side, 2, harmonics) cosine and sine part of the outline's deviation, relative.
-        muscle: Thickness of ribs and muscle.
-        fat: Thickness of the fat under the skin.
-        rib_phase: Where along z the ribs stand.
-        waves: (4,) phases of the wall's unevenness, radians.
-        dome: Height of the diaphragm's top per side, as a share of `height`.
-        blood: HU of blood, higher with contrast medium.
-        bump: `(y, x, extra depth, width)`: where and how far the pleura is pushed outwards.
-    """
-
-    pixel: float
-    height: float
-    scale: float
-    shift: tuple[float, float]
-    bends: Array
-    muscle: float
-    fat: float
-    rib_phase: float
-    waves: Array
-    dome: tuple[float, float]
-    blood: float
+    pixel: float  # pixel spacing of the scan
+    height: float  # of the scan, for the share of it at which a slice lies
+    scale: float  # size of the lungs over the mean
+    shift: tuple[float, float]  # (y, x) displacement of the lungs
+    bends: Array  # (side, 2, harmonics) cosine and sine part of the outline's relative deviation
+    muscle: float  # thickness of ribs and muscle
+    fat: float  # thickness of the fat under the skin
+    rib_phase: float  # where along z the ribs stand
+    waves: Array  # (4,) phases of the wall's unevenness, radians
+    dome: tuple[float, float]  # height of the diaphragm's top per side, as a share of `height`
+    blood: float  # HU of blood, higher with contrast medium
     bump: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
+    """`(y, x, extra depth, width)`: where and how far the pleura is pushed outwards."""
 
     @property
     def fov(self) -> float:
         """Field of view, mm."""
         return FIELD * self.pixel
 
-    def centre(self, side: Side) -> tuple[float, float]:
+    def centre(self, side: int) -> tuple[float, float]:
         """`(y, x)` of a lung's centre, mm."""
         y, x = CENTRE[side]
         return y * self.fov + self.shift[0], x * self.fov + self.shift[1]
 
-    def outline(self, side: Side, z: float) -> Array:
+    def outline(self, side: int, z: float) -> Array:
         """(ANGLES,) distance from the centre to the pleura at height `z`, mm."""
         level = z / self.height
         rows = np.array(OUTLINE[side], float)
@@ -93,27 +76,22 @@ class Chest:
         fine = np.fft.irfft(spectrum[:7], ANGLES) * (ANGLES / row.size)
         turn = 2 * np.pi * np.arange(ANGLES) / ANGLES
         bend = np.zeros(ANGLES)
-        for k, (a, b) in enumerate(self.bends[int(side == "left")].T, start=2):
+        for k, (a, b) in enumerate(self.bends[side].T, start=2):
             bend += a * np.cos(k * turn) + b * np.sin(k * turn)
         apex = np.clip(1 - 2.2 * (level - 0.84), 0.3, 1.0)  # the lungs end above
         return np.asarray(fine * (1 + bend) * (self.scale * apex * self.pixel))
 
     def radial(self, z: float, y: Array, x: Array) -> tuple[Array, Array]:
-        """Signed distance to the pleura (negative in the lungs), and angle around the chest, mm.
-
-        Args:
-            z: Height of the slice.
-            y: Row positions, broadcast with `x`.
-            x: Column positions.
+        """Where places `(y, x)`, which broadcast, lie in the slice at height `z`; all in mm.
 
         Returns:
-            The smaller distance of the two lungs, to first order, and the angle seen from the
-            nearer lung, radians.
+            Signed distance to the pleura, to first order, negative in the lungs; and the angle
+            seen from the centre of the nearer lung, radians.
         """
         best, angle = np.full(np.broadcast_shapes(y.shape, x.shape), np.inf), np.zeros(())
         for side in SIDES:
             cy, cx = self.centre(side)
-            lateral = (x - cx) * (1 if side == "left" else -1)
+            lateral = (x - cx) * (1 if side == LEFT else -1)
             turn = np.arctan2(y - cy, lateral) % (2 * np.pi)
             at = turn * (ANGLES / (2 * np.pi))
             low = at.astype(int) % ANGLES
@@ -133,10 +111,10 @@ class Chest:
     def diaphragm(self, z: Array, y: Array, x: Array) -> Array:
         """Signed height below the diaphragm, mm, positive beneath it; all arguments broadcast."""
         domes = []
-        for k, side in enumerate(SIDES):
+        for side in SIDES:
             cy, cx = self.centre(side)
             r2 = ((y - cy) / (0.25 * self.fov)) ** 2 + ((x - cx) / (0.18 * self.fov)) ** 2
-            domes.append(self.dome[k] * self.height - 0.22 * self.fov * r2 - z)
+            domes.append(self.dome[side] * self.height - 0.22 * self.fov * r2 - z)
         return np.maximum(*domes) * 0.75  # across the slope of the dome
 
 
@@ -162,16 +140,16 @@ def draw_chest(rng: np.random.Generator, *, pixel: float, height: float) -> Ches
     )
 
 
-def make_room(chest: Chest, points: Array, *, slack: float = 0.3) -> Chest:
+SLACK_MM = 0.3
+"""Distance that `make_room` leaves between lesion and pleura, mm."""
+
+
+def make_room(chest: Chest, points: Array) -> Chest:
     """Widen the lungs until a lesion lies in them.
 
     First all around, while the lesion lies more than 3 mm outside, by up to 30 %; then by a bump
     of the pleura over the lesion, which is left touching it. The diaphragm sinks below it.
-
-    Args:
-        chest: The chest of the scan.
-        points: (n, 3) `(z, y, x)` of the lesion's voxels, mm.
-        slack: Distance left between lesion and pleura, mm.
+    `points` (n, 3) are `(z, y, x)` of the lesion's voxels, mm.
     """
     z, y, x = points.T
     middle = float(z.mean())
@@ -181,12 +159,12 @@ def make_room(chest: Chest, points: Array, *, slack: float = 0.3) -> Chest:
         out = float(wide.radial(middle, y, x)[0].max())
         if out <= 3.0:
             break
-    if out > -slack:
+    if out > -SLACK_MM:
         cy, cx = (y.min() + y.max()) / 2, (x.min() + x.max()) / 2
         radius = float(np.hypot(y - cy, x - cx).max())
         width = max(14.0, 1.6 * radius)
         fade = float(np.exp(-(radius**2) / (2 * width**2)))
-        wide = replace(wide, bump=(float(cy), float(cx), (out + slack) / fade, width))
+        wide = replace(wide, bump=(float(cy), float(cx), (out + SLACK_MM) / fade, width))
     under = float(wide.diaphragm(z, y, x).max()) / 0.75
     if under > -4.0:
         drop = (under + 4.0) / wide.height
@@ -196,21 +174,15 @@ def make_room(chest: Chest, points: Array, *, slack: float = 0.3) -> Chest:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What surrounds the lung within a crop.
+    """What surrounds the lung within a crop."""
 
-    Attributes:
-        depth: (slices, y, x) mm outside the lungs, negative within.
-        hu: (slices, y, x) density of what is there, HU; meaningful where `depth` > -1 pixel.
-    """
-
-    depth: FloatArray
-    hu: FloatArray
+    depth: FloatArray  # (slices, y, x) mm outside the lungs, negative within
+    hu: FloatArray  # (slices, y, x) density; meaningful where `depth` > -1 pixel
 
 
 def surroundings(rng: np.random.Generator, chest: Chest, grid: Grid) -> Surroundings:
     """The chest wall, mediastinum and diaphragm in a crop, on its slices."""
-    y, x = grid.y[:, None], grid.x[None]
-    z = grid.z_slices
+    z, y, x = grid.z_slices, grid.y[:, None], grid.x[None]
     first, angle = chest.radial(float(z[0]), y, x)
     last, _ = chest.radial(float(z[-1]), y, x)
     share = np.linspace(0, 1, len(z))[:, None, None]
@@ -222,25 +194,22 @@ def surroundings(rng: np.random.Generator, chest: Chest, grid: Grid) -> Surround
     if at.size:
         rough = texture(rng, depth.shape, (6 / grid.spacing, 5 / grid.pixel, 5 / grid.pixel))
         fine = texture(rng, depth.shape, (2 / grid.spacing, 1.6 / grid.pixel, 1.6 / grid.pixel))
-        plane = at % (grid.size * grid.size)
-        inner = _between_lungs(chest, y, x, angle).ravel()[plane]
+        inner = _between_lungs(chest, y, x, angle).ravel()[at % grid.size**2]
         beneath = dome.ravel()[at] > wall.ravel()[at]
         values = np.full(at.size, 55 + 0.3 * chest.blood, np.float32)  # beneath the diaphragm
         for part, density in ((inner & ~beneath, _mediastinum), (~inner & ~beneath, _wall)):
-            here, on_plane = at[part], plane[part]
+            here, plane = at[part], at[part] % grid.size**2
             place = _Place(
-                z=z.astype(np.float32)[here // (grid.size * grid.size)],
-                y=grid.y.astype(np.float32)[on_plane // grid.size],
-                x=grid.x.astype(np.float32)[on_plane % grid.size],
+                z=z.astype(np.float32)[here // grid.size**2],
+                y=grid.y.astype(np.float32)[plane // grid.size],
+                x=grid.x.astype(np.float32)[plane % grid.size],
                 depth=np.maximum(wall.ravel()[here], 0),
-                angle=angle.astype(np.float32).ravel()[on_plane],
+                angle=angle.astype(np.float32).ravel()[plane],
                 rough=rough.ravel()[here],
-                pixel=grid.pixel,
             )
             values[part] = density(chest, place)
         hu.ravel()[at] = values
-        bone = _spine(chest, z, y, x)
-        hu = np.where(wall > -0.5, np.maximum(hu, bone), hu)
+        hu = np.where(wall > -0.5, np.maximum(hu, _spine(chest, z, y, x)), hu)
         hu.ravel()[at] += 8 * fine.ravel()[at]
     return Surroundings(depth, hu)
 
@@ -255,7 +224,6 @@ class _Place:
     depth: FloatArray
     angle: FloatArray
     rough: FloatArray
-    pixel: float
 
 
 def _step(distance: Array, pixel: float) -> Array:
@@ -265,7 +233,7 @@ def _step(distance: Array, pixel: float) -> Array:
 
 def _wall(chest: Chest, at: _Place) -> Array:
     """HU in the wall: intercostal muscle and ribs, muscle with planes of fat, fat, skin, air."""
-    d, angle, rough, pixel = at.depth, at.angle, at.rough, at.pixel
+    d, angle, rough, pixel = at.depth, at.angle, at.rough, chest.pixel
     w = chest.waves.astype(np.float32)
     uneven = 0.3 * np.sin(2 * angle + w[0]) + 0.2 * np.sin(5 * angle + w[1])
     muscle = chest.muscle * (1 + uneven + 0.12 * np.sin(11 * angle + 0.08 * at.z + w[2]))
@@ -303,7 +271,7 @@ def _mediastinum(chest: Chest, at: _Place) -> Array:
 
     def disc(cy: Array | float, cx: Array | float, ry: float, rx: float) -> Array:
         q = np.hypot((v - cy) / ry, (u - cx) / rx)
-        return _step((1 - q) * min(ry, rx) * fov, at.pixel)
+        return _step((1 - q) * min(ry, rx) * fov, chest.pixel)
 
     heart = disc(0.42, 0.05, 0.15, 0.17) * (level < 0.58)
     hu = hu + heart * (chest.blood - hu)

@@ -1,8 +1,8 @@
 """Phantom lesions with Li 2021's nine categories, in place of the private data set.
 
-    from lesionlab.sources import phantom_li2021
-    table = phantom_li2021.lesions()                     # 2,014 lesions of 355 scans
-    crop = phantom_li2021.phantom(table.index[0], seed=0)
+    from lesionlab.sources.phantom import li2021
+    table = li2021.lesions()                     # 2,014 lesions of 355 scans
+    crop = li2021.phantom(table.index[0], seed=0)
 
 `lesions` draws a table with the printed counts (Table 2) and the dependencies that section 4.2
 states; `lesionlab.sources.phantom._joint` says which, and what is ours. `render` draws the CT.
@@ -27,22 +27,24 @@ section 4.1 describes it, mostly plainly. What is rendered:
   an effusion, which lies on the pleura.
 
 A sign needs room: it raises the smallest diameter of a nodule (`SMALLEST`). Lesions of one scan
-share patient and scanner, but not their signs.
+share patient and scanner, but not their signs. Lengths in mm, axes (z, y, x).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtr
 
 from lesionlab import published
 from lesionlab.attributes import LI_CATEGORIES
 from lesionlab.crops import Crop
-from lesionlab.sources.phantom._fields import generator
+from lesionlab.sources.phantom import _scene as scene
 from lesionlab.sources.phantom._joint import (
     AIR,
     CONSOLIDATION,
@@ -53,8 +55,18 @@ from lesionlab.sources.phantom._joint import (
     apportion,
     draw_codes,
 )
-from lesionlab.sources.phantom._li import draw_lesion
-from lesionlab.sources.phantom._scene import draw_scan, number, whole
+from lesionlab.sources.phantom._lung import Tubes, bent, fill, hilum
+from lesionlab.sources.phantom._physics import (
+    Array,
+    FloatArray,
+    Grid,
+    Window,
+    generator,
+    grain,
+    unit,
+)
+from lesionlab.sources.phantom._scene import Blobs, Place, Scan
+from lesionlab.sources.phantom._thorax import Surroundings, surroundings
 
 __all__ = ["N_LESIONS", "lesions", "phantom", "render"]
 
@@ -65,41 +77,43 @@ ROOM_MM = 8.0
 """Lung that a crop shows at least on every side of a lesion, mm."""
 
 # Smallest and largest diameter by lesion type; between them the logarithm is uniform.
-DIAMETERS = MappingProxyType(
-    {
-        MASS: (31.0, 58.0),
-        NODULE: (4.0, 29.0),
-        GLASS: (6.0, 28.0),
-        AIR: (8.0, 40.0),
-        CONSOLIDATION: (20.0, 52.0),
-        EFFUSION: (36.0, 58.0),
-    }
-)
+DIAMETERS = {
+    MASS: (31.0, 58.0),
+    NODULE: (4.0, 29.0),
+    GLASS: (6.0, 28.0),
+    AIR: (8.0, 40.0),
+    CONSOLIDATION: (20.0, 52.0),
+    EFFUSION: (36.0, 58.0),
+}
 # Smallest diameter at which a sign can be seen. Lesions "less than 1 cm in diameter have fewer
 # vessel convergence signs" (4.1.8): of those with the sign, one in eight may be smaller.
-SMALLEST = MappingProxyType(
-    {
-        "calcification_extent": {2: 8.0, 3: 4.0},
-        "lobulation_presence": {2: 8.0},
-        "cavity": {2: 12.0},
-        "vessel_convergence": {2: 10.0},
-    }
-)
+SMALLEST = {
+    "calcification_extent": {2: 8.0, 3: 4.0},
+    "lobulation_presence": {2: 8.0},
+    "cavity": {2: 12.0},
+    "vessel_convergence": {2: 10.0},
+}
 EXCEPTION = 0.125
 
-CODES = tuple(attribute.name for attribute in LI_CATEGORIES)
-_RANGES = {  # mm
-    "diameter": (2.0, 80.0),
-    "slice_thickness": (0.5, 5.0),
-    "pixel_spacing": (0.15, 1.5),
-}
+CLEAR_MM, UNCLEAR_MM = 0.3, 1.4  # standard deviation of the edge
+RIM_MM = 3.0  # reach of the ground glass around an unclear margin
+STRANDS_MM = {2: (6.0, 13.0), 3: (2.0, 5.0)}  # by code: long, short
+NEAR_MM, FREE_MM = (5.0, 12.0), (12.0, 32.0)  # from lesion to pleura
+CLEARANCE_MM = 4.0  # how far other vessels keep from a lesion
+LUMEN_HU = -970.0
+PLEURA_HU = 25.0  # of pleura that is drawn into the lung
+
+_RANGES = {"diameter": (2.0, 80.0), "slice_thickness": (0.5, 5.0), "pixel_spacing": (0.15, 1.5)}
+
+
+# --- The table ----------------------------------------------------------------------------------
 
 
 def lesions(n: int = N_LESIONS, *, seed: int = 0) -> pd.DataFrame:
     """Draw a table of lesions.
 
     Args:
-        n: How many. Counts of other numbers than 2,014 are the printed ones in proportion.
+        n: How many. Counts of other scene.numbers than 2,014 are the printed ones in proportion.
         seed: Another seed gives other lesions with the same counts.
 
     Returns:
@@ -110,8 +124,8 @@ def lesions(n: int = N_LESIONS, *, seed: int = 0) -> pd.DataFrame:
     Raises:
         ValueError: `n` is not a whole number above 0, or `seed` not a whole number.
     """
-    whole("n", n, 1)
-    whole("seed", seed, 0)
+    scene.check_whole(1, n=n)
+    scene.check_whole(0, seed=seed)
     rng = generator("li2021", "table", n, seed)
     codes = pd.DataFrame(draw_codes(rng, n))
     codes["diameter"] = _diameters(rng, codes)
@@ -124,13 +138,28 @@ def lesions(n: int = N_LESIONS, *, seed: int = 0) -> pd.DataFrame:
     thickness = rng.choice([1.0, 1.5, 2.0], n_scans, p=[0.35, 0.15, 0.5])
     pixel = np.round(rng.uniform(0.62, 0.85, n_scans), 3)
     codes.insert(0, "patient", [f"LI-{k + 1:04d}" for k in scan])
-    codes.insert(1, "scan_id", [f"LI-{k + 1:04d}-S1" for k in scan])
+    codes.insert(1, "scan_id", codes["patient"] + "-S1")
     codes["slice_thickness"], codes["pixel_spacing"] = thickness[scan], pixel[scan]
-    codes.index = pd.Index(
-        [f"{s}-L{k + 1:02d}" for s, k in zip(codes["scan_id"], number, strict=True)],
-        name="lesion_id",
-    )
-    return codes
+    ids = [f"{s}-L{k + 1:02d}" for s, k in zip(codes["scan_id"], number, strict=True)]
+    return codes.set_index(pd.Index(ids, name="lesion_id"))
+
+
+def _diameters(rng: np.random.Generator, codes: pd.DataFrame) -> Any:
+    """(n,) mm, within the type's range, and not below what its signs need."""
+    low, high = np.array([DIAMETERS[code] for code in codes["lesion_type"]]).T
+    spared = rng.random(len(codes)) < EXCEPTION
+    for name, smallest in SMALLEST.items():
+        needed = codes[name].map(smallest).fillna(0).to_numpy()
+        if name == "vessel_convergence":
+            needed = np.where(spared, 0.6 * needed, needed)
+        low = np.maximum(low, needed)
+    return np.round(low * (high / low) ** rng.random(len(codes)), 2)
+
+
+_table = lru_cache(maxsize=4)(lesions)
+
+
+# --- Rendering ----------------------------------------------------------------------------------
 
 
 def phantom(lesion_id: str, *, n: int = N_LESIONS, seed: int = 0, size: int = 128) -> Crop:
@@ -138,15 +167,10 @@ def phantom(lesion_id: str, *, n: int = N_LESIONS, seed: int = 0, size: int = 12
 
     Raises:
         LookupError: No lesion of that table has the id.
-        ValueError: As in `lesions` and `render`.
+        ValueError: `n`, `seed` or `size` is out of range.
     """
-    table = _table(n, seed)
-    if lesion_id not in table.index:
-        raise LookupError(
-            f"lesion_id={lesion_id!r}: expected one of lesions({n}, seed={seed}), "
-            f"such as {table.index[0]!r}"
-        )
-    return render(cast("pd.Series[Any]", table.loc[lesion_id]), seed=seed, size=size)
+    lesion: Any = _table(n, seed=seed).loc[lesion_id]
+    return render(lesion, seed=seed, size=size)
 
 
 def render(lesion: pd.Series[Any], *, seed: int = 0, size: int = 128) -> Crop:
@@ -167,55 +191,288 @@ def render(lesion: pd.Series[Any], *, seed: int = 0, size: int = 128) -> Crop:
         KeyError: A column is missing.
         ValueError: A value is not on its scale, or the lesion does not fit into `size`.
     """
-    codes, (diameter, thickness, pixel) = _checked(lesion)
-    whole("seed", seed, 0)
-    whole("size", size, 32)
-    least = diameter + 2 * ROOM_MM
-    if least > size * pixel:
-        raise ValueError(
-            f"size={size}: {lesion.name} with {ROOM_MM:.0f} mm around it is {least:.1f} mm wide, "
-            f"expected {int(np.ceil(least / pixel))} pixels or more"
-        )
-    scan = draw_scan(lesion["scan_id"], seed, thickness=thickness, spacing=thickness, pixel=pixel)
-    return draw_lesion(
-        str(lesion.name), codes, scan, diameter=diameter, spacing=thickness, size=size, seed=seed
-    )
-
-
-def _diameters(rng: np.random.Generator, codes: pd.DataFrame) -> Any:
-    """(n,) mm, within the type's range, and not below what its signs need."""
-    low, high = np.array([DIAMETERS[code] for code in codes["lesion_type"]]).T
-    spared = rng.random(len(codes)) < EXCEPTION
-    for name, smallest in SMALLEST.items():
-        needed = codes[name].map(smallest).fillna(0).to_numpy()
-        if name == "vessel_convergence":
-            needed = np.where(spared, 0.6 * needed, needed)
-        low = np.maximum(low, needed)
-    return np.round(low * (high / low) ** rng.random(len(codes)), 2)
-
-
-def _checked(lesion: pd.Series[Any]) -> tuple[dict[str, int], tuple[float, ...]]:
-    missing = [k for k in ("scan_id", *CODES, *_RANGES) if k not in lesion.index]
-    if missing:
-        raise KeyError(
-            f"lesion has no column {missing}; expected a row of phantom_li2021.lesions()"
-        )
-    codes = {}
+    codes = {attribute.name: lesion[attribute.name] for attribute in LI_CATEGORIES}
     for attribute in LI_CATEGORIES:
         allowed = sorted({*attribute.codes, *attribute.unknown})
-        value = lesion[attribute.name]
-        if value not in allowed:
+        if codes[attribute.name] not in allowed:
             raise ValueError(
-                f"{attribute.name} of {lesion.name}: expected one of {allowed}, got {value!r}"
+                f"{attribute.name} of {lesion.name}: expected one of {allowed}, "
+                f"got {codes[attribute.name]!r}"
             )
-        codes[attribute.name] = int(value)
-    numbers = tuple(
-        number(f"{name} of {lesion.name}", lesion[name], low, high)
-        for name, (low, high) in _RANGES.items()
+    diameter, spacing, pixel = scene.numbers(lesion, _RANGES).values()
+    scene.check_whole(0, seed=seed)
+    scene.check_whole(32, size=size)
+    scene.check_room(lesion.name, size, pixel, diameter + 2 * ROOM_MM)
+
+    lesion_id, scan_id = str(lesion.name), lesion["scan_id"]
+    scan = scene.draw_scan(scan_id, seed, thickness=spacing, spacing=spacing, pixel=pixel)
+    rng, signs = generator("form", lesion_id, seed), generator("signs", lesion_id, seed)
+    shape = _shape(rng, codes).with_diameter(diameter)
+    place = _place(generator("place", lesion_id, seed), scan, codes, diameter)
+    half_z = max(float(np.abs(shape.surface()[:, 0]).max()) + 3.0, 6 * spacing)
+    grid = scene.grid_around(place, size=size, half_z=half_z, spacing=spacing)
+    body = _body(rng, codes, shape, place, grid, diameter)
+
+    around = surroundings(generator("wall", lesion_id, seed), place.chest, grid)
+    clear = (body.window, np.clip(body.surface / CLEARANCE_MM - 0.25, 0, 1))
+    volume, blood = scene.made_up_lung(scan, place, grid, lesion_id, seed, clear)
+    root = hilum(signs, place.chest, float(place.centre[2]))
+    if codes["vessel_convergence"] == 2:
+        blood = np.maximum(blood, fill(_convergence(signs, shape, place, root, diameter), grid))
+    volume += blood * (place.chest.blood - 5 - volume)
+    share = _fill_in(volume, signs, codes, body, place, root, grid)
+    if codes["spiculation_length"] != 1:
+        burrs = fill(_strands(signs, codes, shape, place, diameter), grid)
+        volume = np.maximum(volume, volume + burrs * (0 - volume))
+    if codes["pleural_indentation"] == 2 and codes["lesion_type"] != EFFUSION:
+        start = float(shape.reach(place.outwards[None], diameter)[0])
+        around = _indent(around, grid, place, gap=max(place.to_wall - start, 1.0))
+        ends = [place.centre[None] + at * place.outwards for at in (start - 1.0, place.to_wall)]
+        line = fill(bent(ends, np.full((2, 1), 0.6)), grid)
+        volume = np.maximum(volume, volume + line * (20 - volume))
+    return scene.finish(volume, share, around, grid, scan.scanner, lesion_id=lesion_id, seed=seed)
+
+
+def _place(
+    rng: np.random.Generator, scan: Scan, codes: Mapping[str, int], diameter: float
+) -> Place:
+    """A place in the lobe: at the wall where the pleura is drawn in, and for some of the others."""
+    kind, indented = codes["lesion_type"], codes["pleural_indentation"] == 2
+    near = rng.random() < 0.4 or indented
+    gap = float(rng.uniform(*(NEAR_MM if near else FREE_MM)))
+    radius = diameter / 2
+    if kind == EFFUSION:
+        radius, gap = 0.0, 4.0
+    elif kind == AIR and not indented:
+        gap = float(rng.uniform(0.8, 3.0))
+    return scene.find_place(
+        rng,
+        scan.chest,
+        radius=radius,
+        gap=gap,
+        lobe=codes["lesion_location"],
+        facing="back" if kind == EFFUSION else "wall" if near or kind == AIR else "any",
     )
-    return codes, numbers
 
 
-@lru_cache(maxsize=4)
-def _table(n: int, seed: int) -> pd.DataFrame:
-    return lesions(n, seed=seed)
+# --- The lesion's body --------------------------------------------------------------------------
+
+
+def _shape(rng: np.random.Generator, codes: Mapping[str, int]) -> Blobs:
+    if codes["lobulation_presence"] == 2:
+        # a core with seven to ten balls around it, so that arcs meet in notches (4.1.5)
+        k = int(rng.integers(7, 11))
+        out = scene.sphere(k) + 0.12 * rng.standard_normal((k, 3))
+        centres = np.concatenate((np.zeros((1, 3)), out * rng.uniform(0.6, 0.72, (k, 1))))
+        return scene.blobs(rng, centres, np.concatenate(([0.68], rng.uniform(0.3, 0.42, k))))
+    if codes["lesion_type"] == CONSOLIDATION:
+        # balls run together at random in a slab: the airspaces that are filled
+        k = int(rng.integers(5, 9))
+        centres = rng.uniform(-0.62, 0.62, (k, 3)) * np.array([0.8, 0.6, 1.0])
+        centres[0] = 0
+        stretch = np.exp(0.12 * rng.standard_normal(3))
+        return Blobs(centres, rng.uniform(0.28, 0.5, k), stretch, float(rng.uniform(0, np.pi)))
+    return scene.round_shape(rng)
+
+
+@dataclass(frozen=True)
+class _Body:
+    """A lesion in its window of the fine planes."""
+
+    window: Window  # (z, y, x) of the fine grid
+    surface: FloatArray  # signed distance to the outline, mm, negative inside
+    inward: FloatArray  # 0 at the outline to 1 at the deepest place
+    deepest: float  # depth there, mm
+    coarse: FloatArray  # random field with scene.blobs of about half the lesion
+    fine: FloatArray  # random field with scene.blobs of 1.5 mm
+
+
+def _body(
+    rng: np.random.Generator,
+    codes: Mapping[str, int],
+    shape: Blobs,
+    place: Place,
+    grid: Grid,
+    diameter: float,
+) -> _Body:
+    kind = codes["lesion_type"]
+    reach = np.abs(shape.surface()).max(axis=0)
+    if kind == EFFUSION:
+        reach = np.maximum(reach, diameter / 2)
+    reach = reach + RIM_MM + CLEARANCE_MM + 2
+    spans = []
+    for at, middle, span in zip((grid.z_fine, grid.y, grid.x), place.centre, reach, strict=True):
+        inside = np.flatnonzero(np.abs(at - middle) <= span)
+        spans.append(slice(int(inside[0]), int(inside[-1]) + 1))
+    window = (spans[0], spans[1], spans[2])
+    z, y, x = scene.offsets(grid.z_fine, grid, place.centre)
+    z, y, x = z[window[0]], y[:, window[1]], x[:, :, window[2]]
+    if kind == EFFUSION:
+        # a lens of fluid inside the pleura, whose depth is linear between the outermost planes
+        rows, columns = grid.y[window[1], None], grid.x[None, window[2]]
+        first, last = (
+            place.chest.radial(float(at), rows, columns)[0].astype(np.float32)
+            for at in grid.z_fine[[0, -1]]
+        )
+        share = np.linspace(0, 1, len(grid.z_fine), dtype=np.float32)[window[0], None, None]
+        depth = first + share * (last - first)
+        lens = 1 - (z * z + y * y + x * x) / np.float32((diameter / 2) ** 2)
+        thickness = np.float32(rng.uniform(0.2, 0.32) * diameter)
+        surface = 0.8 * np.maximum(depth, -depth - thickness * np.maximum(lens, np.float32(-1)))
+    else:
+        surface = shape.distance(z, y, x)
+    deepest = max(float(-surface.min()), 0.5 * grid.pixel)
+    coarse, fine = grain(rng, surface.shape, 0.55 * deepest, grid)
+    uneven = min((0.12 if kind == CONSOLIDATION else 0.03) * deepest, 1.5)
+    surface = surface + np.float32(uneven) * coarse
+    if codes["margin_clarity"] == 2:
+        surface += np.float32(0.6 * min(1.0, deepest / 3)) * fine
+    surface = surface.astype(np.float32)
+    inward = np.clip(-surface / np.float32(deepest), 0, 1)
+    return _Body(window, surface, inward, deepest, coarse, fine)
+
+
+def _fill_in(
+    volume: FloatArray,
+    rng: np.random.Generator,
+    codes: Mapping[str, int],
+    body: _Body,
+    place: Place,
+    root: Array,
+    grid: Grid,
+) -> FloatArray:
+    """Write the lesion into `volume`; its share of every fine voxel."""
+    here, kind = volume[body.window], codes["lesion_type"]
+    unclear = codes["margin_clarity"] == 2
+    edge = min(UNCLEAR_MM, 0.4 * body.deepest) if unclear else CLEAR_MM
+    part = ndtr(-body.surface / np.float32(max(edge, 0.29 * grid.pixel))).astype(np.float32)
+    if unclear:
+        rim = np.exp(-((np.maximum(body.surface, 0) / np.float32(RIM_MM)) ** 2))
+        here += np.float32(0.45) * rim * np.clip(1 + 0.5 * body.fine, 0, 2) * (-430 - here)
+    hu = _density(rng, kind, body)
+    if codes["calcification_extent"] != 1:
+        hu = _calcify(rng, codes["calcification_extent"], hu, body, grid)
+    here += part * (hu - here)
+    if kind == AIR:
+        wall = min(float(rng.uniform(1.0, 1.6)), 0.35 * body.deepest)
+        _empty(here, body.surface + np.float32(wall), grid)
+    if kind == CONSOLIDATION:
+        bronchi = fill(_bronchi(rng, place, root, body.deepest), grid)[body.window]
+        here += bronchi * part * (body.inward > 0.05) * (-930 - here)
+    if codes["cavity"] == 2:  # its inner wall is uneven and not quite in the middle
+        ball = _ball(rng, body, grid, 0.15, float(rng.uniform(0.5, 0.68)))
+        inner = ball + np.float32(0.08 * body.deepest) * body.coarse
+        wall = min(1.5, 0.3 * body.deepest)
+        _empty(here, np.maximum(inner, body.surface + np.float32(wall)), grid)
+    share = np.zeros_like(volume)
+    share[body.window] = part
+    return share
+
+
+def _density(rng: np.random.Generator, kind: int, body: _Body) -> FloatArray:
+    """HU of the lesion without calcium and holes."""
+    level = float(rng.standard_normal())
+    if kind == GLASS:
+        hu = -570 + 40 * level + 35 * body.fine + 25 * body.coarse
+    else:
+        mean, spread, rough = {EFFUSION: (8, 5, 3), AIR: (-30, 20, 10)}.get(kind, (38, 12, 10))
+        hu = mean + spread * level + rough * body.fine
+    return np.asarray(hu, np.float32)
+
+
+def _calcify(
+    rng: np.random.Generator, code: int, hu: FloatArray, body: _Body, grid: Grid
+) -> FloatArray:
+    """Calcium in one or two clumps (2), or in nearly all of the lesion (3)."""
+    peak = np.float32(np.clip(600 * np.exp(0.35 * rng.standard_normal()), 350, 1500))
+    if code == 3:
+        share = np.clip((body.inward * body.deepest - 0.3) / grid.pixel + 0.5, 0, 1)
+    else:
+        clumps = [_ball(rng, body, grid, 0.45, 0.4) for _ in range(int(rng.integers(1, 3)))]
+        rough = np.minimum.reduce(clumps) + np.float32(0.12 * body.deepest) * body.coarse
+        share = np.clip(0.5 - rough / grid.pixel, 0, 1)
+    return np.asarray(hu + share * (peak * (1 + 0.12 * body.fine) - hu), np.float32)
+
+
+def _ball(
+    rng: np.random.Generator, body: _Body, grid: Grid, off: float, radius: float
+) -> FloatArray:
+    """Signed distance to a ball near the deepest place; lengths in shares of the depth there."""
+    deep = np.unravel_index(int(np.argmin(body.surface)), body.surface.shape)
+    aim = rng.standard_normal(3)
+    aim *= off * body.deepest / max(float(np.sqrt((aim**2).sum())), 1e-6)
+    axes = np.ogrid[tuple(slice(n) for n in body.surface.shape)]
+    z, y, x = (
+        ((at - d) * v - a).astype(np.float32)
+        for at, d, v, a in zip(axes, deep, grid.voxel, aim, strict=True)
+    )
+    away: FloatArray = np.sqrt(z * z + (y * y + x * x))
+    return away - np.float32(radius * body.deepest)
+
+
+def _empty(here: FloatArray, inner: FloatArray, grid: Grid) -> None:
+    """Air where `inner`, a signed distance, is negative."""
+    here += np.clip(0.5 - inner / np.float32(grid.pixel), 0, 1) * (np.float32(LUMEN_HU) - here)
+
+
+# --- What leads to the lesion -------------------------------------------------------------------
+
+
+def _bronchi(rng: np.random.Generator, place: Place, root: Array, deepest: float) -> Tubes:
+    """Air-filled bronchi that fan out through a consolidation from the side of the hilum."""
+    towards = unit(root - place.centre)
+    n = 5
+    start = place.centre + 0.7 * deepest * towards + 0.15 * deepest * rng.standard_normal((n, 3))
+    aim = -towards + 0.55 * rng.standard_normal((n, 3))
+    end = start + deepest * rng.uniform(1.1, 1.8, (n, 1)) * aim
+    width = rng.uniform(0.9, 1.5, n)
+    return bent((start, end), (width, 0.6 * width))
+
+
+def _strands(
+    rng: np.random.Generator, codes: Mapping[str, int], shape: Blobs, place: Place, diameter: float
+) -> Tubes:
+    """Spicules: straight, unbranched, thicker at the lesion (4.1.6)."""
+    count = int(np.clip(10 + 0.8 * diameter, 14, 44))
+    out = scene.directions(rng, count)
+    at = shape.reach(out, diameter)[:, None] * out
+    aim = unit(out + rng.standard_normal((count, 3)) * np.array([0.05, 0.2, 0.2]))
+    length = rng.uniform(*STRANDS_MM[codes["spiculation_length"]], (count, 1))
+    width = rng.uniform(0.6, 1.0, count)
+    ends = (at - 0.8 * aim + place.centre, at + length * aim + place.centre)
+    return bent(ends, (width, 0.3 * width))
+
+
+def _convergence(
+    rng: np.random.Generator, shape: Blobs, place: Place, root: Array, diameter: float
+) -> Tubes:
+    """Three to five vessels that bend and end in the lesion's edge, one of them from the hilum."""
+    count = int(rng.integers(3, 6))
+    out = scene.directions(rng, count)
+    out[1] = unit(root - place.centre)
+    at = (shape.reach(out, diameter)[:, None] - 1.0) * out + place.centre
+    bend = rng.standard_normal((count, 3)) * np.array([0.1, 0.35, 0.35])
+    far = rng.uniform(30, 45, (count, 1))
+    far[1] = 60
+    thick = float(np.clip(0.07 * diameter, 0.8, 1.7)) * rng.uniform(0.85, 1.25, count)
+    growth = np.where(np.arange(count) == 1, 0.4, -0.6)
+    along = (1.0, 0.55, 0.2, 0.0)
+    knots = [at + s * far * (out + s * bend) for s in along]
+    return bent(knots, [thick * (1 + s * growth) for s in along])
+
+
+def _indent(around: Surroundings, grid: Grid, place: Place, gap: float) -> Surroundings:
+    """Draw the pleura in: a trumpet on the wall whose tip points at the lesion (4.1.9).
+
+    Its profile is `height * exp(-distance from the axis / width)`, and grows with the `gap` between
+    lesion and wall.
+    """
+    height, width = 0.55 * gap + 1.0, 0.3 * gap + 1.0
+    z, y, x = scene.offsets(grid.z_slices, grid, place.centre)
+    _, down, right = place.outwards.astype(np.float32)
+    along, across = down * y + right * x, right * y - down * x
+    away = np.sqrt(z**2 + across**2)
+    drawn = np.float32(height) * np.exp(-away / np.float32(width)) * (along > 0)
+    depth = (around.depth + drawn).astype(np.float32)
+    new = (depth > -1.5 * grid.pixel) & (around.depth < 0)
+    return Surroundings(depth, np.where(new, np.float32(PLEURA_HU), around.hu))

@@ -1,8 +1,8 @@
 """Phantom ground-glass nodules of Wang 2021's four types, in place of the private data set.
 
-    from lesionlab.sources import phantom_wang2021
-    table = phantom_wang2021.nodules()                   # 740 nodules, as in Table 1
-    crop = phantom_wang2021.phantom(table.index[0], seed=0)
+    from lesionlab.sources.phantom import wang2021
+    table = wang2021.nodules()                   # 740 nodules, as in Table 1
+    crop = wang2021.phantom(table.index[0], seed=0)
 
 From the paper: how many of each type are for training and for testing (Table 1); one nodule per
 scan, below 1 cm; slices of 1 or 1.25 mm, pixels of 0.55 to 0.7 mm, no contrast medium (section
@@ -38,7 +38,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -46,24 +46,12 @@ from scipy.special import ndtr, ndtri
 
 from lesionlab import published
 from lesionlab.crops import Crop
-from lesionlab.sources.phantom._fields import FloatArray, Grid, generator, texture
+from lesionlab.sources.phantom import _scene as scene
 from lesionlab.sources.phantom._joint import apportion
-from lesionlab.sources.phantom._lung import parenchyma, vessels
-from lesionlab.sources.phantom._scene import (
-    Place,
-    draw_scan,
-    fewer_twigs,
-    find_place,
-    finish,
-    fissure_hu,
-    grid_around,
-    number,
-    offsets,
-    whole,
-)
-from lesionlab.sources.phantom._shapes import directions, round_shape
+from lesionlab.sources.phantom._lung import Tubes, bent, fill
+from lesionlab.sources.phantom._physics import FloatArray, Grid, generator, grain
+from lesionlab.sources.phantom._scene import Place
 from lesionlab.sources.phantom._thorax import surroundings
-from lesionlab.sources.phantom._vessels import Tubes, fill
 
 __all__ = ["N_NODULES", "TYPES", "NoduleType", "nodules", "phantom", "render"]
 
@@ -84,7 +72,7 @@ SOLID_HU = 0.0
 LARGE_VESSEL = 0.5  # share of a voxel from which a reader leaves it out of the mask
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class NoduleType:
     """What is assumed of the nodules of one pathology.
 
@@ -110,31 +98,13 @@ SOLID_WEIGHT = 9.0
 
 TYPES: Mapping[str, NoduleType] = MappingProxyType(
     {
-        "AAH": NoduleType(
-            diameter=5.8, spread=0.20, glass_hu=-655, glass_sd=60, p_solid=0.05, solid=0.25
-        ),
-        "AIS": NoduleType(
-            diameter=6.6, spread=0.22, glass_hu=-630, glass_sd=60, p_solid=0.25, solid=0.32
-        ),
-        "MIA": NoduleType(
-            diameter=7.4, spread=0.23, glass_hu=-602, glass_sd=65, p_solid=0.50, solid=0.40
-        ),
-        "IAC": NoduleType(
-            diameter=8.5, spread=0.22, glass_hu=-570, glass_sd=70, p_solid=0.75, solid=0.52
-        ),
+        "AAH": NoduleType(5.8, 0.20, -655, 60, 0.05, 0.25),
+        "AIS": NoduleType(6.6, 0.22, -630, 60, 0.25, 0.32),
+        "MIA": NoduleType(7.4, 0.23, -602, 65, 0.50, 0.40),
+        "IAC": NoduleType(8.5, 0.22, -570, 70, 0.75, 0.52),
     }
 )
 
-_COLUMNS = (
-    "scan_id",
-    "diameter",
-    "glass_hu",
-    "solid_share",
-    "has_vessel",
-    "at_wall",
-    "slice_thickness",
-    "pixel_spacing",
-)
 _RANGES = {
     "diameter": (2.0, 40.0),
     "glass_hu": (-850.0, 0.0),
@@ -148,7 +118,7 @@ def nodules(n: int = N_NODULES, *, seed: int = 0) -> pd.DataFrame:
     """Draw a table of nodules.
 
     Args:
-        n: How many. Other numbers than 740 have the counts of Table 1 in proportion.
+        n: How many. Other scene.numbers than 740 have the counts of Table 1 in proportion.
         seed: Another seed gives other nodules with the same counts.
 
     Returns:
@@ -161,8 +131,8 @@ def nodules(n: int = N_NODULES, *, seed: int = 0) -> pd.DataFrame:
     Raises:
         ValueError: `n` is not a whole number above 0, or `seed` not a whole number.
     """
-    whole("n", n, 1)
-    whole("seed", seed, 0)
+    scene.check_whole(1, n=n)
+    scene.check_whole(0, seed=seed)
     rng = generator("wang2021", "table", n, seed)
     printed = published.table("wang2021", 1).set_index("category")
     cells = printed.loc[list(TYPES), ["training", "testing"]].stack()
@@ -187,20 +157,18 @@ def nodules(n: int = N_NODULES, *, seed: int = 0) -> pd.DataFrame:
     return table.set_index(pd.Index(table["scan_id"] + "-N1", name="lesion_id"))
 
 
+_table = lru_cache(maxsize=4)(nodules)
+
+
 def phantom(lesion_id: str, *, n: int = N_NODULES, seed: int = 0, size: int = 64) -> Crop:
     """Render one nodule of `nodules(n, seed=seed)`; see `render`.
 
     Raises:
         LookupError: No nodule of that table has the id.
-        ValueError: As in `nodules` and `render`.
+        ValueError: `n`, `seed` or `size` is out of range.
     """
-    table = _table(n, seed)
-    if lesion_id not in table.index:
-        raise LookupError(
-            f"lesion_id={lesion_id!r}: expected one of nodules({n}, seed={seed}), "
-            f"such as {table.index[0]!r}"
-        )
-    return render(cast("pd.Series[Any]", table.loc[lesion_id]), seed=seed, size=size)
+    nodule: Any = _table(n, seed=seed).loc[lesion_id]
+    return render(nodule, seed=seed, size=size)
 
 
 def render(nodule: pd.Series[Any], *, seed: int = 0, size: int = 64) -> Crop:
@@ -221,50 +189,37 @@ def render(nodule: pd.Series[Any], *, seed: int = 0, size: int = 64) -> Crop:
         KeyError: A column is missing.
         ValueError: A value is out of range, or the nodule does not fit into `size`.
     """
-    row = _checked(nodule)
-    whole("seed", seed, 0)
-    whole("size", size, 1)
+    row = scene.numbers(nodule, _RANGES)
+    for name in ("has_vessel", "at_wall"):
+        if not isinstance(nodule[name], bool | np.bool_):
+            raise ValueError(f"{name} of {nodule.name}: expected a boolean, got {nodule[name]!r}")
+    scene.check_whole(0, seed=seed)
+    scene.check_whole(1, size=size)
     pixel, spacing, radius = row["pixel_spacing"], row["slice_thickness"], row["diameter"] / 2
-    least = max(LEAST_MM, 2 * radius + 4)
-    if least > size * pixel:
-        raise ValueError(
-            f"size={size}: a crop of {nodule.name} has to be {least:.1f} mm wide, "
-            f"expected {int(np.ceil(least / pixel))} pixels or more"
-        )
-    lesion_id = str(nodule.name)
-    scan = draw_scan(
-        row["scan_id"], seed, thickness=spacing, spacing=spacing, pixel=pixel, contrast=False
+    scene.check_room(nodule.name, size, pixel, max(LEAST_MM, 2 * radius + 4))
+    lesion_id, scan_id = str(nodule.name), str(nodule["scan_id"])
+    scan = scene.draw_scan(
+        scan_id, seed, thickness=spacing, spacing=spacing, pixel=pixel, contrast=False
     )
     rng = generator("place", lesion_id, seed)
-    place = find_place(
-        rng,
-        scan.chest,
-        radius=radius,
-        gap=float(rng.uniform(0.5, 4.0) if row["at_wall"] else rng.uniform(6.0, 30.0)),
-        facing="wall" if row["at_wall"] else "any",
-    )
-    grid = grid_around(
-        place, size=size, half_z=HALF_Z_MM, spacing=spacing, thickness=spacing, pixel=pixel
-    )
+    gap = float(rng.uniform(0.5, 4.0) if nodule["at_wall"] else rng.uniform(6.0, 30.0))
+    facing: Literal["wall", "any"] = "wall" if nodule["at_wall"] else "any"
+    place = scene.find_place(rng, scan.chest, radius=radius, gap=gap, facing=facing)
+    grid = scene.grid_around(place, size=size, half_z=HALF_Z_MM, spacing=spacing)
     around = surroundings(generator("wall", lesion_id, seed), place.chest, grid)
-    lung = fewer_twigs(scan.lung, grid)
-    volume = parenchyma(generator("parenchyma", lesion_id, seed), lung, grid)
-    volume += fissure_hu(place.chest, place.centre, grid)
-    blood, bronchus, lumen = vessels(generator("vessels", lesion_id, seed), lung, place.chest, grid)
-    volume += bronchus * (-300 - volume)
-    volume += lumen * (-960 - volume)
-    if row["has_vessel"]:
-        through = fill(_crossing(generator("vessel", lesion_id, seed), place), grid)
-        blood = np.maximum(blood, through)
+    volume, blood = scene.made_up_lung(scan, place, grid, lesion_id, seed)
+    if nodule["has_vessel"]:
+        crossing = _crossing(generator("vessel", lesion_id, seed), place)
+        blood = np.maximum(blood, fill(crossing, grid))
     glass, share = _nodule(generator("form", lesion_id, seed), row, place, grid)
     filled = volume + share * (glass - volume)
     volume += blood * (place.chest.blood - 5 - volume)
-    return finish(
+    return scene.finish(
         np.maximum(volume, filled),
         share,
         around,
         grid,
-        scan,
+        scan.scanner,
         lesion_id=lesion_id,
         seed=seed,
         not_lesion=grid.average(blood) > LARGE_VESSEL,
@@ -272,15 +227,13 @@ def render(nodule: pd.Series[Any], *, seed: int = 0, size: int = 64) -> Crop:
 
 
 def _nodule(
-    rng: np.random.Generator, row: Mapping[str, Any], place: Place, grid: Grid
+    rng: np.random.Generator, row: Mapping[str, float], place: Place, grid: Grid
 ) -> tuple[FloatArray, FloatArray]:
     """HU of the nodule, and its share of every fine voxel."""
     radius = row["diameter"] / 2
-    shape = round_shape(rng).with_diameter(2 * radius)
-    surface = shape.distance(*offsets(grid, place.centre))
-    voxel = np.array([grid.step, grid.pixel, grid.pixel])
-    coarse = texture(rng, surface.shape, tuple(np.maximum(0.6 * radius, 0.8) / voxel))
-    fine = texture(rng, surface.shape, tuple(1.5 / voxel))
+    shape = scene.round_shape(rng).with_diameter(2 * radius)
+    surface = shape.distance(*scene.offsets(grid.z_fine, grid, place.centre))
+    coarse, fine = grain(rng, surface.shape, 0.6 * radius, grid)
     surface = surface + np.float32(0.08 * radius) * coarse
     edge = np.float32(rng.uniform(0.5, 0.9))
     share = ndtr(-surface / edge).astype(np.float32)
@@ -293,31 +246,11 @@ def _nodule(
 
 def _crossing(rng: np.random.Generator, place: Place) -> Tubes:
     """A vessel of two straight pieces that meet in the nodule."""
-    aim = directions(rng, 1)[0]
+    aim = scene.directions(rng, 1)[0]
     ends = np.stack((aim, -aim + 0.4 * rng.standard_normal(3))) * 30
     middle = place.centre + rng.uniform(-1.2, 1.2, 3)
     width = float(rng.uniform(0.7, 1.3))
-    return Tubes(
-        np.stack((middle, middle)), place.centre + ends, np.array([[1.0, 1.2], [1.0, 0.7]]) * width
+    return bent(
+        (np.stack((middle, middle)), place.centre + ends),
+        (np.full(2, width), np.array([1.2, 0.7]) * width),
     )
-
-
-def _checked(nodule: pd.Series[Any]) -> dict[str, Any]:
-    missing = [name for name in _COLUMNS if name not in nodule.index]
-    if missing:
-        raise KeyError(f"nodule has no column {missing}; expected a row of nodules()")
-    row: dict[str, Any] = {"scan_id": str(nodule["scan_id"])}
-    for name, (low, high) in _RANGES.items():
-        row[name] = number(f"{name} of {nodule.name}", nodule[name], low, high)
-    for name in ("has_vessel", "at_wall"):
-        if not isinstance(nodule[name], bool | np.bool_):
-            raise ValueError(
-                f"{name} of {nodule.name}: expected True or False, got {nodule[name]!r}"
-            )
-        row[name] = bool(nodule[name])
-    return row
-
-
-@lru_cache(maxsize=4)
-def _table(n: int, seed: int) -> pd.DataFrame:
-    return nodules(n, seed=seed)

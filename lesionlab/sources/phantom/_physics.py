@@ -21,6 +21,11 @@ from scipy import ndimage
 
 FloatArray = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
+Window = tuple[slice, slice, slice]
+"""Slices `(z, y, x)` of a volume."""
+
+HU_RANGE = (-1024, 3071)
+"""What twelve bits of CT hold."""
 
 FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 """Full width at half maximum of a Gaussian over its standard deviation."""
@@ -38,27 +43,27 @@ def generator(*keys: object) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(int.from_bytes(digest, "big")))
 
 
+def unit(vectors: Array) -> Array:
+    """Vectors `(..., 3)` at length 1; one of no length stays as it is."""
+    return np.asarray(vectors / np.maximum(lengths(vectors), 1e-6)[..., None])
+
+
+def lengths(vectors: Array) -> Array:
+    """Lengths of vectors `(..., 3)`."""
+    return np.asarray(np.sqrt((vectors**2).sum(-1)))
+
+
 @dataclass(frozen=True)
 class Grid:
-    """Where a crop's voxels lie in the scan, and the finer planes that its object is sampled on.
+    """Where a crop's voxels lie in the scan, and the finer planes that its object is sampled on."""
 
-    Attributes:
-        first: Index in the scan of the crop's first slice.
-        n_slices: Number of slices.
-        corner: `(y, x)` index in the scan of the first row and column.
-        size: Rows and columns.
-        spacing: Distance between slices, mm.
-        thickness: Thickness of a slice, mm.
-        pixel: Distance between pixels, mm.
-    """
-
-    first: int
+    first: int  # index in the scan of the crop's first slice
     n_slices: int
-    corner: tuple[int, int]
-    size: int
-    spacing: float
-    thickness: float
-    pixel: float
+    corner: tuple[int, int]  # (y, x) index in the scan of the first row and column
+    size: int  # rows and columns
+    spacing: float  # distance between slices, mm
+    thickness: float  # thickness of a slice, mm
+    pixel: float  # distance between pixels, mm
 
     @cached_property
     def per_slice(self) -> int:
@@ -71,6 +76,11 @@ class Grid:
         return self.spacing / self.per_slice
 
     @cached_property
+    def voxel(self) -> Array:
+        """(3,) size of a fine voxel along z, y and x, mm."""
+        return np.array([self.step, self.pixel, self.pixel])
+
+    @cached_property
     def weights(self) -> Array:
         """Share of a slice's thickness that each fine plane around its centre covers; sums to 1."""
         half = int(np.ceil((self.thickness + self.step) / (2 * self.step)))
@@ -80,14 +90,16 @@ class Grid:
         covered = np.maximum(high - low, 0)
         return np.asarray(covered / covered.sum())
 
+    # positions in the scan, mm from its first slice, row and column
+
     @cached_property
     def z_slices(self) -> Array:
-        """(n_slices,) position of the slices, mm above the first slice of the scan."""
+        """(n_slices,) position of the slices, mm."""
         return np.asarray((self.first + np.arange(self.n_slices)) * self.spacing, np.float64)
 
     @cached_property
     def z_fine(self) -> Array:
-        """(planes,) position of the fine planes, mm above the first slice of the scan."""
+        """(planes,) position of the fine planes, mm."""
         half = len(self.weights) // 2
         n = (self.n_slices - 1) * self.per_slice + 1 + 2 * half
         at = self.first * self.spacing + (np.arange(n) - half) * self.step
@@ -95,13 +107,24 @@ class Grid:
 
     @cached_property
     def y(self) -> Array:
-        """(size,) position of the rows, mm from the first row of the scan."""
+        """(size,) position of the rows, mm."""
         return np.asarray((self.corner[0] + np.arange(self.size)) * self.pixel, np.float64)
 
     @cached_property
     def x(self) -> Array:
-        """(size,) position of the columns, mm from the first column of the scan."""
+        """(size,) position of the columns, mm."""
         return np.asarray((self.corner[1] + np.arange(self.size)) * self.pixel, np.float64)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Fine planes, rows and columns."""
+        return len(self.z_fine), self.size, self.size
+
+    @property
+    def ends(self) -> tuple[Array, Array]:
+        """(3,) centres of the first and of the last fine voxel, mm."""
+        axes = (self.z_fine, self.y, self.x)
+        return np.array([at[0] for at in axes]), np.array([at[-1] for at in axes])
 
     def average(self, fine: FloatArray) -> FloatArray:
         """Average fine planes over each slice's thickness: (planes, y, x) to (slices, y, x)."""
@@ -115,27 +138,16 @@ class Grid:
 
 @dataclass(frozen=True)
 class Scanner:
-    """How one scan was taken: shared by all lesions of the scan.
+    """How one scan was taken: shared by all lesions of the scan."""
 
-    Attributes:
-        fwhm: Full width at half maximum of the in-plane point spread, mm.
-        enhancement: Overshoot of a sharp kernel at edges, 0 for none.
-        sigma: Standard deviation of the noise, HU.
-        peak: Spatial frequency at which the noise power is highest, 1/mm.
-        floor: Share of the noise power that is white within the pass band.
-        streak: How far the power of the noise depends on direction, 0 for not at all.
-        angle: Direction of the strongest noise, radians.
-        correlation: Correlation of the noise of two neighbouring slices.
-    """
-
-    fwhm: float
-    enhancement: float
-    sigma: float
-    peak: float
-    floor: float
-    streak: float
-    angle: float
-    correlation: float
+    fwhm: float  # full width at half maximum of the in-plane point spread, mm
+    enhancement: float  # overshoot of a sharp kernel at edges, 0 for none
+    sigma: float  # standard deviation of the noise, HU
+    peak: float  # spatial frequency at which the noise power is highest, 1/mm
+    floor: float  # share of the noise power that is white within the pass band
+    streak: float  # how far the power of the noise depends on direction, 0 for not at all
+    angle: float  # direction of the strongest noise, radians
+    correlation: float  # of the noise of two neighbouring slices
 
 
 def draw_scanner(rng: np.random.Generator, *, thickness: float, spacing: float) -> Scanner:
@@ -144,8 +156,7 @@ def draw_scanner(rng: np.random.Generator, *, thickness: float, spacing: float) 
     Two families of kernels, as in the real scans: smooth ones, and sharp ones with more noise,
     which are commonest at 1 to 1.5 mm. Noise falls with the square root of the slice thickness.
     """
-    share_sharp = 0.3 if 1.0 < thickness <= 1.5 else 0.14
-    sharp = rng.random() < share_sharp
+    sharp = rng.random() < (0.3 if 1.0 < thickness <= 1.5 else 0.14)
     blur, overshoot = rng.random(2)
     scatter = rng.standard_normal(2)
     fwhm = 0.8 + 0.3 * blur if sharp else 1.1 + 0.5 * blur
@@ -167,17 +178,15 @@ def draw_scanner(rng: np.random.Generator, *, thickness: float, spacing: float) 
 
 def blur(slices: FloatArray, *, scanner: Scanner, pixel: float) -> FloatArray:
     """Convolve each slice with the point spread `(1 + e) G(s) - e G(2.5 s)`, s = fwhm / 2.355."""
-    s = scanner.fwhm / FWHM / pixel
-    out = _gaussian(slices, s)
-    if scanner.enhancement > 0:
-        e = np.float32(scanner.enhancement)
-        out = (1 + e) * out - e * _gaussian(slices, 2.5 * s)
-    return out
 
+    def gaussian(s: float) -> FloatArray:
+        smooth: FloatArray = ndimage.gaussian_filter(
+            slices, (0, s, s), mode="nearest", truncate=3.0
+        )
+        return smooth
 
-def _gaussian(slices: FloatArray, s: float) -> FloatArray:
-    smooth: FloatArray = ndimage.gaussian_filter(slices, (0, s, s), mode="nearest", truncate=3.0)
-    return smooth
+    s, e = scanner.fwhm / FWHM / pixel, np.float32(scanner.enhancement)
+    return gaussian(s) if e == 0 else (1 + e) * gaussian(s) - e * gaussian(2.5 * s)
 
 
 def noise_power(size: int, pixel: float, scanner: Scanner) -> Array:
@@ -214,7 +223,7 @@ def noise(rng: np.random.Generator, grid: Grid, scanner: Scanner) -> FloatArray:
 
 
 def texture(
-    rng: np.random.Generator, shape: tuple[int, ...], scale: tuple[float, ...]
+    rng: np.random.Generator, shape: tuple[int, ...], scale: tuple[float, ...] | Array
 ) -> FloatArray:
     """A smooth random field of mean 0 and standard deviation about 1.
 
@@ -223,18 +232,18 @@ def texture(
         shape: Voxels along each axis.
         scale: Correlation length along each axis, voxels; about the radius of a blob.
     """
-    coarse = [int(np.ceil(n / max(s, 1.0))) + 3 for n, s in zip(shape, scale, strict=True)]
+    scale = np.maximum(scale, 1.0)
+    coarse = [int(np.ceil(n / s)) + 3 for n, s in zip(shape, scale, strict=True)]
     field: FloatArray = rng.standard_normal(coarse, dtype=np.float32)
     for axis in reversed(range(len(shape))):  # the last axis is the slowest to gather along
-        n, s = shape[axis], max(scale[axis], 1.0)
-        at = 1.0 + np.arange(n) / s
+        at = 1.0 + np.arange(shape[axis]) / scale[axis]
         low = np.minimum(at.astype(int), coarse[axis] - 2)
         share = at - low
         # a smooth step, scaled so that the variance is the same everywhere
         step = share * share * (3 - 2 * share)
         norm = np.sqrt(step**2 + (1 - step) ** 2)
         row = [1] * len(shape)
-        row[axis] = n
+        row[axis] = shape[axis]
         before = ((1 - step) / norm).astype(np.float32).reshape(row)
         after = (step / norm).astype(np.float32).reshape(row)
         upper = field.take(low + 1, axis)
@@ -243,3 +252,11 @@ def texture(
         field *= before
         field += upper
     return field
+
+
+def grain(
+    rng: np.random.Generator, shape: tuple[int, ...], blob: float, grid: Grid
+) -> tuple[FloatArray, FloatArray]:
+    """Two textures of a lesion: blobs of radius `blob` (mm, at least 0.8), and of 1.5 mm."""
+    coarse = texture(rng, shape, np.maximum(blob, 0.8) / grid.voxel)
+    return coarse, texture(rng, shape, 1.5 / grid.voxel)

@@ -3,33 +3,197 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from tqdm.auto import tqdm
 
 from lesionlab import results
 from lesionlab._files import write_json
 from lesionlab.crops import Crop
-from lesionlab.realism import _edges, _features, _histograms, _noise
-from lesionlab.realism._classifier import Model, tell_apart
-from lesionlab.realism._features import FEATURES
-from lesionlab.realism._pairs import Array, View, pair, through_eight_bits
+from lesionlab.realism import _measures as measures
+from lesionlab.realism._measures import FEATURES, Array, View
 from lesionlab.sources import lidc, phantom
 from lesionlab.statistics.intervals import Estimate
+from lesionlab.statistics.scoring import score_classification
 
+Model = Literal["boosting", "logistic"]
 TIERS = ("phantom", "slices")
+LEVELS = 255  # steps of an 8-bit picture between its darkest and its brightest pixel
 MODELS: tuple[Model, ...] = ("boosting", "logistic")
 RATINGS = ("texture", "margin", "subtlety", "calcification", "spiculation", "lobulation")
 
 COUNTS = ("n_lesions", "n_patients", "n_slices", "n_left_out")
 _FRAMES = ("histograms", "distances", "edges", "noise", "features", "ratings")
+
+
+# --- Told apart ---------------------------------------------------------------------------------
+
+
+def classifier_auc(
+    phantoms: pd.DataFrame,
+    real: pd.DataFrame,
+    patients: pd.Series[str],
+    *,
+    model: Model = "boosting",
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[Estimate, pd.DataFrame]:
+    """How well a classifier tells phantoms from real crops: the area under its curve.
+
+    Cross-validated in five folds, all crops of a patient, phantom and real, in one of them.
+    Probabilities of the folds are pooled. The interval is from resampling patients, with the
+    predictions fixed.
+
+    Args:
+        phantoms: `features` of crops of one tier, which are paired with `real` (see `pair`).
+        real: `features` of the same lesions of the other tier.
+        patients: lesion_id -> patient.
+        model: Gradient boosting, which sees interactions, or logistic regression.
+        n_resamples: Resamples of patients.
+        seed: Seed of the model and of the resamples.
+
+    Returns:
+        The AUC with its interval (1.0: told apart without fault, 0.5: not at all), and a table of
+        the AUC that each feature reaches alone (`feature`, `auc`, at least 0.5), largest first.
+
+    Raises:
+        ValueError: The tables are not paired, or there are fewer patients than folds.
+        KeyError: A lesion has no patient, or the model is unknown.
+    """
+    if phantoms["lesion_id"].tolist() != real["lesion_id"].tolist():
+        raise ValueError("phantoms and real are not the same lesions in the same order; see pair()")
+    table = pd.concat([phantoms, real], ignore_index=True)
+    table["truth"] = np.repeat([1, 0], [len(phantoms), len(real)])  # 1 is the phantom
+    table["patient"] = patients.loc[table["lesion_id"]].to_numpy()
+    classifier = {
+        "boosting": HistGradientBoostingClassifier(max_iter=150, random_state=seed),
+        "logistic": make_pipeline(
+            SimpleImputer(strategy="median"), StandardScaler(), LogisticRegression(max_iter=2000)
+        ),
+    }[model]
+    X, y = table[list(FEATURES)].to_numpy(float), table["truth"].to_numpy()
+    scores: Array = np.full(len(table), np.nan)
+    # one thread: sums in another order would be other numbers
+    with threadpool_limits(1, user_api="openmp"):
+        for train, test in GroupKFold(5).split(X, y, table["patient"]):
+            known = ~np.isnan(X[train]).all(axis=0)  # no model can place a column without a value
+            classifier.fit(X[train][:, known], y[train])
+            scores[test] = classifier.predict_proba(X[test][:, known])[:, 1]
+    table["score"] = scores
+    auc = score_classification(table, n_resamples=n_resamples, seed=seed)["auc"]
+    return auc, _single(table)
+
+
+def _single(table: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for name in FEATURES:
+        known = table[["truth", name]].dropna()
+        both = known["truth"].nunique() == 2
+        auc = float(roc_auc_score(known["truth"], known[name])) if both else 0.5
+        rows.append({"feature": name, "auc": max(auc, 1 - auc)})
+    found = pd.DataFrame(rows).sort_values("auc", ascending=False, kind="stable")
+    return found.reset_index(drop=True)
+
+
+# --- The same lesions, slices and pixels of two sources -----------------------------------------
+
+
+def pair(phantoms: Iterable[Crop], real: Iterable[Crop]) -> tuple[list[Crop], list[Crop]]:
+    """Cut two sets of crops to the lesions, calibrated slices, rows and columns that both have.
+
+    Args:
+        phantoms: Crops of one source.
+        real: Crops of another, of some of the same lesions.
+
+    Returns:
+        Two lists of equal length, lesion by lesion in the order of `real`, of equal shapes. A
+        lesion without a common slice, or without a consensus voxel on one, is left out.
+
+    Raises:
+        ValueError: A lesion occurs twice in one set, or its masks or spacing differ.
+    """
+    by_id = _by_id("phantoms", phantoms)
+    left, right = [], []
+    for lesion_id, theirs in _by_id("real", real).items():
+        if lesion_id not in by_id:
+            continue
+        ours = by_id[lesion_id]
+        if not np.allclose(ours.spacing, theirs.spacing):
+            raise ValueError(
+                f"spacing of {lesion_id} is {ours.spacing} in phantoms and {theirs.spacing} in "
+                "real; expected the same"
+            )
+        slices = np.intersect1d(
+            ours.slice_index[ours.calibrated], theirs.slice_index[theirs.calibrated]
+        )
+        top, left_edge = np.maximum(ours.corner, theirs.corner)
+        bottom = min(c.corner[0] + c.hu.shape[1] for c in (ours, theirs))
+        right_edge = min(c.corner[1] + c.hu.shape[2] for c in (ours, theirs))
+        if not len(slices) or bottom <= top or right_edge <= left_edge:
+            continue
+        box = (int(top), int(bottom), int(left_edge), int(right_edge))
+        a, b = _cut(ours, slices, box), _cut(theirs, slices, box)
+        if a.masks.shape != b.masks.shape or (a.masks != b.masks).any():
+            raise ValueError(f"masks of {lesion_id} differ between phantoms and real")
+        if a.consensus().any():
+            left.append(a)
+            right.append(b)
+    return left, right
+
+
+def _by_id(name: str, crops: Iterable[Crop]) -> dict[str, Crop]:
+    found: dict[str, Crop] = {}
+    for crop in crops:
+        if crop.lesion_id in found:
+            raise ValueError(f"{name} has {crop.lesion_id} twice; expected each lesion once")
+        found[crop.lesion_id] = crop
+    return found
+
+
+def _cut(crop: Crop, slices: npt.NDArray[np.int64], box: tuple[int, int, int, int]) -> Crop:
+    at = np.searchsorted(crop.slice_index, slices)
+    rows = slice(box[0] - crop.corner[0], box[1] - crop.corner[0])
+    columns = slice(box[2] - crop.corner[1], box[3] - crop.corner[1])
+    return replace(
+        crop,
+        hu=crop.hu[at, rows, columns],
+        masks=crop.masks[:, at, rows, columns],
+        slice_index=crop.slice_index[at],
+        corner=(box[0], box[2]),
+        calibrated=crop.calibrated[at],
+    )
+
+
+def through_eight_bits(crop: Crop) -> Crop:
+    """The crop as it would be after being saved like the real slices, and put back into HU.
+
+    Each slice is scaled so that its smallest value is 0 and its largest 255, and rounded. What
+    remains different is the error of the table that puts the real ones back (median 6 to 37 HU).
+    """
+    hu = crop.hu.astype(float)
+    low = hu.min(axis=(1, 2), keepdims=True)
+    step = np.maximum(hu.max(axis=(1, 2), keepdims=True) - low, 1e-9) / LEVELS
+    return replace(crop, hu=np.rint(np.rint((hu - low) / step) * step + low).astype(np.int16))
+
+
+# --- All of it ----------------------------------------------------------------------------------
 
 
 class RealSlices(Protocol):
@@ -160,7 +324,7 @@ class _Facts:
     shares: Array
     medians: dict[str, float]
     width: float | None
-    spectrum: _noise.Spectrum
+    spectrum: measures.Spectrum
     features: dict[str, float]
 
 
@@ -198,22 +362,24 @@ def measure(
         chosen = np.sort(np.random.default_rng(seed).choice(len(ids), n, replace=False))
         ids = [ids[i] for i in chosen]
     nodules = lidc.nodules()
-    each = dict(zip(ids, _compare_all(slices, ids, seed, processes, progress), strict=True))
-    compared = {lesion_id: facts for lesion_id, facts in each.items() if facts is not None}
+    each = zip(ids, _compare_all(slices, ids, seed, processes, progress), strict=True)
+    compared = {lesion_id: facts for lesion_id, facts in each if facts is not None}
     if not compared:
         raise ValueError("slices: no lesion has a calibrated slice with a consensus")
     parts = {tier: [facts[side] for facts in compared.values()] for side, tier in enumerate(TIERS)}
-    edges = _histograms.bins()
-    tables = {
-        tier: _histograms.table(tier, [f.shares for f in facts], edges)
-        for tier, facts in parts.items()
-    }
+
+    def both(table: Callable[[str, list[_Facts]], pd.DataFrame]) -> pd.DataFrame:
+        return pd.concat([table(*item) for item in parts.items()], ignore_index=True)
+
+    histograms = [
+        measures.histogram_table(tier, [f.shares for f in facts]) for tier, facts in parts.items()
+    ]
     medians = [pd.DataFrame([f.medians for f in facts]) for facts in parts.values()]
     described = {tier: _described(tier, list(compared), facts) for tier, facts in parts.items()}
     patients = nodules.loc[list(compared), "patient"]
     together: dict[str, Estimate] = {}
     for model in MODELS:
-        together[model], single = tell_apart(
+        together[model], single = classifier_auc(
             described["phantom"],
             described["slices"],
             patients,
@@ -229,13 +395,10 @@ def measure(
         seed=seed,
         checksum=slices.checksum,
         seconds=time.monotonic() - start,
-        histograms=pd.concat(tables.values(), ignore_index=True),
-        distances=_histograms.distances(*tables.values(), *medians),
-        edges=pd.concat([_widths(*item) for item in parts.items()], ignore_index=True),
-        noise=pd.concat(
-            [_noise.table(tier, [f.spectrum for f in facts]) for tier, facts in parts.items()],
-            ignore_index=True,
-        ),
+        histograms=pd.concat(histograms, ignore_index=True),
+        distances=measures.distances(*histograms, *medians),
+        edges=both(_widths),
+        noise=both(lambda tier, facts: measures.noise_table(tier, [f.spectrum for f in facts])),
         features=_quartiles(single, described),
         ratings=_by_rating(described, nodules),
         together=together,
@@ -245,8 +408,6 @@ def measure(
 def _compare_all(
     slices: RealSlices, ids: Sequence[str], seed: int, processes: int, progress: bool
 ) -> Iterator[tuple[_Facts, _Facts] | None]:
-    from tqdm.auto import tqdm
-
     work = partial(_compare, slices, seed)
     bar = partial(tqdm, desc="realism", total=len(ids), disable=not progress, unit="lesion")
     if processes == 1:
@@ -258,22 +419,21 @@ def _compare_all(
 
 def _compare(slices: RealSlices, seed: int, lesion_id: str) -> tuple[_Facts, _Facts] | None:
     """The facts of a lesion's phantom and of its real slices, over what they share."""
-    ours, theirs = pair([phantom.phantom(lesion_id, seed=seed)], [slices.crop(lesion_id)])
-    if not ours:
-        return None
-    return _facts(through_eight_bits(ours[0])), _facts(theirs[0])
+    rendered = phantom.phantom(lesion_id, seed=seed)
+    ours, theirs = pair([rendered], [slices.crop(lesion_id)])
+    return (_facts(through_eight_bits(ours[0])), _facts(theirs[0])) if ours else None
 
 
 def _facts(crop: Crop) -> _Facts:
     view = View(crop)
-    edge = _edges.edge(view)
+    edge = measures.edge(view)
     return _Facts(
         n_slices=len(crop.hu),
-        shares=_histograms.shares(view, _histograms.bins()),
-        medians=_histograms.medians(view),
+        shares=measures.shares(view),
+        medians=measures.medians(view),
         width=None if edge is None else edge["width"],
-        spectrum=_noise.spectrum(view),
-        features=_features.describe(view),
+        spectrum=measures.spectrum(view),
+        features=measures.describe(view),
     )
 
 
