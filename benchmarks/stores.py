@@ -1,22 +1,20 @@
-"""A store of crops against plain files, zarr-python and the bare disk, on crops as deep as LIDC's.
+"""A store of crops against `.npy` files and the bare disk, on crops as deep as LIDC's.
 
 `from disk`: the files are first dropped from the system's page cache. `from the page cache`: they
-have just been read. The plain files are the store's own chunks, read with `np.fromfile` and left as
-bytes: the least that anything can do that keeps a lesion to a file.
+have just been read. One flat file is shown, not asked for: it tells what a file per lesion costs.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 from tqdm import tqdm
 
 from benchmarks._table import Row, seconds
@@ -27,10 +25,7 @@ from lesionlab.sources.lidc import Lidc
 SIDE = 128
 MARGIN = 2  # slices above and below a lesion
 TURNS = 3
-N_ZARR = 300  # lesions that zarr-python reads; all would take it minutes on a slow disk
-PLAIN = f"np.fromfile {np.__version__}, the same files"
 NPY = f"np.load {np.__version__}, two .npy a lesion"
-ZARR = f"zarr-python {zarr.__version__}, the same files"
 
 
 def rows(*, max_lesions: int | None = None, folder: Path | None = None) -> list[Row]:
@@ -54,18 +49,11 @@ def rows(*, max_lesions: int | None = None, folder: Path | None = None) -> list[
 def _compare(files: _Files, cold: bool) -> Iterator[Row]:
     ids = list(files.shapes)
     shuffled = [str(name) for name in np.random.default_rng(1).permutation(ids)]
-    some = shuffled[:N_ZARR]
     state = "from disk" if cold else "from the page cache"
-    # at the speed of the disk: seven tenths of reading the same files and doing no more. One flat
-    # file is shown, not asked for: it tells what a file per lesion costs on this disk
-    speed_of_disk = 0.7 if cold else 0
     for what, ours, peer, theirs, target, names in (
-        ("whole store", files.walk, PLAIN, files.plain, speed_of_disk, ids),
-        ("whole store", files.walk, "one flat file", files.flat, 0, ids),
         ("whole store", files.walk, NPY, files.npy, 1, ids),
-        ("lesions at random", files.picks, PLAIN, files.plain, speed_of_disk, shuffled),
-        ("middle slices, mapped", files.mapped, NPY + ", mapped", files.npy_mapped, 1, shuffled),
-        ("lesions at random", files.picks, ZARR, files.zarr, 1 if cold else 5, some),
+        ("whole store", files.walk, "one flat file", files.flat, 0, ids),
+        ("lesions at random", files.picks, NPY, files.npy, 1, shuffled),
     ):
         ours_s, peer_s = _take_turns(files, cold, partial(ours, names), partial(theirs, names))
         equal = f"{len(names):,} lesions, {files.bytes(names) / 1e6:,.0f} MB"
@@ -102,8 +90,7 @@ class _Files:
                 crop = self._make(name)
                 np.save(folder / "npy" / f"{name}.hu.npy", crop.hu)
                 np.save(folder / "npy" / f"{name}.masks.npy", crop.masks)
-                for chunk in self._chunks(name):
-                    flat.write(chunk.tobytes())
+                flat.write(crop.hu.tobytes() + np.packbits(crop.masks).tobytes())
         self._paths = [str(path) for path in folder.rglob("*") if path.is_file()]
         os.sync()  # what is not on the disk yet cannot be dropped from the cache
 
@@ -128,15 +115,10 @@ class _Files:
 
     def check(self) -> None:
         """All of them give the same arrays."""
-        group = self._group()
         for crop in tqdm(CropStore.open(self.folder / "store").crops(), "equal?", unit="lesion"):
-            name = crop.lesion_id
-            others = [self._load(name)]
-            if sum(name.encode()) % 10 == 0:  # it takes its time
-                others.append((group[f"hu/{name}"][:], self._zarr_masks(group, name)))
-            for hu, masks in others:
-                assert np.array_equal(crop.hu, hu), name
-                assert np.array_equal(crop.masks, masks), name
+            hu, masks = self._load(crop.lesion_id)
+            assert np.array_equal(crop.hu, hu), crop.lesion_id
+            assert np.array_equal(crop.masks, masks), crop.lesion_id
 
     def forget(self) -> None:
         """Ask the system to drop these files, and no others, from its page cache."""
@@ -155,20 +137,7 @@ class _Files:
         for name in names:
             store[name]
 
-    def mapped(self, names: list[str]) -> None:
-        store = CropStore.open(self.folder / "store", memory_map=True)
-        for name in names:
-            store[name].hu[self.shapes[name][1] // 2].max()
-
     # theirs
-
-    def _chunks(self, name: str) -> Iterable[npt.NDArray[np.uint8]]:
-        yield np.fromfile(self.folder / "store" / "hu" / name / "c.0.0.0", np.uint8)
-        yield np.fromfile(self.folder / "store" / "masks" / name / "c.0.0.0.0", np.uint8)
-
-    def plain(self, names: list[str]) -> None:
-        for name in names:
-            list(self._chunks(name))
 
     def flat(self, names: list[str]) -> None:
         buffer = bytearray(1 << 22)
@@ -176,30 +145,10 @@ class _Files:
             while file.readinto(buffer):
                 pass
 
-    def _load(self, name: str, mode: Any = None) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def _load(self, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         folder = self.folder / "npy"
-        return (
-            np.load(folder / f"{name}.hu.npy", mmap_mode=mode),
-            np.load(folder / f"{name}.masks.npy"),
-        )
+        return np.load(folder / f"{name}.hu.npy"), np.load(folder / f"{name}.masks.npy")
 
     def npy(self, names: list[str]) -> None:
         for name in names:
             self._load(name)
-
-    def npy_mapped(self, names: list[str]) -> None:
-        for name in names:
-            self._load(name, "r")[0][self.shapes[name][1] // 2].max()
-
-    def _group(self) -> Any:
-        return zarr.open_group(self.folder / "store", mode="r")
-
-    def _zarr_masks(self, group: Any, name: str) -> npt.NDArray[np.bool_]:
-        bits = group[f"masks/{name}"][:]
-        return np.unpackbits(bits, axis=-1, count=SIDE).view(np.bool_)
-
-    def zarr(self, names: list[str]) -> None:
-        group = self._group()
-        for name in names:
-            group[f"hu/{name}"][:]
-            self._zarr_masks(group, name)

@@ -15,7 +15,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -162,14 +162,16 @@ class BusyError(RuntimeError):
 
 
 @contextlib.contextmanager
-def sole_writer(folder: str | os.PathLike[str], **storage_options: Any) -> Iterator[None]:
+def sole_writer(
+    folder: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> Iterator[None]:
     """Keep other writers out of a folder while the block runs, by a file `writer.lock` in it.
 
     A lock that a process of this machine left behind when it was killed keeps nobody out.
 
     Args:
         folder: A path, which is made if it is missing, or a URL that fsspec knows.
-        **storage_options: For the fsspec file system.
+        storage_options: For the fsspec file system.
 
     Raises:
         BusyError: Another process is writing there.
@@ -177,7 +179,7 @@ def sole_writer(folder: str | os.PathLike[str], **storage_options: Any) -> Itera
     """
     from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
-    files, root = url_to_fs(os.fspath(folder), **storage_options)
+    files, root = url_to_fs(os.fspath(folder), **(storage_options or {}))
     lock, mine = f"{root}/{LOCK}", f"{os.getpid()} on {socket.gethostname()}".encode()
     with plain_errors(LOCK, folder):
         files.makedirs(root, exist_ok=True)

@@ -41,29 +41,24 @@ class Crop:
     tier: Tier
 
     def __post_init__(self) -> None:
-        for name in ("hu", "masks", "slice_index", "calibrated"):
-            if not isinstance(value := getattr(self, name), np.ndarray):
-                raise ValueError(
-                    f"{name} of {self.lesion_id}: expected an array, got {value!s:.80}"
-                )
-        shape = self.hu.shape
-        if self.hu.ndim != 3 or self.hu.dtype != np.int16 or 0 in shape:
-            raise ValueError(
-                f"hu of {self.lesion_id}: expected int16 (z, y, x) without an empty axis, "
-                f"got {self.hu.dtype} {shape}"
-            )
-        if self.masks.ndim != 4 or self.masks.shape[1:] != shape or self.masks.dtype != np.bool_:
-            raise ValueError(
-                f"masks of {self.lesion_id}: expected bool (reader, {', '.join(map(str, shape))}), "
-                f"got {self.masks.dtype} {self.masks.shape}"
-            )
-        for name, dtype in (("slice_index", "int64"), ("calibrated", "bool")):
+        depth = self.hu.shape[:1]
+        for name, dtype, shape, words in (
+            ("hu", np.int16, self.hu.shape[:3], "(z, y, x)"),
+            ("masks", np.bool_, (len(self.masks), *self.hu.shape), "(reader, z, y, x) as in hu"),
+            ("slice_index", np.int64, depth, "(z,), one value per slice"),
+            ("calibrated", np.bool_, depth, "(z,), one value per slice"),
+        ):
             value = getattr(self, name)
-            if value.shape != shape[:1] or value.dtype != dtype:
+            if value.shape != shape or value.dtype != dtype:
                 raise ValueError(
-                    f"{name} of {self.lesion_id}: expected one value per slice, {shape[0]}, as "
-                    f"{dtype}, got {value.dtype} {value.shape}"
+                    f"{name} of {self.lesion_id}: expected {words}, {np.dtype(dtype)}, got "
+                    f"{value.shape}, {value.dtype}"
                 )
+        if self.hu.ndim != 3 or not self.hu.size:
+            raise ValueError(
+                f"hu of {self.lesion_id}: expected (z, y, x) without an empty axis, got "
+                f"{self.hu.shape}"
+            )
         if len(self.spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in self.spacing):
             raise ValueError(
                 f"spacing of {self.lesion_id}: expected (z, y, x) mm above 0, got {self.spacing}"
@@ -84,11 +79,7 @@ class Crop:
         return (int(self.slice_index[0]), *self.corner)
 
     def consensus(self, level: float = 0.5) -> npt.NDArray[np.bool_]:
-        """(z, y, x), True where at least the share `level` of the readers include the voxel.
-
-        Raises:
-            ValueError: `level` is not above 0 and up to 1.
-        """
+        """(z, y, x), True where at least the share `level`, 0 to 1, of the readers include it."""
         votes: npt.NDArray[np.uint16] = self.masks.sum(axis=0, dtype=np.uint16)
         return votes >= votes_needed(len(self.masks), level)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 
 
@@ -55,7 +54,7 @@ def move(
 ) -> torch.Tensor:
     """Reorder, mirror and then rotate each sample as drawn for it.
 
-    Samples that move alike are moved together, so a batch costs at most 16 small steps.
+    Samples that move alike are moved together, so a batch costs a few steps only.
 
     Args:
         batch: (sample, …).
@@ -86,31 +85,20 @@ def move(
             raise ValueError(f"{name}: drawn for {tuple(drawn.shape)} samples, there are {n}")
     if turns is not None and batch.shape[axes[0]] != batch.shape[axes[1]]:
         raise ValueError(f"batch of shape {tuple(batch.shape)}: axes {axes} must be equally long")
-    source = torch.arange(n) if rows is None else rows.cpu()
-    mirrored = {axis: drawn.cpu().bool() for axis, drawn in flips.items()}
-    transposed = torch.zeros(n, dtype=torch.bool)
-    if turns is not None:
-        # a quarter turn is a flip along the second axis and a transposition: with those flips
-        # joined to the others, each value moves once
-        quarter = turns.cpu().remainder(4)
-        transposed = quarter % 2 == 1
-        for axis, turned in zip(axes, (quarter >= 2, (quarter == 1) | (quarter == 2)), strict=True):
-            mirrored[axis] = mirrored.get(axis, torch.zeros_like(turned)) ^ turned
-    ways = [transposed, *mirrored.values()]
-    code = sum((way.long() << i for i, way in enumerate(ways)), start=torch.zeros_like(source))
+    rows = torch.arange(n) if rows is None else rows.cpu()
+    quarter = torch.zeros(n, dtype=torch.int64) if turns is None else turns.cpu().remainder(4)
+    way = quarter.clone()  # a number for each way to move: the turn, and a bit for each flip
+    for k, drawn in enumerate(flips.values()):
+        way += drawn.cpu().long() << (k + 2)
     out = batch.new_empty((n, *batch.shape[1:]))
-    # on the CPU through NumPy, whose flips are views: half as many copies as torch makes
-    plain = batch.device.type == "cpu" and not batch.requires_grad
-    plain &= batch.dtype is not torch.bfloat16
-    for kind in sorted(set(code.tolist())):
-        here = (code == kind).nonzero().squeeze(1)
-        flipped = [axis for i, axis in enumerate(mirrored, start=1) if kind >> i & 1]
-        if plain:
-            view = np.flip(batch.numpy()[source[here].numpy()], tuple(flipped))
-            out.numpy()[here.numpy()] = view.swapaxes(*axes) if kind & 1 else view
-            continue
-        moved = batch.index_select(0, source[here].to(batch.device)).flip(flipped)
-        out.index_copy_(0, here.to(batch.device), moved.transpose(*axes) if kind & 1 else moved)
+    for one in sorted(set(way.tolist())):
+        here = (way == one).nonzero().squeeze(1)
+        moved = batch.index_select(0, rows[here].to(batch.device))
+        if along := [axis for k, axis in enumerate(flips) if one >> (k + 2) & 1]:
+            moved = moved.flip(along)
+        if one % 4:
+            moved = moved.rot90(one % 4, axes)
+        out.index_copy_(0, here.to(batch.device), moved)
     return out
 
 

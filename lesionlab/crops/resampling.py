@@ -7,11 +7,11 @@
 first and last samples would lie on the window's rim, and the spacing would depend on `size`.
 
 *Resampling is linear algebra.* Along one axis, interpolation is a matrix with two numbers other
-than zero in each row, so a slice becomes `W_y · slice · W_xᵀ`, and windows of about one size share
-one batched product, on CPU or GPU. Positions and weights are computed in double precision, so
-whole-voxel shifts copy values exactly. There is no low-pass filter before shrinking, as in the
-bilinear resizing of torch and OpenCV. (On a GPU this takes products in full float32, torch's
-default: `torch.set_float32_matmul_precision("high")` would round HU to about 1.)
+than zero in each row, so the slices of a lesion become `W_y · slices · W_xᵀ`, on CPU or GPU.
+Positions and weights are computed in double precision, so whole-voxel shifts copy values exactly.
+There is no low-pass filter before shrinking, as in the bilinear resizing of torch and OpenCV.
+(On a GPU this takes products in full float32, torch's default:
+`torch.set_float32_matmul_precision("high")` would round HU to about 1.)
 
 What lies beyond a crop is `"edge"` (the nearest voxel goes on) or a number of HU, and is counted.
 """
@@ -72,50 +72,34 @@ def planes(
         raise ValueError("side and centre of a window: expected finite voxels, side above 0")
     cells = (np.arange(size) + 0.5) / size - 0.5
     at = centre[:, :, None] + side[:, :, None] * cells  # (lesion, 2, size)
-    shape = np.array([stack.shape[1:] for stack in stacks])
-    within = ((at >= -0.5) & (at <= shape[:, :, None] - 0.5)).astype(float)
-    at = np.clip(at, 0, shape[:, :, None] - 1)
+    shape = np.array([stack.shape[1:] for stack in stacks])[:, :, None]
+    within = ((at >= -0.5) & (at <= shape - 0.5)).astype(float)
+    at = np.clip(at, 0, shape - 1)
     if mode == "nearest":
         at = np.floor(at + 0.5)
-    low = np.floor(at[:, :, 0]).astype(int)
-    high = np.minimum(np.floor(at[:, :, -1]).astype(int) + 2, shape)
-    depth = np.array([len(stack) for stack in stacks])
-    first = np.concatenate(([0], np.cumsum(depth)))
+    # the part of each stack that is read, and in it the two voxels around each position
+    below = np.floor(at).astype(int)
+    low, share = below[:, :, :1], at - below
+    high = np.minimum(below[:, :, -1:] + 2, shape)
+    below, above = below - low, np.minimum(below + 1, high - 1) - low
+    weights = np.stack([1 - share, share]) * (1 if outside == "edge" else within)
     fill = 0.0 if outside == "edge" else float(outside)
-    weight = np.ones_like(within) if outside == "edge" else within
-    out = torch.empty((int(first[-1]), size, size), device=device)
-    # windows of about one size share a product: little is wasted on zeros, few kernels are started
-    bucket = -(-(high - low).max(axis=1) // 8) * 8
-    for width in np.unique(bucket):
-        chosen = np.flatnonzero(bucket == width)
-        owner = np.repeat(np.arange(len(chosen)), depth[chosen])
-        source = np.zeros((len(owner), width, width), stacks[0].dtype)
-        start = 0
-        for i in chosen.tolist():
-            (top, left), (bottom, right) = low[i], high[i]
-            cut = stacks[i][:, top:bottom, left:right]
-            source[start : start + len(cut), : bottom - top, : right - left] = cut
-            start += len(cut)
-        matrix = _weights(at[chosen] - low[chosen, :, None], weight[chosen], width)
-        w_y, w_x = torch.from_numpy(matrix[owner]).to(device).unbind(1)
-        values = torch.from_numpy(source).to(device).float()
+    depth = np.array([len(stack) for stack in stacks])
+    out = torch.empty((int(depth.sum()), size, size), device=device)
+    rows, parts = np.arange(size), torch.split(out, depth.tolist())
+    for i, (stack, part) in enumerate(zip(stacks, parts, strict=True)):
+        w_y, w_x = (np.zeros((size, n), np.float32) for n in (high - low)[i, :, 0])
+        for axis, matrix in enumerate((w_y, w_x)):
+            matrix[rows, above[i, axis]] = weights[1, i, axis]
+            # after `above`, which is the same voxel at the last one
+            matrix[rows, below[i, axis]] = weights[0, i, axis]
+        (top, left), (bottom, right) = low[i, :, 0], high[i, :, 0]
+        cut = stack[:, top:bottom, left:right].astype(np.float32)
         if fill:
-            values -= fill
-        here = np.concatenate([np.arange(first[i], first[i + 1]) for i in chosen])
-        out.index_copy_(0, torch.from_numpy(here).to(device), w_y @ values @ w_x.mT)
-    return (out + fill if fill else out), within.mean(axis=2).prod(axis=1)
-
-
-def _weights(at: FloatArray, weight: FloatArray, width: int) -> npt.NDArray[np.float32]:
-    """Matrices of linear interpolation (…, position, voxel), rows scaled by `weight`."""
-    base = np.minimum(np.floor(at).astype(int), width - 1)
-    above = np.minimum(base + 1, width - 1)
-    share = (at - base) * weight
-    matrix = np.zeros((*at.shape, width), np.float32)
-    rows, flat = np.arange(0, matrix.size, width).reshape(at.shape), matrix.reshape(-1)
-    flat[rows + above] = share
-    flat[rows + base] = weight - share  # after `above`, which is the same voxel at the last one
-    return matrix
+            cut -= fill
+        along_x = torch.from_numpy(cut).to(device) @ torch.from_numpy(w_x).to(device).T
+        torch.matmul(torch.from_numpy(w_y).to(device), along_x, out=part)
+    return (out.add_(fill) if fill else out), within.mean(axis=2).prod(axis=1)
 
 
 def volumes(

@@ -82,7 +82,8 @@ class Samples:
         nodule = torch.repeat_interleave(torch.arange(len(pick), device=pick.device), lengths[pick])
         taken = lengths[pick].cumsum(0) - lengths[pick]
         rows = torch.arange(len(nodule), device=pick.device) + (start[pick] - taken)[nodule]
-        return Samples(
+        return replace(
+            self,
             images=self.images.index_select(0, rows),
             nodule=nodule,
             lesion_ids=tuple(self.lesion_ids[i] for i in pick.tolist()),
