@@ -29,7 +29,7 @@ from benchmarks._table import Row, seconds
 from lesionlab.crops.sampling import Samples
 from lesionlab.papers import fu2021
 from lesionlab.sources import lidc
-from lesionlab.training._devices import Precision, autocast, quickest
+from lesionlab.training.devices import Precision, autocast, quickest
 from lesionlab.training.recipes import Recipe, make_optimizer
 
 TARGET, GPU_TARGET = 2, 30
@@ -126,7 +126,7 @@ def synthetic(n: int, device: str = "cpu") -> tuple[Samples, torch.Tensor]:
         missing=torch.zeros(n, dtype=torch.int64),
         calibrated=torch.ones(n, dtype=torch.bool),
     )
-    targets = 1 + 3 * torch.rand(n, len(EXPERIMENT.tasks), generator=generator)
+    targets = 1 + 3 * torch.rand(n, len(EXPERIMENT.targets), generator=generator)
     return samples.to(device), targets.to(device)
 
 

@@ -10,14 +10,14 @@ from lesionlab._files import replacing
 from lesionlab.chapters import shipped
 from lesionlab.figures.models import scores
 from lesionlab.papers.fu2021 import ATTRIBUTES
-from lesionlab.training import publishing
+from lesionlab.training import outcomes
 
 PLACE = Path(__file__).parent / "_static" / "results.png"
 
 
 def draw(path: Path) -> None:
     """Write the errors of Fu 2021's full model on real slices, beside what the paper prints."""
-    run = publishing.published(shipped("book", "results", "fu2021"))["full"]
+    run = outcomes.kept(shipped("book", "results", "fu2021"))["full"]
     printed = published.table("fu2021", 1).set_index("method").loc["SAM+CAAM+ASCMM", ATTRIBUTES]
     marks = {"the paper, its own split": printed.astype(float).to_dict()}
     figure = scores(run.scores, marks=marks, tier="slices")

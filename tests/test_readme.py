@@ -16,7 +16,7 @@ from PIL import Image
 from lesionlab import published
 from lesionlab.chapters import shipped
 from lesionlab.cli import app
-from lesionlab.training import publishing
+from lesionlab.training import outcomes
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -74,14 +74,14 @@ def test_links_lead_to_files() -> None:
         assert (ROOT / link).exists(), link
 
 
-def of(run: publishing.Published, metric: str, target: str) -> float:
+def of(run: outcomes.Outcome, metric: str, target: str) -> float:
     rows = run.scores.query("predictor == 'model' and metric == @metric and target == @target")
     return float(rows["value"].iloc[0])
 
 
 def test_its_numbers_are_those_of_the_kept_results() -> None:
-    fu = publishing.published(shipped("book", "results", "fu2021"))
-    lei = publishing.published(shipped("book", "results", "lei2020"))
+    fu = outcomes.kept(shipped("book", "results", "fu2021"))
+    lei = outcomes.kept(shipped("book", "results", "lei2020"))
     told = " ".join(README.split())
     full, without = (of(fu[name], "mae", "mean") for name in ("full", "no_attention"))
     assert f"mean error of {full:.3f} rating steps, without them {without:.3f}" in told

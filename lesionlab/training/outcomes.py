@@ -183,8 +183,8 @@ def _frames(
         for baseline in _baselines(target, nodules, inside.astype(int)):
             found = baseline.predictions.set_index("lesion_id").loc[tested["lesion_id"]]
             part = tested[KEYS].assign(truth=tested["truth"])
-            for column in [name for name in found if name not in (*KEYS, "truth")]:
-                part[column] = found[column].to_numpy()
+            for name in [name for name in found if name not in (*KEYS, "truth")]:
+                part[name] = found[name].to_numpy()
             frames.setdefault(baseline.name, []).append(part)
     made = {name: pd.concat(parts).loc[model.index] for name, parts in frames.items()}
     if target.kind == "regression":

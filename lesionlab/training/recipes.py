@@ -74,7 +74,7 @@ class _Rates:
     def end_epoch(self, metric: float | None) -> None:
         """Count an epoch, with its metric."""
         if isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau):
-            self.scheduler.step(metric)
+            self.scheduler.step(float("nan") if metric is None else metric)
         elif isinstance(self.scheduler, lr_scheduler.StepLR):
             self.scheduler.step()
 

@@ -155,7 +155,8 @@ def _library_lesions(name: str, seed: int, progress: bool) -> Lesions:
         return datasets.crops(name, ids, seed=seed, progress=progress)
 
     def there(ids: Sequence[str]) -> Iterable[Any]:
-        return iter(store(ids).crops(list(ids)))
+        found: Iterable[Any] = store(ids).crops(list(ids))
+        return found
 
     def missing(ids: Sequence[str]) -> dict[str, str]:
         found = store(ids)

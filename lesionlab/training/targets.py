@@ -109,7 +109,7 @@ def columns(targets: Targets) -> list[str]:
 
 def by_target(targets: Targets, predictions: torch.Tensor) -> list[torch.Tensor]:
     """(lesion, column) predictions, or logits, cut into a part for each target."""
-    return list(predictions.split([len(target.columns) for target in targets], dim=1))
+    return list(torch.split(predictions, [len(target.columns) for target in targets], dim=1))
 
 
 # --- losses and metrics -------------------------------------------------------------------------

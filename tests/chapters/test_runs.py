@@ -11,10 +11,10 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import pytest
+from lesionlab.training.plans import Plan
 
 from lesionlab import __version__
 from lesionlab.chapters import runs
-from lesionlab.training.plans import Plan
 
 
 def notebook(

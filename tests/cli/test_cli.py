@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lesionlab.crops._crop_files import COMPLETE
+from lesionlab.crops._dataset_recipes import open_recipe
 from typer.testing import CliRunner, Result
 
 from lesionlab import __version__, doctor, realism
 from lesionlab.cli import _data, app
 from lesionlab.crops import datasets
-from lesionlab.crops._crop_files import COMPLETE
-from lesionlab.crops._dataset_recipes import open_recipe
 from lesionlab.crops.stores import CropStore
 from lesionlab.sources import lidc, origins, phantom
 

@@ -332,7 +332,7 @@ def lesion_scores(
     Raises:
         KeyError: The lesion is not among the predictions.
     """
-    values = predictions.set_index("lesion_id").loc[lesion_id]
+    values: Any = predictions.set_index("lesion_id").loc[lesion_id]
     names = [name for name in ATTRIBUTES if name in values and f"{name}_truth" in values]
     table = pd.DataFrame(
         {

@@ -250,7 +250,7 @@ def position_profile(
 
     patient = long.groupby("lesion_id")["patient"].first()
     found = _intervals(statistics, patient, n_resamples, seed)
-    found.index = pd.Index([k / (bins - 1) for k in sums.columns], name="position")
+    found.index = pd.Index(sums.columns.to_numpy() / (bins - 1), name="position")
     return found.assign(n=counts.sum().to_numpy())
 
 

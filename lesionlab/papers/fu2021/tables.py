@@ -153,7 +153,8 @@ def beside(
             no row for are ignored, those that are missing are not run.
         tier: What the voxels of these runs were; it stands at the head of our numbers.
         others: Further rows of ours by name, under the columns of the table: `readers` for
-            Table 4, `auxiliary_rows` for Table 3. A name of the paper's fills its row, another adds one.
+            Table 4, `auxiliary_rows` for Table 3. A name of the paper's fills its row, another one
+            adds a row.
         baselines: Add what predictors without an image reach on the same lesions.
 
     Returns:
