@@ -87,14 +87,11 @@ def test_series_of_a_tree(tree: Path) -> None:
     shutil.copy(tree / "p1/a/slice-0000.dcm", tree / ".hidden/x.dcm")
     (tree / "p1/a/broken.dcm").write_bytes(b"broken" * 100)
     table = find_series(tree, progress=False)
-    assert table[["series_uid", "patient", "n_files", "n_folders", "path"]].values.tolist() == [
-        ["1.1", "p1", 3, 1, "p1/a"],
-        ["1.3", "p2", 4, 2, "p2"],
-        ["1.2", "p2", 4, 1, "p2/b"],
+    assert table.values.tolist() == [
+        ["1.1", "CT", 3, True, 1, "p1/a"],
+        ["1.3", "CT", 4, True, 2, "p2"],
+        ["1.2", "CT", 4, True, 1, "p2/b"],
     ]
-    about = ["modality", "study_uid", "rows", "columns", "slice_thickness", "pixel_spacing"]
-    assert table.loc[0, about].tolist() == ["CT", "1.9", 4, 5, 2, 0.5]
-    assert table["synthetic"].all()
     ((path, reason),) = table.attrs["excluded"]
     assert path.endswith("broken.dcm")
     assert "not a DICOM file" in reason
@@ -114,17 +111,6 @@ def test_a_quick_look_reads_two_files_of_a_folder(
     # of a mixed folder, whose ends differ, every file
     found, _ = _tree.locate_series(tree, progress=False, processes=1, thorough=False)
     assert {uid: s.n_files for uid, s in found.items()} == {"1.1": 3, "1.2": 4, "1.3": 4}
-
-
-def test_headers_that_say_little(tree: Path) -> None:
-    for file in (tree / "p1/a").iterdir():
-        one = pydicom.dcmread(file)
-        for keyword in ("PatientID", "Rows", "SliceThickness", "StudyInstanceUID", "Modality"):
-            delattr(one, keyword)
-        one.save_as(file)
-    row = find_series(tree / "p1", progress=False).iloc[0]
-    assert (row["patient"], row["modality"], row["study_uid"]) == ("", "", "")
-    assert np.isnan([row["rows"], row["slice_thickness"]]).all()
 
 
 # --- Lesions cut out ----------------------------------------------------------------------------

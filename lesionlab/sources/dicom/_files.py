@@ -43,7 +43,7 @@ LOWEST = -2000
 """HU at and below this are padding whatever the header says: scanners fill with −2000 or −3024."""
 
 _SLICE_TAGS: list[Any] = [
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "ImageType", "InstanceNumber",
+    "SOPClassUID", "SeriesInstanceUID", "ImageType", "InstanceNumber",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
     "Rows", "Columns", "SeriesDescription",
 ]  # fmt: skip
@@ -198,7 +198,6 @@ class Slice:
 
     path: Path
     series_uid: str
-    instance_uid: str
     instance_number: float  # infinity where it is empty
     position: tuple[float, ...]  # (x, y, z) of the first pixel's centre in the patient, mm
     orientation: tuple[float, ...]  # of increasing column and row index, two unit vectors
@@ -247,7 +246,6 @@ def read_slice(path: Path) -> Slice | str:
     return Slice(
         path=path,
         series_uid=header.uid("SeriesInstanceUID"),
-        instance_uid=header.uid("SOPInstanceUID"),
         instance_number=number if math.isfinite(number) else math.inf,
         position=tuple(position),
         orientation=tuple((vectors / lengths[:, None]).ravel().tolist()),

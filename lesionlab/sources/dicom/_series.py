@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,6 @@ from lesionlab.sources.dicom._files import (
 )
 
 FloatArray = npt.NDArray[np.float64]
-OnGap = Literal["raise", "warn"]
-OnBadFile = Literal["raise", "exclude"]
 
 SAME_POSITION = 0.01
 """Two slices nearer than this, in mm, stand at one position; LIDC's nearest are 0.45 mm apart."""
@@ -52,7 +50,6 @@ class Volume:
         slice_z: (z,) position of each slice along the last of them, mm, ascending. For axial
             slices this is the z of ImagePositionPatient.
         series_uid: SeriesInstanceUID.
-        instance_uids: SOPInstanceUID of each slice.
         thickness: SliceThickness, mm; NaN where it is not stated.
         synthetic: Written by `write_series`, not scanned.
         warnings: What was set aside and what else a user should know, in sentences.
@@ -64,7 +61,6 @@ class Volume:
     direction: FloatArray
     slice_z: FloatArray
     series_uid: str
-    instance_uids: tuple[str, ...]
     thickness: float = math.nan
     synthetic: bool = False
     warnings: tuple[str, ...] = ()
@@ -91,8 +87,7 @@ def read_series(
     source: str | Path | Iterable[str | Path],
     *,
     series_uid: str | None = None,
-    on_gap: OnGap = "raise",
-    on_bad_file: OnBadFile = "raise",
+    strict: bool = True,
 ) -> Volume:
     """Read a CT series into HU with its geometry.
 
@@ -104,10 +99,9 @@ def read_series(
     Args:
         source: A folder (its subfolders are not searched), one file, or a list of files.
         series_uid: Which SeriesInstanceUID, where several are mixed.
-        on_gap: What to do where slices are missing, that is where a step is over 1.5 times the
-            median one: "raise", or "warn" and go on with what is there.
-        on_bad_file: What to do with a file that is truncated, not DICOM, lacks what is needed or
-            does not fit the others: "raise", or "exclude" it with a warning.
+        strict: Refuse a series of which slices are missing (a step is over 1.5 times the median
+            one) or a file is truncated, not DICOM, lacks what is needed or does not fit the others.
+            False leaves bad files out and goes on with what is there; `warnings` say so.
 
     Returns:
         The volume; its `warnings` say what was set aside.
@@ -115,11 +109,8 @@ def read_series(
     Raises:
         DicomError: The series cannot be read as asked; the message names the file.
         FileNotFoundError: There is no such folder.
-        ValueError: An option does not exist.
     """
-    if on_gap not in ("raise", "warn"):
-        raise ValueError(f"on_gap={on_gap!r}: expected 'raise' or 'warn'")
-    slices, warnings = _select(source, series_uid, on_bad_file)
+    slices, warnings = _select(source, series_uid, strict)
     decoded: dict[Path, Pixels] = {}
     # one file at a time, not sitk.ImageSeriesReader: it takes the type of the first slice for all,
     # which loses the fractions of another slope, and it cannot leave out a bad file
@@ -127,12 +118,12 @@ def read_series(
         try:
             decoded[s.path] = read_pixels(s.path)
         except BadFileError as error:
-            if on_bad_file == "raise":
+            if strict:
                 raise
             warnings.append(f"excluded {error}")
     if not decoded:
         raise DicomError(f"all {len(slices)} slices are bad: {warnings[-1]}")
-    series = arrange([s for s in slices if s.path in decoded], on_gap)
+    series = arrange([s for s in slices if s.path in decoded], strict)
     return _assemble(series, decoded, warnings + series.notes)
 
 
@@ -179,15 +170,13 @@ def is_companion(path: Path) -> bool:
 
 def index_series(source: Iterable[str | Path], series_uid: str) -> Series:
     """Put the slices of a series in order by their headers; bad files are passed over."""
-    return arrange(_select(source, series_uid, "exclude")[0], "warn")
+    return arrange(_select(source, series_uid, False)[0], False)
 
 
 def _select(
-    source: str | Path | Iterable[str | Path], series_uid: str | None, on_bad_file: OnBadFile
+    source: str | Path | Iterable[str | Path], series_uid: str | None, strict: bool
 ) -> tuple[list[Slice], list[str]]:
     """The slices of one series, and what to say of the other files."""
-    if on_bad_file not in ("raise", "exclude"):
-        raise ValueError(f"on_bad_file={on_bad_file!r}: expected 'raise' or 'exclude'")
     files = list_files(source)
     where = str(source)
     if not isinstance(source, (str, Path)):
@@ -199,7 +188,7 @@ def _select(
         try:
             header = read_slice(file)
         except BadFileError as error:
-            if on_bad_file == "raise":
+            if strict:
                 raise
             bad.append(error)
             continue
@@ -221,7 +210,7 @@ def _select(
     wanted = slices[0].series_uid if series_uid is None else series_uid
     if wanted not in found:
         raise DicomError(f"{where}: no slice of series_uid={wanted!r}; found {_tally(found)}")
-    slices, odd = _alike([s for s in slices if s.series_uid == wanted], on_bad_file)
+    slices, odd = _alike([s for s in slices if s.series_uid == wanted], strict)
     warnings = [f"excluded {error}" for error in bad + odd]
     if skipped:
         warnings.append(f"skipped, not CT slices: {_tally(skipped)}")
@@ -234,7 +223,7 @@ def _tally(counted: Counter[str]) -> str:
     return ", ".join(f"{n} × {what}" for what, n in counted.most_common())
 
 
-def _alike(slices: list[Slice], on_bad_file: OnBadFile) -> tuple[list[Slice], list[BadFileError]]:
+def _alike(slices: list[Slice], strict: bool) -> tuple[list[Slice], list[BadFileError]]:
     """Slices of one size, spacing and orientation; the rarer kinds are bad files."""
     odd: list[BadFileError] = []
     for what, kind in (
@@ -251,13 +240,13 @@ def _alike(slices: list[Slice], on_bad_file: OnBadFile) -> tuple[list[Slice], li
             for s in slices
             if kind(s) != common
         ]
-        if odd and on_bad_file == "raise":
+        if odd and strict:
             raise odd[0]
         slices = [s for s in slices if kind(s) == common]
     return slices, odd
 
 
-def arrange(slices: list[Slice], on_gap: OnGap) -> Series:
+def arrange(slices: list[Slice], strict: bool) -> Series:
     """Put slices in order along their normal and check the steps between them.
 
     Raises:
@@ -282,7 +271,7 @@ def arrange(slices: list[Slice], on_gap: OnGap) -> Series:
     kept = [slices[group[0]] for group in groups]
     positions = np.array([along[group[0]] for group in groups])
     _check_sideways(kept, direction)
-    step, notes = _step(kept, positions, on_gap)
+    step, notes = _step(kept, positions, strict)
     return Series(
         slices=kept,
         duplicates=[[slices[i] for i in group[1:]] for group in groups],
@@ -319,7 +308,7 @@ def _check_sideways(slices: list[Slice], direction: FloatArray) -> None:
     )
 
 
-def _step(slices: list[Slice], positions: FloatArray, on_gap: OnGap) -> tuple[float, list[str]]:
+def _step(slices: list[Slice], positions: FloatArray, strict: bool) -> tuple[float, list[str]]:
     """The median step between slices, mm, and what is odd about the steps."""
     if len(slices) == 1:
         if not slices[0].thickness > 0:
@@ -336,9 +325,9 @@ def _step(slices: list[Slice], positions: FloatArray, on_gap: OnGap) -> tuple[fl
             f"{steps[k]:.4g} mm between {slices[k].path} and {slices[k + 1].path.name}, where "
             f"{usual:.4g} mm is usual: about {max(round(steps[k] / usual) - 1, 1)} slices missing"
         )
-        if on_gap == "raise":
+        if strict:
             more = f" ({len(gaps)} such gaps)" if len(gaps) > 1 else ""
-            raise DicomError(f"{text}{more}; on_gap='warn' reads the series all the same")
+            raise DicomError(f"{text}{more}; strict=False reads it all the same")
         notes.append(text)
     if np.abs(steps - step).max() > 0.1 * step and not len(gaps):
         notes.append(f"uneven steps between slices: {steps.min():.4g} to {steps.max():.4g} mm")
@@ -370,7 +359,6 @@ def _assemble(series: Series, decoded: dict[Path, Pixels], warnings: list[str]) 
         direction=series.direction,
         slice_z=series.positions,
         series_uid=first.series_uid,
-        instance_uids=tuple(s.instance_uid for s in series.slices),
         thickness=first.thickness,
         synthetic=all(s.synthetic for s in series.slices),
         warnings=tuple(warnings),

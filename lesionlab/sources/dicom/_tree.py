@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -16,20 +15,13 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from lesionlab.sources.dicom._files import BadFileError, DicomError, Header, quiet
+from lesionlab.sources.dicom._files import BadFileError, Header, quiet
 from lesionlab.sources.dicom._series import is_companion
 
 logger = logging.getLogger(__name__)
 
-_TAGS: list[Any] = [
-    "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "Modality",
-    "SliceThickness", "PixelSpacing", "Rows", "Columns", "SeriesDescription",
-]  # fmt: skip
-
-COLUMNS = [
-    "series_uid", "study_uid", "patient", "modality", "n_files", "rows", "columns",
-    "slice_thickness", "pixel_spacing", "synthetic", "n_folders", "path",
-]  # fmt: skip
+_TAGS: list[Any] = ["SeriesInstanceUID", "Modality", "SeriesDescription"]
+COLUMNS = ["series_uid", "modality", "n_files", "synthetic", "n_folders", "path"]
 
 
 @dataclass
@@ -53,12 +45,10 @@ def find_series(root: str | Path, *, progress: bool = True, processes: int = 1) 
         processes: How many to read with.
 
     Returns:
-        One row per series, by path: `series_uid`, `study_uid`, `patient` (PatientID), `modality`,
-        `n_files`, `rows`, `columns`, `slice_thickness` and `pixel_spacing` (in y; both mm),
-        `synthetic` (written by `write_series`), `n_folders` that hold it, and `path` of these
-        folders, or of the deepest one above them, relative to `root`. What a header does not say
-        is NaN or an empty text. `attrs["excluded"]` is a list of files that could not be read,
-        each with the reason.
+        One row per series, by path: `series_uid`, `modality`, `n_files`, `synthetic` (written by
+        `write_series`), `n_folders` that hold it, and `path` of these folders, or of the deepest
+        one above them, relative to `root`. `attrs["excluded"]` is a list of files that could not be
+        read, each with the reason.
 
     Raises:
         NotADirectoryError: `root` is not a folder.
@@ -173,27 +163,8 @@ def _read_headers(files: Iterable[Path]) -> tuple[dict[str, Located], list[BadFi
 @quiet()
 def _header(path: Path) -> dict[str, Any]:
     header = Header(path, tags=_TAGS)
-
-    def number(keyword: str, count: int = 1) -> float:
-        try:
-            return header.numbers(keyword, count)[0]
-        except DicomError:
-            return math.nan
-
-    def text(keyword: str) -> str:
-        try:
-            return str(header.values(keyword, "")[0]).strip("\0 ")
-        except DicomError:
-            return ""
-
     return {
         "series_uid": header.uid("SeriesInstanceUID"),
-        "study_uid": text("StudyInstanceUID"),
-        "patient": text("PatientID"),
-        "modality": text("Modality"),
-        "rows": number("Rows"),
-        "columns": number("Columns"),
-        "slice_thickness": number("SliceThickness"),
-        "pixel_spacing": number("PixelSpacing", 2),
+        "modality": header.words("Modality")[0],
         "synthetic": header.synthetic,
     }

@@ -37,7 +37,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -297,11 +296,6 @@ class Slices:
         )
 
     make = crop  # the name by which all sources are called in a pool of processes
-
-    def crops(self, *, progress: bool = False) -> Iterator[Crop]:
-        """`crop` of every nodule of the set, one after the other; `progress` shows a bar."""
-        for lesion_id in tqdm(self.lesion_ids, "slices", unit="nodule", disable=not progress):
-            yield self.crop(lesion_id)
 
     def _slice(self, folder: Folder, number: int) -> tuple[npt.NDArray[np.int16], bool, bool]:
         """HU of one picture, whether they are known, and whether the table is 1024 too high."""
