@@ -311,7 +311,7 @@ def _decode(header: Header, slope: float, intercept: float) -> npt.NDArray[np.fl
     if inverted and signed:
         raise header.error("MONOCHROME1 with signed pixels, which SimpleITK does not decode")
     header.whole("SamplesPerPixel", 1, 1)
-    header.whole("NumberOfFrames", 1, 1, default=1)
+    header.whole("NumberOfFrames", 1, 1, default=1)  # Enhanced CT is another SOP class
     shape = header.whole("Rows", 1, MAX_PIXELS), header.whole("Columns", 1, MAX_PIXELS)
     allocated = header.whole("BitsAllocated", 8, 32)
     bits = header.whole("BitsStored", 1, allocated)

@@ -147,19 +147,18 @@ def write_series(
     return folder
 
 
-def write_phantom_scan(lesion_id: str, root: str | Path, *, seed: int = 0, size: int = 128) -> Path:
+def write_phantom_scan(lesion_id: str, root: str | Path, *, seed: int = 0) -> Path:
     """Render a lesion, put it in its place in a scan of air, and write that scan as DICOM.
 
     The scan has the patient, the UIDs, the slice positions, the spacing and the 512 × 512 pixels
     of the real one in LIDC-IDRI, and its files lie as those of a download do, so `Dicom(root)` and
-    pylidc take it for that scan. `Dicom(root).crop(lesion_id, size=size)` gives back the phantom's
-    crop, voxel for voxel, except where that reaches over the border of the scan: there it has air.
+    pylidc take it for that scan. `Dicom(root).crop(lesion_id)` gives back the phantom's crop, voxel
+    for voxel, except where that reaches over the border of the scan: there it has air.
 
     Args:
         lesion_id: As in `lesionlab.sources.lidc.nodules`.
         root: Folder above all patients.
         seed: As in `lesionlab.sources.phantom.phantom`.
-        size: Rows and columns that are rendered.
 
     Returns:
         The folder of the files, `root/PATIENT/STUDY_UID/SERIES_UID`; 0.5 MB for each slice, of
@@ -167,12 +166,11 @@ def write_phantom_scan(lesion_id: str, root: str | Path, *, seed: int = 0, size:
 
     Raises:
         LookupError: No nodule has that id.
-        FileExistsError: As in `write_series`.
-        ValueError: As in `phantom`.
+        FileExistsError: The folder is there and not empty.
     """
     from lesionlab.sources.phantom import phantom  # only who renders loads the renderer
 
-    crop = phantom(lesion_id, seed=seed, size=size)
+    crop = phantom(lesion_id, seed=seed)
     lidc = default()
     scan_id: Any = lidc.nodules().at[lesion_id, "scan_id"]
     about: dict[Any, Any] = lidc.database.scans.loc[scan_id].to_dict()

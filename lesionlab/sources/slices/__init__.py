@@ -16,13 +16,11 @@ table beside the set, `lidc-idri-slices-intensity.csv`, is taken. `tables/README
 
 Things to know about the set:
 
-- The database has 21 nodules more: in 8 patients with two scans, one scan's nodules overwrote the
-  other's of the same number. 12 slices that stayed from overwritten nodules are left out, and
-  `exclusions` names them.
+- 21 nodules are not in it: in 8 patients with two scans, one scan's nodules overwrote the other's
+  of the same number. 12 slices that stayed from these are left out, and `exclusions` names them.
 - In 139 nodules slices are missing, nearly always because only those are shown that one of the
-  readers outlined. In 131 nodules some reader's mask is not what that reader drew: 935 masks are
-  empty that should not be, 55 stand on a wrong slice, 20 differ otherwise. Crops therefore carry
-  our masks, rasterised from the contours.
+  readers outlined. In 131 nodules some reader's mask is not what that reader drew. Crops therefore
+  carry our masks, rasterised from the contours.
 - HU are those of 8-bit pictures: steps of 3 to 22 HU (median 9), and on top an error of the table,
   by its own account about 3 HU where it is fitted (2,629 slices) and 6 to 37 HU (median) where it
   is carried over from slice to slice. 307 slices, all those of 52 nodules, have no HU at all.
@@ -77,6 +75,15 @@ These are the rounded medians of the calibrated slices. Nothing is fitted to the
 neighbours, which would look like a measurement. Shapes stay visible, values are not HU, and
 `Crop.calibrated` says so.
 """
+
+
+_COUNTS = ["n_slices", "excluded", "n_calibrated", "n_offset"]
+_LISTS = ["slices", "slice_index", "missing_slices", "reader_iou"]
+_COLUMNS = [
+    "patient", "nodule", "lesion_id", "matched", "reason", "corner_y", "corner_x", "n_slices",
+    "slices", "slice_index", "missing_slices", "iou", "reader_iou", "excluded", "n_calibrated",
+    "n_offset",
+]  # fmt: skip
 
 
 class Folder(NamedTuple):
@@ -222,34 +229,28 @@ class Slices:
               which the table gives values 1024 too high.
         """
         counts = self._n_slices
-        folders = [f for f in read_index().values() if (f.patient, f.nodule) in counts]
-        rows = []
-        for folder in tqdm(folders, "slices", unit="nodule", disable=not progress):
-            reason, maps = "", []
+        rows: list[dict[str, Any]] = []
+        in_set = [f for f in read_index().values() if (f.patient, f.nodule) in counts]
+        for folder in tqdm(in_set, "slices", unit="nodule", disable=not progress):
+            maps: list[tuple[Any, bool, bool]] = []
+            reason = self._why_not(folder.lesion_id)
             try:
-                maps = [self._slice(folder, number)[1:] for number in folder.slices]
-            except (KeyError, SlicesError) as error:
-                reason = self._why_not(folder.lesion_id) or str(error)
-            about = folder._asdict() | {"matched": not reason, "reason": reason}
-            about["corner_y"], about["corner_x"] = folder.corner
-            about["n_slices"] = counts[folder.patient, folder.nodule]
-            about["excluded"] = about["n_slices"] - len(folder.slices) + self._n_absent(folder)
-            about["n_calibrated"] = sum(known for known, _ in maps)
-            about["n_offset"] = sum(offset for _, offset in maps)
+                maps = [] if reason else [self._slice(folder, n) for n in folder.slices]
+            except SlicesError as error:
+                reason = str(error)
+            n_slices = counts[folder.patient, folder.nodule]
+            about = folder._asdict() | {"corner_y": folder.corner[0], "corner_x": folder.corner[1]}
+            about |= {"matched": not reason, "reason": reason, "n_slices": n_slices}
+            about["excluded"] = n_slices - len(folder.slices) + self._n_absent(folder)
+            about["n_calibrated"] = sum(known for _, known, _ in maps)
+            about["n_offset"] = sum(offset for _, _, offset in maps)
             rows.append(about)
-        nodules = self._lidc.nodules()
-        for lesion_id in nodules.index.difference([f.lesion_id for f in folders], sort=False):
-            nothing: dict[str, Any] = {name: [] for name in ("slices", "slice_index")}
-            nothing |= {name: [] for name in ("missing_slices", "reader_iou")}
-            nothing |= dict.fromkeys(("n_slices", "excluded", "n_calibrated", "n_offset"), 0)
-            about = {"patient": nodules.at[lesion_id, "patient"], "lesion_id": lesion_id}
-            rows.append(nothing | about | {"matched": False, "reason": self._why_not(lesion_id)})
-        columns = (
-            "patient", "nodule", "lesion_id", "matched", "reason", "corner_y", "corner_x",
-            "n_slices", "slices", "slice_index", "missing_slices", "iou", "reader_iou", "excluded",
-            "n_calibrated", "n_offset",
-        )  # fmt: skip
-        table = pd.DataFrame(rows, columns=list(columns))
+        nodules = self._lidc.nodules()["patient"]
+        for lesion_id in nodules.index.difference([f.lesion_id for f in in_set], sort=False):
+            nothing: dict[str, Any] = dict.fromkeys(_COUNTS, 0) | {name: [] for name in _LISTS}
+            nothing |= {"patient": nodules[lesion_id], "lesion_id": lesion_id, "matched": False}
+            rows.append(nothing | {"reason": self._why_not(lesion_id)})
+        table = pd.DataFrame(rows, columns=_COLUMNS)
         return table.astype({"nodule": "Int64", "corner_y": "Int64", "corner_x": "Int64"})
 
     def exclusions(self) -> pd.DataFrame:
