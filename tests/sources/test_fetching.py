@@ -68,7 +68,6 @@ class Server(http.server.ThreadingHTTPServer):
     content = b""
     ranges = True
     cut: int | None = None
-    chunked = False
     status = 200
 
     def __init__(self) -> None:
@@ -102,12 +101,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_response(200)
         body = content[start:]
         sent = body[: self.server.cut]
-        if self.server.chunked:
-            self.send_header("Transfer-Encoding", "chunked")
-            end = b"0\r\n\r\n" if self.server.cut is None else b""
-            sent = b"%x\r\n%s\r\n" % (len(sent), sent) + end
-        else:
-            self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(sent)
         self.close_connection = True
@@ -200,12 +194,9 @@ def test_a_set_is_fetched_checked_and_kept_as_one_zip(
     assert (path.stat().st_mtime_ns, len(server.asked)) == (before.st_mtime_ns, 1)
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-def test_what_was_cut_goes_on_where_it_was(
-    chunked: bool, server: Server, origin: Origin, home: Path
-) -> None:
+def test_what_was_cut_goes_on_where_it_was(server: Server, origin: Origin, home: Path) -> None:
     half = len(server.content) // 2
-    server.cut, server.chunked = half, chunked
+    server.cut = half
     with pytest.raises(FetchError, match=r"was cut .*run the same command again"):
         fetching.fetch(origin)
     assert left(home) == ["lidc-idri-slices.zip.download.part"]
@@ -242,21 +233,6 @@ def test_a_part_of_something_else_is_found_out_and_thrown_away(
         assert left(home) == []
     assert fetching.fetch(origin).is_file()
     assert left(home) == ["lidc-idri-slices.zip"]
-
-
-def test_an_interrupted_unpacking_needs_no_second_download(
-    server: Server, origin: Origin, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fetching, "_members", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            fetching.fetch(origin)
-    assert left(home) == ["lidc-idri-slices.zip.download"]
-    fetching.fetch(origin)
-    assert len(server.asked) == 1
 
 
 # --- Downloads that do not ----------------------------------------------------------------------
