@@ -341,7 +341,7 @@ def test_what_is_no_zip_or_another_set_is_refused(data: bytes, tmp_path: Path) -
     (tmp_path / "set.zip").write_bytes(data)
     with pytest.raises(SlicesError, match="is not a zip file, or only a part of one"):
         Archive(tmp_path / "set.zip")
-    with pytest.raises(SlicesError, match="holds no file of the slices set; expected LIDC"):
+    with pytest.raises(SlicesError, match="files but none of the slices set; expected LIDC"):
         Archive(tmp_path)
 
 

@@ -46,9 +46,8 @@ from tqdm.auto import tqdm
 
 from lesionlab._files import sha256
 from lesionlab.crops import Crop
-from lesionlab.sources import lidc
 from lesionlab.sources._windows import place
-from lesionlab.sources.lidc import Lidc
+from lesionlab.sources.lidc import Lidc, default
 from lesionlab.sources.slices._archive import IMAGES, LAYOUT, MASKS, SIZE, Archive, Key
 from lesionlab.sources.slices._archive import SlicesError as SlicesError
 from lesionlab.sources.slices._intensity import ENVIRONMENT_INTENSITY as ENVIRONMENT_INTENSITY
@@ -170,7 +169,7 @@ class Slices:
         self.path = _find_set(path)
         self._archive = Archive(self.path)
         self.undo_offset = undo_offset
-        self._lidc = _database(lidc)
+        self._lidc = lidc if lidc is not None else default()
         self.intensity_path, self._calibration, remark = find_intensity(self._archive, intensity)
         if remark:
             logger.warning(remark)
@@ -348,10 +347,6 @@ class Slices:
 @cache
 def _reopen(path: Path, intensity: Path | None, lidc: Lidc, undo_offset: bool) -> Slices:
     return Slices(path, intensity, lidc, undo_offset=undo_offset)
-
-
-def _database(given: Lidc | None) -> Lidc:
-    return lidc.default() if given is None else given
 
 
 def _find_set(given: str | Path | None) -> Path:

@@ -74,7 +74,8 @@ class Archive:
         self.path = path
         self._zip: tuple[int, zipfile.ZipFile] | None = None  # with the process that opened it
         self.names: dict[Key, str] = {}
-        for name, trouble in self._of_folder() if path.is_dir() else self._of_zip():
+        listing = list(self._of_folder() if path.is_dir() else self._of_zip())
+        for name, trouble in listing:
             if not (found := _NAME.fullmatch(name)):
                 continue
             if trouble:
@@ -87,7 +88,9 @@ class Archive:
                 )
             self.names[key] = name
         if not self.names:
-            raise SlicesError(f"{path} holds no file of the slices set; expected {LAYOUT}")
+            raise SlicesError(
+                f"{path} holds {len(listing):,} files but none of the slices set; expected {LAYOUT}"
+            )
 
     def checksum(self) -> str:
         """SHA-256 of the zip, or of the names, sizes and times of the folder's files."""
