@@ -9,39 +9,34 @@ import pydicom
 from PIL import Image
 
 from lesionlab.sources import lidc
+from lesionlab.sources._windows import place
 from lesionlab.sources.dicom import write_series
+from lesionlab.sources.slices import read_index
 
 SIZE = 128
 
 
-def _save(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-
-
 def write_slices(root: Path, lesion_ids: list[str], *, calibrated: bool = True) -> Path:
-    """One patient's folders, `nodule-0` and so on; grey value g is 8 g - 1000 HU."""
-    patient = str(lidc.nodules().loc[lesion_ids[0], "patient"])
-    rows = []
-    for k, lesion_id in enumerate(lesion_ids):
-        found = lidc.masks(lesion_id)
-        corner = [o + n // 2 - SIZE // 2 for o, n in zip(
-            found.origin[1:], found.readers.shape[2:], strict=True)]  # fmt: skip
-        y0, x0 = found.origin[1] - corner[0], found.origin[2] - corner[1]
-        readers = np.zeros((4, found.readers.shape[1], SIZE, SIZE), bool)
-        n, _, height, width = found.readers.shape
-        readers[:n, :, y0 : y0 + height, x0 : x0 + width] = found.readers[:4]
-        drawn = np.flatnonzero(readers.any(axis=(0, 2, 3)))
-        for s, z in enumerate(drawn):
-            folder = root / "LIDC-IDRI-slices" / patient / f"nodule-{k}"
-            ramp = np.tile(np.arange(1, SIZE + 1, dtype=np.uint8), (SIZE, 1))
-            _save(folder / "images" / f"slice-{s}.png", ramp)
-            for r in range(4):
-                _save(folder / f"mask-{r}" / f"slice-{s}.png", readers[r, z].astype(np.uint8) * 255)
-            rows.append(f"{patient},{k},{s},8,-1000,anchor")
+    """A part of the slices set, its folders and masks as in the public one.
+
+    Every picture is a ramp from 1 to 128; grey value g is 8 g - 1000 HU.
+    """
+    rows = ["patient,nodule,slice,slope,intercept,source"]
+    ramp = np.tile(np.arange(1, SIZE + 1, dtype=np.uint8), (SIZE, 1))
+    for lesion_id in lesion_ids:
+        shown = read_index()[lesion_id]
+        folder = root / "LIDC-IDRI-slices" / shown.patient / f"nodule-{shown.nodule}"
+        masks = np.zeros((4, len(shown.slices), SIZE, SIZE), np.uint8)
+        ours = place(lidc.masks(lesion_id), np.array(shown.slice_index), shown.corner, SIZE)[:4]
+        masks[: len(ours)] = 255 * ours
+        for s, number in enumerate(shown.slices):
+            planes = {"images": ramp} | {f"mask-{r}": masks[r, s] for r in range(4)}
+            for part, plane in planes.items():
+                (folder / part).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(plane).save(folder / part / f"slice-{number}.png")
+            rows.append(f"{shown.patient},{shown.nodule},{number},8,-1000,anchor")
     if calibrated:
-        table = ["patient,nodule,slice,slope,intercept,source", *rows]
-        (root / "lidc-idri-slices-intensity.csv").write_text("\n".join(table), encoding="utf-8")
+        (root / "lidc-idri-slices-intensity.csv").write_text("\n".join(rows), encoding="utf-8")
     return root
 
 

@@ -20,8 +20,9 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from http.client import HTTPResponse
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 from tqdm.auto import tqdm
@@ -111,20 +112,18 @@ def place(mirror: Mirror, folder: str | Path | None = None) -> Path:
 
 def digest(files: Iterable[tuple[str, bytes]]) -> str:
     """One SHA-256 of names and contents, as `lesionlab.sources.origins.Mirror` describes it."""
-    return _digest((name, hashlib.sha256(content).hexdigest()) for name, content in files)
-
-
-def _digest(checksums: Iterable[tuple[str, str]]) -> str:
-    lines = (f"{checksum}  {name}\n" for name, checksum in sorted(checksums))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    lines = [(name, hashlib.sha256(content).hexdigest()) for name, content in files]
+    text = "".join(f"{checksum}  {name}\n" for name, checksum in sorted(lines))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_existing(path: Path, mirror: Mirror) -> None:
-    start = f"{mirror.root}/"
     try:
         with zipfile.ZipFile(path) as made:
-            names = [name for name in made.namelist() if not name.endswith("/")]
-            found = digest((name.removeprefix(start), made.read(name)) for name in names)
+            names = [n for n in made.namelist() if not n.endswith("/")]
+            found = digest(
+                (name.removeprefix(f"{mirror.root}/"), made.read(name)) for name in names
+            )
     except (OSError, *_BROKEN):
         found = ""
     if found != mirror.digest:
@@ -134,19 +133,18 @@ def _check_existing(path: Path, mirror: Mirror) -> None:
         )
 
 
-# --- Download -----------------------------------------------------------------------------------
-
-
 def _download(url: str, archive: Path, by_hand: str, progress: bool) -> None:
-    """Write what lies at an address; `….part` is gone on with."""
+    """Write what lies at an address; what an earlier try left in `….part` is gone on with."""
     partial = archive.with_name(f"{archive.name}.part")
     have = partial.stat().st_size if partial.exists() else 0
+    host = urlsplit(url).netloc
+    cut = f"the download of {url} was cut ({{}}): run the same command again to go on"
     with _open(url, have, by_hand) as answer:
-        resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
+        resumed = answer.status == HTTPStatus.PARTIAL_CONTENT
         if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             raise FetchError(f"{url} answers with another part of the file than was asked for")
         if have and not resumed:
-            logger.warning("%s cannot go on where it was cut, and starts again", _host(url))
+            logger.warning("%s cannot go on where it was cut, and starts again", host)
             have = 0
         total = have + int(answer.headers["Content-Length"] or 0)
         with (
@@ -154,51 +152,35 @@ def _download(url: str, archive: Path, by_hand: str, progress: bool) -> None:
             tqdm(desc="download", initial=have, total=total if total > have else None, unit="B",
                  unit_scale=True, disable=not progress) as bar,
         ):  # fmt: skip
-            for block in _blocks(answer, url):
-                file.write(block)
-                bar.update(len(block))
+            try:
+                while block := answer.read1(BLOCK):  # what has come, or a cut would lose it
+                    file.write(block)
+                    bar.update(len(block))
+            except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+                raise FetchError(cut.format(error)) from error
             size = file.tell()
     if size < total:
-        raise FetchError(_cut(url, f"after {size:,} of {total:,} bytes"))
+        raise FetchError(cut.format(f"after {size:,} of {total:,} bytes"))
     os.replace(partial, archive)
 
 
-def _open(url: str, have: int, by_hand: str) -> HTTPResponse:
+def _open(url: str, have: int, by_hand: str) -> Any:
     headers = {"User-Agent": f"lesionlab/{__version__}"}
     if have:
         headers["Range"] = f"bytes={have}-"
     try:
         # the scheme is one of two
         request = urllib.request.Request(url, headers=headers)  # noqa: S310
-        answer: HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310
-        return answer
+        return urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310
     except urllib.error.HTTPError as error:
         error.close()
-        if have and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        if have and error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return _open(url, 0, by_hand)  # what is there already is no part of it
         raise FetchError(f"{url} answers {error.code} {error.reason}. {by_hand}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise FetchError(f"{_host(url)} cannot be reached ({reason}): {url}. {by_hand}") from error
-
-
-def _blocks(answer: HTTPResponse, url: str) -> Iterator[bytes]:
-    try:
-        while block := answer.read1(BLOCK):  # what has come, or a cut would lose it
-            yield block
-    except (OSError, http.client.HTTPException) as error:
-        raise FetchError(_cut(url, f"({error})")) from error
-
-
-def _cut(url: str, how: str) -> str:
-    return f"the download of {url} was cut {how}: run the same command again to go on"
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).netloc
-
-
-# --- Unpacking ----------------------------------------------------------------------------------
+        host = urlsplit(url).netloc
+        raise FetchError(f"{host} cannot be reached ({reason}): {url}. {by_hand}") from error
 
 
 def _repack(archive: Path, path: Path, mirror: Mirror, progress: bool) -> None:
@@ -206,22 +188,26 @@ def _repack(archive: Path, path: Path, mirror: Mirror, progress: bool) -> None:
 
     They go from one archive into the other, so no name in it ever becomes a path on the disk.
     """
-    checksums: list[tuple[str, str]] = []
-    with (
-        path.open("wb") as file,
-        tqdm(desc="unpack", total=mirror.n_files, unit="file", disable=not progress) as bar,
-    ):
+    with path.open("wb") as file:
         with zipfile.ZipFile(file, "w") as made:
-            for name, content in _members(archive, mirror):
-                checksums.append((name, hashlib.sha256(content).hexdigest()))
-                # without a date and not compressed: the same zip on every machine
-                made.writestr(zipfile.ZipInfo(f"{mirror.root}/{name}"), content)
-                bar.update()
+            bar = tqdm(
+                _members(archive, mirror), "unpack", mirror.n_files, unit="file",
+                disable=not progress,
+            )  # fmt: skip
+
+            def copied() -> Iterator[tuple[str, bytes]]:
+                for name, content in bar:
+                    # without a date and not compressed: the same zip on every machine
+                    made.writestr(zipfile.ZipInfo(f"{mirror.root}/{name}"), content)
+                    yield name, content
+
+            found = digest(copied())
+            n_files = len(made.namelist())
         file.flush()
         os.fsync(file.fileno())
-    if (found := _digest(checksums)) != mirror.digest:
+    if found != mirror.digest:
         raise FetchError(
-            f"{archive.name} is not the set: it holds {len(checksums):,} files with the digest "
+            f"{archive.name} is not the set: it holds {n_files:,} files with the digest "
             f"{found[:12]}…; expected {mirror.n_files:,} with {mirror.digest[:12]}…"
         )
 

@@ -27,57 +27,33 @@ COLLECTION = "https://www.cancerimagingarchive.net/collection/lidc-idri/"
 
 @dataclass(frozen=True)
 class Mirror:
-    """A commit of a public repository that holds a set, file by file.
+    """A commit of a public repository that holds a set, file by file."""
 
-    Attributes:
-        url: The whole commit as tar.gz. A commit never changes, so neither do its files.
-        folder: Where in the repository the set lies.
-        target: The zip that `lesionlab data fetch` makes, and its only folder:
-            `target.zip` holds `root/…` for every `folder/…` of the repository.
-        root: That folder.
-        n_files: How many files the set has.
-        n_bytes: Their size together.
-        digest: SHA-256 over one line for each file, `<SHA-256 of its content>  <name>`, sorted by
-            the names, which are relative to `folder`. That is what
-            `lesionlab._files.sha256_tree` gives, and `sha256sum` over the output of `sha256sum`.
-        download: How much comes over the network, in words.
-    """
-
-    url: str
-    folder: str
-    target: str
+    url: str  # the whole commit as tar.gz; a commit never changes, so neither do its files
+    folder: str  # where in the repository the set lies
+    target: str  # the zip that `lesionlab data fetch` makes: `root/…` for every `folder/…`
     root: str
     n_files: int
-    n_bytes: int
+    n_bytes: int  # of all files together
     digest: str
-    download: str
+    """SHA-256 over one line for each file, `<SHA-256 of its content>  <name>`, sorted by the names,
+    which are relative to `folder`, as `lesionlab._files.sha256_tree` gives it."""
+    download: str  # how much comes over the network, in words
 
 
 @dataclass(frozen=True)
 class Origin:
-    """One public set.
+    """One public set."""
 
-    Attributes:
-        name: What `lesionlab data fetch` calls it.
-        title: What sentences call it, in the plural.
-        what: What it is.
-        addresses: Where to find it, the best first.
-        note: What else there is to know about the addresses.
-        size: In words.
-        variable: The environment variable that names it.
-        expected: What the variable points at.
-        mirror: What `lesionlab data fetch` downloads; None if it has to be got by hand.
-    """
-
-    name: str
-    title: str
-    what: str
-    addresses: tuple[str, ...]
-    note: str
+    name: str  # what `lesionlab data fetch` calls it
+    title: str  # what sentences call it, in the plural
+    what: str  # what it is
+    addresses: tuple[str, ...]  # where to find it, the best first
+    note: str  # what else there is to know about the addresses
     size: str
-    variable: str
-    expected: str
-    mirror: Mirror | None = None
+    variable: str  # the environment variable that names it
+    expected: str  # what the variable points at
+    mirror: Mirror | None = None  # what `fetch` downloads; None if it has to be got by hand
 
     @property
     def fetched(self) -> Path | None:

@@ -15,7 +15,6 @@ import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
 from pydicom.encaps import encapsulate
-from pydicom.pixels import set_pixel_data
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -26,8 +25,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from lesionlab.sources import dicom
-from lesionlab.sources.dicom import BadFileError, DicomError, Volume, read_series, write_series
+from lesionlab.sources.dicom import BadFileError, DicomError, read_series, write_series
 
 SPACING = (2.5, 0.7, 0.8)
 SHAPE = (5, 12, 10)
@@ -43,9 +41,8 @@ def hu() -> npt.NDArray[np.int16]:
 @pytest.fixture
 def folder(tmp_path: Path, hu: npt.NDArray[np.int16]) -> Path:
     """A good series of five slices, from z = -30 mm."""
-    return write_series(
-        hu, tmp_path / "scan", spacing=SPACING, patient_id="P", slice_z0=-30, seed=1
-    )
+    z = -30 + 2.5 * np.arange(5)
+    return write_series(hu, tmp_path / "scan", spacing=SPACING, patient_id="P", slice_z=z.tolist())
 
 
 def edit(file: Path, **attributes: Any) -> Path:
@@ -71,11 +68,6 @@ def edit(file: Path, **attributes: Any) -> Path:
     return file
 
 
-def edit_all(folder: Path, **attributes: Any) -> None:
-    for file in folder.iterdir():
-        edit(file, **attributes)
-
-
 def store(file: Path, values: npt.NDArray[Any], bits: int, **attributes: Any) -> None:
     """Give a file other stored values, of another type, in as many bits as asked for."""
     edit(
@@ -93,13 +85,7 @@ def slices(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def simple_itk(folder: Path) -> sitk.Image:
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
-    return reader.Execute()
-
-
-# --- Order and geometry ---------------------------------------------------------------
+# --- Order and geometry ---------------------------------------------------------------------------
 
 
 def test_a_good_series(folder: Path, hu: npt.NDArray[np.int16]) -> None:
@@ -111,10 +97,8 @@ def test_a_good_series(folder: Path, hu: npt.NDArray[np.int16]) -> None:
     assert volume.origin_mm == pytest.approx((-0.8 * 4.5, -0.7 * 5.5, -30))
     np.testing.assert_array_equal(volume.direction, np.eye(3))
     assert volume.warnings == ()
-    assert volume.counts == {}
     assert volume.thickness == 2.5
     assert volume.synthetic
-    assert len(set(volume.instance_uids)) == 5
 
 
 def test_order_is_by_position_not_by_name_or_number(
@@ -129,14 +113,6 @@ def test_order_is_by_position_not_by_name_or_number(
     np.testing.assert_array_equal(read_series(reversed(slices(folder))).hu, hu)
 
 
-def test_z_ascends_where_the_normal_points_down(folder: Path, hu: npt.NDArray[np.int16]) -> None:
-    edit_all(folder, ImageOrientationPatient=[1, 0, 0, 0, -1, 0])
-    volume = read_series(folder)
-    np.testing.assert_array_equal(volume.hu, hu)  # slices up, rows as stored: as pylidc
-    np.testing.assert_array_equal(volume.slice_z, [-30, -27.5, -25, -22.5, -20])
-    np.testing.assert_array_equal(volume.direction, np.diag([1, -1, 1]))
-
-
 @pytest.mark.parametrize(
     "axes",
     [
@@ -146,13 +122,14 @@ def test_z_ascends_where_the_normal_points_down(folder: Path, hu: npt.NDArray[np
         np.array([[1, 0, 0], [0, 0.8, 0.6], [0, -0.6, 0.8]]),  # oblique
     ],
 )
-def test_geometry_agrees_with_simpleitk(
-    tmp_path: Path, hu: npt.NDArray[np.int16], axes: npt.NDArray[Any]
-) -> None:
-    folder = write_series(
-        hu, tmp_path / "s", spacing=SPACING, patient_id="P", direction=axes, slice_z0=-12.5
-    )
-    ours, theirs = read_series(folder), simple_itk(folder)
+def test_geometry_agrees_with_simpleitk(folder: Path, axes: npt.NDArray[Any]) -> None:
+    for k, file in enumerate(slices(folder)):
+        position = axes @ [-3.5, 4, -12.5 + 2.5 * k]
+        orientation = axes[:, :2].T.ravel().tolist()
+        edit(file, ImagePositionPatient=position.tolist(), ImageOrientationPatient=orientation)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    ours, theirs = read_series(folder), reader.Execute()
     np.testing.assert_array_equal(ours.hu, sitk.GetArrayFromImage(theirs))
     assert ours.spacing[::-1] == pytest.approx(theirs.GetSpacing())
     assert ours.origin_mm == pytest.approx(theirs.GetOrigin())
@@ -160,6 +137,15 @@ def test_geometry_agrees_with_simpleitk(
     for index in ((0, 0, 0), (4, 11, 9), (2, 3, 5)):
         there = theirs.TransformIndexToPhysicalPoint(index[::-1])
         np.testing.assert_allclose(ours.patient_mm(index), there, atol=1e-6)
+
+
+def test_z_ascends_where_the_normal_points_down(folder: Path, hu: npt.NDArray[np.int16]) -> None:
+    for file in slices(folder):
+        edit(file, ImageOrientationPatient=[1, 0, 0, 0, -1, 0])
+    volume = read_series(folder)
+    np.testing.assert_array_equal(volume.hu, hu)  # slices up, rows as stored: as pylidc
+    np.testing.assert_array_equal(volume.slice_z, [-30, -27.5, -25, -22.5, -20])
+    np.testing.assert_array_equal(volume.direction, np.diag([1, -1, 1]))
 
 
 def test_where_a_voxel_lies_with_uneven_slices(tmp_path: Path, hu: npt.NDArray[np.int16]) -> None:
@@ -184,23 +170,15 @@ def test_a_slice_beside_the_others_is_named(folder: Path) -> None:
         read_series(folder)
 
 
-@pytest.mark.parametrize("lost", [[2], [1, 3], [1, 2]])
-def test_missing_slices(folder: Path, hu: npt.NDArray[np.int16], lost: list[int]) -> None:
-    files = slices(folder)
-    for k in lost:
-        files[k].unlink()
-    rest = [k for k in range(5) if k not in lost]
-    if lost == [1, 3]:  # every other slice: a series of 5 mm without a gap
-        assert read_series(folder).spacing[0] == 5
-        return
-    with pytest.raises(DicomError, match=r"mm between .*slice-000.*2.5 mm is usual.*on_gap='warn'"):
+def test_missing_slices(folder: Path, hu: npt.NDArray[np.int16]) -> None:
+    slices(folder)[2].unlink()
+    with pytest.raises(DicomError, match=r"mm between .*slice-000.*2.5 mm is usual.*strict=False"):
         read_series(folder)
-    if lost == [2]:
-        volume = read_series(folder, on_gap="warn")
-        assert "5 mm between" in volume.warnings[0]
-        assert "about 1 slices missing" in volume.warnings[0]
-        np.testing.assert_array_equal(volume.hu, hu[rest])
-        assert volume.spacing[0] == 2.5
+    volume = read_series(folder, strict=False)
+    assert "5 mm between" in volume.warnings[0]
+    assert "about 1 slices missing" in volume.warnings[0]
+    np.testing.assert_array_equal(volume.hu, hu[[0, 1, 3, 4]])
+    assert volume.spacing[0] == 2.5
 
 
 def test_a_single_slice_takes_its_thickness_for_spacing(folder: Path) -> None:
@@ -214,14 +192,11 @@ def test_a_single_slice_takes_its_thickness_for_spacing(folder: Path) -> None:
         read_series(file)
 
 
-def test_identical_duplicates_are_dropped_and_counted(
-    folder: Path, hu: npt.NDArray[np.int16]
-) -> None:
+def test_identical_duplicates_are_dropped(folder: Path, hu: npt.NDArray[np.int16]) -> None:
     shutil.copy(slices(folder)[1], folder / "copy.dcm")
-    volume = read_series(folder)
+    volume = read_series([*slices(folder), *slices(folder)])
     np.testing.assert_array_equal(volume.hu, hu)
-    assert volume.counts == {"identical duplicates": 1}
-    assert volume.warnings == ()
+    assert "with the same pixels, and was left out" in volume.warnings[0]
 
 
 @pytest.mark.parametrize(("number", "wins"), [(0, "other"), (99, "first"), (None, "first")])
@@ -235,30 +210,23 @@ def test_of_different_duplicates_the_lesser_instance_number_wins(
     if wins == "other":
         expected[1] = 7
     np.testing.assert_array_equal(volume.hu, expected)
-    assert volume.counts == {"different duplicates": 1}
-    assert "stands at the position of" in volume.warnings[0]
+    assert "with other pixels and a greater InstanceNumber" in volume.warnings[0]
 
 
-def test_one_file_given_twice_is_one_slice(folder: Path) -> None:
-    volume = read_series([*slices(folder), *slices(folder)])
-    assert volume.hu.shape == SHAPE
-    assert volume.counts == {}
+# --- What belongs to the series -------------------------------------------------------------------
 
 
-# --- What belongs to the series -------------------------------------------------------
-
-
-def test_mixed_series_are_listed_with_counts(folder: Path, tmp_path: Path) -> None:
+def test_mixed_series_are_listed(folder: Path, tmp_path: Path) -> None:
     other = write_series(
         np.zeros((2, 12, 10)), tmp_path / "b", spacing=SPACING, patient_id="Q", series_uid="1.2.3"
     )
     for file in slices(other):
         file.rename(folder / f"other-{file.name}")
-    with pytest.raises(DicomError, match=r"scan: 2 series mixed.*5 × 2\.\S+|5 × .*, 2 × 1\.2\.3"):
+    with pytest.raises(DicomError, match=r"scan: 2 series mixed.*5 × .*, 2 × 1\.2\.3"):
         read_series(folder)
     volume = read_series(folder, series_uid="1.2.3")
     assert volume.hu.shape[0] == 2
-    assert volume.counts == {"other series": 5}
+    assert volume.warnings == ("skipped 5 slices of other series",)
     with pytest.raises(DicomError, match=r"scan: no slice of series_uid='1.9'; found 5 × "):
         read_series(folder, series_uid="1.9")
 
@@ -278,38 +246,26 @@ def test_localizers_and_other_objects_are_skipped_and_counted(
     (folder / "069.xml").write_text("<LidcReadMessage/>", encoding="utf-8")
     (folder / ".DS_Store").write_bytes(b"x")
     (folder / "sub").mkdir()
+    os.mkfifo(folder / "pipe.dcm")  # would block whoever opens it
     volume = read_series(folder)
     np.testing.assert_array_equal(volume.hu, hu)
-    assert volume.counts == {"not CT": 2, "not DICOM": 1}
     assert "1 × localizer" in volume.warnings[0]
     assert "1 × Segmentation Storage" in volume.warnings[0]
 
 
-def test_nothing_but_other_objects(folder: Path) -> None:
-    edit_all(folder, SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1")
-    with pytest.raises(
-        DicomError, match=r"no CT slices among 5 files; skipped 5 × Enhanced CT Image Storage"
-    ):
-        read_series(folder)
-
-
-def test_no_files_at_all(tmp_path: Path) -> None:
-    with pytest.raises(DicomError, match="no CT slices among 0 files"):
-        read_series(tmp_path)
+def test_nothing_to_read(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DicomError, match="an empty list of files: no CT slices"):
         read_series([])
     with pytest.raises(FileNotFoundError, match=r"nowhere.*no such file or folder"):
         read_series(tmp_path / "nowhere")
+    for file in slices(folder):
+        edit(file, SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1")
+    message = "no CT slices among 5 files; skipped 5 × Enhanced CT Image Storage"
+    with pytest.raises(DicomError, match=message):
+        read_series(folder)
 
 
-def test_options_that_do_not_exist(folder: Path) -> None:
-    with pytest.raises(ValueError, match="on_gap='ignore': expected 'raise' or 'warn'"):
-        read_series(folder, on_gap="ignore")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="on_bad_file='warn': expected 'raise' or 'exclude'"):
-        read_series(folder, on_bad_file="warn")  # type: ignore[arg-type]
-
-
-# --- Values ---------------------------------------------------------------------------
+# --- Values ---------------------------------------------------------------------------------------
 
 
 def test_slope_and_intercept_act_slice_by_slice(folder: Path) -> None:
@@ -327,7 +283,6 @@ def test_values_that_are_not_whole_come_as_float(folder: Path) -> None:
     volume = read_series(folder)
     assert volume.hu.dtype == np.float32
     np.testing.assert_array_equal(volume.hu[3], stored * 0.25 - 1)
-    assert isinstance(volume, Volume)
 
 
 @pytest.mark.parametrize(
@@ -350,15 +305,17 @@ def test_bits_and_sign(
     volume = read_series(file)
     np.testing.assert_array_equal(volume.hu[0], np.tile(expected, (12, 5)))
     assert volume.hu.dtype == (np.int16 if max(expected) < 32768 else np.float32)
-    spilled = not np.array_equal(values, expected)
-    assert any("above BitsStored" in w for w in volume.warnings) is spilled
 
 
-def test_monochrome1_changes_how_it_is_drawn_not_what_it_means(
-    folder: Path, hu: npt.NDArray[np.int16]
-) -> None:
-    edit_all(folder, PhotometricInterpretation="MONOCHROME1")
-    np.testing.assert_array_equal(read_series(folder).hu, hu)
+@pytest.mark.parametrize("bits", [12, 16])
+def test_monochrome1_changes_how_it_is_drawn_not_what_it_means(folder: Path, bits: int) -> None:
+    stored = np.arange(120, dtype=np.uint16).reshape(SHAPE[1:]) * 30
+    file = slices(folder)[0]
+    store(file, stored, bits, PhotometricInterpretation="MONOCHROME1", RescaleSlope=2)
+    np.testing.assert_array_equal(read_series(file).hu[0], stored * 2.0 - 1024)
+    edit(file, PixelRepresentation=1)
+    with pytest.raises(BadFileError, match="MONOCHROME1 with signed pixels"):
+        read_series(file)
 
 
 @pytest.mark.parametrize(
@@ -384,34 +341,19 @@ def test_padding_becomes_air(
     volume = read_series(folder)
     air = np.isin(hu, padded)
     np.testing.assert_array_equal(volume.hu[2], np.where(air, -1024, hu))
-    assert volume.counts == {"padding voxels": 5 * int(air.sum())}
 
 
-def test_3024_below_becomes_air(folder: Path) -> None:
-    stored = np.full(SHAPE[1:], 30, np.int16)
-    stored[0, 0] = -2000
-    store(slices(folder)[0], stored, 16)
-    volume = read_series(folder)
-    assert (volume.hu[0, 0, 0], volume.hu[0, 0, 1]) == (-1024, -994)
-    assert volume.counts == {"padding voxels": 1}
-
-
-def test_padding_that_could_be_tissue_is_told(folder: Path) -> None:
+def test_padding_that_could_be_tissue_and_another_unit_are_told(folder: Path) -> None:
     file = slices(folder)[0]
     store(file, np.full(SHAPE[1:], 1024, np.int16), 16)
-    edit(file, PixelPaddingValue=1024)
+    edit(file, PixelPaddingValue=1024, RescaleType="US")
     volume = read_series(file)
-    assert "PixelPaddingValue stands for 0 HU, which could be tissue" in " ".join(volume.warnings)
-    assert volume.counts == {"padding voxels": 120}
+    told = " ".join(volume.warnings)
+    assert "PixelPaddingValue stands for 0 HU, which could be tissue" in told
+    assert "RescaleType (0028,1054) is not HU (in 1 slices)" in told
 
 
-def test_values_in_another_unit_are_told(folder: Path) -> None:
-    edit_all(folder, RescaleType="US")
-    warning = "RescaleType (0028,1054) is not HU (in 5 slices)"
-    assert warning in read_series(folder).warnings
-
-
-# --- Transfer syntaxes ----------------------------------------------------------------
+# --- Transfer syntaxes ----------------------------------------------------------------------------
 
 
 def to_syntax(folder: Path, syntax: pydicom.uid.UID) -> None:
@@ -434,15 +376,6 @@ def test_uncompressed_transfer_syntaxes(
     np.testing.assert_array_equal(read_series(folder).hu, hu)
 
 
-def test_run_length_encoding(folder: Path, hu: npt.NDArray[np.int16]) -> None:
-    for file in slices(folder):
-        dataset = pydicom.dcmread(file)
-        dataset.compress(RLELossless)
-        dataset.save_as(file)
-    assert pydicom.dcmread(slices(folder)[0]).file_meta.TransferSyntaxUID == RLELossless
-    np.testing.assert_array_equal(read_series(folder).hu, hu)
-
-
 def compressed_by_simpleitk(file: Path, compressor: str) -> None:
     """Compress the pixels of one of our files as GDCM does."""
     dataset = pydicom.dcmread(file)
@@ -460,15 +393,15 @@ def compressed_by_simpleitk(file: Path, compressor: str) -> None:
     dataset.save_as(file)
 
 
-@pytest.mark.parametrize(
-    ("compressor", "syntax"), [("JPEG2000", JPEG2000Lossless), ("JPEG", JPEGLosslessSV1)]
-)
-def test_compressed_slices(
-    folder: Path, hu: npt.NDArray[np.int16], compressor: str, syntax: pydicom.uid.UID
-) -> None:
-    for file in slices(folder):
-        compressed_by_simpleitk(file, compressor)
-    assert pydicom.dcmread(slices(folder)[0]).file_meta.TransferSyntaxUID == syntax
+def test_compressed_slices(folder: Path, hu: npt.NDArray[np.int16]) -> None:
+    files = slices(folder)
+    compressed_by_simpleitk(files[0], "JPEG2000")
+    compressed_by_simpleitk(files[1], "JPEG")
+    dataset = pydicom.dcmread(files[2])
+    dataset.compress(RLELossless)
+    dataset.save_as(files[2])
+    syntaxes = [pydicom.dcmread(file).file_meta.TransferSyntaxUID for file in files[:3]]
+    assert syntaxes == [JPEG2000Lossless, JPEGLosslessSV1, RLELossless]
     np.testing.assert_array_equal(read_series(folder).hu, hu)
 
 
@@ -491,8 +424,8 @@ def test_a_compressed_stream_of_another_size_than_its_header_is_refused(folder: 
 @pytest.mark.parametrize(
     ("syntax", "message"),
     [
-        (str(JPEGLSLossless), "compressed as JPEG-LS Lossless.*cannot be decoded"),
-        ("1.2.840.10008.1.2.4.100", r"compressed as MPEG2 .*4\.100\), cannot be decoded"),
+        (str(JPEGLSLossless), "stored as JPEG-LS Lossless.*cannot be decoded"),
+        ("1.2.840.10008.1.2.4.100", r"stored as MPEG2 .*4\.100\), cannot be decoded"),
         ("1.2.840.99.1", "cannot be decoded: an unknown transfer syntax"),
     ],
 )
@@ -508,27 +441,16 @@ def test_transfer_syntaxes_that_nothing_decodes(folder: Path, syntax: str, messa
         read_series(folder)
 
 
-def test_no_transfer_syntax(folder: Path) -> None:
-    file = slices(folder)[1]
-    raw = file.read_bytes()
-    # 1.2.840.10008.1.2.1 in its element, its group and element number made unknown ones
-    at = raw.index(b"\x02\x00\x10\x00UI")
-    file.write_bytes(raw[:at] + b"\x02\x00\x11\x00UI" + raw[at + 6 :])
-    with pytest.raises(BadFileError, match=r"slice-0001.dcm: "):
-        read_series(folder)
+# --- Bad files ------------------------------------------------------------------------------------
 
 
-# --- Bad files ------------------------------------------------------------------------
-
-REQUIRED = [
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "ImagePositionPatient",
-    "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "BitsAllocated", "BitsStored",
-    "HighBit", "PixelRepresentation", "SamplesPerPixel", "RescaleSlope", "RescaleIntercept",
-    "PixelData",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("keyword", REQUIRED)
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        "SOPClassUID", "SeriesInstanceUID", "ImagePositionPatient", "Rows",
+        "ImageOrientationPatient", "PixelSpacing", "BitsStored", "RescaleSlope", "PixelData",
+    ],
+)  # fmt: skip
 def test_a_missing_attribute_is_named_with_the_file(folder: Path, keyword: str) -> None:
     edit(slices(folder)[2], **{keyword: None})
     with pytest.raises(BadFileError, match=rf"slice-0002.dcm: lacks {keyword} \("):
@@ -539,16 +461,12 @@ def test_a_missing_attribute_is_named_with_the_file(folder: Path, keyword: str) 
     ("change", "message"),
     [
         ({"PixelSpacing": [0, 0.7]}, "PixelSpacing .* is 0, 0.7; expected mm above 0"),
-        ({"PixelSpacing": [0.7, -0.7]}, "PixelSpacing .* is 0.7, -0.7; expected"),
         ({"PixelSpacing": "0.7"}, "PixelSpacing .* has 1 values, expected 2"),
         ({"PixelSpacing": b"0.7\\SECRET"}, "PixelSpacing .* (is not a number|cannot be read)"),
         ({"SliceThickness": -1}, "SliceThickness .* is -1; expected"),
-        ({"ImagePositionPatient": [0, 0]}, "ImagePositionPatient .* has 2 values, expected 3"),
         ({"ImagePositionPatient": [0, 0, 1e9]}, "lies a kilometre away"),
         ({"ImagePositionPatient": b"0\\0\\nan"}, "ImagePositionPatient .* not finite"),
         ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "not two unit vectors"),
-        ({"ImageOrientationPatient": [2, 0, 0, 0, 1, 0]}, "not two unit vectors"),
-        ({"ImageOrientationPatient": [0] * 6}, "not two unit vectors"),
         ({"Rows": 0}, r"Rows \(0028,0010\) is 0, expected 1 to 8192"),
         ({"Columns": 60000}, "Columns .* is 60000, expected 1 to 8192"),
         ({"Rows": 13}, r"rows and columns \(13, 10\) differ from the \(12, 10\) of 4 other"),
@@ -556,14 +474,10 @@ def test_a_missing_attribute_is_named_with_the_file(folder: Path, keyword: str) 
         ({"RescaleSlope": 0}, "RescaleSlope .* is 0"),
         ({"RescaleSlope": b"SECRET"}, "RescaleSlope .* (is not a number|cannot be read)"),
         ({"RescaleSlope": "1e300"}, "numbers without end"),
-        ({"SamplesPerPixel": 3}, "SamplesPerPixel .* is 3, expected 1 to 1"),
-        ({"NumberOfFrames": 2}, "one frame per file"),
+        ({"NumberOfFrames": 2}, "NumberOfFrames .* is 2, expected 1 to 1"),
         ({"PhotometricInterpretation": "RGB"}, "is not MONOCHROME1 or 2"),
         ({"BitsStored": 17}, "BitsStored .* is 17, expected 1 to 16"),
-        ({"BitsAllocated": 64}, "BitsAllocated .* is 64"),
         ({"HighBit": 11}, "HighBit .* is not BitsStored - 1"),
-        ({"PixelRepresentation": 2}, "PixelRepresentation .* is 2, expected 0 to 1"),
-        ({"PixelData": b""}, "lacks PixelData|cannot be decoded"),
         ({"PixelData": b"\0\0" * 119}, "cannot be decoded .*truncated or damaged"),
         ({"SeriesInstanceUID": "SECRET"}, "SeriesInstanceUID .* is not a UID"),
         ({"InstanceNumber": b"SECRET"}, "InstanceNumber .* (is not a number|cannot be read)"),
@@ -574,24 +488,18 @@ def test_an_impossible_attribute(folder: Path, change: dict[str, Any], message: 
     with pytest.raises(BadFileError, match=f"slice-0002.dcm: .*{message}") as raised:
         read_series(folder)
     assert SECRET not in str(raised.value)
-    volume = read_series(folder, on_bad_file="exclude", on_gap="warn")
-    assert volume.counts["bad files"] == 1
+    volume = read_series(folder, strict=False)
     assert volume.hu.shape[0] == 4
     assert SECRET not in " ".join(volume.warnings)
 
 
 NOT_DICOM: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda raw: b"",
-    "132 bytes": lambda raw: raw[:132],
     "in the file meta": lambda raw: raw[:200],
-    "in the header": lambda raw: raw[:700],
     "in the pixels": lambda raw: raw[:-50],
-    "last byte": lambda raw: raw[:-1],
     "text": lambda raw: b"hello\n" * 100,
     "no marker": lambda raw: raw[:128] + b"MCID" + raw[132:],
-    "zeros": lambda raw: b"\0" * 2000,
     "header then zeros": lambda raw: raw[:600] + b"\0" * 2000,
-    "header then ones": lambda raw: raw[:600] + b"\xff" * 2000,
 }
 
 
@@ -601,24 +509,23 @@ def test_truncated_and_foreign_files(folder: Path, hu: npt.NDArray[np.int16], da
     file.write_bytes(NOT_DICOM[damage](file.read_bytes()))
     with pytest.raises(BadFileError, match=r"slice-0004\.dcm: "):
         read_series(folder)
-    volume = read_series(folder, on_bad_file="exclude")
+    volume = read_series(folder, strict=False)
     np.testing.assert_array_equal(volume.hu, hu[:4])
-    assert volume.counts == {"bad files": 1}
     assert "slice-0004.dcm" in volume.warnings[0]
 
 
-def test_all_files_bad(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        (slice(500), "no CT slices among 5 files; 5 bad, the first is .*slice-0000"),
+        (slice(-50), "all 5 slices are bad: excluded .*slice-000"),
+    ],
+)
+def test_all_files_bad(folder: Path, kept: slice, message: str) -> None:
     for file in slices(folder):
-        file.write_bytes(b"x" * 500)
-    with pytest.raises(DicomError, match=r"no CT slices among 5 files; 5 bad, the first is .*0000"):
-        read_series(folder, on_bad_file="exclude")
-
-
-def test_all_pixels_bad(folder: Path) -> None:
-    for file in slices(folder):
-        file.write_bytes(file.read_bytes()[:-50])
-    with pytest.raises(DicomError, match=r"all 5 slices are bad, the first is .*slice-0000.dcm"):
-        read_series(folder, on_bad_file="exclude")
+        file.write_bytes(file.read_bytes()[kept])
+    with pytest.raises(DicomError, match=message):
+        read_series(folder, strict=False)
 
 
 def test_a_bad_winner_leaves_its_place_to_the_duplicate(
@@ -627,27 +534,13 @@ def test_a_bad_winner_leaves_its_place_to_the_duplicate(
     copy = Path(shutil.copy(slices(folder)[1], folder / "copy.dcm"))
     edit(copy, InstanceNumber=0)
     copy.write_bytes(copy.read_bytes()[:-10])
-    volume = read_series(folder, on_bad_file="exclude")
+    volume = read_series(folder, strict=False)
     np.testing.assert_array_equal(volume.hu, hu)
-    assert volume.counts == {"bad files": 1}
-
-
-def test_a_bad_slice_leaves_a_gap(folder: Path) -> None:
-    file = slices(folder)[2]
-    file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(DicomError, match="5 mm between"):
-        read_series(folder, on_bad_file="exclude")
-
-
-def test_a_pipe_does_not_block(folder: Path) -> None:
-    os.mkfifo(folder / "pipe.dcm")
-    assert read_series(folder).hu.shape == SHAPE  # not a file: passed over
-    with pytest.raises(BadFileError, match=r"pipe.dcm: there is no such file"):
-        read_series([*slices(folder)])
 
 
 def test_a_name_in_the_file_does_not_reach_a_message(folder: Path) -> None:
-    edit_all(folder, PatientName=SECRET, PatientID=SECRET, StudyDescription=SECRET)
+    for file in slices(folder):
+        edit(file, PatientName=SECRET, PatientID=SECRET, StudyDescription=SECRET)
     for change in ({"Rows": None}, {"RescaleSlope": b"SECRET"}, {"InstanceNumber": b"SE\\CRET"}):
         edit(slices(folder)[0], **change)
         with pytest.raises(DicomError) as raised:
@@ -663,13 +556,3 @@ def test_an_error_can_go_to_another_process() -> None:
     error = BadFileError(Path("a.dcm"), "is empty")
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
     assert (str(again), again.path, again.reason) == ("a.dcm: is empty", Path("a.dcm"), "is empty")
-
-
-def test_set_pixel_data_of_pydicom_is_read(folder: Path) -> None:
-    """A file that pydicom's own writer of pixels has touched."""
-    file = slices(folder)[0]
-    dataset = pydicom.dcmread(file)
-    values = np.arange(120, dtype=np.uint16).reshape(12, 10)
-    set_pixel_data(dataset, values, "MONOCHROME2", 12)
-    dataset.save_as(file)
-    np.testing.assert_array_equal(dicom.read_series(folder).hu[0], values.astype(int) - 1024)

@@ -17,17 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from lesionlab._files import sha256_tree
-from lesionlab.cli import _data, app
-from lesionlab.crops import datasets
-from lesionlab.sources import fetching, lidc, origins
+from lesionlab.cli import app
+from lesionlab.sources import fetching, origins
 from lesionlab.sources.fetching import FetchError
 from lesionlab.sources.origins import Mirror, Origin
-from lesionlab.sources.slices import _archive
 
 TOP = "lidc_project-0123abc"
 FOLDER = "data/LIDC-IDRI-slices"
@@ -71,7 +68,6 @@ class Server(http.server.ThreadingHTTPServer):
     content = b""
     ranges = True
     cut: int | None = None
-    chunked = False
     status = 200
 
     def __init__(self) -> None:
@@ -105,12 +101,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_response(200)
         body = content[start:]
         sent = body[: self.server.cut]
-        if self.server.chunked:
-            self.send_header("Transfer-Encoding", "chunked")
-            end = b"0\r\n\r\n" if self.server.cut is None else b""
-            sent = b"%x\r\n%s\r\n" % (len(sent), sent) + end
-        else:
-            self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(sent)
         self.close_connection = True
@@ -187,11 +178,9 @@ def test_the_digests_are_those_of_the_real_sets(real_slices: Path, real_volumes:
 # --- Downloads that end well --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("chunked", [False, True])
 def test_a_set_is_fetched_checked_and_kept_as_one_zip(
-    chunked: bool, server: Server, origin: Origin, home: Path
+    server: Server, origin: Origin, home: Path
 ) -> None:
-    server.chunked = chunked
     path = fetching.fetch(origin)
     assert path == home / "lidc-idri-slices.zip" == origin.fetched
     assert left(home) == [path.name]
@@ -205,26 +194,9 @@ def test_a_set_is_fetched_checked_and_kept_as_one_zip(
     assert (path.stat().st_mtime_ns, len(server.asked)) == (before.st_mtime_ns, 1)
 
 
-def test_the_same_files_give_the_same_zip(server: Server, origin: Origin, tmp_path: Path) -> None:
-    one, two = (fetching.fetch(origin, tmp_path / name) for name in "ab")
-    assert one.read_bytes() == two.read_bytes()
-
-
-def test_an_archive_that_was_downloaded_by_hand(
-    server: Server, origin: Origin, home: Path, tmp_path: Path
-) -> None:
-    file = tmp_path / "by hand.tar.gz"
-    file.write_bytes(server.content)
-    assert fetching.fetch(origin, source=str(file)).is_file()
-    assert (server.asked, file.exists(), left(home)) == ([], True, ["lidc-idri-slices.zip"])
-
-
-@pytest.mark.parametrize("chunked", [False, True])
-def test_what_was_cut_goes_on_where_it_was(
-    chunked: bool, server: Server, origin: Origin, home: Path
-) -> None:
+def test_what_was_cut_goes_on_where_it_was(server: Server, origin: Origin, home: Path) -> None:
     half = len(server.content) // 2
-    server.cut, server.chunked = half, chunked
+    server.cut = half
     with pytest.raises(FetchError, match=r"was cut .*run the same command again"):
         fetching.fetch(origin)
     assert left(home) == ["lidc-idri-slices.zip.download.part"]
@@ -249,40 +221,18 @@ def test_a_server_without_ranges_starts_again_and_it_is_said(
     assert left(home) == ["lidc-idri-slices.zip"]
 
 
-def test_a_part_that_is_longer_than_the_file_is_thrown_away(
-    server: Server, origin: Origin, home: Path
-) -> None:
-    home.mkdir()
-    (home / "lidc-idri-slices.zip.download.part").write_bytes(bytes(len(server.content)))
-    fetching.fetch(origin)
-    assert server.asked == [f"bytes={len(server.content)}-", None]
-    assert left(home) == ["lidc-idri-slices.zip"]
-
-
+@pytest.mark.parametrize("n", [1000, 10_000_000])
 def test_a_part_of_something_else_is_found_out_and_thrown_away(
-    server: Server, origin: Origin, home: Path
+    n: int, server: Server, origin: Origin, home: Path
 ) -> None:
     home.mkdir()
-    (home / "lidc-idri-slices.zip.download.part").write_bytes(os.urandom(1000))
-    with pytest.raises(FetchError, match="is broken or cut"):
-        fetching.fetch(origin)
-    assert left(home) == []
-    assert fetching.fetch(origin).is_file()
-
-
-def test_an_interrupted_unpacking_needs_no_second_download(
-    server: Server, origin: Origin, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fetching, "_members", interrupted)
-        with pytest.raises(KeyboardInterrupt):
+    (home / "lidc-idri-slices.zip.download.part").write_bytes(os.urandom(n))
+    if n < len(server.content):
+        with pytest.raises(FetchError, match="is broken or cut"):
             fetching.fetch(origin)
-    assert left(home) == ["lidc-idri-slices.zip.download"]
-    fetching.fetch(origin)
-    assert len(server.asked) == 1
+        assert left(home) == []
+    assert fetching.fetch(origin).is_file()
+    assert left(home) == ["lidc-idri-slices.zip"]
 
 
 # --- Downloads that do not ----------------------------------------------------------------------
@@ -311,20 +261,14 @@ def large(name: str) -> tarfile.TarInfo:
     ("content", "says"),
     [
         (packed(changed(FIRST, bytes(len(FILES[FIRST])))), "is not the set: it holds 8 files"),
-        (packed({k: v for k, v in FILES.items() if k != FIRST}), "it holds 7 files"),
         (packed({**FILES, "extra.png": b""}), "it holds 9 files"),
-        (packed({}), "it holds 0 files"),
         (packed(FILES, large(f"{TOP}/{FOLDER}/x.png")), "more than the set's"),
         (packed(FILES, large(f"{TOP}/{FOLDER}/../../../x.png")), "leads out of the archive"),
-        (packed(FILES, large("../x.png")), "leads out of the archive"),
         (packed(FILES, large("/x.png")), "leads out of the archive"),
         (packed(FILES, link(f"{TOP}/{FOLDER}/x.png", tarfile.SYMTYPE)), "is a link"),
-        (packed(FILES, link(f"{TOP}/{FOLDER}/x.png", tarfile.LNKTYPE)), "is a link"),
         (packed(FILES, link(f"{TOP}/{FOLDER}/x.png", tarfile.FIFOTYPE)), "is a link or no file"),
         (packed(FILES)[:-1000], "is broken or cut"),
-        (packed(FILES)[:99_000] + bytes(99), "is broken or cut"),
         (b"<html>Sign in</html>", "is broken or cut"),
-        (b"", "is broken or cut"),
     ],
 )  # fmt: skip
 def test_what_is_not_the_set_is_refused_and_leaves_nothing(
@@ -337,20 +281,19 @@ def test_what_is_not_the_set_is_refused_and_leaves_nothing(
     assert left(home.parent) == ["home"]
 
 
-def test_a_link_elsewhere_in_the_repository_does_no_harm(server: Server, origin: Origin) -> None:
-    server.content = packed(FILES, link(f"{TOP}/wandb/latest-run", tarfile.SYMTYPE))
-    assert fetching.fetch(origin).is_file()
-
-
-def test_a_wrong_archive_of_the_user_is_kept(origin: Origin, home: Path, tmp_path: Path) -> None:
+def test_an_archive_that_was_downloaded_by_hand_stays(
+    server: Server, origin: Origin, home: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "by hand.tar.gz"
     file.write_bytes(packed({}))
     with pytest.raises(FetchError, match=r"by hand\.tar\.gz is not the set"):
         fetching.fetch(origin, source=str(file))
-    assert file.exists()
+    file.write_bytes(server.content)
+    assert fetching.fetch(origin, source=str(file)).is_file()
+    assert (server.asked, file.exists(), left(home)) == ([], True, ["lidc-idri-slices.zip"])
 
 
-@pytest.mark.parametrize("status", [404, 403, 500, 429])
+@pytest.mark.parametrize("status", [404, 500])
 def test_an_address_that_answers_with_an_error(
     status: int, server: Server, origin: Origin, home: Path
 ) -> None:
@@ -395,33 +338,6 @@ def test_a_file_of_the_user_is_never_replaced(server: Server, origin: Origin, ho
     assert (left(target), server.asked) == (["a folder"], [])
 
 
-def test_what_else_lies_in_the_folder_stays(server: Server, origin: Origin, home: Path) -> None:
-    home.mkdir()
-    for name in ("mine.txt", "lidc-idri-slices.tar.gz"):
-        (home / name).write_text("x")
-    server.content = packed({})
-    with pytest.raises(FetchError, match="is not the set"):
-        fetching.fetch(origin)
-    server.content = packed(FILES)
-    fetching.fetch(origin)
-    assert left(home) == ["lidc-idri-slices.tar.gz", "lidc-idri-slices.zip", "mine.txt"]
-
-
-def test_a_folder_that_cannot_be_written(origin: Origin, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
-        fetching.fetch(origin, tmp_path / "file" / "below")
-    if os.geteuid() != 0:
-        (tmp_path / "locked").mkdir(mode=0o500)
-        with pytest.raises(PermissionError, match="locked"):
-            fetching.fetch(origin, tmp_path / "locked")
-
-
-def test_what_has_no_mirror_cannot_be_fetched() -> None:
-    with pytest.raises(ValueError, match="diagnoses cannot be downloaded from here"):
-        fetching.fetch(origins.DIAGNOSES)
-
-
 # --- The command --------------------------------------------------------------------------------
 
 
@@ -457,22 +373,10 @@ def test_without_a_terminal_and_without_yes_nothing_is_downloaded(
     assert command("slices", "--yes").exit_code == command("slices").exit_code == 0
 
 
-@pytest.mark.parametrize(("answer", "status", "asked"), [("n\n", 1, 0), ("y\n", 0, 1)])
-def test_in_a_terminal_it_asks(
-    answer: str, status: int, asked: int, server: Server, origin: Origin,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(_data, "_can_ask", lambda: True)
-    done = command("slices", answer=answer)
-    assert (done.exit_code, len(server.asked)) == (status, asked), done.output
-    assert "Download it? [y/N]" in done.output
-
-
 @pytest.mark.parametrize("name", ["diagnoses", "dicom"])
 def test_what_is_not_downloaded_is_explained(name: str, home: Path) -> None:
-    done = command(name)
+    done, told = command(name), origins.find(name)
     assert done.exit_code == 0
-    told = origins.find(name)
     for text in (
         told.addresses[0],
         told.size,
@@ -484,53 +388,8 @@ def test_what_is_not_downloaded_is_explained(name: str, home: Path) -> None:
     assert not home.exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "status", "complaint"),
-    [
-        (["slices", "--yes", "--from", "nowhere"], 2, "from='nowhere': expected an address"),
-        (["slices", "--yes", "--from", "http://127.0.0.1:1/"], 1, "127.0.0.1:1 cannot be reached"),
-    ],
-)  # fmt: skip
-def test_what_goes_wrong_is_one_line(options: list[str], status: int, complaint: str) -> None:
-    done = command(*options)
-    assert done.exit_code == status
-    assert done.stderr.startswith(f"lesionlab: {complaint}")
+def test_what_goes_wrong_is_one_line() -> None:
+    done = command("slices", "--yes", "--from", "nowhere")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("lesionlab: from='nowhere': expected an address")
     assert done.stderr.count("\n") == 1
-
-
-def test_sets_have_their_names() -> None:
-    assert all(name == origin.name for name, origin in origins.ORIGINS.items())
-
-
-# --- To the voxels ------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_from_the_address_to_a_real_slice_in_hu(
-    real_slices: Path, server: Server, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = _archive.Archive(real_slices)
-    files = {
-        name.removeprefix("LIDC-IDRI-slices/"): real._bytes(name)
-        for key, name in real.names.items()
-        if key.patient in ("LIDC-IDRI-0001", "LIDC-IDRI-0005")
-    }
-    server.content = packed(files)
-    made = dataclasses.replace(origins.SLICES, mirror=mirror_of(files, server.url))
-    monkeypatch.setitem(origins.ORIGINS, "slices", made)
-    monkeypatch.setattr(origins, "SLICES", made)
-    lidc.nodules()  # from the cache that all tests share; what follows has none
-    monkeypatch.setenv("LESIONLAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(lidc.default(), "_cache", None)
-
-    done = command("slices", "--yes")
-    assert done.exit_code == 0, done.output
-    nodule = "LIDC-IDRI-0001-S0012-N01"
-    crop = datasets.crops("slices", [nodule], progress=False)[nodule]
-    assert (crop.tier, crop.calibrated.all()) == ("slices", True)
-    # line 5 of the table that comes with lesionlab: 7.925 × grey − 1024, an anchor
-    grey = real.read(_archive.Key("LIDC-IDRI-0001", 0, "images", 3))
-    np.testing.assert_array_equal(crop.hu[3], np.rint(7.925 * grey - 1024))
-    # a solid nodule is soft tissue, and what surrounds it is lung
-    assert -100 < np.median(crop.hu[crop.consensus(1.0)]) < 100
-    assert np.percentile(crop.hu, 20) < -700

@@ -5,36 +5,26 @@
     volume = dicom.read_series("downloads/LIDC-IDRI-0078/…")
     scans = dicom.Dicom("downloads")                  # LIDC scans, found by SeriesInstanceUID
     scans.crop("LIDC-IDRI-0078-S0001-N02")            # real HU and the readers' masks
-    dicom.identity("downloads/LIDC-IDRI-0078/…")      # what files still say about a person
     dicom.write_phantom_scan("LIDC-IDRI-0078-S0001-N02", "phantoms")  # and back, with no download
 
 A file that cannot be read gives a `DicomError` that names it, or is excluded and counted. Error
 messages hold file names and series UIDs and no other text from a header.
 
-Standard: DICOM PS3.3 (A.3 CT Image IOD, C.7.6.2 Image Plane, C.7.5.1 Padding), PS3.15 (E.1).
+Standard: DICOM PS3.3 (A.3 CT Image IOD, C.7.6.2 Image Plane, C.7.5.1 Padding).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from lesionlab.crops import Crop
-from lesionlab.sources.dicom._crops import CropMaker, start, try_all_here
+from lesionlab.sources.dicom._crops import CropMaker
 from lesionlab.sources.dicom._files import BadFileError, DicomError
-from lesionlab.sources.dicom._identity import identity
-from lesionlab.sources.dicom._phantoms import write_phantom_scan
 from lesionlab.sources.dicom._series import Volume, read_series
-from lesionlab.sources.dicom._tree import (
-    as_table,
-    check_processes,
-    find_series,
-    locate_series,
-    mapper,
-)
-from lesionlab.sources.dicom._write import write_series
+from lesionlab.sources.dicom._tree import as_table, find_series, locate_series
+from lesionlab.sources.dicom._write import write_phantom_scan, write_series
 from lesionlab.sources.lidc import Lidc, default
 
 __all__ = [
@@ -44,7 +34,6 @@ __all__ = [
     "DicomError",
     "Volume",
     "find_series",
-    "identity",
     "read_series",
     "write_phantom_scan",
     "write_series",
@@ -79,11 +68,9 @@ class Dicom:
     ) -> None:
         self.root = Path(root)
         self.lidc = lidc if lidc is not None else default()
-        self._thorough = thorough
         self._located, self._unreadable = locate_series(
             root, progress=progress, processes=processes, thorough=thorough
         )
-        self._excluded: dict[str, str] = {}
         self._last: CropMaker | None = None
 
     @property
@@ -103,8 +90,7 @@ class Dicom:
         Returns:
             Index `scan_id`; `patient`, `series_uid`, `n_lesions`, `n_slices` in the database,
             `n_files` found, `path` under the root, `synthetic` (a phantom under the scan's UIDs),
-            `n_excluded` lesions so far (`exclusions` says why), and `status`: "found",
-            "slices missing" (fewer files than slices) or "not found".
+            and `status`: "found", "slices missing" (fewer files than slices) or "not found".
         """
         scans = self.lidc.scans()[["patient", "series_uid"]]
         lesions = self.lidc.nodules()["scan_id"]
@@ -116,30 +102,15 @@ class Dicom:
         report["n_files"] = report["n_files"].fillna(0).astype(int)
         report["path"] = report["path"].fillna("")
         report["synthetic"] = report["synthetic"].eq(True)
-        excluded = lesions[lesions.index.isin(list(self._excluded))].value_counts()
-        report["n_excluded"] = excluded.reindex(report.index, fill_value=0)
         report["status"] = "found"
         report.loc[report["n_files"] < report["n_slices"], "status"] = "slices missing"
         report.loc[report["n_files"] == 0, "status"] = "not found"
         return report
 
-    def exclusions(self) -> pd.DataFrame:
-        """Lesions that cannot be cut: `lesion_id` and `reason`, in the order of the database.
-
-        Lesions whose series was not found are known at once, others once cutting was tried.
-        """
-        nodules = self.lidc.nodules()
-        how = "" if self._thorough else " (thorough=True reads every header)"
-        reasons = {
-            lesion_id: f"its series {uid} is not under {self.root}{how}"
-            for lesion_id, uid in nodules["series_uid"].items()
-            if uid not in self._located
-        } | self._excluded
-        rows = [(i, reasons[i]) for i in nodules.index if i in reasons]
-        return pd.DataFrame(rows, columns=["lesion_id", "reason"])
-
     def maker(self, *, size: int = 128, margin_mm: float | None = None) -> CropMaker:
-        """What cuts one lesion, `lesion_id` to `Crop`; can be sent to other processes.
+        """What cuts one lesion, `lesion_id` to `Crop`.
+
+        It can be sent to other processes: `lesionlab.crops.stores.build` cuts many lesions with it.
 
         Raises:
             ValueError: `size` or `margin_mm` is out of range.
@@ -175,63 +146,4 @@ class Dicom:
         maker = self._last
         if maker is None or (maker.size, maker.margin_mm) != (size, margin_mm):
             maker = self._last = self.maker(size=size, margin_mm=margin_mm)
-        try:
-            crop = maker(lesion_id)
-        except DicomError as error:
-            self._excluded[lesion_id] = str(error)
-            raise
-        self._excluded.pop(lesion_id, None)
-        return crop
-
-    def crops(
-        self,
-        lesion_ids: Iterable[str] | None = None,
-        *,
-        size: int = 128,
-        margin_mm: float | None = None,
-        processes: int = 1,
-        progress: bool = True,
-    ) -> Iterator[Crop]:
-        """Cut many lesions, scan by scan, so that each scan is read once.
-
-        To go on after an interruption, ask for the lesions that are not stored yet.
-
-        Args:
-            lesion_ids: Which; all of `lesion_ids` if None.
-            size: As in `crop`.
-            margin_mm: As in `crop`.
-            processes: How many to cut with. The crops and their order are the same.
-            progress: Show a bar.
-
-        Yields:
-            Crops, in the order in which their scans first occur. A lesion that cannot be cut is
-            left out and stands in `exclusions` with the reason.
-
-        Raises:
-            LookupError: No nodule has one of the ids.
-            ValueError: `size`, `margin_mm` or `processes` is out of range.
-        """
-        maker = self.maker(size=size, margin_mm=margin_mm)
-        check_processes(processes)
-        by_scan: dict[int, list[str]] = {}
-        for lesion_id in dict.fromkeys(self.lesion_ids if lesion_ids is None else lesion_ids):
-            by_scan.setdefault(maker.scan_id(lesion_id), []).append(lesion_id)
-        return self._cut(maker, list(by_scan.values()), processes, progress)
-
-    def _cut(
-        self, maker: CropMaker, groups: list[list[str]], processes: int, progress: bool
-    ) -> Iterator[Crop]:
-        from tqdm.auto import tqdm
-
-        total = sum(map(len, groups))
-        bar = tqdm(total=total, desc="crops", unit="lesion", disable=not progress)
-        work = maker.try_all if processes == 1 else try_all_here
-        with bar, mapper(processes, start, maker) as run:
-            for made in run(work, groups):
-                for item in made:
-                    bar.update()
-                    if isinstance(item, Crop):
-                        self._excluded.pop(item.lesion_id, None)
-                        yield item
-                    else:
-                        self._excluded[item[0]] = item[1]
+        return maker(lesion_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,46 +12,42 @@ import numpy as np
 import numpy.typing as npt
 
 from lesionlab.crops import Crop
-from lesionlab.sources.dicom._files import BadFileError, DicomError
-from lesionlab.sources.dicom._frame import Frame, frame
-from lesionlab.sources.dicom._order import Series
-from lesionlab.sources.dicom._pixels import read_pixels
-from lesionlab.sources.dicom._series import index_series, list_files
+from lesionlab.sources._windows import overlap, place
+from lesionlab.sources.dicom._files import AIR, BadFileError, DicomError, read_pixels
+from lesionlab.sources.dicom._series import FloatArray, Series, index_series, list_files
 from lesionlab.sources.dicom._tree import Located
-from lesionlab.sources.lidc import LesionMasks, Lidc, default
-from lesionlab.sources.lidc._database import FloatArray, IntArray
+from lesionlab.sources.lidc import LesionMasks, Lidc
 
 logger = logging.getLogger(__name__)
+
+IntArray = npt.NDArray[np.int64]
+Plane = tuple[npt.NDArray[np.int16], bool]
+"""One slice in HU, and whether the values are known to be HU."""
 
 MAX_OFF = 0.1
 """mm that a slice may lie off the database's z; also at most a fifth of the step."""
 
-Plane = tuple[npt.NDArray[np.int16], bool]
-"""One slice in HU, and whether the values are known to be HU."""
+# both as in `lesionlab.sources.phantom`, which is not loaded for them: a test holds them together
+CONTEXT = 2
+"""Slices taken along below and above the outlines."""
+
+REACH_MM = 10.5
+"""Slices reach at least so far from the lesion's centre: 21 slices at 1 mm can be cut out."""
 
 
 @dataclass
 class Scan:
-    """One scan of the database beside its files.
+    """One scan of the database beside its files."""
 
-    Attributes:
-        scan_id: In the database.
-        z: (slice,) positions in the database, mm.
-        series: The files' headers in order.
-        file_of: (slice,) position in `series.slices`, -1 where no file lies there.
-        planes: Slices that were decoded, or why they cannot be.
-    """
-
-    scan_id: int
-    z: FloatArray
-    series: Series
-    file_of: IntArray
-    planes: dict[int, Plane | BadFileError] = field(default_factory=dict)
+    z: FloatArray  # (slice,) positions in the database, mm
+    series: Series  # the files' headers in order
+    file_of: IntArray  # (slice,) position in `series.slices`, -1 where no file lies there
+    planes: dict[int, Plane | BadFileError] = field(default_factory=dict)  # decoded so far
 
     @property
-    def where(self) -> str:
+    def where(self) -> Path:
         """Folder of the files, for messages."""
-        return str(self.series.slices[0].path.parent)
+        return self.series.slices[0].path.parent
 
     def plane(self, k: int) -> Plane:
         """Decode slice `k` of the database, once.
@@ -83,12 +80,8 @@ def open_scan(lidc: Lidc, scan_id: int, located: Located) -> Scan:
             spacing differs, or none of its slices lies where the database has one.
     """
     about: dict[Any, Any] = lidc.database.scans.loc[scan_id].to_dict()
-    files = list(located.files)
-    for folder in located.folders:
-        files += list_files(folder)[0]
-    series = index_series(
-        files, series_uid=about["series_uid"], on_gap="warn", on_bad_file="exclude"
-    )
+    files = [file for folder_or_file in located.places for file in list_files(folder_or_file)]
+    series = index_series(files, about["series_uid"])
     where = series.slices[0].path.parent
     if not series.is_axial:
         raise DicomError(f"{where}: slices are not axial, and those of LIDC-IDRI are")
@@ -97,38 +90,76 @@ def open_scan(lidc: Lidc, scan_id: int, located: Located) -> Scan:
             f"{where}: PixelSpacing is {series.spacing[1]:g}, {series.spacing[2]:g} mm, "
             f"expected {about['pixel_spacing']:g} as in the database"
         )
-    z = lidc.database.slice_z[scan_id]
-    file_of = _match(z, series.positions)
-    if (file_of < 0).all():
+    z, found = lidc.database.slice_z[scan_id], series.positions
+    step = np.median(np.diff(z)) if len(z) > 1 else np.inf
+    nearest = np.abs(found - z[:, None]).argmin(axis=1)
+    near = np.abs(found[nearest] - z) <= min(MAX_OFF, step / 5)
+    if not near.any():
         raise DicomError(
-            f"{where}: slices from z = {series.positions[0]:g} to {series.positions[-1]:g} mm, "
-            f"none where the database has one ({z[0]:g} to {z[-1]:g} mm)"
+            f"{where}: slices from z = {found[0]:g} to {found[-1]:g} mm, none where the database "
+            f"has one ({z[0]:g} to {z[-1]:g} mm)"
         )
-    return Scan(scan_id, z, series, file_of)
+    return Scan(z, series, np.where(near, nearest, -1))
 
 
-def _match(wanted: FloatArray, found: FloatArray) -> IntArray:
-    """Index of the position found at each one wanted, or -1."""
-    step = np.median(np.diff(wanted)) if len(wanted) > 1 else np.inf
-    above = np.searchsorted(found, wanted).clip(1, max(len(found) - 1, 1)).clip(max=len(found) - 1)
-    below = (above - 1).clip(0)
-    nearest = np.where(np.abs(found[above] - wanted) < np.abs(found[below] - wanted), above, below)
-    near = np.abs(found[nearest] - wanted) <= min(MAX_OFF, step / 5)
-    return np.where(near, nearest, -1).astype(np.int64)
+@dataclass(frozen=True)
+class Frame:
+    """A box of voxels in a scan."""
+
+    slices: IntArray  # (slice,) indices in the scan, ascending
+    lesion: range  # the indices from the lowest to the highest voxel of the lesion
+    corner: tuple[int, int]  # (y, x) index in the scan of the first row and column
 
 
-def cut(scan: Scan, masks: LesionMasks, wanted: Frame) -> Crop:
+def frame(
+    masks: LesionMasks, centre: float, z: FloatArray, *, size: int, margin_mm: float | None
+) -> Frame:
+    """Where `Dicom.crop` cuts a lesion out of its scan.
+
+    Args:
+        masks: The lesion's masks.
+        centre: Slice index of the lesion's centre, with a fraction: `z` of `lidc.nodules`.
+        z: (slice,) positions of the scan's slices, mm.
+        size: Rows and columns.
+        margin_mm: As in `Dicom.crop`.
+
+    Raises:
+        DicomError: The outlines hold no voxel, or are larger than `size`.
+    """
+    where = np.argwhere(masks.readers.any(axis=0)) + masks.origin
+    if not len(where):
+        raise DicomError(f"{masks.lesion_id}: no voxel lies inside its readers' outlines")
+    low, end = where.min(axis=0), where.max(axis=0) + 1
+    height, width = end[1:] - low[1:]
+    if max(height, width) > size:
+        raise DicomError(
+            f"{masks.lesion_id}: its readers' outlines span {height} × {width} pixels, more than "
+            f"size={size}"
+        )
+    if margin_mm is None:
+        reach = math.ceil(REACH_MM / masks.spacing[0])
+        first = max(min(low[0] - CONTEXT, math.floor(centre) - reach), 0)
+        stop = min(max(end[0] + CONTEXT, math.ceil(centre) + reach + 1), len(z))
+        slices = np.arange(first, stop, dtype=np.int64)
+    else:
+        near = (z >= z[low[0]] - margin_mm - 1e-6) & (z <= z[end[0] - 1] + margin_mm + 1e-6)
+        slices = np.flatnonzero(near).astype(np.int64)
+    y, x = ((low + end) // 2 - size // 2)[1:].tolist()
+    return Frame(slices, range(int(low[0]), int(end[0])), (y, x))
+
+
+def cut(scan: Scan, masks: LesionMasks, wanted: Frame, size: int) -> Crop:
     """Cut one lesion out of its scan; see `Dicom.crop`.
 
     Raises:
         DicomError: A slice of the lesion is missing or bad, or slices do not reach it.
     """
     lesion_id = masks.lesion_id
-    rows, columns = scan.series.slices[0].shape
+    shape = scan.series.slices[0].shape
     _, y, x = np.argwhere(masks.readers.any(axis=0)).max(axis=0) + masks.origin
-    if y >= rows or x >= columns:
+    if y >= shape[0] or x >= shape[1]:
         raise DicomError(
-            f"{scan.where}: slices of {rows} × {columns} pixels do not reach {lesion_id}, "
+            f"{scan.where}: slices of {shape[0]} × {shape[1]} pixels do not reach {lesion_id}, "
             f"whose outlines end at row {y}, column {x}"
         )
     planes: dict[int, Plane] = {}
@@ -140,10 +171,13 @@ def cut(scan: Scan, masks: LesionMasks, wanted: Frame) -> Crop:
                 raise DicomError(f"{lesion_id}: {error}") from None
             logger.warning("%s: a slice of its margin is left out: %s", lesion_id, error)
     index = np.array(list(planes), dtype=np.int64)
+    inside, there = overlap(wanted.corner, size, shape)
+    hu = np.full((len(index), size, size), AIR, dtype=np.int16)
+    hu[:, *inside] = [plane[there] for plane, _ in planes.values()]
     return Crop(
         lesion_id=lesion_id,
-        hu=np.stack([wanted.window(plane) for plane, _ in planes.values()]),
-        masks=wanted.place(masks, index),
+        hu=hu,
+        masks=place(masks, index, wanted.corner, size),
         spacing=masks.spacing,
         slice_index=index,
         corner=wanted.corner,
@@ -171,92 +205,36 @@ class CropMaker:
             raise ValueError(f"size={size!r}: expected a whole number of pixels, 1 to 512")
         if margin_mm is not None and not 0 <= margin_mm < np.inf:
             raise ValueError(f"margin_mm={margin_mm!r}: expected mm from 0, or None")
-        self.size, self.margin_mm, self.root = size, margin_mm, root
-        nodules = lidc.nodules()
-        scans = zip(nodules["scan_id"].tolist(), nodules["series_uid"].tolist(), strict=True)
-        self._scan_of: dict[str, tuple[int, str]] = dict(zip(nodules.index, scans, strict=True))
-        self._centre: dict[str, float] = dict(zip(nodules.index, nodules["z"], strict=True))
-        wanted = set(nodules["series_uid"])
+        self.size, self.margin_mm, self.root, self.lidc = size, margin_mm, root, lidc
+        self._nodules = lidc.nodules()[["scan_id", "series_uid", "z"]]
+        wanted = set(self._nodules["series_uid"])
         self._located = {uid: place for uid, place in located.items() if uid in wanted}
-        self._database = (lidc.path, lidc._cache)
-        self._lidc: Lidc | None = lidc
-        self._scan: Scan | DicomError | None = None
-        self._scan_id = -1
+        self._scan: tuple[int, Scan | DicomError] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # the database is opened again where this arrives: 28 MB for each task would be slower
-        return self.__dict__ | {"_lidc": None, "_scan": None, "_scan_id": -1}
-
-    @property
-    def lidc(self) -> Lidc:
-        """The database, opened once per process."""
-        if self._lidc is None:
-            path, cache = self._database
-            usual = default()
-            self._lidc = (
-                usual
-                if path == usual.path
-                else Lidc(path, cache_folder=cache, use_cache=cache is not None, allow_altered=True)
-            )
-        return self._lidc
-
-    def scan_id(self, lesion_id: str) -> int:
-        """The scan of a lesion.
-
-        Raises:
-            LookupError: No nodule has that id.
-        """
-        if lesion_id not in self._scan_of:
-            example = next(iter(self._scan_of), "none")
-            raise LookupError(f"no nodule has the lesion_id {lesion_id!r}; ids look like {example}")
-        return self._scan_of[lesion_id][0]
+        return self.__dict__ | {"_scan": None}
 
     def __call__(self, lesion_id: str) -> Crop:
         """Cut one lesion; see `Dicom.crop`."""
-        scan_id = self.scan_id(lesion_id)
-        uid = self._scan_of[lesion_id][1]
+        if lesion_id not in self._nodules.index:
+            example = next(iter(self._nodules.index), "none")
+            raise LookupError(f"no nodule has the lesion_id {lesion_id!r}; ids look like {example}")
+        nodule: Any = self._nodules.loc[lesion_id]
+        scan_id, uid = int(nodule["scan_id"]), nodule["series_uid"]
         if uid not in self._located:
             raise DicomError(f"{lesion_id}: its series {uid} is not under {self.root}")
-        if scan_id != self._scan_id:
+        scan = self._open(scan_id, self._located[uid])
+        if isinstance(scan, DicomError):
+            raise DicomError(f"{lesion_id}: {scan}")
+        masks = self.lidc.masks(lesion_id)
+        wanted = frame(masks, nodule["z"], scan.z, size=self.size, margin_mm=self.margin_mm)
+        return cut(scan, masks, wanted, self.size)
+
+    def _open(self, scan_id: int, located: Located) -> Scan | DicomError:
+        if self._scan is None or self._scan[0] != scan_id:
             self._scan = None  # the scan before goes first, so that two are never held
             try:
-                self._scan = open_scan(self.lidc, scan_id, self._located[uid])
+                self._scan = scan_id, open_scan(self.lidc, scan_id, located)
             except DicomError as error:
-                self._scan = error
-            self._scan_id = scan_id
-        if isinstance(self._scan, DicomError):
-            raise DicomError(f"{lesion_id}: {self._scan}")
-        assert self._scan is not None  # noqa: S101 - for mypy
-        masks = self.lidc.masks(lesion_id)
-        wanted = frame(
-            masks,
-            self._centre[lesion_id],
-            self._scan.z,
-            size=self.size,
-            margin_mm=self.margin_mm,
-        )
-        return cut(self._scan, masks, wanted)
-
-    def try_all(self, lesion_ids: list[str]) -> list[Crop | tuple[str, str]]:
-        """Cut several lesions; the id and the reason in place of one that cannot be cut."""
-        made: list[Crop | tuple[str, str]] = []
-        for lesion_id in lesion_ids:
-            try:
-                made.append(self(lesion_id))
-            except DicomError as error:
-                made.append((lesion_id, str(error)))
-        return made
-
-
-_maker: CropMaker
-
-
-def start(maker: CropMaker) -> None:
-    """Keep a maker in this process, so that it is sent once and not with every task."""
-    global _maker
-    _maker = maker
-
-
-def try_all_here(lesion_ids: list[str]) -> list[Crop | tuple[str, str]]:
-    """`CropMaker.try_all` of the maker that `start` was given."""
-    return _maker.try_all(lesion_ids)
+                self._scan = scan_id, error
+        return self._scan[1]

@@ -1,7 +1,9 @@
-"""One DICOM file: what its header says, or a plain error that names the file.
+"""One DICOM file: what its header says and its pixels in HU, or a plain error that names the file.
 
-The messages of pydicom can quote values of the file, and so names and dates of a patient. They are
-therefore never passed on: an error here says which file, which attribute and what was expected.
+pydicom reads the header first, and what it says of the pixels' size and kind is checked before
+SimpleITK decodes them. The messages of pydicom can quote values of the file, and so names and dates
+of a patient. They are never passed on: an error here says which file, which attribute and what was
+expected.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pydicom
 from pydicom.datadict import tag_for_keyword
 from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
 from pydicom.tag import Tag
-from pydicom.uid import UID
-
-from lesionlab.sources.lidc._database import FloatArray
+from pydicom.uid import UID, AllTransferSyntaxes
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 """SOP class of a CT slice; localizers have it too and are told apart by their ImageType."""
@@ -34,8 +36,14 @@ MAX_PIXELS = 8192
 PHANTOM = "lesionlab phantom"
 """SeriesDescription of what `write_series` makes."""
 
-_HEADER_TAGS: list[Any] = [
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "ImageType", "InstanceNumber",
+AIR = -1024
+"""HU that takes the place of padding."""
+
+LOWEST = -2000
+"""HU at and below this are padding whatever the header says: scanners fill with −2000 or −3024."""
+
+_SLICE_TAGS: list[Any] = [
+    "SOPClassUID", "SeriesInstanceUID", "ImageType", "InstanceNumber",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
     "Rows", "Columns", "SeriesDescription",
 ]  # fmt: skip
@@ -62,88 +70,29 @@ class BadFileError(DicomError):
         return f"{self.path}: {self.reason}"
 
 
-@dataclass(frozen=True)
-class Slice:
-    """What the header of one CT slice says, checked.
-
-    Attributes:
-        path: The file.
-        series_uid: SeriesInstanceUID.
-        instance_uid: SOPInstanceUID.
-        instance_number: InstanceNumber, infinity where it is empty.
-        position: `(x, y, z)` of the first pixel's centre in the patient, mm.
-        orientation: Directions of increasing column and row index, two unit vectors.
-        pixel_spacing: `(y, x)`, mm.
-        shape: `(rows, columns)`.
-        thickness: SliceThickness, mm, or NaN.
-        synthetic: Written by `write_series`.
-    """
-
-    path: Path
-    series_uid: str
-    instance_uid: str
-    instance_number: float
-    position: tuple[float, float, float]
-    orientation: tuple[float, ...]
-    pixel_spacing: tuple[float, float]
-    shape: tuple[int, int]
-    thickness: float
-    synthetic: bool
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep what pydicom warns of and logs, which can quote values of the file, from being shown.
 
-    Every function that touches a file does so in here, for values are parsed when they are asked
+    Every function that touches a file does so in here, for pydicom parses a value when it is asked
     for and not when the file is opened.
     """
     # a logger's filter does not act on those below it
-    named = list(logging.root.manager.loggerDict)
-    loggers = [logging.getLogger(n) for n in named if n == "pydicom" or n.startswith("pydicom.")]
-    silence = _Silence()
+    named = [n for n in logging.root.manager.loggerDict if re.match(r"pydicom(\.|$)", n)]
+    loggers = [logging.getLogger(name) for name in named]
     for logger in loggers:
-        logger.addFilter(silence)
+        logger.addFilter(_drop)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         for logger in loggers:
-            logger.removeFilter(silence)
+            logger.removeFilter(_drop)
 
 
-class _Silence(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        return False
-
-
-def open_file(path: Path, *, pixels: bool = False, tags: list[Any] | None = None) -> Any:
-    """Parse one file with pydicom.
-
-    Args:
-        path: The file.
-        pixels: Also read the pixel data, still encoded.
-        tags: Only these attributes.
-
-    Raises:
-        BadFileError: It cannot be opened, is not DICOM, or is damaged.
-    """
-    try:
-        if not path.is_file():  # a pipe or a device would block
-            raise BadFileError(path, "there is no such file")
-        if path.stat().st_size <= 132:
-            raise BadFileError(path, "not a DICOM file: it is empty or ends within 132 bytes")
-        return pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=tags)
-    except DicomError:
-        raise
-    except InvalidDicomError:
-        raise BadFileError(path, "not a DICOM file: no 'DICM' at byte 128") from None
-    except OSError as error:
-        raise BadFileError(path, f"cannot be read: {error.strerror or 'damaged'}") from None
-    except Exception as error:
-        reason = f"its header is damaged ({type(error).__name__} while parsing)"
-        raise BadFileError(path, reason) from None
+def _drop(record: logging.LogRecord) -> bool:
+    return False
 
 
 def label(keyword: str) -> str:
@@ -152,138 +101,267 @@ def label(keyword: str) -> str:
     return f"{keyword} ({tag.group:04X},{tag.element:04X})"
 
 
-def value(dataset: Any, keyword: str, path: Path, *, default: Any = None) -> Any:
-    """The value of an attribute; `default` where it is absent or empty.
-
-    Raises:
-        BadFileError: It cannot be parsed, or there is neither a value nor a default.
-    """
-    try:
-        found = dataset.get(keyword)
-        empty = found is None or (hasattr(found, "__len__") and len(found) == 0)
-    except Exception:
-        raise BadFileError(path, f"{label(keyword)} cannot be read") from None
-    if not empty:
-        return found
-    if default is None:
-        raise BadFileError(path, f"lacks {label(keyword)}")
-    return default
-
-
-def numbers(
-    dataset: Any, keyword: str, path: Path, count: int, *, default: float | None = None
-) -> tuple[float, ...]:
-    """The finite numbers of an attribute.
-
-    Raises:
-        BadFileError: They are absent, not numbers, or not `count`.
-    """
-    found = value(dataset, keyword, path, default=default)
-    try:
-        many = isinstance(found, (list, tuple, pydicom.multival.MultiValue))
-        result = tuple(float(v) for v in found) if many else (float(found),)
-    except Exception:
-        raise BadFileError(path, f"{label(keyword)} is not a number") from None
-    if len(result) != count:
-        raise BadFileError(path, f"{label(keyword)} has {len(result)} values, expected {count}")
-    if default is None and not all(map(math.isfinite, result)):
-        raise BadFileError(path, f"{label(keyword)} is not finite")
-    return result
-
-
-def whole(dataset: Any, keyword: str, path: Path, allowed: range) -> int:
-    """A whole number within `allowed`.
-
-    Raises:
-        BadFileError: It is absent or something else.
-    """
-    (found,) = numbers(dataset, keyword, path, 1)
-    if found not in allowed:
-        low, high = allowed[0], allowed[-1]
-        raise BadFileError(path, f"{label(keyword)} is {found:g}, expected {low} to {high}")
-    return int(found)
-
-
-def uid(dataset: Any, keyword: str, path: Path) -> str:
-    """A unique identifier.
-
-    Raises:
-        BadFileError: It is absent or has other characters than digits and dots.
-    """
-    found = str(value(dataset, keyword, path)).strip("\0 ")
-    if not re.fullmatch(r"[0-9.]{1,64}", found):
-        raise BadFileError(path, f"{label(keyword)} is not a UID")
-    return found
-
-
 def as_uid(text: str) -> UID:
     """A pydicom UID, without pydicom's opinion on the console."""
     return UID(text, validation_mode=pydicom.config.IGNORE)
 
 
-def words(dataset: Any, keyword: str, path: Path) -> list[str]:
-    """The texts of an attribute, upper case; one empty text where it is absent."""
-    found = value(dataset, keyword, path, default="")
-    many = isinstance(found, (list, tuple, pydicom.multival.MultiValue))
-    return [str(v).strip().upper() for v in (found if many else [found])]
+class Header:
+    """The attributes of one file. Each method gives a valid value or raises a `BadFileError`.
+
+    Args:
+        path: The file.
+        pixels: Also read the pixel data, still encoded.
+        tags: Read only these attributes.
+
+    Raises:
+        BadFileError: The file cannot be opened, is not DICOM, or is damaged.
+    """
+
+    def __init__(self, path: Path, *, pixels: bool = False, tags: list[Any] | None = None) -> None:
+        self.path = path
+        try:
+            if not path.is_file():  # a pipe or a device would block
+                raise self.error("there is no such file")
+            if path.stat().st_size <= 132:
+                raise self.error("not a DICOM file: it is empty or ends within 132 bytes")
+            self.dataset: Any = pydicom.dcmread(
+                path, stop_before_pixels=not pixels, specific_tags=tags
+            )
+        except DicomError:
+            raise
+        except InvalidDicomError:
+            raise self.error("not a DICOM file: no 'DICM' at byte 128") from None
+        except OSError as error:
+            raise self.error(f"cannot be read: {error.strerror or 'damaged'}") from None
+        except Exception as error:
+            raise self.error(
+                f"its header is damaged ({type(error).__name__} while parsing)"
+            ) from None
+
+    def error(self, reason: str) -> BadFileError:
+        """The error that this file is to be refused with."""
+        return BadFileError(self.path, reason)
+
+    def values(self, keyword: str, default: Any = None) -> list[Any]:
+        """The values of an attribute; `[default]` where it is absent or empty."""
+        try:
+            found = self.dataset.get(keyword)
+            many = list(found) if isinstance(found, (list, tuple, MultiValue)) else [found]
+            many = [] if found is None or found == "" or found == b"" else many
+        except Exception:
+            raise self.error(f"{label(keyword)} cannot be read") from None
+        if not many and default is None:
+            raise self.error(f"lacks {label(keyword)}")
+        return many or [default]
+
+    def numbers(self, keyword: str, count: int, default: float | None = None) -> list[float]:
+        """The `count` numbers of an attribute, finite if there is no default."""
+        found = self.values(keyword, default)
+        try:
+            result = [float(v) for v in found]
+        except Exception:
+            raise self.error(f"{label(keyword)} is not a number") from None
+        if len(result) != count:
+            raise self.error(f"{label(keyword)} has {len(result)} values, expected {count}")
+        if default is None and not all(map(math.isfinite, result)):
+            raise self.error(f"{label(keyword)} is not finite")
+        return result
+
+    def whole(self, keyword: str, low: int, high: int, default: int | None = None) -> int:
+        """A whole number from `low` to `high`."""
+        (found,) = self.numbers(keyword, 1, default)
+        if found not in range(low, high + 1):
+            raise self.error(f"{label(keyword)} is {found:g}, expected {low} to {high}")
+        return int(found)
+
+    def uid(self, keyword: str) -> str:
+        """A unique identifier."""
+        found = str(self.values(keyword)[0]).strip("\0 ")
+        if not re.fullmatch(r"[0-9.]{1,64}", found):
+            raise self.error(f"{label(keyword)} is not a UID")
+        return found
+
+    def words(self, keyword: str) -> list[str]:
+        """The texts of an attribute, upper case; one empty text where it is absent."""
+        return [str(v).strip().upper() for v in self.values(keyword, "")]
+
+    @property
+    def synthetic(self) -> bool:
+        """Written by `write_series`, not scanned."""
+        return self.words("SeriesDescription") == [PHANTOM.upper()]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What the header of one CT slice says, checked."""
+
+    path: Path
+    series_uid: str
+    instance_number: float  # infinity where it is empty
+    position: tuple[float, ...]  # (x, y, z) of the first pixel's centre in the patient, mm
+    orientation: tuple[float, ...]  # of increasing column and row index, two unit vectors
+    pixel_spacing: tuple[float, float]  # (y, x), mm
+    shape: tuple[int, int]  # (rows, columns)
+    thickness: float  # mm, or NaN
+    synthetic: bool  # written by `write_series`
 
 
 @quiet()
-def read_header(path: Path) -> Slice | str:
+def read_slice(path: Path) -> Slice | str:
     """Read and check the header of one file.
 
     Returns:
         The slice, or why the file is not a slice of a CT scan: a localizer or another SOP class.
 
     Raises:
-        BadFileError: It cannot be read, lacks an attribute or has an impossible one.
+        BadFileError: The file cannot be read, lacks an attribute or has an impossible one.
     """
-    dataset = open_file(path, tags=_HEADER_TAGS)
-    sop_class = uid(dataset, "SOPClassUID", path)
+    header = Header(path, tags=_SLICE_TAGS)
+    sop_class = header.uid("SOPClassUID")
     if sop_class != CT_IMAGE:
         name = as_uid(sop_class).name
         return name if name != sop_class else "unknown SOP class"
-    if "LOCALIZER" in words(dataset, "ImageType", path):
+    if "LOCALIZER" in header.words("ImageType"):
         return "localizer"
-    orientation = numbers(dataset, "ImageOrientationPatient", path, 6)
-    y, x = numbers(dataset, "PixelSpacing", path, 2)
+    y, x = header.numbers("PixelSpacing", 2)
     if not (0 < y < 1000 and 0 < x < 1000):
-        raise BadFileError(path, f"{label('PixelSpacing')} is {y:g}, {x:g}; expected mm above 0")
-    (thickness,) = numbers(dataset, "SliceThickness", path, 1, default=math.nan)
+        raise header.error(f"{label('PixelSpacing')} is {y:g}, {x:g}; expected mm above 0")
+    (thickness,) = header.numbers("SliceThickness", 1, math.nan)
     if thickness < 0 or math.isinf(thickness):
-        raise BadFileError(path, f"{label('SliceThickness')} is {thickness:g}; expected mm above 0")
-    size = range(1, MAX_PIXELS + 1)
-    position = numbers(dataset, "ImagePositionPatient", path, 3)
+        raise header.error(f"{label('SliceThickness')} is {thickness:g}; expected mm above 0")
+    position = header.numbers("ImagePositionPatient", 3)
     if max(map(abs, position)) > 1e6:
-        raise BadFileError(path, f"{label('ImagePositionPatient')} lies a kilometre away")
-    (number,) = numbers(dataset, "InstanceNumber", path, 1, default=math.inf)
-    return Slice(
-        path=path,
-        series_uid=uid(dataset, "SeriesInstanceUID", path),
-        instance_uid=uid(dataset, "SOPInstanceUID", path),
-        instance_number=number if math.isfinite(number) else math.inf,
-        position=(position[0], position[1], position[2]),
-        orientation=_unit_vectors(orientation, path),
-        pixel_spacing=(y, x),
-        shape=(whole(dataset, "Rows", path, size), whole(dataset, "Columns", path, size)),
-        thickness=thickness or math.nan,
-        synthetic=words(dataset, "SeriesDescription", path) == [PHANTOM.upper()],
-    )
-
-
-def _unit_vectors(orientation: tuple[float, ...], path: Path) -> tuple[float, ...]:
-    vectors = np.array(orientation).reshape(2, 3)
+        raise header.error(f"{label('ImagePositionPatient')} lies a kilometre away")
+    vectors = np.array(header.numbers("ImageOrientationPatient", 6)).reshape(2, 3)
     with np.errstate(over="ignore"):
         lengths = np.linalg.norm(vectors, axis=1)
         right_angle = abs(vectors[0] @ vectors[1]) < 1e-3
     # a file carries few digits, so a unit vector may be a little off
     if not (np.abs(lengths - 1) < 1e-3).all() or not right_angle:
-        raise BadFileError(
-            path, f"{label('ImageOrientationPatient')} is not two unit vectors at a right angle"
+        raise header.error(
+            f"{label('ImageOrientationPatient')} is not two unit vectors at a right angle"
         )
-    return tuple((vectors / lengths[:, None]).ravel().tolist())
+    (number,) = header.numbers("InstanceNumber", 1, math.inf)
+    return Slice(
+        path=path,
+        series_uid=header.uid("SeriesInstanceUID"),
+        instance_number=number if math.isfinite(number) else math.inf,
+        position=tuple(position),
+        orientation=tuple((vectors / lengths[:, None]).ravel().tolist()),
+        pixel_spacing=(y, x),
+        shape=(header.whole("Rows", 1, MAX_PIXELS), header.whole("Columns", 1, MAX_PIXELS)),
+        thickness=thickness or math.nan,
+        synthetic=header.synthetic,
+    )
 
 
-def vector(values: tuple[float, ...]) -> FloatArray:
-    """A tuple of numbers as an array."""
-    return np.array(values, dtype=np.float64)
+@dataclass(frozen=True)
+class Pixels:
+    """The pixels of one slice."""
+
+    hu: npt.NDArray[Any]  # (y, x); int16 where all values are whole and fit, else float32
+    is_hu: bool  # the header does not say that values are in another unit
+    notes: tuple[str, ...]  # what was odd
+
+
+@quiet()
+def read_pixels(path: Path) -> Pixels:
+    """Decode one slice into HU, which are `RescaleSlope * stored + RescaleIntercept`.
+
+    MONOCHROME1 asks viewers to draw low values bright. It does not change what a stored value means
+    in HU, so it changes nothing here.
+
+    Raises:
+        BadFileError: The pixels are damaged, of a kind that CT slices do not have, or compressed
+            in a way that SimpleITK does not decode.
+    """
+    header = Header(path, pixels=True)
+    slope, intercept = (header.numbers(k, 1)[0] for k in ("RescaleSlope", "RescaleIntercept"))
+    if slope == 0:
+        raise header.error(f"{label('RescaleSlope')} is 0")
+    notes = []
+    is_hu = set(header.words("RescaleType")) <= {"", "HU"}
+    if not is_hu:
+        notes.append(f"{label('RescaleType')} is not HU")
+    hu = _decode(header, slope, intercept)
+    if not np.isfinite(hu).all() or np.abs(hu).max() > np.finfo(np.float32).max:
+        raise header.error("RescaleSlope and RescaleIntercept give numbers without end")
+    padding = _padding(header, hu, slope, intercept)
+    if padding.any() and (level := float(hu[padding].max())) > -900:
+        notes.append(f"PixelPaddingValue stands for {level:g} HU, which could be tissue")
+    hu[padding | (hu <= LOWEST)] = AIR
+    limits = np.iinfo(np.int16)
+    fits = hu.min() >= limits.min and hu.max() <= limits.max and bool((hu == np.rint(hu)).all())
+    dtype = np.int16 if fits else np.float32
+    return Pixels(hu.astype(dtype), is_hu, tuple(notes))
+
+
+def _decode(header: Header, slope: float, intercept: float) -> npt.NDArray[np.float64]:
+    """(y, x) values, to which SimpleITK has applied slope and intercept.
+
+    Pixels of another kind or size than a CT slice has are refused before they reach the decoder.
+    """
+    import SimpleITK as sitk  # noqa: N813 - its users' own name for it
+
+    signed = header.whole("PixelRepresentation", 0, 1)
+    inverted = header.words("PhotometricInterpretation") == ["MONOCHROME1"]
+    if not inverted and header.words("PhotometricInterpretation") != ["MONOCHROME2"]:
+        raise header.error(f"{label('PhotometricInterpretation')} is not MONOCHROME1 or 2")
+    if inverted and signed:
+        raise header.error("MONOCHROME1 with signed pixels, which SimpleITK does not decode")
+    header.whole("SamplesPerPixel", 1, 1)
+    header.whole("NumberOfFrames", 1, 1, default=1)  # Enhanced CT is another SOP class
+    shape = header.whole("Rows", 1, MAX_PIXELS), header.whole("Columns", 1, MAX_PIXELS)
+    allocated = header.whole("BitsAllocated", 8, 32)
+    bits = header.whole("BitsStored", 1, allocated)
+    if header.whole("HighBit", 0, allocated) != bits - 1:
+        raise header.error(f"{label('HighBit')} is not BitsStored - 1")
+    try:
+        syntax = as_uid(str(header.dataset.file_meta.TransferSyntaxUID))
+    except Exception:
+        raise header.error(f"lacks {label('TransferSyntaxUID')}") from None
+    if syntax not in AllTransferSyntaxes:
+        raise header.error(f"cannot be decoded: an unknown transfer syntax ({syntax})")
+    (data,) = header.values("PixelData")
+    expected = shape[0] * shape[1] * allocated // 8
+    if not syntax.is_compressed and not expected <= len(data) <= expected + 1:
+        raise header.error(
+            f"its pixels cannot be decoded ({len(data):,} bytes, expected {expected:,}): "
+            "truncated or damaged"
+        )
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # type: ignore[no-untyped-call]
+    try:
+        image = sitk.ReadImage(str(header.path), imageIO="GDCMImageIO")
+        values: npt.NDArray[np.float64] = sitk.GetArrayFromImage(image).astype(np.float64)
+    except MemoryError:
+        raise  # says nothing about the file
+    except Exception as error:
+        raise header.error(
+            f"its pixels, stored as {syntax.name} ({syntax}), cannot be decoded "
+            f"({type(error).__name__}): truncated or damaged"
+        ) from None
+    if values.shape != (1, *shape):
+        raise header.error(f"its pixels decode to {values.shape}, expected {(1, *shape)}")
+    if inverted:  # SimpleITK turns stored values over: `2**bits - 1 - stored`
+        values = slope * (2**bits - 1) + 2 * intercept - values
+    plane: npt.NDArray[np.float64] = values[0]
+    return plane
+
+
+def _padding(
+    header: Header, hu: npt.NDArray[np.float64], slope: float, intercept: float
+) -> npt.NDArray[np.bool_]:
+    """Pixels that the header calls padding (PS3.3, C.7.5.1.1.2), which it does in stored values."""
+    (first,) = header.numbers("PixelPaddingValue", 1, math.nan)
+    (last,) = header.numbers("PixelPaddingRangeLimit", 1, first)
+    allocated, signed = (
+        int(header.numbers(k, 1)[0]) for k in ("BitsAllocated", "PixelRepresentation")
+    )
+    lowest = -(2 ** (allocated - 1)) if signed else 0
+    # the value is often written with the other sign: 63536 for a signed −2000
+    stored = [(value - lowest) % 2**allocated + lowest for value in (first, last)]
+    low, high = sorted(slope * value + intercept for value in stored)
+    half = abs(slope) / 2
+    inside: npt.NDArray[np.bool_] = (hu > low - half) & (hu < high + half)
+    return inside

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lesionlab.sources.dicom._files import BadFileError, DicomError, Slice, read_header
-from lesionlab.sources.dicom._order import OnGap, Series, arrange
-from lesionlab.sources.dicom._pixels import Pixels, read_pixels
-from lesionlab.sources.lidc._database import FloatArray
+from lesionlab.sources.dicom._files import (
+    BadFileError,
+    DicomError,
+    Pixels,
+    Slice,
+    read_pixels,
+    read_slice,
+)
 
-OnBadFile = Literal["raise", "exclude"]
+FloatArray = npt.NDArray[np.float64]
+
+SAME_POSITION = 0.01
+"""Two slices nearer than this, in mm, stand at one position; LIDC's nearest are 0.45 mm apart."""
+
+GAP = 1.5
+"""A step above this many times the median step means that slices are missing."""
 
 _COMPANIONS = {
     ".csv", ".db", ".htm", ".html", ".ini", ".jpg", ".json", ".log", ".md", ".nrrd", ".pdf", ".png",
@@ -40,25 +50,19 @@ class Volume:
         slice_z: (z,) position of each slice along the last of them, mm, ascending. For axial
             slices this is the z of ImagePositionPatient.
         series_uid: SeriesInstanceUID.
-        instance_uids: SOPInstanceUID of each slice.
         thickness: SliceThickness, mm; NaN where it is not stated.
         synthetic: Written by `write_series`, not scanned.
-        counts: What was set aside: files that are `not CT` slices or `not DICOM` by their name,
-            `bad files`, `other series`, `identical duplicates` and `different duplicates`, and
-            `padding voxels` that were set to −1024 HU.
-        warnings: What a user should know, in sentences.
+        warnings: What was set aside and what else a user should know, in sentences.
     """
 
     hu: npt.NDArray[Any]
     spacing: tuple[float, float, float]
-    origin_mm: tuple[float, float, float]
+    origin_mm: tuple[float, ...]
     direction: FloatArray
     slice_z: FloatArray
     series_uid: str
-    instance_uids: tuple[str, ...]
     thickness: float = math.nan
     synthetic: bool = False
-    counts: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def patient_mm(self, index: Any) -> FloatArray:
@@ -79,136 +83,11 @@ class Volume:
         return placed
 
 
-def list_files(source: str | Path | Iterable[str | Path]) -> tuple[list[Path], int]:
-    """The files of a folder that may be DICOM, and how many others there are by their name.
-
-    Subfolders and hidden files are passed over; of a list of files all are taken.
-
-    Raises:
-        FileNotFoundError: There is no such file or folder.
-    """
-    if not isinstance(source, (str, Path)):
-        return list(dict.fromkeys(Path(file) for file in source)), 0
-    path = Path(source)
-    if path.is_file():
-        return [path], 0
-    if not path.is_dir():
-        raise FileNotFoundError(f"{str(path)!r}: no such file or folder of DICOM files")
-    inside = [f for f in sorted(path.iterdir()) if not f.name.startswith(".") and f.is_file()]
-    files = [f for f in inside if not is_companion(f)]
-    return files, len(inside) - len(files)
-
-
-def is_companion(path: Path) -> bool:
-    """Whether a file does not claim to be DICOM."""
-    return path.suffix.lower() in _COMPANIONS or path.name in ("DICOMDIR", "LICENSE", "Thumbs.db")
-
-
-def check_choice(name: str, given: str, choices: Sequence[str]) -> None:
-    """Refuse an option that does not exist."""
-    if given not in choices:
-        raise ValueError(f"{name}={given!r}: expected {' or '.join(map(repr, choices))}")
-
-
-def index_series(
-    source: str | Path | Iterable[str | Path],
-    *,
-    series_uid: str | None = None,
-    on_gap: OnGap = "raise",
-    on_bad_file: OnBadFile = "raise",
-) -> Series:
-    """Read the headers of a series and put its slices in order; see `read_series`."""
-    check_choice("on_gap", on_gap, ("raise", "warn"))
-    check_choice("on_bad_file", on_bad_file, ("raise", "exclude"))
-    files, n_others = list_files(source)
-    where = str(source) if isinstance(source, (str, Path)) else _listed(files)
-    counts: Counter[str] = Counter({"not DICOM": n_others})
-    skipped: Counter[str] = Counter()
-    bad: list[BadFileError] = []
-    slices: list[Slice] = []
-    for file in files:
-        try:
-            header = read_header(file)
-        except BadFileError as error:
-            if on_bad_file == "raise":
-                raise
-            bad.append(error)
-            continue
-        if isinstance(header, str):
-            skipped[header] += 1
-        else:
-            slices.append(header)
-    warnings = [f"excluded {error}" for error in bad]
-    if skipped:
-        warnings.append(f"skipped, not CT slices: {_tally(skipped)}")
-    if not slices:
-        raise DicomError(
-            f"{where}: no CT slices among {len(files)} files"
-            + (f"; skipped {_tally(skipped)}" if skipped else "")
-            + (f"; {len(bad)} bad, the first is {bad[0]}" if bad else "")
-        )
-    slices, counts["other series"] = _one_series(slices, series_uid, where)
-    slices, odd = _alike(slices, on_bad_file)
-    warnings += [f"excluded {error}" for error in odd]
-    counts["bad files"] = len(bad) + len(odd)
-    counts["not CT"] = skipped.total()
-    return arrange(slices, counts=dict(counts), warnings=tuple(warnings), on_gap=on_gap)
-
-
-def _listed(files: list[Path]) -> str:
-    return f"{files[0]} and {len(files) - 1} more" if files else "an empty list of files"
-
-
-def _tally(counted: Counter[str]) -> str:
-    return ", ".join(f"{n} × {what}" for what, n in counted.most_common())
-
-
-def _one_series(slices: list[Slice], series_uid: str | None, where: str) -> tuple[list[Slice], int]:
-    found = Counter(s.series_uid for s in slices)
-    if series_uid is None and len(found) > 1:
-        rarest = found.most_common()[-1][0]
-        example = next(s.path.name for s in slices if s.series_uid == rarest)
-        raise DicomError(
-            f"{where}: {len(found)} series mixed; pass series_uid=… with one of "
-            f"{_tally(found)} (the last is in {example})"
-        )
-    if series_uid is not None and series_uid not in found:
-        raise DicomError(f"{where}: no slice of series_uid={series_uid!r}; found {_tally(found)}")
-    wanted = series_uid or next(iter(found))
-    return [s for s in slices if s.series_uid == wanted], len(slices) - found[wanted]
-
-
-def _alike(slices: list[Slice], on_bad_file: OnBadFile) -> tuple[list[Slice], list[BadFileError]]:
-    """Slices of one size, spacing and orientation; the rarer kinds are bad files."""
-    for what, kind in (
-        ("rows and columns", lambda s: s.shape),
-        ("PixelSpacing", lambda s: tuple(round(v, 4) for v in s.pixel_spacing)),
-        ("ImageOrientationPatient", lambda s: tuple(round(v, 3) + 0.0 for v in s.orientation)),
-    ):
-        tally = Counter(map(kind, slices))
-        if len(tally) > 1:
-            common, n = tally.most_common(1)[0]
-            odd = [
-                BadFileError(
-                    s.path,
-                    f"{what} {kind(s)} differ from the {common} of {n} other slices of the series",
-                )
-                for s in slices
-                if kind(s) != common
-            ]
-            if on_bad_file == "raise":
-                raise odd[0]
-            rest, more = _alike([s for s in slices if kind(s) == common], on_bad_file)
-            return rest, odd + more
-    return slices, []
-
-
 def read_series(
     source: str | Path | Iterable[str | Path],
     *,
     series_uid: str | None = None,
-    on_gap: OnGap = "raise",
-    on_bad_file: OnBadFile = "raise",
+    strict: bool = True,
 ) -> Volume:
     """Read a CT series into HU with its geometry.
 
@@ -220,63 +99,257 @@ def read_series(
     Args:
         source: A folder (its subfolders are not searched), one file, or a list of files.
         series_uid: Which SeriesInstanceUID, where several are mixed.
-        on_gap: What to do where slices are missing, that is where a step is over 1.5 times the
-            median one: "raise", or "warn" and go on with what is there.
-        on_bad_file: What to do with a file that is truncated, not DICOM, lacks what is needed or
-            does not fit the others: "raise", or "exclude" and count it.
+        strict: Refuse a series of which slices are missing (a step is over 1.5 times the median
+            one) or a file is truncated, not DICOM, lacks what is needed or does not fit the others.
+            False leaves bad files out and goes on with what is there; `warnings` say so.
 
     Returns:
-        The volume. `warnings` and `counts` say what was set aside.
+        The volume; its `warnings` say what was set aside.
 
     Raises:
         DicomError: The series cannot be read as asked; the message names the file.
         FileNotFoundError: There is no such folder.
-        ValueError: An option does not exist.
     """
-    series = index_series(source, series_uid=series_uid, on_gap=on_gap, on_bad_file=on_bad_file)
-    everything = [*series.slices] + [s for group in series.duplicates for s in group]
+    slices, warnings = _select(source, series_uid, strict)
     decoded: dict[Path, Pixels] = {}
-    bad: list[BadFileError] = []
-    for s in everything:
+    # one file at a time, not sitk.ImageSeriesReader: it takes the type of the first slice for all,
+    # which loses the fractions of another slope, and it cannot leave out a bad file
+    for s in slices:
         try:
             decoded[s.path] = read_pixels(s.path)
         except BadFileError as error:
-            if on_bad_file == "raise":
+            if strict:
+                raise
+            warnings.append(f"excluded {error}")
+    if not decoded:
+        raise DicomError(f"all {len(slices)} slices are bad: {warnings[-1]}")
+    series = arrange([s for s in slices if s.path in decoded], strict)
+    return _assemble(series, decoded, warnings + series.notes)
+
+
+@dataclass(frozen=True)
+class Series:
+    """The slices of one series in order, from their headers alone."""
+
+    slices: list[Slice]  # one per position, ascending
+    duplicates: list[list[Slice]]  # the others at the same position, for each of `slices`
+    direction: FloatArray  # as in `Volume`
+    positions: FloatArray  # `slice_z` of `Volume`
+    spacing: tuple[float, float, float]  # as in `Volume`
+    notes: list[str]  # what is odd about the steps between slices
+
+    @property
+    def is_axial(self) -> bool:
+        """Slices perpendicular to the patient's long axis, to a tenth of a degree."""
+        return bool(abs(self.direction[2, 2]) > math.cos(math.radians(0.1)))
+
+
+def list_files(source: str | Path | Iterable[str | Path]) -> list[Path]:
+    """The files of a folder that may be DICOM by their name; of a list of files, all of them.
+
+    Subfolders and hidden files are passed over.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder.
+    """
+    if not isinstance(source, (str, Path)):
+        return list(dict.fromkeys(Path(file) for file in source))
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise FileNotFoundError(f"{str(path)!r}: no such file or folder of DICOM files")
+    inside = [f for f in sorted(path.iterdir()) if not f.name.startswith(".") and f.is_file()]
+    return [f for f in inside if not is_companion(f)]
+
+
+def is_companion(path: Path) -> bool:
+    """Whether a file does not claim to be DICOM."""
+    return path.suffix.lower() in _COMPANIONS or path.name in ("DICOMDIR", "LICENSE", "Thumbs.db")
+
+
+def index_series(source: Iterable[str | Path], series_uid: str) -> Series:
+    """Put the slices of a series in order by their headers; bad files are passed over."""
+    return arrange(_select(source, series_uid, False)[0], False)
+
+
+def _select(
+    source: str | Path | Iterable[str | Path], series_uid: str | None, strict: bool
+) -> tuple[list[Slice], list[str]]:
+    """The slices of one series, and what to say of the other files."""
+    files = list_files(source)
+    where = str(source)
+    if not isinstance(source, (str, Path)):
+        where = f"{files[0]} and {len(files) - 1} more" if files else "an empty list of files"
+    skipped: Counter[str] = Counter()
+    bad: list[BadFileError] = []
+    slices: list[Slice] = []
+    for file in files:
+        try:
+            header = read_slice(file)
+        except BadFileError as error:
+            if strict:
                 raise
             bad.append(error)
-    if bad:
-        lost = {error.path for error in bad}
-        left = [s for s in everything if s.path not in lost]
-        if not left:
-            raise DicomError(f"all {len(bad)} slices are bad, the first is {bad[0]}")
-        counts = series.counts | {"bad files": series.counts["bad files"] + len(bad)}
-        warnings = tuple(f"excluded {error}" for error in bad)
-        # what was said of gaps and steps no longer holds; the rest does
-        said = tuple(w for w in series.warnings if w.startswith(("excluded", "skipped")))
-        series = arrange(left, counts=counts, warnings=said + warnings, on_gap=on_gap)
-    return _assemble(series, decoded)
+            continue
+        if isinstance(header, str):
+            skipped[header] += 1
+        else:
+            slices.append(header)
+    if not slices:
+        raise DicomError(
+            f"{where}: no CT slices among {len(files)} files"
+            + (f"; skipped {_tally(skipped)}" if skipped else "")
+            + (f"; {len(bad)} bad, the first is {bad[0]}" if bad else "")
+        )
+    found = Counter(s.series_uid for s in slices)
+    if series_uid is None and len(found) > 1:
+        raise DicomError(
+            f"{where}: {len(found)} series mixed; pass series_uid=… with one of {_tally(found)}"
+        )
+    wanted = slices[0].series_uid if series_uid is None else series_uid
+    if wanted not in found:
+        raise DicomError(f"{where}: no slice of series_uid={wanted!r}; found {_tally(found)}")
+    slices, odd = _alike([s for s in slices if s.series_uid == wanted], strict)
+    warnings = [f"excluded {error}" for error in bad + odd]
+    if skipped:
+        warnings.append(f"skipped, not CT slices: {_tally(skipped)}")
+    if other := found.total() - found[wanted]:
+        warnings.append(f"skipped {other} slices of other series")
+    return slices, warnings
 
 
-def _assemble(series: Series, decoded: dict[Path, Pixels]) -> Volume:
+def _tally(counted: Counter[str]) -> str:
+    return ", ".join(f"{n} × {what}" for what, n in counted.most_common())
+
+
+def _alike(slices: list[Slice], strict: bool) -> tuple[list[Slice], list[BadFileError]]:
+    """Slices of one size, spacing and orientation; the rarer kinds are bad files."""
+    odd: list[BadFileError] = []
+    for what, kind in (
+        ("rows and columns", lambda s: s.shape),
+        ("PixelSpacing", lambda s: tuple(round(v, 4) for v in s.pixel_spacing)),
+        ("ImageOrientationPatient", lambda s: tuple(round(v, 3) + 0.0 for v in s.orientation)),
+    ):
+        ((common, n),) = Counter(map(kind, slices)).most_common(1)
+        odd += [
+            BadFileError(
+                s.path,
+                f"{what} {kind(s)} differ from the {common} of {n} other slices of the series",
+            )
+            for s in slices
+            if kind(s) != common
+        ]
+        if odd and strict:
+            raise odd[0]
+        slices = [s for s in slices if kind(s) == common]
+    return slices, odd
+
+
+def arrange(slices: list[Slice], strict: bool) -> Series:
+    """Put slices in order along their normal and check the steps between them.
+
+    Raises:
+        DicomError: The gantry was tilted, a slice lies beside the others, slices are missing, or
+            a single slice does not state its thickness.
+    """
+    along_x, along_y = np.array(slices[0].orientation).reshape(2, 3)
+    normal = np.cross(along_x, along_y)
+    # z ascends towards the head, as in pylidc
+    main = 2 if abs(normal[2]) > 1e-3 else int(np.abs(normal).argmax())
+    direction = np.column_stack((along_x, along_y, normal * np.sign(normal[main]))) + 0.0
+    # pylidc's rule for two slices at one position: the lesser InstanceNumber wins
+    slices = sorted(slices, key=lambda s: (s.instance_number, str(s.path)))
+    along = (np.array([s.position for s in slices]) @ direction[:, 2]).tolist()
+    groups: list[list[int]] = []
+    for i in sorted(range(len(slices)), key=lambda i: along[i]):
+        if groups and along[i] - along[groups[-1][0]] < SAME_POSITION:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    groups = [sorted(group) for group in groups]
+    kept = [slices[group[0]] for group in groups]
+    positions = np.array([along[group[0]] for group in groups])
+    _check_sideways(kept, direction)
+    step, notes = _step(kept, positions, strict)
+    return Series(
+        slices=kept,
+        duplicates=[[slices[i] for i in group[1:]] for group in groups],
+        direction=direction,
+        positions=positions,
+        spacing=(step, *kept[0].pixel_spacing),
+        notes=notes,
+    )
+
+
+def _check_sideways(slices: list[Slice], direction: FloatArray) -> None:
+    """Slices must be stacked along their normal: no tilted gantry, none pushed aside."""
+    if len(slices) < 2:
+        return
+    away = np.array([s.position for s in slices]) - np.array(slices[0].position)
+    along = away @ direction[:, 2]
+    aside = away @ direction[:, :2]  # (slice, 2)
+    limit = 0.1 * min(slices[0].pixel_spacing) + 0.002
+    if np.abs(aside).max() <= limit:
+        return
+    slope = np.median(np.diff(aside, axis=0) / np.diff(along)[:, None], axis=0)
+    rest = np.abs(aside - along[:, None] * slope).max(axis=1)
+    if rest.max() <= limit and np.abs(slope).max() > 0:
+        tilt = math.degrees(math.atan(float(np.hypot(*slope))))
+        raise DicomError(
+            f"{slices[0].path} and {len(slices) - 1} more: the gantry was tilted, slices are "
+            f"stacked {tilt:.2f}° off their normal; resample the series first"
+        )
+    worst = int(np.abs(rest - np.median(rest)).argmax())
+    off = np.abs(aside[worst] - np.median(aside, axis=0)).max()
+    raise DicomError(
+        f"{slices[worst].path}: lies {off:.3g} mm beside the other slices, expected them stacked "
+        "along their normal"
+    )
+
+
+def _step(slices: list[Slice], positions: FloatArray, strict: bool) -> tuple[float, list[str]]:
+    """The median step between slices, mm, and what is odd about the steps."""
+    if len(slices) == 1:
+        if not slices[0].thickness > 0:
+            raise DicomError(f"{slices[0].path}: a single slice without SliceThickness")
+        return slices[0].thickness, ["a single slice: its thickness stands for the spacing"]
+    steps = np.diff(positions)
+    step = float(np.median(steps))
+    notes = []
+    # the lower of the two middle steps where their number is even: among few, one may be the gap
+    usual = float(np.quantile(steps, 0.5, method="lower"))
+    gaps = np.flatnonzero(steps > GAP * usual)
+    for k in gaps:
+        text = (
+            f"{steps[k]:.4g} mm between {slices[k].path} and {slices[k + 1].path.name}, where "
+            f"{usual:.4g} mm is usual: about {max(round(steps[k] / usual) - 1, 1)} slices missing"
+        )
+        if strict:
+            more = f" ({len(gaps)} such gaps)" if len(gaps) > 1 else ""
+            raise DicomError(f"{text}{more}; strict=False reads it all the same")
+        notes.append(text)
+    if np.abs(steps - step).max() > 0.1 * step and not len(gaps):
+        notes.append(f"uneven steps between slices: {steps.min():.4g} to {steps.max():.4g} mm")
+    return step, notes
+
+
+def _assemble(series: Series, decoded: dict[Path, Pixels], warnings: list[str]) -> Volume:
     first = series.slices[0]
-    warnings = list(series.warnings)
-    counts = Counter(series.counts)
     for winner, others in zip(series.slices, series.duplicates, strict=True):
         for other in others:
             same = np.array_equal(decoded[winner.path].hu, decoded[other.path].hu)
-            counts["identical duplicates" if same else "different duplicates"] += 1
-            if not same:
-                warnings.append(
-                    f"{other.path} stands at the position of {winner.path.name} with other "
-                    "pixels and was left out: its InstanceNumber is not the lesser one"
-                )
+            warnings.append(
+                f"{other.path} stands at the position of {winner.path.name} with "
+                + ("the same pixels" if same else "other pixels and a greater InstanceNumber")
+                + ", and was left out"
+            )
     whole = all(decoded[s.path].hu.dtype == np.int16 for s in series.slices)
     hu = np.empty((len(series.slices), *first.shape), dtype=np.int16 if whole else np.float32)
     notes: Counter[str] = Counter()
     for k, s in enumerate(series.slices):
         pixels = decoded.pop(s.path)  # so that the slices go as the volume comes
         hu[k] = pixels.hu
-        counts["padding voxels"] += pixels.n_padding
         notes.update(pixels.notes)
     warnings += [f"{note} (in {n} slices)" for note, n in notes.items()]
     return Volume(
@@ -286,9 +359,7 @@ def _assemble(series: Series, decoded: dict[Path, Pixels]) -> Volume:
         direction=series.direction,
         slice_z=series.positions,
         series_uid=first.series_uid,
-        instance_uids=tuple(s.instance_uid for s in series.slices),
         thickness=first.thickness,
         synthetic=all(s.synthetic for s in series.slices),
-        counts={name: n for name, n in counts.items() if n},
         warnings=tuple(warnings),
     )

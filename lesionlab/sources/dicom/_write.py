@@ -1,317 +1,190 @@
-"""Volumes to DICOM files that other programs read: the way out for phantom scans."""
+"""Phantom scans as DICOM files that other programs read."""
 
 from __future__ import annotations
 
-import contextlib
-import math
+import hashlib
 import os
 import re
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import generate_uid
 from pydicom.valuerep import format_number_as_ds
 
-from lesionlab.sources.dicom._files import (
-    CT_IMAGE,
-    PHANTOM,
-    BadFileError,
-    Slice,
-    as_uid,
-    read_header,
-    vector,
-)
-from lesionlab.sources.dicom._series import Volume
-from lesionlab.sources.lidc._database import FloatArray
+from lesionlab.sources._windows import overlap
+from lesionlab.sources.dicom._files import AIR, CT_IMAGE, PHANTOM, as_uid
+from lesionlab.sources.lidc import default
 
-AXIAL = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+SIDE = 512
+"""Rows and columns of every scan of LIDC-IDRI."""
+
+LOWEST, HIGHEST = np.iinfo(np.int16).min, np.iinfo(np.int16).max + AIR
+"""HU that 16 bits hold if they are stored as HU + 1024."""
+
+# what all phantoms say; the empty ones are attributes that the CT Image IOD (PS3.3, A.3) asks for
+# and that may be empty. SimpleITK adds size, spacing, position, orientation and pixels.
+_SAID = {
+    "0008|0005": "ISO_IR 192",
+    "0008|0008": "DERIVED\\SECONDARY\\AXIAL",  # ImageType
+    "0008|0016": CT_IMAGE,
+    "0008|0060": "CT",
+    "0008|0070": "lesionlab",  # Manufacturer
+    "0008|103e": PHANTOM,  # SeriesDescription
+    "0008|2111": "rendered by lesionlab, not a scan of a person",
+    "0012|0062": "YES",  # PatientIdentityRemoved
+    "0012|0063": "synthetic, no patient",
+    "0018|5100": "HFS",  # PatientPosition
+    "0020|0011": "1",  # SeriesNumber
+    "0028|0301": "NO",  # BurnedInAnnotation
+    "0028|1050": "-600",  # WindowCenter
+    "0028|1051": "1500",
+    "0028|1052": str(AIR),  # RescaleIntercept
+    "0028|1053": "1",
+    "0028|1054": "HU",
+    "0028|2110": "00",  # LossyImageCompression
+} | dict.fromkeys(
+    # dates and times, names, KVP, acquisition number and position reference
+    ("0008|0020", "0008|0030", "0008|0050", "0008|0090", "0010|0010", "0010|0030", "0010|0040",
+     "0018|0060", "0020|0010", "0020|0012", "0020|1040"), ""
+)  # fmt: skip
 
 
 def write_series(
-    volume: Volume | npt.ArrayLike,
+    hu: npt.ArrayLike,
     folder: str | Path,
     *,
     patient_id: str,
-    spacing: Sequence[float] | None = None,
-    series_uid: str | None = None,
-    study_uid: str | None = None,
-    slice_z0: float | None = None,
+    spacing: Sequence[float],
     slice_z: Sequence[float] | None = None,
-    origin_xy: tuple[float, float] | None = None,
-    direction: npt.ArrayLike | None = None,
-    slope: float = 1.0,
-    intercept: float = -1024.0,
     thickness: float | None = None,
-    kvp: float | None = None,
-    seed: int | None = None,
-    overwrite: bool = False,
+    study_uid: str | None = None,
+    series_uid: str | None = None,
 ) -> Path:
-    r"""Write a phantom scan as one CT Image Storage file per slice.
+    r"""Write a phantom scan as one CT Image Storage file per slice, axial and centred at x = y = 0.
 
     Every file says that it is no scan: SeriesDescription "lesionlab phantom", ImageType
-    DERIVED\SECONDARY\AXIAL, Manufacturer "lesionlab". Explicit VR little endian, 16 bit signed.
-    No date is written; the same arguments with the same `seed` give the same bytes. The folder
-    appears when all files are in it, or not at all.
+    DERIVED\SECONDARY\AXIAL, Manufacturer "lesionlab". No date is written, and the same arguments
+    give the same bytes. The folder appears when all files are in it, or not at all.
 
     Args:
-        volume: (z, y, x) HU, or a `Volume`, whose geometry is taken where none is given here.
+        hu: (z, y, x), rounded to whole HU, from −32768 to 31743.
         folder: Where to; its name and place are free.
         patient_id: PatientID, up to 64 characters.
-        spacing: `(z, y, x)` mm; needed for an array.
-        series_uid: SeriesInstanceUID; a new one if None (from `seed`, if given). With the UIDs
-            of a real LIDC scan, pylidc takes the phantom for that scan.
-        study_uid: StudyInstanceUID; likewise.
-        slice_z0: Position of the first slice along the third column of `direction`, mm; 0 if
-            None. For axial slices, the z of its ImagePositionPatient.
-        slice_z: (z,) position of every slice in its place, ascending, mm; for uneven steps.
-        origin_xy: The two other coordinates of the first voxel, along the first and second column
-            of `direction`, mm; for axial slices, x and y. The centre of the slice is at 0 if None.
-        direction: (3, 3) as `Volume.direction`; axial, head first, face up if None.
-        slope: RescaleSlope. HU are rounded to the nearest `slope * whole number + intercept`.
-        intercept: RescaleIntercept.
+        spacing: `(z, y, x)` mm.
+        slice_z: (z,) position of every slice, ascending, mm; even steps from 0 if None.
         thickness: SliceThickness, mm; the spacing along z if None.
-        kvp: KVP; empty if None, since a phantom has none.
-        seed: Makes new UIDs the same every time; random if None.
-        overwrite: Replace a folder that holds nothing but slices of an earlier call.
+        study_uid: StudyInstanceUID; made from the other arguments if None.
+        series_uid: SeriesInstanceUID; likewise. With the UIDs of a real LIDC scan, pylidc takes
+            the phantom for that scan.
 
     Returns:
         The folder, with `slice-0000.dcm`, `slice-0001.dcm` … by ascending z.
 
     Raises:
-        FileExistsError: The folder is there and not empty, and `overwrite` is False; or it holds
-            something else than slices.
+        FileExistsError: The folder is there and not empty.
         ValueError: An argument is impossible, or HU do not fit into 16 bits.
     """
-    hu, (dz, dy, dx), z, axes, corner = _geometry(
-        volume, spacing, slice_z0, slice_z, origin_xy, direction
-    )
-    _check_fits(hu, slope, intercept)
-    if not isinstance(patient_id, str) or not re.fullmatch(r"[^\\\x00-\x1f]{1,64}", patient_id):
-        # not shown: it could be a person's
-        got = f"{len(patient_id)}" if isinstance(patient_id, str) else type(patient_id).__name__
-        raise ValueError(
-            f"patient_id: expected 1 to 64 characters, none a backslash or control one, got {got}"
-        )
-    new = _new_uids(seed)
-    study_uid = _checked_uid("study_uid", study_uid or next(new))
-    series_uid = _checked_uid("series_uid", series_uid or next(new))
-    frame_uid = generate_uid(entropy_srcs=["frame", series_uid])
-    if thickness is None:
-        thickness = volume.thickness if isinstance(volume, Volume) else dz
-        thickness = thickness if thickness > 0 else dz
-    if not (math.isfinite(thickness) and thickness > 0):
-        raise ValueError(f"thickness={thickness!r}: expected mm above 0")
+    import SimpleITK as sitk  # noqa: N813 - its users' own name for it
 
-    common = _common(patient_id, study_uid, series_uid, frame_uid)
-    common.ImageOrientationPatient = [_ds(v) for v in axes[:, :2].T.ravel()]
-    common.PixelSpacing = [_ds(dy), _ds(dx)]
-    common.SliceThickness, common.SpacingBetweenSlices = _ds(thickness), _ds(dz)
-    common.KVP = None if kvp is None else _ds(kvp)
-    common.RescaleSlope, common.RescaleIntercept = _ds(slope), _ds(intercept)
-    common.Rows, common.Columns = hu.shape[1:]
-    with _new_folder(Path(folder), overwrite=overwrite) as temporary:
-        for k, plane in enumerate(hu):  # slice by slice: in double precision the whole is large
-            _write_slice(
-                temporary / f"slice-{k:04d}.dcm",
-                common,
-                index=k,
-                position=axes @ np.array([*corner, z[k]]),
-                location=float(z[k]),
-                plane=_stored(plane, slope, intercept).astype("<i2"),
-            )
-    return Path(folder)
-
-
-def _geometry(
-    volume: Volume | npt.ArrayLike,
-    spacing: Sequence[float] | None,
-    slice_z0: float | None,
-    slice_z: Sequence[float] | None,
-    origin_xy: tuple[float, float] | None,
-    direction: npt.ArrayLike | None,
-) -> tuple[npt.NDArray[Any], tuple[float, ...], FloatArray, FloatArray, tuple[float, float]]:
-    """HU, spacing, slice positions, axes, and the first voxel along the first two axes."""
-    if isinstance(volume, Volume):
-        hu: npt.NDArray[Any] = volume.hu
-        spacing = volume.spacing if spacing is None else spacing
-        direction = volume.direction if direction is None else direction
-        at = vector(volume.origin_mm) @ np.asarray(direction, dtype=np.float64)
-        origin_xy = (float(at[0]), float(at[1])) if origin_xy is None else origin_xy
-        if slice_z is None and slice_z0 is None:
-            slice_z = volume.slice_z.tolist()
-    else:
-        hu = np.asarray(volume)
-    if hu.ndim != 3 or 0 in hu.shape or hu.dtype.kind not in "iuf":
-        raise ValueError(f"volume: expected numbers (z, y, x), got {hu.dtype} {hu.shape}")
-    if max(hu.shape[1:]) > 65535:
-        raise ValueError(f"volume: slices of {hu.shape[1:]} pixels are more than DICOM holds")
-    if not np.isfinite(hu).all():
-        raise ValueError("volume: some HU are not finite")
-    if spacing is None or len(spacing) != 3 or not all(0 < s < math.inf for s in spacing):
-        raise ValueError(f"spacing={spacing!r}: expected (z, y, x) mm above 0")
-    if slice_z is not None and slice_z0 is not None:
-        raise ValueError("slice_z and slice_z0 are given: expected one of them")
+    volume: npt.NDArray[Any] = np.asarray(hu)
+    if volume.ndim != 3 or 0 in volume.shape or volume.dtype.kind not in "iuf":
+        raise ValueError(f"hu: expected numbers (z, y, x), got {volume.dtype} {volume.shape}")
+    if not (volume.min() >= LOWEST and volume.max() <= HIGHEST):  # NaN is neither
+        raise ValueError(f"hu: expected {LOWEST} to {HIGHEST}, which 16 bits hold")
     dz, dy, dx = map(float, spacing)
-    if slice_z is None:
-        # rounded, or 0.1 + 0.2 makes seventeen digits where a file holds sixteen
-        z = np.round((slice_z0 or 0.0) + dz * np.arange(len(hu)), 9)
-    else:
-        z = np.asarray(slice_z, dtype=np.float64)
-        if z.shape != hu.shape[:1]:
-            raise ValueError(f"slice_z: expected {len(hu)} positions, got shape {z.shape}")
-    if not np.isfinite(z).all() or (np.diff(z) <= 0).any():
-        raise ValueError("slice positions: expected finite and ascending mm")
-    axes = np.array(AXIAL if direction is None else direction, dtype=np.float64)
-    if axes.shape != (3, 3) or not np.allclose(axes.T @ axes, np.eye(3), atol=1e-5):
-        raise ValueError("direction: expected three unit columns at right angles")
-    if origin_xy is None:
-        origin_xy = (-dx * (hu.shape[2] - 1) / 2, -dy * (hu.shape[1] - 1) / 2)
-    return hu, (dz, dy, dx), z, axes, origin_xy
-
-
-def _check_fits(hu: npt.NDArray[Any], slope: float, intercept: float) -> None:
-    if not (math.isfinite(slope) and slope != 0 and math.isfinite(intercept)):
-        raise ValueError(f"slope={slope!r}, intercept={intercept!r}: expected finite, slope not 0")
-    limits = np.iinfo(np.int16)
-    for k, plane in enumerate(hu):
-        extremes = float(plane.min()), float(plane.max())
-        if not all(limits.min <= _stored(v, slope, intercept) <= limits.max for v in extremes):
-            raise ValueError(
-                f"volume: {extremes[0]:g} to {extremes[1]:g} HU in slice {k} do not fit into "
-                f"16 bits with slope={slope:g} and intercept={intercept:g}"
-            )
-
-
-def _stored(hu: Any, slope: float, intercept: float) -> Any:
-    """Whole numbers that stand for HU, as float64."""
-    return np.rint((np.asarray(hu, dtype=np.float64) - intercept) / slope)
-
-
-def _new_uids(seed: int | None) -> Iterator[str]:
-    for name in ("study", "series"):
-        yield generate_uid(entropy_srcs=None if seed is None else ["lesionlab", name, str(seed)])
-
-
-def _checked_uid(name: str, uid: str) -> str:
-    if not as_uid(uid).is_valid:
-        raise ValueError(f"{name}={uid!r}: expected a DICOM UID, digits and dots, up to 64")
-    return uid
-
-
-def _ds(number: float) -> str:
-    """A decimal string of at most 16 characters, as near as that goes."""
-    return format_number_as_ds(float(number) + 0.0)
-
-
-def _common(patient_id: str, study_uid: str, series_uid: str, frame_uid: str) -> Dataset:
-    """What all slices share: the CT Image IOD (PS3.3, A.3), type 2 attributes empty."""
-    d = Dataset()
-    d.SpecificCharacterSet = "ISO_IR 192"
-    d.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
-    d.SOPClassUID = CT_IMAGE
-    d.PatientID = patient_id
-    d.PatientIdentityRemoved = "YES"
-    d.DeidentificationMethod = "synthetic, no patient"
-    for keyword in (
-        "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
-        "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator",
-        "AcquisitionNumber",
-    ):  # fmt: skip
-        setattr(d, keyword, None)
-    d.StudyInstanceUID, d.SeriesInstanceUID, d.FrameOfReferenceUID = (
-        study_uid,
-        series_uid,
-        frame_uid,
-    )
-    d.SeriesNumber = 1
-    d.SeriesDescription = PHANTOM
-    d.Modality = "CT"
-    d.Manufacturer = "lesionlab"
-    d.DerivationDescription = "rendered by lesionlab, not a scan of a person"
-    d.BurnedInAnnotation = "NO"
-    d.LossyImageCompression = "00"
-    d.PatientPosition = "HFS"
-    d.SamplesPerPixel, d.PhotometricInterpretation = 1, "MONOCHROME2"
-    d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 16, 15, 1
-    d.RescaleType = "HU"
-    d.WindowCenter, d.WindowWidth = "-600", "1500"
-    return d
-
-
-def _write_slice(
-    path: Path,
-    common: Dataset,
-    *,
-    index: int,
-    position: FloatArray,
-    location: float,
-    plane: npt.NDArray[np.int16],
-) -> None:
-    d = Dataset()
-    d.update(common)
-    d.InstanceNumber = index + 1
-    d.SOPInstanceUID = generate_uid(entropy_srcs=[common.SeriesInstanceUID, str(index)])
-    d.ImagePositionPatient = [_ds(v) for v in position]
-    d.SliceLocation = _ds(location)
-    d.PixelData = plane.tobytes()
-    d["PixelData"].VR = "OW"
-    d.file_meta = FileMetaDataset()
-    d.file_meta.MediaStorageSOPClassUID = UID(CT_IMAGE)
-    d.file_meta.MediaStorageSOPInstanceUID = d.SOPInstanceUID
-    d.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    d.save_as(path, enforce_file_format=True)
-
-
-@contextlib.contextmanager
-def _new_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary folder that takes the place of `folder` when the block ends well."""
-    if folder.exists() or folder.is_symlink():
-        _check_replaceable(folder, overwrite=overwrite)
+    # rounded, or 0.1 + 0.2 makes seventeen digits where a file holds sixteen
+    z = np.round(dz * np.arange(len(volume)), 9) if slice_z is None else np.asarray(slice_z, float)
+    if z.shape != volume.shape[:1] or not (np.isfinite(z).all() and (np.diff(z) > 0).all()):
+        raise ValueError(f"slice_z: expected {len(volume)} ascending positions in mm")
+    thickness = dz if thickness is None else float(thickness)
+    if not all(0 < mm < np.inf for mm in (dz, dy, dx, thickness)):
+        raise ValueError(f"spacing={spacing!r}, thickness={thickness!r}: expected mm above 0")
+    if not re.fullmatch(r"[^\\\x00-\x1f]{1,64}", patient_id):  # not shown: could be a person's
+        raise ValueError("patient_id: expected 1 to 64 characters, none a backslash or control one")
+    digest = hashlib.sha256(repr((patient_id, dz, dy, dx, z.tolist())).encode() + volume.tobytes())
+    study_uid = study_uid or generate_uid(entropy_srcs=["study", digest.hexdigest()])
+    series_uid = series_uid or generate_uid(entropy_srcs=["series", digest.hexdigest()])
+    for name, uid in (("study_uid", study_uid), ("series_uid", series_uid)):
+        if not as_uid(uid).is_valid:
+            raise ValueError(f"{name}={uid!r}: expected a DICOM UID, digits and dots, up to 64")
+    said = _SAID | {
+        "0010|0020": patient_id,
+        "0018|0050": format_number_as_ds(thickness),
+        "0018|0088": format_number_as_ds(dz),  # SpacingBetweenSlices
+        "0020|000d": study_uid,
+        "0020|000e": series_uid,
+        "0020|0052": generate_uid(entropy_srcs=["frame", series_uid]),
+    }
+    writer: Any = sitk.ImageFileWriter()  # type: ignore[no-untyped-call]
+    writer.SetImageIO("GDCMImageIO")
+    writer.KeepOriginalImageUIDOn()
+    folder = Path(folder)
+    if folder.is_symlink() or (folder.exists() and (folder.is_file() or any(folder.iterdir()))):
+        raise FileExistsError(f"{str(folder)!r} is there already; expected a new or empty folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    mark = secrets.token_hex(4)
-    temporary = folder.with_name(f".{folder.name}.{mark}.tmp")
-    old = folder.with_name(f".{folder.name}.{mark}.old")
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as parent:
+        temporary = Path(parent, "new")
         temporary.mkdir()
-        yield temporary
-        if folder.exists():
-            os.replace(folder, old)  # a folder that is not empty cannot be replaced in one step
-        try:
-            os.replace(temporary, folder)
-        except OSError:
-            if old.exists():
-                os.replace(old, folder)
-            raise
-        shutil.rmtree(old, ignore_errors=True)  # only now: what was there is not lost before
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for k, plane in enumerate(volume):
+            image: Any = sitk.GetImageFromArray(np.rint(plane)[None].astype(np.int16))
+            image.SetSpacing((dx, dy, dz))
+            rows, columns = plane.shape
+            image.SetOrigin((-dx * (columns - 1) / 2, -dy * (rows - 1) / 2, float(z[k])))
+            of_slice = {
+                "0008|0018": generate_uid(entropy_srcs=[series_uid, str(k)]),
+                "0020|0013": str(k + 1),  # InstanceNumber
+                "0020|1041": format_number_as_ds(float(z[k])),  # SliceLocation
+            }
+            for tag, text in (said | of_slice).items():
+                image.SetMetaData(tag, text)
+            writer.SetFileName(str(temporary / f"slice-{k:04d}.dcm"))
+            writer.Execute(image)
+        os.replace(temporary, folder)
+    return folder
 
 
-def _check_replaceable(folder: Path, *, overwrite: bool) -> None:
-    if folder.is_symlink() or not folder.is_dir():
-        raise FileExistsError(f"{str(folder)!r} is there and is not a folder")
-    inside = list(folder.iterdir())
-    if inside and not overwrite:
-        raise FileExistsError(f"{str(folder)!r} is there already; overwrite=True replaces it")
-    strange = [f.name for f in inside if not _is_ours(f)]
-    if strange:
-        raise FileExistsError(
-            f"{str(folder)!r} holds other files than written phantoms, so it is not replaced; "
-            f"one of {len(strange)} is {strange[0]!r}"
-        )
+def write_phantom_scan(lesion_id: str, root: str | Path, *, seed: int = 0) -> Path:
+    """Render a lesion, put it in its place in a scan of air, and write that scan as DICOM.
 
+    The scan has the patient, the UIDs, the slice positions, the spacing and the 512 × 512 pixels
+    of the real one in LIDC-IDRI, and its files lie as those of a download do, so `Dicom(root)` and
+    pylidc take it for that scan. `Dicom(root).crop(lesion_id)` gives back the phantom's crop, voxel
+    for voxel, except where that reaches over the border of the scan: there it has air.
 
-def _is_ours(file: Path) -> bool:
-    if not re.fullmatch(r"slice-\d{4,}\.dcm", file.name):
-        return False
-    try:
-        header = read_header(file)
-    except BadFileError:
-        return False
-    return isinstance(header, Slice) and header.synthetic
+    Args:
+        lesion_id: As in `lesionlab.sources.lidc.nodules`.
+        root: Folder above all patients.
+        seed: As in `lesionlab.sources.phantom.phantom`.
+
+    Returns:
+        The folder of the files, `root/PATIENT/STUDY_UID/SERIES_UID`; 0.5 MB for each slice, of
+        which scans have 65 to 764.
+
+    Raises:
+        LookupError: No nodule has that id.
+        FileExistsError: The folder is there and not empty.
+    """
+    from lesionlab.sources.phantom import phantom  # only who renders loads the renderer
+
+    crop = phantom(lesion_id, seed=seed)
+    lidc = default()
+    scan_id: Any = lidc.nodules().at[lesion_id, "scan_id"]
+    about: dict[Any, Any] = lidc.database.scans.loc[scan_id].to_dict()
+    z = lidc.database.slice_z[int(scan_id)]
+    scan = np.full((len(z), SIDE, SIDE), AIR, dtype=np.int16)
+    inside, there = overlap(crop.corner, crop.hu.shape[1], (SIDE, SIDE))
+    scan[crop.slice_index, there[0], there[1]] = crop.hu[:, inside[0], inside[1]]
+    return write_series(
+        scan,
+        Path(root) / about["patient"] / about["study_uid"] / about["series_uid"],
+        patient_id=about["patient"],
+        spacing=crop.spacing,
+        slice_z=z.tolist(),
+        thickness=about["slice_thickness"],
+        study_uid=about["study_uid"],
+        series_uid=about["series_uid"],
+    )

