@@ -1,368 +1,474 @@
-"""What Lei et al. 2020 do with their models (section 4), on runs of `lesionlab.papers.lei2020`.
+"""Lei 2020, its tables and tests on runs of its models, beside what it prints (section 4).
 
-    fold = next(studies.trained(plan))
-    seen = look(fold.experiment, fold.model(), fold.samples)       # all maps that the network has
-    drawn = outlines(store.crops(seen.lesion_ids))                 # the readers', where they lie
-    shares(where(seen.maps, seen.lesion_ids, drawn), patients)     # on margins? 4.3, 4.4
     classification(outcome.predictions)                            # what Table 2 measures, and more
     compare({"hesam": …, "cam": …})                                # Table 5, and what it leaves out
-    beside(2, {"hesam": outcome.scores, …}, tier="phantom")        # Tables 2 to 6
-    gallery(7, folds, lesion_id)                                   # Figures 5 to 8
+    paper_table(2, {"hesam": outcome.scores, …}, tier="phantom")   # Tables 2 to 5
 
-Predictions and scores are those of `lesionlab.training.outcomes.Outcome`; a model is shown by
-lesions that it has not seen. The paper judges its maps by eye, on nodules that it chose; here
-they are measured over all lesions of a drawn set, against a map that is the same everywhere,
-against a network that has learned nothing, and by what the network says when places are taken away.
+Predictions and scores are those of `lesionlab.training.outcomes.Outcome`, runs those of
+`lesionlab.training.publishing`; both are given by variant. Predictions have one row per lesion:
+lesion_id, patient, fold, malignancy (a probability) and malignancy_truth (0 or 1); what lacks a
+column is refused with `KeyError`. Intervals are from resampling patients, as often and with the
+seed that `**bootstrap` gives: `n_resamples` and `seed`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-import torch
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
 
-from lesionlab.crops.sampling import Samples
-from lesionlab.papers.lei2020 import Lei2020, duplicate_slice
-from lesionlab.papers.lei2020._kept import by_split, head_differences, heads_on_folds, kept_maps
-from lesionlab.papers.lei2020._maps import Maps, look, malignancy
-from lesionlab.papers.lei2020._measures import (
-    LUNG,
-    RANDOM,
-    against_random,
-    faithfulness,
-    randomised,
-    shares,
-    where,
-)
-from lesionlab.papers.lei2020._outlines import (
-    Outlines,
-    Pasted,
-    lidc_crops,
-    masks_of,
-    outlines,
-    pasted,
-    pixel_of,
-)
-from lesionlab.papers.lei2020._readers import doctors, twenty
-from lesionlab.papers.lei2020._tables import BASELINES, IMAGE_SETS, beside, courses, on
-from lesionlab.papers.lei2020._tests import (
-    MEASURES,
-    classification,
-    compare,
-    mcnemar,
-    on_fold,
-    signed_rank,
-    within_folds,
-    without_images,
-)
-from lesionlab.papers.lei2020._variants import EXACT
+from lesionlab import published, tables
+from lesionlab.cohorts import Cohort, malignancy_label
+from lesionlab.crops import Tier
+from lesionlab.papers.lei2020 import N_CHANNELS, TABLES, variant_on
+from lesionlab.splits import By
+from lesionlab.statistics.association import holm
+from lesionlab.statistics.baselines import diameter_classifier, ratings_classifier
+from lesionlab.statistics.intervals import Estimate, Resampling
+from lesionlab.statistics.paired import paired, paired_auc
+from lesionlab.statistics.scoring import check_columns, score_binary
+from lesionlab.training.publishing import Published
 
-if TYPE_CHECKING:
-    from lesionlab.training.studies import Trained
+PAPER = "lei2020"
+IMAGE_SETS = tuple(name.lower() for name in N_CHANNELS)
+PRINTED = ("accuracy", "sensitivity", "specificity")
+"""What the paper prints of a model, accuracy in per cent and the other two as fractions."""
 
-__all__ = [
-    "BASELINES",
-    "EXACT",
-    "FIGURES",
-    "IMAGE_SETS",
-    "LUNG",
-    "MEASURES",
-    "RANDOM",
-    "Cell",
-    "Maps",
-    "Outlines",
-    "Pasted",
-    "against_random",
-    "beside",
-    "by_split",
-    "classification",
-    "compare",
-    "courses",
-    "doctors",
-    "duplicated",
-    "examples",
-    "faithfulness",
-    "gallery",
-    "head_differences",
-    "heads_on_folds",
-    "kept_maps",
-    "lidc_crops",
-    "look",
-    "malignancy",
-    "masks_of",
-    "mcnemar",
-    "on",
-    "on_fold",
-    "outlines",
-    "pasted",
-    "pixel_of",
-    "randomised",
-    "shares",
-    "signed_rank",
-    "some",
-    "summary",
-    "twenty",
-    "where",
-    "within_folds",
-    "without_images",
-]
+MEASURES = (*PRINTED, "precision", "f1", "auc")
+"""What `classification` measures."""
 
-FIGURES: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
-    {
-        "5": {
-            f"{network}, {row}": (f"{variant}_{head}", row)
-            for network, variant in (
-                ("ResNet18", "resnet18"),
-                ("ResNet34", "resnet34"),
-                ("VGG16", "vgg16"),
-            )
-            for row, head in (("CAM", "cam"), ("Grad-CAM", "cam"), ("SAM", "sam"))
-        },
-        "6": {
-            "CAM": ("cam", "CAM"),
-            "HE-CAM": ("hecam", "HE-CAM"),
-            "Grad-CAM": ("cam", "Grad-CAM"),
-            "HE-Grad-CAM": ("hecam", "HE-Grad-CAM"),
-        },
-        "7": {
-            "CAM": ("cam", "CAM"),
-            "Grad-CAM": ("cam", "Grad-CAM"),
-            "SAM": ("sam", "SAM"),
-            "HESAM": ("hesam", "HESAM"),
-        },
-        "8": {
-            "GAP / GAP": ("hesam_average_average", "HESAM"),
-            "GAP / GMP": ("hesam_average_max", "HESAM"),
-            "GMP / GMP": ("hesam_max_max", "HESAM"),
-            "GMP / GAP": ("hesam", "HESAM"),
-        },
-    }
-)
-"""Rows of the paper's figures of maps: the variant, and which of its maps."""
+BASELINES = {
+    "majority": "Constant (majority)",
+    "diameter": "Diameter alone",
+    "ratings": "The readers' other ratings",
+}
+"""Predictors of `Outcome.scores` that see no image, and what their rows are called."""
+
+HEADS = {"hesam": "HESAM", "sam": "SAM", "cam": "CAM"}
+"""The paper's own three networks, by variant."""
+
+ENDS = ("value", "low", "high")
 
 
-def summary(
-    folds: Iterable[Trained],
-    predictions: pd.DataFrame,
-    *,
-    n_lesions: int = 60,
-    n_curves: int = 30,
-    n_resamples: int = 2000,
-    seed: int = 0,
-) -> dict[str, pd.DataFrame]:
-    """What the models of a run look at, as the tables that its figures need.
-
-    Args:
-        folds: Of `studies.trained`.
-        predictions: Of the same run, as `Outcome.predictions`.
-        n_lesions: Test lesions whose maps are made, drawn; over all folds.
-        n_curves: How many of them get deletion and insertion curves and a randomised network,
-            which take most of the time.
-        n_resamples: Resamples of patients for the intervals.
-        seed: Of the draws and the randomisation.
-
-    Returns:
-        classes (`classification`; not for the nine ratings), regions and regions_untrained
-        (`shares`, of the network and of one that has learned nothing), curves (`against_random`),
-        randomised, high_level (quantiles of the part of a logit that no map shows; where there is
-        one). Of lesions drawn alike for all variants of a run.
-    """
-    drawn = set(some(predictions["lesion_id"], n_lesions, seed=seed))
-    patients = predictions.set_index("lesion_id")["patient"]
-    found: dict[str, pd.DataFrame] = {}
-    if predictions.get("malignancy_truth", pd.Series([0.5])).isin([0, 1]).all():
-        found["classes"] = classification(predictions, n_resamples=n_resamples, seed=seed)
-    parts: dict[str, list[pd.DataFrame]] = {}
-    shuffled, high = [], []
-    for fold in folds:
-        at = [i for i, name in enumerate(fold.samples.lesion_ids) if name in drawn]
-        if not isinstance(fold.experiment, Lei2020) or not at:
-            continue
-        samples, network = fold.samples.select(at), fold.model()
-        seen = look(fold.experiment, network, samples)
-        marked = outlines(lidc_crops(samples.lesion_ids))
-        parts.setdefault("regions", []).append(where(seen.maps, seen.lesion_ids, marked))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            blank = fold.experiment.model(seed).eval()
-        of_blank = look(fold.experiment, blank, samples).maps
-        parts.setdefault("blank", []).append(where(of_blank, seen.lesion_ids, marked))
-        few = samples.select(range(min(len(at), max(2, round(n_curves * len(at) / len(drawn))))))
-        score = malignancy(fold.experiment, network)
-        areas = faithfulness(score, few.images, seen.of(few.lesion_ids), few.lesion_ids, seed=seed)
-        parts.setdefault("curves", []).append(areas)
-        shuffled.append(randomised(fold.experiment, network, few, seed=seed))
-        if fold.experiment.design.high_level and seen.high_level_share is not None:
-            high.append(pd.Series(seen.high_level_share.double().numpy()))
-    if "regions" not in parts:
-        return found
-    how = {"n_resamples": n_resamples, "seed": seed}
-    found["regions"] = shares(pd.concat(parts["regions"]), patients, **how)
-    found["regions_untrained"] = shares(pd.concat(parts["blank"]), patients, **how)
-    found["curves"] = against_random(pd.concat(parts["curves"]), patients, **how)
-    # folds have about as many lesions
-    found["randomised"] = pd.concat(shuffled).groupby(level=0, sort=False).mean()
-    if high:
-        quantiles = pd.concat(high).quantile([0.1, 0.5, 0.9])
-        found["high_level"] = quantiles.rename_axis("quantile").to_frame("share")
-    return found
+# --- scores ---------------------------------------------------------------------------------------
 
 
-def some(lesion_ids: Sequence[str] | pd.Series[str], n: int, *, seed: int = 0) -> list[str]:
-    """`n` lesions, drawn; all if there are no more. The order they are given in does not matter.
-
-    Raises:
-        ValueError: `n` is below 1.
-    """
-    if n < 1:
-        raise ValueError(f"n={n!r}: expected 1 or more")
-    there = sorted(set(lesion_ids))
-    if len(there) <= n:
-        return there
-    return sorted(np.random.default_rng(seed).choice(there, n, replace=False).tolist())
-
-
-def examples(
-    predictions: pd.DataFrame, *, quantiles: Sequence[float] = (0.1, 0.5, 0.9)
+def classification(
+    predictions: pd.DataFrame, *, threshold: float = 0.5, **bootstrap: Unpack[Resampling]
 ) -> pd.DataFrame:
-    """Lesions to show, picked by rule: of each class, some called rightly and some wrongly.
+    """How well malignancy is told, with the paper's measures and those that it leaves out.
 
-    The paper chose the nodules of its figures by what they show.
-
-    Args:
-        predictions: As `Outcome.predictions`.
-        quantiles: Of the probability of the true class, over the lesions of a class; for each the
-            lesion that is nearest to it.
+    Sensitivity is recall. Precision and F1 depend on how many lesions are malignant, AUC, here of
+    all folds together, on no threshold. A lesion is called malignant from `threshold` on.
 
     Returns:
-        Index lesion_id, benign ones first; columns malignant (bool), probability (of malignant),
-        quantile. A lesion may serve twice where there are few.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: A quantile outside of 0 to 1, or a class without a lesion.
+        Index `MEASURES`; columns value, low, high (fractions), n (lesions), n_groups (patients).
     """
-    if not quantiles or not all(0 <= q <= 1 for q in quantiles):
-        raise ValueError(f"quantiles={quantiles!r}: expected some of 0 to 1")
-    rows = predictions.set_index("lesion_id").sort_index()
-    found = []
-    for label in (0, 1):
-        own = rows.loc[rows["malignancy_truth"] == label, "malignancy"].astype(float)
-        if own.empty:
-            raise ValueError(f"predictions: no lesion of class {label}")
-        right = own if label else 1 - own
-        for q in quantiles:
-            name = str((right - float(right.quantile(q))).abs().idxmin())
-            found.append((name, bool(label), float(own[name]), q))
-    columns = ["lesion_id", "malignant", "probability", "quantile"]
-    return pd.DataFrame(found, columns=columns).set_index("lesion_id")
+    found = score_binary(_scored(predictions), threshold=threshold, **bootstrap)
+    columns = (*ENDS, "n", "n_groups")
+    table = [{name: getattr(found[m], name) for name in columns} for m in MEASURES]
+    return pd.DataFrame(table, index=pd.Index(MEASURES, name="measure"))
 
 
-@dataclass(frozen=True, eq=False)
-class Cell:
-    """One picture of Figures 5 to 8.
-
-    Attributes:
-        image: (y, x) the slice that is shown.
-        map: (y, x), not normalised.
-        malignancy: What the network says of what it was fed, a probability.
-        wrong: Whether that is on the other side of 0.5 than the truth.
-    """
-
-    image: torch.Tensor
-    map: torch.Tensor
-    malignancy: float
-    wrong: bool
+def _scored(predictions: pd.DataFrame, *further: str) -> pd.DataFrame:
+    """The columns that `statistics.scoring` takes, under its names."""
+    columns = ["patient", "malignancy", "malignancy_truth", *further]
+    check_columns(predictions, columns)
+    names = {"malignancy": "score", "malignancy_truth": "truth"}
+    return predictions[columns].rename(columns=names)
 
 
-def duplicated(samples: Samples, *, n: int = 5) -> tuple[torch.Tensor, list[int]]:
-    """One nodule as in Figures 5 and 7: single slices in all channels, and then the whole volume.
+def on_fold(
+    frames: Mapping[str, pd.DataFrame], fold: int, **bootstrap: Unpack[Resampling]
+) -> pd.DataFrame:
+    """Scores on the lesions of one fold, so that runs on more folds go beside runs on that one.
 
     Args:
-        samples: One lesion.
-        n: Slices, evenly spaced, the middle one among them if odd ("5 of 11").
+        frames: Predictor (`"model"`, and others that see no image, as from
+            `baseline_predictions`) to its predictions.
+        fold: Which fold.
+        **bootstrap: n_resamples and seed.
 
     Returns:
-        (n + 1, channel, y, x), the last one as it is; and which slices.
-
-    Raises:
-        ValueError: There is another number of lesions, or there are not so many slices.
+        As `Outcome.scores`, with the measures of `MEASURES`.
     """
-    images = samples.images
-    if len(images) != 1 or images.ndim != 4 or not 1 <= n <= images.shape[1]:
-        raise ValueError(
-            f"samples, n={n!r}: expected one lesion of {n} slices or more, got images of shape "
-            f"{tuple(images.shape)}"
-        )
-    count = images.shape[1]
-    # inside of the ends, where most volumes have left the nodule
-    picked = [round((i + 0.5) * count / n - 0.5) for i in range(n)]
-    return torch.cat([*(duplicate_slice(images, k) for k in picked), images]), picked
+    parts = []
+    for predictor, frame in frames.items():
+        rows = frame[frame["fold"] == fold]
+        if rows.empty:
+            raise ValueError(f"fold={fold!r}: {predictor!r} has the folds {set(frame['fold'])}")
+        found = classification(rows, **bootstrap).rename_axis("metric").reset_index()
+        parts.append(found.assign(target="malignancy", predictor=predictor))
+    columns = ["target", "predictor", "metric", *ENDS, "n", "n_groups"]
+    return pd.concat(parts, ignore_index=True)[columns]
 
 
-def gallery(
-    figure: int | str,
-    folds: Mapping[str, Trained],
-    lesion_id: str,
-    *,
-    n: int = 5,
-    rows: Mapping[str, tuple[str, str]] | None = None,
-) -> dict[str, list[Cell]]:
-    """The rows of Figure 5, 6, 7 or 8 for one nodule, as far as there are models for them.
+def within_folds(predictions: pd.DataFrame, **bootstrap: Unpack[Resampling]) -> Estimate:
+    """The AUC within each fold, averaged over the folds.
+
+    Each fold has a network of its own. One may call most lesions malignant where another calls
+    hardly any. An AUC over all folds ranks the lesions of all these networks together, and so it
+    mixes how well they rank with how alike their levels are. This one compares only lesions that
+    the same network was tested on.
+    """
+    return score_binary(_scored(predictions, "fold"), **bootstrap)["auc"]
+
+
+def baseline_predictions(
+    predictions: pd.DataFrame, cohort: Cohort, *, by: By = "patient"
+) -> dict[str, pd.DataFrame]:
+    """What the diameter alone, and the readers' other ratings, predict for a model's lesions.
+
+    Both are the baselines of `statistics.baselines`, learned on the folds that the model was not
+    tested on, so that a model can be held against them on the same lesions.
 
     Args:
-        figure: Which.
-        folds: Variant to its trained fold; each must test the lesion.
-        lesion_id: Which nodule.
-        n: Single slices, see `duplicated`; the last picture of a row is the whole volume's on its
-            middle slice. 0 shows that one alone, as Figures 6 and 8 do.
-        rows: In place of the figure's, as in `FIGURES`.
+        predictions: Of the model.
+        cohort: The paper's, which the lesions and their folds are of.
+        by: What the folds of the run were by.
 
     Returns:
-        Row to pictures; rows whose variant is not there are left out.
-
-    Raises:
-        ValueError: No such figure, no model for it, or a model that did not test the lesion.
+        `"diameter"` and `"ratings"` to predictions like the given ones.
     """
-    if str(figure) not in FIGURES:
-        raise ValueError(f"figure={figure!r}: expected one of {', '.join(FIGURES)}")
-    found: dict[str, list[Cell]] = {}
-    for row, (variant, method) in (rows or FIGURES[str(figure)]).items():
-        if variant not in folds:
-            continue
-        fold = folds[variant]
-        if lesion_id not in fold.samples.lesion_ids or not isinstance(fold.experiment, Lei2020):
-            raise ValueError(f"lesion_id={lesion_id!r}: {variant!r} did not test it")
-        at = fold.samples.lesion_ids.index(lesion_id)
-        one = fold.samples.select([at])
-        middle = one.images.shape[1] // 2
-        images, picked = duplicated(one, n=n) if n else (one.images, [])
-        seen = look(fold.experiment, fold.model(), _fed(one, images))
-        malignant = bool(fold.targets[at, 0] == 1)
-        found[row] = [
-            Cell(one.images[0, k], seen.maps[method][i], p, (p >= 0.5) != malignant)
-            for i, (k, p) in enumerate(
-                zip([*picked, middle], seen.malignancy.tolist(), strict=True)
-            )
-        ]
-    if not found:
-        raise ValueError(f"folds: no model for figure {figure}, got {list(folds)}")
+    nodules, labels = cohort.table.rename_axis("lesion_id"), malignancy_label(cohort.table)
+    found = {}
+    for name, classifier in (("diameter", diameter_classifier), ("ratings", ratings_classifier)):
+        baseline = classifier(nodules, labels, folds=cohort.folds(by=by), n_resamples=1).predictions
+        scores = baseline.set_index("lesion_id")["score"].reindex(predictions["lesion_id"])
+        if scores.isna().any():
+            missing = scores.index[scores.isna()][0]
+            raise ValueError(f"predictions: {missing!r} is not in the cohort {cohort.name!r}")
+        found[name] = predictions.assign(malignancy=scores.to_numpy())
     return found
 
 
-def _fed(samples: Samples, images: torch.Tensor) -> Samples:
-    """Samples with other images, each a lesion of its own."""
-    n = len(images)
-    return Samples(
-        images=images,
-        nodule=torch.arange(n),
-        lesion_ids=tuple(f"{samples.lesion_ids[0]} {i}" for i in range(n)),
-        padded=samples.padded.expand(n),
-        missing=samples.missing.expand(n),
-        calibrated=samples.calibrated.expand(n),
+# --- one model against another (4.7) --------------------------------------------------------------
+
+
+def compare(
+    predictions: Mapping[str, pd.DataFrame],
+    *,
+    reference: str = "hesam",
+    threshold: float = 0.5,
+    **bootstrap: Unpack[Resampling],
+) -> pd.DataFrame:
+    """One model against others on the same lesions: the paper's test, and tests of being better.
+
+    Section 4.7 compares the *probabilities* of two models by Wilcoxon's signed-rank test, and
+    takes p < 0.01 for "significantly different … and more separable". That test asks whether one
+    model says higher numbers than the other on the whole. It knows no truth: a model that adds
+    0.01 to each probability differs as significantly, and is no better. So beside it stand
+    McNemar's test, of who is right where one of the two is wrong (exact, over lesions as if they
+    were independent), the same Wilcoxon test of |probability − truth| by patient (from
+    `statistics.paired`), and the difference of the AUCs with an interval over patients: of all
+    lesions ranked together, and of the means of `within_folds`.
+
+    Args:
+        predictions: Variant to its out-of-fold predictions.
+        reference: The variant that the others are compared with.
+        threshold: From which probability on a lesion is called malignant.
+        **bootstrap: n_resamples and seed.
+
+    Returns:
+        Index variant; columns n, n_groups; p_probability (the paper's test); only_reference and
+        only_other (lesions that one alone gets right), p_mcnemar, p_mcnemar_holm; p_error;
+        auc_difference (reference − other: above 0 the reference is better) with low and high; and
+        within_difference with within_low and within_high, the same of the AUC within folds.
+
+    Raises:
+        ValueError: `reference` is not there, there is no other, or they are on other lesions or
+            in other folds.
+    """
+    others = [name for name in predictions if name != reference]
+    if reference not in predictions or not others:
+        raise ValueError(
+            f"reference={reference!r}: expected it and another among {list(predictions)}"
+        )
+    rows = {}
+    for variant in others:
+        pair = predictions[reference], predictions[variant]
+        within = paired_auc(pair[0], pair[1], **bootstrap)["difference"]
+        whole = [frame.drop(columns="fold") for frame in pair]  # all lesions ranked together
+        pooled = paired_auc(whole[0], whole[1], **bootstrap)["difference"]
+        errors = paired(*pair, ["malignancy"], n_resamples=1)
+        ours, other = (frame.set_index("lesion_id").sort_index() for frame in pair)
+        malignant = ours["malignancy_truth"] == 1
+        right, right_other = ((f["malignancy"] >= threshold) == malignant for f in (ours, other))
+        only, only_other = int((right & ~right_other).sum()), int((right_other & ~right).sum())
+        rows[variant] = {
+            "n": pooled.n, "n_groups": pooled.n_groups,
+            "p_probability": signed_rank(ours["malignancy"], other["malignancy"]),
+            "only_reference": only, "only_other": only_other,
+            "p_mcnemar": float(mcnemar([[0, only], [only_other, 0]], exact=True).pvalue),
+            "p_mcnemar_holm": np.nan,
+            "p_error": errors["p"].loc["malignancy"],
+            "auc_difference": pooled.value, "low": pooled.low, "high": pooled.high,
+            "within_difference": within.value, "within_low": within.low, "within_high": within.high,
+        }  # fmt: skip
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant")
+    return table.assign(p_mcnemar_holm=holm(table["p_mcnemar"]))
+
+
+def signed_rank(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
+    """Wilcoxon's signed-rank test of two models' probabilities of the same lesions, as in Table 5.
+
+    The two-sided p-value; 1 where they are equal.
+    """
+    difference = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    if not difference.any():
+        return 1.0
+    found: Any = stats.wilcoxon(difference, zero_method="wilcox")
+    return float(found.pvalue)
+
+
+# --- the paper's tables ---------------------------------------------------------------------------
+
+
+def paper_table(
+    number: int | str, runs: Mapping[str, pd.DataFrame], *, tier: Tier, baselines: bool = True
+) -> pd.DataFrame:
+    """One of the paper's Tables 2 to 5 with our numbers beside its own, as `tables.beside`.
+
+    Args:
+        number: 2, 3 or 4: `runs` are variant to its scores, as `Outcome.scores`. 5: tables of
+            `compare`, by any name, of which the variants' p_probability is taken.
+        runs: See above. Variants that the table has no row for are ignored, those that are missing
+            are not run.
+        tier: What the voxels of these runs were; it stands at the head of our numbers.
+        baselines: Add to Tables 2 and 3 what predictors without an image reach on the same lesions.
+
+    Returns:
+        The paper's rows in its order, then ours that it has not. Columns (name, `"Lei 2020"`) as
+        printed, (name, `"lesionlab (<tier>)"`) and (name, `"difference"`), accuracy in per cent;
+        in Tables 2 and 3 the last says on how many lesions we are. In Table 5, where the paper
+        prints bounds, those are text ("< 0.01"). NaN where the paper prints nothing or we ran
+        nothing. `attrs` are those of `published.table`, and the tier.
+
+    Raises:
+        LookupError: There is no such table, or none to put numbers beside.
+        ValueError: The runs are on different lesions.
+    """
+    printed = published.table(PAPER, number)
+    attrs, name = printed.attrs, str(printed.attrs["table"])
+    if name == "3":
+        labels = printed["high_level_pooling"] + " / " + printed["final_pooling"]
+        printed = printed[list(PRINTED)].assign(method=labels)
+    if name == "5":
+        printed = printed.set_index("method").filter(like="_below")
+        printed = printed.rename(columns=lambda column: column.removesuffix("_below"))
+        printed = printed.map(lambda p: f"< {p:g}", na_action="ignore").reset_index()
+        tests = [(v, p) for t in runs.values() for v, p in t["p_probability"].items()]
+        known = {str(variant): {"p_probability": float(p)} for variant, p in tests}
+    elif name in TABLES:
+        wanted = [variant_on(v, images) for v in TABLES[name].values() for images in IMAGE_SETS]
+        known = {variant: _measured(runs[variant]) for variant in wanted if variant in runs}
+    else:
+        raise LookupError(f"number={number!r}: expected one of the tables 2, 3, 4, 5")
+    sizes = {variant: (m.get("lesions"), m.get("patients")) for variant, m in known.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(
+            f"Table {name}: the runs are not on the same lesions; their (lesions, patients) are "
+            f"{sizes}"
+        )
+    theirs = printed.set_index(["metric", "method"] if name == "4" else "method")
+    columns = [column for column in map(str, theirs) if not column.endswith("_sd")]
+    ours = pd.DataFrame(np.nan, index=theirs.index, columns=columns)
+    for row in ours.index:
+        for column in columns:
+            variant, measure = _source(name, row, column)
+            ours.loc[row, column] = known.get(variant, {}).get(measure, np.nan)
+    if name in ("2", "3"):
+        lesions = next((m["lesions"] for m in known.values()), np.nan)
+        ours["lesions"] = np.where(ours.notna().any(axis=1), lesions, np.nan)
+        # baselines see no image, so one run has the numbers for all; they stand under D11C
+        for predictor, row in BASELINES.items() if baselines and known else ():
+            if found := _measured(runs[next(iter(known))], predictor):
+                found |= {"d11c": found["accuracy"]}
+                ours.loc[row] = pd.Series(found).reindex(ours.columns)
+        ours = ours.astype({"lesions": "Int64"})
+    heads = {"paper": published.PAPERS[PAPER].name, "here": f"lesionlab ({tier})"}
+    table = tables.beside(theirs, ours, **heads)
+    table.attrs = {**attrs, "tier": tier}
+    return table
+
+
+def _source(table: str, row: Any, column: str) -> tuple[str, str]:
+    """The variant and the measure that a cell of one of the paper's tables is about."""
+    if table == "4":
+        return variant_on(TABLES["4"][row[1]], column), row[0]
+    if table == "5":
+        return variant_on(TABLES["2"][row], column.removesuffix("_p")), "p_probability"
+    if column in IMAGE_SETS:
+        return variant_on(TABLES[table][row], column), "accuracy"
+    return TABLES[table][row], column
+
+
+def _measured(scores: pd.DataFrame, predictor: str = "model") -> dict[str, float]:
+    """The paper's measures of malignancy, in its units, and on how many lesions; {} without any."""
+    check_columns(scores, ["target", "predictor", "metric", "value", "n", "n_groups"])
+    rows = scores[(scores["target"] == "malignancy") & (scores["predictor"] == predictor)]
+    if rows.empty:
+        return {}
+    values = rows.set_index("metric")["value"]
+    found = {name: float(values[name]) for name in PRINTED}
+    found["accuracy"] *= 100
+    return found | {"lesions": int(rows["n"].iloc[0]), "patients": int(rows["n_groups"].iloc[0])}
+
+
+# --- kept runs side by side -----------------------------------------------------------------------
+
+
+def courses(
+    folds: Mapping[str, Sequence[Mapping[str, Any]]], *, variant: str = "hesam"
+) -> dict[str, pd.DataFrame]:
+    """The course of training on D1C, D3C, D11C and D21C, for Figure 4.
+
+    The figure shows training and *test* curves, from which its authors see overfitting. Here the
+    second curve is that of the validation part: the test part is read once, when all is chosen.
+
+    Args:
+        folds: Variant to `Outcome.folds`, or to what a kept run has of them.
+        variant: Which model; those of its four image sets that are there are shown.
+
+    Returns:
+        By image set, the mean over folds: index epoch, columns as in `figures.models.histories`,
+        `attrs["best_epoch"]` the median of the epochs that were kept.
+    """
+    from lesionlab.figures.models import histories
+
+    found = {}
+    for images in N_CHANNELS:
+        if (name := variant_on(variant, images)) in folds:
+            parts = histories(folds[name])
+            mean = pd.concat(parts).select_dtypes("number").groupby(level=-1).mean()
+            best = [part.attrs["best_epoch"] for part in parts.values()]
+            mean.attrs["best_epoch"] = int(np.median(best))
+            found[images] = mean
+    if not found:
+        raise ValueError(f"folds: none of {variant!r} on any image set, got {list(folds)}")
+    return found
+
+
+def _heads(runs: Mapping[str, Published]) -> dict[str, str]:
+    """The paper's own networks that were run, D11C first: variant to words, as "HESAM, D11C"."""
+    wanted = {
+        variant_on(head, images): f"{words}, {images}"
+        for images in sorted(N_CHANNELS, key=lambda name: name != "D11C")
+        for head, words in HEADS.items()
+    }
+    return {variant: words for variant, words in wanted.items() if variant in runs}
+
+
+def heads_on_folds(runs: Mapping[str, Published], **bootstrap: Unpack[Resampling]) -> pd.DataFrame:
+    """How well the paper's own networks do, accuracy beside Table 2.
+
+    Returns:
+        Index as "HESAM, D11C". Columns of two levels: "AUC within folds" (value, low, high,
+        see `within_folds`), "AUC, together" (value), "called malignant" (fewest, most: the
+        share of a fold's lesions, in the fold where it is lowest and highest), and "accuracy (%)"
+        (Lei 2020, ours, difference).
+    """
+    printed: Any = published.table(PAPER, 2).set_index("method")
+    rows, theirs, ours = {}, {}, {}
+    for variant, words in _heads(runs).items():
+        head, images = words.split(", ")
+        scores = runs[variant].scores.set_index(["predictor", "metric"])["value"]
+        theirs[words] = float(printed.loc[f"Ours-{head}", images.lower()])
+        ours[words] = 100 * float(scores["model", "accuracy"])
+        predictions = runs[variant].predictions
+        within = within_folds(predictions, **bootstrap)
+        called = (predictions["malignancy"] >= 0.5).groupby(predictions["fold"]).mean()
+        rows[words] = {
+            **{("AUC within folds", end): getattr(within, end) for end in ENDS},
+            ("AUC, together", "value"): float(scores["model", "auc"]),
+            ("called malignant", "fewest"): float(called.min()),
+            ("called malignant", "most"): float(called.max()),
+        }
+    accuracy = tables.beside(theirs, ours, paper="Lei 2020", here="ours")
+    return pd.concat([pd.DataFrame(rows).T, pd.concat({"accuracy (%)": accuracy}, axis=1)], axis=1)
+
+
+def head_differences(
+    runs: Mapping[str, Published], cohort: Cohort, **bootstrap: Unpack[Resampling]
+) -> pd.DataFrame:
+    """SAM against CAM, HESAM against CAM, and HESAM against the diameter alone, by image set.
+
+    Returns:
+        Index as "SAM − CAM, D11C". Columns ("within folds", …) and ("folds together", …), each
+        difference (of the AUCs, above 0 the first is better), low, high.
+
+    Raises:
+        KeyError: A head was not run on an image set.
+    """
+    ends = ("difference", "low", "high")
+    columns = {("within folds", end): f"within_{end}" for end in ends}
+    columns |= {("folds together", e): "auc_difference" if e == ends[0] else e for e in ends}
+    found = {}
+    for first, second in (("sam", "cam"), ("hesam", "cam"), ("hesam", "diameter")):
+        for images in N_CHANNELS:
+            one = runs[variant_on(first, images)].predictions
+            if second == "diameter":
+                other = baseline_predictions(one, cohort)["diameter"]
+            else:
+                other = runs[variant_on(second, images)].predictions
+            row: Any = compare({first: one, second: other}, reference=first, **bootstrap).loc[
+                second
+            ]
+            name = f"{HEADS[first]} − {HEADS.get(second, second)}, {images}"
+            found[name] = {key: float(row[column]) for key, column in columns.items()}
+    return pd.DataFrame(found).T
+
+
+def by_split(
+    by_patient: Mapping[str, Published],
+    by_nodule: Mapping[str, Published],
+    cohort: Cohort,
+    **bootstrap: Unpack[Resampling],
+) -> pd.DataFrame:
+    """The AUC on the first fold by patient beside that on the first fold by nodule.
+
+    One fold beside one fold: the networks of several folds are not alike in their levels. Heads
+    that are among both runs are compared.
+
+    Returns:
+        Index as "HESAM, D11C", and "diameter alone". Columns ("by patient", …) and
+        ("by nodule", …), each value, low, high; and ("by nodule less by patient", "difference").
+    """
+    frames = {
+        words: (by_patient[v].predictions, by_nodule[v].predictions)
+        for v, words in _heads(by_patient).items()
+        if v in by_nodule
+    }
+    one, other = next(iter(frames.values()))
+    frames["diameter alone"] = (
+        baseline_predictions(one, cohort)["diameter"],
+        baseline_predictions(other, cohort, by="nodule")["diameter"],
     )
+    rows: dict[str, dict[tuple[str, str], float]] = {}
+    for words, both in frames.items():
+        row = rows[words] = {}
+        for by, frame in zip(("by patient", "by nodule"), both, strict=True):
+            auc: Any = on_fold({"model": frame}, 0, **bootstrap).set_index("metric").loc["auc"]
+            row |= {(by, end): float(auc[end]) for end in ENDS}
+        change = row["by nodule", "value"] - row["by patient", "value"]
+        row["by nodule less by patient", "difference"] = change
+    return pd.DataFrame(rows).T
+
+
+def kept_maps(runs: Mapping[str, Published], name: str, level: str) -> pd.DataFrame:
+    """One table of `maps.analyse`, such as `"regions"`, of the three heads on D11C together.
+
+    Returns:
+        Index (method, level). Grad-CAM, which two of the networks have, is named after its network.
+    """
+    parts = []
+    for head, words in HEADS.items():
+        rows = pd.DataFrame(runs[head].about["analysis"][name])
+        parts.append(rows.replace({"method": {"Grad-CAM": f"Grad-CAM, {words} network"}}))
+    table: pd.DataFrame = pd.concat(parts)
+    return table.set_index(["method", level])

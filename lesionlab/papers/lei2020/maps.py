@@ -1,0 +1,500 @@
+"""Lei 2020, its activation maps: made, held against the readers' outlines, and shown (4.3 to 4.6).
+
+    fold = next(studies.trained(plan))
+    seen = explain(fold.experiment, fold.model(), fold.samples)        # all maps of the network
+    drawn = outlines(store.crops(seen.lesion_ids))                     # the readers', on its pixels
+    mean_shares(lesion_shares(seen.maps, seen.lesion_ids, drawn), patients)   # on margins?
+    gallery(7, folds, lesion_id)                                       # Figures 5 to 8
+
+A model is shown by lesions that it has not seen. The paper judges its maps by eye, on nodules that
+it chose; here they are measured over all lesions of a drawn set, against a map that is the same
+everywhere, against a network that has learned nothing, and by what the network predicts when
+places are taken away. Intervals are from resampling patients, as often and with the seed that
+`**bootstrap` gives: `n_resamples` and `seed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import nn
+
+from lesionlab.attention import (
+    ActivationMaps,
+    activation_maps,
+    deletion_curve,
+    insertion_curve,
+    randomisation_test,
+    region_table,
+)
+from lesionlab.attention.regions import REGIONS
+from lesionlab.attributes import RATING_NAMES
+from lesionlab.crops import resampling
+from lesionlab.crops.sampling import Samples, to_unit
+from lesionlab.papers.lei2020 import (
+    WINDOW,
+    Lei2020,
+    Outlines,
+    duplicate_slice,
+    lidc_crops,
+    outlines,
+    sample_lesions,
+)
+from lesionlab.papers.lei2020.analyses import classification
+from lesionlab.statistics.intervals import Resampling, bootstrap_weights_over_groups
+
+if TYPE_CHECKING:
+    from lesionlab.training.studies import Trained
+
+LUNG = float(to_unit(torch.tensor(resampling.LUNG), WINDOW))
+"""What deleted places become: lung, in the unit of the samples."""
+
+RANDOM = "random order"
+
+FIGURES: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "5": {
+        f"{network}, {row}": (f"{network.lower()}_{head}", row)
+        for network in ("ResNet18", "ResNet34", "VGG16")
+        for row, head in (("CAM", "cam"), ("Grad-CAM", "cam"), ("SAM", "sam"))
+    },
+    "6": {
+        "CAM": ("cam", "CAM"),
+        "HE-CAM": ("hecam", "HE-CAM"),
+        "Grad-CAM": ("cam", "Grad-CAM"),
+        "HE-Grad-CAM": ("hecam", "HE-Grad-CAM"),
+    },
+    "7": {
+        "CAM": ("cam", "CAM"),
+        "Grad-CAM": ("cam", "Grad-CAM"),
+        "SAM": ("sam", "SAM"),
+        "HESAM": ("hesam", "HESAM"),
+    },
+    "8": {
+        "GAP / GAP": ("hesam_average_average", "HESAM"),
+        "GAP / GMP": ("hesam_average_max", "HESAM"),
+        "GMP / GMP": ("hesam_max_max", "HESAM"),
+        "GMP / GAP": ("hesam", "HESAM"),
+    },
+}
+"""Rows of the paper's figures of maps: the variant, and which of its maps."""
+
+
+# --- the maps of a network ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """What a network predicts for some lesions, and its maps for "malignant".
+
+    Attributes:
+        lesion_ids: The lesions.
+        maps: Name, such as `"HESAM, exact"`, to (lesion, y, x) of the images' size. In three axes
+            it is the middle slice of the map.
+        malignancy: (lesion,) what is predicted: a probability, or a rating.
+        logit: (lesion,) what the maps are about.
+        bias: (lesion,) the part of it that is the same for all lesions.
+        high_level: (lesion,) the part of it that no map shows (eq. 12); 0 without. Like `bias`
+            None where the head is not linear.
+        high_level_share: (lesion,) as `attention.ActivationMaps.high_level_share`.
+    """
+
+    lesion_ids: tuple[str, ...]
+    maps: Mapping[str, torch.Tensor]
+    malignancy: torch.Tensor
+    logit: torch.Tensor
+    bias: torch.Tensor | None
+    high_level: torch.Tensor | None
+    high_level_share: torch.Tensor | None
+
+    def of(self, lesion_ids: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The maps of some of the lesions, in the order asked for."""
+        at = [self.lesion_ids.index(name) for name in lesion_ids]
+        return {name: maps[at] for name, maps in self.maps.items()}
+
+
+def explain(
+    experiment: Lei2020,
+    model: nn.Module,
+    samples: Samples,
+    *,
+    target: int = 1,
+    batch_size: int = 32,
+) -> Maps:
+    """Run a network over lesions and make all the maps that it has.
+
+    Args:
+        experiment: Whose network it is.
+        model: On the CPU.
+        samples: As it was trained on.
+        target: Class whose maps are made, 1 is malignant; the nine ratings have no classes, and
+            the maps are those of the malignancy rating.
+        batch_size: Lesions at once.
+    """
+    wanted = experiment.maps()
+    ratings = experiment.design.ratings
+    head, of = (RATING_NAMES.index("malignancy"), None) if ratings else (0, target)
+    score = malignancy(experiment, model)
+    maps: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
+    seen: list[ActivationMaps] = []
+    for batch in samples.split(batch_size):
+        made: dict[bool, Mapping[str, ActivationMaps]] = {}
+        for exact in (False, True):
+            methods = [method for method, is_exact in wanted.values() if is_exact == exact]
+            if methods:
+                made[exact] = activation_maps(
+                    model, batch.images, methods, head=head, target=of,
+                    weights="exact" if exact else "paper",
+                )  # fmt: skip
+        for name, (method, exact) in wanted.items():
+            found = made[exact][method].maps
+            maps[name].append(found[:, found.shape[1] // 2] if found.ndim == 4 else found)
+        seen.append(next(iter(made[max(made)].values())))
+
+    def joined(name: str) -> Any:
+        parts = [getattr(one, name) for one in seen]
+        return None if parts[0] is None else torch.cat(parts)
+
+    return Maps(
+        lesion_ids=samples.lesion_ids,
+        maps={name: torch.cat(parts) for name, parts in maps.items()},
+        malignancy=torch.cat([score(batch.images) for batch in samples.split(batch_size)]),
+        logit=joined("scores"),
+        bias=joined("bias"),
+        high_level=joined("high_level"),
+        high_level_share=joined("high_level_share"),
+    )
+
+
+def malignancy(experiment: Lei2020, model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """From images to what a network predicts of malignancy, (lesion,); in evaluation mode."""
+    column = RATING_NAMES.index("malignancy") if experiment.design.ratings else 0
+
+    def score(images: torch.Tensor) -> torch.Tensor:
+        was = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                return experiment.predict(model(images))[:, column]
+        finally:
+            model.train(was)
+
+    return score
+
+
+# --- where maps lie, and whether the places matter ------------------------------------------------
+
+
+def lesion_shares(
+    maps: Mapping[str, torch.Tensor],
+    lesion_ids: Sequence[str],
+    drawn: Outlines,
+    *,
+    band: float = 2.0,
+) -> pd.DataFrame:
+    """How the positive values of each map are divided, lesion by lesion.
+
+    Args:
+        maps: Name to (lesion, y, x).
+        lesion_ids: Whose maps they are.
+        drawn: Outlines of these lesions; lesions without any are left out.
+        band: Of the margin, mm on either side of an outline.
+
+    Returns:
+        Index (method, lesion_id), columns as `attention.region_table`: inside, margin, outside,
+        and what a uniform map has. NaN for a map without positive values.
+    """
+    at = {name: i for i, name in enumerate(drawn.lesion_ids)}
+    rows = [(i, at[name]) for i, name in enumerate(lesion_ids) if name in at]
+    if not rows:
+        raise ValueError(f"drawn: none of {len(lesion_ids)} lesions has an outline")
+    tables = {
+        name: region_table(
+            [found[i].detach().double().numpy() for i, _ in rows],
+            [drawn.masks[j] for _, j in rows],
+            [(drawn.pixel[j], drawn.pixel[j]) for _, j in rows],
+            band=band, lesion_ids=[drawn.lesion_ids[j] for _, j in rows],
+        )
+        for name, found in maps.items()
+    }  # fmt: skip
+    return pd.concat(tables, names=["method", "lesion_id"])
+
+
+def mean_shares(
+    table: pd.DataFrame, patients: pd.Series[str], **bootstrap: Unpack[Resampling]
+) -> pd.DataFrame:
+    """The mean shares of each method beside a uniform map's, over lesions.
+
+    Args:
+        table: Of `lesion_shares`.
+        patients: lesion_id -> patient.
+        **bootstrap: n_resamples and seed.
+
+    Returns:
+        Index (method, region); columns value, low, high (mean share of the map), uniform (the mean
+        share of a uniform map), times (value / uniform) with times_low and times_high, n (lesions),
+        n_groups (patients). Lesions whose map has no positive value are left out of both; where
+        those of one patient are left, the intervals are NaN.
+    """
+    rows = {}
+    for method, of_method in table.groupby(level="method", sort=False):
+        known = of_method.dropna(subset=list(REGIONS)).droplevel("method")
+        for region in REGIONS if len(known) else ():
+            share = known[region].to_numpy(dtype=float)
+            chance = known[f"uniform_{region}"].to_numpy(dtype=float)
+            parts = {"": (share, np.ones(len(share))), "times": (share, chance)}
+            found = _ratios(parts, known.index, patients, **bootstrap)
+            rows[str(method), region] = found | {"uniform": float(chance.mean())}
+    columns = ["value", "low", "high", "uniform", "times", "times_low", "times_high"]
+    table = pd.DataFrame.from_dict(rows, orient="index")[[*columns, "n", "n_groups"]]
+    return table.rename_axis(["method", "region"])
+
+
+def _ratios(
+    parts: Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]],
+    lesion_ids: pd.Index[str],
+    patients: pd.Series[str],
+    **bootstrap: Unpack[Resampling],
+) -> dict[str, float]:
+    """Ratios of two sums over lesions, each with its interval over patients.
+
+    `"times"` is given as times, times_low, times_high, and `""` as value, low, high; with n and
+    n_groups. The lesions of one patient say nothing of others: the interval is NaN.
+    """
+    patient = pd.Series(patients.reindex(lesion_ids).to_numpy(), index=lesion_ids, name="patient")
+    if patient.isna().any():
+        raise ValueError(f"patients has no patient for {patient.index[patient.isna()][0]!r}")
+
+    def ratios(weights: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float64]]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {name: (weights @ over) / (weights @ under)
+                    for name, (over, under) in parts.items()}  # fmt: skip
+
+    row: dict[str, float] = {"n": len(patient), "n_groups": patient.nunique()}
+    if row["n_groups"] == 1:
+        of_all = ratios(np.ones((1, len(patient)))).items()
+        ends = {name: (float(value[0]), np.nan, np.nan) for name, value in of_all}
+    else:
+        found = bootstrap_weights_over_groups(ratios, patient, undefined="nan", **bootstrap)
+        ends = {name: (e.value, e.low, e.high) for name, e in found.items()}
+    for name, (value, low, high) in ends.items():
+        prefix = f"{name}_" if name else ""
+        row |= {name or "value": value, f"{prefix}low": low, f"{prefix}high": high}
+    return row
+
+
+def faithfulness(
+    score: Callable[[torch.Tensor], torch.Tensor],
+    images: torch.Tensor,
+    maps: Mapping[str, torch.Tensor],
+    lesion_ids: Sequence[str],
+    *,
+    fill: float | torch.Tensor = LUNG,
+    steps: int = 8,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Areas under the deletion and the insertion curve of each map, and of a random order.
+
+    Args:
+        score: From images to what is predicted, as `malignancy` gives it.
+        images: (lesion, slice, y, x).
+        maps: Name to (lesion, y, x).
+        lesion_ids: Whose maps they are.
+        fill: What comes in place of an image, as in `attention.deletion_curve`.
+        steps: In how many steps.
+        seed: For the order among equal values.
+
+    Returns:
+        Index (method, lesion_id), columns deletion and insertion: the mean prediction on the way.
+    """
+    rows = {}
+    how: Any = {"fill": fill, "steps": steps, "seed": seed}
+    for name, found in {**maps, RANDOM: None}.items():
+        areas = {
+            kind: curve(score, images, found, **how).auc.double().cpu().numpy()
+            for kind, curve in (("deletion", deletion_curve), ("insertion", insertion_curve))
+        }
+        rows[name] = pd.DataFrame(areas, index=pd.Index(lesion_ids, name="lesion_id"))
+    return pd.concat(rows, names=["method", "lesion_id"])
+
+
+def against_random(
+    table: pd.DataFrame, patients: pd.Series[str], **bootstrap: Unpack[Resampling]
+) -> pd.DataFrame:
+    """The areas of each map less those of a random order on the same lesions.
+
+    Args:
+        table: Of `faithfulness`.
+        patients: lesion_id -> patient.
+        **bootstrap: `n_resamples` and `seed`.
+
+    Returns:
+        Index (method, curve); columns area, random, difference (area − random: below 0 for
+        deletion and above 0 for insertion where the map's places matter more to "malignant"), low,
+        high, n, n_groups.
+    """
+    chance = table.loc[RANDOM]
+    rows = {}
+    for method in table.index.get_level_values("method").unique().drop(RANDOM):
+        own = table.loc[method].loc[chance.index]
+        for curve in ("deletion", "insertion"):
+            gap = (own[curve] - chance[curve]).to_numpy(dtype=float)
+            found = _ratios({"": (gap, np.ones(len(gap)))}, chance.index, patients, **bootstrap)
+            means = {"area": own[curve].mean(), "random": chance[curve].mean()}
+            rows[str(method), curve] = found | means | {"difference": found["value"]}
+    columns = ["area", "random", "difference", "low", "high", "n", "n_groups"]
+    return pd.DataFrame.from_dict(rows, orient="index")[columns].rename_axis(["method", "curve"])
+
+
+def randomised(
+    experiment: Lei2020, model: nn.Module, samples: Samples, *, seed: int = 0
+) -> pd.DataFrame:
+    """How alike each map is to that of the same network with all its weights shuffled.
+
+    Returns:
+        Index method; columns similarity (mean of Spearman's over the lesions), magnitude (mean of
+        its magnitude), n (lesions whose two maps can be compared).
+    """
+    rows = {}
+    for name in experiment.maps():
+
+        def one(network: nn.Module, images: torch.Tensor, name: str = name) -> torch.Tensor:
+            return explain(experiment, network, replace(samples, images=images)).maps[name]
+
+        found = randomisation_test(model, samples.images, one, cascade=False, seed=seed)
+        rho = pd.Series(found.similarity[-1]).dropna()
+        rows[name] = {"similarity": rho.mean(), "magnitude": rho.abs().mean(), "n": len(rho)}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
+def analyse(
+    folds: Iterable[Trained],
+    predictions: pd.DataFrame,
+    *,
+    n_lesions: int = 60,
+    n_curves: int = 30,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, pd.DataFrame]:
+    """What the models of a run look at, as the tables that its figures need.
+
+    Args:
+        folds: Of `studies.trained`.
+        predictions: Of the same run, as `Outcome.predictions`.
+        n_lesions: Test lesions whose maps are made, drawn; over all folds.
+        n_curves: How many of them get deletion and insertion curves and a randomised network,
+            which take most of the time.
+        n_resamples: Resamples of patients for the intervals.
+        seed: Of the draws and the randomisation.
+
+    Returns:
+        classes (`classification`; not for the nine ratings), regions and regions_untrained
+        (`mean_shares`, of the network and of one that has learned nothing), curves
+        (`against_random`), randomised, high_level (quantiles of the part of a logit that no map
+        shows; where there is one). Of lesions drawn alike for all variants of a run.
+    """
+    drawn = set(sample_lesions(predictions["lesion_id"], n_lesions, seed=seed))
+    patients = predictions.set_index("lesion_id")["patient"]
+    bootstrap: Resampling = {"n_resamples": n_resamples, "seed": seed}
+    tables: dict[str, pd.DataFrame] = {}
+    if predictions.get("malignancy_truth", pd.Series([0.5])).isin([0, 1]).all():
+        tables["classes"] = classification(predictions, **bootstrap)
+    regions, blank, curves, shuffled, high = [], [], [], [], []
+    for fold in folds:
+        at = [i for i, name in enumerate(fold.samples.lesion_ids) if name in drawn]
+        if not isinstance(fold.experiment, Lei2020) or not at:
+            continue
+        samples, network = fold.samples.select(at), fold.model()
+        seen = explain(fold.experiment, network, samples)
+        marked = outlines(lidc_crops(samples.lesion_ids))
+        regions.append(lesion_shares(seen.maps, seen.lesion_ids, marked))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            untrained = fold.experiment.model(seed).eval()
+        of_untrained = explain(fold.experiment, untrained, samples).maps
+        blank.append(lesion_shares(of_untrained, seen.lesion_ids, marked))
+        few = samples.select(range(min(len(at), max(2, round(n_curves * len(at) / len(drawn))))))
+        score = malignancy(fold.experiment, network)
+        few_maps = seen.of(few.lesion_ids)
+        curves.append(faithfulness(score, few.images, few_maps, few.lesion_ids, seed=seed))
+        shuffled.append(randomised(fold.experiment, network, few, seed=seed))
+        if fold.experiment.design.high_level and seen.high_level_share is not None:
+            high.append(pd.Series(seen.high_level_share.double().numpy()))
+    if not regions:
+        return tables
+    tables["regions"] = mean_shares(pd.concat(regions), patients, **bootstrap)
+    tables["regions_untrained"] = mean_shares(pd.concat(blank), patients, **bootstrap)
+    tables["curves"] = against_random(pd.concat(curves), patients, **bootstrap)
+    # folds have about as many lesions
+    tables["randomised"] = pd.concat(shuffled).groupby(level=0, sort=False).mean()
+    if high:
+        quantiles = pd.concat(high).quantile([0.1, 0.5, 0.9])
+        tables["high_level"] = quantiles.rename_axis("quantile").to_frame("share")
+    return tables
+
+
+# --- Figures 5 to 8 -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One picture of Figures 5 to 8.
+
+    Attributes:
+        image: (y, x) the slice that is shown.
+        map: (y, x) as it is, not scaled.
+        malignancy: What the network predicts for what it was fed, a probability.
+        wrong: Whether that is on the other side of 0.5 than the truth.
+    """
+
+    image: torch.Tensor
+    map: torch.Tensor
+    malignancy: float
+    wrong: bool
+
+
+def gallery(
+    figure: int | str, folds: Mapping[str, Trained], lesion_id: str, *, n: int = 5
+) -> dict[str, list[Cell]]:
+    """The rows of Figure 5, 6, 7 or 8 for one nodule, as far as there are models for them.
+
+    Args:
+        figure: Which.
+        folds: Variant to its trained fold; `ValueError` for one that did not test the lesion, or
+            if none is for the figure.
+        lesion_id: Which nodule.
+        n: Single slices, evenly spaced, each of them put into all channels ("5 of 11"). The last
+            picture of a row is the whole volume's on its middle slice; 0 shows that one alone, as
+            Figures 6 and 8 do.
+
+    Returns:
+        Row to pictures; rows whose variant is not there are left out.
+    """
+    rows: dict[str, list[Cell]] = {}
+    for row, (variant, method) in FIGURES[str(figure)].items():
+        if variant not in folds:
+            continue
+        fold = folds[variant]
+        if lesion_id not in fold.samples.lesion_ids or not isinstance(fold.experiment, Lei2020):
+            raise ValueError(f"lesion_id={lesion_id!r}: {variant!r} did not test it")
+        at = fold.samples.lesion_ids.index(lesion_id)
+        one = fold.samples.select([at] * (n + 1))
+        count = one.images.shape[1]
+        # inside of the ends, where most volumes have left the nodule
+        picked = [round((i + 0.5) * count / n - 0.5) for i in range(n)]
+        single = [duplicate_slice(one.images[:1], k) for k in picked]
+        images = torch.cat([*single, one.images[:1]])
+        seen = explain(fold.experiment, fold.model(), replace(one, images=images))
+        malignant = bool(fold.targets[at, 0] == 1)
+        shown = zip([*picked, count // 2], seen.maps[method], seen.malignancy.tolist(), strict=True)
+        rows[row] = [
+            Cell(one.images[0, k], values, p, (p >= 0.5) != malignant) for k, values, p in shown
+        ]
+    if not rows:
+        raise ValueError(f"folds: no model for figure {figure}, got {list(folds)}")
+    return rows

@@ -1,0 +1,499 @@
+"""Lei 2020, the network of figure 3: its trunk and its heads, equation by equation.
+
+Symbols of the paper: g_k feature map k, A^k the same after pooling, β_kl the weights of its fully
+connected layer h_k (eq. 9 prints β_l; each map has its own), H_k its value, d_k the value of the
+high-level map k, γ_k^c the classifier's weight of map k for output c, S_c the logit. Biases, which
+the equations leave out, are b_k of h_k and b^c of the classifier. P is the number of pixels of a
+map, p one of them.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from lesionlab.attributes import RATING_NAMES
+
+N_CHANNELS = {"D1C": 1, "D3C": 3, "D11C": 11, "D21C": 21}
+"""Channels of the paper's four image sets (Table 1): slices, or for D3C scales of one slice."""
+
+DEPTH = 3
+"""How often the U-Net halves the image (3.2)."""
+
+KERNEL, STRIDE = 5, 2
+"""Of the pooling in the soft activation head, without padding (figure 3)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """The parts that a model has.
+
+    Attributes:
+        trunk: All that comes before the head. `"unet"` is the paper's (figure 3).
+        head: `"cam"` (eq. 1), `"sam"` (eq. 5–10), `"fully_connected"` (one layer for all feature
+            maps in place of one for each, Appendix C), `"flat"` (a linear classifier of all
+            values), `"own"` (the head that a compared network was published with).
+        high_level: How the U-Net's deepest maps become d of eq. 12 (HF in Table 3); None without.
+        fusion: How d joins the values of a head; `"concatenate"` in 4.5.2.
+        pool: In the soft activation head (FCF in Table 3).
+        residual: Whether residual blocks follow the U-Net (RB in Table 4).
+        outputs: Maps that the U-Net ends in.
+        width: Maps of the U-Net's first block; each next one has twice as many, four in all.
+        axes: 2 takes the slices as channels (the paper), 3 as a third axis (ours).
+        roll: By how many places d is rolled before it joins (4.5.1).
+        images: Which of the paper's image sets the model is given (Table 1).
+        ratings: Whether it predicts the readers' nine ratings (ours) and not two classes.
+    """
+
+    trunk: Literal["unet", "resnet18", "resnet34", "vgg16", "densenet121", "attention_gate"] = (
+        "unet"
+    )
+    head: Literal["cam", "sam", "fully_connected", "flat", "own"] = "sam"
+    high_level: Literal["max", "average"] | None = None
+    fusion: Literal["sum", "concatenate"] = "sum"
+    pool: Literal["max", "average"] = "average"
+    residual: bool = True
+    outputs: int = 64
+    width: int = 32
+    axes: int = 2
+    roll: int = 0
+    images: Literal["D1C", "D3C", "D11C", "D21C"] = "D11C"
+    ratings: bool = False
+
+    @property
+    def deepest(self) -> int:
+        """Maps of the U-Net's deepest block: 256 in the paper."""
+        return 8 * self.width
+
+    @property
+    def features(self) -> int:
+        """Maps that the U-Net trunk gives its head: 256 in all but `pn_samp`."""
+        return self.deepest if self.residual else self.outputs
+
+
+HESAM = Design(high_level="max")
+"""The paper's own model."""
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMaps:
+    """What a trunk gives its head.
+
+    Attributes:
+        features: (lesion, feature, y, x) the final maps g of eq. 5, or (lesion, feature, z, y, x).
+        high_level: (lesion, feature, y, x) the U-Net's deepest maps, 256 × 4 × 4 for 32 pixels
+            (3.2); None where there is no U-Net.
+        earlier: Maps of earlier layers, for the gated head.
+    """
+
+    features: torch.Tensor
+    high_level: torch.Tensor | None = None
+    earlier: tuple[torch.Tensor, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What a model predicts for a batch, and the maps that it does so by.
+
+    Attributes:
+        logits: (lesion, output), S of eq. 8 and 12: benign and malignant, or one for each rating.
+        features: (lesion, feature, y, x) final maps g, 256 × 16 × 16 in the paper's models;
+            (lesion, feature, z, y, x) in three axes.
+        high_level: (lesion, output) the part of the logits that comes from high-level features,
+            `Σ_k γ_k^c d_k` of eq. 12; None where there are none.
+    """
+
+    logits: torch.Tensor
+    features: torch.Tensor
+    high_level: torch.Tensor | None = None
+
+
+# --- layers ---------------------------------------------------------------------------------------
+
+
+def convolution(
+    inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1, bias: bool = True, axes: int = 2
+) -> nn.Conv2d | nn.Conv3d:
+    """A convolution that keeps the size, or halves it in plane: slices are never left out.
+
+    Weights are normal as in He et al. 2015, which Ronneberger et al. 2015 and He et al. 2016 use.
+    """
+    kind: Any = nn.Conv2d if axes == 2 else nn.Conv3d
+    steps = (stride, stride) if axes == 2 else (1, stride, stride)
+    layer: nn.Conv2d | nn.Conv3d = kind(inputs, outputs, kernel, steps, kernel // 2, bias=bias)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation that also trains on one lesion with maps of 1 × 1.
+
+    That is the last batch of an epoch where one lesion is left over, in the networks that halve 32
+    pixels five times. One value has no spread, so the running statistics are used, unchanged.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """As `torch.nn.BatchNorm2d`."""
+        if self.training and input.numel() == input.shape[1]:
+            return functional.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(input)
+
+
+def normalise(features: int, axes: int = 2) -> nn.Module:
+    """Batch normalisation for maps in two or three axes."""
+    return BatchNorm2d(features) if axes == 2 else nn.BatchNorm3d(features)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 × 3 convolutions and a way around them (He et al. 2016, "basic block").
+
+    Each convolution is followed by batch normalisation and ReLU (figure 3), the second ReLU after
+    the sum. The way around is a 1 × 1 convolution with batch normalisation where sizes differ.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, axes: int = 2) -> None:
+        super().__init__()
+        self.first = convolution(inputs, outputs, stride=stride, bias=False, axes=axes)
+        self.first_norm = normalise(outputs, axes)
+        self.second = convolution(outputs, outputs, bias=False, axes=axes)
+        self.second_norm = normalise(outputs, axes)
+        self.around = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            way = convolution(inputs, outputs, 1, stride=stride, bias=False, axes=axes)
+            self.around = nn.Sequential(way, normalise(outputs, axes))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """From (lesion, inputs, y, x) to (lesion, outputs, y / stride, x / stride)."""
+        inner = self.first_norm(self.first(features)).relu_()
+        outer: torch.Tensor = self.second_norm(self.second(inner)) + self.around(features)
+        return outer.relu_()
+
+
+def _pair(inputs: int, outputs: int, axes: int) -> nn.Sequential:
+    """Two convolutions with ReLU, one level of the U-Net."""
+    return nn.Sequential(
+        convolution(inputs, outputs, axes=axes),
+        nn.ReLU(inplace=True),
+        convolution(outputs, outputs, axes=axes),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _up(inputs: int, outputs: int, axes: int) -> nn.ConvTranspose2d | nn.ConvTranspose3d:
+    """Twice the size in plane, by a 2 × 2 transposed convolution without overlap."""
+    kind: Any = nn.ConvTranspose2d if axes == 2 else nn.ConvTranspose3d
+    window = (2, 2) if axes == 2 else (1, 2, 2)
+    layer: nn.ConvTranspose2d | nn.ConvTranspose3d = kind(inputs, outputs, window, window)
+    # every pixel has one weight from each input map, and no ReLU follows
+    nn.init.normal_(layer.weight, std=inputs**-0.5)
+    nn.init.zeros_(cast(torch.Tensor, layer.bias))
+    return layer
+
+
+# --- the trunk ------------------------------------------------------------------------------------
+
+
+class UNet(nn.Module):
+    """Three blocks down, three up, and the residual blocks after it (figure 3).
+
+    Layers as in Ronneberger et al. 2015: pairs of 3 × 3 convolutions with ReLU, 2 × 2 max pooling,
+    2 × 2 transposed convolutions, skip connections by concatenation, no batch normalisation. Where
+    the paper is silent or differs: widths 32-64-128-256 and padding 1 are what makes its 256 maps
+    of 4 × 4 from 32 pixels. The residual blocks have strides 2 and 1, for its 16 × 16. There is
+    no ReLU between the last 1 × 1 convolution, 64 maps, and the first residual block. In three
+    axes, filters are 3 × 3 × 3, and pooling is in plane only, as the slices are few.
+
+    Args:
+        channels: Of the images: slices, or scales. In three axes, the number of slices.
+        design: `outputs`, `width`, `residual` and `axes` count.
+    """
+
+    def __init__(self, channels: int, design: Design = HESAM) -> None:
+        super().__init__()
+        axes = design.axes
+        self.channels, self.axes = channels, axes
+        widths = [design.width * 2**i for i in range(DEPTH + 1)]
+        inputs = [channels if axes == 2 else 1, *widths]
+        self.down = nn.ModuleList(_pair(inputs[i], widths[i], axes) for i in range(DEPTH + 1))
+        self.pool = nn.MaxPool2d(2) if axes == 2 else nn.MaxPool3d((1, 2, 2))
+        back = range(DEPTH, 0, -1)
+        self.up = nn.ModuleList(_up(widths[i], widths[i - 1], axes) for i in back)
+        self.join = nn.ModuleList(_pair(2 * widths[i - 1], widths[i - 1], axes) for i in back)
+        self.last = convolution(design.width, design.outputs, 1, axes=axes)
+        self.residual = nn.Sequential()
+        if design.residual:
+            self.residual = nn.Sequential(
+                ResidualBlock(design.outputs, widths[-1], stride=2, axes=axes),
+                ResidualBlock(widths[-1], widths[-1], axes=axes),
+            )
+
+    def forward(self, images: torch.Tensor) -> FeatureMaps:
+        """From (lesion, slice, y, x) to the final and the deepest maps.
+
+        Raises:
+            ValueError: The images have another shape or type.
+        """
+        images = checked(images, self.channels, multiple=2**DEPTH)
+        features = images if self.axes == 2 else images.contiguous()[:, None]
+        skipped = []
+        for i, block in enumerate(self.down):
+            features = block(self.pool(features) if i else features)
+            skipped.append(features)
+        deepest = skipped.pop()  # (lesion, 256, y / 8, x / 8)
+        for up, join in zip(self.up, self.join, strict=True):
+            features = join(torch.cat([skipped.pop(), up(features)], dim=1))
+        return FeatureMaps(self.residual(self.last(features)), high_level=deepest)
+
+
+def checked(
+    images: torch.Tensor, channels: int, *, multiple: int = 1, least: int = 16
+) -> torch.Tensor:
+    """The images, refused with `ValueError` if they are no batch, (lesion, channels, y, x)."""
+    sides = f"{least} pixels or more" + (f", a multiple of {multiple}," if multiple > 1 else "")
+    if images.ndim != 4 or images.shape[1] != channels or not len(images):
+        expected = f"(lesion, {channels} slices, y, x)"
+    elif any(n < least or n % multiple for n in images.shape[2:]):
+        expected = f"{sides} along each side"
+    elif not images.is_floating_point():
+        raise ValueError(f"images: expected floating point, got {images.dtype}")
+    else:  # the order in memory that makes torch's convolutions quick
+        return images.contiguous(memory_format=torch.channels_last)
+    raise ValueError(f"images: expected {expected}, got shape {tuple(images.shape)}")
+
+
+# --- the heads ------------------------------------------------------------------------------------
+
+
+class Head(nn.Module):
+    """A value H_k for each feature map, d_k added where there is any, and a linear classifier.
+
+    `S_c = b^c + Σ_k γ_k^c (H_k + d_k)` (eq. 8 and 12).
+
+    Attributes:
+        classifier: γ is its `weight`, (output, feature), and b^c its `bias`, (output,). For
+            `fusion="concatenate"` (4.5.2) the columns of d come after those of H.
+
+    Args:
+        design: `high_level`, `roll`, `fusion` and, for `SAMHead`, `pool` count.
+        features: Values H.
+        size: Of a feature map: (y, x) or (z, y, x).
+        outputs: Logits.
+    """
+
+    def __init__(self, design: Design, features: int, size: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.design, self.features, self.size = design, features, size
+        joined = design.deepest if design.fusion == "concatenate" else 0
+        self.classifier = nn.Linear(features + joined, outputs)
+
+    @abstractmethod
+    def values(self, features: torch.Tensor) -> torch.Tensor:
+        """H, (lesion, feature), of maps (lesion, feature, y, x) or (lesion, feature, z, y, x)."""
+
+    def high_level(self, maps: FeatureMaps) -> torch.Tensor | None:
+        """The vector d of eq. 12, (lesion, feature): a value for each of the deepest maps (3.2)."""
+        if self.design.high_level is None:
+            return None
+        deepest = cast(torch.Tensor, maps.high_level).flatten(2)
+        d = deepest.amax(2) if self.design.high_level == "max" else deepest.mean(2)
+        return d.roll(self.design.roll, 1)
+
+    @property
+    def map_weights(self) -> torch.Tensor:
+        """γ, (output, feature): what eq. 2, 7 and 11 weight the maps with."""
+        return self.classifier.weight[:, : self.features]
+
+    def forward(self, maps: FeatureMaps) -> torch.Tensor:
+        """(lesion, output) logits."""
+        values, d = self.values(maps.features), self.high_level(maps)
+        if d is not None:
+            joined = self.design.fusion == "concatenate"
+            values = torch.cat([values, d], dim=1) if joined else values + d
+        logits: torch.Tensor = self.classifier(values)
+        return logits
+
+    def offset(self, maps: FeatureMaps) -> torch.Tensor | None:
+        """`Σ_k γ_k^c d_k`, (lesion, output): the part of each logit that no map shows, or None."""
+        d = self.high_level(maps)
+        if d is None:
+            return None
+        start = self.features if self.design.fusion == "concatenate" else 0
+        return functional.linear(d, self.classifier.weight[:, start:])
+
+    def check_size(self, features: torch.Tensor) -> None:
+        """Raise `ValueError` for maps of another size than the weights were made for."""
+        if tuple(features.shape[2:]) != self.size:
+            raise ValueError(
+                f"features: expected maps of {self.size}, got {tuple(features.shape[2:])}; "
+                "the head was made for images of another size"
+            )
+
+
+class CAMHead(Head):
+    """Class activation mapping: the mean of each feature map, and a linear classifier (eq. 1, 2).
+
+    `H_k = Σ_p g_k(p) / P`. Eq. 1 writes the sum; global average pooling, as its source and the
+    text have it, is the mean. The map of eq. 2, `Σ_k γ_k^c g_k(p)`, divided by P, sums over p to
+    the logit without b^c (and without `offset`): the printed map and the exact one are the same
+    but for that factor.
+    """
+
+    def values(self, features: torch.Tensor) -> torch.Tensor:
+        """H, the means."""
+        return features.flatten(2).mean(2)
+
+
+class SAMHead(Head):
+    """Soft activation mapping (eq. 5–10): each feature map has a layer of its own for its regions.
+
+    `A^k = pool(g_k)`, `H_k = b_k + Σ_l β_kl A_l^k`, `S_c = b^c + Σ_k γ_k^c H_k`.
+
+    The map of eq. 7, `M'_c(p) = Σ_k γ_k^c g_k(p)`, leaves β out. The exact one takes β back
+    through the average pooling, whose window W_l has 25 pixels (125 in three axes):
+
+        E_c(p) = Σ_k γ_k^c g_k(p) Σ_{l: p ∈ W_l} β_kl / 25
+        S_c    = Σ_p E_c(p) + Σ_k γ_k^c b_k + b^c  (+ `offset`)
+
+    The inner sum is a transposed convolution of β, on its grid `pooled`, with a 5 × 5 window of
+    1/25 and stride 2, padded with zeros to the size of the map: the six windows over 16 pixels
+    end at the 15th, so the last row and the last column have no part in the logit. With max
+    pooling there is no such map that is the same for all images.
+
+    Attributes:
+        pool: Window 5, stride 2, no padding, average or maximum.
+        pooled: The grid of A, in the order of the axes: (6, 6).
+        local: h_k for all k, a convolution in one group per map whose filters are as large as A:
+            `weight` is β, (feature, 1, *pooled), and `bias` b_k, (feature,).
+
+    Raises:
+        ValueError: The maps are smaller than the window.
+    """
+
+    def __init__(self, design: Design, features: int, size: tuple[int, ...], outputs: int) -> None:
+        super().__init__(design, features, size, outputs)
+        self.pool = pooling(design.pool, axes=len(size))
+        self.pooled = pooled_size(size)
+        kind: Any = nn.Conv2d if len(size) == 2 else nn.Conv3d
+        self.local: nn.Conv2d = kind(features, features, self.pooled, groups=features)
+        cast(Any, self).register_load_state_dict_pre_hook(_earlier_weights)
+
+    def values(self, features: torch.Tensor) -> torch.Tensor:
+        """H of eq. 6."""
+        self.check_size(features)
+        minor = self.pool(features)  # (lesion, feature, 6, 6), A of eq. 5
+        found: torch.Tensor = self.local(minor)  # (lesion, feature, 1, 1)
+        return found.flatten(1)
+
+
+def _earlier_weights(head: nn.Module, state: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
+    """Take β from checkpoints that have it as (feature, place)."""
+    name = f"{prefix}local.weight"
+    if name in state and state[name].ndim == 2:
+        state[name] = state[name].reshape(cast(SAMHead, head).local.weight.shape)
+
+
+class HESAMHead(SAMHead):
+    """Soft activation mapping with high-level features (eq. 11, 12).
+
+    `S_c^h = b^c + Σ_k (H_k + d_k) γ_k^ch`, d the maxima of the U-Net's deepest maps. The maps are
+    those of `SAMHead` with this head's γ; d changes with the image, has no place in it, and is in
+    neither of them: `offset` is its part of the logit.
+    """
+
+
+def pooled_size(size: tuple[int, ...]) -> tuple[int, ...]:
+    """What the pooling makes of a map of that size: (side - 5) // 2 + 1.
+
+    >>> pooled_size((16, 16))
+    (6, 6)
+    """
+    if min(size) < KERNEL:
+        raise ValueError(
+            f"size={size}: the soft activation head pools over {KERNEL} places along each axis "
+            "of a feature map"
+        )
+    return tuple((side - KERNEL) // STRIDE + 1 for side in size)
+
+
+def pooling(kind: Literal["max", "average"], *, axes: int) -> nn.Module:
+    """Average or maximum over windows of 5, every 2 places (figure 3)."""
+    kinds = {"average": (nn.AvgPool2d, nn.AvgPool3d), "max": (nn.MaxPool2d, nn.MaxPool3d)}
+    return kinds[kind][axes - 2](KERNEL, STRIDE)
+
+
+# --- both together --------------------------------------------------------------------------------
+
+
+class Network(nn.Module):
+    """The model of figure 3, or another one of `VARIANTS`: a trunk, and a head on its maps.
+
+    Attributes:
+        trunk: From images to `FeatureMaps`.
+        head: From `FeatureMaps` to logits: a `CAMHead`, `SAMHead`, `HESAMHead` or another one.
+
+    Args:
+        design: Which parts it has.
+        channels: Of the images; as the design's image set if None. In three axes they are the
+            slices along z.
+        outputs: Logits: 2 for the softmax over benign and malignant, 9 for the ratings. As the
+            design says, if None.
+        size: Side of the images, pixels; a head with weights for places is made for one.
+
+    Raises:
+        ValueError: The images are too small for the head, or a number is below 1.
+    """
+
+    def __init__(
+        self,
+        design: Design = HESAM,
+        *,
+        channels: int | None = None,
+        outputs: int | None = None,
+        size: int = 32,
+    ) -> None:
+        super().__init__()
+        n = N_CHANNELS[design.images] if channels is None else channels
+        if outputs is None:
+            outputs = len(RATING_NAMES) if design.ratings else 2
+        if min(n, outputs, size) < 1:
+            raise ValueError(f"channels={n}, outputs={outputs}, size={size}: expected 1 or more")
+        from lesionlab.papers.lei2020 import comparators  # which stand on this file
+
+        self.trunk: nn.Module
+        self.head: nn.Module
+        if design.trunk == "unet":
+            self.trunk = UNet(n, design)
+            features, side = design.features, size // 2 if design.residual else size
+        else:
+            self.trunk = trunk = comparators.trunk(design, n)
+            features, side = trunk.features, size // trunk.stride
+        shape = (side, side) if design.axes == 2 else (n, side, side)
+        if design.head == "cam":
+            self.head = CAMHead(design, features, shape, outputs)
+        elif design.head == "sam":
+            kind = SAMHead if design.high_level is None else HESAMHead
+            self.head = kind(design, features, shape, outputs)
+        else:
+            self.head = comparators.head(design, features, shape, outputs)
+
+    def forward(self, images: torch.Tensor) -> Outputs:
+        """Score lesions.
+
+        Args:
+            images: (lesion, slice, y, x), as `prepare` makes them; in three axes the same.
+
+        Raises:
+            ValueError: They have another shape or type.
+        """
+        maps = self.trunk(images)
+        offset = self.head.offset(maps) if isinstance(self.head, Head) else None
+        return Outputs(self.head(maps), maps.features, offset)
