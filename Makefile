@@ -13,7 +13,8 @@ EXTRAS := models,images,scale,lab,book,test
 NUMERIC := tests/attention tests/papers tests/statistics tests/training tests/crops/test_augmentation.py \
 	tests/test_packing.py tests/crops/test_resampling.py tests/crops/test_sampling.py
 
-.PHONY: help setup book test test-avx2 lab lint check wheels bench clean
+
+.PHONY: help setup book test test-avx2 fuzz lab lint check wheels bench clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -42,13 +43,17 @@ test-avx2: $(READY)  ## quick numeric tests, computed as without AVX-512 and AMX
 	OPENBLAS_CORETYPE=Haswell \
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup -m 'not slow' $(NUMERIC)
 
+fuzz: $(READY)  ## hostile DICOM files and archives, many of each kind
+	LESIONLAB_FUZZ=20000 $(BIN)/python -m pytest -n auto --maxprocesses 4 tests/sources -k fuzz
+
 lab: $(READY)  ## JupyterLab on the chapters
 	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
-lint: $(READY)  ## ruff and mypy
+lint: $(READY)  ## ruff, mypy, and lines per package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tests/sizes.py
 
 check: lint test test-avx2 book  ## everything that CI checks
 
@@ -56,7 +61,6 @@ wheels: $(READY)  ## the wheel in a clean environment of each Python that is the
 	$(BIN)/python tests/wheels.py
 
 bench: $(READY)  ## one table of ratios against named peers
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove what was built, not .venv and not runs/

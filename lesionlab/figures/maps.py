@@ -179,7 +179,7 @@ def region_shares(tables: Mapping[str, pd.DataFrame], *, tier: Tier | None = Non
     """Where maps lie, beside a map that is the same everywhere.
 
     Args:
-        tables: Name of a network (trained, untrained) to its table, as `lei2020_analyses.shares`:
+        tables: Name of a network (trained, untrained) to its table, as `lei2020.maps.mean_shares`:
             index (method, region), columns times, times_low, times_high.
         tier: Where the voxels come from; written below.
 
@@ -219,7 +219,7 @@ def deletion(table: pd.DataFrame, *, tier: Tier | None = None) -> Figure:
     """By how much the areas under deletion and insertion curves differ from a random order's.
 
     Args:
-        table: As `lei2020_analyses.against_random`: index (method, curve), columns difference, low,
+        table: As `lei2020.maps.against_random`: index (method, curve), columns difference, low,
             high.
         tier: Where the voxels come from; written below.
     """
@@ -299,7 +299,7 @@ def matching(
     Args:
         image: (y, x) HU, the slice.
         maps: Name to (y, x) of the same size, NaN where the network saw nothing, as
-            `lei2020_analyses.pasted`.
+            `lei2020.pasted`.
         ratings: Index attribute; a column of numbers per reader, NaN where one gave none.
         pixel: Height and width of a pixel, mm.
         box: (top, left, height, width) of the square that the network saw, mm.

@@ -163,16 +163,16 @@ def _frames(
     """The model's predictions of one target, and the baselines', on the lesions with a label."""
     model = predictions[KEYS].assign(truth=predictions["lesion_id"].map(truth))
     if target.kind == "multiclass":
-        for code, column in zip(target.codes, target.columns, strict=True):
-            model[code] = predictions[column]
+        for code, name in zip(target.codes, target.columns, strict=True):
+            model[code] = predictions[name]
     elif target.kind == "segmentation":
-        for column, name in zip(target.columns, COUNTS, strict=True):
-            model[name] = predictions[column]
+        for name, count in zip(target.columns, COUNTS, strict=True):
+            model[count] = predictions[name]
         model = model.rename(columns={"predicted": "prediction"})
         model["truth"] = model.pop("reference").where(model["truth"].notna())
     else:
-        name = "prediction" if target.kind == "regression" else "score"
-        model[name] = predictions[target.columns[0]]
+        kind = "prediction" if target.kind == "regression" else "score"
+        model[kind] = predictions[target.columns[0]]
     model = model[model["truth"].notna()]
     if target.kind == "segmentation":
         return {"model": model}
@@ -183,8 +183,9 @@ def _frames(
         for baseline in _baselines(target, nodules, inside.astype(int)):
             found = baseline.predictions.set_index("lesion_id").loc[tested["lesion_id"]]
             part = tested[KEYS].assign(truth=tested["truth"])
-            for name in [name for name in found if name not in (*KEYS, "truth")]:
-                part[name] = found[name].to_numpy()
+            for column in found.columns:
+                if column not in (*KEYS, "truth"):
+                    part[column] = found[column].to_numpy()
             frames.setdefault(baseline.name, []).append(part)
     made = {name: pd.concat(parts).loc[model.index] for name, parts in frames.items()}
     if target.kind == "regression":

@@ -15,7 +15,7 @@ from lesionlab.attention import activation_map
 from lesionlab.crops.resampling import AIR
 from lesionlab.explorer.bench import Bench, Change, Request, masked, reordered
 from lesionlab.papers.fu2021 import prepare
-from lesionlab.papers.lei2020 import analyses
+from lesionlab.papers.lei2020 import maps, outlines
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_equal_slices_get_equal_attention(bench: Bench, toys: Any) -> None:
 
 def test_maps_are_those_of_attention(bench: Bench, toys: Any, of_fu: Any) -> None:
     fold, name = toys.lei(), toys.IDS[1]
-    seen = analyses.look(fold.experiment, fold.model(), fold.samples.select([1]))
+    seen = maps.explain(fold.experiment, fold.model(), fold.samples.select([1]))
     for method, expected in seen.maps.items():
         found = bench.compute(Request(name, "Lei", method=method, about="malignant")).before.map
         middle = len(found) // 2
@@ -184,7 +184,7 @@ def test_what_is_shown_is_what_is_given(bench: Bench, crop: Any, toys: Any) -> N
     lei = bench.models["Lei"].given(crop)
     images = toys.lei().samples.images[0].numpy()  # 0 to 1 for -1024 to 400 HU
     assert lei.hu == pytest.approx(images * 1424 - 1024, abs=0.01)
-    (drawn,) = analyses.outlines([crop]).masks
+    (drawn,) = outlines([crop]).masks
     middle = lei.masks[:, len(lei.hu) // 2]
     assert np.array_equal(middle[middle.any(axis=(1, 2))], drawn)
     side = lei.spacing[1] * 32  # of two equivalent diameters

@@ -2,7 +2,7 @@
 
     samples = prepare(crops, channels=11)               # 4.1, Table 1: D11C
     experiment = Lei2020("hesam")                       # the model, its loss, its metric
-    fit(experiment, samples, targets(table), recipe=PRESETS["paper"].recipe, …)
+    fit(experiment, samples, labels(table), recipe=PRESETS["paper"].recipe, …)
 
     maps = network.trunk(images)                        # feature maps g, and high-level maps
     network.head(maps)                                  # logits, as network(images).logits
@@ -70,11 +70,10 @@ from lesionlab.papers.lei2020.samples import (
     reader_accuracy,
     sample_lesions,
 )
-from lesionlab.training.experiments import Experiment
-from lesionlab.training.metrics import auc
-from lesionlab.training.plans import Preset, Study
-from lesionlab.training.recipes import Recipe
-from lesionlab.training.schedules import Step
+from lesionlab.training.paper import Experiment, Paper, Preset
+from lesionlab.training.recipes import Recipe, Schedule
+from lesionlab.training.studies import library_data
+from lesionlab.training.targets import Target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +88,7 @@ __all__ = [
     "N_CHANNELS",
     "PAPER",
     "PRESETS",
-    "STUDY",
+    "PRINTED",
     "TABLES",
     "VARIANTS",
     "WINDOW",
@@ -105,6 +104,7 @@ __all__ = [
     "draw_reader_study",
     "duplicate_slice",
     "example_lesions",
+    "labels",
     "lidc_crops",
     "masks_of",
     "outlines",
@@ -115,7 +115,6 @@ __all__ = [
     "reader_accuracy",
     "sample_lesions",
     "scaled_recipe",
-    "targets",
     "variant_on",
 ]
 
@@ -254,13 +253,23 @@ class Lei2020(Experiment):
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise ValueError(f"variant={self.variant!r}: expected one of {', '.join(VARIANTS)}")
-        object.__setattr__(self, "stacked", self.design.images != "D3C")  # which are scales
+
+    @property
+    def targets(self) -> tuple[Target, ...]:  # type: ignore[override]
+        """Benign or malignant, or the nine ratings."""
         if self.design.ratings:
-            object.__setattr__(self, "tasks", dict.fromkeys(RATING_NAMES, "regression"))
-        else:
-            object.__setattr__(self, "tasks", {"malignancy": "classification"})
-            object.__setattr__(self, "metric_name", "auc")
-            object.__setattr__(self, "lower_is_better", False)
+            return tuple(map(Target, RATING_NAMES))
+        return (Target("malignancy", "binary", ("benign", "malignant")),)
+
+    @property
+    def metric(self) -> str:  # type: ignore[override]
+        """The AUC of malignancy, or the mean absolute error over lesions and ratings."""
+        return "mae" if self.design.ratings else "auc"
+
+    @property
+    def stacked(self) -> bool:  # type: ignore[override]
+        """Whether the channels are neighbouring slices; those of D3C are scales."""
+        return self.design.images != "D3C"
 
     @property
     def design(self) -> Design:
@@ -290,36 +299,31 @@ class Lei2020(Experiment):
         return Network(self.design, size=self.size)
 
     def loss(
-        self, outputs: Outputs, targets: torch.Tensor
+        self, outputs: Outputs, labels: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Cross-entropy (eq. 13), or squared errors summed over the ratings; mean of lesions."""
         if self.design.ratings:
-            truth = torch.stack(
-                [rating(k).to_unit(v) for k, v in zip(self.tasks, targets.T, strict=True)], dim=1
-            )
-            return (outputs.logits.float().sigmoid() - truth).square().sum(1).mean(), {}
-        return functional.cross_entropy(outputs.logits.float(), targets[:, 0].long()), {}
+            unit = outputs.logits.float().sigmoid()
+            scaled = [rating(k).to_unit(v) for k, v in zip(RATING_NAMES, labels.T, strict=True)]
+            truth = torch.stack(scaled, dim=1)
+            errors = (unit - truth.where(truth.isfinite(), unit.detach())).square()
+            return errors.sum(1).mean(), {}
+        return functional.cross_entropy(outputs.logits.float(), labels[:, 0].long()), {}
 
     def predict(self, outputs: Outputs) -> torch.Tensor:
         """(lesion, 1) probability of malignant, or (lesion, rating) in rating steps."""
         logits = outputs.logits.float()  # never in half precision
         if self.design.ratings:
-            unit = zip(self.tasks, logits.sigmoid().T, strict=True)
+            unit = zip(RATING_NAMES, logits.sigmoid().T, strict=True)
             return torch.stack([rating(name).from_unit(values) for name, values in unit], dim=1)
         return logits.softmax(1)[:, 1:]
-
-    def metric(self, predictions: torch.Tensor, targets: torch.Tensor) -> float:
-        """The AUC of malignancy, or the mean absolute error over lesions and ratings."""
-        if self.design.ratings:
-            return float((predictions - targets).abs().mean())
-        return auc(predictions[:, 0], targets[:, 0] == 1)
 
     def settings(self) -> dict[str, Any]:
         """The fields, and the parts of the model."""
         return super().settings() | {"design": asdict(self.design)}
 
 
-def targets(table: pd.DataFrame, variant: str = "hesam") -> torch.Tensor:
+def labels(table: pd.DataFrame, variant: str = "hesam") -> torch.Tensor:
     """What a variant learns: 0 benign and 1 malignant (4.1), or the ratings in rating steps.
 
     Args:
@@ -331,8 +335,8 @@ def targets(table: pd.DataFrame, variant: str = "hesam") -> torch.Tensor:
         `lesionlab.cohorts.lei2020` has left out, or where a rating is.
     """
     columns = [
-        malignancy_label(table) if task == "classification" else table[name]
-        for name, task in Lei2020(variant).tasks.items()
+        malignancy_label(table) if target.kind == "binary" else table[target.name]
+        for target in Lei2020(variant).targets
     ]
     values = [column.to_numpy(dtype=np.float32, na_value=np.nan) for column in columns]
     return torch.from_numpy(np.stack(values, axis=1))
@@ -340,20 +344,20 @@ def targets(table: pd.DataFrame, variant: str = "hesam") -> torch.Tensor:
 
 # --- training -------------------------------------------------------------------------------------
 
-PAPER = Recipe(
+PRINTED = Recipe(
     epochs=100,
     batch_size=32,
     lr=5e-4,
     optimizer="sgd",
     momentum=0.9,
     weight_decay=1e-4,
-    schedule=Step(every=30, factor=0.1),
+    schedule=Schedule("step", 30, 0.1),
 )
 """Section 4.1. Momentum and the number of epochs are ours, the paper prints neither; nor does it
 say which epoch it tests: here the best on validation lesions."""
 
 
-def scaled_recipe(batch_size: int = 32, *, epochs: int = 100, lr: float = PAPER.lr) -> Recipe:
+def scaled_recipe(batch_size: int = 32, *, epochs: int = 100, lr: float = PRINTED.lr) -> Recipe:
     """The paper's recipe over fewer epochs, or with more nodules to a step.
 
     The rate is `lr` for 32 nodules, and grows with the batch (Goyal et al. 2017, for SGD). It is
@@ -361,9 +365,9 @@ def scaled_recipe(batch_size: int = 32, *, epochs: int = 100, lr: float = PAPER.
     `Plan` with `epochs` of its own does not move these steps: ten epochs of `laptop`, which divides
     after every six, have one.
     """
-    schedule = replace(Step(), every=max(1, round(0.3 * epochs)))
-    rate = lr * batch_size / PAPER.batch_size
-    return replace(PAPER, batch_size=batch_size, epochs=epochs, lr=rate, schedule=schedule)
+    schedule = replace(PRINTED.schedule, epochs=max(1, round(0.3 * epochs)))
+    rate = lr * batch_size / PRINTED.batch_size
+    return replace(PRINTED, batch_size=batch_size, epochs=epochs, lr=rate, schedule=schedule)
 
 
 # A short run does not get anywhere at the paper's rate. The short presets have ten times the rate
@@ -373,7 +377,7 @@ PRESETS: Mapping[str, Preset] = {
     "book": Preset(recipe=scaled_recipe(16, epochs=10, lr=5e-3), n_lesions=600),
     "laptop": Preset(recipe=scaled_recipe(16, epochs=20, lr=5e-3)),
     "gpu": Preset(recipe=scaled_recipe(128), n_folds=5),
-    "paper": Preset(recipe=PAPER, n_folds=5),
+    "paper": Preset(recipe=PRINTED, n_folds=5),
 }
 """How to train and on how many nodules."""
 
@@ -389,14 +393,16 @@ def _analyse(folds: Iterator[Trained], predictions: pd.DataFrame) -> dict[str, A
     return maps.analyse(folds, predictions)
 
 
-STUDY = Study(
+PAPER = Paper(
     name="lei2020",
-    variants=tuple(VARIANTS),
+    title="Lei et al. 2020",
+    variants=VARIANTS,
     presets=PRESETS,
-    cohort=lambda nodules, _: cohorts.lei2020(nodules),
+    experiment=Lei2020,
     prepare=_prepare,
-    targets=targets,
-    make=lambda variant: lambda _samples, _targets: Lei2020(variant),
+    labels=labels,
+    cohort=lambda nodules, _: cohorts.lei2020(nodules),
+    data=library_data("phantom", "slices", "dicom"),
+    tables=TABLES,
     analyse=_analyse,
 )
-"""For `lesionlab.training.studies`."""

@@ -5,7 +5,7 @@
     paper_table(2, {"hesam": outcome.scores, …}, tier="phantom")   # Tables 2 to 5
 
 Predictions and scores are those of `lesionlab.training.outcomes.Outcome`, runs those of
-`lesionlab.training.publishing`; both are given by variant. Predictions have one row per lesion:
+`lesionlab.training.outcomes.kept`; both are given by variant. Predictions have one row per lesion:
 lesion_id, patient, fold, malignancy (a probability) and malignancy_truth (0 or 1); what lacks a
 column is refused with `KeyError`. Intervals are from resampling patients, as often and with the
 seed that `**bootstrap` gives: `n_resamples` and `seed`.
@@ -32,7 +32,7 @@ from lesionlab.statistics.baselines import diameter_classifier, ratings_classifi
 from lesionlab.statistics.intervals import Estimate, Resampling
 from lesionlab.statistics.paired import paired, paired_auc
 from lesionlab.statistics.scoring import check_columns, score_binary
-from lesionlab.training.publishing import Published
+from lesionlab.training.outcomes import Outcome
 
 PAPER = "lei2020"
 IMAGE_SETS = tuple(name.lower() for name in N_CHANNELS)
@@ -354,7 +354,7 @@ def courses(
     return found
 
 
-def _heads(runs: Mapping[str, Published]) -> dict[str, str]:
+def _heads(runs: Mapping[str, Outcome]) -> dict[str, str]:
     """The paper's own networks that were run, D11C first: variant to words, as "HESAM, D11C"."""
     wanted = {
         variant_on(head, images): f"{words}, {images}"
@@ -364,7 +364,7 @@ def _heads(runs: Mapping[str, Published]) -> dict[str, str]:
     return {variant: words for variant, words in wanted.items() if variant in runs}
 
 
-def heads_on_folds(runs: Mapping[str, Published], **bootstrap: Unpack[Resampling]) -> pd.DataFrame:
+def heads_on_folds(runs: Mapping[str, Outcome], **bootstrap: Unpack[Resampling]) -> pd.DataFrame:
     """How well the paper's own networks do, accuracy beside Table 2.
 
     Returns:
@@ -394,7 +394,7 @@ def heads_on_folds(runs: Mapping[str, Published], **bootstrap: Unpack[Resampling
 
 
 def head_differences(
-    runs: Mapping[str, Published], cohort: Cohort, **bootstrap: Unpack[Resampling]
+    runs: Mapping[str, Outcome], cohort: Cohort, **bootstrap: Unpack[Resampling]
 ) -> pd.DataFrame:
     """SAM against CAM, HESAM against CAM, and HESAM against the diameter alone, by image set.
 
@@ -425,8 +425,8 @@ def head_differences(
 
 
 def by_split(
-    by_patient: Mapping[str, Published],
-    by_nodule: Mapping[str, Published],
+    by_patient: Mapping[str, Outcome],
+    by_nodule: Mapping[str, Outcome],
     cohort: Cohort,
     **bootstrap: Unpack[Resampling],
 ) -> pd.DataFrame:
@@ -460,7 +460,7 @@ def by_split(
     return pd.DataFrame(rows).T
 
 
-def kept_maps(runs: Mapping[str, Published], name: str, level: str) -> pd.DataFrame:
+def kept_maps(runs: Mapping[str, Outcome], name: str, level: str) -> pd.DataFrame:
     """One table of `maps.analyse`, such as `"regions"`, of the three heads on D11C together.
 
     Returns:

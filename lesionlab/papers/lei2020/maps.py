@@ -490,7 +490,7 @@ def gallery(
         single = [duplicate_slice(one.images[:1], k) for k in picked]
         images = torch.cat([*single, one.images[:1]])
         seen = explain(fold.experiment, fold.model(), replace(one, images=images))
-        malignant = bool(fold.targets[at, 0] == 1)
+        malignant = bool(fold.labels[at, 0] == 1)
         shown = zip([*picked, count // 2], seen.maps[method], seen.malignancy.tolist(), strict=True)
         rows[row] = [
             Cell(one.images[0, k], values, p, (p >= 0.5) != malignant) for k, values, p in shown
