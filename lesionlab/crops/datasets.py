@@ -152,7 +152,10 @@ def crops(
     begun = time.monotonic()
     while True:
         try:
-            return _build(made_by, place, wanted, processes, False, progress).store
+            return build(
+                name, wanted, seed=seed, source=source, url=place, processes=processes,
+                retry_excluded=False, progress=progress,
+            ).store  # fmt: skip
         except _files.BusyError as busy:
             if time.monotonic() - begun >= patience:
                 raise
@@ -168,16 +171,40 @@ def build(
     source: str | Path | None = None,
     url: Url | None = None,
     processes: int | None = None,
+    retry_excluded: bool = True,
     progress: bool = True,
 ) -> Built:
-    """Build a store, or go on with it, and try again what an earlier build had to leave out.
+    """Build a store, or go on with it; lesions that it holds already stay in it, asked for or not.
 
-    Lesions that the store holds already stay in it, asked for or not. Arguments and errors are
-    those of `crops`; a store that another process writes is an error at once.
+    Arguments and errors are those of `crops`; `retry_excluded` tries lesions again that an earlier
+    build had to leave out. A store that another process writes is an error at once.
     """
+    begun = time.monotonic()
     made_by = recipe(name, seed=seed, source=source)
+    asked = set(_wanted(made_by, lesion_ids))
     place = _place(made_by) if url is None else url
-    return _build(made_by, place, _wanted(made_by, lesion_ids), processes, True, progress)
+    make_crop, tier = made_by.make(progress)
+    store = _existing(place, made_by)
+    here = set(store or ())
+    left_out = set(store.exclusions) if store is not None else set()
+    if processes is None:
+        n_new = len(asked - (here if retry_excluded else here | left_out))
+        # on a shared machine fewer than os.cpu_count() may be ours
+        ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        processes = 1 if n_new <= FEW else min(ours or 1, MOST_PROCESSES)
+    asked |= here | left_out
+    built = stores.build(
+        place,
+        [i for i in made_by.table().index if i in asked],  # a store has one order only
+        make_crop,
+        tier=tier,
+        provenance=made_by.provenance,
+        processes=processes,
+        on_error=made_by.on_error,
+        retry_excluded=retry_excluded,
+        progress=progress,
+    )
+    return Built(built, len(set(built) - here), time.monotonic() - begun)
 
 
 def choose(
@@ -247,42 +274,6 @@ def _wanted(of: Recipe, lesion_ids: Iterable[str] | None) -> list[str]:
             f"{_names.listed(sorted(map(str, others)), at_most=3) or 'none'}"
         )
     return [i for i in every if i in asked]
-
-
-# --- Building -----------------------------------------------------------------------------------
-
-
-def _build(
-    made_by: Recipe,
-    place: Url,
-    wanted: list[str],
-    processes: int | None,
-    retry: bool,
-    progress: bool,
-) -> Built:
-    begun = time.monotonic()
-    make_crop, tier = made_by.make(progress)
-    store = _existing(place, made_by)
-    here = set(store or ())
-    left_out = set(store.exclusions) if store is not None else set()
-    if processes is None:
-        n_new = len(set(wanted) - (here if retry else here | left_out))
-        # on a shared machine fewer than os.cpu_count() may be ours
-        ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        processes = 1 if n_new <= FEW else min(ours or 1, MOST_PROCESSES)
-    asked = here | left_out | set(wanted)
-    built = stores.build(
-        place,
-        [i for i in made_by.table().index if i in asked],  # a store has one order only
-        make_crop,
-        tier=tier,
-        provenance=made_by.provenance,
-        processes=processes,
-        on_error=made_by.on_error,
-        retry_excluded=retry,
-        progress=progress,
-    )
-    return Built(built, len(set(built) - here), time.monotonic() - begun)
 
 
 def _existing(place: Url, made_by: Recipe) -> CropStore | None:

@@ -19,17 +19,10 @@ def test_as_torch_one_by_one():
     for i in range(N):
         one = BATCH[rows[i]].flip([axis for axis, f in flips.items() if f[i]])
         assert torch.equal(moved[i], torch.rot90(one, int(turns[i]), (-2, -1)))
-    assert len({(int(t), *(bool(f[i]) for f in flips.values())) for i, t in enumerate(turns)}) > 25
-
-
-def test_torchs_own_way_is_the_same_and_keeps_gradients():
-    """What a GPU does; on the CPU only where gradients are asked for."""
-    flips, turns, rows = drawn()
     batch = BATCH.clone().requires_grad_()
-    whole = move(batch, flips=flips, turns=turns, rows=rows)
-    assert torch.equal(whole, move(BATCH, flips=flips, turns=turns, rows=rows))
-    whole.sum().backward()
+    move(batch, flips=flips, turns=turns, rows=rows).sum().backward()
     assert (batch.grad == 1).all()
+    assert len({(int(t), *(bool(f[i]) for f in flips.values())) for i, t in enumerate(turns)}) > 25
 
 
 def test_rows_pick_and_repeat():
@@ -49,15 +42,6 @@ def test_flipping_twice_changes_nothing(axis):
     assert torch.equal(move(once, flips=flips), BATCH)
     unmoved = torch.isclose(once, BATCH).flatten(1).all(1)
     assert torch.equal(unmoved, ~flips[axis])
-
-
-def test_four_quarter_turns_change_nothing():
-    ones = torch.ones(N, dtype=torch.int64)
-    batch = BATCH
-    for k in range(1, 5):
-        batch = move(batch, turns=ones)
-        assert torch.equal(batch, BATCH) == (k == 4)
-    assert torch.equal(move(BATCH, turns=4 * ones), BATCH)
 
 
 def test_turns_add_up_and_are_undone():
@@ -90,13 +74,6 @@ def test_reversing_slices_twice_changes_nothing():
     assert rows.tolist() == [2, 1, 0, 3, 4, 5]
     assert rows[rows].tolist() == list(range(6))
     assert reversed_rows(~where, nodule).tolist() == [0, 1, 2, 3, 5, 4]
-
-
-def test_reversing_without_slices_of_a_nodule():
-    assert reversed_rows(torch.ones(3, dtype=bool), torch.tensor([1, 1])).tolist() == [1, 0]
-    assert (
-        reversed_rows(torch.ones(0, dtype=bool), torch.zeros(0, dtype=torch.int64)).tolist() == []
-    )
 
 
 def test_probabilities():

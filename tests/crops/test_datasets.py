@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -135,24 +134,6 @@ def test_an_interrupted_store_gives_what_it_has_and_is_gone_on_with(monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("n_crops", "cores", "processes"), [(100, 8, 1), (101, 8, 3), (101, 2, 2), (101, 1, 1)]
-)
-def test_processes_by_crops_and_cores(
-    n_crops: int, cores: int, processes: int, monkeypatch: Any
-) -> None:
-    seen = {}
-
-    def built(*_: Any, **options: Any) -> dict[str, Any]:
-        seen.update(options)
-        return {}
-
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    monkeypatch.setattr(stores, "build", built)
-    build(lesion_ids=IDS[:n_crops])
-    assert seen["processes"] == processes
-
-
-@pytest.mark.parametrize(
     ("arguments", "options", "complaint"),
     [
         (["phantm"], {}, "unknown data set 'phantm'; did you mean 'phantom'[?]; there are phantom"),
@@ -170,13 +151,6 @@ def test_wrong_arguments(
     with pytest.raises(ValueError, match=complaint):
         crops(*arguments, **options)
     assert not cache.exists()
-
-
-def test_a_damaged_store_is_not_used() -> None:
-    store = crops(lesion_ids=IDS[:1])
-    (Path(store.url) / "lesions.parquet").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"lesions\.parquet is damaged"):
-        crops(lesion_ids=IDS[:1])
 
 
 def test_another_writer_is_an_error_for_build_and_waited_for_by_crops(caplog: Any) -> None:

@@ -140,14 +140,6 @@ def test_edge_repeats_and_air_fills():
     assert within[0] == 0.5
 
 
-def test_half_a_voxel_beyond_the_last_centre_is_still_inside():
-    stack = noise(1, 8, 8)
-    fine, within = planes([stack], [[3.5, 3.5]], [[8, 8]], size=80, outside=AIR)
-    assert within[0] == 1
-    assert AIR not in fine
-    np.testing.assert_allclose(fine[0, :5, :5].numpy(), stack[0, 0, 0], atol=1e-3)
-
-
 @settings(max_examples=25)
 @given(st.integers(0, 10**6), st.sampled_from(["linear", "nearest"]))
 def test_batch_equals_one_by_one(seed, mode):

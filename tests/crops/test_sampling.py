@@ -193,14 +193,6 @@ def test_joining_is_the_inverse_of_selecting():
     assert Samples.join([packed(masks=False), packed(masks=False)]).masks is None
 
 
-def test_moving_to_a_device_keeps_everything():
-    samples = packed()
-    there = samples.to("meta")
-    assert there.images.is_meta
-    assert there.masks.is_meta
-    assert there.lesion_ids == samples.lesion_ids
-
-
 def test_chunks_do_not_show():
     seen = []
 
