@@ -188,7 +188,6 @@ class _Slices(Recipe):
         return Slices(self.source)
 
     def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
-        self.report(progress)  # the matching, with a bar if it has to be done
         return self.opened.make, self.tier
 
     def report(self, progress: bool) -> pd.DataFrame:

@@ -386,7 +386,9 @@ class _Folds:
                     for name, some in vars(split).items()
                 },
                 "best_epoch": fitted.best_epoch,
-                f"test_{metric}": experiment.measure(metric, predicted, truth),
+                f"test_{metric}": None
+                if metric == "loss"
+                else experiment.measure(metric, predicted, truth),
                 "normalisation": normalise if is_dataclass(normalise) else None,
                 "device": fitted.device,
                 "seconds": fitted.seconds,

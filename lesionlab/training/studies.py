@@ -91,10 +91,10 @@ class Plan:
         some = set(self.folds or ())
         if not some or min(some) < 0 or (not self.preset_of().holdout and max(some) >= N_FOLDS):
             raise ValueError(f"folds={self.folds!r}: expected some of 0 to {N_FOLDS - 1}")
-        for name in ("seed", "data_seed", "n_lesions"):
+        for name, least in (("seed", 0), ("data_seed", 0), ("n_lesions", 0), ("epochs", 1)):
             value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ValueError(f"{name}={value!r}: expected 0 or more")
+            if value is not None and value < least:
+                raise ValueError(f"{name}={value!r}: expected {least} or more")
 
     def preset_of(self) -> Preset:
         """The preset that the plan names."""

@@ -69,7 +69,7 @@ def test_it_trains_in_two_stages_and_is_scored_by_kind(toy: ModuleType, tmp_path
     counts = done.predictions.set_index("lesion_id").loc[list(fold.samples.lesion_ids)]
     assert again[:, -3:].tolist() == counts.filter(like="mask: ").to_numpy().tolist()
     history = pd.DataFrame(done.folds[0]["history"])
-    assert history["stage"].value_counts().to_dict() == {"classes": 6, "masks": 4}
+    assert history["stage"].value_counts().to_dict() == {"classes": 40, "masks": 4}
     assert history["validation_dice"].count() == 4
 
 
