@@ -25,8 +25,8 @@ from matplotlib.ticker import MaxNLocator
 
 from lesionlab.attention.regions import REGIONS
 from lesionlab.attributes import rating
+from lesionlab.colours import READER_COLOURS
 from lesionlab.crops import Tier
-from lesionlab.explorer.contours import READER_COLOURS
 from lesionlab.figures.readers import BLUE, GREEN, GREY, ORANGE, _figure, _plain
 from lesionlab.figures.samples import TIER_NOTES, WINDOW, _note, _outline, _points, _scale_bar
 

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from seaborn.utils import relative_luminance
 
 from lesionlab.attributes import LIDC_RATINGS, Attribute, rating, title
-from lesionlab.explorer.contours import READER_COLOURS
+from lesionlab.colours import READER_COLOURS
 from lesionlab.sources.lidc import Contour
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"

@@ -5,8 +5,8 @@ As in `lesionlab.figures`: arrays and tables in, matplotlib figures out, nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from lesionlab.crops import Crop, Tier
-from lesionlab.crops.sampling import Samples, locate
+from lesionlab.crops.footprint import Footprint
+from lesionlab.crops.sampling import locate
 from lesionlab.figures.readers import BLUE, GREEN, GREY, ORANGE, _figure, _plain
 
-Array = npt.NDArray[np.float64]
 Window = tuple[float, float]
 
 WINDOW: Window = (-1024.0, 400.0)
@@ -258,64 +258,6 @@ def windows(crop: Crop, named: Mapping[str, Window]) -> Figure:
         _picture(ax, Picture(hu, pixel, title), limits)
         ax.title.set_fontsize(8)
     return _note(figure, crop.tier)
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """Where in a crop a sample was read, measured from the sample itself.
-
-    Attributes:
-        z: Height of each slice or channel over the lesion's middle, mm.
-        corner: `(y, x)` of the window's first corner in the crop, mm.
-        side: Height and width of the window, mm.
-        pixel: Height and width of a pixel of the sample, mm.
-    """
-
-    z: Array
-    corner: tuple[float, float]
-    side: tuple[float, float]
-    pixel: tuple[float, float]
-
-
-def footprint(
-    crop: Crop, prepare: Callable[[list[Crop]], Samples], *, unit: Window | None = (0.0, 1.0)
-) -> Footprint:
-    """Find out where a preparation reads, by letting it prepare the coordinates themselves.
-
-    The crop's values are replaced by a ramp along one axis, three times: what comes out are
-    positions. So the answer is what the code does, not what its docstring says.
-
-    Args:
-        crop: A crop, large enough that the middle of the window lies in it.
-        prepare: A paper's `prepare` with its options; in-plane size even.
-        unit: Values of the sample that stand for -1024 and 400 HU; None if it is in HU.
-
-    Returns:
-        Places; what lies beyond the crop along z counts as its last slice, as for the preparation.
-    """
-    spacing = np.array(crop.spacing)
-    places = []
-    for axis, n in enumerate(crop.hu.shape):
-        step = 1300 // max(n - 1, 1)
-        ramp = (step * np.arange(n) - 950).reshape([-1 if a == axis else 1 for a in range(3)])
-        given = np.broadcast_to(ramp, crop.hu.shape).astype(np.int16)
-        values = prepare([replace(crop, hu=given)]).images.double().numpy()
-        values = values.reshape(-1, *values.shape[-2:])  # slices and channels alike
-        if unit is not None:
-            values = (values - unit[0]) / (unit[1] - unit[0]) * (WINDOW[1] - WINDOW[0]) + WINDOW[0]
-        places.append(np.where(values < -951, np.nan, values + 950) / step)  # nan: filled with air
-    at_z, at_y, at_x = places
-    middle = at_z.shape[1] // 2
-    index = np.interp(at_z[:, middle, middle], np.arange(len(crop.hu)), crop.slice_index)
-    z = (index - locate(crop).centroid[0]) * spacing[0]
-    whole = np.flatnonzero(np.isfinite(at_y[:, middle, middle]))[0]
-    corner, side, pixel = [], [], []
-    for line, mm in ((at_y[whole, :, middle], spacing[1]), (at_x[whole, middle], spacing[2])):
-        pitch = float(line[middle] - line[middle - 1])
-        side.append(len(line) * pitch * mm)
-        pixel.append(pitch * mm)
-        corner.append(float(line[middle] + 0.5 - pitch * middle - pitch / 2) * mm)
-    return Footprint(z, *((a, b) for a, b in (corner, side, pixel)))
 
 
 def footprints(
