@@ -14,7 +14,7 @@ from html import escape
 from importlib import import_module
 from importlib.resources import files
 from math import inf
-from typing import Any
+from typing import Any, ClassVar
 
 from lesionlab import attributes, colours
 from lesionlab.explorer import _encoding, _scene
@@ -42,7 +42,7 @@ class Page:
         MORE: JavaScript that builds on the viewer's.
     """
 
-    MORE: tuple[str, ...] = ()
+    MORE: ClassVar[tuple[str, ...]] = ()
     state: dict[str, Any]
 
     def data(self, budget: float = inf) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from scipy.ndimage import distance_transform_edt
 from lesionlab.crops import Crop
 from lesionlab.crops.resampling import AIR, LUNG
 from lesionlab.explorer import _filters, _html, _scene
-from lesionlab.explorer._models import Bools, Floats, Given, Model
+from lesionlab.explorer._models import Floats, Given, Model
 from lesionlab.explorer._scene import Scene
 from lesionlab.explorer.volume import PAGE_KB, VolumePage
 from lesionlab.training.studies import Trained
@@ -106,21 +106,22 @@ class Look:
     """What a model was given, said, and looked at.
 
     Attributes:
-        hu: (z, y, x) what it was given, in HU.
-        masks: (reader, z, y, x) the readers' outlines in the same places.
+        given: What it was given, with the readers' outlines.
         predicted: Name of a target, or of a probability, to value.
         map: (z, y, x), NaN where the map has no value: a map without places along z lies on the
             middle slice.
         weights: (z,) attention of each slice; None for a model without.
-        z: (z,) where the slices come from, mm over the scan's first slice.
     """
 
-    hu: Floats
-    masks: Bools
+    given: Given
     predicted: Mapping[str, float]
     map: Floats
     weights: Floats | None
-    z: Floats
+
+    @property
+    def hu(self) -> Floats:
+        """(z, y, x) what the model was given, in HU."""
+        return self.given.hu
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +195,7 @@ class Bench:
         if not self.lesion_ids:
             raise ValueError("crops: expected at least one, got none")
         self._known = frozenset(self.lesion_ids)
-        self._last: tuple[Request, Given, Look] | None = None
+        self._last: tuple[Request, Look] | None = None
 
     def table(self) -> pd.DataFrame:
         """What lesions can be chosen by, as `_filters.lesion_table`; without a model's errors."""
@@ -249,20 +250,20 @@ class Bench:
             tell("preparing it for the model", 1, n_steps)
             given = model.given(crop)
             tell("predicting and looking", 2, n_steps)
-            self._last = (plain, given, _answer(model, plain, given))
-        _, given, before = self._last
+            self._last = (plain, _answer(model, plain, given))
+        _, before = self._last
         after, looks = None, [(before, str(Change()) if change else "")]
         if change:
             tell("changing what the model sees", 3, n_steps)
             samples, hu = model.voxels(masked(crop, change))
-            other = reordered(replace(given, samples=samples, hu=hu), change)
+            other = reordered(replace(before.given, samples=samples, hu=hu), change)
             tell("predicting and looking again", 4, n_steps)
             after = _answer(model, request, other)
             looks.append((after, str(change)))
         readings = self._readings(request.lesion_id)
         # only what is predicted, be it as a rating or as classes that are made of it
         rated = {out.name: readings[out.name] for out in model.outputs if out.name in readings}
-        scenes = tuple(_shown(look, words, request, crop, given, rated) for look, words in looks)
+        scenes = tuple(_shown(look, words, request, crop.tier, rated) for look, words in looks)
         return Result(request, before, after, readings, scenes)
 
     def _readings(self, lesion_id: str) -> dict[str, tuple[float, ...]]:
@@ -316,29 +317,29 @@ def reordered(given: Given, change: Change) -> Given:
 def _answer(model: Model, request: Request, given: Given) -> Look:
     predicted = model.predict(request.lesion_id, given.samples)
     seen, weights = model.look(request.lesion_id, given.samples, request.method, request.about)
-    return Look(given.hu, given.masks, predicted, seen, weights, given.z)
+    return Look(given, predicted, seen, weights)
 
 
 def _shown(
-    look: Look, words: str, request: Request, crop: Crop, given: Given,
-    readings: Mapping[str, tuple[float, ...]],
-) -> Scene:  # fmt: skip
+    look: Look, words: str, request: Request, tier: str, readings: Mapping[str, tuple[float, ...]]
+) -> Scene:
+    given = look.given
     scene = _scene.of(
-        look.hu,
+        given.hu,
         spacing=given.spacing,
-        masks=look.masks,
+        masks=given.masks,
         overlays={request.method: {request.about: look.map}},
         slice_weights=look.weights,
         predicted=look.predicted,
         readings=readings,
         title=", ".join(filter(None, [request.lesion_id, request.model, words])),
-        tier=crop.tier,
+        tier=tier,
     )
     notes = [*scene.notes, "shown is what the model is given", *given.notes]
     if np.isnan(look.map).any():
         notes.append("the map has no place along z: it lies on the middle slice")
     return replace(
-        scene, z_mm=look.z, corner_mm=given.corner, frame=_scene.IN_SCAN, notes=tuple(notes)
+        scene, z_mm=given.z, corner_mm=given.corner, frame=_scene.IN_SCAN, notes=tuple(notes)
     )
 
 

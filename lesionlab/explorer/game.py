@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ HINT = (
 )
 
 
+@dataclass(eq=False, repr=False)
 class GamePage(_html.Page):
     """The game without a kernel: HTML and a PNG; what `be_the_reader` gives without anywidget.
 
@@ -67,26 +69,15 @@ class GamePage(_html.Page):
         budget: Bytes of the page for each nodule.
     """
 
+    scenes: dict[str, Scene]
+    readings: pd.DataFrame
+    attributes: Sequence[Attribute]
+    references: Mapping[str, Mapping[str, float]]
+    state: dict[str, Any]
+    budget: float
+    _packed: dict[Any, Any] = field(default_factory=dict)  # what a kernel and a page both take
     MORE = ("choice.js", "game.js")
     STATE = ("phase", "chosen", "reveal", "at", "answers", "seen")
-
-    def __init__(
-        self,
-        scenes: Mapping[str, Scene],
-        readings: pd.DataFrame,
-        attributes: Sequence[Attribute],
-        *,
-        references: Mapping[str, Mapping[str, float]],
-        state: Mapping[str, Any],
-        budget: float,
-    ) -> None:
-        self.scenes = dict(scenes)
-        self.readings = readings
-        self.attributes = tuple(attributes)
-        self.references = references
-        self.state = dict(state)
-        self.budget = budget
-        self._packed: dict[Any, Any] = {}  # what a kernel and a page both take
 
     @property
     def names(self) -> list[str]:
@@ -217,15 +208,11 @@ def be_the_reader(
     game = {"phase": "start", "reveal": True, "chosen": list(chosen), "at": 0, "answers": {}}
     viewer = volume.state_of([scenes[ids[0]]], window)
     everybody: dict[Any, Any] = pairwise_difference(readings, names)["value"].to_dict()
-    page = GamePage(
-        scenes,
-        readings,
-        known,
-        references={ALL_READERS: everybody}
-        | {str(name): dict(values) for name, values in (references or {}).items()},
-        state=viewer | {"show_contours": False} | game | {"seen": []},
-        budget=volume.budget("nodule_kb", nodule_kb),
-    )
+    columns = {ALL_READERS: everybody}
+    columns |= {str(name): dict(values) for name, values in (references or {}).items()}
+    state = viewer | {"show_contours": False} | game | {"seen": []}
+    budget = volume.budget("nodule_kb", nodule_kb)
+    page = GamePage(scenes, readings, known, columns, state, budget)
     shown: ReaderGame | GamePage = _html.in_kernel(page, "_widgets", "ReaderGame")
     return shown
 

@@ -12,7 +12,7 @@ all examples only those of the step shown are unpacked.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ MOST_SLICES = 16
 """Of an example with more, every second, third … slice is shown."""
 
 
+@dataclass(eq=False, repr=False)
 class ScalePage(_html.Page):
     """A scale without a kernel: HTML and a PNG; what `atlas` gives where anywidget is missing.
 
@@ -48,23 +49,13 @@ class ScalePage(_html.Page):
         budget: Bytes of the page for each example.
     """
 
+    attribute: Attribute
+    scenes: dict[str, Scene]
+    steps: list[dict[str, Any]]
+    state: dict[str, Any]
+    budget: float
+    _packed: dict[Any, Any] = field(default_factory=dict)  # what a kernel and a page both take
     MORE = ("choice.js", "scale.js")
-
-    def __init__(
-        self,
-        attribute: Attribute,
-        scenes: Mapping[str, Scene],
-        steps: list[dict[str, Any]],
-        *,
-        state: Mapping[str, Any],
-        budget: float,
-    ) -> None:
-        self.attribute = attribute
-        self.scenes = dict(scenes)
-        self.steps = steps
-        self.state = dict(state)
-        self.budget = budget
-        self._packed: dict[Any, Any] = {}  # what a kernel and a page both take
 
     def data(self, budget: float = inf) -> dict[str, Any]:
         """All that the JavaScript shows, JSON-ready; each example takes up to `budget` bytes."""
@@ -158,7 +149,7 @@ def atlas(
         window = "soft tissue" if known.kind == "nominal" else "lung"
     first_step = next(step["code"] for step in steps if step["examples"])
     state = volume.state_of([scenes[ids[0]]], window) | {"step": first_step}
-    page = ScalePage(known, scenes, steps, state=state, budget=budget)
+    page = ScalePage(known, scenes, steps, state, budget)
     made: ScaleViewer | ScalePage = _html.in_kernel(page, "_widgets", "ScaleViewer")
     return made
 

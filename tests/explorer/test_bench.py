@@ -68,7 +68,7 @@ def test_a_model_is_given_the_lesion_as_it_was_and_nothing_around_it(
     change = Change(surroundings="air", margin=margin)
     found = bench.compute(Request(toys.IDS[0], model, change=change))
     before, after = found.before, found.after
-    inside = before.masks.all(axis=0)  # with all that is interpolated there within the margin
+    inside = before.given.masks.all(axis=0)  # with all that is interpolated there within the margin
     assert inside.any()
     np.testing.assert_allclose(after.hu[inside], before.hu[inside], atol=0.01)
     assert after.hu[0, 0, 0] == pytest.approx(AIR, abs=0.01)
