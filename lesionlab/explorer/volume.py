@@ -17,7 +17,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from lesionlab import colours as _colours
-from lesionlab.explorer import _html, _png, _scene
+from lesionlab.explorer import _html, _scene
 from lesionlab.explorer._scene import Scene
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class VolumePage(_html.Page):
 
     def to_png(self) -> bytes:
         """A picture of the slice, map and outlines that the viewer shows at first."""
+        from lesionlab.explorer import _png  # plots load more than the viewer needs
+
         return _png.picture(self.scenes, self.state, colour_map=self.colours)
 
     def __repr__(self) -> str:

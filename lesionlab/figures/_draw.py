@@ -115,39 +115,52 @@ def bare(ax: Axes, *, spines: bool = True) -> Axes:
 
 
 def grey(
-    ax: Axes, values: npt.ArrayLike, pixel: tuple[float, float] | None, limits: tuple[float, float]
-) -> tuple[float, float, float, float]:
+    ax: Axes, values: npt.ArrayLike, pixel: tuple[float, float] | None,
+    limits: tuple[float, float], *, part: tuple[float, float, float, float] = (0, 1, 1, 0),
+) -> tuple[float, float, float, float]:  # fmt: skip
     """Grey values, every pixel as it is, with a bar of so many mm if `pixel` has a length.
 
+    Args:
+        ax: Where.
+        values: (row, column).
+        pixel: Height and width of a pixel, mm.
+        limits: Values that are black and white.
+        part: What is seen: left, right, foot and top, as shares of the image.
+
     Returns:
-        Where the image lies: left, right, foot, top.
+        Where the whole image lies: left, right, foot, top.
     """
+    rows, columns = np.shape(values)
     dy, dx = pixel or (1.0, 1.0)
-    height, width = np.shape(values)
-    extent = (0, width * dx, height * dy, 0)
+    height, width = rows * dy, columns * dx
+    extent = (0, width, height, 0)
     bare(ax).imshow(np.asarray(values), cmap="gray", vmin=limits[0], vmax=limits[1],
                     extent=extent, interpolation="nearest")  # fmt: skip
-    if pixel is None:
-        return extent
-    length = next(s for s in (50, 20, 10, 5, 2, 1) if s <= width * dx / 3 or s == 1)
-    edge = [withStroke(linewidth=2, foreground="black")]
-    x, y = 0.05 * width * dx, 0.94 * height * dy
-    ax.plot([x, x + length], [y, y], color="white", linewidth=1.6, solid_capstyle="butt",
-            path_effects=edge)  # fmt: skip
-    ax.text(x, y - 0.03 * height * dy, f"{length} mm", color="white", va="bottom",
-            path_effects=edge, fontsize=points(5.2, ax.figure))  # fmt: skip
+    left, right = part[0] * width, part[1] * width
+    foot, top = part[2] * height, part[3] * height
+    ax.set(xlim=(left, right), ylim=(foot, top))
+    if pixel is not None:
+        wide, tall = right - left, foot - top
+        length = next(s for s in (100, 50, 20, 10, 5, 2, 1) if s <= wide / 3 or s == 1)
+        edge = [withStroke(linewidth=2, foreground="black")]
+        x, y = left + 0.05 * wide, foot - 0.06 * tall
+        ax.plot([x, x + length], [y, y], color="white", linewidth=1.6, solid_capstyle="butt",
+                path_effects=edge)  # fmt: skip
+        ax.text(x, y - 0.03 * tall, f"{length} mm", color="white", va="bottom",
+                path_effects=edge, fontsize=points(5.2, ax.figure))  # fmt: skip
     return extent
 
 
 def outline(
-    ax: Axes, mask: npt.NDArray[np.bool_], pixel: tuple[float, float] | None, color: str
-) -> None:
+    ax: Axes, mask: npt.NDArray[np.bool_], pixel: tuple[float, float] | None, color: str,
+    linewidth: float = 0.9,
+) -> None:  # fmt: skip
     """The border of a mask, along the borders of its pixels' centres."""
     if mask.any():
         steps = pixel or (1.0, 1.0)
         y, x = ((np.arange(n + 2) - 0.5) * step for n, step in zip(mask.shape, steps, strict=True))
         limits = ax.get_xlim(), ax.get_ylim()
-        ax.contour(x, y, np.pad(mask, 1), [0.5], colors=[color], linewidths=0.9)
+        ax.contour(x, y, np.pad(mask, 1), [0.5], colors=[color], linewidths=linewidth)
         ax.set(xlim=limits[0], ylim=limits[1])  # the padding would leave a rim
 
 

@@ -69,22 +69,10 @@ def region_shares(tables: Mapping[str, pd.DataFrame], *, tier: Tier | None = Non
     """
     if not 1 <= len(tables) <= 3:
         raise ValueError(f"tables: expected 1 to 3, got {len(tables)}")
-    names = list(dict.fromkeys(m for t in tables.values() for m in t.index.get_level_values(0)))
-    height = 0.36 * len(names) * max(1.0, 0.6 * len(tables)) + 1.2
-    figure, axes = draw.row(len(REGIONS), 8, height, sharey=True)
-    for ax, region in zip(axes, REGIONS, strict=True):
-        for number, (network, table) in enumerate(tables.items()):
-            rows = table.xs(region, level="region").reindex(names)
-            y = np.arange(len(names)) + (number - (len(tables) - 1) / 2) * 0.25
-            draw.estimates(ax, y, rows, names=("times", "times_low", "times_high"), label=network,
-                           fmt="oDs"[number],
-                           color=(draw.BLUE, draw.GREY, draw.ORANGE)[number])  # fmt: skip
-        _against(ax, 1, {"margin": "margin band"}.get(region, region))
-    draw.rows_of(axes[0], names)
-    figure.supxlabel("share of the map / share of a uniform map (1: no preference)")
-    if len(tables) > 1:
-        draw.legend(figure, columns=3, place="upper")
-    return draw.note(figure, tier)
+    titles = {region: region for region in REGIONS} | {"margin": "margin band"}
+    says = "share of the map / share of a uniform map (1: no preference)"
+    names = ("times", "times_low", "times_high")
+    return draw.note(_against(tables, titles, names, even=1, says=says, width=8), tier)
 
 
 @draw.styled
@@ -95,23 +83,47 @@ def deletion(table: pd.DataFrame, *, tier: Tier | None = None) -> Figure:
         table: Index (method, curve), columns difference, low, high.
         tier: Where the voxels come from; written below.
     """
-    names = list(dict.fromkeys(table.index.get_level_values("method")))
-    figure, axes = draw.row(2, 7.2, 0.36 * len(names) + 1.1, sharey=True)
-    for ax, curve, better in zip(axes, ("deletion", "insertion"), ("left", "right"), strict=True):
-        rows = table.xs(curve, level="curve").loc[names]
-        draw.estimates(ax, np.arange(len(names)), rows, names=("difference", "low", "high"))
+    titles = {
+        "deletion": "deletion (left of the line: places matter)",
+        "insertion": "insertion (right of the line: places matter)",
+    }
+    says = "area under the curve, less that of a random order"
+    names = ("difference", "low", "high")
+    return draw.note(_against({"": table}, titles, names, even=0, says=says, width=7.2), tier)
+
+
+def _against(
+    tables: Mapping[str, pd.DataFrame], titles: Mapping[str, str], columns: Sequence[str], *,
+    even: float, says: str, width: float,
+) -> Figure:  # fmt: skip
+    """Estimates of each method beside the value that says nothing, a panel for each title.
+
+    Args:
+        tables: What a color stands for, to a table with the index (method, panel).
+        titles: Of the panels, by the index' second level.
+        columns: The value and its interval.
+        even: The value that says nothing.
+        says: What is measured.
+        width: Of the figure, inches.
+    """
+    methods = list(dict.fromkeys(m for t in tables.values() for m in t.index.get_level_values(0)))
+    height = 0.36 * len(methods) * max(1.0, 0.6 * len(tables)) + 1.2
+    figure, axes = draw.row(len(titles), width, height, sharey=True)
+    for ax, (panel, title) in zip(axes, titles.items(), strict=True):
+        for number, (name, table) in enumerate(tables.items()):
+            y = np.arange(len(methods)) + (number - (len(tables) - 1) / 2) * 0.25
+            colour = (draw.BLUE, draw.GREY, draw.ORANGE)[number]
+            draw.estimates(ax, y, table.xs(panel, level=1).reindex(methods), names=columns,
+                           label=name, fmt="oDs"[number], color=colour)  # fmt: skip
+        ax.axvline(even, color="black", linestyle="--", linewidth=0.8)
         ax.xaxis.set_major_locator(MaxNLocator(5))
-        _against(ax, 0, f"{curve} ({better} of the line: places matter)")
-    draw.rows_of(axes[0], names)
-    figure.supxlabel("area under the curve, less that of a random order")
-    return draw.note(figure, tier)
-
-
-def _against(ax: Axes, value: float, title: str) -> None:
-    """A line at the value that says nothing, and what the panel shows."""
-    ax.axvline(value, color="black", linestyle="--", linewidth=0.8)
-    ax.set_title(title)
-    ax.grid(axis="x")
+        ax.set_title(title)
+        ax.grid(axis="x")
+    draw.rows_of(axes[0], methods)
+    figure.supxlabel(says)
+    if len(tables) > 1:
+        draw.legend(figure, columns=3, place="upper")
+    return figure
 
 
 @draw.styled
