@@ -31,8 +31,6 @@ from lesionlab.training.studies import Trained
 if TYPE_CHECKING:
     from lesionlab.explorer._workbench import Workbench
 
-__all__ = ["FILLS", "Bench", "Change", "Look", "Request", "Result", "masked", "reordered"]
-
 FILLS: Mapping[str, float] = MappingProxyType({"lung": LUNG, "air": AIR})
 """What surroundings can be replaced by, HU."""
 
@@ -60,10 +58,8 @@ class Change:
     reverse: bool = False
 
     def __post_init__(self) -> None:
-        if self.surroundings is not None and self.surroundings not in FILLS:
-            raise ValueError(
-                f"surroundings={self.surroundings!r}: expected None or one of {', '.join(FILLS)}"
-            )
+        if (name := self.surroundings) is not None and name not in FILLS:
+            raise ValueError(f"surroundings={name!r}: expected None or one of {', '.join(FILLS)}")
         if not 0 <= self.margin < float("inf"):
             raise ValueError(f"margin={self.margin!r}: expected mm, 0 or more")
 
@@ -190,8 +186,7 @@ class Bench:
             ratings = ratings[~ratings.index.duplicated()]
         self.ratings = ratings
         self._crops = crops
-        there = crops if isinstance(crops, Mapping) else ratings.index
-        self.lesion_ids: tuple[str, ...] = tuple(map(str, there))
+        self.lesion_ids = tuple(map(str, crops if isinstance(crops, Mapping) else ratings.index))
         if not self.lesion_ids:
             raise ValueError("crops: expected at least one, got none")
         self._known = frozenset(self.lesion_ids)
@@ -226,9 +221,7 @@ class Bench:
         return filled
 
     def compute(self, request: Request, tell: Tell = lambda *_: None) -> Result:
-        """Predict and look, before and after the change.
-
-        Predictions are those of `Trained.predict`.
+        """Predict (as `Trained.predict`) and look, before and after the change.
 
         Args:
             request: What to compute.
@@ -243,8 +236,7 @@ class Bench:
         n_steps = 5 if change else 3
         tell("reading the lesion", 0, n_steps)
         crops = self._crops
-        crop = (crops[request.lesion_id] if isinstance(crops, Mapping)
-                else crops(request.lesion_id))  # fmt: skip
+        crop = (crops.__getitem__ if isinstance(crops, Mapping) else crops)(request.lesion_id)
         plain = replace(request, change=Change())
         if self._last is None or self._last[0] != plain:
             tell("preparing it for the model", 1, n_steps)
@@ -263,15 +255,13 @@ class Bench:
         readings = self._readings(request.lesion_id)
         # only what is predicted, be it as a rating or as classes that are made of it
         rated = {out.name: readings[out.name] for out in model.outputs if out.name in readings}
-        scenes = tuple(_shown(look, words, request, crop.tier, rated) for look, words in looks)
+        scenes = tuple(_shown(*look, request, crop.tier, rated) for look in looks)
         return Result(request, before, after, readings, scenes)
 
     def _readings(self, lesion_id: str) -> dict[str, tuple[float, ...]]:
-        if lesion_id not in self.ratings.index:
-            return {}
-        row, found = self.ratings.loc[lesion_id], {}
-        for name in _filters.rated(self.ratings):
-            values = np.asarray(row[f"{name}_readings"], dtype=float)
+        found = {}
+        for name in _filters.rated(self.ratings) if lesion_id in self.ratings.index else ():
+            values = np.asarray(self.ratings.loc[lesion_id, f"{name}_readings"], dtype=float)
             if len(values := values[~np.isnan(values)]):
                 found[name] = tuple(values.tolist())
         return found
@@ -361,15 +351,15 @@ def workbench(
         explorer.workbench(folds, store)
 
     The first lesion is computed before this returns, all others in the background: a new request
-    cancels the pending one, and what goes wrong is said in the widget. The notebook's outputs keep
-    what is shown as a page and as a picture, without the controls that need Python.
+    cancels the pending one. The notebook's outputs keep what is shown as a page and as a picture,
+    without the controls that need Python.
 
     Args:
         models: Name to a trained fold, or to several folds of one variant, of
             `lesionlab.training.studies.trained`. Of several, the one that has not seen a lesion
             is asked about it; where there is none, the viewer says so.
-        crops: lesion_id to crop, such as a `CropStore`; or a function that makes any lesion's
-            crop, such as `lesionlab.sources.phantom.make`.
+        crops: lesion_id to crop, such as a `CropStore`; or a function that makes one, such as
+            `lesionlab.sources.phantom.make`.
         lesion_id: Where to begin; at the first lesion that the first model was tested on if None.
         model: Which model to begin with; the first if None.
         about: The output or class that the first map is about; if "" malignancy, where there is
@@ -404,7 +394,6 @@ def workbench(
     def page(result: Result) -> VolumePage:
         return VolumePage(result.scenes, window=window, page_kb=page_kb)
 
-    shown: Workbench | VolumePage = _html.in_kernel(
-        page(result), "_workbench", "Workbench", bench, result, page, errors
-    )
-    return shown
+    more = (bench, result, page, errors)
+    shown: Any = _html.in_kernel(page(result), "_workbench", "Workbench", *more)
+    return shown  # type: ignore[no-any-return]

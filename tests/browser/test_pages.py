@@ -226,7 +226,8 @@ def test_tables_and_figures_can_be_read_in_both_modes(scheme: str, hard: Any) ->
                 assert element.evaluate(CONTRAST) >= 4.5, selector
         figure = seen.page.locator(".cell_output img")  # keeps its grey values
         assert figure.evaluate("e => getComputedStyle(e).filter") == "none"
-        assert figure.evaluate("e => getComputedStyle(e).backgroundColor") == "rgb(255, 255, 255)"
+        ground = figure.evaluate("e => getComputedStyle(e).backgroundColor")
+        assert ground == ("rgb(255, 255, 255)" if scheme == "dark" else "rgba(0, 0, 0, 0)")
 
 
 def test_a_solution_opens(hard: Any) -> None:
