@@ -23,8 +23,6 @@ import pandas as pd
 from lesionlab.attributes import RATING_NAMES, Attribute, rating
 from lesionlab.crops import Crop
 
-__all__ = ["KINDS", "Kind", "coverage", "draw", "examples", "trimmed"]
-
 Kind = Literal["agree", "disagree"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -47,11 +45,10 @@ def coverage(readings: pd.DataFrame, attribute: str, *, n_readers: int = 4) -> p
 
     Raises:
         LookupError: LIDC has no such rating, or `readings` no such column.
-        ValueError: A rating is not on the scale, or `n_readers` is below 1.
+        ValueError: A rating is not on the scale.
     """
     known = rating(attribute)
     counts = _counts(readings, known)
-    _check_readers(n_readers)
     full = counts[counts.sum(axis=1) == n_readers]
     n_readings = counts.sum()
     return pd.DataFrame(
@@ -117,14 +114,17 @@ def examples(
         )
     if unknown := [k for k in kinds if k not in KINDS]:
         raise ValueError(f"kinds={unknown}: expected some of {', '.join(KINDS)}")
-    _check_readers(n_readers)
+    if n_readers < 1:
+        raise ValueError(f"n_readers={n_readers!r}: expected 1 or more")
     if lesion_ids is not None:
         readings = readings[readings["lesion_id"].isin(set(lesion_ids))]
     counts = _counts(readings, known)
-    spread = _spread(counts, known)
+    total, spread = counts.sum(axis=1), _spread(counts, known)
     rows = []
     for step in wanted:
-        found = _of_step(counts, spread, step, n_readers)
+        found = pd.DataFrame({"n_readers": total, "n_step": counts[step], "spread": spread})
+        found = found[(found["n_step"] > 0) & (total <= n_readers)]
+        found = found[found["n_readers"] == found["n_readers"].max()]
         rng = np.random.default_rng([seed, crc32(known.name.encode()), step])
         agree = _first(found, ["n_step", "spread"], [False, True], rng)
         rest = found.drop(index=agree) if agree else found
@@ -136,10 +136,10 @@ def examples(
     made = pd.DataFrame(
         rows, columns=["step", "kind", "lesion_id", "n_readers", "n_step", "spread"]
     )
-    given = readings.groupby("lesion_id")[known.name]
     said = {
-        i: tuple(None if np.isnan(v) else int(v) for v in given.get_group(i))
-        for i in set(made["lesion_id"])
+        lesion_id: tuple(None if np.isnan(v) else int(v) for v in values)
+        for lesion_id, values in readings.groupby("lesion_id")[known.name]
+        if lesion_id in set(made["lesion_id"])
     }
     made.insert(5, "share", made["n_step"] / made["n_readers"])
     return made.assign(readings=made["lesion_id"].map(said))
@@ -171,13 +171,10 @@ def draw(
         KeyError: A column is missing.
         ValueError: There are fewer than `n` such nodules, or `n` is below 1.
     """
-    complete = readings.dropna(subset=list(attributes))
-    sizes = readings.groupby("lesion_id").size()
-    full = complete.groupby("lesion_id").size().reindex(sizes.index, fill_value=0)
-    known = sorted(sizes.index[(sizes == n_readers) & (full == n_readers)])
     if lesion_ids is not None:
-        allowed = set(lesion_ids)
-        known = [i for i in known if i in allowed]
+        readings = readings[readings["lesion_id"].isin(set(lesion_ids))]
+    whole = readings[list(attributes)].notna().all(axis=1).groupby(readings["lesion_id"])
+    known = sorted(whole.all().index[whole.all() & (whole.size() == n_readers)])
     if not 1 <= n <= len(known):
         raise ValueError(
             f"n={n!r}: expected 1 to {len(known)}, the nodules with {n_readers} whole readings"
@@ -242,23 +239,6 @@ def _spread(counts: pd.DataFrame, attribute: Attribute) -> pd.Series[Any]:
     return pd.Series(highest - given.argmax(axis=1), index=counts.index)
 
 
-def _of_step(
-    counts: pd.DataFrame, spread: pd.Series[Any], step: int, n_readers: int
-) -> pd.DataFrame:
-    """Nodules with the step, of those with most readers, up to `n_readers`."""
-    total = counts.sum(axis=1)
-    with_step = counts[(counts[step] > 0) & (total <= n_readers)]
-    n = total[with_step.index]
-    with_step = with_step[n == n.max()]
-    return pd.DataFrame(
-        {
-            "n_readers": total[with_step.index],
-            "n_step": with_step[step],
-            "spread": spread[with_step.index],
-        }
-    )
-
-
 def _first(
     table: pd.DataFrame, by: list[str], ascending: list[bool], rng: np.random.Generator
 ) -> str | None:
@@ -268,8 +248,3 @@ def _first(
     best = table.sort_values(by, ascending=ascending).iloc[0]
     equal = table.index[(table[by] == best[by]).all(axis=1)]
     return str(sorted(equal)[int(rng.integers(len(equal)))])
-
-
-def _check_readers(n_readers: int) -> None:
-    if n_readers < 1:
-        raise ValueError(f"n_readers={n_readers!r}: expected 1 or more")

@@ -133,8 +133,9 @@ def beside(
         LookupError: No row of ours is one of the paper's, or a column is in neither table.
         ValueError: The name of a row is there twice.
     """
-    theirs, mine = _as_table(printed), _as_table(ours)
     single = not isinstance(printed, pd.DataFrame)
+    theirs, mine = (v if isinstance(v, pd.DataFrame) else pd.Series(v).to_frame()
+                    for v in (printed, ours))  # fmt: skip
     if single:
         theirs, mine = theirs.set_axis([""], axis=1), mine.set_axis([""], axis=1)
     for name, table in (("printed", theirs), ("ours", mine)):
@@ -152,11 +153,8 @@ def beside(
     rows = theirs.index.append(mine.index.difference(theirs.index, sort=False))
     parts: dict[tuple[Any, str], pd.Series] = {}
     for name in wanted:
-        sides = {
-            head: table[name].reindex(rows)
-            for head, table in ((paper, theirs), (here, mine))
-            if name in table
-        }
+        sides = {head: side[name].reindex(rows) for head, side in ((paper, theirs), (here, mine))
+                 if name in side}  # fmt: skip
         parts |= {(name, head): values for head, values in sides.items()}
         if len(sides) == 2 and all(map(_is_number, sides.values())):
             parts[name, "difference"] = sides[here] - sides[paper]
@@ -191,40 +189,28 @@ def show(
     """
     heads = table.columns.get_level_values(0).tolist()
     if missing := [name for name in first if name not in heads]:
-        raise LookupError(
-            f"first: no column {missing}, expected some of {list(dict.fromkeys(heads))}"
-        )
+        known = list(dict.fromkeys(heads))
+        raise LookupError(f"first: no column {missing}, expected some of {known}")
     rank = {name: i for i, name in enumerate(first)}
     order = sorted(range(len(heads)), key=lambda i: rank.get(heads[i], len(rank)))
     table = table.iloc[:, np.array(order, dtype=int)]
 
-    named = table.rename(
-        index=lambda name: _words(name, names or {}), columns=lambda name: _head(name, names or {})
-    )
+    own = names or {}
+    named = table.rename(index=lambda n: _words(n, own), columns=lambda n: _head(n, own))
     said = None
     if named.index.nlevels == 1:  # in the corner, and not in a row of its own
         said = None if named.index.name in _SAYS_NOTHING else _head(named.index.name, {})
         named.index = named.index.rename(None)
     named.columns.names = [*[None] * (named.columns.nlevels - 1), said]
 
-    formats: dict[Any, Any] = {
-        head: _formatter(names_of_column, decimals)
-        for head, names_of_column in zip(
-            named.columns, table.columns.to_frame().to_numpy(), strict=True
-        )
-    }
-    style = named.style.format(formats)
+    levels = table.columns.to_frame().to_numpy()
+    formats = [_formatter(of_column, decimals) for of_column in levels]
+    style = named.style.format(dict(zip(named.columns, formats, strict=True)))
     for axis in (0, 1):
         style.format_index(escape="html", axis=axis).format_index_names(escape="html", axis=axis)
     style.set_table_styles([{"selector": s, "props": p} for s, p in _rules(named).items()])
     style.set_table_attributes('class="dataframe"')
     return style.set_caption(html.escape(caption, quote=False))
-
-
-def _as_table(values: Mapping[str, float] | pd.Series | pd.DataFrame) -> pd.DataFrame:
-    if isinstance(values, pd.DataFrame):
-        return values
-    return (values if isinstance(values, pd.Series) else pd.Series(dict(values))).to_frame()
 
 
 def _is_number(values: pd.Series) -> bool:

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lesionlab.explorer._open import workbench
+    from lesionlab.explorer.bench import workbench
     from lesionlab.explorer.game import GamePage, be_the_reader
     from lesionlab.explorer.scale import ScalePage, atlas
     from lesionlab.explorer.volume import VolumePage, view
@@ -26,7 +26,7 @@ _MODULES = {
     "atlas": "scale",
     "VolumePage": "volume",
     "view": "volume",
-    "workbench": "_open",
+    "workbench": "bench",
 }
 
 

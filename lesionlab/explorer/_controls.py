@@ -47,13 +47,6 @@ def offer(widget: Any, options: list[tuple[str, Any]], value: Any, *, must: bool
     widget.index = known.index(value) if value in known else 0 if must and known else None
 
 
-def _field(kind: type[Any], description: str, **options: Any) -> Any:
-    wide = {"width": "auto", "flex": "1 1 13rem", "min_width": "11rem"}
-    layout = w.Layout(**wide | options.pop("layout", {}))
-    return kind(description=description, style={"description_width": "initial"},
-                layout=layout, **options)  # fmt: skip
-
-
 class Controls:
     """Widgets by what they are for.
 
@@ -72,47 +65,43 @@ class Controls:
         self.model = _field(w.Dropdown, "Model")
         self.method = _field(w.Dropdown, "Map")
         self.about = _field(w.Dropdown, "Rating")
-        self.lesion = _field(w.Text, "Lesion id", continuous_update=False,
-                             layout={"min_width": "19rem"})  # fmt: skip
+        self.lesion = _field(w.Text, "Lesion id", min_width="19rem", continuous_update=False)
         self.column = _field(w.Dropdown, "Filter by")
         self.relation = _field(w.Dropdown, "that is")
         self.value = _field(w.Text, "value")
         self.add = _button("Add filter")
         self.score = _button("Predict the test lesions, to filter by error")
         self._filters = w.HBox(layout=w.Layout(flex_flow="row wrap"))
-        self.listed = _field(w.Select, "Lesions", rows=5, layout={"flex": "none"})
-        self._count = w.HTML()
+        self.listed = _field(w.Select, "Lesions", flex="none", rows=5)
         fills = [(f"{name} (−{-hu:g} HU)", name) for name, hu in FILLS.items()]
-        self.surroundings = _field(
-            w.Dropdown, "Surroundings", options=[("as they are", None), *fills]
+        self.surroundings = _field(w.Dropdown, "Surroundings")
+        self.surroundings.options = [("as they are", None), *fills]
+        self.margin = _field(
+            w.BoundedFloatText, "Surroundings beyond (mm)", min=0, max=100, step=0.5
         )
-        self.margin = _field(w.BoundedFloatText, "Surroundings beyond (mm)", min=0, max=100,
-                             step=0.5)  # fmt: skip
         self.duplicate = _field(w.Dropdown, "One slice in all places")
         self.reverse = w.Checkbox(
             description="Reverse the slices", indent=False, layout=w.Layout(width="auto")
         )
         self.undo = _button("Undo the changes")
         self.progress = w.IntProgress(layout=w.Layout(width="8rem", visibility="hidden"))
-        self._status = w.HTML()
-        self._alert = w.HTML()
-        self.values = w.HTML()
+        self._count, self._status, self._alert, self.values = (w.HTML() for _ in range(4))
         self.say("ready")
 
     def rows(self) -> list[Any]:
         """All controls, from top to bottom."""
+        asked = (self.lesion, self.column, self.relation, self.value, self.add, self.score)
+        seen = (self.surroundings, self.margin, self.duplicate, self.reverse, self.undo)
         return [
-            _row("Lesion", self.lesion, self.column, self.relation, self.value, self.add,
-                 self.score),
+            _row("Lesion", *asked),
             self._filters,
             self._count,
             self.listed,
             _row("Model", self.model, self.method, self.about),
-            _row("What the model sees", self.surroundings, self.margin, self.duplicate,
-                 self.reverse, self.undo),
+            _row("What the model sees", *seen),
             w.HBox([self._status, self.progress]),
             self._alert,
-        ]  # fmt: skip
+        ]
 
     def change(self) -> Change:
         """What the controls ask to be changed."""
@@ -138,10 +127,9 @@ class Controls:
 
     def complain(self, words: str) -> None:
         """What went wrong; nothing if empty."""
-        self._alert.value = (
-            '<p role="alert" style="border-left:4px solid #d55e00;padding:.3rem .7rem;margin:0;'
-            f'white-space:pre-wrap">{escape(words)}</p>' if words else ""
-        )  # fmt: skip
+        style = "border-left:4px solid #d55e00;padding:.3rem .7rem;margin:0;white-space:pre-wrap"
+        shown = f'<p role="alert" style="{style}">{escape(words)}</p>'
+        self._alert.value = shown if words else ""
 
     def count(self, found: int, of: int, shown: int) -> None:
         """How many lesions fulfil the filters."""
@@ -158,6 +146,13 @@ class Controls:
         self._filters.children = made
         for button in before:
             button.close()
+
+
+def _field(
+    kind: type[Any], name: str, *, flex: str = "1 1 13rem", min_width: str = "11rem", **options: Any
+) -> Any:
+    layout = w.Layout(width="auto", flex=flex, min_width=min_width)
+    return kind(description=name, style={"description_width": "initial"}, layout=layout, **options)
 
 
 def _row(name: str, *fields: Any) -> Any:

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lesionlab.attributes import RATING_NAMES
-
 RELATIONS: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
     {
         "at least": operator.ge,
@@ -21,9 +19,10 @@ RELATIONS: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
         "not equal to": operator.ne,
     }
 )
-"""How a value may stand to a filter's; words know the last two only."""
+"""How a column's value may stand to a filter's; words know the last two only."""
 
 MEASURES = ("n_readers", "n_slices", "diameter")
+"""Columns of a table of lesions that can be filtered by, beside the readers' ratings."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +48,16 @@ def parsed(table: pd.DataFrame, column: str, relation: str, text: str) -> Filter
     """A filter from what was typed.
 
     Raises:
-        ValueError: There is no such column or relation, or the text is not of the column's kind.
+        ValueError: There is no such column, or the text is not of its kind.
     """
-    _check(table, column, relation)
+    if column not in table:
+        raise ValueError(f"column={column!r}: expected one of {', '.join(map(str, table))}")
     if not _is_number(table[column]):
         return Filter(column, relation, text.strip())
     try:
-        value = float(text.replace(",", "."))
+        return Filter(column, relation, float(text.replace(",", ".")))
     except ValueError:
         raise ValueError(f"{column}: expected a number, got {text!r}") from None
-    return Filter(column, relation, value)
 
 
 def relations(table: pd.DataFrame, column: str) -> tuple[str, ...]:
@@ -68,10 +67,6 @@ def relations(table: pd.DataFrame, column: str) -> tuple[str, ...]:
 
 def matching(table: pd.DataFrame, filters: Iterable[Filter]) -> pd.DataFrame:
     """The rows that fulfil every filter; a missing value fulfils none.
-
-    Args:
-        table: Of any columns.
-        filters: Conditions; without one all rows stay.
 
     Raises:
         ValueError: There is no such column or relation, or the value is of another kind.
@@ -83,17 +78,23 @@ def matching(table: pd.DataFrame, filters: Iterable[Filter]) -> pd.DataFrame:
     """
     kept = np.ones(len(table), np.bool_)
     for one in filters:
-        _check(table, one.column, one.relation)
-        values = table[one.column]
-        number = _is_number(values)
-        if number is isinstance(one.value, str):
-            kind = "a number" if number else "a word"
+        if one.column not in table:
+            raise ValueError(f"column={one.column!r}: expected one of {', '.join(map(str, table))}")
+        values, known = table[one.column], relations(table, one.column)
+        if one.relation not in known:
+            raise ValueError(f"{one.column}, {one.relation!r}: expected one of {', '.join(known)}")
+        if _is_number(values) is isinstance(one.value, str):
+            kind = "a number" if _is_number(values) else "a word"
             raise ValueError(f"{one.column}: expected {kind}, got {one.value!r}")
-        if one.relation not in relations(table, one.column):
-            raise ValueError(f"{one.column}: words have no order, so {one.relation!r} does not go")
         found = RELATIONS[one.relation](values, one.value).to_numpy(dtype=np.bool_, na_value=False)
         kept &= found & values.notna().to_numpy()
     return table[kept]
+
+
+def rated(table: pd.DataFrame) -> list[str]:
+    """What readers have rated: NAME for each column `NAME_readings`."""
+    names = [str(column) for column in table]
+    return [name.removesuffix("_readings") for name in names if name.endswith("_readings")]
 
 
 def lesion_table(
@@ -109,18 +110,14 @@ def lesion_table(
 
     Returns:
         Index lesion_id; the readers' mean ratings under their names, `…, range` (the largest
-        minus the smallest of at least two readings), n_readers, n_slices, diameter (mm), tier.
+        minus the smallest of at least two readings), those of `MEASURES` that are there, tier.
     """
-    index = pd.Index(lesion_ids, name="lesion_id")
-    rows = ratings.reindex(index)
-    columns: dict[str, Any] = {name: rows[name] for name in RATING_NAMES if name in rows}
-    for name in RATING_NAMES:
-        if (each := f"{name}_readings") in rows:
-            columns[f"{name}, range"] = [_range(readings) for readings in rows[each]]
+    rows = ratings.reindex(pd.Index(lesion_ids, name="lesion_id"))
+    names = rated(rows)
+    columns: dict[str, Any] = {name: rows[name] for name in names if name in rows}
+    columns |= {f"{name}, range": rows[f"{name}_readings"].map(_range) for name in names}
     columns |= {name: rows[name] for name in MEASURES if name in rows}
-    table = pd.DataFrame(columns, index=index)
-    number = table.select_dtypes("number").columns
-    table[number] = table[number].astype(float)
+    table = pd.DataFrame(columns, index=rows.index).astype(float)
     if tier is not None:
         table["tier"] = tier if isinstance(tier, str) else [tier.get(i) for i in lesion_ids]
     return table
@@ -144,12 +141,9 @@ def errors(predictions: pd.DataFrame, targets: Sequence[str]) -> pd.DataFrame:
     if missing := [name for name in needed if name not in predictions]:
         raise ValueError(f"predictions: no column {', '.join(missing)}")
     rows = predictions.set_index("lesion_id")
-    off = {name: (rows[name] - rows[f"{name}_truth"]).abs() for name in targets}
-    each = pd.DataFrame(off)
-    named = each.rename(columns="error in {}".format)
-    return named.assign(error=each.mean(axis=1)) if len(targets) > 1 else each.set_axis(
-        ["error"], axis=1
-    )  # fmt: skip
+    off = {f"error in {name}": (rows[name] - rows[f"{name}_truth"]).abs() for name in targets}
+    table = pd.DataFrame(off).assign(error=pd.DataFrame(off).mean(axis=1))
+    return table if len(targets) > 1 else table[["error"]]
 
 
 def _range(readings: Any) -> float:
@@ -160,10 +154,3 @@ def _range(readings: Any) -> float:
 
 def _is_number(values: pd.Series[Any]) -> bool:
     return bool(pd.api.types.is_numeric_dtype(values))
-
-
-def _check(table: pd.DataFrame, column: str, relation: str) -> None:
-    if column not in table:
-        raise ValueError(f"column={column!r}: expected one of {', '.join(map(str, table))}")
-    if relation not in RELATIONS:
-        raise ValueError(f"relation={relation!r}: expected one of {', '.join(RELATIONS)}")

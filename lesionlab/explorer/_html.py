@@ -7,16 +7,16 @@ import json
 import re
 import secrets
 import zlib
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from html import escape
+from importlib import import_module
 from importlib.resources import files
-from typing import Any
+from math import inf
+from typing import Any, ClassVar
 
-from lesionlab import attributes
-from lesionlab import colours as _colours
+from lesionlab import attributes, colours
 from lesionlab.explorer import _encoding, _scene
 from lesionlab.explorer._scene import Scene
 
@@ -29,6 +29,47 @@ PRESETS: dict[str, tuple[float, float]] = {
     "bone": (400, 1800),
 }
 """Name to centre and width, HU; `full` is added for each volume."""
+
+LAB = ("anywidget", "ipywidgets", "traitlets")
+"""What the extra `lab` installs."""
+
+
+class Page:
+    """What a cell shows where there is no kernel: HTML, and a picture for where that is hidden.
+
+    Attributes:
+        state: Where the controls stand.
+        MORE: JavaScript that builds on the viewer's.
+    """
+
+    MORE: ClassVar[tuple[str, ...]] = ()
+    state: dict[str, Any]
+
+    def data(self, budget: float = inf) -> dict[str, Any]:
+        """All that the JavaScript shows, JSON-ready; each volume takes up to `budget` bytes."""
+        raise NotImplementedError
+
+    def to_html(self) -> str:
+        """One self-contained piece of HTML; text from outside is escaped."""
+        raise NotImplementedError
+
+    def to_png(self) -> bytes:
+        """A picture of what the page shows at first."""
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return {"text/html": self.to_html(), "image/png": self.to_png(), "text/plain": repr(self)}
+
+
+def in_kernel(page: Page, module: str, name: str, *more: Any) -> Any:
+    """A page as the widget of that name; the page itself where the extra `lab` is missing."""
+    try:
+        found = import_module(f"lesionlab.explorer.{module}")
+    except ModuleNotFoundError as error:
+        if error.name not in LAB:
+            raise
+        return page
+    return getattr(found, name)(page, *more)
 
 
 @dataclass(frozen=True)
@@ -44,50 +85,30 @@ class Quality:
     near: bool = True
 
 
-EXACT = Quality(step=1, levels=_encoding.TOP_LEVEL, tolerance=2e-5)
+EXACT = Quality(1, _encoding.TOP_LEVEL, 2e-5)
 
 LADDER = (
     EXACT,
-    Quality(1, 255, 0.002),
-    Quality(1, 100, 0.01),
     Quality(2, 100, 0.01),
-    Quality(4, 100, 0.01),
     Quality(8, 100, 0.01),
-    Quality(8, 50, 0.02),
-    Quality(16, 50, 0.02),
-    Quality(16, 25, 0.04),
     Quality(32, 15, 0.06),
+    # for a small volume that the lesion fills
+    Quality(16, 15, 0.06, near=False),
+    Quality(32, 15, 0.06, near=False),
 )
 """Tried in this order until a page is small enough."""
-
-SMALL = (*LADDER, *(replace(LADDER[-1], step=step, near=False) for step in (8, 16, 32)))
-"""The same for one of many small volumes, whose lesion may fill most of it."""
 
 
 @cache
 def script(*more: str) -> str:
-    """The viewer's JavaScript, an ES module without imports.
+    """The viewer's JavaScript, an ES module without imports, and what files `more` build on it.
 
-    Args:
-        more: Files that build on it. A module has one default export, what anywidget asks for:
-            that of the last file stays.
+    A module has one default export, what anywidget asks for: that of the last file stays.
     """
     folder = files("lesionlab.explorer")
     texts = [folder.joinpath(name).read_text(encoding="utf-8") for name in (*PARTS, *more)]
     own = [re.sub(r"(?m)^export default .*;$", "", text) for text in texts[:-1]]
     return "\n".join([*own, texts[-1]])
-
-
-@cache
-def _packed_script(*more: str) -> tuple[str, str]:
-    """The same, deflated and in base64, and a name that changes with it."""
-    packed = zlib.compress(script(*more).encode(), 9)
-    return base64.b64encode(packed).decode(), f"lesionlab-{zlib.crc32(packed):08x}"
-
-
-@cache
-def _starter() -> str:
-    return files("lesionlab.explorer").joinpath("page.js").read_text(encoding="utf-8").rstrip()
 
 
 def presets(scene: Scene) -> dict[str, tuple[float, float]]:
@@ -101,15 +122,11 @@ def panel(
 ) -> dict[str, Any]:
     """One scene as JSON-ready values; `volume_data.js` reads them.
 
-    Args:
-        scene: What is shown.
-        quality: How exactly.
-        done: Keeps what was packed for the next quality, where often one of two stays.
+    `done` keeps what was packed for the next quality, where often one of two stays.
     """
     done = {} if done is None else done
     notes = list(scene.notes)
-    exact = quality.step > 1 and quality.near and len(scene.masks)
-    near = scene.near_masks() if exact else None
+    near = scene.near_masks() if quality.step > 1 and quality.near and len(scene.masks) else None
     if quality.step > 1:
         inside = "" if near is None else ", but exact in and next to the readers' outlines"
         notes.append(
@@ -118,11 +135,17 @@ def panel(
     key = (id(scene), quality.step, near is None)
     if key not in done:
         done[key] = _encoding.hounsfield(scene.hu, step=quality.step, exact=near)
-    for _, _, values in _scene.all_maps(scene):
-        if (id(values), quality.levels) not in done:
-            done[id(values), quality.levels] = _encoding.graded(
+    maps = []
+    for method, head, values in scene.all_maps():
+        map_key = (id(values), quality.levels)
+        if map_key not in done:
+            done[map_key] = _encoding.graded(
                 values, levels=quality.levels, tolerance=quality.tolerance
             )
+        about = {"method": method, "head": head, "about": attributes.title(head)}
+        ends = {"peak": _scene.peak(values), "limits": list(_scene.limits(values))}
+        same_on_all_slices = len(values) != len(scene.hu)
+        maps.append(about | ends | {"flat": same_on_all_slices} | done[map_key])
     return {
         "title": scene.title,
         "tier": {"name": scene.tier, "text": scene.tier_text},
@@ -138,83 +161,55 @@ def panel(
         "votes": scene.votes,
         "masks": _encoding.bits(scene.masks) if len(scene.masks) else None,
         "weights": None if scene.weights is None else scene.weights.tolist(),
-        "ratings": [
-            {
-                "title": r.title,
-                "scale": list(r.scale),
-                "readings": list(r.readings),
-                "predicted": r.predicted,
-            }
-            for r in scene.ratings
-        ],
+        "ratings": [asdict(rating) for rating in scene.ratings],
         "presets": [[name, *window] for name, window in presets(scene).items()],
         "first": scene.first_slice,
         "home": list(scene.home),
         "output": scene.output,
-        "maps": [
-            {
-                "method": method,
-                "head": head,
-                "about": attributes.title(head),
-                "peak": _scene.peak(values),
-                "limits": list(_scene.limits(values)),
-                # the same on every slice
-                "flat": len(values) != len(scene.hu),
-            }
-            | done[id(values), quality.levels]
-            for method, head, values in _scene.all_maps(scene)
-        ],
+        "maps": maps,
         "notes": notes,
     }
 
 
+def fitted(scene: Scene, budget: float, done: dict[Any, Any] | None = None) -> dict[str, Any]:
+    """One scene as `panel` gives it, as exact as `budget` bytes allow."""
+    done = {} if done is None else done
+    for quality in LADDER:
+        made = panel(scene, quality, done)
+        if len(_json(made).encode()) <= budget:
+            break
+    return made
+
+
 def data(
-    scenes: Sequence[Scene],
-    *,
-    colours: str = "viridis",
-    quality: Quality = EXACT,
-    done: dict[Any, Any] | None = None,
-) -> dict[str, Any]:
-    """All that the viewer's JavaScript shows, JSON-ready; arguments as in `panel`."""
-    return {
-        "panels": [panel(scene, quality, done) for scene in scenes],
-        **_colours.palette(colours),
-    }
+    scenes: Sequence[Scene], quality: Quality = EXACT, done: dict[Any, Any] | None = None,
+    *, colour_map: str = "viridis",
+) -> dict[str, Any]:  # fmt: skip
+    """All that the viewer's JavaScript shows, JSON-ready."""
+    return {"panels": [panel(s, quality, done) for s in scenes]} | colours.palette(colour_map)
 
 
 def page(
-    scenes: Sequence[Scene],
-    state: Mapping[str, Any],
-    *,
-    colours: str = "viridis",
-    budget: float | None = None,
+    scenes: Sequence[Scene], state: Mapping[str, Any], *, colour_map: str, budget: float
 ) -> str:
     """One viewer as self-contained HTML; all text is escaped.
 
     Args:
         scenes: One, or two side by side.
         state: Where the controls stand.
-        colours: The overlays' colour map.
+        colour_map: Of the overlays.
         budget: Bytes that the HTML may take. Values are rounded, and the viewer says so, as
-            little as that needs; None stores everything exactly.
+            little as that needs.
     """
     done: dict[Any, Any] = {}
+    titles = " and ".join(scene.title for scene in scenes)
+    waiting = f"A viewer of {titles} comes here, in a browser that runs JavaScript."
     for quality in LADDER:
-        made = _page(data(scenes, colours=colours, quality=quality, done=done), state)
-        if budget is None or len(made.encode()) <= budget:
+        shown = data(scenes, quality, done, colour_map=colour_map)
+        made = piece("lesionlab-volume", waiting, {"data": shown, "state": dict(state)})
+        if len(made.encode()) <= budget:
             break
     return made
-
-
-def fitted(scene: Scene, budget: float, done: dict[Any, Any] | None = None) -> dict[str, Any]:
-    """One scene as `panel` gives it, as exact as `budget` bytes allow; `done` as there."""
-    done = {} if done is None else done
-
-    def fits(quality: Quality) -> bool:
-        return len(_json(panel(scene, quality, done)).encode()) <= budget
-
-    at = 0 if fits(EXACT) else bisect_left(SMALL[:-1], True, 1, key=fits)
-    return panel(scene, SMALL[at], done)
 
 
 def piece(
@@ -237,9 +232,9 @@ def piece(
     name = f"ll-{secrets.token_hex(6)}"
     # "<" could end the element or open a comment in it, whatever quotes it stands in
     payload = _json(content).replace("<", "\\u003c")
-    packed, version = _packed_script(*more)
-    arguments = ", ".join(json.dumps(a) for a in (packed, version, entry))
-    call = f'({_starter()})(document.getElementById("{name}"), {arguments});'
+    arguments = ", ".join(json.dumps(a) for a in (*_packed_script(*more), entry))
+    starter = files("lesionlab.explorer").joinpath("page.js").read_text(encoding="utf-8").rstrip()
+    call = f'({starter})(document.getElementById("{name}"), {arguments});'
     return (
         f'<div class="{escape(kind)}" id="{name}">'
         f"<p>{escape(waiting)}</p>"
@@ -248,11 +243,12 @@ def piece(
     )
 
 
+@cache
+def _packed_script(*more: str) -> tuple[str, str]:
+    """The script, deflated and in base64, and a name that changes with it."""
+    packed = zlib.compress(script(*more).encode(), 9)
+    return base64.b64encode(packed).decode(), f"lesionlab-{zlib.crc32(packed):08x}"
+
+
 def _json(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
-def _page(content: Mapping[str, Any], state: Mapping[str, Any]) -> str:
-    titles = " and ".join(str(p["title"]) for p in content["panels"])
-    waiting = f"A viewer of {titles} comes here, in a browser that runs JavaScript."
-    return piece("lesionlab-volume", waiting, {"data": content, "state": dict(state)})

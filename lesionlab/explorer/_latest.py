@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -11,11 +12,11 @@ Done = TypeVar("Done")
 
 
 class Superseded(Exception):  # noqa: N818 - nothing went wrong
-    """Something newer has been asked for; what is raised here is nobody's business."""
+    """Raised to abandon a task that a newer one has replaced; never shown to the user."""
 
 
 class Latest(Generic[Task, Done]):
-    """A thread that works on the newest task; older ones are left where they are.
+    """Works on the newest task in a thread of its own; older ones are abandoned.
 
     What a task says after a newer one was submitted is not passed on, be it progress, a result
     or an error. Nothing is passed on from two threads at once.
@@ -37,59 +38,39 @@ class Latest(Generic[Task, Done]):
         failed: Callable[[Task, Exception], None],
     ) -> None:
         self._work, self._tell, self._done, self._failed = work, tell, done, failed
-        self._changed = threading.Condition(threading.RLock())
-        self._newest = 0
-        self._waiting: tuple[int, Task] | None = None
-        self._busy = False
-        self._thread: threading.Thread | None = None
+        self._working = threading.Lock()  # one task at a time
+        self._passing_on = threading.RLock()
+        self._newest: threading.Thread | None = None
 
     def submit(self, task: Task) -> None:
-        """Ask for something; what was asked for before is no longer of interest."""
-        with self._changed:
-            self._newest += 1
-            self._waiting = (self._newest, task)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, daemon=True, name="workbench")
-                self._thread.start()
+        """Ask for something; what was asked for before is abandoned."""
+        thread = threading.Thread(target=self._run, args=[task], daemon=True, name="workbench")
+        with self._passing_on:
+            self._newest = thread
+            thread.start()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left to do; False if that took too long."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._thread is None, timeout)
+        with self._passing_on:
+            thread = self._newest
+        if thread is not None:
+            thread.join(timeout)
+        return thread is None or not thread.is_alive()
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                if self._waiting is None:  # the thread ends, a later task starts another
-                    self._thread = None
-                    self._changed.notify_all()
-                    return
-                ticket, task = self._waiting
-                self._waiting = None
-            self._one(ticket, task)
-
-    def _one(self, ticket: int, task: Task) -> None:
-        def tell(*words: Any) -> None:
-            with self._changed:
-                if ticket != self._newest:
-                    raise Superseded
-                self._tell(*words)
-
-        try:
-            found = self._work(task, tell)
-        except Superseded:
-            return
-        except Exception as error:
-            self._pass_on(ticket, self._failed, task, error)
-        else:
-            self._pass_on(ticket, self._done, task, found)
-
-    def _pass_on(self, ticket: int, what: Callable[..., None], *values: Any) -> None:
-        with self._changed:
-            if ticket != self._newest:
-                return
+    def _run(self, task: Task) -> None:
+        with self._working:
             try:
-                what(*values)
-            except Exception as error:  # in showing it: to be seen as well
-                if what is not self._failed:
-                    self._failed(values[0], error)
+                self._pass_on(lambda: None)  # nothing is begun that is superseded already
+                found = self._work(task, lambda *words: self._pass_on(self._tell, *words))
+                self._pass_on(self._done, task, found)
+            except Superseded:
+                pass
+            except Exception as error:  # in showing a result, too
+                with contextlib.suppress(Superseded):
+                    self._pass_on(self._failed, task, error)
+
+    def _pass_on(self, what: Callable[..., None], *values: Any) -> None:
+        with self._passing_on:
+            if threading.current_thread() is not self._newest:
+                raise Superseded
+            what(*values)

@@ -11,27 +11,43 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lesionlab import attributes
-from lesionlab import colours as _colours
+from lesionlab import attributes, colours
 from lesionlab.explorer import _scene
 from lesionlab.explorer._scene import Scene
+from lesionlab.figures import _draw as draw
 
-SCALE_BARS = (100, 50, 20, 10, 5, 2, 1)
 
-
-def picture(scenes: Sequence[Scene], state: Mapping[str, Any], *, colours: str) -> bytes:
+def picture(scenes: Sequence[Scene], state: Mapping[str, Any], *, colour_map: str) -> bytes:
     """A PNG of what the viewer shows at first; every panel names its tier."""
-    figure = Figure(figsize=(4.2 * len(scenes), 4.9), layout="constrained", dpi=100)
-    shown = figure.subplots(1, len(scenes), squeeze=False)[0]
+    figure, axes = draw.row(len(scenes), 4.2 * len(scenes), 4.9)
     prefixes = ("", "other_")[: len(scenes)]
     chosen = [_chosen(scene, state, p) for scene, p in zip(scenes, prefixes, strict=True)]
     maps, limits = [found for found in chosen if found], None
     if state["same_scale"] and len(maps) == 2 and maps[0][:2] == maps[1][:2]:
         limits = _scene.limits(np.concatenate([values.ravel() for *_, values in maps]))
-    for ax, scene, prefix in zip(shown, scenes, prefixes, strict=True):
-        draw(ax, scene, state, prefix, colours, limits)
+    for ax, scene, prefix in zip(axes, scenes, prefixes, strict=True):
+        k = min(max(int(state[f"{prefix}slice"]), 0), len(scene.hu) - 1)
+        shown = _chosen(scene, state, prefix)
+        _panel(ax, scene, state, k, 8, shown, colour_map=colour_map, limits=limits)
+    return _bytes(figure, dpi=100)
+
+
+def sheet(scenes: Sequence[Scene], state: Mapping[str, Any], *, title: str, columns: int) -> bytes:
+    """A PNG of the largest slice of each scene, `columns` to a row; every panel names its tier."""
+    rows = -(-len(scenes) // columns)
+    figure = draw.blank(2.6 * columns, 3.2 * rows + 0.5)
+    figure.suptitle(title, fontsize=10, parse_math=False)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for ax in axes[len(scenes) :]:
+        ax.set_axis_off()
+    for ax, scene in zip(axes, scenes, strict=False):
+        _panel(ax, scene, state, scene.first_slice, 6, _chosen(scene, state, ""))
+    return _bytes(figure, dpi=80)
+
+
+def _bytes(figure: Figure, dpi: int) -> bytes:
     stream = io.BytesIO()
-    figure.savefig(stream, format="png")
+    figure.savefig(stream, format="png", dpi=dpi)
     return stream.getvalue()
 
 
@@ -47,99 +63,44 @@ def _chosen(
     return method, head, heads[head]
 
 
-def draw(
-    ax: Axes,
-    scene: Scene,
-    state: Mapping[str, Any],
-    prefix: str,
-    colours: str,
+def _panel(
+    ax: Axes, scene: Scene, state: Mapping[str, Any], k: int, size: float,
+    chosen: tuple[str, str, _scene.Floats] | None, *, colour_map: str = "viridis",
     limits: tuple[float, float] | None = None,
-) -> None:
-    """One scene on `ax`.
-
-    Args:
-        ax: Where.
-        scene: What.
-        state: Where the controls stand.
-        prefix: Whose slice and map of `state` are meant.
-        colours: Of a map without values below 0.
-        limits: The ends of its colour scale; its own if None.
-    """
-    k = min(max(int(state[f"{prefix}slice"]), 0), len(scene.hu) - 1)
+) -> None:  # fmt: skip
+    """Slice `k` of a scene with its map and outlines, in the part that the viewer shows."""
     centre, width = float(state["window_centre"]), float(state["window_width"])
-    _, dy, dx = scene.spacing or (1.0, 1.0, 1.0)
-    height, columns = scene.hu.shape[1:]
-    edges = (-0.5 * dx, (columns - 0.5) * dx, (height - 0.5) * dy, -0.5 * dy)
-    ax.imshow(scene.hu[k], cmap="gray", vmin=centre - width / 2, vmax=centre + width / 2,
-              extent=edges, interpolation="nearest")  # fmt: skip
+    pixel = scene.spacing and scene.spacing[1:]
+    window = (centre - width / 2, centre + width / 2)
+    left, right, foot, top = draw.grey(ax, scene.hu[k], pixel, window, part=_part(scene, state))
     words = [f"slice {k + 1} of {len(scene.hu)}", f"window {centre:g} / {width:g} HU"]
-    if found := _chosen(scene, state, prefix):
-        method, head, values = found
-        low, high = _scene.limits(values) if limits is None else limits
+    if chosen:
+        method, head, values = chosen
+        low, high = limits or _scene.limits(values)
+        high = high if high > low else low + 1
         shown = values[min(k, len(values) - 1)]
-        ends = (low, high) if high > low else (low, low + 1)
-        share = np.nan_to_num((shown - ends[0]) / (ends[1] - ends[0]))
+        share = np.nan_to_num((shown - low) / (high - low))
         strength = np.clip(2 * np.abs(2 * share - 1) if low < 0 else 2 * share, 0, 1)
-        image = ax.imshow(
-            shown,
-            cmap=_colours.SIGNED_MAP if low < 0 else colours,
-            vmin=ends[0],
-            vmax=ends[1],
-            alpha=float(state["opacity"]) * strength,
-            extent=edges,
-            interpolation="nearest",
-        )
-        image.set_rasterized(True)
+        ax.imshow(shown, cmap=colours.SIGNED_MAP if low < 0 else colour_map, vmin=low, vmax=high,
+                  alpha=float(state["opacity"]) * strength, extent=(left, right, foot, top),
+                  interpolation="nearest")  # fmt: skip
         words.append(" of ".join(filter(None, [method, attributes.title(head)])))
-    if state["show_contours"]:
-        _outlines(ax, scene, k, (dy, dx))
-    (top, foot), span = _seen(scene, state)
-    ax.set(xlim=span, ylim=(foot, top))
-    if scene.spacing is not None:
-        _scale_bar(ax)
+    drawn = zip(scene.masks, colours.reader_colours(len(scene.masks)), strict=True)
+    for reader, (mask, colour) in enumerate(drawn if state["show_contours"] else ()):
+        # thinner from reader to reader, or equal outlines would hide each other
+        width = (2.0, 1.5, 1.0, 0.6)[min(reader, 3)]
+        draw.outline(ax, mask[k], pixel, colour, width)
     lines = [textwrap.fill(line, 52) for line in (*scene.title.splitlines(), scene.tier_text)]
-    ax.set_title("\n".join(lines), fontsize=9, parse_math=False)
-    ax.set_xlabel(" · ".join(words), fontsize=8, parse_math=False)
-    ax.set_xticks([])
-    ax.set_yticks([])
+    ax.set_title("\n".join(lines), fontsize=size, parse_math=False)
+    ax.set_xlabel(" · ".join(words), fontsize=size, parse_math=False)
 
 
-def _seen(scene: Scene, state: Mapping[str, Any]) -> list[tuple[float, float]]:
-    """`(y, x)`: from where to where the slice is seen, mm from the middle of its first voxel."""
+def _part(scene: Scene, state: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    """What is seen of a slice: left, right, foot and top, as shares of its size."""
     zoom, *home = scene.home
     half = 0.5 / max(1.0, zoom * float(state["zoom"]))
-    found = []
-    for at, off, n, step in zip(
-        home, state["pan"], scene.hu.shape[1:], (scene.spacing or (1.0, 1.0, 1.0))[1:], strict=True
-    ):
-        middle = min(max(at + off, half * n), (1 - half) * n)
-        found.append(((middle - half * n - 0.5) * step, (middle + half * n - 0.5) * step))
-    return found
-
-
-def _outlines(ax: Axes, scene: Scene, k: int, spacing: tuple[float, float]) -> None:
-    dy, dx = spacing
-    y, x = (np.arange(n) * s for n, s in zip(scene.hu.shape[1:], spacing, strict=True))
-    if len(y) < 2 or len(x) < 2:
-        return
-    for reader, (mask, colour) in enumerate(
-        zip(scene.masks, _colours.reader_colours(len(scene.masks)), strict=True)
-    ):
-        if mask[k].any():
-            # thinner from reader to reader, or equal outlines would hide each other
-            width = (2.0, 1.5, 1.0, 0.6)[min(reader, 3)]
-            # a frame of zeros closes outlines at the border
-            padded = np.pad(mask[k], 1).astype(float)
-            ax.contour(np.r_[-dx, x, x[-1] + dx], np.r_[-dy, y, y[-1] + dy], padded,
-                       levels=[0.5], colors=[colour], linewidths=[width])  # fmt: skip
-
-
-def _scale_bar(ax: Axes) -> None:
-    (first, last), (foot, top) = ax.get_xlim(), ax.get_ylim()
-    width, height = last - first, foot - top
-    length = next((b for b in SCALE_BARS if b <= width / 3), SCALE_BARS[-1])
-    left, low = first + 0.04 * width, foot - 0.05 * height
-    ax.plot([left, left + length], [low, low], color="black", linewidth=4, solid_capstyle="butt")
-    ax.plot([left, left + length], [low, low], color="white", linewidth=2, solid_capstyle="butt")
-    ax.text(left, low - 0.02 * height, f"{length} mm", color="white", fontsize=8,
-            bbox={"facecolor": "black", "alpha": 0.5, "linewidth": 0, "pad": 1})  # fmt: skip
+    y, x = (
+        min(max((at + off) / n, half), 1 - half)
+        for at, off, n in zip(home, state["pan"], scene.hu.shape[1:], strict=True)
+    )
+    return x - half, x + half, y + half, y - half

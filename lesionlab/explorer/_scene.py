@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,17 +19,21 @@ MAX_VOXELS = 2**21
 """A volume with more voxels is thinned: a page with 2 million takes some 3 MB."""
 
 TIERS = {
+    None: "source not stated",
     "phantom": "phantom: rendered voxels, not a scan",
     "slices": "LIDC-IDRI slices: real pixels",
     "dicom": "LIDC-IDRI DICOM: a real scan",
 }
-NO_TIER = "source not stated"
 
 IN_SCAN = "the scan's first slice"
 """What positions start from where the place in the scan is known."""
 
+SCALES = {
+    a.name: (a.minimum, a.maximum) for a in (*attributes.LI_CATEGORIES, *attributes.LIDC_RATINGS)
+}
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+
+@dataclass(frozen=True)
 class Rating:
     """One attribute: what readers gave and what a model predicts, on the attribute's scale."""
 
@@ -56,7 +59,7 @@ class Scene:
         corner_mm: `(y, x)` position of the first row and column, mm.
         frame: The slice that positions start from: the scan's first one where the volume's place
             in the scan is known, else the volume's own.
-        stride: `(z, y, x)`: every so-manieth voxel of the volume is shown.
+        stride: `(z, y, x)` subsampling step along each axis of the volume.
         masks: (reader, z, y, x); no reader if none were given.
         maps: Method to head to map: (z, y, x), or (1, y, x) for all slices alike.
         weights: (z,) share of attention of each slice.
@@ -82,7 +85,7 @@ class Scene:
     @property
     def tier_text(self) -> str:
         """One line that says where the voxels come from."""
-        return NO_TIER if self.tier is None else TIERS.get(self.tier, self.tier)
+        return TIERS.get(self.tier, str(self.tier))
 
     @property
     def votes(self) -> int:
@@ -114,21 +117,20 @@ class Scene:
 
     @property
     def output(self) -> str:
-        """What the maps are about."""
-        named = {head for heads in self.maps.values() for head in heads}
-        return output_word(named)
+        """What to call what the maps are about."""
+        return output_word(head for heads in self.maps.values() for head in heads)
+
+    def all_maps(self) -> list[tuple[str, str, Floats]]:
+        """Method, head and map of each, in order."""
+        return [
+            (m, head, values) for m, heads in self.maps.items() for head, values in heads.items()
+        ]
 
     def near_masks(self, voxels: int = 2) -> Bools:
         """(z, y, x), the readers' masks and so many voxels around them."""
-        near: Bools = np.asarray(self.masks.any(axis=0), dtype=np.bool_)
-        for _ in range(voxels):
-            grown = near.copy()
-            for axis in range(3):
-                before, after = [slice(None)] * 3, [slice(None)] * 3
-                before[axis], after[axis] = slice(None, -1), slice(1, None)
-                grown[tuple(after)] |= near[tuple(before)]
-                grown[tuple(before)] |= near[tuple(after)]
-            near = grown
+        from scipy.ndimage import binary_dilation
+
+        near: Bools = binary_dilation(self.masks.any(axis=0), iterations=voxels)
         return near
 
 
@@ -156,7 +158,7 @@ def of(
         masks = crop.masks if masks is None else masks
         spacing = crop.spacing if spacing is None else spacing
         title, tier = title or crop.lesion_id, tier or crop.tier
-    shape: tuple[int, int, int] = array.shape
+    shape = array.shape
     stride = _stride(shape)
     at = tuple(slice(None, None, s) for s in stride)
     hu, missing, notes = _whole(array[at])
@@ -169,22 +171,21 @@ def of(
             f"of {' × '.join(map(str, shape))}: the whole would be too large for a page",
         )
     mm = None if spacing is None else _spacing(spacing)
+    dz, dy, dx = mm or (1.0, 1.0, 1.0)
     index = crop.slice_index if crop else np.arange(shape[0])
-    corner = crop.corner if crop else (0, 0)
-    unit = mm or (1.0, 1.0, 1.0)
-    apart = (unit[0] * stride[0], unit[1] * stride[1], unit[2] * stride[2])
+    row, column = crop.corner if crop else (0, 0)
     return Scene(
         title=str(title or "volume"),
         tier=None if tier is None else str(tier),
         hu=hu,
         missing=missing,
-        spacing=None if mm is None else apart,
-        z_mm=(index[at[0]] * unit[0]).astype(np.float64),
-        corner_mm=(corner[0] * unit[1], corner[1] * unit[2]),
+        spacing=None if mm is None else (dz * stride[0], dy * stride[1], dx * stride[2]),
+        z_mm=(index[at[0]] * dz).astype(np.float64),
+        corner_mm=(row * dy, column * dx),
         frame=IN_SCAN if crop else "the first slice here",
         stride=stride,
-        masks=_masks(masks, shape, at),
-        maps=_maps(overlays, shape, at),
+        masks=_masks(masks, shape)[:, *at],
+        maps=_maps(overlays or {}, shape, at),
         weights=None if slice_weights is None else _weights(slice_weights, shape[0])[at[0]],
         ratings=_ratings(predicted or {}, readings or {}),
         notes=tuple(notes),
@@ -192,22 +193,21 @@ def of(
 
 
 def thinned(scene: Scene, most: int) -> Scene:
-    """Every so-manieth slice of a scene, so that there are at most `most`; it is told so."""
+    """Every second, third … slice of a scene, so that there are at most `most`; it is told so."""
     k = -(-len(scene.hu) // most)
     if k == 1:
         return scene
     dz, dy, dx = scene.stride
-    spacing = None if scene.spacing is None else (scene.spacing[0] * k, *scene.spacing[1:])
     return replace(
         scene,
         hu=scene.hu[::k],
         missing=None if scene.missing is None else scene.missing[::k],
-        spacing=spacing,
+        spacing=scene.spacing and (scene.spacing[0] * k, *scene.spacing[1:]),
         z_mm=scene.z_mm[::k],
         stride=(dz * k, dy, dx),
         masks=scene.masks[:, ::k],
-        maps={
-            method: {head: v if len(v) == 1 else v[::k] for head, v in heads.items()}
+        maps={  # a map for all slices alike has one, and keeps it
+            method: {head: values[::k] for head, values in heads.items()}
             for method, heads in scene.maps.items()
         },
         weights=None if scene.weights is None else scene.weights[::k],
@@ -218,12 +218,10 @@ def thinned(scene: Scene, most: int) -> Scene:
 def _whole(array: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int16], Bools | None, list[str]]:
     """Values as int16, where they are missing, and what was changed."""
     notes: list[str] = []
-    if array.dtype == np.int16:
-        return array.copy(), None, notes
     finite = np.isfinite(array)
     filled = np.where(finite, array, 0)
     rounded = np.rint(filled) if array.dtype.kind == "f" else filled.astype(np.int64)
-    if array.dtype.kind == "f" and not np.array_equal(rounded, filled):
+    if not np.array_equal(rounded, filled):
         notes.append("values are shown rounded to whole HU")
     limits = np.iinfo(np.int16)
     hu = np.clip(rounded, limits.min, limits.max).astype(np.int16)
@@ -244,11 +242,9 @@ def _spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
     return values
 
 
-def _masks(masks: Any, shape: tuple[int, ...], at: tuple[slice, ...]) -> Bools:
-    """(reader, z, y, x), thinned by `at`."""
-    if masks is None:
-        return np.zeros((0, *shape), np.bool_)[:, *at]
-    array = np.asarray(masks)
+def _masks(masks: Any, shape: tuple[int, ...]) -> Bools:
+    """(reader, z, y, x)."""
+    array = np.zeros((0, *shape), np.bool_) if masks is None else np.asarray(masks)
     array = array[None] if array.ndim == 3 else array
     if array.ndim != 4 or array.shape[1:] != shape:
         raise ValueError(
@@ -257,34 +253,30 @@ def _masks(masks: Any, shape: tuple[int, ...], at: tuple[slice, ...]) -> Bools:
         )
     if array.dtype != np.bool_ and not np.isin(array, (0, 1)).all():
         raise ValueError(f"masks: expected True and False (or 1 and 0), got {array.dtype} values")
-    return array[:, *at].astype(np.bool_)
+    return array.astype(np.bool_)
 
 
 def _maps(
-    overlays: Mapping[str, Any] | None, shape: tuple[int, ...], at: tuple[slice, ...]
+    overlays: Mapping[str, Any], shape: tuple[int, ...], at: tuple[slice, ...]
 ) -> dict[str, dict[str, Floats]]:
     made: dict[str, dict[str, Floats]] = {}
-    for method, heads in (overlays or {}).items():
+    for method, heads in overlays.items():
         if not str(method):
             raise ValueError("overlays: expected a name for each method, got an empty one")
         named = heads if isinstance(heads, Mapping) else {"": heads}
         if not named:
             raise ValueError(f"overlays[{method!r}]: expected at least one map, got none")
-        made[str(method)] = {
-            str(h): _map(m, f"{method!r}, {h!r}", shape, at) for h, m in named.items()
-        }
+        made[str(method)] = {}
+        for head, values in named.items():
+            array = np.asarray(values)
+            if array.shape not in (shape, shape[1:]) or array.dtype.kind not in "iufb":
+                raise ValueError(
+                    f"overlays, map {method!r}, {head!r}: expected numbers {shape} or {shape[1:]} "
+                    f"as the volume, got {array.dtype} {array.shape}"
+                )
+            array = array[at] if array.ndim == 3 else array[None, *at[1:]]
+            made[str(method)][str(head)] = array.astype(np.float64)
     return made
-
-
-def _map(values: Any, name: str, shape: tuple[int, ...], at: tuple[slice, ...]) -> Floats:
-    array = np.asarray(values)
-    if array.shape not in (shape, shape[1:]) or array.dtype.kind not in "iufb":
-        raise ValueError(
-            f"overlays, map {name}: expected numbers {shape} or {shape[1:]} as the volume, "
-            f"got {array.dtype} {array.shape}"
-        )
-    array = array[at] if array.ndim == 3 else array[None, *at[1:]]
-    return array.astype(np.float64)
 
 
 def _weights(weights: Any, n_slices: int) -> Floats:
@@ -300,10 +292,6 @@ def _weights(weights: Any, n_slices: int) -> Floats:
 def _ratings(
     predicted: Mapping[str, float], readings: Mapping[str, Sequence[float]]
 ) -> tuple[Rating, ...]:
-    scales = {
-        a.name: (a.minimum, a.maximum)
-        for a in (*attributes.LI_CATEGORIES, *attributes.LIDC_RATINGS)
-    }
     made = []
     for name in dict.fromkeys([*readings, *predicted]):
         given = tuple(float(r) for r in readings.get(name, ()))
@@ -311,32 +299,28 @@ def _ratings(
         numbers = [*given, *([] if value is None else [value])]
         if not np.isfinite(numbers).all():
             raise ValueError(f"ratings of {name!r}: expected finite numbers, got {numbers}")
-        low, high = scales.get(name, (1, 5))
-        if name not in scales and numbers and max(numbers) <= 1 and min(numbers) >= 0:
-            low, high = 0, 1  # probabilities
+        is_probability = bool(numbers) and min(numbers) >= 0 and max(numbers) <= 1
+        low, high = SCALES.get(name, (0, 1) if is_probability else (1, 5))
         scale = (min([low, *numbers]), max([high, *numbers]))
-        made.append(Rating(name=str(name), title=attributes.title(str(name)), scale=scale,
-                           readings=given, predicted=value))  # fmt: skip
+        made.append(Rating(str(name), attributes.title(str(name)), scale, given, value))
     return tuple(made)
 
 
-def _stride(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """`(z, y, x)`, so that every so-manieth voxel is not more than a page can carry."""
+def _stride(shape: Sequence[int]) -> tuple[int, int, int]:
+    """The subsampling step along `(z, y, x)` that leaves no more voxels than a page can carry."""
     stride = [1, 1, 1]
-
-    def size(axis: int) -> int:
-        return -(-int(shape[axis]) // stride[axis])
-
-    while size(0) * size(1) * size(2) > MAX_VOXELS:
-        stride[max(range(3), key=size)] += 1
+    sizes = list(shape)
+    while np.prod(sizes) > MAX_VOXELS:
+        axis = sizes.index(max(sizes))
+        stride[axis] += 1
+        sizes[axis] = -(-shape[axis] // stride[axis])
     z, y, x = stride
     return z, y, x
 
 
 def output_word(heads: Iterable[str]) -> str:
     """What to call outputs of a model: ratings, if all of them are."""
-    known = {a.name for a in (*attributes.LI_CATEGORIES, *attributes.LIDC_RATINGS)}
-    return "Rating" if known.issuperset(heads) else "Output"
+    return "Rating" if SCALES.keys() >= set(heads) else "Output"
 
 
 def peak(values: Floats) -> int | None:
@@ -353,9 +337,3 @@ def limits(values: Floats) -> tuple[float, float]:
         high = max(-low, high)
         low = -high
     return low, high
-
-
-def all_maps(scene: Scene) -> list[tuple[str, str, Floats]]:
-    """Method, head and map of each, in order."""
-    pairs = ((m, heads.items()) for m, heads in scene.maps.items())
-    return list(chain.from_iterable(((m, h, v) for h, v in items) for m, items in pairs))

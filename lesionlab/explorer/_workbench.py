@@ -18,7 +18,7 @@ from lesionlab.explorer._controls import Controls
 from lesionlab.explorer._filters import Filter
 from lesionlab.explorer._latest import Latest
 from lesionlab.explorer._scene import output_word
-from lesionlab.explorer._widget import VolumeViewer
+from lesionlab.explorer._widgets import VolumeViewer
 from lesionlab.explorer.bench import Bench, Change, Request, Result
 from lesionlab.explorer.volume import VolumePage
 
@@ -47,17 +47,18 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
 
     def __init__(
         self,
+        first: VolumePage,
         bench: Bench,
         result: Result,
         page: Callable[[Result], VolumePage],
-        predictions: Mapping[str, pd.DataFrame],
+        errors: Mapping[str, pd.DataFrame],
     ) -> None:
         self.bench, self.result, self.request = bench, result, result.request
         self.table = bench.table()
         self.filters: tuple[Filter, ...] = ()
         self.error = ""
         self._page = page
-        self.viewer = VolumeViewer(page(result))
+        self.viewer = VolumeViewer(first)
         self._controls = Controls()
         self._silent = threading.local()  # controls that one thread sets, another may click
         self._latest: Latest[Request, Result] = Latest(
@@ -66,17 +67,13 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
         self._scoring: Latest[tuple[str, ...], dict[str, pd.DataFrame]] = Latest(
             self._score, tell=self._tell, done=self._scored, failed=self._fail
         )
-        for name, frame in predictions.items():
-            targets = list(bench.models[name].experiment.tasks)
-            self._add_errors(name, _filters.errors(frame, targets))
         self._listen()
-        self._offer_columns()
+        self._add_errors(errors)
         self._set_controls()
         self._list()
-        self._tabulate()
-        self._controls.score.layout.display = (
-            "none" if set(bench.models) <= set(predictions) else ""
-        )
+        self._controls.values.value = values_html(result)
+        if set(bench.models) <= set(errors):
+            self._controls.score.layout.display = "none"
         self.viewer.layout = ipywidgets.Layout(flex="1 1 34rem", min_width="0")
         # beside the picture, and where there is no room for that above it
         side = ipywidgets.Layout(flex_flow="row wrap-reverse", align_items="flex-end")
@@ -96,11 +93,11 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
             ValueError: There is no such lesion, model, method or head.
             TypeError: There is no such field.
         """
-        asked = replace(self.request, **changes)
-        if asked.model != self.request.model:
+        asked, before = replace(self.request, **changes), self.request
+        if asked.model != before.model:
             named = {name: changes.get(name, "") for name in ("method", "about")}
             asked = replace(asked, **named)
-        moved = (asked.lesion_id, asked.model) != (self.request.lesion_id, self.request.model)
+        moved = (asked.lesion_id, asked.model) != (before.lesion_id, before.model)
         if moved and "change" not in changes:
             asked = replace(asked, change=replace(asked.change, duplicate=None))
         self.request = self.bench.filled(asked)
@@ -111,7 +108,7 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
         """List the lesions that fulfil all of these; gives their rows of `table`.
 
         Raises:
-            ValueError: As `_filters.matching`.
+            ValueError: A filter does not go with the table.
         """
         found = _filters.matching(self.table, filters)
         self.filters = filters
@@ -138,20 +135,23 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
         before, self.result = self.result.request, result
         place = (request.lesion_id, request.model) == (before.lesion_id, before.model)
         self.viewer.replace(self._page(result), keep_place=place)
-        self._tabulate()
+        self._controls.values.value = values_html(result)
         self._offer_slices()
         self._rest("")
 
     def _fail(self, task: Any, error: Exception) -> None:
         log.info("%s failed", task, exc_info=error)
-        self._rest(_message(error))
+        words = str(error)
+        if not isinstance(error, ValueError) or not words:  # the words alone say too little
+            words = ": ".join(filter(None, [type(error).__name__, words]))
+        self._rest(words)
 
     def _rest(self, error: str) -> None:
         self.error = error
         self._controls.progress.layout.visibility = "hidden"
         shown = self.result.request
-        left = f"; shown is still {shown.lesion_id}, {shown.change}" if error else ""
-        self._controls.say("not computed" + left if error else "ready")
+        left = f"not computed; shown is still {shown.lesion_id}, {shown.change}"
+        self._controls.say(left if error else "ready")
         self._controls.complain(error)
 
     def _score(self, names: tuple[str, ...], tell: Callable[..., None]) -> dict[str, pd.DataFrame]:
@@ -166,48 +166,51 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
         return found
 
     def _scored(self, _: tuple[str, ...], errors: dict[str, pd.DataFrame]) -> None:
-        for name, rows in errors.items():
-            self._add_errors(name, rows)
-        self._offer_columns()
+        self._add_errors(errors)
         self._list()
         self._controls.score.layout.display = "none"
         self._rest("")
 
-    def _add_errors(self, name: str, errors: pd.DataFrame) -> None:
-        rows = errors[~errors.index.duplicated()].reindex(self.table.index)
-        self.table = self.table.assign(**{f"{column}, {name}": rows[column] for column in rows})
+    def _add_errors(self, errors: Mapping[str, pd.DataFrame]) -> None:
+        for name, table in errors.items():
+            rows = table[~table.index.duplicated()].reindex(self.table.index)
+            self.table = self.table.assign(**{f"{column}, {name}": rows[column] for column in rows})
+        column = self._controls.column
+        _controls.offer(column, _controls.titled(self.table), column.value)
 
     # -- from the controls -------------------------------------------------------------
 
     def _listen(self) -> None:
         c = self._controls
         c.model.options = list(self.bench.models)
-
-        def on(widget: Any, act: Callable[[Any], None]) -> None:
-            widget.observe(lambda change: self._try(act, change["new"]), "value")
-
-        on(c.model, lambda name: self.ask(model=name))
-        on(c.method, lambda name: self.ask(method=name))
-        on(c.about, lambda name: self.ask(about=name))
-        on(c.lesion, lambda text: self.ask(lesion_id=text.strip()))
-        on(c.listed, lambda name: None if name is None else self.ask(lesion_id=name))
-        for widget in (c.surroundings, c.margin, c.duplicate, c.reverse):
-            on(widget, lambda _: self.ask(change=c.change()))
-        c.undo.on_click(lambda _: self._try(lambda _: self.ask(change=Change()), None))
-        c.add.on_click(lambda _: self._try(lambda _: self._add_filter(), None))
-        c.score.on_click(lambda _: self._try(lambda _: self.score(), None))
+        asks: list[tuple[Any, Callable[[Any], None]]] = [
+            (c.model, lambda name: self.ask(model=name)),
+            (c.method, lambda name: self.ask(method=name)),
+            (c.about, lambda name: self.ask(about=name)),
+            (c.lesion, lambda text: self.ask(lesion_id=text.strip())),
+            (c.listed, lambda name: self.ask(lesion_id=name) if name else None),
+            *(
+                (widget, lambda _: self.ask(change=c.change()))
+                for widget in (c.surroundings, c.margin, c.duplicate, c.reverse)
+            ),
+        ]
+        for widget, act in asks:
+            widget.observe(lambda new, act=act: self._try(lambda: act(new["new"])), "value")
+        c.undo.on_click(lambda _: self._try(lambda: self.ask(change=Change())))
+        c.add.on_click(lambda _: self._try(self._add_filter))
+        c.score.on_click(lambda _: self._try(self.score))
         c.column.observe(lambda _: self._offer_relations(), "value")
 
-    def _try(self, act: Callable[[Any], Any], value: Any) -> None:
+    def _try(self, act: Callable[[], Any]) -> None:
         """What a control asks for; what is wrong with it is said in the widget."""
         if getattr(self._silent, "now", False):
             return
         if self.error:
             self._rest("")
         try:
-            act(value)
+            act()
         except Exception as error:
-            self._fail(value, error)
+            self._fail("a control", error)
 
     def _add_filter(self) -> None:
         c = self._controls
@@ -231,12 +234,10 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
         model = self.bench.models[request.model]
         with self._silently():
             c.model.value = request.model
-            for widget, options, value in (
-                (c.method, model.methods, request.method),
-                (c.about, model.classes or model.heads, request.about),
-            ):
-                _controls.offer(widget, _controls.titled(options), value)
-            c.about.description = "Class" if model.classes else output_word(model.heads)
+            _controls.offer(c.method, _controls.titled(model.methods), request.method)
+            _controls.offer(c.about, _controls.titled(model.about), request.about)
+            has_classes = any(output.classes for output in model.outputs)
+            c.about.description = "Class" if has_classes else output_word(model.about)
             c.lesion.value = request.lesion_id
             names = [value for _, value in c.listed.options]
             c.listed.value = request.lesion_id if request.lesion_id in names else None
@@ -249,10 +250,6 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
         with self._silently():
             self._controls.set_change(change, n)
 
-    def _offer_columns(self) -> None:
-        c = self._controls
-        _controls.offer(c.column, _controls.titled(self.table), c.column.value)
-
     def _offer_relations(self) -> None:
         c = self._controls
         if c.column.value is not None:
@@ -264,9 +261,8 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
         shown = list(dict.fromkeys(one.column for one in self.filters))
         if self.filters:
             last = self.filters[-1]
-            rows = rows.sort_values(
-                last.column, ascending=last.relation != "at least", kind="stable"
-            )
+            rises = last.relation != "at least"
+            rows = rows.sort_values(last.column, ascending=rises, kind="stable")
         options = []
         for lesion, row in rows.head(MOST_LISTED).iterrows():
             values = [f"{name} {_controls.short(row[name])}" for name in shown]
@@ -279,9 +275,6 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
 
     def _without(self, number: int) -> None:
         self.filter(*(one for i, one in enumerate(self.filters) if i != number))
-
-    def _tabulate(self) -> None:
-        self._controls.values.value = values_html(self.result)
 
     # -- without a kernel --------------------------------------------------------------
 
@@ -310,29 +303,21 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
 def values_html(result: Result) -> str:
     """The predictions before and after as an HTML table."""
     rows = result.table()
-    changed = result.after is not None
     heads = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in rows)
-    lines = "".join(
-        f'<tr><th scope="row" style="text-align:left">{escape(_controls.title(str(name)))}</th>'
-        + "".join(
+    lines = []
+    for name, row in rows.iterrows():
+        cells = "".join(
             f"<td>{_controls.short(value, signed=column == 'difference')}</td>"
             for column, value in row.items()
         )
-        + "</tr>"
-        for name, row in rows.iterrows()
-    )
-    about = f"after: {result.request.change}" if changed else "nothing is changed"
+        head = escape(_controls.title(str(name)))
+        lines.append(f'<tr><th scope="row" style="text-align:left">{head}</th>{cells}</tr>')
+    change = result.request.change
+    about = f"after: {change}" if change else "nothing is changed"
     return (
         '<table style="font-size:13px;line-height:1.4;text-align:right;border-spacing:.5rem 0">'
         f"<caption>Predicted for {escape(result.request.lesion_id)} by "
         f"{escape(result.request.model)}; {escape(about)}</caption>"
-        f'<thead><tr><th scope="col">target</th>{heads}</tr></thead><tbody>{lines}</tbody></table>'
+        f'<thead><tr><th scope="col">target</th>{heads}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table>"
     )
-
-
-def _message(error: Exception) -> str:
-    """An exception's own words, with its kind where the words alone say too little."""
-    words = str(error)
-    if isinstance(error, ValueError) and words:
-        return words
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__

@@ -5,7 +5,7 @@
     air = Change(surroundings="air", margin=2.0)
     bench.compute(Request(lesion_id, "Fu 2021", about="malignancy", change=air)).after.predicted
 
-`lesionlab.explorer.workbench` puts controls around this; here is what they do, without any.
+`lesionlab.explorer.workbench` puts controls around this.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from lesionlab import attributes
 from lesionlab.crops import Crop
 from lesionlab.crops.resampling import AIR, LUNG
-from lesionlab.explorer import _filters, _scene
-from lesionlab.explorer._bench_models import Bools, Floats, Given, Model
+from lesionlab.explorer import _filters, _html, _scene
+from lesionlab.explorer._models import Floats, Given, Model
 from lesionlab.explorer._scene import Scene
-from lesionlab.sources import lidc
+from lesionlab.explorer.volume import PAGE_KB, VolumePage
 from lesionlab.training.studies import Trained
 
-__all__ = ["FILLS", "Bench", "Change", "Look", "Request", "Result", "masked", "reordered"]
+if TYPE_CHECKING:
+    from lesionlab.explorer._workbench import Workbench
 
 FILLS: Mapping[str, float] = MappingProxyType({"lung": LUNG, "air": AIR})
 """What surroundings can be replaced by, HU."""
@@ -58,10 +58,8 @@ class Change:
     reverse: bool = False
 
     def __post_init__(self) -> None:
-        if self.surroundings is not None and self.surroundings not in FILLS:
-            raise ValueError(
-                f"surroundings={self.surroundings!r}: expected None or one of {', '.join(FILLS)}"
-            )
+        if (name := self.surroundings) is not None and name not in FILLS:
+            raise ValueError(f"surroundings={name!r}: expected None or one of {', '.join(FILLS)}")
         if not 0 <= self.margin < float("inf"):
             raise ValueError(f"margin={self.margin!r}: expected mm, 0 or more")
 
@@ -88,7 +86,7 @@ class Request:
         lesion_id: Which lesion.
         model: Name of one of the models.
         method: Name of one of the model's maps; its first one if "".
-        about: The head or class that the map is about; if "" malignancy, where there is one.
+        about: The output or class that the map is about; if "" malignancy, where there is one.
         change: What is done to the lesion.
     """
 
@@ -104,21 +102,22 @@ class Look:
     """What a model was given, said, and looked at.
 
     Attributes:
-        hu: (z, y, x) what it was given, in HU.
-        masks: (reader, z, y, x) the readers' outlines in the same places.
+        given: What it was given, with the readers' outlines.
         predicted: Name of a target, or of a probability, to value.
-        map: (z, y, x), NaN where the map has no value: it has no z in Lei 2020, whose figures
-            show it on the middle slice.
+        map: (z, y, x), NaN where the map has no value: a map without places along z lies on the
+            middle slice.
         weights: (z,) attention of each slice; None for a model without.
-        z: (z,) where the slices come from, mm over the scan's first slice.
     """
 
-    hu: Floats
-    masks: Bools
+    given: Given
     predicted: Mapping[str, float]
     map: Floats
     weights: Floats | None
-    z: Floats
+
+    @property
+    def hu(self) -> Floats:
+        """(z, y, x) what the model was given, in HU."""
+        return self.given.hu
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,10 +162,12 @@ class Bench:
         models: Name to a trained fold, or to several folds of one variant; of these the one that
             has not seen a lesion is asked about it.
         crops: lesion_id to crop, such as a `CropStore`; or a function that makes one.
-        ratings: As `lesionlab.sources.lidc.nodules`, which it is if None.
+        ratings: One row per lesion, as `lesionlab.sources.lidc.nodules`: readers' means in
+            columns by name, and their values in `NAME_readings`. The lesions that the models were
+            tested on if None.
 
     Raises:
-        ValueError: There is no model or no lesion, or as `_bench_models.Model`.
+        ValueError: There is no model or no lesion, or a model's folds are of different variants.
     """
 
     def __init__(
@@ -177,15 +178,19 @@ class Bench:
         ratings: pd.DataFrame | None = None,
     ) -> None:
         self.models = {name: Model(name, folds) for name, folds in models.items()}
-        self.ratings = lidc.nodules() if ratings is None else ratings
+        if not self.models:
+            raise ValueError("models: expected at least one, got none")
+        if ratings is None:
+            tables = [fold.table for model in self.models.values() for fold in model.folds]
+            ratings = pd.concat(tables)
+            ratings = ratings[~ratings.index.duplicated()]
+        self.ratings = ratings
         self._crops = crops
-        there = crops if isinstance(crops, Mapping) else self.ratings.index
-        self.lesion_ids: tuple[str, ...] = tuple(map(str, there))
-        for name, found in (("models", self.models), ("crops", self.lesion_ids)):
-            if not found:
-                raise ValueError(f"{name}: expected at least one, got none")
+        self.lesion_ids = tuple(map(str, crops if isinstance(crops, Mapping) else ratings.index))
+        if not self.lesion_ids:
+            raise ValueError("crops: expected at least one, got none")
         self._known = frozenset(self.lesion_ids)
-        self._last: tuple[Request, Given, Look] | None = None
+        self._last: tuple[Request, Look] | None = None
 
     def table(self) -> pd.DataFrame:
         """What lesions can be chosen by, as `_filters.lesion_table`; without a model's errors."""
@@ -193,10 +198,6 @@ class Bench:
         if tier is None and isinstance(self._crops, dict):
             tier = {name: crop.tier for name, crop in self._crops.items()}
         return _filters.lesion_table(self.lesion_ids, self.ratings, tier=tier)
-
-    def tested(self, model: str, lesion_id: str) -> bool:
-        """Whether one of a model's folds was tested on the lesion, and so has not seen it."""
-        return self.models[model].number(lesion_id)[1]
 
     def filled(self, request: Request) -> Request:
         """The request with its method and head, where it names none.
@@ -211,65 +212,56 @@ class Bench:
         if request.model not in self.models:
             raise ValueError(f"model={request.model!r}: expected one of {', '.join(self.models)}")
         model = self.models[request.model]
-        about = model.classes or model.heads
+        methods, about = list(model.methods), list(model.about)
         usual = next((n for n in about if n in ("malignancy", "malignant")), about[0])
-        first = model.methods[0]
-        filled = replace(request, method=request.method or first, about=request.about or usual)
-        for name, among in (("method", model.methods), ("about", about)):
+        filled = replace(request, method=request.method or methods[0], about=request.about or usual)
+        for name, among in (("method", methods), ("about", about)):
             if (value := getattr(filled, name)) not in among:
                 raise ValueError(f"{name}={value!r}: {request.model} has {', '.join(among)}")
         return filled
 
     def compute(self, request: Request, tell: Tell = lambda *_: None) -> Result:
-        """Predict and look, before and after the change.
-
-        Predictions are those of `Trained.predict`.
+        """Predict (as `Trained.predict`) and look, before and after the change.
 
         Args:
-            request: What.
+            request: What to compute.
             tell: Called before each step; what it raises ends the computation.
 
         Raises:
-            ValueError: Something in the request does not exist; or as the paper's `prepare`.
+            ValueError: Something in the request does not exist, or the lesion cannot be prepared.
             KeyError: There is no crop of the lesion.
         """
         request = self.filled(request)
         model, change = self.models[request.model], request.change
-        of = 5 if change else 3
-        tell("reading the lesion", 0, of)
-        crop = self._crop(request.lesion_id)
+        n_steps = 5 if change else 3
+        tell("reading the lesion", 0, n_steps)
+        crops = self._crops
+        crop = (crops.__getitem__ if isinstance(crops, Mapping) else crops)(request.lesion_id)
         plain = replace(request, change=Change())
         if self._last is None or self._last[0] != plain:
-            tell("preparing it for the model", 1, of)
+            tell("preparing it for the model", 1, n_steps)
             given = model.given(crop)
-            tell("predicting and looking", 2, of)
-            self._last = (plain, given, _answer(model, plain, given))
-        _, given, before = self._last
-        after = None
+            tell("predicting and looking", 2, n_steps)
+            self._last = (plain, _answer(model, plain, given))
+        _, before = self._last
+        after, looks = None, [(before, str(Change()) if change else "")]
         if change:
-            tell("changing what the model sees", 3, of)
+            tell("changing what the model sees", 3, n_steps)
             samples, hu = model.voxels(masked(crop, change))
-            other = reordered(replace(given, samples=samples, hu=hu), change)
-            tell("predicting and looking again", 4, of)
+            other = reordered(replace(before.given, samples=samples, hu=hu), change)
+            tell("predicting and looking again", 4, n_steps)
             after = _answer(model, request, other)
-        readings = self._readings(request.lesion_id)
-        looks = [(before, str(Change()) if change else "")]
-        if after is not None:
             looks.append((after, str(change)))
-        scenes = tuple(_shown(look, words, request, crop, given, readings) for look, words in looks)
+        readings = self._readings(request.lesion_id)
+        # only what is predicted, be it as a rating or as classes that are made of it
+        rated = {out.name: readings[out.name] for out in model.outputs if out.name in readings}
+        scenes = tuple(_shown(*look, request, crop.tier, rated) for look in looks)
         return Result(request, before, after, readings, scenes)
 
-    def _crop(self, lesion_id: str) -> Crop:
-        crops = self._crops
-        return crops[lesion_id] if isinstance(crops, Mapping) else crops(lesion_id)
-
     def _readings(self, lesion_id: str) -> dict[str, tuple[float, ...]]:
-        if lesion_id not in self.ratings.index:
-            return {}
-        row = self.ratings.loc[lesion_id]
         found = {}
-        for name in attributes.RATING_NAMES:
-            values = np.asarray(row.get(f"{name}_readings", ()), dtype=float)
+        for name in _filters.rated(self.ratings) if lesion_id in self.ratings.index else ():
+            values = np.asarray(self.ratings.loc[lesion_id, f"{name}_readings"], dtype=float)
             if len(values := values[~np.isnan(values)]):
                 found[name] = tuple(values.tolist())
         return found
@@ -315,28 +307,93 @@ def reordered(given: Given, change: Change) -> Given:
 def _answer(model: Model, request: Request, given: Given) -> Look:
     predicted = model.predict(request.lesion_id, given.samples)
     seen, weights = model.look(request.lesion_id, given.samples, request.method, request.about)
-    return Look(given.hu, given.masks, predicted, seen, weights, given.z)
+    return Look(given, predicted, seen, weights)
 
 
 def _shown(
-    look: Look, words: str, request: Request, crop: Crop, given: Given,
-    readings: Mapping[str, tuple[float, ...]],
-) -> Scene:  # fmt: skip
+    look: Look, words: str, request: Request, tier: str, readings: Mapping[str, tuple[float, ...]]
+) -> Scene:
+    given = look.given
     scene = _scene.of(
-        look.hu,
+        given.hu,
         spacing=given.spacing,
-        masks=look.masks,
+        masks=given.masks,
         overlays={request.method: {request.about: look.map}},
         slice_weights=look.weights,
         predicted=look.predicted,
-        # a rating that is not predicted is shown only for the class that is made of it
-        readings={n: v for n, v in readings.items() if n in look.predicted or n == "malignancy"},
+        readings=readings,
         title=", ".join(filter(None, [request.lesion_id, request.model, words])),
-        tier=crop.tier,
+        tier=tier,
     )
     notes = [*scene.notes, "shown is what the model is given", *given.notes]
     if np.isnan(look.map).any():
         notes.append("the map has no place along z: it lies on the middle slice")
     return replace(
-        scene, z_mm=look.z, corner_mm=given.corner, frame=_scene.IN_SCAN, notes=tuple(notes)
+        scene, z_mm=given.z, corner_mm=given.corner, frame=_scene.IN_SCAN, notes=tuple(notes)
     )
+
+
+def workbench(
+    models: Mapping[str, Trained | Iterable[Trained]],
+    crops: Mapping[str, Crop] | Callable[[str], Crop],
+    *,
+    lesion_id: str | None = None,
+    model: str | None = None,
+    about: str = "",
+    ratings: pd.DataFrame | None = None,
+    predictions: Mapping[str, pd.DataFrame] | None = None,
+    window: str | tuple[float, float] = "lung",
+    page_kb: float | None = PAGE_KB,
+) -> Workbench | VolumePage:
+    """Choose lesions, models and maps, change what a model sees, and watch what it says.
+
+        folds = {"Fu 2021": studies.trained(plan), "Lei 2020": studies.trained(other_plan)}
+        explorer.workbench(folds, store)
+
+    The first lesion is computed before this returns, all others in the background: a new request
+    cancels the pending one. The notebook's outputs keep what is shown as a page and as a picture,
+    without the controls that need Python.
+
+    Args:
+        models: Name to a trained fold, or to several folds of one variant, of
+            `lesionlab.training.studies.trained`. Of several, the one that has not seen a lesion
+            is asked about it; where there is none, the viewer says so.
+        crops: lesion_id to crop, such as a `CropStore`; or a function that makes one, such as
+            `lesionlab.sources.phantom.make`.
+        lesion_id: Where to begin; at the first lesion that the first model was tested on if None.
+        model: Which model to begin with; the first if None.
+        about: The output or class that the first map is about; if "" malignancy, where there is
+            one.
+        ratings: As in `Bench`: what is known of each lesion.
+        predictions: Model's name to `Outcome.predictions`, to choose lesions by its error. Of
+            other models a button predicts the test lesions anew.
+        window: As in `lesionlab.explorer.view`; so is `page_kb`.
+        page_kb: KB of the page for each 64³ voxels.
+
+    Returns:
+        A widget, or where ipywidgets or anywidget is not installed
+        (`pip install 'lesionlab[lab]'`) the page of what it would show first.
+
+    Raises:
+        ValueError: An argument names what is not there, is out of range, or has too few columns.
+        KeyError: There is no crop of the first lesion.
+    """
+    bench = Bench(models, crops, ratings=ratings)
+    errors = {}
+    for name, frame in (predictions or {}).items():
+        if name not in bench.models:
+            raise ValueError(f"predictions of {name!r}: expected of {', '.join(bench.models)}")
+        errors[name] = _filters.errors(frame, [out.name for out in bench.models[name].outputs])
+    name = next(iter(bench.models)) if model is None else model
+    if lesion_id is None:
+        asked = bench.models.get(name)
+        tested = (i for i in bench.lesion_ids if asked is not None and asked.number(i)[1])
+        lesion_id = next(tested, bench.lesion_ids[0])
+    result = bench.compute(Request(lesion_id, name, about=about))
+
+    def page(result: Result) -> VolumePage:
+        return VolumePage(result.scenes, window=window, page_kb=page_kb)
+
+    more = (bench, result, page, errors)
+    shown: Any = _html.in_kernel(page(result), "_workbench", "Workbench", *more)
+    return shown  # type: ignore[no-any-return]

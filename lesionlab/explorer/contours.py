@@ -11,12 +11,13 @@ import io
 import json
 import secrets
 from importlib.resources import files
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from lesionlab.colours import READER_COLOURS as READER_COLOURS
 from lesionlab.colours import reader_colours
+from lesionlab.explorer import _html
 from lesionlab.sources.lidc import Contour
 
 _STYLE = """
@@ -29,7 +30,7 @@ _STYLE = """
 """
 
 
-class ContourScroll:
+class ContourScroll(_html.Page):
     """Scroll through one nodule's outlines; show it as the last value of a cell.
 
     Args:
@@ -51,54 +52,46 @@ class ContourScroll:
         self.title = title
         self.readers = list(dict.fromkeys(c.reading_id for c in contours))
 
-    def data(self) -> dict[str, Any]:
-        """What the page needs, as JSON-ready values: slices by ascending z, lengths in mm."""
-        by_slice: dict[int, list[Contour]] = {}
-        for contour in self.contours:
-            by_slice.setdefault(contour.slice_index, []).append(contour)
+    def slices(self) -> list[dict[str, Any]]:
+        """By ascending z, JSON-ready: `z`, and the `outlines` as SVG paths in mm."""
+        made = []
+        ordered = sorted(self.contours, key=lambda c: c.slice_index)
+        for _, of_slice in groupby(ordered, key=lambda c: c.slice_index):
+            contours = list(of_slice)
+            outlines = [
+                {
+                    "reader": self.readers.index(c.reading_id),
+                    "hole": not c.inside,
+                    "path": _path(c.points * self.pixel_spacing),
+                }
+                for c in contours
+            ]
+            made.append({"z": round(contours[0].z, 2), "outlines": outlines})
+        return made
+
+    def to_html(self) -> str:
+        """One self-contained piece of HTML; `self.title` is escaped."""
         points = np.vstack([c.points for c in self.contours]) * self.pixel_spacing
         low, high = points.min(axis=0), points.max(axis=0)
         side = float((high - low).max()) * 1.25 + 2 * self.pixel_spacing
         y, x = ((low + high - side) / 2).tolist()
+        view = [round(v, 2) for v in (x, y, side, side)]
         length = next(step for step in (20, 10, 5, 2, 1) if step <= side / 3 or step == 1)
-        return {
-            "title": self.title,
-            "view": [round(v, 2) for v in (x, y, side, side)],
-            "bar": {"length": length, "label": f"{length} mm"},
-            "colours": reader_colours(len(self.readers)),
-            "slices": [
-                {
-                    "z": round(by_slice[index][0].z, 2),
-                    "outlines": [
-                        {
-                            "reader": self.readers.index(c.reading_id),
-                            "hole": not c.inside,
-                            "path": _path(c.points * self.pixel_spacing),
-                        }
-                        for c in by_slice[index]
-                    ],
-                }
-                for index in sorted(by_slice)
-            ],
-        }
-
-    def to_html(self) -> str:
-        """One self-contained piece of HTML; `self.title` is escaped."""
-        data = self.data()
-        element = f"ll-{secrets.token_hex(4)}"
-        view = " ".join(map(str, data["view"]))
+        slices, colours = self.slices(), reader_colours(len(self.readers))
         boxes = "".join(
             f'<label><input type="checkbox" checked><i style="background:{colour}"></i>'
             f"reader {number}</label>"
-            for number, colour in enumerate(data["colours"], start=1)
+            for number, colour in enumerate(colours, start=1)
         )
+        data = {"title": self.title, "view": view, "colours": colours, "slices": slices,
+                "bar": {"length": length, "label": f"{length} mm"}}  # fmt: skip
         script = files("lesionlab.explorer").joinpath("contours.js").read_text(encoding="utf-8")
         # "</" would end the script element, whatever quotes it stands in
         payload = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
-        last = len(data["slices"]) - 1
+        element, last = f"ll-{secrets.token_hex(4)}", len(slices) - 1
         return (
             f'<div class="ll-contours" id="{element}"><style>{_STYLE}</style>'
-            f'<svg role="img" viewBox="{html.escape(view)}"></svg>'
+            f'<svg role="img" viewBox="{" ".join(map(str, view))}"></svg>'
             f'<input type="range" min="0" max="{last}" value="{last // 2}" '
             f'aria-label="Slice of {html.escape(self.title)}"><output></output>'
             f'<div role="group" aria-label="Readers shown">{boxes}</div>'
@@ -106,21 +99,17 @@ class ContourScroll:
             f"(document.getElementById('{element}'), {payload});</script></div>"
         )
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {"text/html": self.to_html(), "image/png": self._png(), "text/plain": repr(self)}
-
-    def __repr__(self) -> str:
-        return f"ContourScroll({self.title!r}, {len(self.readers)} readers)"
-
-    def _png(self) -> bytes:
-        from matplotlib.figure import Figure
-
+    def to_png(self) -> bytes:
+        """All slices side by side."""
         from lesionlab.figures import readers
 
-        figure: Figure = readers.contour_sheet(self.contours, pixel_spacing=self.pixel_spacing)
+        figure = readers.contour_sheet(self.contours, pixel_spacing=self.pixel_spacing)
         stream = io.BytesIO()
         figure.savefig(stream, format="png", dpi=80)
         return stream.getvalue()
+
+    def __repr__(self) -> str:
+        return f"ContourScroll({self.title!r}, {len(self.readers)} readers)"
 
 
 def _path(points: np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""Be the reader: rate some nodules, then see how far you are from LIDC's readers.
+"""Be the reader: rate some nodules, then see how far you are from their readers.
 
     from lesionlab import explorer
     game = explorer.be_the_reader(crops, readings)
@@ -6,8 +6,8 @@
     game.answers          # what was given so far, by lesion and attribute
     game.score()          # the table that the result shows
 
-The measure is that of Fu 2021's row "IB" (Table 4): the mean absolute difference of two readers,
-over all pairs of all nodules (`lesionlab.statistics.agreement.pairwise_difference`). Whoever plays
+The measure is the mean absolute difference of two readers, over all pairs of all nodules
+(`lesionlab.statistics.agreement.pairwise_difference`; Fu 2021, Table 4, row "IB"). Whoever plays
 is paired with each reader of a nodule.
 
 The page works without a kernel and asks nothing of the network. It carries the readers' ratings
@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,30 +28,23 @@ import pandas as pd
 from lesionlab import colours
 from lesionlab.attributes import RATING_NAMES, Attribute, rating
 from lesionlab.crops import Crop
-from lesionlab.explorer import _html, _scene, _sheet, volume
-from lesionlab.explorer._optional import widget
+from lesionlab.explorer import _html, _png, _scene, volume
 from lesionlab.explorer._scene import Scene
 from lesionlab.statistics.agreement import pairwise_difference
 
 if TYPE_CHECKING:
-    from lesionlab.explorer._built import ReaderGame
+    from lesionlab.explorer._widgets import ReaderGame
 
-__all__ = ["Answers", "GamePage", "be_the_reader", "score"]
+__all__ = ["CHOSEN", "Answers", "GamePage", "be_the_reader", "score"]
 
 Answers = Mapping[str, Mapping[str, int]]
 """`lesion_id` to attribute to code."""
 
-MORE = ("choice.js", "game.js")
-"""The JavaScript that stands on the viewer's."""
-
 MOST_SLICES = 20
-"""A nodule with more shows every second, third … slice."""
+"""Of a nodule with more, every second, third … slice is shown."""
 
 CHOSEN = ("margin", "lobulation", "spiculation", "texture", "malignancy")
 """Attributes that are asked for unless the player chooses others."""
-
-STATE = ("phase", "chosen", "reveal", "at", "answers", "seen")
-"""Where the game stands; the traits of `ReaderGame`."""
 
 ALL_READERS = "one reader against another, all nodules"
 
@@ -61,7 +56,8 @@ HINT = (
 )
 
 
-class GamePage:
+@dataclass(eq=False, repr=False)
+class GamePage(_html.Page):
     """The game without a kernel: HTML and a PNG; what `be_the_reader` gives without anywidget.
 
     Attributes:
@@ -69,42 +65,31 @@ class GamePage:
         readings: All readings, one row each.
         attributes: What can be rated.
         references: More columns of the result: name to attribute to a difference in steps.
-        state: Where the controls stand: window and outlines of the viewer, and `phase`,
-            `chosen`, `reveal`, `at`, `answers`, `seen` of the game.
-        nodule_kb: As in `be_the_reader`.
+        state: Window and outlines of the viewer, and where the game stands (`STATE`).
+        budget: Bytes of the page for each nodule.
     """
 
-    def __init__(
-        self,
-        scenes: Mapping[str, Scene],
-        readings: pd.DataFrame,
-        attributes: Sequence[Attribute],
-        *,
-        references: Mapping[str, Mapping[str, float]],
-        state: Mapping[str, Any],
-        nodule_kb: float | None,
-    ) -> None:
-        self.scenes = dict(scenes)
-        self.readings = readings
-        self.attributes = tuple(attributes)
-        self.references = {name: dict(values) for name, values in references.items()}
-        self.state = dict(state)
-        self.nodule_kb = nodule_kb
-        self._packed: dict[Any, Any] = {}  # what a kernel and a page both take
+    scenes: dict[str, Scene]
+    readings: pd.DataFrame
+    attributes: Sequence[Attribute]
+    references: Mapping[str, Mapping[str, float]]
+    state: dict[str, Any]
+    budget: float
+    _packed: dict[Any, Any] = field(default_factory=dict)  # what a kernel and a page both take
+    MORE = ("choice.js", "game.js")
+    STATE = ("phase", "chosen", "reveal", "at", "answers", "seen")
 
     @property
     def names(self) -> list[str]:
         """What can be rated, by the names of the columns."""
         return [a.name for a in self.attributes]
 
-    def data(self, *, exact: bool = False) -> dict[str, Any]:
-        """All that the JavaScript shows, JSON-ready; `exact` rounds nothing to keep it small."""
-        budget = float("inf") if exact or self.nodule_kb is None else 1000 * self.nodule_kb
+    def data(self, budget: float = inf) -> dict[str, Any]:
+        """All that the JavaScript shows, JSON-ready; each nodule takes up to `budget` bytes."""
         constant = _constants(self.readings, self.names)
-        own = self.readings[self.readings["lesion_id"].isin(self.scenes)].groupby("lesion_id")
-        said = {i: own.get_group(i) for i in self.scenes}
+        said = dict(list(self.readings.groupby("lesion_id")))
         tiers = " · ".join(dict.fromkeys(s.tier_text for s in self.scenes.values()))
-        phantoms = any(s.tier == "phantom" for s in self.scenes.values())
+        unseen = UNSEEN if any(s.tier == "phantom" for s in self.scenes.values()) else ""
         key = zlib.crc32(repr((list(self.scenes), self.names, tiers)).encode())
         return {
             "key": f"{key:08x}",
@@ -119,7 +104,7 @@ class GamePage:
                 {
                     "name": a.name,
                     "title": a.title,
-                    "meaning": a.meaning + (UNSEEN if a.name == "malignancy" and phantoms else ""),
+                    "meaning": a.meaning + (unseen if a.name == "malignancy" else ""),
                     "nominal": a.kind == "nominal",
                     "words": [[code, word] for code, word in a.words.items()],
                     "constant": constant[a.name],
@@ -131,9 +116,7 @@ class GamePage:
                 {
                     "id": lesion_id,
                     "panel": _html.fitted(scene, budget, self._packed),
-                    "readings": {
-                        name: [_number(v) for v in said[lesion_id][name]] for name in self.names
-                    },
+                    "readings": {n: [_number(v) for v in said[lesion_id][n]] for n in self.names},
                 }
                 for lesion_id, scene in self.scenes.items()
             ],
@@ -145,8 +128,11 @@ class GamePage:
             f"A game comes here, in a browser that runs JavaScript: rate {len(self.scenes)} "
             "nodules, and see how far you are from their readers."
         )
-        content = {"data": self.data(), "state": {name: self.state[name] for name in STATE}}
-        return _html.piece("lesionlab-game", waiting, content, more=MORE, entry="mountGamePage")
+        state = {name: self.state[name] for name in self.STATE}
+        content = {"data": self.data(self.budget), "state": state}
+        return _html.piece(
+            "lesionlab-game", waiting, content, more=self.MORE, entry="mountGamePage"
+        )
 
     def to_png(self) -> bytes:
         """A picture of the first nodules, and where the game can be played."""
@@ -154,7 +140,7 @@ class GamePage:
             f"Be the reader: {len(self.scenes)} nodules to rate.\n"
             "The game runs in JupyterLab and in the built page."
         )
-        return _sheet.sheet(list(self.scenes.values())[:4], self.state, title=title, columns=4)
+        return _png.sheet(list(self.scenes.values())[:4], self.state, title=title, columns=4)
 
     def score(self, answers: Answers | None = None) -> pd.DataFrame:
         """`score` of some answers, or of those that the page starts with, and the references."""
@@ -162,8 +148,9 @@ class GamePage:
         table = table.loc[[n for n in self.names if n in table.index]]
         return table.assign(**{k: pd.Series(v) for k, v in self.references.items()})
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {"text/html": self.to_html(), "image/png": self.to_png(), "text/plain": repr(self)}
+    def check(self, answers: Answers) -> None:
+        """Raise what `score` raises for answers that are not about these nodules and scales."""
+        _check(answers, self.scenes)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.scenes)} nodules, {len(self.names)} attributes)"
@@ -212,36 +199,26 @@ def be_the_reader(
         chosen = [n for n in CHOSEN if n in names] or names
     if not chosen or not set(chosen) <= set(names):
         raise ValueError(f"chosen={list(chosen)}: expected some of {', '.join(names)}")
-    if nodule_kb is not None and not nodule_kb > 0:
-        raise ValueError(f"nodule_kb={nodule_kb!r}: expected KB above 0, or None")
     ids = [crop.lesion_id for crop in crops]
     if not ids or len(set(ids)) < len(ids):
         raise ValueError(f"crops: expected one or more, each nodule once, got {ids}")
     if unknown := [i for i in ids if i not in set(readings["lesion_id"])]:
         raise ValueError(f"crops: {unknown[0]} has no row in readings")
     scenes = {c.lesion_id: _scene.thinned(_scene.of(c), MOST_SLICES) for c in crops}
-    first = next(iter(scenes.values()))
-    centre, width = volume.window_of(window, first)
+    game = {"phase": "start", "reveal": True, "chosen": list(chosen), "at": 0, "answers": {}}
+    viewer = volume.state_of([scenes[ids[0]]], window)
     everybody: dict[Any, Any] = pairwise_difference(readings, names)["value"].to_dict()
     columns = {ALL_READERS: everybody}
-    columns |= {str(k): dict(v) for k, v in (references or {}).items()}
-    page = GamePage(
-        scenes,
-        readings,
-        known,
-        references=columns,
-        state=volume.state_of((first,))
-        | {"window_centre": centre, "window_width": width, "show_contours": False}
-        | {"phase": "start", "reveal": True}
-        | {"chosen": list(chosen), "at": 0, "answers": {}, "seen": []},
-        nodule_kb=nodule_kb,
-    )
-    made_of: type[ReaderGame] | None = widget("_built", "ReaderGame")
-    return page if made_of is None else made_of(page)
+    columns |= {str(name): dict(values) for name, values in (references or {}).items()}
+    state = viewer | {"show_contours": False} | game | {"seen": []}
+    budget = volume.budget("nodule_kb", nodule_kb)
+    page = GamePage(scenes, readings, known, columns, state, budget)
+    shown: ReaderGame | GamePage = _html.in_kernel(page, "_widgets", "ReaderGame")
+    return shown
 
 
 def score(answers: Answers, readings: pd.DataFrame) -> pd.DataFrame:
-    """How far somebody's answers are from the readers', in the measure of Fu 2021's row "IB".
+    """How far somebody's answers are from the readers', as readers are from each other.
 
     Args:
         answers: `lesion_id` to attribute to code; what was not answered is simply not there.
@@ -263,7 +240,7 @@ def score(answers: Answers, readings: pd.DataFrame) -> pd.DataFrame:
         >>> score({"a": {"margin": 3}, "b": {"margin": 5}}, readings).loc["margin", "you"]
         np.float64(0.75)
     """
-    check(answers, set(readings["lesion_id"]))
+    _check(answers, set(readings["lesion_id"]))
     names = [n for n in RATING_NAMES if any(n in own for own in answers.values())]
     constant = _constants(readings, names)
     rows = []
@@ -284,13 +261,7 @@ def score(answers: Answers, readings: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, index=pd.Index(names, name="attribute"), columns=columns)
 
 
-def check(answers: Answers, lesion_ids: set[str]) -> None:
-    """See to it that answers are about these nodules and on their scales.
-
-    Raises:
-        LookupError: LIDC has no such rating.
-        ValueError: There is no such nodule, or a code is not on its scale.
-    """
+def _check(answers: Answers, lesion_ids: Any) -> None:
     for lesion_id, own in answers.items():
         if lesion_id not in lesion_ids:
             raise ValueError(f"answers: there is no nodule {lesion_id!r} here")

@@ -12,106 +12,60 @@ all examples only those of the step shown are unpacked.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from lesionlab import colours
 from lesionlab.attributes import Attribute, rating
 from lesionlab.crops import Crop
-from lesionlab.explorer import _html, _scene, _sheet, volume
-from lesionlab.explorer._optional import widget
+from lesionlab.explorer import _html, _png, _scene, volume
 from lesionlab.explorer._scene import Scene
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lesionlab.explorer._built import ScaleViewer
+    from lesionlab.explorer._widgets import ScaleViewer
 
 __all__ = ["ScalePage", "atlas"]
-
-MORE = ("choice.js", "scale.js")
-"""The JavaScript that stands on the viewer's."""
 
 EXAMPLE_KB = 20
 """What one example may add to a page, KB, unless `atlas` is told otherwise."""
 
 MOST_SLICES = 16
-"""An example with more shows every second, third … slice."""
+"""Of an example with more, every second, third … slice is shown."""
 
 
-@dataclass(frozen=True)
-class Example:
-    """A nodule in the place that it has on a scale.
-
-    Attributes:
-        lesion_id: Which nodule.
-        title: Why it stands there.
-        notes: What its readers said, and what a phantom was rendered from.
-    """
-
-    lesion_id: str
-    title: str
-    notes: tuple[str, ...]
-
-
-class ScalePage:
+@dataclass(eq=False, repr=False)
+class ScalePage(_html.Page):
     """A scale without a kernel: HTML and a PNG; what `atlas` gives where anywidget is missing.
 
     Attributes:
         attribute: Whose scale.
         scenes: The examples' voxels by `lesion_id`; one nodule may stand for several steps.
-        steps: Code of the step to its examples.
-        texts: Code to what is said about the step.
-        shares: Code to the share of readings, as text.
-        state: Where the viewer's controls stand at first.
-        step: The step shown.
-        example_kb: As in `atlas`.
+        steps: What is shown and said about each step: `code`, `word`, `share` of the readings,
+            `text`, and `examples`, each with its `volume` (index in `scenes`), `title`, `notes`.
+        state: The viewer's window, and the `step` that is shown.
+        budget: Bytes of the page for each example.
     """
 
-    def __init__(
-        self,
-        attribute: Attribute,
-        scenes: Mapping[str, Scene],
-        steps: Mapping[int, tuple[Example, ...]],
-        *,
-        texts: Mapping[int, str],
-        shares: Mapping[int, str],
-        state: Mapping[str, Any],
-        example_kb: float | None,
-    ) -> None:
-        self.attribute = attribute
-        self.scenes = dict(scenes)
-        self.steps = dict(steps)
-        self.texts = dict(texts)
-        self.shares = dict(shares)
-        self.state = dict(state)
-        self.step = next((code for code, shown in steps.items() if shown), attribute.minimum)
-        self.example_kb = example_kb
-        self._packed: dict[Any, Any] = {}  # what a kernel and a page both take
+    attribute: Attribute
+    scenes: dict[str, Scene]
+    steps: list[dict[str, Any]]
+    state: dict[str, Any]
+    budget: float
+    _packed: dict[Any, Any] = field(default_factory=dict)  # what a kernel and a page both take
+    MORE = ("choice.js", "scale.js")
 
-    def data(self, *, exact: bool = False) -> dict[str, Any]:
-        """All that the JavaScript shows, JSON-ready; `exact` rounds nothing to keep it small."""
-        budget = float("inf") if exact or self.example_kb is None else 1000 * self.example_kb
-        order = list(self.scenes)
+    def data(self, budget: float = inf) -> dict[str, Any]:
+        """All that the JavaScript shows, JSON-ready; each example takes up to `budget` bytes."""
         names = "" if self.attribute.kind == "ordinal" else " The codes are names without an order."
         return {
             "title": self.attribute.title,
             "meaning": self.attribute.meaning + names,
-            "first": self.step,
+            "first": self.state["step"],
             "state": {k: self.state[k] for k in ("window_centre", "window_width")},
-            "steps": [
-                {
-                    "code": code,
-                    "word": self.attribute.words[code],
-                    "share": self.shares[code],
-                    "text": self.texts[code],
-                    "examples": [
-                        {"volume": order.index(e.lesion_id), "title": e.title, "notes": e.notes}
-                        for e in shown
-                    ],
-                }
-                for code, shown in self.steps.items()
-            ],
+            "steps": self.steps,
             "volumes": [_html.fitted(s, budget, self._packed) for s in self.scenes.values()],
         } | colours.palette()
 
@@ -121,21 +75,19 @@ class ScalePage:
             f"The steps of {self.attribute.title.lower()}, with nodules to scroll through, come "
             "here, in a browser that runs JavaScript."
         )
-        content = {"data": self.data(), "state": {"step": self.step}}
-        return _html.piece("lesionlab-scale", waiting, content, more=MORE, entry="mountScalePage")
+        content = {"data": self.data(self.budget), "state": {"step": self.state["step"]}}
+        return _html.piece(
+            "lesionlab-scale", waiting, content, more=self.MORE, entry="mountScalePage"
+        )
 
     def to_png(self) -> bytes:
         """A picture of the first example of each step."""
-        first = []
-        for code, shown in self.steps.items():
-            if shown:
-                lines = [f"{code} {self.attribute.words[code]}", *shown[0].title.split(": ", 1)]
-                scene = self.scenes[shown[0].lesion_id]
-                first.append(replace(scene, title="\n".join(lines)))
-        return _sheet.sheet(first, self.state, title=self.attribute.title, columns=3)
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {"text/html": self.to_html(), "image/png": self.to_png(), "text/plain": repr(self)}
+        first, scenes = [], list(self.scenes.values())
+        for step in self.steps:
+            for example in step["examples"][:1]:
+                lines = [f"{step['code']} {step['word']}", *example["title"].split(": ", 1)]
+                first.append(replace(scenes[example["volume"]], title="\n".join(lines)))
+        return _png.sheet(first, self.state, title=self.attribute.title, columns=3)
 
     def __repr__(self) -> str:
         name, n_steps, n_nodules = self.attribute.name, len(self.steps), len(self.scenes)
@@ -175,76 +127,71 @@ def atlas(
         ValueError: No example has a crop, or an argument has the wrong kind or range.
     """
     known = rating(attribute)
-    if example_kb is not None and not example_kb > 0:
-        raise ValueError(f"example_kb={example_kb!r}: expected KB above 0, or None")
-    counts: dict[Any, dict[Any, Any]] = coverage.to_dict("index")
-    steps: dict[int, tuple[Example, ...]] = {}
-    texts: dict[int, str] = {}
-    for code in known.codes:
-        rows = examples[examples["step"] == code].to_dict("records")
-        steps[code] = tuple(
-            _example(row, known, (rendered or {}).get(row["lesion_id"]))
-            for row in rows
-            if row["lesion_id"] in crops
-        )
-        n_shown = len(steps[code])
-        texts[code] = _said(counts[code], n_shown, len(rows) - n_shown)
-    ids = dict.fromkeys(e.lesion_id for shown in steps.values() for e in shown)
+    budget = volume.budget("example_kb", example_kb)
+    wanted = examples[examples["step"].isin(known.codes)].sort_values("step", kind="stable")
+    ids = [i for i in dict.fromkeys(wanted["lesion_id"]) if i in crops]
     if not ids:
         raise ValueError(f"crops: expected one for some example of {known.name}, got none")
     scenes = {i: _scene.thinned(_scene.of(crops[i]), MOST_SLICES) for i in ids}
-    first = next(iter(scenes.values()))
+    counts: dict[Any, dict[Any, Any]] = coverage.to_dict("index")
+    steps = []
+    for code in known.codes:
+        rows = wanted[wanted["step"] == code].to_dict("records")
+        shown = [
+            {"volume": ids.index(row["lesion_id"]), "title": _title(row, known),
+             "notes": _notes(row, known, (rendered or {}).get(row["lesion_id"]))}
+            for row in rows if row["lesion_id"] in crops
+        ]  # fmt: skip
+        step = {"code": code, "word": known.words[code], "share": _percent(counts[code]["share"])}
+        text = _said(counts[code], len(shown), len(rows) - len(shown))
+        steps.append(step | {"text": text, "examples": shown})
     if window is None:
         window = "soft tissue" if known.kind == "nominal" else "lung"
-    centre, width = volume.window_of(window, first)
-    page = ScalePage(
-        known,
-        scenes,
-        steps,
-        texts=texts,
-        shares={code: _percent(counts[code]["share"]) for code in known.codes},
-        state=volume.state_of((first,)) | {"window_centre": centre, "window_width": width},
-        example_kb=example_kb,
-    )
-    made_of: type[ScaleViewer] | None = widget("_built", "ScaleViewer")
-    return page if made_of is None else made_of(page)
+    first_step = next(step["code"] for step in steps if step["examples"])
+    state = volume.state_of([scenes[ids[0]]], window) | {"step": first_step}
+    page = ScalePage(known, scenes, steps, state, budget)
+    made: ScaleViewer | ScalePage = _html.in_kernel(page, "_widgets", "ScaleViewer")
+    return made
 
 
-def _example(
+def _notes(
     row: Mapping[Any, Any], attribute: Attribute, drawn: Mapping[str, int] | None
-) -> Example:
-    lesion_id = str(row["lesion_id"])
-    title = f"{_heading(row, attribute)}: {lesion_id}"
-    said = " · ".join(
+) -> list[str]:
+    """What the readers of an example said, and what a phantom was rendered from."""
+    said = (
         f"reader {i}: {'no rating' if code is None else f'{code} {attribute.words[code]}'}"
         for i, code in enumerate(row["readings"], 1)
     )
-    notes = [said]
-    if drawn is not None and attribute.name in drawn:
+    notes = [" · ".join(said)]
+    if drawn is None:
+        return notes
+    if attribute.name in drawn:
         code = drawn[attribute.name]
         other = "" if code == row["step"] else ", which is not this step"
         notes.append(f"rendered from one reader's ratings: {code} {attribute.words[code]}{other}")
-    elif drawn is not None and attribute.name == "sphericity":
+    elif attribute.name == "sphericity":
         notes.append("the phantom has the shape of the outlines; the rating itself is not rendered")
-    elif drawn is not None:
+    else:
         told = "only the outlines and the other ratings tell of it"
         notes.append(f"{attribute.title.lower()} is not rendered: {told}")
-    return Example(lesion_id, title, tuple(notes))
+    return notes
 
 
-def _heading(row: Mapping[Any, Any], attribute: Attribute) -> str:
+def _title(row: Mapping[Any, Any], attribute: Attribute) -> str:
     """Why a nodule stands for a step: how far its readers agree on it, or how far they spread."""
     n, of = row["n_step"], row["n_readers"]
     if of == 1:
-        return "Its only reader gave this step"
-    if n == of:
-        return f"All {of} readers gave this step"
-    if row["kind"] == "agree":
+        why = "Its only reader gave this step"
+    elif n == of:
+        why = f"All {of} readers gave this step"
+    elif row["kind"] == "agree":
         at_best = "Best agreement found" if n > 1 else "No agreement"
-        return f"{at_best}: {n} of {of} readers gave this step"
-    codes = sorted({code for code in row["readings"] if code is not None})
-    ends = codes if attribute.kind == "nominal" else [codes[0], "to", codes[-1]]
-    return f"Furthest apart: readers gave {' '.join(map(str, ends))}"
+        why = f"{at_best}: {n} of {of} readers gave this step"
+    else:
+        codes = sorted({code for code in row["readings"] if code is not None})
+        ends = codes if attribute.kind == "nominal" else [codes[0], "to", codes[-1]]
+        why = f"Furthest apart: readers gave {' '.join(map(str, ends))}"
+    return f"{why}: {row['lesion_id']}"
 
 
 def _said(row: Mapping[Any, Any], n_shown: int, n_left_out: int) -> str:

@@ -13,15 +13,15 @@ notebooks that are not trusted show the output's PNG.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from lesionlab import colours as _colours
-from lesionlab.explorer import _html, _png, _scene
-from lesionlab.explorer._optional import widget
+from lesionlab.explorer import _html, _scene
 from lesionlab.explorer._scene import Scene
 
 if TYPE_CHECKING:
-    from lesionlab.explorer._widget import VolumeViewer
+    from lesionlab.explorer._widgets import VolumeViewer
 
 __all__ = ["VolumePage", "view"]
 
@@ -29,42 +29,48 @@ PAGE_KB = 300
 """What a page may grow by for each 64 × 64 × 64 voxels, KB, unless `view` is told otherwise."""
 
 
-class VolumePage:
+class VolumePage(_html.Page):
     """A viewer without a kernel: HTML and a PNG; what `view` gives where anywidget is missing.
 
-    Attributes:
-        scenes: One, or two side by side.
-        state: Where the controls stand; its keys are the traits of `VolumeViewer`.
-        colours: The overlays' colour map.
-        page_kb: As in `view`.
+    Args:
+        scenes: One, or two side by side, checked.
+        window: As in `view`; so are `colours` and `page_kb`.
+
+    Raises:
+        ValueError: An argument but `scenes` is out of range.
     """
 
     def __init__(
         self,
         scenes: tuple[Scene, ...],
-        state: Mapping[str, Any],
         *,
-        colours: str,
-        page_kb: float | None,
+        window: str | tuple[float, float] = "lung",
+        colours: str = "viridis",
+        page_kb: float | None = PAGE_KB,
     ) -> None:
+        if colours not in _colours.MAPS:
+            raise ValueError(f"colours={colours!r}: expected one of {', '.join(_colours.MAPS)}")
+        self._budget = budget("page_kb", page_kb)
         self.scenes = scenes
-        self.state = dict(state)
         self.colours = colours
-        self.page_kb = page_kb
+        self.state = state_of(scenes, window)
+
+    def data(self, budget: float = inf) -> dict[str, Any]:
+        """All that the JavaScript shows, JSON-ready and exact."""
+        return _html.data(self.scenes, colour_map=self.colours)
 
     def to_html(self) -> str:
         """One self-contained piece of HTML; text from outside is escaped."""
-        voxels = sum(scene.hu.size for scene in self.scenes)
-        share = max(1.0, voxels / 64**3)
-        budget = None if self.page_kb is None else 1000 * self.page_kb * share
-        return _html.page(self.scenes, self.state, colours=self.colours, budget=budget)
+        share = max(1.0, sum(scene.hu.size for scene in self.scenes) / 64**3)
+        return _html.page(
+            self.scenes, self.state, colour_map=self.colours, budget=self._budget * share
+        )
 
     def to_png(self) -> bytes:
         """A picture of the slice, map and outlines that the viewer shows at first."""
-        return _png.picture(self.scenes, self.state, colours=self.colours)
+        from lesionlab.explorer import _png  # plots load more than the viewer needs
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {"text/html": self.to_html(), "image/png": self.to_png(), "text/plain": repr(self)}
+        return _png.picture(self.scenes, self.state, colour_map=self.colours)
 
     def __repr__(self) -> str:
         names = ", ".join(repr(scene.title) for scene in self.scenes)
@@ -75,6 +81,10 @@ class VolumePage:
 def view(
     volume: Any,
     *,
+    window: str | tuple[float, float] = "lung",
+    other: VolumeViewer | VolumePage | None = None,
+    colours: str = "viridis",
+    page_kb: float | None = PAGE_KB,
     spacing: Sequence[float] | None = None,
     masks: Any = None,
     overlays: Mapping[str, Any] | None = None,
@@ -83,10 +93,6 @@ def view(
     readings: Mapping[str, Sequence[float]] | None = None,
     title: str | None = None,
     tier: str | None = None,
-    window: str | tuple[float, float] = "lung",
-    other: VolumeViewer | VolumePage | None = None,
-    colours: str = "viridis",
-    page_kb: float | None = PAGE_KB,
 ) -> VolumeViewer | VolumePage:
     """Show a volume.
 
@@ -97,6 +103,11 @@ def view(
     Args:
         volume: (z, y, x) HU, or a `lesionlab.crops.Crop`, which brings `spacing`, `masks`,
             `title` and `tier` along. NaN is shown as missing. More than 2²¹ voxels are thinned.
+        window: `lung`, `soft tissue`, `bone`, `full`, or centre and width in HU.
+        other: A second viewer, shown beside this one with linked scrolling.
+        colours: `viridis`, `cividis` or `magma` for the overlays. Maps with values below zero
+            are shown in purple and orange.
+        page_kb: KB of the page for each 64³ voxels; None stores every value exactly.
         spacing: `(z, y, x)` distance between voxel centres, mm. Without it there is no scale
             bar, and positions are counted in voxels.
         masks: (reader, z, y, x), or (z, y, x) for one reader.
@@ -107,11 +118,6 @@ def view(
         readings: Attribute to the readers' values, in the order of `masks`.
         title: What is shown.
         tier: Where the voxels come from: `phantom`, `slices`, `dicom`, or other words.
-        window: `lung`, `soft tissue`, `bone`, `full`, or centre and width in HU.
-        other: A second viewer, shown beside this one with linked scrolling.
-        colours: `viridis`, `cividis` or `magma` for the overlays. Maps with values below zero
-            are shown in purple and orange.
-        page_kb: KB of the page for each 64³ voxels; None stores every value exactly.
 
     Returns:
         A widget, or a `VolumePage` where anywidget is not installed
@@ -120,68 +126,31 @@ def view(
     Raises:
         ValueError: An argument has the wrong kind, shape or range.
     """
-    scene = _scene.of(
-        volume,
-        spacing=spacing,
-        masks=masks,
-        overlays=overlays,
-        slice_weights=slice_weights,
-        predicted=predicted,
-        readings=readings,
-        title=title,
-        tier=tier,
-    )
-    scenes = (scene,) if other is None else (scene, _only_scene(other))
-    made = page(scenes, window=window, colours=colours, page_kb=page_kb)
-    made_of: type[VolumeViewer] | None = widget("_widget", "VolumeViewer")
-    return made if made_of is None else made_of(made)
+    scenes: tuple[Scene, ...] = (
+        _scene.of(volume, spacing=spacing, masks=masks, overlays=overlays, tier=tier, title=title,
+                  slice_weights=slice_weights, predicted=predicted, readings=readings),
+    )  # fmt: skip
+    if other is not None:
+        if not getattr(other, "scenes", None):
+            raise ValueError(f"other: expected what view() gives, got {type(other).__name__}")
+        scenes = (*scenes, other.scenes[0])
+    page = VolumePage(scenes, window=window, colours=colours, page_kb=page_kb)
+    shown: VolumeViewer | VolumePage = _html.in_kernel(page, "_widgets", "VolumeViewer")
+    return shown
 
 
-def page(
-    scenes: tuple[Scene, ...],
-    *,
-    window: str | tuple[float, float] = "lung",
-    colours: str = "viridis",
-    page_kb: float | None = PAGE_KB,
-) -> VolumePage:
-    """A page of scenes that have been checked, with its controls where they stand at first.
-
-    Raises:
-        ValueError: An argument but `scenes` is out of range.
-    """
-    if colours not in _colours.MAPS:
-        raise ValueError(f"colours={colours!r}: expected one of {', '.join(_colours.MAPS)}")
-    if page_kb is not None and not page_kb > 0:
-        raise ValueError(f"page_kb={page_kb!r}: expected KB above 0, or None")
-    centre, width = window_of(window, scenes[0])
-    state = state_of(scenes) | {"window_centre": centre, "window_width": width}
-    return VolumePage(scenes, state, colours=colours, page_kb=page_kb)
+def budget(name: str, kb: float | None) -> float:
+    """Bytes that a page may take; any number if `kb` is None."""
+    if kb is not None and not kb > 0:
+        raise ValueError(f"{name}={kb!r}: expected KB above 0, or None")
+    return inf if kb is None else 1000 * kb
 
 
-def window_of(window: str | tuple[float, float], scene: Scene) -> tuple[float, float]:
-    """Centre and width, HU, of a window as `view` takes it."""
-    presets = _html.presets(scene)
-    if isinstance(window, str):
-        if window not in presets:
-            raise ValueError(f"window={window!r}: expected one of {', '.join(presets)}")
-        return presets[window]
-    values = tuple(float(v) for v in window)
-    if len(values) != 2 or not values[1] > 0 or not all(abs(v) < 1e6 for v in values):
-        raise ValueError(f"window={window!r}: expected centre and width in HU, the width above 0")
-    return values
-
-
-def _only_scene(other: Any) -> Scene:
-    match getattr(other, "scenes", None):
-        case (Scene() as scene, *_):
-            return scene
-    raise ValueError(f"other: expected what view() gives, got {type(other).__name__}")
-
-
-def state_of(scenes: tuple[Scene, ...]) -> dict[str, Any]:
-    """Where the controls stand at first."""
+def state_of(scenes: Sequence[Scene], window: str | tuple[float, float]) -> dict[str, Any]:
+    """Where the controls stand at first, `window` as in `view`."""
+    centre, width = _window(window, scenes[0])
     first, second = scenes[0], scenes[-1]
-    maps, others = _scene.all_maps(first), _scene.all_maps(second)
+    maps, others = first.all_maps(), second.all_maps()
     if len(scenes) == 1:  # another method, if there is one
         others = [m for m in maps if m[0] != maps[0][0]] or maps
     (method, head, here), (other_method, other_head, there) = (
@@ -192,6 +161,8 @@ def state_of(scenes: tuple[Scene, ...]) -> dict[str, Any]:
         "other_slice": _start(second, there),
         "cursor": [],
         "other_cursor": [],
+        "window_centre": centre,
+        "window_width": width,
         "method": method,
         "head": head,
         "other_method": other_method,
@@ -207,6 +178,19 @@ def state_of(scenes: tuple[Scene, ...]) -> dict[str, Any]:
         "zoom": 1.0,
         "pan": [0.0, 0.0],
     }
+
+
+def _window(window: str | tuple[float, float], scene: Scene) -> tuple[float, float]:
+    """Centre and width, HU."""
+    presets = _html.presets(scene)
+    if isinstance(window, str):
+        if window not in presets:
+            raise ValueError(f"window={window!r}: expected one of {', '.join(presets)}")
+        return presets[window]
+    values = tuple(float(v) for v in window)
+    if len(values) != 2 or not values[1] > 0 or not all(abs(v) < 1e6 for v in values):
+        raise ValueError(f"window={window!r}: expected centre and width in HU, the width above 0")
+    return values
 
 
 def _start(scene: Scene, values: _scene.Floats | None) -> int:

@@ -1,25 +1,12 @@
 // The other half of _encoding.py: packed text becomes voxels, masks and maps.
 // volume_data.js, volume_draw.js, volume_panel.js and volume.js are joined in this order to one ES module.
 
-const ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?,_|(){}[]@%$#";
-const DIGITS = new Uint8Array(128);
-[...ALPHABET].forEach((letter, digit) => { DIGITS[letter.charCodeAt(0)] = digit; });
-
 const OLD_BROWSER = "This browser cannot unpack the images: it has no DecompressionStream. " +
   "Chrome and Edge from version 80, Firefox from 113 and Safari from 16.4 have it.";
 
 const unpack = async (text) => {
   if (typeof DecompressionStream !== "function") throw new Error(OLD_BROWSER);
-  const bytes = new Uint8Array((text.length - 1) / 5 * 4);
-  for (let from = 1, to = 0; from < text.length; from += 5, to += 4) {
-    let number = 0;
-    for (let i = from; i < from + 5; i++) number = number * 85 + DIGITS[text.charCodeAt(i)];
-    bytes[to] = number >>> 24;
-    bytes[to + 1] = number >>> 16;
-    bytes[to + 2] = number >>> 8;
-    bytes[to + 3] = number;
-  }
-  const packed = bytes.subarray(0, bytes.length - Number(text[0]));
+  const packed = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 };

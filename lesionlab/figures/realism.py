@@ -15,14 +15,18 @@ from scipy import ndimage
 
 from lesionlab import attributes, realism
 from lesionlab.crops import Crop
-from lesionlab.figures.readers import BLUE, GREY, ORANGE, _figure, _plain
+from lesionlab.figures import _draw as draw
 from lesionlab.figures.samples import Picture, largest_slice, sheet
 from lesionlab.realism import RealSlices
 from lesionlab.sources import lidc, phantom
 from lesionlab.statistics.intervals import Estimate
 
-TIER_COLOURS = {"phantom": ORANGE, "slices": BLUE, "dicom": BLUE}
-TIER_NAMES = {"phantom": "phantoms", "slices": "real slices", "dicom": "real scans"}
+# phantoms are dashed, for those who see no colour
+STYLES: Mapping[str, Mapping[str, Any]] = {
+    "phantom": {"color": draw.ORANGE, "linestyle": "--", "label": "phantoms"},
+    "slices": {"color": draw.BLUE, "linestyle": "-", "label": "real slices"},
+    "dicom": {"color": draw.BLUE, "linestyle": "-", "label": "real scans"},
+}
 EFFECTS = {
     "inside_mean": "mean inside (HU)",
     "inside_sd": "spread inside (HU)",
@@ -72,9 +76,9 @@ def side_by_side(
     rows: dict[str, list[Picture]] = {}
     for start in range(0, len(titles), columns):
         some = slice(start, start + columns)
-        blank = " " * (start // columns)  # rows are told apart by their names
+        blanks = " " * (start // columns)  # rows are told apart by their names
         for name, crops in (("phantom", phantoms), ("real", real)):
-            rows[name + blank] = [
+            rows[name + blanks] = [
                 Picture(crop.hu[largest_slice(crop)], crop.spacing[1:], title)
                 for crop, title in zip(crops[some], titles[some], strict=True)
             ]
@@ -86,7 +90,7 @@ def examples(slices: RealSlices, *, seed: int = 0, n: int = 12) -> Figure:
 
     Args:
         slices: Where the real crops come from.
-        seed: Of the phantoms.
+        seed: Seed of the phantoms.
         n: How many nodules, at most.
     """
     diameter = lidc.nodules()["diameter"]
@@ -109,6 +113,7 @@ def png(figure: Figure, *, dpi: int = 100) -> bytes:
     return small.getvalue()
 
 
+@draw.styled
 def histograms(table: pd.DataFrame) -> Figure:
     """Share of voxels by HU, phantoms beside real slices, a panel per region.
 
@@ -116,64 +121,54 @@ def histograms(table: pd.DataFrame) -> Figure:
         table: Rows of `lesionlab.realism.histograms` of one or both tiers.
     """
     regions = [r for r in REGION_NAMES if (table["region"] == r).any()]
-    figure = _figure(3 * len(regions), 2.7)
-    for ax, region in zip(np.atleast_1d(figure.subplots(1, len(regions))), regions, strict=True):
+    figure, axes = draw.row(len(regions), 3 * len(regions), 2.7)
+    for ax, region in zip(axes, regions, strict=True):
         for tier, rows in table[table["region"] == region].groupby("tier", sort=True):
             ends = [*rows["low"], rows["high"].iloc[-1]]
-            ax.stairs(100 * rows["share"], ends, linewidth=1.4, **_style(str(tier)))
-        ax.set_xlim(-1050, 700)
+            ax.stairs(100 * rows["share"], ends, linewidth=1.4, **STYLES[str(tier)])
+        ax.set(title=REGION_NAMES[region], xlabel="HU", xlim=(-1050, 700))
         ax.set_xticks([-1000, -500, 0, 500])
-        ax.set_title(REGION_NAMES[region], fontsize=9)
-        ax.set_xlabel("HU", fontsize=8)
-        _plain(ax).tick_params(labelsize=8)
-    figure.axes[0].set_ylabel("share of voxels (%)", fontsize=8)
-    _legend_below(figure)
+    axes[0].set_ylabel("share of voxels (%)")
+    draw.legend(figure, columns=2)
     return figure
 
 
+@draw.styled
 def noise_power(table: pd.DataFrame) -> Figure:
     """Noise power spectrum of flat lung, as it is and as shares (its form).
 
     Args:
         table: Rows of `lesionlab.realism.noise_power` of one or both tiers.
     """
-    figure = _figure(7.6, 2.8)
-    for ax, column, label in zip(
-        figure.subplots(1, 2),
-        ("power", "share"),
-        ("power (HU² mm²)", "share of the sum"),
-        strict=True,
-    ):
+    figure, axes = draw.row(2, 7.6, 2.8)
+    labels = {"power": "power (HU² mm²)", "share": "share of the sum"}
+    for ax, (column, label) in zip(axes, labels.items(), strict=True):
         for tier, rows in table.groupby("tier", sort=True):
-            style = _style(str(tier))
-            ax.plot(rows["frequency"], rows[column], marker="o", markersize=3, **style)
-        ax.set_xlabel("frequency (1/mm)", fontsize=8)
-        ax.set_ylabel(label, fontsize=8)
+            ax.plot(rows["frequency"], rows[column], marker="o", markersize=3, **STYLES[str(tier)])
+        ax.set(xlabel="frequency (1/mm)", ylabel=label)
         ax.set_ylim(bottom=0)
-        _plain(ax).tick_params(labelsize=7)
-    _legend_below(figure)
+    draw.legend(figure, columns=2)
     return figure
 
 
+@draw.styled
 def edge_widths(table: pd.DataFrame) -> Figure:
     """Share of lesions whose edge is at most so wide.
 
     Args:
         table: Rows of `lesionlab.realism.edge_widths` of one or both tiers.
     """
-    figure = _figure(5, 2.9)
-    ax = _plain(figure.subplots())
+    figure, (ax,) = draw.row(1, 5, 2.9)
     for tier, rows in table.groupby("tier", sort=True):
-        style = _style(str(tier))
-        style["label"] += f": {len(rows):,} lesions, median {rows['width'].median():.1f} mm"
-        ax.ecdf(rows["width"], **style)
-    ax.set_xlabel("width of the edge, 10 % to 90 % (mm)", fontsize=8)
-    ax.set_ylabel("share of lesions", fontsize=8)
-    ax.tick_params(labelsize=7)
-    _legend_below(figure, columns=1)
+        style = STYLES[str(tier)]
+        told = f": {len(rows):,} lesions, median {rows['width'].median():.1f} mm"
+        ax.ecdf(rows["width"], **{**style, "label": style["label"] + told})
+    ax.set(xlabel="width of the edge, 10 % to 90 % (mm)", ylabel="share of lesions")
+    draw.legend(figure, columns=1)
     return figure
 
 
+@draw.styled
 def told_apart(single: pd.DataFrame, together: Mapping[str, Estimate]) -> Figure:
     """How well phantoms are told from real slices: by each number alone, and by all together.
 
@@ -181,30 +176,27 @@ def told_apart(single: pd.DataFrame, together: Mapping[str, Estimate]) -> Figure
         single: `feature` and `auc`, largest first, from `lesionlab.realism.classifier_auc`.
         together: Name of a classifier to its area under the curve.
     """
-    alone = zip(single["feature"].astype(str), single["auc"].astype(float), strict=True)
-    rows: list[tuple[str, float, Estimate | None]]
-    rows = [(name, estimate.value, estimate) for name, estimate in together.items()]
-    rows += [(FEATURE_NAMES.get(f, f.replace("_", " of ", 1)), auc, None) for f, auc in alone]
-    figure = _figure(6.4, 0.2 * len(rows) + 1)
-    ax = _plain(figure.subplots())
-    for y, (_, value, estimate) in enumerate(rows):
-        ax.plot([0.5, value], [y, y], color=GREY, linewidth=1)
-        ax.plot(value, y, "D" if estimate else "o", color=ORANGE if estimate else BLUE)
-        if estimate is not None:
-            ax.plot([estimate.low, estimate.high], [y, y], color=ORANGE, linewidth=3, alpha=0.5)
-    ax.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=7)
-    ax.invert_yaxis()
+    alone = [FEATURE_NAMES.get(f, f.replace("_", " of ", 1)) for f in single["feature"].astype(str)]
+    values = [*(e.value for e in together.values()), *single["auc"].astype(float)]
+    names = [*together, *alone]
+    figure, (ax,) = draw.row(1, 6.4, 0.2 * len(names) + 1)
+    for y, value in enumerate(values):
+        whole = y < len(together)
+        ax.plot([0.5, value], [y, y], color=draw.GREY, linewidth=1)
+        ax.plot(value, y, "D" if whole else "o", color=draw.ORANGE if whole else draw.BLUE,
+                markersize=6)  # fmt: skip
+    for y, estimate in enumerate(together.values()):
+        ax.plot([estimate.low, estimate.high], [y, y], color=draw.ORANGE, linewidth=3, alpha=0.5)
+    draw.rows_of(ax, names)
     ax.set_xlim(0.48, 1.02)
     ax.axvline(0.5, color="black", linewidth=0.8)
-    ax.set_xlabel(
-        "area under the curve, phantoms against real slices (0.5: not told apart, 1: always)",
-        fontsize=8,
-    )
-    ax.tick_params(axis="x", labelsize=7)
+    says = "area under the curve, phantoms against real slices (0.5: not told apart, 1: always)"
+    ax.set_xlabel(says)
     ax.xaxis.set_major_locator(MaxNLocator(6))
     return figure
 
 
+@draw.styled
 def rating_effects(
     table: pd.DataFrame, ratings: Sequence[str], *, effect: str, at_least: int = 20
 ) -> Figure:
@@ -221,20 +213,17 @@ def rating_effects(
     """
     if effect not in EFFECTS:
         raise ValueError(f"effect={effect!r}: expected one of {list(EFFECTS)}")
-    figure = _figure(2.3 * len(ratings), 2.6)
-    panels = np.atleast_1d(figure.subplots(1, len(ratings), sharey=True))
-    for ax, rating in zip(panels, ratings, strict=True):
+    figure, axes = draw.row(len(ratings), 2.3 * len(ratings), 2.6, sharey=True)
+    for ax, rating in zip(axes, ratings, strict=True):
         rows = table[(table["rating"] == rating) & (table["lesions"] >= at_least)]
         for tier in ("phantom", "slices"):
             values = rows[f"{tier}_{effect}"]
-            ax.plot(rows["value"], values, marker="o", markersize=4, **_style(tier))
-        ax.set_title(attributes.title(rating), fontsize=9)
-        ax.set_xlabel("readers' mean, rounded", fontsize=8)
+            ax.plot(rows["value"], values, marker="o", **STYLES[tier])
         codes = attributes.rating(rating).codes
-        ax.set(xlim=(codes[0] - 0.4, codes[-1] + 0.4), xticks=codes)
-        _plain(ax).tick_params(labelsize=7)
-    figure.axes[0].set_ylabel(EFFECTS[effect], fontsize=8)
-    _legend_below(figure)
+        ax.set(title=attributes.title(rating), xlabel="readers' mean, rounded",
+               xlim=(codes[0] - 0.4, codes[-1] + 0.4), xticks=codes)  # fmt: skip
+    axes[0].set_ylabel(EFFECTS[effect])
+    draw.legend(figure, columns=2)
     return figure
 
 
@@ -243,24 +232,12 @@ def flattest(crop: Crop, *, side: float = 24.0) -> npt.NDArray[np.int16]:
 
     Args:
         crop: The crop.
-        side: Of the square, mm.
+        side: Side of the square, mm.
     """
-    hu = crop.hu[int(crop.consensus().sum(axis=(1, 2)).argmax())]
+    hu = crop.hu[largest_slice(crop)]
     n = min(round(side / crop.spacing[2]), *hu.shape)
     lung = ndimage.uniform_filter((ndimage.gaussian_filter(hu.astype(float), 1) < -750) * 1.0, n)
     inside = lung[n // 2 : hu.shape[0] - (n - 1) // 2, n // 2 : hu.shape[1] - (n - 1) // 2]
     top, left = np.unravel_index(inside.argmax(), inside.shape)
     square: npt.NDArray[np.int16] = hu[top : top + n, left : left + n]
     return square
-
-
-def _style(tier: str) -> dict[str, Any]:
-    """Colour, line and name of a tier; phantoms are dashed, for those who see no colour."""
-    line = "--" if tier == "phantom" else "-"
-    return {"color": TIER_COLOURS[tier], "linestyle": line, "label": TIER_NAMES[tier]}
-
-
-def _legend_below(figure: Figure, columns: int = 2) -> None:
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False,
-                  fontsize=8)  # fmt: skip

@@ -1,66 +1,39 @@
-"""Plots of the chapter "From scan to sample": crops, and what the papers make of them.
-
-As in `lesionlab.figures`: arrays and tables in, matplotlib figures out, nothing displayed here.
-"""
+"""Plots of the chapter "From scan to sample", and sheets of pictures, with or without maps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
+from lesionlab.colours import reader_colours
 from lesionlab.crops import Crop, Tier
-from lesionlab.crops.sampling import Samples, locate
-from lesionlab.figures.readers import BLUE, GREEN, GREY, ORANGE, _figure, _plain
+from lesionlab.crops.footprint import Footprint
+from lesionlab.crops.sampling import locate
+from lesionlab.figures import _draw as draw
 
-Array = npt.NDArray[np.float64]
 Window = tuple[float, float]
 
-WINDOW: Window = (-1024.0, 400.0)
-"""HU that are drawn black and white where no other window is named: the papers' own."""
-
 PAPER_COLOURS = {
-    "Li 2021": BLUE,
-    "Fu 2021": ORANGE,
-    "Liu 2020": GREEN,
-    "Lei 2020": "#CC79A7",
-    "Wang 2021": "#E69F00",
+    "Li 2021": draw.BLUE,
+    "Fu 2021": draw.ORANGE,
+    "Liu 2020": draw.GREEN,
+    "Lei 2020": draw.PURPLE,
+    "Wang 2021": draw.YELLOW,
 }
 
 
-TIER_NOTES: dict[Tier, str] = {
-    "phantom": "phantom",
-    "slices": "real pixels: LIDC-IDRI slices",
-    "dicom": "real pixels: LIDC-IDRI scans",
-}
-
-
-COLUMN = 688 / 120
-"""Inches of a figure of 120 dpi that the book's column shows as they are; it shrinks wider ones."""
-
-
-def _points(size: float, figure: FigureBase) -> float:
-    """The font size that is `size` points once a figure is shrunk to the column: 5 are 8 pixels."""
-    whole: Any = figure.figure  # of a subfigure, what it is a part of
-    return float(size * max(1.0, whole.get_figwidth() / COLUMN))
-
-
-def _note(figure: Figure, tier: Tier | None) -> Figure:
-    """Say in the lower right corner where the voxels come from."""
-    if tier is not None:
-        figure.supxlabel(TIER_NOTES[tier], x=0.995, ha="right", color="#444444",
-                         fontsize=_points(5.5, figure))  # fmt: skip
-    return figure
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Picture:
     """One image of a sheet.
 
@@ -68,13 +41,17 @@ class Picture:
         values: (row, column), grey values.
         pixel: Height and width of a pixel, mm; None where it has no length.
         title: What stands above it.
-        outline: (row, column) bool, whose border is drawn; None for none.
+        outline: (row, column) bool whose border is drawn, or (reader, row, column); None for none.
+        map: (row, column), drawn over the image; None for the image alone.
+        wrong: Draws the title in red, as Lei 2020 prints false positives and negatives.
     """
 
-    values: npt.NDArray[np.generic]
-    pixel: tuple[float, float] | None
+    values: npt.ArrayLike
+    pixel: tuple[float, float] | None = None
     title: str = ""
     outline: npt.NDArray[np.bool_] | None = None
+    map: npt.ArrayLike | None = None
+    wrong: bool = False
 
 
 def pictures(
@@ -108,16 +85,17 @@ def heights(z: npt.ArrayLike, decimals: int = 1) -> list[str]:
     ['0.0 mm', '+2.7 mm', 'beyond']
     """
     rounded = np.round(np.asarray(z, float), decimals) + 0.0  # no minus before a zero
-    signs = ("+" if value > 0 else "" for value in rounded)
-    texts = [f"{sign}{v:.{decimals}f} mm" for sign, v in zip(signs, rounded, strict=True)]
-    return [t.replace("-", "−") if "nan" not in t else "beyond" for t in texts]
+    texts = [f"{v:+.{decimals}f} mm" if v else f"{v:.{decimals}f} mm" for v in rounded]
+    return ["beyond" if "nan" in text else text.replace("-", "−") for text in texts]
 
 
+@draw.styled
 def sheet(
     rows: Mapping[str, Sequence[Picture]],
     *,
-    limits: Window = WINDOW,
+    limits: Window = draw.WINDOW,
     size: float = 1.25,
+    own_scales: bool = False,
     tier: Tier | None = None,
 ) -> Figure:
     """Rows of pictures, each with a bar of so many mm; every pixel is drawn as it is.
@@ -126,62 +104,78 @@ def sheet(
         rows: Name of a row to its pictures; rows may differ in length.
         limits: Values that are black and white.
         size: Height and width of a place, inches.
+        own_scales: Draw each map from its own smallest to its own largest value, with one colour
+            bar that says so. Otherwise the maps of a row share a scale, and its colour bar.
         tier: Where the voxels come from; written below.
 
     Raises:
-        ValueError: There is no picture.
+        ValueError: There is no picture, or a map of another size than its image.
     """
-    columns = max(map(len, rows.values()), default=0)
-    if not columns:
+    shown = [picture for row in rows.values() for picture in row]
+    if not shown:
         raise ValueError("rows: expected at least one picture, got none")
-    lines = max(p.title.count("\n") + bool(p.title) for row in rows.values() for p in row)
-    figure = _figure(columns * size + 0.35, 1)
-    title = 0.021 * _points(6, figure) * lines  # inches
-    figure.set_figheight(len(rows) * (size + title) + 0.2)
-    grid = figure.subplots(len(rows), columns, squeeze=False)
-    for axes, (name, pictures) in zip(grid, rows.items(), strict=True):
-        for ax, picture in zip(axes, pictures, strict=False):
-            _picture(ax, picture, limits)
-        for ax in axes[len(pictures) :]:
+    columns = max(map(len, rows.values()))
+    bars = 0.65 if any(picture.map is not None for picture in shown) else 0.0
+    figure = draw.blank(columns * size + 0.35 + bars, 1)
+    font = draw.points(6, figure)
+    title = 0.021 * font * max(p.title.count("\n") + bool(p.title) for p in shown)  # inches
+    figure.set_figheight(len(rows) * (size + title) + 0.2 + bars / 6)
+    places = figure.subplots(len(rows), columns, squeeze=False)
+    for axes, (name, row) in zip(places, rows.items(), strict=True):
+        maps = [np.asarray(p.map, dtype=float) for p in row if p.map is not None]
+        scale = None
+        if maps and not own_scales:
+            scale = Normalize(min(map(np.nanmin, maps)), max(map(np.nanmax, maps)))
+            colour_bar(figure, axes.tolist(), scale)
+        for ax, picture in zip(axes, row, strict=False):
+            _picture(ax, picture, limits, scale)
+            ax.set_title(picture.title, fontsize=font, pad=2,
+                         color=draw.RED if picture.wrong else "black")  # fmt: skip
+        for ax in axes[len(row) :]:
             ax.set_visible(False)
-        axes[0].set_ylabel(name, fontsize=_points(6, figure))
-    return _note(figure, tier)
+        axes[0].set_ylabel(name, fontsize=font)
+    if own_scales:
+        colour_bar(figure, places.ravel().tolist(), None)
+    return draw.note(figure, tier)
 
 
-def _picture(ax: Axes, picture: Picture, limits: Window) -> None:
-    height, width = picture.values.shape
-    dy, dx = picture.pixel or (1.0, 1.0)
-    ax.imshow(picture.values, cmap="gray", vmin=limits[0], vmax=limits[1],
-              extent=(0, width * dx, height * dy, 0), interpolation="nearest")  # fmt: skip
-    if picture.outline is not None:
-        _outline(ax, picture.outline, (dy, dx), color=ORANGE, linewidth=0.8)
-    ax.set_title(picture.title, fontsize=_points(6, ax.figure), pad=2)
-    ax.set_xticks([])
-    ax.set_yticks([])
-    if picture.pixel is not None:
-        _scale_bar(ax, width * dx, height * dy)
+def _picture(ax: Axes, picture: Picture, limits: Window, scale: Normalize | None) -> None:
+    extent = draw.grey(ax, picture.values, picture.pixel, limits)
+    over = picture.map is not None
+    if over:
+        lay(ax, picture.map, np.shape(picture.values), extent, scale)
+    if (masks := picture.outline) is not None:
+        single = masks.ndim == 2
+        masks = masks[None] if single else masks
+        for mask, colour in zip(masks, reader_colours(len(masks)), strict=True):
+            colour = "white" if over else draw.ORANGE if single else colour
+            draw.outline(ax, mask, picture.pixel, colour)
 
 
-def _scale_bar(ax: Axes, width: float, height: float) -> None:
-    length = next(step for step in (50, 20, 10, 5, 2, 1) if step <= width / 3 or step == 1)
-    edge = [withStroke(linewidth=2, foreground="black")]
-    x, y = 0.05 * width, 0.94 * height
-    ax.plot([x, x + length], [y, y], color="white", linewidth=1.6, solid_capstyle="butt",
-            path_effects=edge)  # fmt: skip
-    ax.text(x, y - 0.03 * height, f"{length} mm", color="white", va="bottom", path_effects=edge,
-            fontsize=_points(5.2, ax.figure))  # fmt: skip
-
-
-def _outline(
-    ax: Axes, mask: npt.NDArray[np.bool_], pixel: tuple[float, float], *, color: str,
-    linewidth: float,
+def lay(
+    ax: Axes, values: Any, shape: tuple[int, ...], extent: tuple[float, float, float, float],
+    scale: Normalize | None = None,
 ) -> None:  # fmt: skip
-    """The border of a mask, along the borders of its pixels' centres."""
-    if mask.any():
-        y, x = ((np.arange(n + 2) - 0.5) * step for n, step in zip(mask.shape, pixel, strict=True))
-        limits = ax.get_xlim(), ax.get_ylim()
-        ax.contour(x, y, np.pad(mask, 1), [0.5], colors=[color], linewidths=linewidth)
-        ax.set(xlim=limits[0], ylim=limits[1])  # the padding would leave a rim
+    """A map over an image of that shape; nothing where it is NaN.
+
+    Raises:
+        ValueError: The map has another shape.
+    """
+    if np.shape(values) != shape:
+        raise ValueError(f"map of {np.shape(values)}: expected the image's {shape}")
+    ax.imshow(np.ma.masked_invalid(np.asarray(values, dtype=float)), cmap=draw.MAP, norm=scale,
+              alpha=0.45, extent=extent, interpolation="nearest")  # fmt: skip
+
+
+def colour_bar(figure: Any, axes: list[Axes], scale: Normalize | None) -> None:
+    """A bar at the right of pictures, for maps on one scale or, if None, each on its own."""
+    shown = ScalarMappable(scale or Normalize(0, 1), draw.MAP)
+    bar: Colorbar = figure.colorbar(shown, ax=axes, aspect=14, pad=0.01, format="%.2g",
+                                    ticks=MaxNLocator(3))  # fmt: skip
+    bar.ax.tick_params(labelsize=draw.points(5.2, figure), length=2, pad=1)
+    if scale is None:
+        bar.set_ticks([0, 1], labels=["low", "high"])
+        bar.set_label("of each map alone", fontsize=draw.points(5.2, figure))
 
 
 def largest_slice(crop: Crop) -> int:
@@ -189,6 +183,7 @@ def largest_slice(crop: Crop) -> int:
     return int(crop.consensus().sum(axis=(1, 2)).argmax())
 
 
+@draw.styled
 def in_scan(crop: Crop, *, n_slices: int, rows: int = 512) -> Figure:
     """Where a crop lies in its scan, seen from the feet and from the front, to scale in mm.
 
@@ -201,35 +196,31 @@ def in_scan(crop: Crop, *, n_slices: int, rows: int = 512) -> Figure:
     z0, y0, x0 = crop.origin
     depth, height, width = crop.hu.shape
     field, tall = rows * dx, n_slices * dz
-    figure = _figure(8.2, 4.4)
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1))
+    figure, (left, right) = draw.row(2, 8.2, 4.4)
     k = largest_slice(crop)
     row = int(crop.consensus()[k].sum(axis=1).argmax())
-    across = (x0 * dx, (x0 + width) * dx)
-    for ax, image, extent, whole in (
-        (left, crop.hu[k], (*across, (y0 + height) * dy, y0 * dy), (field, field)),
-        (right, crop.hu[:, row], (*across, z0 * dz, (z0 + depth) * dz), (field, tall)),
+    first, last = x0 * dx, (x0 + width) * dx
+    for ax, values, (low, high), whole in (
+        (left, crop.hu[k], (y0 * dy, (y0 + height) * dy), field),
+        (right, crop.hu[:, row], (z0 * dz, (z0 + depth) * dz), tall),
     ):
-        ax.imshow(image, cmap="gray", vmin=WINDOW[0], vmax=WINDOW[1], extent=extent,
+        ends = (low, high) if ax is right else (high, low)
+        ax.imshow(values, cmap="gray", vmin=draw.WINDOW[0], vmax=draw.WINDOW[1],
+                  extent=(first, last, *ends),
                   origin="lower" if ax is right else "upper")  # fmt: skip
-        ax.add_patch(Rectangle((0, 0), *whole, fill=False, color=GREY))
-        low, size = (
-            (extent[0], min(extent[2:])),
-            (extent[1] - extent[0], abs(extent[3] - extent[2])),
-        )
-        ax.add_patch(Rectangle(low, *size, fill=False, color=ORANGE, linewidth=1.5))
-        ax.set(xlim=(min(0, low[0]) - 4, max(whole[0], extent[1]) + 4), aspect="equal")
-        ax.set_xlabel("x (mm)", fontsize=8)
-        _plain(ax).tick_params(labelsize=8)
-    left.set(ylim=(max(field, (y0 + height) * dy) + 4, min(0, y0 * dy) - 4))
-    left.set_ylabel("y (mm, towards the back)", fontsize=8)
-    left.set_title(f"slice {crop.slice_index[k]}, one of {n_slices}", fontsize=8)
-    right.set(ylim=(-4, tall + 4))
-    right.set_ylabel("z (mm, towards the head)", fontsize=8)
-    right.set_title(f"row {y0 + row}: {depth} slices every {dz:g} mm", fontsize=8)
-    return _note(figure, crop.tier)
+        ax.add_patch(Rectangle((0, 0), field, whole, fill=False, color=draw.GREY))
+        ax.add_patch(Rectangle((first, low), last - first, high - low, fill=False,
+                               color=draw.ORANGE, linewidth=1.5))  # fmt: skip
+        ax.set(xlim=(min(0, first) - 4, max(field, last) + 4), aspect="equal", xlabel="x (mm)")
+    left.set(ylim=(max(field, (y0 + height) * dy) + 4, min(0, y0 * dy) - 4),
+             ylabel="y (mm, towards the back)",
+             title=f"slice {crop.slice_index[k]}, one of {n_slices}")  # fmt: skip
+    right.set(ylim=(-4, tall + 4), ylabel="z (mm, towards the head)",
+              title=f"row {y0 + row}: {depth} slices every {dz:g} mm")  # fmt: skip
+    return draw.note(figure, crop.tier)
 
 
+@draw.styled
 def windows(crop: Crop, named: Mapping[str, Window]) -> Figure:
     """The largest slice through several windows, and the histogram that they cut from.
 
@@ -237,87 +228,27 @@ def windows(crop: Crop, named: Mapping[str, Window]) -> Figure:
         crop: The crop.
         named: What a window is called, to the HU that become black and white.
     """
-    hu, pixel = crop.hu[largest_slice(crop)], (crop.spacing[1], crop.spacing[2])
-    figure = _figure(7.8, 4.6)
-    grid = figure.add_gridspec(2, len(named), height_ratios=(1, 1.3))
-    ax = _plain(figure.add_subplot(grid[0, :]))
-    ax.hist(hu.ravel(), bins=np.arange(-1100, 1100, 20).tolist(), color=GREY, log=True)
-    top = ax.get_ylim()[1]
+    hu = crop.hu[largest_slice(crop)]
+    figure = draw.blank(7.8, 4.6)
+    places = figure.add_gridspec(2, len(named), height_ratios=(1, 1.3))
+    above = figure.add_subplot(places[0, :])
+    above.hist(hu.ravel(), bins=np.arange(-1100, 1100, 20).tolist(), color=draw.GREY, log=True)
+    top = above.get_ylim()[1]
     for number, (name, (low, high)) in enumerate(named.items()):
         y = top * 1.9 ** (number + 1)
-        colour = (BLUE, ORANGE, GREEN, GREY)[number % 4]
-        ax.plot([low, high], [y, y], color=colour, linewidth=3, solid_capstyle="butt")
-        ax.annotate(name, (high, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
-    ax.set_ylim(top=top * 1.9 ** (len(named) + 0.8))
-    ax.set_xlabel("HU (values above 1100 are left out)", fontsize=8)
-    ax.set_ylabel("pixels", fontsize=8)
-    ax.tick_params(labelsize=8)
-    for column, (name, limits) in enumerate(named.items()):
-        ax = figure.add_subplot(grid[1, column])
-        title = f"{name}\n{limits[0]:g} to {limits[1]:g} HU".replace("-", "−")
-        _picture(ax, Picture(hu, pixel, title), limits)
-        ax.title.set_fontsize(8)
-    return _note(figure, crop.tier)
+        colour = (draw.BLUE, draw.ORANGE, draw.GREEN, draw.GREY)[number % 4]
+        above.plot([low, high], [y, y], color=colour, linewidth=3, solid_capstyle="butt")
+        above.annotate(name, (high, y), (4, 0), textcoords="offset points", va="center",
+                       fontsize=8)  # fmt: skip
+        ax = figure.add_subplot(places[1, number])
+        draw.grey(ax, hu, crop.spacing[1:], (low, high))
+        ax.set_title(f"{name}\n{low:g} to {high:g} HU".replace("-", "−"), pad=2)
+    above.set(xlabel="HU (values above 1100 are left out)", ylabel="pixels")
+    above.set_ylim(top=top * 1.9 ** (len(named) + 0.8))
+    return draw.note(figure, crop.tier)
 
 
-@dataclass(frozen=True)
-class Footprint:
-    """Where in a crop a sample was read, measured from the sample itself.
-
-    Attributes:
-        z: Height of each slice or channel over the lesion's middle, mm.
-        corner: `(y, x)` of the window's first corner in the crop, mm.
-        side: Height and width of the window, mm.
-        pixel: Height and width of a pixel of the sample, mm.
-    """
-
-    z: Array
-    corner: tuple[float, float]
-    side: tuple[float, float]
-    pixel: tuple[float, float]
-
-
-def footprint(
-    crop: Crop, prepare: Callable[[list[Crop]], Samples], *, unit: Window | None = (0.0, 1.0)
-) -> Footprint:
-    """Find out where a preparation reads, by letting it prepare the coordinates themselves.
-
-    The crop's values are replaced by a ramp along one axis, three times: what comes out are
-    positions. So the answer is what the code does, not what its docstring says.
-
-    Args:
-        crop: A crop, large enough that the middle of the window lies in it.
-        prepare: A paper's `prepare` with its options; in-plane size even.
-        unit: Values of the sample that stand for -1024 and 400 HU; None if it is in HU.
-
-    Returns:
-        Places; what lies beyond the crop along z counts as its last slice, as for the preparation.
-    """
-    spacing = np.array(crop.spacing)
-    places = []
-    for axis, n in enumerate(crop.hu.shape):
-        step = 1300 // max(n - 1, 1)
-        ramp = (step * np.arange(n) - 950).reshape([-1 if a == axis else 1 for a in range(3)])
-        given = np.broadcast_to(ramp, crop.hu.shape).astype(np.int16)
-        values = prepare([replace(crop, hu=given)]).images.double().numpy()
-        values = values.reshape(-1, *values.shape[-2:])  # slices and channels alike
-        if unit is not None:
-            values = (values - unit[0]) / (unit[1] - unit[0]) * (WINDOW[1] - WINDOW[0]) + WINDOW[0]
-        places.append(np.where(values < -951, np.nan, values + 950) / step)  # nan: filled with air
-    at_z, at_y, at_x = places
-    middle = at_z.shape[1] // 2
-    index = np.interp(at_z[:, middle, middle], np.arange(len(crop.hu)), crop.slice_index)
-    z = (index - locate(crop).centroid[0]) * spacing[0]
-    whole = np.flatnonzero(np.isfinite(at_y[:, middle, middle]))[0]
-    corner, side, pixel = [], [], []
-    for line, mm in ((at_y[whole, :, middle], spacing[1]), (at_x[whole, middle], spacing[2])):
-        pitch = float(line[middle] - line[middle - 1])
-        side.append(len(line) * pitch * mm)
-        pixel.append(pitch * mm)
-        corner.append(float(line[middle] + 0.5 - pitch * middle - pitch / 2) * mm)
-    return Footprint(z, *((a, b) for a, b in (corner, side, pixel)))
-
-
+@draw.styled
 def footprints(
     crop: Crop, places: Mapping[str, Footprint], *, squares: Mapping[str, Footprint] | None = None
 ) -> Figure:
@@ -328,36 +259,30 @@ def footprints(
         places: Name of a sample, beginning with the paper's as in `PAPER_COLOURS`, to its place.
         squares: Those whose squares are drawn; `places` if None.
     """
-    figure = _figure(8.6, 4.6)
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
-    pixel, k = (crop.spacing[1], crop.spacing[2]), largest_slice(crop)
-    _picture(left, Picture(crop.hu[k], pixel), WINDOW)
-    _outline(left, crop.consensus()[k], pixel, color="white", linewidth=1)
+    figure, (left, right) = draw.row(2, 8.6, 4.6, width_ratios=(1, 1.25))
+    pixel, k = crop.spacing[1:], largest_slice(crop)
+    _, width, height, _ = draw.grey(left, crop.hu[k], pixel, draw.WINDOW)
+    draw.outline(left, crop.consensus()[k], pixel, "white")
     for number, (name, place) in enumerate((squares or places).items()):
-        line = ("-", "--", ":")[number % 3]
         left.add_patch(Rectangle(place.corner[::-1], place.side[1], place.side[0], fill=False,
-                                 color=_paper_colour(name), linestyle=line, linewidth=1.6,
-                                 label=f"{name}: {place.side[0]:.1f} mm"))  # fmt: skip
+                                 color=_paper_colour(name), linestyle=("-", "--", ":")[number % 3],
+                                 linewidth=1.6, label=f"{name}: {place.side[0]:.1f} mm"),
+                       )  # fmt: skip
     for number, (name, place) in enumerate(places.items()):
         right.plot(np.full(len(place.z), number), place.z, "_", color=_paper_colour(name),
                    markersize=13, markeredgewidth=1.4, linestyle="none")  # fmt: skip
-    height, width = crop.hu.shape[1] * pixel[0], crop.hu.shape[2] * pixel[1]
-    left.set(xlim=(0, width), ylim=(height, 0))
-    left.set_title("squares in plane, with their sides", fontsize=8)
-    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=2, frameon=False,
-                fontsize=8)  # fmt: skip
-    centre = locate(crop).centroid[0]
-    z = (crop.slice_index - centre) * crop.spacing[0]
+    left.set(xlim=(0, width), ylim=(height, 0), title="squares in plane, with their sides")
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=2)
+    z = (crop.slice_index - locate(crop).centroid[0]) * crop.spacing[0]
     for height_of_slice in z:
-        right.axhline(height_of_slice, color=GREY, linewidth=0.4, zorder=0)
+        right.axhline(height_of_slice, color=draw.GREY, linewidth=0.4, zorder=0)
     inside = z[crop.consensus().any(axis=(1, 2))]
     half = crop.spacing[0] / 2
-    right.axhspan(inside.min() - half, inside.max() + half, color=GREY, alpha=0.25, zorder=0)
-    right.set_xticks(range(len(places)), list(places), rotation=60, ha="right", fontsize=8)
-    right.set_ylabel("height over the consensus' middle (mm)", fontsize=8)
-    right.set_title("heights read; grey lines are the crop's slices", fontsize=8)
-    _plain(right).tick_params(axis="y", labelsize=8)
-    return _note(figure, crop.tier)
+    right.axhspan(inside.min() - half, inside.max() + half, color=draw.GREY, alpha=0.25, zorder=0)
+    right.set_xticks(range(len(places)), list(places), rotation=60, ha="right")
+    right.set(ylabel="height over the consensus' middle (mm)",
+              title="heights read; grey lines are the crop's slices")  # fmt: skip
+    return draw.note(figure, crop.tier)
 
 
 def _paper_colour(name: str) -> str:

@@ -74,8 +74,11 @@ def watch(browser: Any) -> Callable[..., contextlib.AbstractContextManager[Any]]
     """Open a page of which nothing may go wrong and that may ask for nothing elsewhere."""
 
     @contextlib.contextmanager
-    def opened(address: str, *, width: int = 1100, **options: Any) -> Iterator[Any]:
+    def opened(
+        address: str, *, width: int = 1100, script: str = "", **options: Any
+    ) -> Iterator[Any]:
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        context.add_init_script(script)
         wrong: list[str] = []
         base = address.rpartition("/")[0]
 

@@ -163,15 +163,15 @@ def test_three_nodules_are_played_and_counted_as_python_does(page: Any) -> None:
     assert page.evaluate("window.hit") is None
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_any_answers_are_counted_as_python_does(page: Any, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    answers = {
-        lesion_id: {n: int(rng.integers(1, 6)) for n in NAMES if rng.random() < 0.6}
-        for lesion_id in IDS
-    }
-    page.evaluate(f"answers => {GAME}.model.set('answers', answers)", answers)
-    same_as_python(page, answers)
+def test_any_answers_are_counted_as_python_does(page: Any) -> None:
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        answers = {
+            lesion_id: {n: int(rng.integers(1, 6)) for n in NAMES if rng.random() < 0.6}
+            for lesion_id in IDS
+        }
+        page.evaluate(f"answers => {GAME}.model.set('answers', answers)", answers)
+        same_as_python(page, answers)
 
 
 def test_readers_wait_till_the_end_for_those_who_wish(page: Any) -> None:
@@ -318,18 +318,6 @@ def test_a_reload_loses_nothing_and_starting_again_loses_all(page: Any) -> None:
     assert get(page, "phase") == "start"
 
 
-def test_without_storage_it_is_played_all_the_same(watch: Any, at: Callable[[], str]) -> None:
-    with watch(at()) as page:
-        page.add_init_script(
-            "Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('no'); } })"
-        )
-        page.reload()
-        ready(page)
-        press(page, "Start")
-        choose(page, "Margin", "4 Near sharp")
-        assert get(page, "answers") == {IDS[0]: {"margin": 4}}
-
-
 # -- keyboard, screen readers, themes, phones -------------------------------------------
 
 
@@ -368,66 +356,42 @@ def test_everything_works_with_the_keyboard(page: Any) -> None:
     assert page.evaluate(focus).startswith("You differ from a reader by")
 
 
-def test_opening_a_page_takes_no_focus_and_does_not_scroll(page: Any) -> None:
-    assert page.evaluate("document.activeElement.tagName") == "BODY"
-    assert page.evaluate("scrollY") == 0
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing(theme: str, watch: Any, at: Callable[[str], str]) -> None:
+def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(
+    theme: str, watch: Any, at: Callable[[str], str]
+) -> None:
     package = pytest.importorskip("axe_playwright_python.sync_playwright")
 
-    def faults(page: Any) -> list[Any]:
+    def see(page: Any) -> None:
         found = package.Axe().run(page, ".lesionlab-game").response["violations"]
-        return [(v["id"], [n["html"][:90] for n in v["nodes"]]) for v in found]
+        assert [(v["id"], [n["html"][:90] for n in v["nodes"]]) for v in found] == []
+        assert page.evaluate("document.scrollingElement.scrollWidth") == 390
 
-    with watch(at(theme)) as page:
+    with watch(at(theme), width=390) as page:
         ready(page)
-        assert faults(page) == []
+        assert page.evaluate("[document.activeElement.tagName, scrollY]") == ["BODY", 0]
+        see(page)
         press(page, "Start")
         page.evaluate(f"{GAME}.viewer.settled()")
         choose(page, "Margin", "4 Near sharp")
-        assert faults(page) == []
+        see(page)
         press(page, "Compare with the readers")
-        assert faults(page) == []
+        see(page)
         press(page, "Stop and see the result")
         page.get_by_text("Nodule by nodule").click()
-        assert faults(page) == []
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_nothing_is_wider_than_a_phone(theme: str, watch: Any, at: Callable[[str], str]) -> None:
-    with watch(at(theme), width=390) as page:
-        ready(page)
-
-        def wide() -> int:
-            return page.evaluate("document.scrollingElement.scrollWidth")  # type: ignore[no-any-return]
-
-        assert wide() == 390
-        press(page, "Start")
-        assert wide() == 390
-        choose(page, "Margin", "4 Near sharp")
-        press(page, "Compare with the readers")
-        assert wide() == 390
-        press(page, "Stop and see the result")
-        page.get_by_text("Nodule by nodule").click()
-        assert wide() == 390
+        see(page)
         table = page.get_by_role("region", name="Your result, a table")
         assert table.evaluate("e => e.scrollWidth > e.clientWidth"), "it scrolls in its own box"
 
 
-def test_a_file_opened_from_disk_works_too(watch: Any, folder: Path) -> None:
-    with watch((folder / "game-light.html").as_uri()) as page:
+def test_from_disk_without_storage_it_is_played_all_the_same(watch: Any, folder: Path) -> None:
+    script = "Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('no'); } })"
+    with watch((folder / "game-light.html").as_uri(), script=script) as page:
         ready(page)
         press(page, "Start")
         choose(page, "Margin", "4 Near sharp")
         press(page, "Stop and see the result")
         same_as_python(page, {IDS[0]: {"margin": 4}})
-
-
-def test_without_javascript_the_page_says_what_would_be_here(
-    watch: Any, at: Callable[[], str]
-) -> None:
-    with watch(at(), java_script_enabled=False) as page:
+    with watch((folder / "game-light.html").as_uri(), java_script_enabled=False) as page:
         assert page.get_by_text("A game comes here, in a browser that runs JavaScript").is_visible()
         assert page.get_by_text("the end").is_visible()

@@ -122,6 +122,10 @@ def test_python_moves_what_is_shown(lab: Any) -> None:
     lab.evaluate(f"{VIEWER}.settled()")
     assert lab.evaluate(PIXELS) not in (before, after)
     assert lab.get_by_label("Width (HU)").input_value() == "300"
+    dark = f"{VIEWER}.root.classList.contains('dark')"
+    assert lab.evaluate(dark) is False
+    lab.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+    lab.wait_for_function(dark)
 
 
 def test_python_reads_what_was_moved(lab: Any) -> None:
@@ -152,13 +156,6 @@ def test_keys_go_to_the_viewer_not_to_the_notebook(lab: Any) -> None:
     wait_for_text(lab, "print(viewer.slice, viewer.show_contours)", "4 False")
     assert lab.evaluate("jupyterapp.shell.currentWidget.content.widgets.length") == 1
     assert lab.evaluate("jupyterapp.shell.currentWidget.content.activeCellIndex") == 0
-
-
-def test_the_viewer_follows_the_theme_of_the_lab(lab: Any) -> None:
-    dark = f"{VIEWER}.root.classList.contains('dark')"
-    assert lab.evaluate(dark) is False
-    lab.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
-    lab.wait_for_function(dark)
 
 
 def test_the_saved_notebook_carries_html_and_a_picture(lab: Any) -> None:

@@ -106,19 +106,15 @@ def test_the_keyboard_goes_along_the_scale_and_keeps_the_focus(page: Any) -> Non
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing(theme: str, watch: Any, at: Callable[[str], str]) -> None:
+def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(
+    theme: str, watch: Any, at: Callable[[str], str]
+) -> None:
     package = pytest.importorskip("axe_playwright_python.sync_playwright")
-    with watch(at(theme)) as page:
+    with watch(at(theme), width=390) as page:
         ready(page)
         page.evaluate(f"{SCALE}.viewer.settled()")
         found = package.Axe().run(page, ".lesionlab-scale").response["violations"]
         assert [(v["id"], [n["html"][:90] for n in v["nodes"]]) for v in found] == []
-
-
-def test_nothing_is_wider_than_a_phone(watch: Any, at: Callable[[str], str]) -> None:
-    with watch(at("dark"), width=390) as page:
-        ready(page)
-        page.evaluate(f"{SCALE}.viewer.settled()")
         assert page.evaluate("document.scrollingElement.scrollWidth") == 390
 
 

@@ -44,15 +44,15 @@ def fold(experiment: Any, prepare: Any, ids: tuple[str, ...] = TESTED, seed: int
         weights = experiment.model(seed).state_dict()
     table = lidc.nodules().loc[list(ids)]
     truth = [
-        (table[name] > 3).astype(float) if task == "classification" else table[name]
-        for name, task in experiment.tasks.items()
+        (table[target.name] > 3).astype(float) if target.kind == "binary" else table[target.name]
+        for target in experiment.targets
     ]
     return Trained(
         fold=0,
         experiment=experiment,
         weights=weights,
         samples=normalise(raw),
-        targets=torch.tensor([list(column) for column in truth]).T.float(),
+        labels=torch.tensor([list(column) for column in truth]).T.float(),
         table=table,
         normalise=normalise,
     )

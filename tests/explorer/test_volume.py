@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 import re
-import subprocess
-import sys
-from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
@@ -16,27 +12,13 @@ from PIL import Image
 
 from lesionlab import explorer
 from lesionlab.colours import MAPS, SIGNED_MAP, table
-from lesionlab.crops import Crop
-from lesionlab.explorer import _html, _scene
+from lesionlab.explorer import _scene
 
-WIDGET = "application/vnd.jupyter.widget-view+json"
-SHAPE = (4, 10, 12)
+SHAPE = (4, 12, 12)
 
 
 def volume(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
     return np.random.default_rng(seed).integers(-1000, 400, shape).astype(np.int16)
-
-
-def masks(n: int = 3, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
-    made = np.zeros((n, *shape), np.bool_)
-    for reader in range(n):
-        made[reader, 1:3, 3 : 7 + reader % 2, 4:8] = True
-    return made
-
-
-def crop(lesion_id: str = "LIDC-IDRI-0001-S0001-N01") -> Crop:
-    at = np.arange(40, 44)
-    return Crop(lesion_id, volume(), masks(), (2.5, 0.7, 0.7), at, (100, 90), at > 0, "phantom")
 
 
 def maps() -> dict[str, dict[str, np.ndarray]]:
@@ -45,88 +27,46 @@ def maps() -> dict[str, dict[str, np.ndarray]]:
             "SAM": {"malignancy": ramp, "texture": 1 - ramp}}  # fmt: skip
 
 
-def payload(viewer: Any) -> dict[str, Any]:
-    (text,) = re.findall(
-        r'<script type="application/json">(.*?)</script>', viewer.to_html(), re.DOTALL
-    )
-    return json.loads(text)  # type: ignore[no-any-return]
-
-
-def panel(viewer: Any, index: int = 0) -> dict[str, Any]:
-    return payload(viewer)["data"]["panels"][index]  # type: ignore[no-any-return]
-
-
-class Tags(HTMLParser):
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        self.tags.append(tag)
-
-
 @pytest.fixture
-def without_anywidget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "anywidget", None)
-    monkeypatch.delitem(sys.modules, "lesionlab.explorer._widget", raising=False)
+def panel(payload: Any) -> Any:
+    return lambda viewer: payload(viewer)["data"]["panels"][0]
 
 
 # -- what is shown ---------------------------------------------------------------------
 
 
-def test_a_widget_brings_html_and_a_picture() -> None:
-    pytest.importorskip("anywidget")
-    shown, _ = explorer.view(crop(), overlays=maps())._repr_mimebundle_()
-    assert set(shown) == {WIDGET, "text/html", "image/png", "text/plain"}
-    assert shown["image/png"].startswith(b"\x89PNG")
-    assert shown["text/plain"] == "VolumeViewer('LIDC-IDRI-0001-S0001-N01', 4×10×12)"
-
-
-@pytest.mark.usefixtures("without_anywidget")
-def test_without_anywidget_html_and_picture_are_left() -> None:
-    viewer = explorer.view(crop())
-    assert isinstance(viewer, explorer.VolumePage)
-    shown = viewer._repr_mimebundle_()
-    assert set(shown) == {"text/html", "image/png", "text/plain"}
-
-
-def test_a_crop_brings_spacing_masks_and_tier_along() -> None:
-    shown = panel(explorer.view(crop()))
-    assert shown["title"] == "LIDC-IDRI-0001-S0001-N01"
+def test_a_crop_brings_spacing_masks_tier_and_place_along(panel: Any, crop: Any) -> None:
+    shown = panel(explorer.view(crop("a")))
+    assert shown["title"] == "a"
     assert shown["tier"] == {"name": "phantom", "text": "phantom: rendered voxels, not a scan"}
     assert shown["spacing"] == [2.5, 0.7, 0.7]
     assert shown["z"] == [100.0, 102.5, 105.0, 107.5]
     assert shown["corner"] == pytest.approx([70, 63])
-    assert (shown["readers"], shown["votes"]) == (3, 2)
-    assert shown["notes"] == []
-
-
-def test_an_array_without_a_tier_says_so() -> None:
-    assert panel(explorer.view(volume()))["tier"] == {"name": None, "text": "source not stated"}
+    assert (shown["readers"], shown["votes"], shown["notes"]) == (3, 2, [])
+    assert shown["frame"] == "the scan's first slice"
+    alone = panel(explorer.view(volume(), spacing=(2.5, 1, 1)))
+    assert (alone["frame"], alone["z"][0]) == ("the first slice here", 0)
+    assert alone["tier"] == {"name": None, "text": "source not stated"}
     assert panel(explorer.view(volume(), tier="made up"))["tier"]["text"] == "made up"
 
 
-def test_the_first_slice_is_the_largest_of_the_consensus() -> None:
-    marked = masks(2)
+def test_it_starts_where_the_first_map_is_strongest_or_the_lesion_is(panel: Any) -> None:
+    marked = np.zeros((2, *SHAPE), np.bool_)
     marked[:, 2, 2:9, 2:9] = True
-    assert explorer.view(volume(), masks=marked).slice == 2
-    assert explorer.view(volume()).slice == 2, "the middle"
-
-
-def test_it_starts_where_the_first_map_is_strongest() -> None:
-    marked = masks(2)
-    marked[:, 2, 2:9, 2:9] = True
-    strong = np.zeros(SHAPE)
+    strong, middle = np.zeros(SHAPE), np.full(SHAPE, np.nan)
     strong[1, 3, 4], strong[3, 0, 0] = -3, 2
+    middle[3] = 1
     flat = np.ones(SHAPE[1:])
     given = {"volume": volume(), "masks": marked}
-    assert explorer.view(**given, overlays={"a": strong, "b": flat}).slice == 1
-    assert explorer.view(**given, overlays={"b": flat, "a": strong}).slice == 2, "of the lesion"
-    assert explorer.view(**given, overlays={"a": np.zeros(SHAPE)}).slice == 2, "there is nothing"
-    middle = np.full(SHAPE, np.nan)
-    middle[3] = 1
-    assert explorer.view(**given, overlays={"a": middle}).slice == 3
+    for overlays, slice_ in (
+        ({"a": strong, "b": flat}, 1),
+        ({"b": flat, "a": strong}, 2),
+        ({"a": np.zeros(SHAPE)}, 2),
+        ({"a": middle}, 3),
+        ({}, 2),
+    ):
+        assert explorer.view(**given, overlays=overlays).slice == slice_
+    assert explorer.view(volume()).slice == 2, "the middle"
     shown = panel(explorer.view(**given, overlays={"a": {"margin": strong}, "b": {"x": flat}}))
     assert [(m["about"], m["peak"]) for m in shown["maps"]] == [("Margin", 1), ("x", None)]
     assert shown["output"] == "Output"
@@ -139,11 +79,10 @@ def test_it_starts_where_the_first_map_is_strongest() -> None:
         # of twice 6 of 64 rows and twice 8 of 96 columns the more, but 32 rows at least
         ((40, 46), (20, 28), (2.0, 43.0, 24.0)),
         ((10, 30), (20, 28), (64 / 40, 20.0, 24.0)),
-        ((0, 6), (20, 44), (96 / 48, 3.0, 32.0)),
         ((5, 40), (20, 28), (1.0, 22.5, 24.0)),  # half of the slice: all of it is shown
     ],
 )
-def test_it_starts_at_the_lesion(rows: Any, columns: Any, home: tuple[float, ...]) -> None:
+def test_it_starts_at_the_lesion(panel: Any, rows: Any, columns: Any, home: Any) -> None:
     hu = np.zeros((3, 64, 96), np.int16)
     marked = np.zeros((2, *hu.shape), np.bool_)
     marked[0, 0, slice(*rows), columns[0]] = True  # together they are the box
@@ -152,45 +91,34 @@ def test_it_starts_at_the_lesion(rows: Any, columns: Any, home: tuple[float, ...
     assert panel(explorer.view(hu))["home"] == [1, 32, 48]
 
 
-def test_positions_are_the_scans_where_its_place_is_known() -> None:
-    known, alone = panel(explorer.view(crop())), panel(explorer.view(volume(), spacing=(2.5, 1, 1)))
-    assert (known["frame"], known["z"][0]) == ("the scan's first slice", 100)
-    assert (alone["frame"], alone["z"][0]) == ("the first slice here", 0)
-
-
-def test_ratings_stand_on_their_attributes_scale() -> None:
+def test_ratings_stand_on_their_attributes_scale(panel: Any) -> None:
     viewer = explorer.view(
         volume(),
         readings={"calcification": [6, 6, 5], "own": [0, 1]},
         predicted={"calcification": 5.5, "own": 0.25, "internal_structure": 1.0},
     )
-    shown = {r["title"]: r for r in panel(viewer)["ratings"]}
-    assert shown["Calcification"] == {
+    shown = {r.pop("name"): r for r in panel(viewer)["ratings"]}
+    assert shown["calcification"] == {
         "title": "Calcification", "scale": [1, 6], "readings": [6, 6, 5], "predicted": 5.5,
     }  # fmt: skip
     assert shown["own"]["scale"] == [0, 1], "probabilities"
-    assert shown["Internal structure"]["scale"] == [1, 4]
-    assert shown["Internal structure"]["readings"] == []
+    assert shown["internal_structure"]["scale"] == [1, 4]
+    assert shown["internal_structure"]["readings"] == []
 
 
-def test_the_right_side_starts_with_another_map() -> None:
-    state = payload(explorer.view(crop(), overlays=maps()))["state"]
-    assert (state["method"], state["other_method"]) == ("Grad-CAM", "SAM")
-    assert state["compare"] is False
-
-
-def test_two_volumes_stand_side_by_side() -> None:
+def test_two_volumes_stand_side_by_side(payload: Any, crop: Any) -> None:
+    state = payload(explorer.view(crop("a"), overlays=maps()))["state"]
+    assert (state["method"], state["other_method"], state["compare"]) == ("Grad-CAM", "SAM", False)
     other = explorer.view(volume(1, (7, 5, 5)), title="the other", overlays={"x": np.zeros((5, 5))})
-    viewer = explorer.view(crop(), other=other)
+    viewer = explorer.view(crop("a"), other=other)
     shown = payload(viewer)
-    assert [p["title"] for p in shown["data"]["panels"]] == [crop().lesion_id, "the other"]
+    assert [p["title"] for p in shown["data"]["panels"]] == ["a", "the other"]
     assert (shown["state"]["compare"], shown["state"]["other_slice"]) == (True, 3)
     assert shown["state"]["other_method"] == "x"
-    assert repr(viewer).endswith("4×10×12, 7×5×5)")
-    assert viewer.to_png().startswith(b"\x89PNG")
+    assert repr(viewer).endswith("4×12×12, 7×5×5)")
 
 
-def test_the_picture_has_one_scale_and_the_same_part_as_the_viewer() -> None:
+def test_the_picture_has_one_scale_and_the_same_part_as_the_viewer(crop: Any) -> None:
     pytest.importorskip("anywidget")
 
     def corner(picture: bytes, side: int) -> np.ndarray:
@@ -202,16 +130,14 @@ def test_the_picture_has_one_scale_and_the_same_part_as_the_viewer() -> None:
         return float((part.max(axis=-1) - part.min(axis=-1)).mean())
 
     falling = np.linspace(1, 0, SHAPE[1] * SHAPE[2]).reshape(SHAPE[1:])
-    weak = explorer.view(crop(), overlays={"a": falling / 8})
-    viewer = explorer.view(crop(), overlays={"a": falling}, other=weak)
+    weak = explorer.view(crop("a"), overlays={"a": falling / 8})
+    viewer = explorer.view(crop("a"), overlays={"a": falling}, other=weak)
     apart = colour(corner(viewer.to_png(), 1))
     viewer.same_scale = False
     assert colour(corner(viewer.to_png(), 1)) > 2 * apart
     viewer.zoom, viewer.method = 2, ""
     before = corner(viewer.to_png(), 0)
     viewer.pan = [3, 0]
-    assert not np.array_equal(corner(viewer.to_png(), 0), before)
-    viewer.zoom = 0.01
     assert not np.array_equal(corner(viewer.to_png(), 0), before)
 
 
@@ -226,19 +152,12 @@ def test_colours_are_matplotlibs(name: str) -> None:
         assert list(entries[3 * at : 3 * at + 3]) == pytest.approx(colour, abs=1)
 
 
-def test_lightness_of_the_colours_rises_evenly() -> None:
-    for name in MAPS:
-        rgb = np.frombuffer(bytes.fromhex(table(name)), np.uint8).reshape(-1, 3) / 255
-        light = rgb @ [0.299, 0.587, 0.114]
-        assert (np.diff(light[::8]) > 0).all(), name
-
-
 # -- the widget ------------------------------------------------------------------------
 
 
-def test_what_is_set_is_in_the_next_page() -> None:
+def test_what_is_set_is_in_the_next_page(payload: Any, crop: Any) -> None:
     pytest.importorskip("anywidget")
-    viewer = explorer.view(crop(), overlays=maps(), window="soft tissue")
+    viewer = explorer.view(crop("a"), overlays=maps(), window="soft tissue")
     viewer.slice, viewer.method, viewer.opacity = 3, "SAM", 0.25
     state = payload(viewer)["state"]
     assert (state["slice"], state["method"], state["opacity"]) == (3, "SAM", 0.25)
@@ -254,16 +173,19 @@ def test_what_is_set_is_in_the_next_page() -> None:
         ("opacity", 2, "opacity"),
     ],
 )
-def test_a_trait_out_of_range_is_refused(name: str, value: Any, message: str) -> None:
+def test_a_trait_out_of_range_is_refused(name: str, value: Any, message: str, crop: Any) -> None:
     traitlets = pytest.importorskip("traitlets")
-    viewer = explorer.view(crop(), overlays=maps())
+    viewer = explorer.view(crop("a"), overlays=maps())
     before = getattr(viewer, name)
     with pytest.raises((ValueError, traitlets.TraitError), match=re.escape(message)):
         setattr(viewer, name, value)
     assert getattr(viewer, name) == before
 
 
-def test_a_kernel_always_has_exact_values() -> None:
+# -- sizes -----------------------------------------------------------------------------
+
+
+def test_a_kernel_always_has_exact_values(panel: Any) -> None:
     pytest.importorskip("anywidget")
     rng = np.random.default_rng(0)
     noise = rng.integers(-1000, 1000, (64, 64, 64)).astype(np.int16)
@@ -273,10 +195,7 @@ def test_a_kernel_always_has_exact_values() -> None:
     assert panel(explorer.view(noise, page_kb=None))["hu"]["step"] == 1
 
 
-# -- sizes -----------------------------------------------------------------------------
-
-
-def test_a_cube_with_four_maps_stays_under_300_kb_and_says_what_was_rounded() -> None:
+def test_a_cube_with_four_maps_stays_under_300_kb_and_says_what_was_rounded(panel: Any) -> None:
     rng = np.random.default_rng(0)
     z, y, x = np.indices((64, 64, 64)) - 31.5
     ball = np.sqrt(z**2 + y**2 + x**2) < 9
@@ -294,60 +213,28 @@ def test_a_cube_with_four_maps_stays_under_300_kb_and_says_what_was_rounded() ->
     assert all(m["error"] <= 0.05 * (m["high"] - m["low"]) for m in shown["maps"])
 
 
-def test_a_usual_crop_is_exact() -> None:
+def test_a_usual_crop_is_exact(panel: Any) -> None:
     rng = np.random.default_rng(0)
     hu = rng.normal(-800, 30, (12, 64, 64)).round().astype(np.int16)
-    viewer = explorer.view(
-        hu, overlays={"a": np.exp(-((np.indices((64, 64)) - 30) ** 2).sum(0) / 99)}
-    )
-    assert panel(viewer)["hu"]["step"] == 1
-    assert panel(viewer)["notes"] == []
+    smooth = np.exp(-((np.indices((64, 64)) - 30) ** 2).sum(0) / 99)
+    shown = panel(explorer.view(hu, overlays={"a": smooth}))
+    assert (shown["hu"]["step"], shown["notes"]) == (1, [])
 
 
 def test_a_whole_scan_is_thinned_and_says_so() -> None:
     scan = np.zeros((200, 512, 512), np.int16)
-    scan[4, 8, 12] = 77
+    scan[::4, ::8, ::12] = 77
     viewer = explorer.view(scan, spacing=(1.0, 0.5, 0.5), tier="dicom", slice_weights=np.ones(200))
     (scene,) = viewer.scenes
     assert scene.hu.size <= _scene.MAX_VOXELS
     z, y, x = scene.stride
-    assert scene.hu.shape == scan[::z, ::y, ::x].shape
+    assert np.array_equal(scene.hu, scan[::z, ::y, ::x])
     assert scene.spacing == (z * 1.0, y * 0.5, x * 0.5)
-    assert scene.z_mm[1] == z
-    assert len(scene.weights) == len(scene.hu)
+    assert (scene.z_mm[1], len(scene.weights)) == (z, len(scene.hu))
     assert f"({z}, {y}, {x}) along (z, y, x), of 200 × 512 × 512" in scene.notes[0]
-    if 4 % z == 8 % y == 12 % x == 0:
-        assert scene.hu[4 // z, 8 // y, 12 // x] == 77
-    assert len(viewer.to_html()) < 200_000
 
 
-# -- hostile and odd input -------------------------------------------------------------
-
-NASTY = "</script><script>alert(1)</script><!--<script><img src=x onerror=alert(1)>\"'& $\\alpha$"
-
-
-def test_text_from_outside_is_never_markup() -> None:
-    viewer = explorer.view(
-        volume(),
-        title=NASTY,
-        tier=NASTY,
-        overlays={NASTY: {NASTY: np.zeros(SHAPE[1:])}},
-        readings={NASTY: [1, 2]},
-    )
-    page = viewer.to_html()
-    assert Tags(page).tags == ["div", "p", "script", "script"]
-    assert "<!--" not in page
-    shown = panel(viewer)
-    assert shown["title"] == shown["maps"][0]["head"] == shown["ratings"][0]["title"] == NASTY
-    assert viewer.to_png().startswith(b"\x89PNG")
-
-
-def test_nothing_is_fetched_and_no_markup_is_made_from_text() -> None:
-    page = explorer.view(crop(), overlays=maps()).to_html()
-    assert not re.search(r"https?://", page + _html.script())
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|fetch\(",
-                         page + _html.script())  # fmt: skip
-    assert "</script" not in _html.script()
+# -- odd input -------------------------------------------------------------------------
 
 
 def test_missing_values_are_marked_not_guessed() -> None:
@@ -357,8 +244,7 @@ def test_missing_values_are_marked_not_guessed() -> None:
     assert np.argwhere(scene.missing).tolist() == [[0, 0, 0], [1, 2, 3]]
     assert "2 voxels have no value (NaN or infinite)" in scene.notes[0]
     # what stands in their place adds nothing to the range of values
-    there = scene.hu[~scene.missing]
-    assert set(scene.hu[scene.missing]) == {np.int16(np.median(there))}
+    assert set(scene.hu[scene.missing]) == {np.int16(np.median(scene.hu[~scene.missing]))}
     nothing = explorer.view(np.full(SHAPE, np.nan))
     assert nothing.scenes[0].missing.all()
     assert nothing.to_png().startswith(b"\x89PNG")
@@ -373,8 +259,8 @@ def test_rounding_and_clipping_are_told() -> None:
     )
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 9, 9), (3, 1, 5), (2, 5, 1)])
-def test_small_and_constant_volumes_are_shown(shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 5), (2, 5, 1)])
+def test_small_and_constant_volumes_are_shown(panel: Any, shape: tuple[int, int, int]) -> None:
     viewer = explorer.view(
         np.full(shape, -700),
         masks=np.ones((2, *shape), bool),
@@ -388,17 +274,14 @@ def test_small_and_constant_volumes_are_shown(shape: tuple[int, int, int]) -> No
 
 
 def test_inputs_are_left_as_they_are() -> None:
-    arrays = {
-        "volume": volume().astype(float), "masks": masks().astype(np.uint8),
-        "slice_weights": np.ones(4),
-    }  # fmt: skip
-    arrays["volume"][0, 0, 0] = np.nan
+    whole = volume().astype(float)
+    whole[0, 0, 0] = np.nan
+    arrays = {"volume": whole, "masks": np.ones(SHAPE, np.uint8), "slice_weights": np.ones(4)}
     overlays = maps()
     copies = {name: a.copy() for name, a in arrays.items()}
     for array in (*arrays.values(), overlays["SAM"]["texture"]):
         array.flags.writeable = False
-    viewer = explorer.view(**arrays, overlays=overlays)
-    viewer.to_html()
+    explorer.view(**arrays, overlays=overlays).to_html()
     for name, array in arrays.items():
         assert np.array_equal(array, copies[name], equal_nan=True)
 
@@ -409,16 +292,13 @@ def test_inputs_are_left_as_they_are() -> None:
         ({"volume": np.zeros((4, 4))}, r"volume: expected numbers \(z, y, x\).*\(4, 4\)"),
         ({"volume": np.zeros((0, 4, 4))}, "without an empty axis"),
         ({"volume": np.full(SHAPE, "a")}, "volume: expected numbers"),
-        ({"volume": None}, "volume: expected numbers"),
-        ({"masks": np.zeros((3, 4, 10, 11))}, r"masks: expected \(reader, 4, 10, 12\)"),
+        ({"masks": np.zeros((3, 4, 12, 11))}, r"masks: expected \(reader, 4, 12, 12\)"),
         ({"masks": np.full(SHAPE, 7)}, "masks: expected True and False"),
         ({"spacing": (1, 0, 1)}, r"spacing=\(1, 0, 1\): expected \(z, y, x\) in mm"),
-        ({"spacing": (1, 1)}, "spacing="),
-        ({"overlays": {"a": np.zeros((3, 10, 12))}}, r"map 'a', '': expected numbers \(4"),
+        ({"overlays": {"a": np.zeros((3, 12, 12))}}, r"map 'a', '': expected numbers \(4"),
         ({"overlays": {"a": {}}}, r"overlays\['a'\]: expected at least one map"),
         ({"overlays": {"": np.zeros(SHAPE)}}, "expected a name for each method"),
-        ({"slice_weights": [1, 2]}, "slice_weights: expected 4 finite numbers"),
-        ({"slice_weights": [1, 2, 3, -1]}, "from 0 up"),
+        ({"slice_weights": [1, 2, 3, -1]}, "slice_weights: expected 4 finite numbers.*from 0 up"),
         ({"predicted": {"margin": float("nan")}}, "ratings of 'margin': expected finite numbers"),
         ({"window": "liver"}, "window='liver': expected one of lung, soft tissue, bone, full"),
         ({"window": (0, 0)}, r"window=\(0, 0\): expected centre and width"),
@@ -428,20 +308,5 @@ def test_inputs_are_left_as_they_are() -> None:
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
-    arguments = {"volume": volume()} | change
     with pytest.raises(ValueError, match=message):
-        explorer.view(arguments.pop("volume"), **arguments)
-
-
-def test_entering_the_room_loads_nothing_heavy() -> None:
-    code = (
-        "import sys, numpy; from lesionlab import explorer; explorer.view\n"
-        "print(*{m.split('.')[0] for m in sys.modules})"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"torch", "pandas", "scipy", "anywidget", "pylidc"} & set(done.stdout.split())
-
-
-def test_two_on_one_page_do_not_share_an_id() -> None:
-    viewer = explorer.view(volume())
-    assert len({re.search(r'id="([^"]+)"', viewer.to_html())[1] for _ in range(5)}) == 5  # type: ignore[index]
+        explorer.view(**{"volume": volume()} | change)

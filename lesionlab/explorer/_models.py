@@ -5,21 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
 
+from lesionlab import papers
 from lesionlab.attention import activation_maps
 from lesionlab.crops import Crop
+from lesionlab.crops.footprint import Footprint, footprint
 from lesionlab.crops.sampling import Samples, locate
 from lesionlab.explorer import _filters
-from lesionlab.figures.samples import Footprint, footprint
-from lesionlab.training.plans import study
+from lesionlab.training.paper import Experiment
 from lesionlab.training.prediction import in_batches
 from lesionlab.training.studies import Trained
+from lesionlab.training.targets import by_target, to_frame
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -27,7 +29,42 @@ Bools = npt.NDArray[np.bool_]
 KNOWN_HU = (-900, 300)
 """Two values that no preparation clips; what they become tells HU from the values of a sample."""
 
-CLASSES = ("benign", "malignant")
+
+class Output(NamedTuple):
+    """One thing that a model predicts.
+
+    Attributes:
+        name: The target's.
+        kind: `regression`, `binary` or `multiclass`.
+        classes: Their names, if the network's head has a number for each class; else empty.
+    """
+
+    name: str
+    kind: str
+    classes: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        """What its predicted numbers are called; of two classes the second one's is predicted."""
+        if self.kind == "regression":
+            return [self.name]
+        classes = self.classes or (f"not {self.name}", self.name)
+        return [f"probability of {name}" for name in classes[1 if len(classes) == 2 else 0 :]]
+
+
+def outputs(experiment: Experiment) -> tuple[Output, ...]:
+    """What an experiment's models predict, but for masks, which the viewer does not show."""
+    found = []
+    for target in experiment.targets:
+        if target.kind == "regression":
+            found.append(Output(target.name, "regression"))
+        elif target.kind == "binary":
+            names = target.classes or (f"not {target.name}", target.name)
+            found.append(Output(target.name, "binary", names))
+        elif target.kind == "multiclass":
+            names = tuple(target.classes[code] for code in target.codes)
+            found.append(Output(target.name, "multiclass", names))
+    return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,72 +94,69 @@ class Model:
     """The folds of one variant, of which each lesion gets the one that has not seen it.
 
     Attributes:
-        name: As it is offered.
-        experiment: Of all the folds.
-        methods: Names of the maps that it has.
+        name: What it is called on the workbench.
+        folds: Its folds.
+        outputs: What it predicts.
+        methods: Map's name to its method of `attention`, and whether its weights are exact.
+        about: What a map can be about, an output or one of its classes, to arguments of
+            `attention.activation_maps`.
         n_tested: On how many lesions it was tested, in all folds.
-        heads: What a map can be about; empty where that is a class.
-        classes: The classes that a map can be about; empty where there are none.
-
-    Args:
-        name: What to call it.
-        folds: One, or several of one variant.
 
     Raises:
         ValueError: No fold, folds of different variants, or channels that are no slices.
     """
 
     def __init__(self, name: str, folds: Trained | Iterable[Trained]) -> None:
-        self._folds = (folds,) if isinstance(folds, Trained) else tuple(folds)
-        kinds = {(f.experiment.name, f.experiment.variant) for f in self._folds}
+        self.folds = (folds,) if isinstance(folds, Trained) else tuple(folds)
+        kinds = {(f.experiment.name, f.experiment.variant) for f in self.folds}
         if len(kinds) != 1:
             found = ", ".join(sorted(" ".join(kind) for kind in kinds)) or "none"
             raise ValueError(f"models[{name!r}]: expected folds of one variant, got {found}")
         self.name = name
-        self.n_tested = sum(len(fold.samples.lesion_ids) for fold in self._folds)
-        self.experiment = experiment = self._folds[0].experiment
-        self.heads: tuple[str, ...] = tuple(experiment.tasks)
-        self.classes: tuple[str, ...] = ()
-        if not experiment.stacked:
+        self._experiment = self.folds[0].experiment
+        if not self._experiment.stacked:
             raise ValueError(f"models[{name!r}]: its channels are scales, not slices")
-        self._methods = experiment.maps()
-        if set(experiment.tasks.values()) == {"classification"}:
-            self.heads, self.classes = (), CLASSES
-        self.methods = tuple(self._methods)
+        self.n_tested = sum(len(fold.samples.lesion_ids) for fold in self.folds)
+        self.outputs = outputs(self._experiment)
+        self.methods = dict(self._experiment.maps())
+        self.about: dict[str, dict[str, int]] = {}
+        for head, output in enumerate(self.outputs):
+            self.about |= {
+                c: {"head": head, "target": k} for k, c in enumerate(output.classes)
+            } or {output.name: {"head": head}}
         self._lock = threading.Lock()  # one network for all folds, and more than one thread
         self._loaded = -1
-        self._known: dict[int, tuple[float, float]] = {}  # what KNOWN_HU become
+        self._ends: dict[int, tuple[float, float]] = {}  # what KNOWN_HU become
         # made here, as making one draws random numbers, which no other thread may
-        self._network = self._folds[0].model()
+        self._network = self.folds[0].model()
 
     def number(self, lesion_id: str) -> tuple[int, bool]:
         """Which of the folds to ask about a lesion, and whether it has been tested by it."""
-        for number, fold in enumerate(self._folds):
+        for number, fold in enumerate(self.folds):
             if lesion_id in fold.table.index:
                 return number, True
         return 0, False
 
     def given(self, crop: Crop) -> Given:
-        """What the model gets of a crop, on the crop's own readers' consensus.
-
-        Raises:
-            ValueError: As the paper's `prepare`.
-        """
+        """What the model gets of a crop, on the crop's own readers' consensus."""
         number, tested = self.number(crop.lesion_id)
         samples, hu = self.voxels(crop)
-        place = footprint(crop, lambda crops: self._in_hu(self._fed(crops, number), number, crop),
-                          unit=None)  # fmt: skip
+
+        def in_hu(crops: Iterable[Crop]) -> Samples:
+            return self._in_hu(self._fed(crops, number), number, crop)
+
+        place = footprint(crop, in_hu, unit=None)
         steps = np.diff(place.z)
         steps = steps[steps > 1e-6]
         between = float(np.median(steps)) if len(steps) else float(crop.spacing[0])
         # the masks go the way of the voxels, and so lie where these do
         dark, bright = KNOWN_HU
         drawn = (replace(crop, hu=np.where(m, bright, dark).astype(np.int16)) for m in crop.masks)
-        masks = self._in_hu(self._fed(drawn, number), number, crop).images.numpy()
+        masks = in_hu(drawn).images.numpy() >= (dark + bright) / 2
         notes = []
         if not tested:
             notes.append(
-                f"{self.name}, fold {self._folds[number].fold}, was not tested on this lesion and "
+                f"{self.name}, fold {self.folds[number].fold}, was not tested on this lesion and "
                 "may have been trained on it: what it says here proves nothing"
             )
         if (padded := float(samples.padded[0])) > 0.005:
@@ -132,7 +166,7 @@ class Model:
         return Given(
             samples=samples,
             hu=hu,
-            masks=(masks >= sum(KNOWN_HU) / 2).reshape(len(crop.masks), -1, *masks.shape[-2:]),
+            masks=masks.reshape(len(crop.masks), -1, *masks.shape[-2:]),
             spacing=(round(between, 6), round(place.pixel[0], 6), round(place.pixel[1], 6)),
             z=place.z + locate(crop).centroid[0] * crop.spacing[0],
             corner=(_first(crop, place, 0), _first(crop, place, 1)),
@@ -149,12 +183,12 @@ class Model:
         """What the lesion's fold predicts of it, by target, as in a run."""
         number, _ = self.number(lesion_id)
         with self._lock:
-            precision = self._folds[number].precision
-            found = in_batches(self.experiment, self._at(number), samples, 32, precision)[0]
-        return {
-            _named(name, task): float(value)
-            for (name, task), value in zip(self.experiment.tasks.items(), found, strict=True)
-        }
+            found = self._predictions(number, samples)
+        names = [column for output in self.outputs for column in output.columns]
+        targets = self._experiment.targets
+        parts = zip(targets, by_target(targets, found), strict=True)
+        values = [part[0] for target, part in parts if target.kind != "segmentation"]
+        return dict(zip(names, torch.cat(values).tolist(), strict=True))
 
     def look(
         self, lesion_id: str, samples: Samples, method: str, about: str
@@ -165,36 +199,26 @@ class Model:
             lesion_id: The lesion.
             samples: Its own, changed or not.
             method: One of `methods`.
-            about: One of `heads`, or of `classes`.
+            about: One of `about`.
 
         Returns:
             (z, y, x), NaN on slices where the map is not drawn; and (z,), or None.
-
-        Raises:
-            ValueError: No such method, head or class; or as `attention.activation_maps`.
         """
-        known = self.classes or self.heads
-        for what, value, among in (("method", method, self.methods), ("about", about, known)):
-            if value not in among:
-                raise ValueError(f"{what}={value!r}: {self.name} has {', '.join(among)}")
-        of, exact = self._methods[method]
-        how: dict[str, Any] = {"weights": "exact"} if exact else {}
-        if self.classes:
-            how |= {"head": 0, "target": self.classes.index(about)}
-        else:
-            how |= {"head": self.heads.index(about)}
-        images, *others = self.experiment.inputs(samples)
-        how["inputs"] = tuple(others)
-        outputs: list[Any] = []
+        of, exact = self.methods[method]
+        images, *others = self._experiment.inputs(samples)
+        how: dict[str, Any] = {**self.about[about], "inputs": tuple(others)}
+        if exact:
+            how["weights"] = "exact"
+        seen: list[Any] = []
 
         def kept(output: Any) -> Any:
-            outputs.append(output)
+            seen.append(output)
             return output
 
         with self._lock:
             network = self._at(self.number(lesion_id)[0])
             found = activation_maps(network, images, (of,), select=kept, **how)[of]
-        weights = getattr(outputs[0], "slice_weights", None)
+        weights = getattr(seen[0], "slice_weights", None)
         return (
             _placed(found.maps.double(), len(_stack(samples.images))),
             None if weights is None else weights.detach().double().numpy(),
@@ -206,38 +230,41 @@ class Model:
         Yields:
             As `_filters.errors`.
         """
-        names = list(self.experiment.tasks)
-        for number, fold in enumerate(self._folds):
+        targets = self._experiment.targets
+        names = [t.name for t in targets if t.kind in ("regression", "binary")]
+        for number, fold in enumerate(self.folds):
             first = 0
             for batch in fold.samples.split(16):
                 with self._lock:
-                    found = in_batches(self.experiment, self._at(number), batch, 16, fold.precision)
-                truth = fold.targets[first : first + len(found)]
+                    found = self._predictions(number, batch)
+                truth = fold.labels[first : first + len(found)]
                 first += len(found)
-                rows = pd.DataFrame(found.double().numpy(), columns=names)
-                rows[[f"{name}_truth" for name in names]] = truth.double().numpy()
-                yield _filters.errors(rows.assign(lesion_id=list(batch.lesion_ids)), names)
+                keys = pd.DataFrame({"lesion_id": list(batch.lesion_ids)})
+                yield _filters.errors(to_frame(targets, keys, found, truth), names)
+
+    def _predictions(self, number: int, samples: Samples) -> torch.Tensor:
+        precision = self.folds[number].precision
+        return in_batches(self._experiment, self._at(number), samples, 32, precision)[0]
 
     def _fed(self, crops: Iterable[Crop], number: int) -> Samples:
-        of = self.experiment
-        prepared = study(of.name).prepare(iter(crops), of.variant)
-        return self._folds[number].normalise(prepared)
+        of = self._experiment
+        return self.folds[number].normalise(papers.get(of.name).prepare(iter(crops), of.variant))
 
     def _in_hu(self, samples: Samples, number: int, crop: Crop) -> Samples:
         """The values as HU; clipped where the preparation clips."""
         dark, bright = KNOWN_HU
-        if number not in self._known:
+        if number not in self._ends:
             even = [replace(crop, hu=np.full_like(crop.hu, value)) for value in KNOWN_HU]
             ends = self._fed(even, number).images.double().reshape(2, -1).mean(1)
-            self._known[number] = (float(ends[0]), float(ends[1]))
-        low, high = self._known[number]
+            self._ends[number] = (float(ends[0]), float(ends[1]))
+        low, high = self._ends[number]
         share = (samples.images.double() - low) / (high - low)
         return replace(samples, images=dark + share * (bright - dark))
 
     def _at(self, number: int) -> torch.nn.Module:
         """The network with the weights of a fold; only under the lock."""
         if self._loaded != number:
-            self._network.load_state_dict(dict(self._folds[number].weights))
+            self._network.load_state_dict(dict(self.folds[number].weights))
             self._loaded = number
         return self._network
 
@@ -248,12 +275,6 @@ def _first(crop: Crop, place: Footprint, axis: int) -> float:
     return (crop.corner[axis] - 0.5) * step + place.corner[axis] + place.pixel[axis] / 2
 
 
-def _named(name: str, task: str) -> str:
-    if task == "regression":
-        return name
-    return f"probability of {'malignant' if name == 'malignancy' else name}"
-
-
 def _stack(images: torch.Tensor) -> torch.Tensor:
     """(z, y, x) of one lesion, whether its slices are packed samples or channels."""
     return images.reshape(-1, *images.shape[-2:])
@@ -262,7 +283,7 @@ def _stack(images: torch.Tensor) -> torch.Tensor:
 def _placed(maps: torch.Tensor, depth: int) -> Floats:
     """(z, y, x) of the samples: a map without places along z lies on the middle slice."""
     values: Floats = maps.numpy()
-    if values.ndim == 4:  # (1, z, y, x), for Fu's volumes with more slices on both sides
+    if values.ndim == 4:  # (1, z, y, x) of a volume with more slices on both sides
         first = (values.shape[1] - depth) // 2
         return values[0, first : first + depth]
     if len(values) == depth:

@@ -1,0 +1,201 @@
+"""The style of every plot of this folder, and what they are made with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import seaborn as sns
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.patheffects import withStroke
+from seaborn.utils import relative_luminance
+
+from lesionlab.attributes import LI_CATEGORIES, LIDC_RATINGS
+from lesionlab.crops import Tier
+
+P = ParamSpec("P")
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
+PURPLE, YELLOW, RED = "#CC79A7", "#E69F00", "#B00020"
+
+MAP = "viridis"  # even in lightness, and seen alike with any colour vision
+
+STYLE: dict[Any, Any] = {
+    "figure.dpi": 120,
+    "figure.constrained_layout.use": True,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.labelsize": 8.5,
+    "figure.titlesize": 9,
+    "grid.alpha": 0.3,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.markersize": 4,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+}
+
+WINDOW = (-1024.0, 400.0)
+"""HU that are drawn black and white where no other window is named: the papers' own."""
+
+TIER_NOTES: dict[Tier, str] = {
+    "phantom": "phantom",
+    "slices": "real pixels: LIDC-IDRI slices",
+    "dicom": "real pixels: LIDC-IDRI scans",
+}
+
+COLUMN = 688 / 120
+"""Inches of a figure of 120 dpi that the book's column shows as they are; it shrinks wider ones."""
+
+SHORT = {a.name: a.short for a in (*LI_CATEGORIES, *LIDC_RATINGS)}
+"""Name of an attribute to the papers' abbreviation."""
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Let a function draw in `STYLE`, whatever the caller's settings are."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty figure of so many inches; without pyplot, so that none stays open."""
+    return Figure(figsize=(width, height), layout="constrained", dpi=120)
+
+
+def row(n: int, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure with `n` panels side by side."""
+    figure = blank(width, height)
+    return figure, list(figure.subplots(1, n, squeeze=False, **options)[0])
+
+
+def points(size: float, figure: FigureBase) -> float:
+    """The font size that is `size` points once a figure is shrunk to the column: 5 are 8 pixels."""
+    whole: Any = figure.figure  # of a subfigure, what it is a part of
+    return float(size * max(1.0, whole.get_figwidth() / COLUMN))
+
+
+def note(figure: Figure, tier: Tier | None) -> Figure:
+    """Say below where the voxels come from, after the name of the axis if it has one."""
+    if tier is not None and (label := figure.get_supxlabel()):
+        figure.supxlabel(f"{label}   [{TIER_NOTES[tier]}]")
+    elif tier is not None:
+        figure.supxlabel(TIER_NOTES[tier], x=0.995, ha="right", color="#444444",
+                         fontsize=points(5.5, figure))  # fmt: skip
+    return figure
+
+
+def legend(figure: Figure, columns: int, place: str = "lower") -> None:
+    """One legend outside the axes for all of them, each name once."""
+    found: dict[str, Any] = {}
+    for ax in figure.axes:
+        for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    outside: Any = f"outside {place} center"
+    figure.legend(list(found.values()), list(found), loc=outside, ncols=min(columns, len(found)))
+
+
+def bare(ax: Axes, *, spines: bool = True) -> Axes:
+    """Without ticks, and with all or none of its sides."""
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(spines)
+    return ax
+
+
+def grey(
+    ax: Axes, values: npt.ArrayLike, pixel: tuple[float, float] | None,
+    limits: tuple[float, float], *, part: tuple[float, float, float, float] = (0, 1, 1, 0),
+) -> tuple[float, float, float, float]:  # fmt: skip
+    """Grey values, every pixel as it is, with a bar of so many mm if `pixel` has a length.
+
+    Args:
+        ax: Where.
+        values: (row, column).
+        pixel: Height and width of a pixel, mm.
+        limits: Values that are black and white.
+        part: What is seen: left, right, foot and top, as shares of the image.
+
+    Returns:
+        Where the whole image lies: left, right, foot, top.
+    """
+    rows, columns = np.shape(values)
+    dy, dx = pixel or (1.0, 1.0)
+    height, width = rows * dy, columns * dx
+    extent = (0, width, height, 0)
+    bare(ax).imshow(np.asarray(values), cmap="gray", vmin=limits[0], vmax=limits[1],
+                    extent=extent, interpolation="nearest")  # fmt: skip
+    left, right = part[0] * width, part[1] * width
+    foot, top = part[2] * height, part[3] * height
+    ax.set(xlim=(left, right), ylim=(foot, top))
+    if pixel is not None:
+        wide, tall = right - left, foot - top
+        length = next(s for s in (100, 50, 20, 10, 5, 2, 1) if s <= wide / 3 or s == 1)
+        edge = [withStroke(linewidth=2, foreground="black")]
+        x, y = left + 0.05 * wide, foot - 0.06 * tall
+        ax.plot([x, x + length], [y, y], color="white", linewidth=1.6, solid_capstyle="butt",
+                path_effects=edge)  # fmt: skip
+        ax.text(x, y - 0.03 * tall, f"{length} mm", color="white", va="bottom",
+                path_effects=edge, fontsize=points(5.2, ax.figure))  # fmt: skip
+    return extent
+
+
+def outline(
+    ax: Axes, mask: npt.NDArray[np.bool_], pixel: tuple[float, float] | None, color: str,
+    linewidth: float = 0.9,
+) -> None:  # fmt: skip
+    """The border of a mask, along the borders of its pixels' centres."""
+    if mask.any():
+        steps = pixel or (1.0, 1.0)
+        y, x = ((np.arange(n + 2) - 0.5) * step for n, step in zip(mask.shape, steps, strict=True))
+        limits = ax.get_xlim(), ax.get_ylim()
+        ax.contour(x, y, np.pad(mask, 1), [0.5], colors=[color], linewidths=linewidth)
+        ax.set(xlim=limits[0], ylim=limits[1])  # the padding would leave a rim
+
+
+def estimates(
+    ax: Axes, at: npt.ArrayLike, table: Any, *, upright: bool = False,
+    names: Sequence[str] = ("value", "low", "high"), **style: Any,
+) -> None:  # fmt: skip
+    """A dot with its interval for each row of a table, at these places of the other axis."""
+    value, low, high = (table[name].to_numpy(dtype=float) for name in names)
+    error, others = np.abs([value - low, high - value]), np.asarray(at)
+    own: dict[str, Any] = {"fmt": "o", "linewidth": 1, "color": BLUE, **style}
+    if upright:
+        ax.errorbar(others, value, yerr=error, **own)
+    else:
+        ax.errorbar(value, others, xerr=error, **own)
+
+
+def rows_of(ax: Axes, names: Sequence[str]) -> None:
+    """A name for each row, the first one above."""
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+
+
+def cells(
+    ax: Axes, matrix: pd.DataFrame, limits: tuple[float, float], *, colours: str = MAP,
+    decimals: int = 2, **bar: Any,
+) -> None:  # fmt: skip
+    """A square matrix between attributes as coloured cells with their values; NaN stay empty."""
+    names = [SHORT.get(str(name), str(name)) for name in matrix.index]
+    sns.heatmap(matrix, vmin=limits[0], vmax=limits[1], cmap=colours, annot=True,
+                fmt=f".{decimals}f", annot_kws={"fontsize": 7.5}, square=True,
+                xticklabels=names, yticklabels=names, cbar_kws=bar, ax=ax)  # fmt: skip
+    filled = np.asarray(ax.collections[0].get_facecolor())[matrix.notna().to_numpy().ravel()]
+    for text, colour in zip(ax.texts, filled, strict=True):
+        # equal contrast with black and white is at 0.18; seaborn changes at 0.41
+        text.set_color("white" if relative_luminance(colour) < 0.18 else "black")
+    ax.tick_params(axis="y", rotation=0)
+    ax.spines[:].set_visible(True)  # or an empty cell in a corner would be missing
