@@ -9,8 +9,8 @@ import pydicom
 from PIL import Image
 
 from lesionlab.sources import lidc
-from lesionlab.sources._windows import place
 from lesionlab.sources.dicom import write_series
+from lesionlab.sources.lidc._windows import place
 from lesionlab.sources.slices import read_index
 
 SIZE = 128

@@ -15,10 +15,10 @@ from lesionlab.cli._train import (
     FoldsOption,
     LesionsOption,
     PaperArgument,
-    Precision,
+    PrecisionOption,
     PresetOption,
-    Split,
     SplitOption,
+    chosen_precision,
 )
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def sweep(
     folds: FoldsOption = None,
     data: DataOption = "",
     preset: PresetOption = "book",
-    by: SplitOption = Split.patient,
+    by: SplitOption = "patient",
     lesions: LesionsOption = None,
     epochs: EpochsOption = None,
     workers: Annotated[
@@ -64,7 +64,7 @@ def sweep(
         int | None,
         typer.Option(min=1, help="PyTorch threads per worker.", show_default="cores by workers"),
     ] = None,
-    precision: Annotated[Precision, typer.Option(help="Number format.")] = Precision.full,
+    precision: PrecisionOption = "32-true",
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Write to FOLDER/PAPER/NAME for each model.")
     ] = Path("runs"),
@@ -87,7 +87,7 @@ def sweep(
             folds=None if folds is None else range(folds),
             data=data,
             preset=preset,
-            by=by.value,
+            by=by,  # type: ignore[arg-type]  # it checks
             n_lesions=lesions,
             epochs=epochs,
         )
@@ -98,7 +98,7 @@ def sweep(
             scheduler=scheduler,
             device=device,
             threads=threads,
-            precision="bf16-mixed" if precision is Precision.mixed else "32-true",
+            precision=chosen_precision(precision, "cpu" if scheduler else device),
             progress=sys.stderr.isatty(),
             # beside the bar, not through it
             tell=lambda line: tqdm.write(line, file=sys.stderr),

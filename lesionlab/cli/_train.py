@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from lesionlab import _names
 from lesionlab.cli._errors import plain_errors
 
 if TYPE_CHECKING:
@@ -17,20 +17,7 @@ if TYPE_CHECKING:
     from lesionlab.training.outcomes import Outcome
 
 
-class Split(StrEnum):
-    """What the folds are made by."""
-
-    patient = "patient"
-    nodule = "nodule"
-
-
-class Precision(StrEnum):
-    """The number format of the computation."""
-
-    auto = "auto"
-    full = "32-true"
-    mixed = "bf16-mixed"
-
+PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 PaperArgument = Annotated[
     str, typer.Argument(metavar="PAPER", help="The paper, such as fu2021; a wrong name lists all.")
@@ -42,7 +29,7 @@ PresetOption = Annotated[
     str, typer.Option(help="How long and on how many lesions: smoke, book, paper and others.")
 ]
 SplitOption = Annotated[
-    Split, typer.Option("--by", help="Make the folds by patient, or by nodule as the papers did.")
+    str, typer.Option("--by", help="Make the folds by patient, or by nodule as the papers did.")
 ]
 FoldsOption = Annotated[
     int | None,
@@ -57,6 +44,10 @@ LesionsOption = Annotated[
 EpochsOption = Annotated[
     int | None, typer.Option(min=1, help="Train for so many epochs.", show_default="the preset's")
 ]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(help="Compute in 32-true, bf16-mixed, or, with auto, in what is quicker here."),
+]
 DeviceOption = Annotated[str, typer.Option(help="Train on auto, cpu, cuda or cuda:1.")]
 
 
@@ -68,19 +59,21 @@ def train(
     data: DataOption = "",
     preset: PresetOption = "book",
     folds: FoldsOption = None,
-    by: SplitOption = Split.patient,
+    by: SplitOption = "patient",
     seed: Annotated[
         int, typer.Option(min=0, help="Seed for weights, order of the lesions and augmentation.")
     ] = 0,
     lesions: LesionsOption = None,
     epochs: EpochsOption = None,
-    device: DeviceOption = "auto",
+    device: PrecisionOption = Annotated[
+    str,
+    typer.Option(help="Compute in 32-true, bf16-mixed, or, with auto, in what is quicker here."),
+]
+DeviceOption = "auto",
     devices: Annotated[
         int, typer.Option(min=1, help="Share each batch among so many GPUs or CPU processes.")
     ] = 1,
-    precision: Annotated[
-        Precision, typer.Option(help="Number format; auto takes bfloat16 where it is quicker.")
-    ] = Precision.auto,
+    precision: PrecisionOption = "auto",
     out: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Write here.", show_default="runs/PAPER/NAME"),
@@ -105,7 +98,7 @@ def train(
             variant=variant,
             data=data,
             preset=preset,
-            by=by.value,
+            by=by,  # type: ignore[arg-type]  # it checks
             seed=seed,
             folds=None if folds is None else tuple(range(folds)),
             n_lesions=lesions,
@@ -133,14 +126,18 @@ def train(
             typer.echo(f"kept in {studies.keep(plan, outcome, keep, dataset=dataset)}")
 
 
-def chosen_precision(precision: Precision, device: str) -> Literal["32-true", "bf16-mixed"]:
-    """The precision that `auto` stands for on this machine."""
+def chosen_precision(precision: str, device: str) -> Literal["32-true", "bf16-mixed"]:
+    """What a precision, of which one is `auto`, stands for on this machine.
+
+    Raises:
+        ValueError: There is no such precision, or no such device.
+    """
     from lesionlab.training import studies
 
-    quickest = studies.quickest(device)  # a device that is not there is an error at once
-    if precision is Precision.auto:
-        return quickest
-    return "bf16-mixed" if precision is Precision.mixed else "32-true"
+    _names.known("precision", precision, PRECISIONS)
+    if precision == "auto":
+        return studies.quickest(device)  # a device that is not there is an error at once
+    return "bf16-mixed" if precision == "bf16-mixed" else "32-true"
 
 
 def report(outcome: Outcome) -> str:

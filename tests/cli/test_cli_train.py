@@ -25,7 +25,7 @@ def test_trains_and_tells(trained):
     assert (status, err) == (0, "")
     rows = [line.split() for line in out.splitlines() if " mae " in line]
     assert [row[0] for row in rows][-2:] == ["malignancy", "mean"]
-    assert out.splitlines()[0].split() == ["target", "metric", "model", "diameter", "constant"]
+    assert out.splitlines()[0].split() == ["target", "metric", "model", "constant", "diameter"]
     assert f"written to {folder / 'results.json'}" in out
     assert "(fold 0)" in out
 

@@ -18,6 +18,7 @@ from lesionlab.explorer._models import outputs
 from lesionlab.explorer.bench import Bench, Change, Request, masked, reordered
 from lesionlab.papers.fu2021 import prepare
 from lesionlab.papers.lei2020 import maps, outlines
+from lesionlab.training.targets import Target
 
 
 @pytest.fixture(scope="module")

@@ -342,7 +342,7 @@ def test_auxiliary_against_final(full):
     np.testing.assert_allclose(found["difference"], found["mae_auxiliary"] - found["mae_final"])
     shuffled = frame.sample(frac=1, random_state=0)
     pd.testing.assert_frame_equal(analyses.auxiliary_against_final(seen, shuffled, **QUICK), found)
-    table = tables.beside(3, {}, tier="phantom", others=analyses.auxiliary_rows(found))
+    table = tables.beside(3, {}, tier="phantom", others=tables.auxiliary_rows(found))
     ours = side(table, "lesionlab (phantom)")
     assert ours.loc["Auxiliary", "margin"] == found.loc["margin", "mae_auxiliary"]
     assert ours.loc["Final", "mean"] == found.loc["mean", "mae_final"]

@@ -62,7 +62,7 @@ def folds_of(samples, variant="hesam", *, seed=0, labels=None):
         experiment=experiment,
         weights=experiment.model(0).state_dict(),
         samples=samples,
-        targets=torch.tensor(labels, dtype=torch.float32)[:, None],
+        labels=torch.tensor(labels, dtype=torch.float32)[:, None],
         table=pd.DataFrame(index=pd.Index(samples.lesion_ids, name="lesion_id")),
     )
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lesionlab.sources import lidc
-from lesionlab.sources._windows import place
+from lesionlab.sources.lidc._windows import place
 from lesionlab.sources.slices._archive import IMAGES, MASKS, SIZE, Archive, Key
 
 BoolArray = npt.NDArray[np.bool_]

@@ -170,7 +170,9 @@ def labels(rows: pd.DataFrame, variant: str) -> torch.Tensor:
 
 
 MASK_STAGE = Recipe(epochs=4, batch_size=8, lr=0.05, stage="masks", select_by="dice", patience=None)
-CLASS_STAGE = Recipe(epochs=40, batch_size=8, lr=0.1, stage="classes", frozen=("backbone", "mask"))
+CLASS_STAGE = Recipe(
+    epochs=40, batch_size=8, lr=0.1, stage="classes", frozen=("backbone", "mask"), select_by="loss"
+)
 SHORT = Recipe(epochs=3, batch_size=5, lr=0.01)
 
 PAPER = Paper(

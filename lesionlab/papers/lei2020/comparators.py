@@ -64,7 +64,7 @@ def resnet(blocks: list[int], channels: int, *, large_maps: bool = False) -> nn.
     as 1"): 16 × 16 come out if the max pool goes too, which is the only one in it besides the
     global one.
     """
-    from monai.networks.nets import ResNet  # takes seconds to load
+    from monai.networks.nets.resnet import ResNet  # takes seconds to load
 
     with torch.device("meta"):
         net = ResNet(
@@ -88,7 +88,7 @@ def densenet121(channels: int, *, large_maps: bool = False) -> nn.Sequential:
     of 2 at stride 1 would lose a pixel in each transition; it is one of 3, padded, here, which
     keeps size and place.
     """
-    from monai.networks.nets import DenseNet121  # takes seconds to load
+    from monai.networks.nets.densenet import DenseNet121  # takes seconds to load
 
     with torch.device("meta"):
         layers: Any = DenseNet121(spatial_dims=2, in_channels=channels, out_channels=1).features

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lesionlab.crops import Crop
-from lesionlab.sources._windows import overlap, place
 from lesionlab.sources.dicom._files import AIR, BadFileError, DicomError, read_pixels
 from lesionlab.sources.dicom._series import FloatArray, Series, index_series, list_files
 from lesionlab.sources.dicom._tree import Located
 from lesionlab.sources.lidc import LesionMasks, Lidc
+from lesionlab.sources.lidc._windows import overlap, place
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from pydicom.uid import generate_uid
 from pydicom.valuerep import format_number_as_ds
 
-from lesionlab.sources._windows import overlap
 from lesionlab.sources.dicom._files import AIR, CT_IMAGE, PHANTOM, as_uid
 from lesionlab.sources.lidc import default
+from lesionlab.sources.lidc._windows import overlap
 
 SIDE = 512
 """Rows and columns of every scan of LIDC-IDRI."""

@@ -46,8 +46,8 @@ from tqdm.auto import tqdm
 
 from lesionlab._files import sha256
 from lesionlab.crops import Crop
-from lesionlab.sources._windows import place
 from lesionlab.sources.lidc import Lidc, default
+from lesionlab.sources.lidc._windows import place
 from lesionlab.sources.slices._archive import IMAGES, LAYOUT, MASKS, SIZE, Archive, Key
 from lesionlab.sources.slices._archive import SlicesError as SlicesError
 from lesionlab.sources.slices._intensity import ENVIRONMENT_INTENSITY as ENVIRONMENT_INTENSITY
