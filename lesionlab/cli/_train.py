@@ -48,6 +48,10 @@ PrecisionOption = Annotated[
     str,
     typer.Option(help="Compute in 32-true, bf16-mixed, or, with auto, in what is quicker here."),
 ]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(help="Compute in 32-true, bf16-mixed, or, with auto, in what is quicker here."),
+]
 DeviceOption = Annotated[str, typer.Option(help="Train on auto, cpu, cuda or cuda:1.")]
 
 
@@ -65,11 +69,7 @@ def train(
     ] = 0,
     lesions: LesionsOption = None,
     epochs: EpochsOption = None,
-    device: PrecisionOption = Annotated[
-    str,
-    typer.Option(help="Compute in 32-true, bf16-mixed, or, with auto, in what is quicker here."),
-]
-DeviceOption = "auto",
+    device: DeviceOption = "auto",
     devices: Annotated[
         int, typer.Option(min=1, help="Share each batch among so many GPUs or CPU processes.")
     ] = 1,

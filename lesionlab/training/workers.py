@@ -221,6 +221,7 @@ def as_completed(client: Any, futures: Iterable[Any]) -> Iterator[Any]:
 
 
 def why(future: Any) -> BaseException | str:
+    """Why a future that has ended gave nothing."""
     if future.status == "cancelled":
         return "the scheduler is gone, or has given it up"
     error: BaseException = future.exception()

@@ -115,7 +115,7 @@ class Net(nn.Module):
         return self.backbone(images).relu()
 
     def head(self, maps: torch.Tensor) -> Any:
-        return self.scores((maps * self.mask(maps).sigmoid()).mean((2, 3)))
+        return self.scores((maps * self.mask(maps).sigmoid()).sum((2, 3)) / 4)
 
     def forward(self, images: torch.Tensor) -> Any:
         maps = self.trunk(images)
@@ -169,9 +169,14 @@ def labels(rows: pd.DataFrame, variant: str) -> torch.Tensor:
     return torch.from_numpy(found if variant == "cascade" else found[:, :2])
 
 
-MASK_STAGE = Recipe(epochs=4, batch_size=8, lr=0.05, stage="masks", select_by="dice", patience=None)
+MASK_STAGE = Recipe(epochs=4, batch_size=8, lr=0.05, stage="masks", select_by="dice")
 CLASS_STAGE = Recipe(
-    epochs=40, batch_size=8, lr=0.1, stage="classes", frozen=("backbone", "mask"), select_by="loss"
+    epochs=40,
+    batch_size=8,
+    lr=0.1,
+    stage="classes",
+    frozen=("backbone", "mask"),
+    select_by="loss",
 )
 SHORT = Recipe(epochs=3, batch_size=5, lr=0.01)
 
