@@ -48,44 +48,26 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Contour:
-    """One closed outline that one reader drew on one slice.
-
-    Attributes:
-        reading_id: Which reading it belongs to.
-        slice_index: Index of the slice in the scan, by ascending z.
-        z: Position of the slice, mm.
-        inside: True if the nodule is inside the outline, False if the outline cuts a hole.
-        points: (n, 2) vertices `(y, x)`, pixel indices in the scan.
-    """
+    """One closed outline that one reader drew on one slice."""
 
     reading_id: int
-    slice_index: int
-    z: float
-    inside: bool
-    points: IntArray
+    slice_index: int  # in the scan, by ascending z
+    z: float  # position of the slice, mm
+    inside: bool  # False if the outline cuts a hole
+    points: IntArray  # (n, 2) vertices `(y, x)`, pixel indices in the scan
 
 
 @dataclass(frozen=True)
 class LesionMasks:
-    """The voxels of one nodule: each reader's and the readers' consensus, in one box.
-
-    Attributes:
-        lesion_id: Which nodule.
-        reading_ids: Whose mask is which, in the order of `readers`.
-        readers: (reader, z, y, x), True inside the reader's outline.
-        consensus: (z, y, x), True where at least the share `level` of the readers say so.
-        level: That share.
-        origin: `(z, y, x)` index of the box's first voxel in the scan.
-        spacing: `(z, y, x)` distance between voxels, mm.
-    """
+    """The voxels of one nodule: each reader's and the readers' consensus, in one box."""
 
     lesion_id: str
-    reading_ids: tuple[int, ...]
-    readers: BoolArray
-    consensus: BoolArray
+    reading_ids: tuple[int, ...]  # in the order of `readers`
+    readers: BoolArray  # (reader, z, y, x), True inside the reader's outline
+    consensus: BoolArray  # (z, y, x), True where at least the share `level` of the readers say so
     level: float
-    origin: tuple[int, int, int]
-    spacing: tuple[float, float, float]
+    origin: tuple[int, int, int]  # `(z, y, x)` index of the box's first voxel in the scan
+    spacing: tuple[float, float, float]  # `(z, y, x)` distance between voxels, mm
 
 
 class Lidc:
@@ -180,11 +162,7 @@ class Lidc:
         return _tables.excluded_ratings(self.database)
 
     def contours(self, lesion_id: str) -> list[Contour]:
-        """All outlines of one nodule, by reading and then in the order of the database.
-
-        Raises:
-            LookupError: No nodule has that id.
-        """
+        """All outlines of one nodule, by reading and then in the order of the database."""
         db = self.database
         owned = [
             (reading_id, c)
@@ -212,7 +190,6 @@ class Lidc:
 
         Raises:
             LookupError: No nodule has that id.
-            ValueError: `level` or `pad` is out of range.
         """
         if not 0 < level <= 1:
             raise ValueError(f"level={level!r}: expected a share above 0 and up to 1")

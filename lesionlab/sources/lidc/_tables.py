@@ -112,9 +112,6 @@ def nodule_table(db: Database, readings: pd.DataFrame, groups: list[IntArray]) -
     return table
 
 
-# --- Cache --------------------------------------------------------------------------------------
-
-
 def cache_folder() -> Path:
     """Where computed tables are kept: `LESIONLAB_CACHE`, or the user's cache folder."""
     if chosen := os.environ.get("LESIONLAB_CACHE"):
@@ -130,8 +127,8 @@ def cached(
     """`compute()`, or what it gave last time for this database and this code.
 
     The file's name carries the checksums of the database and of the modules that compute the
-    table, so an old file is never taken for a new one. A cache that cannot be read or written
-    costs time, not results: it is logged and passed over.
+    table. A cache that cannot be read or written costs time, not results: it is logged and passed
+    over.
     """
     if folder is None:
         return compute()

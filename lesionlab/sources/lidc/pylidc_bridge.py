@@ -25,15 +25,11 @@ _GONE_FROM_NUMPY = {"int": int, "float": float, "bool": bool, "object": object}
 
 
 def import_pylidc(*, dicom_path: str | Path | None = None) -> Any:
-    """Import pylidc and return the module.
+    """Import pylidc and return the module; the same one for every call.
 
-    Args:
-        dicom_path: Folder that holds the `LIDC-IDRI-xxxx` folders. It takes the place of
-            `~/.pylidcrc`, which is neither read nor written. Without it, pylidc works for
-            everything that needs no images and says so where it needs them.
-
-    Returns:
-        The module `pylidc`; the same one for every call.
+    `dicom_path` is the folder that holds the `LIDC-IDRI-xxxx` folders. It takes the place of
+    `~/.pylidcrc`, which is neither read nor written. Without it, pylidc works for everything that
+    needs no images and says so where it needs them.
 
     Raises:
         ModuleNotFoundError: pylidc is not installed.

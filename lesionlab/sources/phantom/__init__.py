@@ -40,11 +40,10 @@ from lesionlab.sources.phantom._thorax import make_room, surroundings
 
 __all__ = ["drawn_ratings", "lesions", "make", "phantom", "render"]
 
+# Slices reach at least so far from the lesion's centre: 21 slices at 1 mm can be cut out
 REACH_MM = 10.5
-"""Slices reach at least so far from the lesion's centre: 21 slices at 1 mm can be cut out."""
 
-SCAN_MM = 320.0
-"""Height of a scan whose number of slices is not given."""
+SCAN_MM = 320.0  # height of a scan whose number of slices is not given
 
 
 def lesions() -> list[str]:
@@ -57,7 +56,6 @@ def phantom(lesion_id: str, *, seed: int = 0, size: int = 128) -> Crop:
 
     Raises:
         LookupError: No nodule has that id.
-        ValueError: The outlines do not fit into `size`.
     """
     masks = lidc.masks(lesion_id)  # also says so if there is no such lesion
     nodule: Any = _nodules().loc[lesion_id]
@@ -70,17 +68,12 @@ def make(lesion_id: str, seed: int = 0) -> Crop:
 
 
 def drawn_ratings(nodule: pd.Series[Any], *, seed: int = 0) -> dict[str, int]:
-    """The one reader's ratings that `render` renders, by name.
+    """The one reader's ratings that `render` renders, by name, for a row of `lidc.nodules`.
 
     The reader is drawn with equal chances from those of the nodule; lesion and seed alone decide.
     A rating that is missing (outside its scale) is read as the harmless one: soft tissue.
 
-    Args:
-        nodule: A row of `lidc.nodules`.
-        seed: As in `render`.
-
     Raises:
-        KeyError: A column is missing.
         ValueError: A rating is not on its scale.
     """
     rng = generator("reader", nodule.name, seed)
@@ -130,7 +123,6 @@ def render(
         may reach over the border of the scan, slices do not.
 
     Raises:
-        KeyError: A column or a rating is missing.
         ValueError: `masks` are empty or of another lesion, the outlines do not fit into `size`, or
             a rating is not on its scale.
     """
@@ -179,10 +171,7 @@ def render(
 
 
 def _embed(volume: FloatArray, vessels_over: FloatArray, lesion: Lesion, grid: Grid) -> FloatArray:
-    """Put vessels and lesion into the lung.
-
-    What is denser shows: vessels are seen through ground glass, and not through a solid nodule.
-    """
+    """Put vessels and lesion into the lung: what is denser shows."""
     w = lesion.window
     filled = volume[w] + lesion.share * (lesion.hu - volume[w])
     volume = volume + vessels_over

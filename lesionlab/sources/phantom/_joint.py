@@ -68,7 +68,7 @@ LIFT = {
 
 
 def printed_counts() -> dict[str, dict[int, int]]:
-    """The counts of Table 2 by attribute and code, with what follows for its two gaps.
+    """The counts of Table 2 by attribute and code.
 
     Lesions without vessel convergence are not printed, nor are those in several lobes (code 0):
     both are what is left of the 2,014.
@@ -88,10 +88,7 @@ def printed_counts() -> dict[str, dict[int, int]]:
 
 
 def apportion(shares: npt.ArrayLike, n: int) -> Codes:
-    """Whole numbers in proportion to `shares` that sum to `n`, by largest remainders.
-
-    The first of equal remainders is served first.
-    """
+    """Whole numbers in proportion to `shares` that sum to `n`, by largest remainders."""
     quota = np.asarray(shares, float)
     quota = quota * (n / quota.sum())
     whole: Codes = np.floor(quota + 1e-9).astype(np.int64)
@@ -101,18 +98,11 @@ def apportion(shares: npt.ArrayLike, n: int) -> Codes:
 
 
 def draw_codes(rng: np.random.Generator, n: int) -> dict[str, Codes]:
-    """Draw the codes of `n` lesions; each attribute has the printed shares of `n`, rounded.
+    """(n,) codes by name of the attribute; each has the printed shares of `n` lesions, rounded.
 
     Attributes are drawn one after the other. A lesion's chance of having one depends on its type
     (`SHARES`) and on those drawn before (`LIFT`); then a systematic sample with these unequal
     chances (Madow, Ann Math Stat 20 (1949) 333–354) takes exactly as many as are wanted.
-
-    Args:
-        rng: Source of the draws.
-        n: Number of lesions.
-
-    Returns:
-        (n,) codes by name of the attribute.
     """
     wanted = {
         name: dict(zip(counts, apportion(list(counts.values()), n).tolist(), strict=True))

@@ -32,8 +32,8 @@ from lesionlab.sources.phantom._thorax import Chest, Surroundings, draw_chest, m
 
 BoolArray = npt.NDArray[np.bool_]
 
+# Vessels' ends in a crop at most, so that the crop of a large lesion takes no longer
 MOST_TWIGS = 700
-"""Vessels' ends in a crop at most, so that the crop of a large lesion takes no longer."""
 
 # The oblique fissure falls from the back of the chest to the front, the horizontal one parts the
 # right upper lobe from the middle lobe. Levels are shares of the scan's height, 0 the lowest.
@@ -51,9 +51,6 @@ HEIGHTS = {
 HEIGHT_TRIES, PLACE_TRIES = 6, 160
 
 
-# --- What users give ----------------------------------------------------------------------------
-
-
 def check_whole(least: int, **values: object) -> None:
     """Raise a ValueError unless each value is a whole number of at least `least`."""
     for name, value in values.items():
@@ -62,12 +59,7 @@ def check_whole(least: int, **values: object) -> None:
 
 
 def numbers(row: pd.Series[Any], ranges: dict[str, tuple[float, float]]) -> dict[str, float]:
-    """Columns of a row as floats.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: A value is no number from the lowest to the highest of its range.
-    """
+    """Columns of a row as floats; a ValueError unless each lies in its range."""
     checked = {}
     for name, (low, high) in ranges.items():
         value = pd.to_numeric(row[name], errors="coerce")
@@ -86,9 +78,6 @@ def check_room(lesion: object, size: int, pixel: float, least: float) -> None:
             f"size={size}: a crop of {lesion} has to be {least:.1f} mm wide, "
             f"expected {int(np.ceil(least / pixel))} pixels or more"
         )
-
-
-# --- The scan and its lobes ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -112,8 +101,7 @@ def draw_scan(
 ) -> Scan:
     """Draw the patient and the scanner of a scan; id and seed alone decide.
 
-    Half of the patients get contrast medium, none if not `contrast`. A `height` (mm) that is not
-    given is drawn too.
+    Half of the patients get contrast medium, none if not `contrast`. `height` is in mm.
     """
     rng = generator("height", scan_id, seed)
     drawn, blood = float(rng.uniform(270, 330)), float(rng.uniform(35, 50))
@@ -162,9 +150,6 @@ def fissure_hu(chest: Chest, centre: Array, grid: Grid) -> FloatArray:
     return (250 * sheet).astype(np.float32)[:, :, None]
 
 
-# --- Where a made-up lesion lies ----------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Place:
     """Where a lesion lies, in a chest that is widened where the lesion would not fit."""
@@ -184,15 +169,14 @@ def find_place(
     lobe: int | None = None,
     facing: Literal["any", "wall", "back"] = "any",
 ) -> Place:
-    """Look for a place at which a sphere of `radius` lies `gap` from the pleura.
+    """Look for a place at which a sphere of `radius` lies `gap` from the pleura; both in mm.
 
-    The best of a thousand random places is taken, by how far off the gap is and how far the
-    sphere reaches over a fissure; the lobe has to be right.
+    The best of a thousand random places is taken, by how far off the gap is, which is negative
+    where the lesion reaches into the pleura, and how far the sphere reaches over a fissure.
 
-    Lengths are in mm; `gap` is negative where the lesion reaches into the pleura. `lobe` is a code
-    of Li 2021's location, 0 for a place on the oblique fissure, None for anywhere. `facing` says
-    which pleura must be the nearest: the chest wall's and not the mediastinum's, or that of the
-    back, where fluid gathers.
+    `lobe` is a code of Li 2021's location, 0 for a place on the oblique fissure, None for anywhere.
+    `facing` says which pleura must be the nearest: the chest wall's and not the mediastinum's, or
+    that of the back, where fluid gathers.
     """
     best, where = np.inf, np.zeros(3)
     low, high = HEIGHTS[lobe] if lobe is not None else (0.34, 0.80)
@@ -258,9 +242,6 @@ def offsets(z: Array, grid: Grid, centre: Array) -> tuple[FloatArray, FloatArray
         (at - c).astype(np.float32) for at, c in zip((z, grid.y, grid.x), centre, strict=True)
     )
     return dz[:, None, None], dy[None, :, None], dx[None, None, :]
-
-
-# --- Outlines -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -340,9 +321,6 @@ def directions(rng: np.random.Generator, n: int) -> Array:
     return np.stack((height, ring * np.cos(turn), ring * np.sin(turn)), axis=1)
 
 
-# --- From the object to the crop ----------------------------------------------------------------
-
-
 def made_up_lung(
     scan: Scan,
     place: Place,
@@ -376,16 +354,9 @@ def finish(
 ) -> Crop:
     """From the object on fine planes to a crop: slices, wall, blur, noise, and the mask.
 
-    Args:
-        volume: (planes, y, x) HU of the lung with its lesion.
-        share: (planes, y, x) share of each fine voxel in the lesion.
-        around: Chest wall and the rest.
-        grid: The crop.
-        scanner: Blurs and adds noise.
-        lesion_id: With `seed`, decides the noise.
-        seed: With `lesion_id`, decides the noise.
-        masks: (reader, slices, y, x); if None, one mask of where a slice has half of the lesion.
-        not_lesion: (slices, y, x) what a reader leaves out of that mask.
+    `volume` (planes, y, x) has the HU of the lung with its lesion, `share` the lesion's share of
+    each fine voxel; lesion and seed decide the noise. `masks` are (reader, slices, y, x); if None,
+    there is one mask of where a slice has half of the lesion, without `not_lesion` (slices, y, x).
     """
     filled = grid.average(share)
     aerated = np.clip(0.5 - around.depth / np.float32(1.2 * grid.pixel), 0, 1)

@@ -35,8 +35,8 @@ OUTLINE = (
     ),
 )
 ANGLES = 128  # steps of the interpolated outline
+# Size of a drawn pair of lungs over `OUTLINE`, on average: they are widened for many a lesion
 MEAN_SCALE = 0.95
-"""Size of a drawn pair of lungs over `OUTLINE`, on average: they are widened for many a lesion."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,8 @@ class Chest:
     def radial(self, z: float, y: Array, x: Array) -> tuple[Array, Array]:
         """Where places `(y, x)`, which broadcast, lie in the slice at height `z`; all in mm.
 
-        Returns:
-            Signed distance to the pleura, to first order, negative in the lungs; and the angle
-            seen from the centre of the nearer lung, radians.
+        Returns the signed distance to the pleura, to first order, negative in the lungs, and the
+        angle seen from the centre of the nearer lung, radians.
         """
         best, angle = np.full(np.broadcast_shapes(y.shape, x.shape), np.inf), np.zeros(())
         for side in SIDES:
@@ -140,16 +139,14 @@ def draw_chest(rng: np.random.Generator, *, pixel: float, height: float) -> Ches
     )
 
 
-SLACK_MM = 0.3
-"""Distance that `make_room` leaves between lesion and pleura, mm."""
+SLACK_MM = 0.3  # distance that `make_room` leaves between lesion and pleura, mm
 
 
 def make_room(chest: Chest, points: Array) -> Chest:
-    """Widen the lungs until a lesion lies in them.
+    """Widen the lungs until a lesion's voxels, `points` (n, 3) in mm, lie in them.
 
     First all around, while the lesion lies more than 3 mm outside, by up to 30 %; then by a bump
     of the pleura over the lesion, which is left touching it. The diaphragm sinks below it.
-    `points` (n, 3) are `(z, y, x)` of the lesion's voxels, mm.
     """
     z, y, x = points.T
     middle = float(z.mean())

@@ -70,11 +70,8 @@ from lesionlab.sources.phantom._thorax import Surroundings, surroundings
 
 __all__ = ["N_LESIONS", "lesions", "phantom", "render"]
 
-N_LESIONS = 2014
-"""Lesions of the paper's experiments (section 6)."""
-
-ROOM_MM = 8.0
-"""Lung that a crop shows at least on every side of a lesion, mm."""
+N_LESIONS = 2014  # lesions of the paper's experiments (section 6)
+ROOM_MM = 8.0  # lung that a crop shows at least on every side of a lesion, mm
 
 # Smallest and largest diameter by lesion type; between them the logarithm is uniform.
 DIAMETERS = {
@@ -106,23 +103,15 @@ PLEURA_HU = 25.0  # of pleura that is drawn into the lung
 _RANGES = {"diameter": (2.0, 80.0), "slice_thickness": (0.5, 5.0), "pixel_spacing": (0.15, 1.5)}
 
 
-# --- The table ----------------------------------------------------------------------------------
-
-
 def lesions(n: int = N_LESIONS, *, seed: int = 0) -> pd.DataFrame:
-    """Draw a table of lesions.
+    """Draw a table of `n` lesions; each seed gives others with the same counts.
 
-    Args:
-        n: How many. Counts of other scene.numbers than 2,014 are the printed ones in proportion.
-        seed: Another seed gives other lesions with the same counts.
+    Counts of other numbers than 2,014 are the printed ones in proportion.
 
     Returns:
         One row per lesion, index `lesion_id`: `patient`, `scan_id` (a patient has one scan), the
         nine codes named as in `lesionlab.attributes.LI_CATEGORIES`, `diameter` (larger side in
         plane), `slice_thickness` (as the distance of slices) and `pixel_spacing` in mm.
-
-    Raises:
-        ValueError: `n` is not a whole number above 0, or `seed` not a whole number.
     """
     scene.check_whole(1, n=n)
     scene.check_whole(0, seed=seed)
@@ -159,36 +148,27 @@ def _diameters(rng: np.random.Generator, codes: pd.DataFrame) -> Any:
 _table = lru_cache(maxsize=4)(lesions)
 
 
-# --- Rendering ----------------------------------------------------------------------------------
-
-
 def phantom(lesion_id: str, *, n: int = N_LESIONS, seed: int = 0, size: int = 128) -> Crop:
     """Render one lesion of `lesions(n, seed=seed)`; see `render`.
 
     Raises:
         LookupError: No lesion of that table has the id.
-        ValueError: `n`, `seed` or `size` is out of range.
     """
     lesion: Any = _table(n, seed=seed).loc[lesion_id]
     return render(lesion, seed=seed, size=size)
 
 
 def render(lesion: pd.Series[Any], *, seed: int = 0, size: int = 128) -> Crop:
-    """Render the CT of one lesion.
+    """Render the CT of one lesion, a row of `lesions`, whose codes may be changed.
 
-    The same bytes for the same row and seed, in any order and process.
-
-    Args:
-        lesion: A row of `lesions`. Codes may be changed to see what that changes.
-        seed: Another seed gives another patient and another form.
-        size: Rows and columns of the crop, pixels.
+    The same bytes for the same row and seed, in any order and process. Another seed gives another
+    patient and another form.
 
     Returns:
-        A crop of the tier `phantom` with one mask: the lesion with what is in it, without its
-        strands. Slices reach 3 mm beyond it, and six at least.
+        A crop of the tier `phantom`, `size` pixels wide, with one mask: the lesion with what is in
+        it, without its strands. Slices reach 3 mm beyond it, and six at least.
 
     Raises:
-        KeyError: A column is missing.
         ValueError: A value is not on its scale, or the lesion does not fit into `size`.
     """
     codes = {attribute.name: lesion[attribute.name] for attribute in LI_CATEGORIES}
@@ -253,9 +233,6 @@ def _place(
         lobe=codes["lesion_location"],
         facing="back" if kind == EFFUSION else "wall" if near or kind == AIR else "any",
     )
-
-
-# --- The lesion's body --------------------------------------------------------------------------
 
 
 def _shape(rng: np.random.Generator, codes: Mapping[str, int]) -> Blobs:
@@ -413,9 +390,6 @@ def _ball(
 def _empty(here: FloatArray, inner: FloatArray, grid: Grid) -> None:
     """Air where `inner`, a signed distance, is negative."""
     here += np.clip(0.5 - inner / np.float32(grid.pixel), 0, 1) * (np.float32(LUMEN_HU) - here)
-
-
-# --- What leads to the lesion -------------------------------------------------------------------
 
 
 def _bronchi(rng: np.random.Generator, place: Place, root: Array, deepest: float) -> Tubes:

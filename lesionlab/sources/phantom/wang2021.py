@@ -55,17 +55,15 @@ from lesionlab.sources.phantom._thorax import surroundings
 
 __all__ = ["N_NODULES", "TYPES", "NoduleType", "nodules", "phantom", "render"]
 
-N_NODULES = 740
-"""Nodules of the paper (Table 1)."""
+N_NODULES = 740  # nodules of the paper (Table 1)
 
 DIAMETERS = (4.0, 9.9)
 """Smallest and largest diameter, mm: "subcentimeter nodules" (section 3.1)."""
 
+# Slices reach so far from the nodule's middle, for a patch of 32 mm around its centroid
 HALF_Z_MM = 18.5
-"""Slices reach so far from the nodule's middle, for a patch of 32 mm around its centroid."""
 
-LEAST_MM = 24.0
-"""A crop is at least so wide, for a patch of 22.4 mm in plane."""
+LEAST_MM = 24.0  # A crop is at least so wide, for a patch of 22.4 mm in plane
 
 SHARE_WITH_VESSEL, SHARE_AT_WALL = 0.4, 0.35  # of all types alike
 SOLID_HU = 0.0
@@ -74,27 +72,17 @@ LARGE_VESSEL = 0.5  # share of a voxel from which a reader leaves it out of the 
 
 @dataclass(frozen=True)
 class NoduleType:
-    """What is assumed of the nodules of one pathology.
+    """What is assumed of the nodules of one pathology."""
 
-    Attributes:
-        diameter: Median, mm, of a lognormal distribution cut at `DIAMETERS`.
-        spread: Standard deviation of its logarithm.
-        glass_hu: Mean density of the ground glass, HU, of a normal distribution.
-        glass_sd: Its standard deviation, HU.
-        p_solid: Share of the nodules that have a solid core.
-        solid: Mean diameter of the core over that of the nodule, of those that have one; the
-            distribution is a beta with the weight of `SOLID_WEIGHT` observations.
-    """
-
-    diameter: float
-    spread: float
-    glass_hu: float
-    glass_sd: float
-    p_solid: float
-    solid: float
+    diameter: float  # median, mm, of a lognormal distribution cut at `DIAMETERS`
+    spread: float  # standard deviation of its logarithm
+    glass_hu: float  # mean density of the ground glass, HU, of a normal distribution
+    glass_sd: float  # its standard deviation, HU
+    p_solid: float  # share of the nodules that have a solid core
+    solid: float  # mean diameter of the core over that of the nodule, of those that have one
 
 
-SOLID_WEIGHT = 9.0
+SOLID_WEIGHT = 9.0  # observations that the beta distribution of the core's share stands for
 
 TYPES: Mapping[str, NoduleType] = MappingProxyType(
     {
@@ -115,11 +103,9 @@ _RANGES = {
 
 
 def nodules(n: int = N_NODULES, *, seed: int = 0) -> pd.DataFrame:
-    """Draw a table of nodules.
+    """Draw a table of `n` nodules; each seed gives others with the same counts.
 
-    Args:
-        n: How many. Other scene.numbers than 740 have the counts of Table 1 in proportion.
-        seed: Another seed gives other nodules with the same counts.
+    Other numbers than 740 have the counts of Table 1 in proportion.
 
     Returns:
         One row per nodule, index `lesion_id`: `patient` and `scan_id` (one nodule each),
@@ -127,9 +113,6 @@ def nodules(n: int = N_NODULES, *, seed: int = 0) -> pd.DataFrame:
         `glass_hu`, `solid_share`; no model should be given them), what is drawn for all alike
         (`has_vessel`: one runs through it; `at_wall`), `slice_thickness` (as the distance of
         slices) and `pixel_spacing` in mm.
-
-    Raises:
-        ValueError: `n` is not a whole number above 0, or `seed` not a whole number.
     """
     scene.check_whole(1, n=n)
     scene.check_whole(0, seed=seed)
@@ -165,28 +148,22 @@ def phantom(lesion_id: str, *, n: int = N_NODULES, seed: int = 0, size: int = 64
 
     Raises:
         LookupError: No nodule of that table has the id.
-        ValueError: `n`, `seed` or `size` is out of range.
     """
     nodule: Any = _table(n, seed=seed).loc[lesion_id]
     return render(nodule, seed=seed, size=size)
 
 
 def render(nodule: pd.Series[Any], *, seed: int = 0, size: int = 64) -> Crop:
-    """Render the CT of one nodule.
+    """Render the CT of one nodule, a row of `nodules`.
 
     The same bytes for the same row and seed, in any order and process. `pathology` is not read.
-
-    Args:
-        nodule: A row of `nodules`.
-        seed: Another seed gives another patient and another form.
-        size: Rows and columns of the crop, pixels.
+    Another seed gives another patient and another form.
 
     Returns:
-        A crop of the tier `phantom` with one mask: the nodule without large vessels. Slices reach
-        18.5 mm above and below its middle.
+        A crop of the tier `phantom`, `size` pixels wide, with one mask: the nodule without large
+        vessels. Slices reach 18.5 mm above and below its middle.
 
     Raises:
-        KeyError: A column is missing.
         ValueError: A value is out of range, or the nodule does not fit into `size`.
     """
     row = scene.numbers(nodule, _RANGES)
