@@ -17,8 +17,8 @@ from lesionlab import attributes, realism
 from lesionlab.crops import Crop
 from lesionlab.figures.readers import BLUE, GREY, ORANGE, _figure, _plain
 from lesionlab.figures.samples import Picture, largest_slice, sheet
-from lesionlab.realism import RealSlices
 from lesionlab.sources import lidc, phantom
+from lesionlab.sources.slices import Slices
 from lesionlab.statistics.intervals import Estimate
 
 TIER_COLOURS = {"phantom": ORANGE, "slices": BLUE, "dicom": BLUE}
@@ -81,7 +81,7 @@ def side_by_side(
     return sheet(rows, size=1.25)
 
 
-def examples(slices: RealSlices, *, seed: int = 0, n: int = 12) -> Figure:
+def examples(slices: Slices, *, seed: int = 0, n: int = 12) -> Figure:
     """`side_by_side` of one nodule in two hundred of the database, none chosen by eye.
 
     Args:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from lesionlab.crops import Crop
 from lesionlab.realism import _measures as measures
 from lesionlab.realism._measures import FEATURES, Array, Facts
 from lesionlab.sources import lidc, phantom
+from lesionlab.sources.slices import Slices
 from lesionlab.statistics.intervals import Estimate
 from lesionlab.statistics.scoring import score_binary
 
@@ -53,13 +54,12 @@ def classifier_auc(
 ) -> tuple[Estimate, pd.DataFrame]:
     """How well a classifier tells phantoms from real crops: the area under its curve.
 
-    Cross-validated in five folds, all crops of a patient, phantom and real, in one of them.
-    Probabilities of the folds are pooled. The interval is from resampling patients, with the
-    predictions fixed.
+    Cross-validated in five folds, all crops of a patient, phantom and real, in one of them, with
+    the folds' probabilities pooled. The interval is from resampling patients, predictions fixed.
 
     Args:
-        phantoms: `features` of crops of one tier, which are paired with `real` (see `pair`).
-        real: `features` of the same lesions of the other tier.
+        phantoms: `features` of crops of one tier.
+        real: `features` of the same lesions of the other tier, in the same order (see `pair`).
         patients: lesion_id -> patient.
         model: Gradient boosting, which sees interactions, or logistic regression.
         n_resamples: How often patients are resampled.
@@ -68,9 +68,6 @@ def classifier_auc(
     Returns:
         The AUC with its interval (1.0: told apart without fault, 0.5: not at all), and a table of
         the AUC that each feature reaches alone (`feature`, `auc`, at least 0.5), largest first.
-
-    Raises:
-        ValueError: The tables are not paired, or there are fewer patients than folds.
     """
     if phantoms["lesion_id"].tolist() != real["lesion_id"].tolist():
         raise ValueError("phantoms and real are not the same lesions in the same order; see pair()")
@@ -124,13 +121,9 @@ def pair(phantoms: Iterable[Crop], real: Iterable[Crop]) -> tuple[list[Crop], li
             continue
         ours = by_id[lesion_id]
         if not np.allclose(ours.spacing, theirs.spacing):
-            raise ValueError(
-                f"spacing of {lesion_id} is {ours.spacing} in phantoms and {theirs.spacing} in "
-                "real; expected the same"
-            )
-        slices = np.intersect1d(
-            ours.slice_index[ours.calibrated], theirs.slice_index[theirs.calibrated]
-        )
+            raise ValueError(f"spacing of {lesion_id} differs between phantoms and real")
+        known, shown = (c.slice_index[c.calibrated] for c in (ours, theirs))
+        slices = np.intersect1d(known, shown)
         top, left_edge = np.maximum(ours.corner, theirs.corner)
         bottom = min(c.corner[0] + c.hu.shape[1] for c in (ours, theirs))
         right_edge = min(c.corner[1] + c.hu.shape[2] for c in (ours, theirs))
@@ -181,21 +174,6 @@ def through_eight_bits(crop: Crop) -> Crop:
     return replace(crop, hu=np.rint(np.rint((hu - low) / step) * step + low).astype(np.int16))
 
 
-class RealSlices(Protocol):
-    """What `measure` asks of the real crops: `lesionlab.sources.slices.Slices` has it."""
-
-    @property
-    def lesion_ids(self) -> list[str]:
-        """The lesions that have a crop."""
-
-    @property
-    def checksum(self) -> str:
-        """SHA-256 of the set."""
-
-    def crop(self, lesion_id: str) -> Crop:
-        """The voxels of one lesion."""
-
-
 @dataclass(frozen=True)
 class Realism:
     """How far the phantoms are from the real slices of the same lesions.
@@ -228,14 +206,11 @@ class Realism:
         """All of it in the types that JSON has, tables column by column, rounded to 5 digits."""
         widths = self.edges.groupby(["tier", "width"]).size().rename("lesions").reset_index()
         told = {name: getattr(self, name) for name in _FRAMES} | {"edges": widths}
-        tables = {
-            name: {column: _rounded(values) for column, values in table.items()}
-            for name, table in told.items()
-        }
+        for name, table in told.items():
+            told[name] = {column: _rounded(values) for column, values in table.items()}
+        counts = {name: getattr(self, name) for name in COUNTS}
         found: dict[str, Any] = results.jsonable(
-            {name: getattr(self, name) for name in COUNTS}
-            | {"classifiers": dict(self.together)}
-            | tables
+            counts | {"classifiers": dict(self.together)} | told
         )
         return found
 
@@ -258,12 +233,7 @@ def write(found: Realism, path: str | Path, *, root: str | Path = ".") -> Path:
 
 
 def read(path: str | Path) -> Realism:
-    """What `write` kept. Numbers have 5 digits, and `edges` no longer says which lesion is which.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not a file of `write`.
-    """
+    """What `write` kept; numbers have 5 digits."""
     kept = results.read(path)
     told = kept["results"]
     try:
@@ -283,7 +253,7 @@ def read(path: str | Path) -> Realism:
 
 
 def measure(
-    slices: RealSlices,
+    slices: Slices,
     *,
     seed: int = 0,
     n: int | None = None,
@@ -297,16 +267,12 @@ def measure(
     bits as the real slices (`through_eight_bits`). One lesion is in memory at a time.
 
     Args:
-        slices: `lesionlab.sources.slices.Slices`.
+        slices: The real slices.
         seed: Seed of phantoms, choice, models and resamples.
         n: Compare only so many lesions, drawn at random; all if None.
         processes: How many render and measure at the same time; the numbers do not depend on it.
         n_resamples: Resamples of patients for the intervals.
         progress: Show a bar.
-
-    Raises:
-        ValueError: `n` is not from 1 to the number of lesions, or too few to cross-validate.
-        LookupError: A lesion of `slices` is not in the database.
     """
     start = time.monotonic()
     ids = slices.lesion_ids
@@ -322,11 +288,17 @@ def measure(
     sides = ours, theirs = [[both[k] for both in compared] for k in (0, 1)]
     nodules = lidc.nodules()
     patients = nodules.loc[[facts.lesion_id for facts in ours], "patient"]
-    described = {side[0].tier: measures.features(side) for side in sides}
+    phantoms, real = (measures.features(side) for side in sides)
+    described = {"phantom": phantoms, "slices": real}
     together: dict[str, Estimate] = {}
     for model in MODELS:
         together[model], single = classifier_auc(
-            *described.values(), patients, model=model, n_resamples=n_resamples, seed=seed
+            described["phantom"],
+            described["slices"],
+            patients,
+            model=model,
+            n_resamples=n_resamples,
+            seed=seed,
         )
 
     def both_tiers(table: Callable[[list[Facts]], pd.DataFrame]) -> pd.DataFrame:
@@ -351,7 +323,7 @@ def measure(
 
 
 def _compare_all(
-    slices: RealSlices, ids: Sequence[str], seed: int, processes: int, progress: bool
+    slices: Slices, ids: Sequence[str], seed: int, processes: int, progress: bool
 ) -> Iterator[tuple[Facts, Facts] | None]:
     work = partial(_compare, slices, seed)
     bar = partial(tqdm, desc="realism", total=len(ids), disable=not progress, unit="lesion")
@@ -362,7 +334,7 @@ def _compare_all(
         yield from bar(pool.map(work, ids, chunksize=16))
 
 
-def _compare(slices: RealSlices, seed: int, lesion_id: str) -> tuple[Facts, Facts] | None:
+def _compare(slices: Slices, seed: int, lesion_id: str) -> tuple[Facts, Facts] | None:
     """The facts of a lesion's phantom and of its real slices, over what they share."""
     rendered = phantom.phantom(lesion_id, seed=seed)
     ours, theirs = pair([rendered], [slices.crop(lesion_id)])

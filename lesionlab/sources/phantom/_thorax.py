@@ -9,6 +9,7 @@ each lesion they are widened where it would otherwise lie outside.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
@@ -196,7 +197,7 @@ def surroundings(rng: np.random.Generator, chest: Chest, grid: Grid) -> Surround
         values = np.full(at.size, 55 + 0.3 * chest.blood, np.float32)  # beneath the diaphragm
         for part, density in ((inner & ~beneath, _mediastinum), (~inner & ~beneath, _wall)):
             here, plane = at[part], at[part] % grid.size**2
-            place = _Place(
+            place = SimpleNamespace(  # one value for each voxel outside the lungs
                 z=z.astype(np.float32)[here // grid.size**2],
                 y=grid.y.astype(np.float32)[plane // grid.size],
                 x=grid.x.astype(np.float32)[plane % grid.size],
@@ -211,24 +212,12 @@ def surroundings(rng: np.random.Generator, chest: Chest, grid: Grid) -> Surround
     return Surroundings(depth, hu)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Voxels outside the lungs, one value each: where they are, in mm and radians."""
-
-    z: FloatArray
-    y: FloatArray
-    x: FloatArray
-    depth: FloatArray
-    angle: FloatArray
-    rough: FloatArray
-
-
 def _step(distance: Array, pixel: float) -> Array:
     """1 where `distance` is above 0, 0 below, a ramp of one pixel between."""
     return np.clip(distance / pixel + 0.5, 0, 1)
 
 
-def _wall(chest: Chest, at: _Place) -> Array:
+def _wall(chest: Chest, at: SimpleNamespace) -> Array:
     """HU in the wall: intercostal muscle and ribs, muscle with planes of fat, fat, skin, air."""
     d, angle, rough, pixel = at.depth, at.angle, at.rough, chest.pixel
     w = chest.waves.astype(np.float32)
@@ -259,7 +248,7 @@ def _between_lungs(chest: Chest, y: Array, x: Array, angle: Array) -> npt.NDArra
     return np.asarray((ay**2 + ax**2 < 1) & facing)
 
 
-def _mediastinum(chest: Chest, at: _Place) -> Array:
+def _mediastinum(chest: Chest, at: SimpleNamespace) -> Array:
     """HU between the lungs: fat and soft tissue, heart, great vessels, trachea or bronchi."""
     fov, level = chest.fov, at.z / chest.height
     v = (at.y - chest.shift[0]) / fov

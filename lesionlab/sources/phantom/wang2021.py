@@ -1,9 +1,5 @@
 """Phantom ground-glass nodules of Wang 2021's four types, in place of the private data set.
 
-    from lesionlab.sources.phantom import wang2021
-    table = wang2021.nodules()                   # 740 nodules, as in Table 1
-    crop = wang2021.phantom(table.index[0], seed=0)
-
 From the paper: how many of each type are for training and for testing (Table 1); one nodule per
 scan, below 1 cm; slices of 1 or 1.25 mm, pixels of 0.55 to 0.7 mm, no contrast medium (section
 3.1); vessels through the nodule and the chest wall beside it, which interfere (section 1); a mask
@@ -14,22 +10,18 @@ of the nodule without large vessels. The mask is one reader's.
 core's share of the diameter. All their values are *our assumption*. Their order is that of
 pathology, in which cells grow denser along the alveoli from AAH to AIS, and MIA and IAC add an
 invasive part, which CT shows as solid more often than not (IASLC/ATS/ERS 2011, the paper's
-reference 2); their overlap was chosen so that the tasks are about as hard as the paper's. `render`
-reads the three numbers and never `pathology`; interference is drawn without regard to any of them.
+reference 2); their overlap was chosen so that the tasks are about as hard as the paper's.
 
-How far the types overlap, measured in the rendered voxels of the 740 of seed 0: the mask's
-equivalent diameter, the mean HU in it, the share of it above -300 HU, and all three by logistic
-regression in five folds. Area under the ROC curve, accuracy for three classes; last the paper's
-model (d), split 1, which is another thing on other data:
+How far the types overlap in the voxels of the 740 of seed 0: area under the ROC curve (accuracy in
+the first task) of the mask's equivalent diameter, the mean HU in it, and these with the share above
+-300 HU by logistic regression in five folds; last the paper's model (d), split 1, on other data:
 
-| task | diameter | mean HU | share | three | paper |
-|---|---|---|---|---|---|
-| AAH+AIS, MIA, IAC (accuracy) | 0.45 | 0.56 | 0.49 | 0.57 | 0.59 |
-| AAH+AIS, MIA+IAC | 0.68 | 0.78 | 0.72 | 0.80 | 0.81 |
-| AAH+AIS+MIA, IAC | 0.69 | 0.77 | 0.72 | 0.80 | 0.80 |
-| AIS, MIA | 0.61 | 0.71 | 0.67 | 0.73 | 0.74 |
-
-The largest class alone has an accuracy of 0.45 in the first task.
+| task | diameter | mean HU | three | paper |
+|---|---|---|---|---|
+| AAH+AIS, MIA, IAC (largest class: 0.45) | 0.45 | 0.56 | 0.57 | 0.59 |
+| AAH+AIS, MIA+IAC | 0.68 | 0.78 | 0.80 | 0.81 |
+| AAH+AIS+MIA, IAC | 0.69 | 0.77 | 0.80 | 0.80 |
+| AIS, MIA | 0.61 | 0.71 | 0.73 | 0.74 |
 """
 
 from __future__ import annotations
