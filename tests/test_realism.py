@@ -73,7 +73,7 @@ def test_pairs_that_do_not_belong_together_are_refused():
     real = constant(-800, tier="slices")
     with pytest.raises(ValueError, match="phantoms has a twice"):
         realism.pair([constant(0), constant(1)], [real])
-    with pytest.raises(ValueError, match="spacing of a is"):
+    with pytest.raises(ValueError, match="spacing of a differs"):
         realism.pair([replace(constant(0), spacing=(2.0, 0.7, 0.7))], [real])
     with pytest.raises(ValueError, match="masks of a differ"):
         realism.pair([constant(0, mask=disc(radius=3.0)[1])], [real])

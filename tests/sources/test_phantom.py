@@ -330,4 +330,4 @@ def test_rows_that_cannot_be_rendered(draw, render, by_id):
     with pytest.raises(ValueError, match=r"size=32: a crop of .* pixels or more"):
         render(row, size=32)
     with pytest.raises(LookupError, match="nobody"):
-        by_id("nobody", n=5)
+        by_id("nobody")

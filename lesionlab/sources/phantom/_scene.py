@@ -40,8 +40,12 @@ def check_whole(least: int, **values: object) -> None:
             raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more")
 
 
-def numbers(row: pd.Series[Any], ranges: dict[str, tuple[float, float]]) -> dict[str, float]:
+def numbers(
+    row: pd.Series[Any], ranges: dict[str, tuple[float, float]], *, seed: int, size: int
+) -> dict[str, float]:
     """Columns of a row as floats; a ValueError unless each lies in its range."""
+    check_whole(0, seed=seed)
+    check_whole(1, size=size)
     checked = {}
     for name, (low, high) in ranges.items():
         value = pd.to_numeric(row[name], errors="coerce")

@@ -126,13 +126,13 @@ def _diameters(rng: np.random.Generator, codes: pd.DataFrame) -> Any:
 _table = lru_cache(maxsize=4)(lesions)
 
 
-def phantom(lesion_id: str, *, n: int = N_LESIONS, seed: int = 0, size: int = 128) -> Crop:
-    """Render one lesion of `lesions(n, seed=seed)`; see `render`.
+def phantom(lesion_id: str, *, seed: int = 0, size: int = 128) -> Crop:
+    """Render one lesion of `lesions(seed=seed)`; see `render`.
 
     Raises:
         LookupError: No lesion of that table has the id.
     """
-    lesion: Any = _table(n, seed=seed).loc[lesion_id]
+    lesion: Any = _table(seed=seed).loc[lesion_id]
     return render(lesion, seed=seed, size=size)
 
 
@@ -154,9 +154,7 @@ def render(lesion: pd.Series[Any], *, seed: int = 0, size: int = 128) -> Crop:
         name, allowed = attribute.name, sorted({*attribute.codes, *attribute.unknown})
         if codes[name] not in allowed:
             raise ValueError(f"{name}={codes[name]!r} of {lesion.name}: expected one of {allowed}")
-    diameter, spacing, pixel = scene.numbers(lesion, _RANGES).values()
-    scene.check_whole(0, seed=seed)
-    scene.check_whole(32, size=size)
+    diameter, spacing, pixel = scene.numbers(lesion, _RANGES, seed=seed, size=size).values()
     scene.check_room(lesion.name, size, pixel, diameter + 2 * ROOM_MM)
 
     lesion_id, scan_id = str(lesion.name), lesion["scan_id"]

@@ -135,13 +135,13 @@ def nodules(n: int = N_NODULES, *, seed: int = 0) -> pd.DataFrame:
 _table = lru_cache(maxsize=4)(nodules)
 
 
-def phantom(lesion_id: str, *, n: int = N_NODULES, seed: int = 0, size: int = 64) -> Crop:
-    """Render one nodule of `nodules(n, seed=seed)`; see `render`.
+def phantom(lesion_id: str, *, seed: int = 0, size: int = 64) -> Crop:
+    """Render one nodule of `nodules(seed=seed)`; see `render`.
 
     Raises:
         LookupError: No nodule of that table has the id.
     """
-    nodule: Any = _table(n, seed=seed).loc[lesion_id]
+    nodule: Any = _table(seed=seed).loc[lesion_id]
     return render(nodule, seed=seed, size=size)
 
 
@@ -158,12 +158,10 @@ def render(nodule: pd.Series[Any], *, seed: int = 0, size: int = 64) -> Crop:
     Raises:
         ValueError: A value is out of range, or the nodule does not fit into `size`.
     """
-    row = scene.numbers(nodule, _RANGES)
+    row = scene.numbers(nodule, _RANGES, seed=seed, size=size)
     for name in ("has_vessel", "at_wall"):
         if not isinstance(nodule[name], bool | np.bool_):
-            raise ValueError(f"{name} of {nodule.name}: expected a boolean, got {nodule[name]!r}")
-    scene.check_whole(0, seed=seed)
-    scene.check_whole(1, size=size)
+            raise ValueError(f"{name}={nodule[name]!r} of {nodule.name}: expected a boolean")
     pixel, spacing, radius = row["pixel_spacing"], row["slice_thickness"], row["diameter"] / 2
     scene.check_room(nodule.name, size, pixel, max(LEAST_MM, 2 * radius + 4))
     lesion_id, scan_id = str(nodule.name), str(nodule["scan_id"])
