@@ -17,8 +17,8 @@ from lesionlab import attributes, realism
 from lesionlab.crops import Crop
 from lesionlab.figures import _draw as draw
 from lesionlab.figures.samples import Picture, largest_slice, sheet
-from lesionlab.realism import RealSlices
 from lesionlab.sources import lidc, phantom
+from lesionlab.sources.slices import Slices
 from lesionlab.statistics.intervals import Estimate
 
 # phantoms are dashed, for those who see no colour
@@ -85,7 +85,7 @@ def side_by_side(
     return sheet(rows, size=1.25)
 
 
-def examples(slices: RealSlices, *, seed: int = 0, n: int = 12) -> Figure:
+def examples(slices: Slices, *, seed: int = 0, n: int = 12) -> Figure:
     """`side_by_side` of one nodule in two hundred of the database, none chosen by eye.
 
     Args:

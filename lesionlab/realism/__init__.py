@@ -5,24 +5,12 @@ they share, so that place and size give nothing away. Then four measures, each a
 of HU in the lesion and around it, width of its edge, power of the noise, and how well a classifier
 tells the two lists apart. An area under the curve of 0.5 would mean that it cannot.
 
-`measure` does all of that for the public slices, lesion by lesion, and `read` brings back what was
-kept of it in `book/results/phantoms/realism.json`:
-
-    from lesionlab import realism
-    from lesionlab.sources.slices import Slices
-
-    found = realism.measure(Slices(), seed=0)
-    found.together["boosting"]      # the area under the curve, with its interval
-
-Example:
-    >>> from lesionlab import realism
-    >>> realism.FEATURES[:3]
-    ('inside_mean', 'inside_sd', 'inside_p10')
+`measure(Slices(), seed=0)` does all of that for the public slices, lesion by lesion, and `read`
+brings back what was kept of it in `book/results/phantoms/realism.json`.
 """
 
 from lesionlab.realism._compare import (
     Realism,
-    RealSlices,
     classifier_auc,
     measure,
     pair,
@@ -41,7 +29,6 @@ from lesionlab.realism._measures import (
 
 __all__ = [
     "FEATURES",
-    "RealSlices",
     "Realism",
     "classifier_auc",
     "edge_widths",

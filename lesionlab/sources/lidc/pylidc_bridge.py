@@ -1,9 +1,7 @@
 """Makes pylidc 0.2.3 importable on Python 3.11 to 3.13 with NumPy 2, for those who go on with it.
 
-lesionlab reads pylidc's database itself (`lesionlab.sources.lidc`); this is for code that
-wants pylidc's own objects. pylidc uses names that are gone: `np.int`, `np.float`,
-`configparser.SafeConfigParser`, `pkg_resources`, `scipy.ndimage.morphology`. They are given back
-to pylidc's modules alone, so that NumPy and the rest stay as they are for everyone else.
+pylidc uses names that are gone: `np.int`, `np.float`, `configparser.SafeConfigParser`,
+`pkg_resources`, `scipy.ndimage.morphology`. They are given back to pylidc's modules alone.
 """
 
 from __future__ import annotations
@@ -25,15 +23,11 @@ _GONE_FROM_NUMPY = {"int": int, "float": float, "bool": bool, "object": object}
 
 
 def import_pylidc(*, dicom_path: str | Path | None = None) -> Any:
-    """Import pylidc and return the module.
+    """Import pylidc and return the module; the same one for every call.
 
-    Args:
-        dicom_path: Folder that holds the `LIDC-IDRI-xxxx` folders. It takes the place of
-            `~/.pylidcrc`, which is neither read nor written. Without it, pylidc works for
-            everything that needs no images and says so where it needs them.
-
-    Returns:
-        The module `pylidc`; the same one for every call.
+    `dicom_path` is the folder that holds the `LIDC-IDRI-xxxx` folders. It takes the place of
+    `~/.pylidcrc`, which is neither read nor written. Without it, pylidc works for everything that
+    needs no images and says so where it needs them.
 
     Raises:
         ModuleNotFoundError: pylidc is not installed.
@@ -43,23 +37,11 @@ def import_pylidc(*, dicom_path: str | Path | None = None) -> Any:
         raise NotADirectoryError(f"dicom_path={str(dicom_path)!r} is not a folder")
     with warnings.catch_warnings(action="ignore"), _stand_ins():
         pylidc = importlib.import_module("pylidc")
+    old_numpy = types.ModuleType("numpy")
+    vars(old_numpy).update(_GONE_FROM_NUMPY, __getattr__=lambda name: getattr(np, name))
     for name, module in list(sys.modules.items()):
         if name.startswith("pylidc.") and getattr(module, "np", None) is np:
-            vars(module)["np"] = _numpy_with_old_names()
-    _set_dicom_path(dicom_path)
-    return pylidc
-
-
-def _numpy_with_old_names() -> types.ModuleType:
-    proxy = types.ModuleType("numpy")
-    vars(proxy).update(_GONE_FROM_NUMPY, __getattr__=lambda name: getattr(np, name))
-    return proxy
-
-
-def _set_dicom_path(dicom_path: str | Path | None) -> None:
-    scan_module = vars(sys.modules["pylidc.Scan"])
-    if dicom_path is None and "_lesionlab_dicom_path" in scan_module:
-        return  # keep what an earlier call set
+            vars(module)["np"] = old_numpy
 
     def path() -> str:
         if dicom_path is None:
@@ -69,8 +51,11 @@ def _set_dicom_path(dicom_path: str | Path | None) -> None:
             )
         return str(dicom_path)
 
-    scan_module["_lesionlab_dicom_path"] = dicom_path
-    scan_module["_get_dicom_file_path_from_config_file"] = path
+    scan_module = vars(sys.modules["pylidc.Scan"])
+    if dicom_path is not None or "_lesionlab_dicom_path" not in scan_module:  # keep an earlier one
+        scan_module["_lesionlab_dicom_path"] = dicom_path
+        scan_module["_get_dicom_file_path_from_config_file"] = path
+    return pylidc
 
 
 @contextmanager

@@ -5,9 +5,6 @@ Masks, ratings, spacing, slice thickness and the place of the lesion in the scan
 lesion's place in the scan, the lesion itself by **one** reader's ratings, drawn at random; then
 partial volume, the blur of a reconstruction kernel and correlated noise. Malignancy is never read.
 
-    from lesionlab.sources import phantom
-    crop = phantom.phantom("LIDC-IDRI-0078-S0001-N02", seed=0)
-
 What this is not: the chest is an average one, other nodules nearby are left out, and there is no
 motion, beam hardening or scar. `lesionlab.realism` measures how far it is from real slices.
 """
@@ -25,26 +22,17 @@ from lesionlab.attributes import rating
 from lesionlab.crops import Crop
 from lesionlab.sources import lidc
 from lesionlab.sources.lidc import LesionMasks
+from lesionlab.sources.phantom import _lung
 from lesionlab.sources.phantom import _scene as scene
 from lesionlab.sources.phantom._lesion import RENDERED, Lesion, build_lesion, shape_on_planes
-from lesionlab.sources.phantom._lung import (
-    feeding_vessels,
-    fill,
-    halo,
-    inflated,
-    parenchyma,
-    vessels,
-)
 from lesionlab.sources.phantom._physics import FloatArray, Grid, generator
 from lesionlab.sources.phantom._thorax import make_room, surroundings
 
 __all__ = ["drawn_ratings", "lesions", "make", "phantom", "render"]
 
-REACH_MM = 10.5
-"""Slices reach at least so far from the lesion's centre: 21 slices at 1 mm can be cut out."""
-
-SCAN_MM = 320.0
-"""Height of a scan whose number of slices is not given."""
+CONTEXT = 2  # slices above and below the readers' outlines
+REACH_MM = 10.5  # how far slices reach from the centre: 21 slices at 1 mm can be cut out
+SCAN_MM = 320.0  # height of a scan whose number of slices is not given
 
 
 def lesions() -> list[str]:
@@ -57,11 +45,11 @@ def phantom(lesion_id: str, *, seed: int = 0, size: int = 128) -> Crop:
 
     Raises:
         LookupError: No nodule has that id.
-        ValueError: The outlines do not fit into `size`.
     """
     masks = lidc.masks(lesion_id)  # also says so if there is no such lesion
     nodule: Any = _nodules().loc[lesion_id]
-    return render(nodule, masks, seed=seed, size=size, scan_slices=_scan_slices(nodule["scan_id"]))
+    n_slices = len(lidc.default().database.slice_z[int(nodule["scan_id"])])
+    return render(nodule, masks, seed=seed, size=size, scan_slices=n_slices)
 
 
 def make(lesion_id: str, seed: int = 0) -> Crop:
@@ -70,17 +58,12 @@ def make(lesion_id: str, seed: int = 0) -> Crop:
 
 
 def drawn_ratings(nodule: pd.Series[Any], *, seed: int = 0) -> dict[str, int]:
-    """The one reader's ratings that `render` renders, by name.
+    """The one reader's ratings that `render` renders, by name, for a row of `lidc.nodules`.
 
     The reader is drawn with equal chances from those of the nodule; lesion and seed alone decide.
     A rating that is missing (outside its scale) is read as the harmless one: soft tissue.
 
-    Args:
-        nodule: A row of `lidc.nodules`.
-        seed: As in `render`.
-
     Raises:
-        KeyError: A column is missing.
         ValueError: A rating is not on its scale.
     """
     rng = generator("reader", nodule.name, seed)
@@ -105,7 +88,6 @@ def render(
     *,
     seed: int = 0,
     size: int = 128,
-    context: int = 2,
     scan_slices: int | None = None,
     ratings: Mapping[str, int] | None = None,
 ) -> Crop:
@@ -120,17 +102,15 @@ def render(
         masks: The same nodule's masks.
         seed: Another seed gives another patient around the same contours.
         size: Rows and columns of the crop, in pixels of the scan.
-        context: Slices above and below the readers' outlines; more where they are needed to reach
-            10.5 mm from the lesion's centre.
         scan_slices: Slices in the scan, where the crop ends; unknown if None.
         ratings: Render these instead of one reader's: each of the seven of `drawn_ratings`.
 
     Returns:
         A crop of the tier `phantom`, around the middle of all readers' outlines. Rows and columns
-        may reach over the border of the scan, slices do not.
+        may reach over the border of the scan, slices do not. Two slices lie above and below the
+        outlines; more where they are needed to reach 10.5 mm from the lesion's centre.
 
     Raises:
-        KeyError: A column or a rating is missing.
         ValueError: `masks` are empty or of another lesion, the outlines do not fit into `size`, or
             a rating is not on its scale.
     """
@@ -140,13 +120,13 @@ def render(
     if not masks.readers.any():
         raise ValueError(f"masks of {lesion_id}: expected at least one voxel, got none")
     told = drawn_ratings(nodule, seed=seed) if ratings is None else _on_scale(ratings, "ratings")
-    grid = _grid(nodule, masks, size, context, scan_slices)
+    grid = _grid(nodule, masks, size, scan_slices)
     spacing, series = grid.spacing, nodule["series_uid"]
     height = scan_slices * spacing if scan_slices else max(SCAN_MM, grid.z_slices[-1] + spacing)
     scan = scene.draw_scan(
         series, seed, thickness=grid.thickness, spacing=spacing, pixel=grid.pixel, height=height
     )
-    lung = inflated(scan.lung, scan.chest.scale)
+    lung = _lung.inflated(scan.lung, scan.chest.scale)
     # readers of one nodule may have drawn side by side and agree on no voxel
     marked = masks.consensus if masks.consensus.any() else masks.readers.any(axis=0)
     inside = (np.argwhere(marked) + np.array(masks.origin)) * np.array(masks.spacing)
@@ -155,13 +135,13 @@ def render(
     def draws(what: str) -> np.random.Generator:
         return generator(what, lesion_id, seed)
 
-    volume = parenchyma(draws("parenchyma"), lung, grid)
-    blood = vessels(draws("vessels"), volume, lung, chest, grid)
+    volume = _lung.parenchyma(draws("parenchyma"), lung, grid)
+    blood = _lung.vessels(draws("vessels"), volume, lung, chest, grid)
     distance, window = shape_on_planes(masks.readers, masks.origin, grid)
     lesion = build_lesion(draws("lesion"), told, distance, window, grid, lung_hu=lung.hu)
-    volume[window] += halo(draws("halo"), lesion.distance)
+    volume[window] += _lung.halo(draws("halo"), lesion.distance)
     middle, radius = inside.mean(0), float(nodule["diameter"]) / 2
-    feeding = feeding_vessels(draws("feeding"), chest, grid, middle, radius)
+    feeding = _lung.feeding_vessels(draws("feeding"), chest, grid, middle, radius)
     blood = np.maximum(blood, feeding)
     volume = _embed(volume, blood * (chest.blood - 5 - volume), lesion, grid)
     share = np.zeros_like(volume)
@@ -179,40 +159,31 @@ def render(
 
 
 def _embed(volume: FloatArray, vessels_over: FloatArray, lesion: Lesion, grid: Grid) -> FloatArray:
-    """Put vessels and lesion into the lung.
-
-    What is denser shows: vessels are seen through ground glass, and not through a solid nodule.
-    """
+    """Put vessels and lesion into the lung: what is denser shows."""
     w = lesion.window
     filled = volume[w] + lesion.share * (lesion.hu - volume[w])
     volume = volume + vessels_over
     volume[w] = np.maximum(volume[w], filled)
     if len(lesion.strands.start):
-        strands = fill(lesion.strands, grid)
+        strands = _lung.fill(lesion.strands, grid)
         volume = np.maximum(volume, volume + strands * (-10 - volume))
     emptied = lesion.content_share * lesion.share
     volume[w] += emptied * (np.float32(lesion.content_hu) - volume[w])
     return volume
 
 
-def _grid(
-    nodule: pd.Series[Any], masks: LesionMasks, size: int, context: int, scan_slices: int | None
-) -> Grid:
+def _grid(nodule: pd.Series[Any], masks: LesionMasks, size: int, scan_slices: int | None) -> Grid:
     """Which slices, rows and columns of the scan the crop shows."""
     scene.check_whole(16, size=size)
-    scene.check_whole(0, context=context)
     drawn = np.argwhere(masks.readers.any(axis=0)) + masks.origin
     low, high = drawn.min(axis=0), drawn.max(axis=0) + 1
     if (widest := int((high - low)[1:].max())) > size:
-        raise ValueError(
-            f"size={size}: the outlines of {masks.lesion_id} are {widest} pixels wide; "
-            "expected a size at least as large"
-        )
+        raise ValueError(f"size={size}: the outlines of {masks.lesion_id} are {widest} pixels wide")
     y, x = ((low + high) // 2 - size // 2).tolist()[1:]
     spacing, centre = masks.spacing[0], float(nodule["z"])
     reach = int(np.ceil(REACH_MM / spacing))
-    first = max(0, min(int(low[0]) - context, int(np.floor(centre)) - reach))
-    end = max(int(high[0]) + context, int(np.ceil(centre)) + reach + 1)
+    first = max(0, min(int(low[0]) - CONTEXT, int(np.floor(centre)) - reach))
+    end = max(int(high[0]) + CONTEXT, int(np.ceil(centre)) + reach + 1)
     if scan_slices is not None:
         end = min(end, scan_slices)
     thickness = float(nodule["slice_thickness"])
@@ -231,8 +202,3 @@ def _place(masks: LesionMasks, grid: Grid) -> Any:
 @cache
 def _nodules() -> pd.DataFrame:
     return lidc.nodules()
-
-
-def _scan_slices(scan_id: int) -> int:
-    """Number of slices in a scan."""
-    return len(lidc.default().database.slice_z[int(scan_id)])

@@ -4,27 +4,23 @@ The paper prints how often each category occurs (Table 2) and says in words how 
 (section 4.2); Figure 2 has the pairs as grey levels only. Here a table of lesions is drawn that
 has the printed counts **exactly**, and of which each of these sentences is true:
 
-1. "For the placeholder, their margins are almost unclear, the degree of lobulation is more
-   obvious, the degree of spiculation and the degree of pleural indentation are the highest among
-   other lesion types."
-2. "The nodules, ground glass, and mutation categories have a small number of spiculation and
-   lobulation, and more features of vessel convergence and pleural indentation": in each of the
-   three, either of the last two is commoner than either of the first two.
+1. Margins of masses (the "placeholder") are almost all unclear, and their lobulation, spiculation
+   and pleural indentation are the highest among the types.
+2. In nodules, ground glass and consolidation ("mutation") either of vessel convergence and pleural
+   indentation is commoner than either of spiculation and lobulation.
 3. "For cavity and pleural effusion, they almost have no other attributes and their margins are all
    clear": read as air containing space, the lesion type; a cavity is no type.
 4. "There is a strong correlation between the three attributes of margin, spiculation, and
    lobulation", and "between vessel convergence and spiculation, margin, lobulation and lesion type,
    pleural indentation, and margin".
-5. "When vessel convergence and pleural indentation are present, they are often accompanied by
-   lobulation, and the margin is not very clear."
-6. "The calcification attribute is concentrated in the nodules, and the cavity is also related to
-   the margin and lobulation."
+5. Vessel convergence and pleural indentation go with lobulation and unclear margins.
+6. Calcification is concentrated in the nodules; the cavity goes with margin and lobulation.
 7. "The occurrence of lesions has little relationship with the location" (4.1.2): lobes are drawn
    independently of all else. Code 0, several lobes, goes to large lesions.
 
-Everything between these sentences is ours: the shares by lesion type in `SHARES` and the log odds
-ratios in `LIFT`. Not honoured: that mass and nodule are "roughly similar" but for size (4.1.1,
-which sentence 1 contradicts), and where cavities lie (4.1.7, which sentence 7 contradicts).
+The shares by lesion type in `SHARES` and the log odds ratios in `LIFT` are ours. Not honoured: that
+mass and nodule are "roughly similar" but for size (4.1.1, which sentence 1 contradicts), and where
+cavities lie (4.1.7, which sentence 7 contradicts).
 """
 
 from __future__ import annotations
@@ -42,8 +38,7 @@ Floats = npt.NDArray[np.float64]
 
 MASS, NODULE, GLASS, AIR, CONSOLIDATION, EFFUSION = category("lesion_type").codes
 
-# How many of the printed 2,014 lesions have it, by lesion type in the order of the codes. The sums
-# are the printed counts; a test says so.
+# How many of the printed 2,014 lesions have it, by lesion type in the order of the codes.
 SHARES = {
     "unclear": (628, 218, 136, 0, 145, 0),
     "lobulated": (655, 256, 44, 0, 44, 0),
@@ -68,7 +63,7 @@ LIFT = {
 
 
 def printed_counts() -> dict[str, dict[int, int]]:
-    """The counts of Table 2 by attribute and code, with what follows for its two gaps.
+    """The counts of Table 2 by attribute and code.
 
     Lesions without vessel convergence are not printed, nor are those in several lobes (code 0):
     both are what is left of the 2,014.
@@ -88,10 +83,7 @@ def printed_counts() -> dict[str, dict[int, int]]:
 
 
 def apportion(shares: npt.ArrayLike, n: int) -> Codes:
-    """Whole numbers in proportion to `shares` that sum to `n`, by largest remainders.
-
-    The first of equal remainders is served first.
-    """
+    """Whole numbers in proportion to `shares` that sum to `n`, by largest remainders."""
     quota = np.asarray(shares, float)
     quota = quota * (n / quota.sum())
     whole: Codes = np.floor(quota + 1e-9).astype(np.int64)
@@ -101,18 +93,11 @@ def apportion(shares: npt.ArrayLike, n: int) -> Codes:
 
 
 def draw_codes(rng: np.random.Generator, n: int) -> dict[str, Codes]:
-    """Draw the codes of `n` lesions; each attribute has the printed shares of `n`, rounded.
+    """(n,) codes by name of the attribute; each has the printed shares of `n` lesions, rounded.
 
     Attributes are drawn one after the other. A lesion's chance of having one depends on its type
     (`SHARES`) and on those drawn before (`LIFT`); then a systematic sample with these unequal
     chances (Madow, Ann Math Stat 20 (1949) 333–354) takes exactly as many as are wanted.
-
-    Args:
-        rng: Source of the draws.
-        n: Number of lesions.
-
-    Returns:
-        (n,) codes by name of the attribute.
     """
     wanted = {
         name: dict(zip(counts, apportion(list(counts.values()), n).tolist(), strict=True))

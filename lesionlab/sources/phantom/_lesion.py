@@ -1,9 +1,7 @@
 """How a reader's ratings of a nodule become voxels, inside the outlines that the readers drew.
 
 Size and form are the contours': the average of the readers' signed distances, which is smooth
-where their masks are stairs. One reader's ratings say the rest, so that what an image shows and
-what the other readers called it differ as much as they do in the data. Sphericity needs no rule,
-as the contours have it; malignancy is not among the ratings that come here.
+where their masks are stairs. One reader's ratings say the rest.
 """
 
 from __future__ import annotations
@@ -30,8 +28,8 @@ RENDERED = (
 )
 """The ratings that change voxels."""
 
+# How far inside the readers' outline the edge lies, mm; fitted to the real slices' HU inside
 INSET_MM = -0.08
-"""How far inside the readers' outline the edge lies, mm; fitted to the real slices' HU inside."""
 
 # Standard deviation of the Gaussian edge in mm, by margin: 1 poorly defined to 5 sharp.
 EDGE_MM = {1: 1.7, 2: 1.2, 3: 0.8, 4: 0.45, 5: 0.28}
@@ -39,8 +37,7 @@ EDGE_MM = {1: 1.7, 2: 1.2, 3: 0.8, 4: 0.45, 5: 0.28}
 CONTRAST = {1: 0.72, 2: 0.82, 3: 0.90, 4: 0.96, 5: 1.0}
 # Spicules by spiculation: 1 none to 5 marked.
 SPICULES = {1: 0, 2: 8, 3: 16, 4: 26, 5: 38}
-SPICULE_MM = (0.6, 1.1)
-"""Radius of a spicule where it starts, mm; radiologists call those from 2 mm across coarse."""
+SPICULE_MM = (0.6, 1.1)  # radius where it starts; radiologists call those from 2 mm across coarse
 # By texture: HU of the ground glass, and the depth (0 edge, 1 centre) from which it is solid.
 GROUND_GLASS = {1: (-640, 9.0), 2: (-560, 0.75), 3: (-520, 0.42), 4: (-330, 0.16), 5: (0, -9.0)}
 SOLID_HU = 58.0
@@ -78,8 +75,6 @@ def average_distance(
             inside = ndimage.distance_transform_edt(tight, sampling=spacing)
             outside[box] -= inside[1:-1, 1:-1, 1:-1]
             signed.append(outside.astype(np.float32))
-    if not signed:
-        raise ValueError("readers: expected at least one voxel inside an outline, got none")
     mean: FloatArray = np.mean(signed, axis=0, dtype=np.float32)
     consensus = readers.mean(axis=0) >= 0.5
     # more than four outlines are two nodules that the grouping could not part
@@ -94,8 +89,7 @@ def shape_on_planes(
 ) -> tuple[FloatArray, Window]:
     """The lesion's signed distance on the fine planes, and the window of the grid it stands in.
 
-    `readers` (reader, z, y, x) fill the box of `LesionMasks`, whose first voxel is the scan's
-    `origin`.
+    `readers` (reader, z, y, x) fill a box whose first voxel is the scan's `origin`.
     """
     pad_z = max(1, int(np.ceil(4.0 / grid.spacing)))
     pad = int(np.ceil(5.0 / grid.pixel))
@@ -126,10 +120,9 @@ def build_lesion(
     *,
     lung_hu: float,
 ) -> Lesion:
-    """Give a shape its edge, its density and its strands.
+    """Give a shape its edge, its density and its strands, by one reader's ratings.
 
-    `ratings` are one reader's; of these only `RENDERED` are looked up. `distance` (planes, y, x) is
-    signed, to the surface, in mm, and stands in `window` of the grid.
+    `distance` (planes, y, x) is signed, to the surface, in mm, and stands in `window` of the grid.
     """
     deepest = max(float(-distance.min()), 0.5 * grid.pixel)
     coarse, fine = grain(rng, distance.shape, 0.55 * deepest, grid)

@@ -2,8 +2,7 @@
 
 A tree is grown from random points: each is joined to a point nearer to the hilum, the closer and
 the straighter the better, and radii add up by Murray's law, r^3 = sum of the branches' r^3
-(Murray, PNAS 12 (1926) 207–214). Tubes are filled with parallel fibres whose samples are counted
-voxel by voxel, which gives partial volume for any radius, above and below a pixel.
+(Murray, PNAS 12 (1926) 207–214).
 """
 
 from __future__ import annotations
@@ -15,35 +14,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from lesionlab.sources.phantom._physics import (
-    Array,
-    FloatArray,
-    Grid,
-    Window,
-    lengths,
-    texture,
-    unit,
-)
+from lesionlab.sources.phantom import _physics as physics
+from lesionlab.sources.phantom._physics import Array, FloatArray, Grid, Window, lengths, unit
 from lesionlab.sources.phantom._thorax import MEAN_SCALE, Chest
 
 GOLDEN = np.pi * (3 - np.sqrt(5))
-NEIGHBOURS = 12
-"""Among how many of the nearest points a branch looks for the one that it hangs on."""
-
-MOTTLE_MM = 1.5
-"""Correlation length of the texture of lung that is too fine for single vessels, mm."""
-
-MARGIN_MM = 12.0
-"""How far around the crop vessels are grown, so that trunks reach into it."""
-
-MEAN_TISSUE = 122.0
-"""Density of lung over that of air, on average, HU."""
-
-HALO_MM = 5.0
-"""How far from a lesion the lung is denser than elsewhere, mm."""
-
-
-# --- Tubes --------------------------------------------------------------------------------------
+NEIGHBOURS = 12  # among how many of the nearest points a branch looks for the one that it hangs on
+MOTTLE_MM = 1.5  # correlation length of the texture of lung that is too fine for single vessels, mm
+MARGIN_MM = 12.0  # how far around the crop vessels are grown, so that trunks reach into it
+MEAN_TISSUE = 122.0  # density of lung over that of air, on average, HU
+HALO_MM = 5.0  # how far from a lesion the lung is denser than elsewhere, mm
 
 
 @dataclass(frozen=True)
@@ -60,12 +40,7 @@ class Tubes:
 
 
 def bent(knots: Sequence[Array], radii: Sequence[Array] | Array) -> Tubes:
-    """N tubes, each through its knots: first pieces first.
-
-    Args:
-        knots: (n, 3) per knot, mm.
-        radii: (n,) per knot, mm.
-    """
+    """N tubes through knots, (n, 3) each, with (n,) radii at each knot, mm; first pieces first."""
     radius = np.stack((np.concatenate(radii[:-1]), np.concatenate(radii[1:])), axis=1)
     return Tubes(np.concatenate(knots[:-1]), np.concatenate(knots[1:]), radius)
 
@@ -101,8 +76,7 @@ def grow_tree(
 def _parents(points: Array, outwards: Array) -> npt.NDArray[np.int64]:
     """(n,) on which point each of `points` hangs: the cheapest by length and straightness.
 
-    The points are ordered by their distance to the root, so that a parent stands before its
-    children; the first one hangs on the root.
+    The points are ordered by their distance to the root, on which the first one hangs.
     """
     n = len(points)
     order = np.arange(n)
@@ -124,7 +98,8 @@ def _parents(points: Array, outwards: Array) -> npt.NDArray[np.int64]:
 def fill(tubes: Tubes, grid: Grid) -> FloatArray:
     """(planes, y, x) share of each fine voxel that lies inside a tube, 0 to 1.
 
-    Samples are half a pixel apart; pieces that do not reach the grid cost nothing.
+    Parallel fibres with samples half a pixel apart fill each tube, and the samples are counted,
+    which gives partial volume for any radius. Pieces that do not reach the grid cost nothing.
     """
     low, high = grid.ends
     reach = tubes.radius.max(1, initial=0)[:, None] + grid.pixel
@@ -174,9 +149,6 @@ def fill(tubes: Tubes, grid: Grid) -> FloatArray:
     return np.minimum(filled.astype(np.float32), np.float32(1)).reshape(grid.shape)
 
 
-# --- Lung ---------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Lung:
     """One scan's lung tissue."""
@@ -206,8 +178,7 @@ def draw_lung(rng: np.random.Generator) -> Lung:
 def inflated(lung: Lung, scale: float) -> Lung:
     """Tissue of lungs of mean size in lungs of another: the less air, the denser and less even.
 
-    Tissue is kept, so that density over that of air goes with one over the volume, scale³. `scale`
-    is a length, in which the mean lungs have `MEAN_SCALE`.
+    Tissue is kept, so that density over that of air goes with one over the volume, scale³.
     """
     tissue = (lung.hu + 1000) * (MEAN_SCALE / scale) ** 3
     mottle = lung.mottle * (tissue / MEAN_TISSUE) ** 0.8
@@ -217,8 +188,8 @@ def inflated(lung: Lung, scale: float) -> Lung:
 
 def parenchyma(rng: np.random.Generator, lung: Lung, grid: Grid) -> FloatArray:
     """(planes, y, x) HU of lung without vessels."""
-    broad = texture(rng, grid.shape, 9.0 / grid.voxel)
-    fine = texture(rng, grid.shape, MOTTLE_MM / grid.voxel)
+    broad = physics.texture(rng, grid.shape, 9.0 / grid.voxel)
+    fine = physics.texture(rng, grid.shape, MOTTLE_MM / grid.voxel)
     slope = (lung.gradient * (grid.y - 256 * grid.pixel)).astype(np.float32)[:, None]
     out = broad * np.float32(14) + fine * np.float32(lung.mottle)
     out += slope + np.float32(lung.hu)
@@ -235,10 +206,9 @@ def vessels(
     grid: Grid,
     clear: tuple[Window, FloatArray] | None = None,
 ) -> FloatArray:
-    """Write bronchi into lung; share of each fine voxel in a vessel.
+    """Write bronchi into `volume`, lung in HU; share of each fine voxel in a vessel.
 
-    `volume` (planes, y, x) in HU is changed. `clear` is a window of it, and the share of vessels
-    and bronchi that stays there.
+    `clear` is a window of the grid, and the share of vessels and bronchi that stays there.
     """
     low, high = grid.ends
     low, high = low - MARGIN_MM, high + MARGIN_MM
@@ -276,10 +246,7 @@ def hilum(rng: np.random.Generator, chest: Chest, x: float) -> Array:
 
 
 def halo(rng: np.random.Generator, distance: FloatArray) -> FloatArray:
-    """HU by which lung is denser beside a lesion: pressed together, or with a little fluid.
-
-    `distance` is that to the lesion's surface, mm. The mean at the surface is 60 HU.
-    """
+    """HU by which lung is denser at a `distance` (mm) from a lesion; 60 on average beside it."""
     strength = np.float32(min(rng.exponential(60.0), 250.0))
     fade = np.clip(1 - np.maximum(distance, 0) / np.float32(HALO_MM), 0, 1)
     return np.asarray(strength * fade * fade)
@@ -288,10 +255,7 @@ def halo(rng: np.random.Generator, distance: FloatArray) -> FloatArray:
 def feeding_vessels(
     rng: np.random.Generator, chest: Chest, grid: Grid, middle: Array, radius: float
 ) -> FloatArray:
-    """Share of each fine voxel in the vessels that run into a lesion, on their way to the hilum.
-
-    There are 0 to 3, of 0.4 to 1.3 mm; the lesion has its `middle` (3,) and `radius`, mm.
-    """
+    """Share of each fine voxel in the 0 to 3 vessels that run from a lesion to the hilum."""
     count = int(rng.binomial(3, 0.5))
     width = np.minimum(rng.uniform(0.4, 1.3, count), 0.25 + 0.25 * radius)
     bend, spread = rng.standard_normal((2, count, 3))

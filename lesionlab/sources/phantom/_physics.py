@@ -24,21 +24,16 @@ Array = npt.NDArray[np.float64]
 Window = tuple[slice, slice, slice]
 """Slices `(z, y, x)` of a volume."""
 
-HU_RANGE = (-1024, 3071)
-"""What twelve bits of CT hold."""
+HU_RANGE = (-1024, 3071)  # what twelve bits of CT hold
 
+# Full width at half maximum of a Gaussian over its standard deviation
 FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
-"""Full width at half maximum of a Gaussian over its standard deviation."""
 
-FINE_MM = 1.1
-"""Largest distance between the planes on which the object is sampled, mm."""
+FINE_MM = 1.1  # largest distance between the planes on which the object is sampled, mm
 
 
 def generator(*keys: object) -> np.random.Generator:
-    """A generator that depends on the keys alone, not on order, process or platform hash.
-
-    The keys' texts, joined, go through SHA-256 into a `numpy.random.SeedSequence`.
-    """
+    """A generator that depends on the keys alone, not on order, process or platform hash."""
     digest = hashlib.sha256("\x1f".join(map(str, keys)).encode()).digest()
     return np.random.default_rng(np.random.SeedSequence(int.from_bytes(digest, "big")))
 
@@ -227,10 +222,7 @@ def texture(
 ) -> FloatArray:
     """A smooth random field of mean 0 and standard deviation about 1.
 
-    Args:
-        rng: Source of the draws.
-        shape: Voxels along each axis.
-        scale: Correlation length along each axis, voxels; about the radius of a blob.
+    `scale` is the correlation length along each axis, voxels; about the radius of a blob.
     """
     scale = np.maximum(scale, 1.0)
     coarse = [int(np.ceil(n / s)) + 3 for n, s in zip(shape, scale, strict=True)]

@@ -1,8 +1,8 @@
 """A scan's patient, and how lung, lesion and chest wall become a crop, for every generator.
 
-`li2021` and `wang2021` have no real contours to render around. For them there are lobes, which two
-planes part as the fissures do, the search for a place of a given lobe and depth, and outlines: a
-lesion is the union of a few stretched balls. Lengths in mm, densities in HU, axes (z, y, x).
+For `li2021` and `wang2021`, which have no real contours, there are lobes, which two planes part as
+the fissures do, the search for a place, and outlines: a lesion is the union of a few stretched
+balls. Lengths in mm, densities in HU, axes (z, y, x).
 """
 
 from __future__ import annotations
@@ -15,43 +15,22 @@ import numpy.typing as npt
 import pandas as pd
 
 from lesionlab.crops import Crop
+from lesionlab.sources.phantom import _physics as physics
 from lesionlab.sources.phantom._lung import GOLDEN, MARGIN_MM, Lung, draw_lung, parenchyma, vessels
-from lesionlab.sources.phantom._physics import (
-    HU_RANGE,
-    Array,
-    FloatArray,
-    Grid,
-    Scanner,
-    Window,
-    blur,
-    draw_scanner,
-    generator,
-    noise,
-)
+from lesionlab.sources.phantom._physics import Array, FloatArray, Grid, Scanner, Window, generator
 from lesionlab.sources.phantom._thorax import Chest, Surroundings, draw_chest, make_room
 
 BoolArray = npt.NDArray[np.bool_]
 
-MOST_TWIGS = 700
-"""Vessels' ends in a crop at most, so that the crop of a large lesion takes no longer."""
+MOST_TWIGS = 700  # vessels' ends in a crop, so that the crop of a large lesion takes no longer
 
 # The oblique fissure falls from the back of the chest to the front, the horizontal one parts the
 # right upper lobe from the middle lobe. Levels are shares of the scan's height, 0 the lowest.
 BACK, BACK_LEVEL, SLOPE = 0.72, 0.72, 1.1
 HORIZONTAL_LEVEL = 0.53
-# Heights at which to look for a place, by lobe; 0 is across the oblique fissure.
-HEIGHTS = {
-    0: (0.40, 0.66),
-    1: (0.56, 0.80),
-    2: (0.36, 0.52),
-    3: (0.30, 0.58),
-    4: (0.42, 0.80),
-    5: (0.30, 0.58),
-}
+# Heights at which to look for a place, by lobe from 0, which is across the oblique fissure.
+HEIGHTS = ((0.40, 0.66), (0.56, 0.80), (0.36, 0.52), (0.30, 0.58), (0.42, 0.80), (0.30, 0.58))
 HEIGHT_TRIES, PLACE_TRIES = 6, 160
-
-
-# --- What users give ----------------------------------------------------------------------------
 
 
 def check_whole(least: int, **values: object) -> None:
@@ -61,20 +40,17 @@ def check_whole(least: int, **values: object) -> None:
             raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more")
 
 
-def numbers(row: pd.Series[Any], ranges: dict[str, tuple[float, float]]) -> dict[str, float]:
-    """Columns of a row as floats.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: A value is no number from the lowest to the highest of its range.
-    """
+def numbers(
+    row: pd.Series[Any], ranges: dict[str, tuple[float, float]], *, seed: int, size: int
+) -> dict[str, float]:
+    """Columns of a row as floats; a ValueError unless each lies in its range."""
+    check_whole(0, seed=seed)
+    check_whole(1, size=size)
     checked = {}
     for name, (low, high) in ranges.items():
         value = pd.to_numeric(row[name], errors="coerce")
         if value is None or not low <= value <= high:
-            raise ValueError(
-                f"{name} of {row.name}: expected {low:g} to {high:g}, got {row[name]!r}"
-            )
+            raise ValueError(f"{name}={row[name]!r} of {row.name}: expected {low:g} to {high:g}")
         checked[name] = float(value)
     return checked
 
@@ -86,9 +62,6 @@ def check_room(lesion: object, size: int, pixel: float, least: float) -> None:
             f"size={size}: a crop of {lesion} has to be {least:.1f} mm wide, "
             f"expected {int(np.ceil(least / pixel))} pixels or more"
         )
-
-
-# --- The scan and its lobes ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -112,18 +85,17 @@ def draw_scan(
 ) -> Scan:
     """Draw the patient and the scanner of a scan; id and seed alone decide.
 
-    Half of the patients get contrast medium, none if not `contrast`. A `height` (mm) that is not
-    given is drawn too.
+    Half of the patients get contrast medium, none if not `contrast`. `height` is in mm.
     """
     rng = generator("height", scan_id, seed)
     drawn, blood = float(rng.uniform(270, 330)), float(rng.uniform(35, 50))
     rng = generator("chest", scan_id, seed)
     chest = draw_chest(rng, pixel=pixel, height=height or drawn)
-    return Scan(
-        chest if contrast else replace(chest, blood=blood),
-        draw_lung(generator("lung", scan_id, seed)),
-        draw_scanner(generator("scanner", scan_id, seed), thickness=thickness, spacing=spacing),
-    )
+    if not contrast:
+        chest = replace(chest, blood=blood)
+    rng = generator("scanner", scan_id, seed)
+    scanner = physics.draw_scanner(rng, thickness=thickness, spacing=spacing)
+    return Scan(chest, draw_lung(generator("lung", scan_id, seed)), scanner)
 
 
 def is_right(chest: Chest, x: Array) -> BoolArray:
@@ -162,9 +134,6 @@ def fissure_hu(chest: Chest, centre: Array, grid: Grid) -> FloatArray:
     return (250 * sheet).astype(np.float32)[:, :, None]
 
 
-# --- Where a made-up lesion lies ----------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Place:
     """Where a lesion lies, in a chest that is widened where the lesion would not fit."""
@@ -184,15 +153,14 @@ def find_place(
     lobe: int | None = None,
     facing: Literal["any", "wall", "back"] = "any",
 ) -> Place:
-    """Look for a place at which a sphere of `radius` lies `gap` from the pleura.
+    """Look for a place at which a sphere of `radius` lies `gap` from the pleura; both in mm.
 
-    The best of a thousand random places is taken, by how far off the gap is and how far the
-    sphere reaches over a fissure; the lobe has to be right.
+    The best of a thousand random places is taken, by how far off the gap is, which is negative
+    where the lesion reaches into the pleura, and how far the sphere reaches over a fissure.
 
-    Lengths are in mm; `gap` is negative where the lesion reaches into the pleura. `lobe` is a code
-    of Li 2021's location, 0 for a place on the oblique fissure, None for anywhere. `facing` says
-    which pleura must be the nearest: the chest wall's and not the mediastinum's, or that of the
-    back, where fluid gathers.
+    `lobe` is a code of Li 2021's location, 0 for a place on the oblique fissure, None for anywhere.
+    `facing` says which pleura must be the nearest: the chest wall's and not the mediastinum's, or
+    that of the back, where fluid gathers.
     """
     best, where = np.inf, np.zeros(3)
     low, high = HEIGHTS[lobe] if lobe is not None else (0.34, 0.80)
@@ -258,9 +226,6 @@ def offsets(z: Array, grid: Grid, centre: Array) -> tuple[FloatArray, FloatArray
         (at - c).astype(np.float32) for at, c in zip((z, grid.y, grid.x), centre, strict=True)
     )
     return dz[:, None, None], dy[None, :, None], dx[None, None, :]
-
-
-# --- Outlines -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -340,9 +305,6 @@ def directions(rng: np.random.Generator, n: int) -> Array:
     return np.stack((height, ring * np.cos(turn), ring * np.sin(turn)), axis=1)
 
 
-# --- From the object to the crop ----------------------------------------------------------------
-
-
 def made_up_lung(
     scan: Scan,
     place: Place,
@@ -376,23 +338,16 @@ def finish(
 ) -> Crop:
     """From the object on fine planes to a crop: slices, wall, blur, noise, and the mask.
 
-    Args:
-        volume: (planes, y, x) HU of the lung with its lesion.
-        share: (planes, y, x) share of each fine voxel in the lesion.
-        around: Chest wall and the rest.
-        grid: The crop.
-        scanner: Blurs and adds noise.
-        lesion_id: With `seed`, decides the noise.
-        seed: With `lesion_id`, decides the noise.
-        masks: (reader, slices, y, x); if None, one mask of where a slice has half of the lesion.
-        not_lesion: (slices, y, x) what a reader leaves out of that mask.
+    `volume` (planes, y, x) has the HU of the lung with its lesion, `share` the lesion's share of
+    each fine voxel; lesion and seed decide the noise. `masks` are (reader, slices, y, x); if None,
+    there is one mask of where a slice has half of the lesion, without `not_lesion` (slices, y, x).
     """
     filled = grid.average(share)
     aerated = np.clip(0.5 - around.depth / np.float32(1.2 * grid.pixel), 0, 1)
     aerated = 1 - (1 - aerated) * (1 - filled)
     slices = aerated * grid.average(volume) + (1 - aerated) * around.hu
-    slices = blur(slices.astype(np.float32), scanner=scanner, pixel=grid.pixel)
-    slices += noise(generator("noise", lesion_id, seed), grid, scanner)
+    slices = physics.blur(slices.astype(np.float32), scanner=scanner, pixel=grid.pixel)
+    slices += physics.noise(generator("noise", lesion_id, seed), grid, scanner)
     if masks is None:
         mask = filled >= 0.5
         if not_lesion is not None and (mask & ~not_lesion).any():
@@ -402,7 +357,7 @@ def finish(
         masks = mask[None]
     return Crop(
         lesion_id=lesion_id,
-        hu=np.clip(np.rint(slices), *HU_RANGE).astype(np.int16),
+        hu=np.clip(np.rint(slices), *physics.HU_RANGE).astype(np.int16),
         masks=masks,
         spacing=(grid.spacing, grid.pixel, grid.pixel),
         slice_index=grid.first + np.arange(grid.n_slices, dtype=np.int64),

@@ -9,6 +9,7 @@ each lesion they are widened where it would otherwise lie outside.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +36,8 @@ OUTLINE = (
     ),
 )
 ANGLES = 128  # steps of the interpolated outline
+# Size of a drawn pair of lungs over `OUTLINE`, on average: they are widened for many a lesion
 MEAN_SCALE = 0.95
-"""Size of a drawn pair of lungs over `OUTLINE`, on average: they are widened for many a lesion."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,8 @@ class Chest:
     def radial(self, z: float, y: Array, x: Array) -> tuple[Array, Array]:
         """Where places `(y, x)`, which broadcast, lie in the slice at height `z`; all in mm.
 
-        Returns:
-            Signed distance to the pleura, to first order, negative in the lungs; and the angle
-            seen from the centre of the nearer lung, radians.
+        Returns the signed distance to the pleura, to first order, negative in the lungs, and the
+        angle seen from the centre of the nearer lung, radians.
         """
         best, angle = np.full(np.broadcast_shapes(y.shape, x.shape), np.inf), np.zeros(())
         for side in SIDES:
@@ -140,16 +140,14 @@ def draw_chest(rng: np.random.Generator, *, pixel: float, height: float) -> Ches
     )
 
 
-SLACK_MM = 0.3
-"""Distance that `make_room` leaves between lesion and pleura, mm."""
+SLACK_MM = 0.3  # distance that `make_room` leaves between lesion and pleura, mm
 
 
 def make_room(chest: Chest, points: Array) -> Chest:
-    """Widen the lungs until a lesion lies in them.
+    """Widen the lungs until a lesion's voxels, `points` (n, 3) in mm, lie in them.
 
     First all around, while the lesion lies more than 3 mm outside, by up to 30 %; then by a bump
     of the pleura over the lesion, which is left touching it. The diaphragm sinks below it.
-    `points` (n, 3) are `(z, y, x)` of the lesion's voxels, mm.
     """
     z, y, x = points.T
     middle = float(z.mean())
@@ -199,7 +197,7 @@ def surroundings(rng: np.random.Generator, chest: Chest, grid: Grid) -> Surround
         values = np.full(at.size, 55 + 0.3 * chest.blood, np.float32)  # beneath the diaphragm
         for part, density in ((inner & ~beneath, _mediastinum), (~inner & ~beneath, _wall)):
             here, plane = at[part], at[part] % grid.size**2
-            place = _Place(
+            place = SimpleNamespace(  # one value for each voxel outside the lungs
                 z=z.astype(np.float32)[here // grid.size**2],
                 y=grid.y.astype(np.float32)[plane // grid.size],
                 x=grid.x.astype(np.float32)[plane % grid.size],
@@ -214,24 +212,12 @@ def surroundings(rng: np.random.Generator, chest: Chest, grid: Grid) -> Surround
     return Surroundings(depth, hu)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Voxels outside the lungs, one value each: where they are, in mm and radians."""
-
-    z: FloatArray
-    y: FloatArray
-    x: FloatArray
-    depth: FloatArray
-    angle: FloatArray
-    rough: FloatArray
-
-
 def _step(distance: Array, pixel: float) -> Array:
     """1 where `distance` is above 0, 0 below, a ramp of one pixel between."""
     return np.clip(distance / pixel + 0.5, 0, 1)
 
 
-def _wall(chest: Chest, at: _Place) -> Array:
+def _wall(chest: Chest, at: SimpleNamespace) -> Array:
     """HU in the wall: intercostal muscle and ribs, muscle with planes of fat, fat, skin, air."""
     d, angle, rough, pixel = at.depth, at.angle, at.rough, chest.pixel
     w = chest.waves.astype(np.float32)
@@ -262,7 +248,7 @@ def _between_lungs(chest: Chest, y: Array, x: Array, angle: Array) -> npt.NDArra
     return np.asarray((ay**2 + ax**2 < 1) & facing)
 
 
-def _mediastinum(chest: Chest, at: _Place) -> Array:
+def _mediastinum(chest: Chest, at: SimpleNamespace) -> Array:
     """HU between the lungs: fat and soft tissue, heart, great vessels, trachea or bronchi."""
     fov, level = chest.fov, at.z / chest.height
     v = (at.y - chest.shift[0]) / fov

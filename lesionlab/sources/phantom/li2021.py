@@ -1,22 +1,16 @@
 """Phantom lesions with Li 2021's nine categories, in place of the private data set.
 
-    from lesionlab.sources.phantom import li2021
-    table = li2021.lesions()                     # 2,014 lesions of 355 scans
-    crop = li2021.phantom(table.index[0], seed=0)
-
 `lesions` draws a table with the printed counts (Table 2) and the dependencies that section 4.2
 states; `lesionlab.sources.phantom._joint` says which, and what is ours. `render` draws the CT.
 
-**The renderer sees the labels here**, all nine of them, because they are what is rendered: a cavity
-is a hole, a long spicule is long. A model that does well on these phantoms shows that its code
-works, not that readers can be imitated: there is no reader who errs, and each sign is drawn as
-section 4.1 describes it, mostly plainly. What is rendered:
+**The renderer sees the labels here**, all nine of them, because they are what is rendered. A model
+that does well on these phantoms shows that its code works, not that readers can be imitated: there
+is no reader who errs, and each sign is drawn as section 4.1 describes it, mostly plainly:
 
 - type: mass (31 to 58 mm), nodule (4 to 29 mm), ground glass (-640 to -500 HU), air containing
   space (a thin wall under the pleura around air), consolidation (patches run together with air in
   the bronchi), pleural effusion (fluid on the chest wall). The paper's sizes go to 191 mm;
-- location: the lesion lies in that lobe of the chest, whose wall, heart and fissures are around it;
-  code 0 lies across the oblique fissure;
+- location: the lesion lies in that lobe of the chest; code 0 lies across the oblique fissure;
 - margin: an edge of 0.3 mm; or of 1.4 mm, ragged, with a rim of ground glass;
 - calcification above 100 HU of a part, or of nearly all;
 - lobulation: arcs with notches; spiculation: strands of 2 to 5 or 6 to 13 mm, outside the mask;
@@ -44,46 +38,27 @@ from scipy.special import ndtr
 from lesionlab import published
 from lesionlab.attributes import LI_CATEGORIES
 from lesionlab.crops import Crop
+from lesionlab.sources.phantom import _joint as joint
+from lesionlab.sources.phantom import _physics as physics
 from lesionlab.sources.phantom import _scene as scene
-from lesionlab.sources.phantom._joint import (
-    AIR,
-    CONSOLIDATION,
-    EFFUSION,
-    GLASS,
-    MASS,
-    NODULE,
-    apportion,
-    draw_codes,
-)
 from lesionlab.sources.phantom._lung import Tubes, bent, fill, hilum
-from lesionlab.sources.phantom._physics import (
-    Array,
-    FloatArray,
-    Grid,
-    Window,
-    generator,
-    grain,
-    unit,
-)
+from lesionlab.sources.phantom._physics import Array, FloatArray, Grid, Window, generator, unit
 from lesionlab.sources.phantom._scene import Blobs, Place, Scan
 from lesionlab.sources.phantom._thorax import Surroundings, surroundings
 
 __all__ = ["N_LESIONS", "lesions", "phantom", "render"]
 
-N_LESIONS = 2014
-"""Lesions of the paper's experiments (section 6)."""
-
-ROOM_MM = 8.0
-"""Lung that a crop shows at least on every side of a lesion, mm."""
+N_LESIONS = 2014  # lesions of the paper's experiments (section 6)
+ROOM_MM = 8.0  # lung that a crop shows at least on every side of a lesion, mm
 
 # Smallest and largest diameter by lesion type; between them the logarithm is uniform.
 DIAMETERS = {
-    MASS: (31.0, 58.0),
-    NODULE: (4.0, 29.0),
-    GLASS: (6.0, 28.0),
-    AIR: (8.0, 40.0),
-    CONSOLIDATION: (20.0, 52.0),
-    EFFUSION: (36.0, 58.0),
+    joint.MASS: (31.0, 58.0),
+    joint.NODULE: (4.0, 29.0),
+    joint.GLASS: (6.0, 28.0),
+    joint.AIR: (8.0, 40.0),
+    joint.CONSOLIDATION: (20.0, 52.0),
+    joint.EFFUSION: (36.0, 58.0),
 }
 # Smallest diameter at which a sign can be seen. Lesions "less than 1 cm in diameter have fewer
 # vessel convergence signs" (4.1.8): of those with the sign, one in eight may be smaller.
@@ -106,33 +81,25 @@ PLEURA_HU = 25.0  # of pleura that is drawn into the lung
 _RANGES = {"diameter": (2.0, 80.0), "slice_thickness": (0.5, 5.0), "pixel_spacing": (0.15, 1.5)}
 
 
-# --- The table ----------------------------------------------------------------------------------
-
-
 def lesions(n: int = N_LESIONS, *, seed: int = 0) -> pd.DataFrame:
-    """Draw a table of lesions.
+    """Draw a table of `n` lesions; each seed gives others with the same counts.
 
-    Args:
-        n: How many. Counts of other scene.numbers than 2,014 are the printed ones in proportion.
-        seed: Another seed gives other lesions with the same counts.
+    Counts of other numbers than 2,014 are the printed ones in proportion.
 
     Returns:
         One row per lesion, index `lesion_id`: `patient`, `scan_id` (a patient has one scan), the
         nine codes named as in `lesionlab.attributes.LI_CATEGORIES`, `diameter` (larger side in
         plane), `slice_thickness` (as the distance of slices) and `pixel_spacing` in mm.
-
-    Raises:
-        ValueError: `n` is not a whole number above 0, or `seed` not a whole number.
     """
     scene.check_whole(1, n=n)
     scene.check_whole(0, seed=seed)
     rng = generator("li2021", "table", n, seed)
-    codes = pd.DataFrame(draw_codes(rng, n))
+    codes = pd.DataFrame(joint.draw_codes(rng, n))
     codes["diameter"] = _diameters(rng, codes)
     codes = codes.iloc[rng.permutation(n)].reset_index(drop=True)
     printed = {k: published.fact("li2021", f"n_{k}_experiments") for k in ("volumes", "lesions")}
     n_scans = max(1, round(n * printed["volumes"] / printed["lesions"]))
-    per_scan = 1 + apportion(rng.gamma(1.2, size=n_scans), n - n_scans)
+    per_scan = 1 + joint.apportion(rng.gamma(1.2, size=n_scans), n - n_scans)
     scan = np.repeat(np.arange(n_scans), per_scan)
     number = np.arange(n) - np.repeat(np.cumsum(per_scan) - per_scan, per_scan)
     thickness = rng.choice([1.0, 1.5, 2.0], n_scans, p=[0.35, 0.15, 0.5])
@@ -159,49 +126,35 @@ def _diameters(rng: np.random.Generator, codes: pd.DataFrame) -> Any:
 _table = lru_cache(maxsize=4)(lesions)
 
 
-# --- Rendering ----------------------------------------------------------------------------------
-
-
-def phantom(lesion_id: str, *, n: int = N_LESIONS, seed: int = 0, size: int = 128) -> Crop:
-    """Render one lesion of `lesions(n, seed=seed)`; see `render`.
+def phantom(lesion_id: str, *, seed: int = 0, size: int = 128) -> Crop:
+    """Render one lesion of `lesions(seed=seed)`; see `render`.
 
     Raises:
         LookupError: No lesion of that table has the id.
-        ValueError: `n`, `seed` or `size` is out of range.
     """
-    lesion: Any = _table(n, seed=seed).loc[lesion_id]
+    lesion: Any = _table(seed=seed).loc[lesion_id]
     return render(lesion, seed=seed, size=size)
 
 
 def render(lesion: pd.Series[Any], *, seed: int = 0, size: int = 128) -> Crop:
-    """Render the CT of one lesion.
+    """Render the CT of one lesion, a row of `lesions`, whose codes may be changed.
 
-    The same bytes for the same row and seed, in any order and process.
-
-    Args:
-        lesion: A row of `lesions`. Codes may be changed to see what that changes.
-        seed: Another seed gives another patient and another form.
-        size: Rows and columns of the crop, pixels.
+    The same bytes for the same row and seed, in any order and process. Another seed gives another
+    patient and another form.
 
     Returns:
-        A crop of the tier `phantom` with one mask: the lesion with what is in it, without its
-        strands. Slices reach 3 mm beyond it, and six at least.
+        A crop of the tier `phantom`, `size` pixels wide, with one mask: the lesion with what is in
+        it, without its strands. Slices reach 3 mm beyond it, and six at least.
 
     Raises:
-        KeyError: A column is missing.
         ValueError: A value is not on its scale, or the lesion does not fit into `size`.
     """
     codes = {attribute.name: lesion[attribute.name] for attribute in LI_CATEGORIES}
     for attribute in LI_CATEGORIES:
-        allowed = sorted({*attribute.codes, *attribute.unknown})
-        if codes[attribute.name] not in allowed:
-            raise ValueError(
-                f"{attribute.name} of {lesion.name}: expected one of {allowed}, "
-                f"got {codes[attribute.name]!r}"
-            )
-    diameter, spacing, pixel = scene.numbers(lesion, _RANGES).values()
-    scene.check_whole(0, seed=seed)
-    scene.check_whole(32, size=size)
+        name, allowed = attribute.name, sorted({*attribute.codes, *attribute.unknown})
+        if codes[name] not in allowed:
+            raise ValueError(f"{name}={codes[name]!r} of {lesion.name}: expected one of {allowed}")
+    diameter, spacing, pixel = scene.numbers(lesion, _RANGES, seed=seed, size=size).values()
     scene.check_room(lesion.name, size, pixel, diameter + 2 * ROOM_MM)
 
     lesion_id, scan_id = str(lesion.name), lesion["scan_id"]
@@ -224,7 +177,7 @@ def render(lesion: pd.Series[Any], *, seed: int = 0, size: int = 128) -> Crop:
     if codes["spiculation_length"] != 1:
         burrs = fill(_strands(signs, codes, shape, place, diameter), grid)
         volume = np.maximum(volume, volume + burrs * (0 - volume))
-    if codes["pleural_indentation"] == 2 and codes["lesion_type"] != EFFUSION:
+    if codes["pleural_indentation"] == 2 and codes["lesion_type"] != joint.EFFUSION:
         start = float(shape.reach(place.outwards[None], diameter)[0])
         around = _indent(around, grid, place, gap=max(place.to_wall - start, 1.0))
         ends = [place.centre[None] + at * place.outwards for at in (start - 1.0, place.to_wall)]
@@ -241,9 +194,9 @@ def _place(
     near = rng.random() < 0.4 or indented
     gap = float(rng.uniform(*(NEAR_MM if near else FREE_MM)))
     radius = diameter / 2
-    if kind == EFFUSION:
+    if kind == joint.EFFUSION:
         radius, gap = 0.0, 4.0
-    elif kind == AIR and not indented:
+    elif kind == joint.AIR and not indented:
         gap = float(rng.uniform(0.8, 3.0))
     return scene.find_place(
         rng,
@@ -251,11 +204,8 @@ def _place(
         radius=radius,
         gap=gap,
         lobe=codes["lesion_location"],
-        facing="back" if kind == EFFUSION else "wall" if near or kind == AIR else "any",
+        facing="back" if kind == joint.EFFUSION else "wall" if near or kind == joint.AIR else "any",
     )
-
-
-# --- The lesion's body --------------------------------------------------------------------------
 
 
 def _shape(rng: np.random.Generator, codes: Mapping[str, int]) -> Blobs:
@@ -265,7 +215,7 @@ def _shape(rng: np.random.Generator, codes: Mapping[str, int]) -> Blobs:
         out = scene.sphere(k) + 0.12 * rng.standard_normal((k, 3))
         centres = np.concatenate((np.zeros((1, 3)), out * rng.uniform(0.6, 0.72, (k, 1))))
         return scene.blobs(rng, centres, np.concatenate(([0.68], rng.uniform(0.3, 0.42, k))))
-    if codes["lesion_type"] == CONSOLIDATION:
+    if codes["lesion_type"] == joint.CONSOLIDATION:
         # balls run together at random in a slab: the airspaces that are filled
         k = int(rng.integers(5, 9))
         centres = rng.uniform(-0.62, 0.62, (k, 3)) * np.array([0.8, 0.6, 1.0])
@@ -283,8 +233,8 @@ class _Body:
     surface: FloatArray  # signed distance to the outline, mm, negative inside
     inward: FloatArray  # 0 at the outline to 1 at the deepest place
     deepest: float  # depth there, mm
-    coarse: FloatArray  # random field with scene.blobs of about half the lesion
-    fine: FloatArray  # random field with scene.blobs of 1.5 mm
+    coarse: FloatArray  # random field with blobs of about half the lesion
+    fine: FloatArray  # random field with blobs of 1.5 mm
 
 
 def _body(
@@ -297,7 +247,7 @@ def _body(
 ) -> _Body:
     kind = codes["lesion_type"]
     reach = np.abs(shape.surface()).max(axis=0)
-    if kind == EFFUSION:
+    if kind == joint.EFFUSION:
         reach = np.maximum(reach, diameter / 2)
     reach = reach + RIM_MM + CLEARANCE_MM + 2
     spans = []
@@ -307,7 +257,7 @@ def _body(
     window = (spans[0], spans[1], spans[2])
     z, y, x = scene.offsets(grid.z_fine, grid, place.centre)
     z, y, x = z[window[0]], y[:, window[1]], x[:, :, window[2]]
-    if kind == EFFUSION:
+    if kind == joint.EFFUSION:
         # a lens of fluid inside the pleura, whose depth is linear between the outermost planes
         rows, columns = grid.y[window[1], None], grid.x[None, window[2]]
         first, last = (
@@ -322,8 +272,8 @@ def _body(
     else:
         surface = shape.distance(z, y, x)
     deepest = max(float(-surface.min()), 0.5 * grid.pixel)
-    coarse, fine = grain(rng, surface.shape, 0.55 * deepest, grid)
-    uneven = min((0.12 if kind == CONSOLIDATION else 0.03) * deepest, 1.5)
+    coarse, fine = physics.grain(rng, surface.shape, 0.55 * deepest, grid)
+    uneven = min((0.12 if kind == joint.CONSOLIDATION else 0.03) * deepest, 1.5)
     surface = surface + np.float32(uneven) * coarse
     if codes["margin_clarity"] == 2:
         surface += np.float32(0.6 * min(1.0, deepest / 3)) * fine
@@ -353,10 +303,10 @@ def _fill_in(
     if codes["calcification_extent"] != 1:
         hu = _calcify(rng, codes["calcification_extent"], hu, body, grid)
     here += part * (hu - here)
-    if kind == AIR:
+    if kind == joint.AIR:
         wall = min(float(rng.uniform(1.0, 1.6)), 0.35 * body.deepest)
         _empty(here, body.surface + np.float32(wall), grid)
-    if kind == CONSOLIDATION:
+    if kind == joint.CONSOLIDATION:
         bronchi = fill(_bronchi(rng, place, root, body.deepest), grid)[body.window]
         here += bronchi * part * (body.inward > 0.05) * (-930 - here)
     if codes["cavity"] == 2:  # its inner wall is uneven and not quite in the middle
@@ -372,10 +322,11 @@ def _fill_in(
 def _density(rng: np.random.Generator, kind: int, body: _Body) -> FloatArray:
     """HU of the lesion without calcium and holes."""
     level = float(rng.standard_normal())
-    if kind == GLASS:
+    if kind == joint.GLASS:
         hu = -570 + 40 * level + 35 * body.fine + 25 * body.coarse
     else:
-        mean, spread, rough = {EFFUSION: (8, 5, 3), AIR: (-30, 20, 10)}.get(kind, (38, 12, 10))
+        of_kind = {joint.EFFUSION: (8, 5, 3), joint.AIR: (-30, 20, 10)}
+        mean, spread, rough = of_kind.get(kind, (38, 12, 10))
         hu = mean + spread * level + rough * body.fine
     return np.asarray(hu, np.float32)
 
@@ -413,9 +364,6 @@ def _ball(
 def _empty(here: FloatArray, inner: FloatArray, grid: Grid) -> None:
     """Air where `inner`, a signed distance, is negative."""
     here += np.clip(0.5 - inner / np.float32(grid.pixel), 0, 1) * (np.float32(LUMEN_HU) - here)
-
-
-# --- What leads to the lesion -------------------------------------------------------------------
 
 
 def _bronchi(rng: np.random.Generator, place: Place, root: Array, deepest: float) -> Tubes:

@@ -1,9 +1,5 @@
 """Phantom ground-glass nodules of Wang 2021's four types, in place of the private data set.
 
-    from lesionlab.sources.phantom import wang2021
-    table = wang2021.nodules()                   # 740 nodules, as in Table 1
-    crop = wang2021.phantom(table.index[0], seed=0)
-
 From the paper: how many of each type are for training and for testing (Table 1); one nodule per
 scan, below 1 cm; slices of 1 or 1.25 mm, pixels of 0.55 to 0.7 mm, no contrast medium (section
 3.1); vessels through the nodule and the chest wall beside it, which interfere (section 1); a mask
@@ -14,22 +10,18 @@ of the nodule without large vessels. The mask is one reader's.
 core's share of the diameter. All their values are *our assumption*. Their order is that of
 pathology, in which cells grow denser along the alveoli from AAH to AIS, and MIA and IAC add an
 invasive part, which CT shows as solid more often than not (IASLC/ATS/ERS 2011, the paper's
-reference 2); their overlap was chosen so that the tasks are about as hard as the paper's. `render`
-reads the three numbers and never `pathology`; interference is drawn without regard to any of them.
+reference 2); their overlap was chosen so that the tasks are about as hard as the paper's.
 
-How far the types overlap, measured in the rendered voxels of the 740 of seed 0: the mask's
-equivalent diameter, the mean HU in it, the share of it above -300 HU, and all three by logistic
-regression in five folds. Area under the ROC curve, accuracy for three classes; last the paper's
-model (d), split 1, which is another thing on other data:
+How far the types overlap in the voxels of the 740 of seed 0: area under the ROC curve (accuracy in
+the first task) of the mask's equivalent diameter, the mean HU in it, and these with the share above
+-300 HU by logistic regression in five folds; last the paper's model (d), split 1, on other data:
 
-| task | diameter | mean HU | share | three | paper |
-|---|---|---|---|---|---|
-| AAH+AIS, MIA, IAC (accuracy) | 0.45 | 0.56 | 0.49 | 0.57 | 0.59 |
-| AAH+AIS, MIA+IAC | 0.68 | 0.78 | 0.72 | 0.80 | 0.81 |
-| AAH+AIS+MIA, IAC | 0.69 | 0.77 | 0.72 | 0.80 | 0.80 |
-| AIS, MIA | 0.61 | 0.71 | 0.67 | 0.73 | 0.74 |
-
-The largest class alone has an accuracy of 0.45 in the first task.
+| task | diameter | mean HU | three | paper |
+|---|---|---|---|---|
+| AAH+AIS, MIA, IAC (largest class: 0.45) | 0.45 | 0.56 | 0.57 | 0.59 |
+| AAH+AIS, MIA+IAC | 0.68 | 0.78 | 0.80 | 0.81 |
+| AAH+AIS+MIA, IAC | 0.69 | 0.77 | 0.80 | 0.80 |
+| AIS, MIA | 0.61 | 0.71 | 0.73 | 0.74 |
 """
 
 from __future__ import annotations
@@ -55,17 +47,15 @@ from lesionlab.sources.phantom._thorax import surroundings
 
 __all__ = ["N_NODULES", "TYPES", "NoduleType", "nodules", "phantom", "render"]
 
-N_NODULES = 740
-"""Nodules of the paper (Table 1)."""
+N_NODULES = 740  # nodules of the paper (Table 1)
 
 DIAMETERS = (4.0, 9.9)
 """Smallest and largest diameter, mm: "subcentimeter nodules" (section 3.1)."""
 
+# Slices reach so far from the nodule's middle, for a patch of 32 mm around its centroid
 HALF_Z_MM = 18.5
-"""Slices reach so far from the nodule's middle, for a patch of 32 mm around its centroid."""
 
-LEAST_MM = 24.0
-"""A crop is at least so wide, for a patch of 22.4 mm in plane."""
+LEAST_MM = 24.0  # A crop is at least so wide, for a patch of 22.4 mm in plane
 
 SHARE_WITH_VESSEL, SHARE_AT_WALL = 0.4, 0.35  # of all types alike
 SOLID_HU = 0.0
@@ -74,27 +64,17 @@ LARGE_VESSEL = 0.5  # share of a voxel from which a reader leaves it out of the 
 
 @dataclass(frozen=True)
 class NoduleType:
-    """What is assumed of the nodules of one pathology.
+    """What is assumed of the nodules of one pathology."""
 
-    Attributes:
-        diameter: Median, mm, of a lognormal distribution cut at `DIAMETERS`.
-        spread: Standard deviation of its logarithm.
-        glass_hu: Mean density of the ground glass, HU, of a normal distribution.
-        glass_sd: Its standard deviation, HU.
-        p_solid: Share of the nodules that have a solid core.
-        solid: Mean diameter of the core over that of the nodule, of those that have one; the
-            distribution is a beta with the weight of `SOLID_WEIGHT` observations.
-    """
-
-    diameter: float
-    spread: float
-    glass_hu: float
-    glass_sd: float
-    p_solid: float
-    solid: float
+    diameter: float  # median, mm, of a lognormal distribution cut at `DIAMETERS`
+    spread: float  # standard deviation of its logarithm
+    glass_hu: float  # mean density of the ground glass, HU, of a normal distribution
+    glass_sd: float  # its standard deviation, HU
+    p_solid: float  # share of the nodules that have a solid core
+    solid: float  # mean diameter of the core over that of the nodule, of those that have one
 
 
-SOLID_WEIGHT = 9.0
+SOLID_WEIGHT = 9.0  # observations that the beta distribution of the core's share stands for
 
 TYPES: Mapping[str, NoduleType] = MappingProxyType(
     {
@@ -115,11 +95,9 @@ _RANGES = {
 
 
 def nodules(n: int = N_NODULES, *, seed: int = 0) -> pd.DataFrame:
-    """Draw a table of nodules.
+    """Draw a table of `n` nodules; each seed gives others with the same counts.
 
-    Args:
-        n: How many. Other scene.numbers than 740 have the counts of Table 1 in proportion.
-        seed: Another seed gives other nodules with the same counts.
+    Other numbers than 740 have the counts of Table 1 in proportion.
 
     Returns:
         One row per nodule, index `lesion_id`: `patient` and `scan_id` (one nodule each),
@@ -127,9 +105,6 @@ def nodules(n: int = N_NODULES, *, seed: int = 0) -> pd.DataFrame:
         `glass_hu`, `solid_share`; no model should be given them), what is drawn for all alike
         (`has_vessel`: one runs through it; `at_wall`), `slice_thickness` (as the distance of
         slices) and `pixel_spacing` in mm.
-
-    Raises:
-        ValueError: `n` is not a whole number above 0, or `seed` not a whole number.
     """
     scene.check_whole(1, n=n)
     scene.check_whole(0, seed=seed)
@@ -160,41 +135,33 @@ def nodules(n: int = N_NODULES, *, seed: int = 0) -> pd.DataFrame:
 _table = lru_cache(maxsize=4)(nodules)
 
 
-def phantom(lesion_id: str, *, n: int = N_NODULES, seed: int = 0, size: int = 64) -> Crop:
-    """Render one nodule of `nodules(n, seed=seed)`; see `render`.
+def phantom(lesion_id: str, *, seed: int = 0, size: int = 64) -> Crop:
+    """Render one nodule of `nodules(seed=seed)`; see `render`.
 
     Raises:
         LookupError: No nodule of that table has the id.
-        ValueError: `n`, `seed` or `size` is out of range.
     """
-    nodule: Any = _table(n, seed=seed).loc[lesion_id]
+    nodule: Any = _table(seed=seed).loc[lesion_id]
     return render(nodule, seed=seed, size=size)
 
 
 def render(nodule: pd.Series[Any], *, seed: int = 0, size: int = 64) -> Crop:
-    """Render the CT of one nodule.
+    """Render the CT of one nodule, a row of `nodules`.
 
     The same bytes for the same row and seed, in any order and process. `pathology` is not read.
-
-    Args:
-        nodule: A row of `nodules`.
-        seed: Another seed gives another patient and another form.
-        size: Rows and columns of the crop, pixels.
+    Another seed gives another patient and another form.
 
     Returns:
-        A crop of the tier `phantom` with one mask: the nodule without large vessels. Slices reach
-        18.5 mm above and below its middle.
+        A crop of the tier `phantom`, `size` pixels wide, with one mask: the nodule without large
+        vessels. Slices reach 18.5 mm above and below its middle.
 
     Raises:
-        KeyError: A column is missing.
         ValueError: A value is out of range, or the nodule does not fit into `size`.
     """
-    row = scene.numbers(nodule, _RANGES)
+    row = scene.numbers(nodule, _RANGES, seed=seed, size=size)
     for name in ("has_vessel", "at_wall"):
         if not isinstance(nodule[name], bool | np.bool_):
-            raise ValueError(f"{name} of {nodule.name}: expected a boolean, got {nodule[name]!r}")
-    scene.check_whole(0, seed=seed)
-    scene.check_whole(1, size=size)
+            raise ValueError(f"{name}={nodule[name]!r} of {nodule.name}: expected a boolean")
     pixel, spacing, radius = row["pixel_spacing"], row["slice_thickness"], row["diameter"] / 2
     scene.check_room(nodule.name, size, pixel, max(LEAST_MM, 2 * radius + 4))
     lesion_id, scan_id = str(nodule.name), str(nodule["scan_id"])
