@@ -48,10 +48,6 @@ PrecisionOption = Annotated[
     str,
     typer.Option(help="Compute in 32-true, bf16-mixed, or, with auto, in what is quicker here."),
 ]
-PrecisionOption = Annotated[
-    str,
-    typer.Option(help="Compute in 32-true, bf16-mixed, or, with auto, in what is quicker here."),
-]
 DeviceOption = Annotated[str, typer.Option(help="Train on auto, cpu, cuda or cuda:1.")]
 
 
