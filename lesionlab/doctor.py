@@ -211,11 +211,11 @@ def device() -> Iterator[Finding]:
     """What torch can compute on."""
     try:
         import torch
-    except ImportError:
+    except ModuleNotFoundError:
         told = "not installed; models cannot be trained"
         yield Finding("torch", "missing", told, _install("[models]"))
         return
-    except OSError as error:  # a library of CUDA that is not there
+    except (ImportError, OSError) as error:  # such as a library of CUDA that is not there
         yield Finding("torch", "problem", f"cannot be loaded: {error}", _install("[models]"))
         return
     yield Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")

@@ -166,7 +166,7 @@ def _from_numpy_or_pandas(value: Any, name: str) -> Any:
     if isinstance(value, pd.Series):
         return _mapping(value.items(), name)
     if isinstance(value, np.datetime64):
-        value = pd.Timestamp(value)
+        return jsonable(pd.Timestamp(value), name)
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufUSO":
         return jsonable(value.tolist(), name)
     if isinstance(value, (pd.Index, pd.api.extensions.ExtensionArray)) or (

@@ -180,7 +180,6 @@ def tagged(source: str, *tags: str) -> nbformat.NotebookNode:
         (3, [new_markdown_cell("{exercise}")], "an exercise without a hint"),
         (1, [tagged("n = 1", "parameters")], "without a parameter"),
         (1, [tagged("seed = 1\nn = 1", "parameters")], "n is not used"),
-        (6, [nbformat.from_dict({**new_code_cell("1"), "rubbish": True})], "invalid: Additional"),
     ],
 )
 def test_every_fault_is_found(

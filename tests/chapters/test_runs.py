@@ -39,7 +39,7 @@ def training(folder: Path, label: str, *, mae: float, seed: int = 0, **changed: 
         for by, more in (("model", 0), ("constant", 0.3))
     ]  # fmt: skip
     content = {
-        "plan": {"paper": "fu2021", "preset": "smoke", "seed": seed, "data": "phantom"},
+        "plan": {"paper": "fu2021", "data": "phantom", "preset": "smoke", "seed": seed},
         "experiment": "fu2021", "variant": "full", "seed": seed,
         "recipe": {"epochs": 1, "lr": 0.1, "schedule": {"kind": "flat"}},
         "split": {"by": "patient", "trained": [0]}, "cohort": {"lesions": 50},

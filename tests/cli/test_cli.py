@@ -102,15 +102,6 @@ def test_a_failure_is_told_and_the_rest_still_runs(
     assert (project.executed / "b.ipynb").exists()
 
 
-def test_chapters_are_copied_into_a_folder_and_not_over_a_file(tmp_path: Path) -> None:
-    done = command("notebooks", "copy", str(tmp_path / "mine"))
-    assert done.exit_code == 0
-    assert (tmp_path / "mine" / "notebooks" / "sets.yml").is_file()
-    (tmp_path / "file").touch()
-    done = command("notebooks", "copy", str(tmp_path / "file"))
-    assert (done.exit_code, done.stderr.startswith("lesionlab: ")) == (1, True)
-
-
 # -- data ------------------------------------------------------------------------------
 
 IDS = lidc.nodules().index.tolist()
@@ -176,7 +167,7 @@ def test_what_is_wrong_is_listed_and_counted(cache: Path, monkeypatch: pytest.Mo
     ("arguments", "status", "complaint"),
     [
         (["fetch", "slice"], 2, "expected one of slices, volumes, diagnoses, dicom"),
-        (["build", "phantom", "--cohort", "fu"], 2, "unknown cohort 'fu'; there are fu2021"),
+        (["build", "phantom", "--cohort", "fu"], 2, "cohort='fu': expected one of fu2021"),
         (["build", "slices"], 2, "the LIDC-IDRI slices are not set up: LESIONLAB_LIDC_SLICES"),
         (["build", "dicom", "--source", "nowhere"], 1, "nowhere"),
         (["info", "phantom"], 2, "there is no store of phantom in"),
