@@ -12,7 +12,6 @@ from __future__ import annotations
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -27,29 +26,14 @@ from lesionlab import __version__
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-State = Literal["ok", "missing", "problem"]
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-"""As `tests/browser/conftest.py` looks for them."""
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")  # as tests/browser has them
 
 # bytes; a full store of phantoms, and as much again beside it
 MEMORY_FOR_BUILD, DISK_FOR_BUILD = 1.5e9, 3e9
 
-_MEMORY_FILES = {
-    "all": "/proc/meminfo",
-    "used": "/sys/fs/cgroup/memory.current",
-    "most": "/sys/fs/cgroup/memory.max",
+_MEMORY_FILES = {"all": "/proc/meminfo"} | {
+    name: f"/sys/fs/cgroup/memory.{end}" for name, end in (("used", "current"), ("most", "max"))
 }
-
-_ASK_TORCH = """
-import torch
-print(f"{torch.__version__}, {torch.get_num_threads()} threads")
-for i in range(torch.cuda.device_count()):
-    card = torch.cuda.get_device_properties(i)
-    print(f"{card.name}, {card.total_memory / 2**30:.0f} GiB")
-if torch.backends.mps.is_available():
-    print("an Apple GPU")
-"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +41,6 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        what: What was looked at.
         state: `missing` is something that can be added, `problem` something that is broken.
         found: What was found, in words.
         next: What to do next, with the command; "" where there is nothing to do.
@@ -65,7 +48,7 @@ class Finding:
     """
 
     what: str
-    state: State
+    state: Literal["ok", "missing", "problem"]
     found: str
     next: str = ""
     needed: bool = False
@@ -102,10 +85,10 @@ def to_text(findings: list[Finding]) -> str:
         lines.append(f"{f.state:<7}  {f.what:<{width}}  {f.found}")
         if f.next:
             lines.append(f"{'':<7}  {'':<{width}}  → {f.next}")
-    if healthy(findings):
-        return "\n".join([*lines, "", "All that phantoms need, with no download, is here."])
     broken = ", ".join(f.what for f in findings if f.needed and f.state != "ok")
-    return "\n".join([*lines, "", f"Broken, and needed for everything: {broken}."])
+    end = f"Broken, and needed for everything: {broken}."
+    end = end if broken else "All that phantoms need, with no download, is here."
+    return "\n".join([*lines, "", end])
 
 
 def _judge(
@@ -130,15 +113,12 @@ def packages() -> Iterator[Finding]:
     yield _judge("Python", version, fault, fix, needed=True)
     required = [Requirement(line) for line in metadata.requires("lesionlab") or []]
     core = [r for r in required if r.marker is None or r.marker.evaluate({"extra": ""})]
-    groups = {"": core} | {
-        extra: [r for r in required if r.marker and r.marker.evaluate({"extra": extra})]
-        for extra in about.get_all("Provides-Extra") or []
-    }
-    ok = "all in the versions required"
-    for extra, group in groups.items():
-        what, fault = f"extra {extra}" if extra else "packages", "; ".join(_faults(group))
-        fix = _install(f"[{extra}]" if extra else "")
-        yield _judge(what, ok, fault, fix, needed=not extra, optional=bool(extra))
+    ok, fault = "all in the versions required", "; ".join(_faults(core))
+    yield _judge("packages", ok, fault, _install(""), needed=True)
+    for extra in about.get_all("Provides-Extra") or []:
+        own = [r for r in required if r.marker and r.marker.evaluate({"extra": extra})]
+        fault = "; ".join(_faults(own))
+        yield _judge(f"extra {extra}", ok, fault, _install(f"[{extra}]"), optional=True)
 
 
 def _faults(required: Iterable[Requirement]) -> Iterator[str]:
@@ -211,11 +191,8 @@ def stores() -> Iterator[Finding]:
 
 def memory() -> Iterator[Finding]:
     """Memory that can be had, also under the limit of a container."""
-    known = {
-        name: Path(file).read_text(encoding="utf-8").strip()
-        for name, file in _MEMORY_FILES.items()
-        if Path(file).is_file()
-    }
+    files = {name: Path(file) for name, file in _MEMORY_FILES.items()}
+    known = {name: f.read_text("utf-8").strip() for name, f in files.items() if f.is_file()}
     limits = [float(kB) * 1024 for kB in re.findall(r"MemAvailable: *(\d+)", known.get("all", ""))]
     if known.get("most", "").isdigit():
         limits.append(float(known["most"]) - float(known.get("used", 0)))
@@ -231,27 +208,25 @@ def _room(what: str, free: float, needed: float, fix: str) -> Finding:
 
 
 def device() -> Iterator[Finding]:
-    """What torch can compute on; another process asks it, as a broken driver can end a process."""
-    if find_spec("torch") is None:
+    """What torch can compute on."""
+    try:
+        import torch
+    except ModuleNotFoundError:
         told = "not installed; models cannot be trained"
         yield Finding("torch", "missing", told, _install("[models]"))
         return
-    command = [sys.executable, "-c", _ASK_TORCH]
-    try:
-        done = subprocess.run(  # noqa: S603 - the command is a constant
-            command, capture_output=True, text=True, check=True, timeout=60
-        )
-    except subprocess.SubprocessError as error:
-        last = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
-        yield Finding("torch", "problem", f"cannot be loaded: {last}", _install("[models]"))
+    except (ImportError, OSError) as error:  # such as a library of CUDA that is not there
+        yield Finding("torch", "problem", f"cannot be loaded: {error}", _install("[models]"))
         return
-    told, *cards = done.stdout.splitlines()
-    yield Finding("torch", "ok", told)
+    yield Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
+    cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    found = [f"{card.name}, {card.total_memory / 2**30:.0f} GiB" for card in cards]
+    found += ["an Apple GPU"] if torch.backends.mps.is_available() else []
     driver = shutil.which("nvidia-smi") is not None
     fault = "there is an NVIDIA driver, but this torch finds no device"
     fix = "Install torch as pytorch.org says for your version of CUDA" if driver else ""
     fault = fault if driver else "none; the presets smoke and book need none"
-    yield _judge("GPU", "; ".join(cards), "" if cards else fault, fix, optional=not driver)
+    yield _judge("GPU", "; ".join(found), "" if found else fault, fix, optional=not driver)
 
 
 def notebooks() -> Iterator[Finding]:

@@ -13,6 +13,7 @@ versions, the parameters and the data they rest on. In JupyterLab they are only 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import math
@@ -28,23 +29,8 @@ from typing import Any
 
 from lesionlab._files import read_json, write_json
 
-__all__ = [
-    "ENVIRONMENT",
-    "TIERS",
-    "clear",
-    "collected",
-    "jsonable",
-    "provenance",
-    "read",
-    "record",
-    "record_data",
-]
-
-ENVIRONMENT = "LESIONLAB_RESULTS"
-"""The environment variable that names the file to collect into."""
-
-TIERS = ("real", "phantom", "private")
-"""What data can be: measured on patients and public, rendered, or measured and not public."""
+ENVIRONMENT = "LESIONLAB_RESULTS"  # the variable that names the file to collect into
+TIERS = ("real", "phantom", "private")  # measured and public, rendered, measured and not public
 
 _values: dict[str, Any] = {}
 _data: dict[str, dict[str, str | None]] = {}
@@ -59,10 +45,8 @@ def record(name: str, value: Any) -> None:
         value: Anything that `jsonable` takes.
 
     Raises:
-        ValueError: The name has another form, or this run recorded another value under it before.
-            The second applies only while results go to a file: in JupyterLab, where cells are run
-            again and again, the last value stands.
-        TypeError: The value has no form in JSON.
+        ValueError: The name has another form; or, while results go to a file, it was recorded with
+            another value before. In JupyterLab, where cells are run again, the last one stands.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*", name):
         raise ValueError(f"name must look like 'kappa.malignancy', got {name!r}")
@@ -75,12 +59,10 @@ def record_data(name: str, *, tier: str, checksum: str | None = None) -> None:
     Args:
         name: What it is, in words, with its version.
         tier: One of `TIERS`.
-        checksum: SHA-256 of the file that was read, or None where there is none (phantoms follow
-            from code and seed).
+        checksum: SHA-256 of the file that was read.
 
     Raises:
-        ValueError: An argument has another form, or the same name was recorded with another tier
-            or checksum.
+        ValueError: An argument has another form, or as in `record`.
     """
     if not name.strip():
         raise ValueError(f"name must say what the data are, got {name!r}")
@@ -103,10 +85,8 @@ def _keep(store: dict[str, Any], name: str, value: Any) -> None:
 
 def collected() -> dict[str, Any]:
     """What this process has recorded: `{"data": [...], "results": {...}}`."""
-    return {
-        "data": [{"name": name, **facts} for name, facts in _data.items()],
-        "results": dict(_values),
-    }
+    data = [{"name": name, **facts} for name, facts in _data.items()]
+    return {"data": data, "results": dict(_values)}
 
 
 def clear() -> None:
@@ -122,10 +102,6 @@ def jsonable(value: Any, name: str = "value") -> Any:
     `"Infinity"` and `"-Infinity"`. Arrays become (nested) lists. A Series becomes a mapping from
     label to value, a DataFrame a list of rows, each a mapping from column to value, its index first
     unless it only numbers the rows. Dataclasses become mappings, dates ISO 8601 text.
-
-    Args:
-        value: What to convert; it is not changed.
-        name: What to call it in errors.
 
     Raises:
         TypeError: There is no such form. Paths have none on purpose: they say something about a
@@ -157,12 +133,15 @@ def jsonable(value: Any, name: str = "value") -> Any:
     return _from_numpy_or_pandas(value, name)
 
 
+def _label(key: Any) -> str:
+    """Pandas gives tuples for several header rows or index levels."""
+    return " / ".join(map(str, key)) if isinstance(key, tuple) else str(key)
+
+
 def _mapping(items: Iterable[tuple[Any, Any]], name: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, item in items:
-        # pandas gives tuples for several header rows or index levels
-        text = " / ".join(map(str, key)) if isinstance(key, tuple) else str(key)
-        if text in found:
+        if (text := _label(key)) in found:
             raise ValueError(f"{name} has two entries called {text!r}")
         found[text] = jsonable(item, f"{name}.{text}")
     return found
@@ -176,25 +155,23 @@ def _from_numpy_or_pandas(value: Any, name: str) -> Any:
     if value is pd.NA or value is pd.NaT:
         return None
     if isinstance(value, pd.DataFrame):
-        # without the values, as reset_index refuses categorical columns (pd.crosstab)
-        labels = pd.DataFrame(index=value.index)
+        # plain labels first, as reset_index refuses categorical columns (pd.crosstab)
+        rows = value.set_axis([_label(column) for column in value.columns], axis=1)
         if not isinstance(value.index, pd.RangeIndex) or value.index.name is not None:
-            labels = labels.reset_index()
-        columns = [*labels.columns, *value.columns]
-        rows = zip(labels.itertuples(index=False), value.itertuples(index=False), strict=True)
+            rows = rows.reset_index()
         return [
-            _mapping(zip(columns, (*left, *right), strict=True), f"{name}[{i}]")
-            for i, (left, right) in enumerate(rows)
+            _mapping(zip(rows.columns, row, strict=True), f"{name}[{i}]")
+            for i, row in enumerate(rows.itertuples(index=False))
         ]
     if isinstance(value, pd.Series):
         return _mapping(value.items(), name)
     if isinstance(value, np.datetime64):
         return jsonable(pd.Timestamp(value), name)
-    if isinstance(value, np.ndarray) and value.dtype.kind == "M":
-        return jsonable(list(value), name)
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufUSO":
         return jsonable(value.tolist(), name)
-    if isinstance(value, (pd.Index, pd.api.extensions.ExtensionArray)):
+    if isinstance(value, (pd.Index, pd.api.extensions.ExtensionArray)) or (
+        isinstance(value, np.ndarray) and value.dtype.kind == "M"
+    ):
         return jsonable(list(value), name)
     if hasattr(value, "isoformat"):
         return value.isoformat()
@@ -207,13 +184,8 @@ def _from_numpy_or_pandas(value: Any, name: str) -> Any:
 def provenance(root: str | Path) -> dict[str, Any]:
     """Say which code and which packages are at work, and nothing about the machine.
 
-    Args:
-        root: The folder of the checkout.
-
-    Returns:
-        `commit` (None outside a git checkout), `dirty` (whether files differ from it or are not in
-        it), `platform` (e.g. `"Linux x86_64"`) and `versions`: of Python, lesionlab, what lesionlab
-        depends on, and torch if it is installed.
+    `commit` of the checkout `root` (None outside of git), `dirty` (whether files differ from it or
+    are not in it), `platform` and `versions`: of Python, lesionlab, what it depends on, and torch.
     """
     root, commit, changes = Path(root), None, None
     # unpacked inside somebody else's repository, that one's commit would be a lie
@@ -230,8 +202,7 @@ def provenance(root: str | Path) -> dict[str, Any]:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    program = shutil.which("git")
-    if program is None:
+    if (program := shutil.which("git")) is None:
         return None
     done = subprocess.run(  # noqa: S603 - fixed arguments, no shell
         [program, "-C", str(root), *arguments], capture_output=True, text=True, check=False
@@ -244,24 +215,13 @@ def _versions() -> dict[str, str]:
     required = [re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in lines]
     found = {"python": platform.python_version()}
     for name in sorted(["lesionlab", "torch", *required], key=str.lower):
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Read back a results file that `lesionlab notebooks run` wrote.
-
-    Returns:
-        Its content: `notebook`, `set`, `parameters`, `seconds`, `commit`, `dirty`, `versions`,
-        `data`, `results` and more.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not JSON or not such a file.
-    """
+    """Read back a results file that `lesionlab notebooks run` wrote; a ValueError if it is none."""
     found = read_json(path)
     wanted = {"notebook", "set", "parameters", "data", "results"}
     if not isinstance(found, dict) or not wanted <= found.keys():

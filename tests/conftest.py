@@ -6,6 +6,7 @@ The expensive ones are made once a session, and only if a test asks for them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import shutil
 import subprocess
@@ -42,7 +43,7 @@ TOGETHER = {
     "tests/test_book.py": book,
     "tests/browser/test_pages.py": book,
 }
-"""Files that share fixtures which take long to make, and these fixtures."""
+"""Files that share fixtures which take long to make, and these fixtures; name others here."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -66,30 +67,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Any:
-    """Show what a command wrote that failed a test; its exception names the exit status only."""
-    report = yield
-    error = call.excinfo.value if call.excinfo else None
-    if isinstance(error, subprocess.CalledProcessError):
-        for stream in ("stdout", "stderr"):
-            if written := getattr(error, stream):
-                text = written if isinstance(written, str) else written.decode(errors="replace")
-                report.sections.append((f"what the command wrote to {stream}", text))
-    return report
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file that asks for what others share is named with them, or it would be made again."""
-    shared = set[str]().union(*TOGETHER.values())
-    for item in items:
-        asked, file = set(getattr(item, "fixturenames", ())) & shared, item.nodeid.split("::")[0]
-        if not asked <= TOGETHER.get(file, set()):
-            raise pytest.UsageError(
-                f"{file} asks for {', '.join(sorted(asked))}: name it in tests/conftest.py"
-            )
-
-
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""
@@ -99,31 +76,23 @@ def root() -> Path:
 # -- real data: not part of the repository, named by variables, as in the library --
 
 
-def _named_by(variable: str) -> Path:
+def _named_by(variable: str, what: str) -> Any:
     """Where a data set lies. Without the variable its tests are skipped; with it they must run."""
-    if not (name := os.environ.get(variable)):
-        pytest.skip(f"{variable} is not set")
-    if not os.access(name, os.R_OK):
-        pytest.fail(f"{variable}={name!r}: expected a file or folder that can be read")
-    return Path(name)
+
+    def path() -> Path:
+        if not (name := os.environ.get(variable)):
+            pytest.skip(f"{variable} is not set")
+        if not os.access(name, os.R_OK):
+            pytest.fail(f"{variable}={name!r}: expected a file or folder that can be read")
+        return Path(name)
+
+    path.__doc__ = what
+    return pytest.fixture(scope="session")(path)
 
 
-@pytest.fixture(scope="session")
-def real_slices() -> Path:
-    """The LIDC-IDRI slices, with the table of their intensities beside them."""
-    return _named_by("LESIONLAB_LIDC_SLICES")
-
-
-@pytest.fixture(scope="session")
-def real_volumes() -> Path:
-    """The LIDC-IDRI volumes, a zip of NIfTI files."""
-    return _named_by("LESIONLAB_LIDC_VOLUMES")
-
-
-@pytest.fixture(scope="session")
-def real_diagnoses() -> Path:
-    """TCIA's sheet of the patients' diagnoses."""
-    return _named_by("LESIONLAB_LIDC_DIAGNOSES")
+real_slices = _named_by("LESIONLAB_LIDC_SLICES", "LIDC-IDRI slices, with a table of intensities.")
+real_volumes = _named_by("LESIONLAB_LIDC_VOLUMES", "LIDC-IDRI volumes, a zip of NIfTI files.")
+real_diagnoses = _named_by("LESIONLAB_LIDC_DIAGNOSES", "TCIA's sheet of the patients' diagnoses.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,24 +142,17 @@ def project(tmp_path: Path) -> Project:
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], notebooks.Run]:
     """Execute a chapter with its smoke set, once however many tests ask."""
     out = tmp_path_factory.mktemp("executed")
-    seen: dict[str, notebooks.Run | notebooks.ExecutionError] = {}
 
+    @functools.cache
     def executed(name: str) -> notebooks.Run:
-        if name not in seen:
-            task = notebooks.plan(
-                name,
-                set_name="smoke",
-                parameters={"solutions": True},  # Run All with the set alone leaves them out
-                folder=ROOT / "notebooks",
-                out=out,
-            )
-            try:
-                seen[name] = notebooks.carry_out(task, timeout=120, progress=False)
-            except notebooks.ExecutionError as error:
-                seen[name] = error
-        if isinstance(found := seen[name], notebooks.ExecutionError):
-            raise found
-        return found
+        task = notebooks.plan(
+            name,
+            set_name="smoke",
+            parameters={"solutions": True},  # Run All with the set alone leaves them out
+            folder=ROOT / "notebooks",
+            out=out,
+        )
+        return notebooks.carry_out(task, timeout=120, progress=False)
 
     return executed
 
@@ -228,19 +190,14 @@ def build_book(source: Path, out: Path, **environment: str) -> Build:
 
 
 @pytest.fixture(scope="session")
-def book_builder() -> Callable[..., Build]:
-    return build_book
-
-
-@pytest.fixture(scope="session")
 def built_book(
     smoke: Callable[[str], notebooks.Run], tmp_path_factory: pytest.TempPathFactory
 ) -> Build:
     """The book itself, from smoke copies of its chapters."""
     executed = [smoke(name).path for name in notebooks.available(ROOT / "notebooks")]
-    folder = executed[0].parent if executed else tmp_path_factory.mktemp("none")
     out = tmp_path_factory.mktemp("book")
-    return build_book(ROOT, out, LESIONLAB_EXECUTED=str(folder), LESIONLAB_BOOK_SET="smoke")
+    where = {"LESIONLAB_EXECUTED": str(executed[0].parent), "LESIONLAB_BOOK_SET": "smoke"}
+    return build_book(ROOT, out, **where)
 
 
 HEADINGS = "| " + " | ".join(f"a_long_heading_{i}" for i in range(20)) + " |"
@@ -299,5 +256,5 @@ def hard_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture(scope="session")
 def hard_book(hard_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Build:
     """That book, built."""
-    notebooks.run("hard", folder=hard_project.folder, progress=False)
+    notebooks.carry_out(notebooks.plan("hard", folder=hard_project.folder), progress=False)
     return build_book(hard_project.root, tmp_path_factory.mktemp("hard-book"))

@@ -58,10 +58,6 @@ def test_a_command_exists_with_its_options(arguments: list[str]) -> None:
     command.make_context(command.name, list(arguments), parent=context)
 
 
-def test_there_are_commands_to_look_at() -> None:
-    assert len(commands()) > 6
-
-
 def test_targets_of_make_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for page in PAGES.values():

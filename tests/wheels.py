@@ -28,11 +28,6 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
-def size_of(folder: Path) -> float:
-    """Gigabytes under a folder."""
-    return sum(f.lstat().st_size for f in folder.rglob("*") if f.is_file()) / 1e9
-
-
 def attempt(python: str, wheel: Path, folder: Path) -> str:
     run(python, "-m", "venv", "venv", cwd=folder)
     own = folder / "venv" / "bin"
@@ -46,7 +41,7 @@ def attempt(python: str, wheel: Path, folder: Path) -> str:
         prefix = {"JUPYTER_PATH": str(own.parent / "share" / "jupyter"), "LESIONLAB_SET": "smoke"}
         notebook = folder / "mine" / "notebooks" / f"{name}.ipynb"
         run(own / "papermill", notebook, f"{name}.ipynb", "--no-progress-bar", cwd=folder, **prefix)
-    return f"{', '.join(CHAPTERS)} ran; {size_of(own.parent):.1f} GB"
+    return f"{', '.join(CHAPTERS)} ran"
 
 
 def main() -> int:

@@ -2,14 +2,11 @@
 
 The cell after a notebook's parameters says::
 
-    from lesionlab import chapters
-
     chapter = chapters.begin("fu2021")
     chapter.results()  # the folder of results that the book keeps for this chapter
 
 A notebook does not know which folder it was opened in, so a chapter finds nothing by a relative
-path. Notebooks and kept results lie in the checkout and in the installed wheel; `copy` puts them
-into a folder of the reader's own.
+path. Notebooks and kept results lie in the checkout and in the installed wheel.
 """
 
 from __future__ import annotations
@@ -27,13 +24,8 @@ import lesionlab
 from lesionlab import _names
 from lesionlab.chapters import _parameters
 
-__all__ = ["SET", "SOLUTION", "Chapter", "begin", "copy", "shipped"]
-
-SET = "LESIONLAB_SET"
-"""The environment variable that names the set of parameters of a notebook run without papermill."""
-
-SOLUTION = "%%solution"
-"""The first line of a cell that runs only where the parameter `solutions` is true."""
+SET = "LESIONLAB_SET"  # the variable that names a set for a notebook that papermill does not run
+SOLUTION = "%%solution"  # the first line of a cell that runs only if `solutions` is true
 
 _NOT_RUN = (
     "This cell holds a solution and was not run. To run it, delete its first line; "
@@ -43,12 +35,7 @@ _NOT_RUN = (
 
 @dataclass(frozen=True)
 class Chapter:
-    """A notebook that is being run.
-
-    Attributes:
-        name: Its name, without `.ipynb`.
-        progress: Whether somebody watches it run, so that progress bars are worth showing.
-    """
+    """A notebook that is being run, by its name; `progress` says whether somebody watches."""
 
     name: str
     progress: bool
@@ -67,10 +54,7 @@ class Chapter:
 
 
 def shipped(*parts: str) -> Path:
-    """A file or folder that comes with the library, in a checkout as after an installation.
-
-    Args:
-        parts: The path in the checkout, such as `("book", "results")`.
+    """A file or folder that comes with the library, by its path in the checkout.
 
     Raises:
         FileNotFoundError: It is not there.
@@ -88,9 +72,6 @@ def shipped(*parts: str) -> Path:
 
 def copy(folder: str | Path) -> list[Path]:
     """Copy the notebooks and the pages that they link to into `notebooks/` and `book/` of a folder.
-
-    Returns:
-        The files written.
 
     Raises:
         FileExistsError: A file of that name is there; nothing has been written.
@@ -112,15 +93,11 @@ def begin(name: str) -> Chapter:
     """Check the parameters of the running notebook, and set up what every chapter has.
 
     Values that papermill injected stay. Where the environment variable `LESIONLAB_SET` names a set
-    of `sets.yml`, the other parameters take the values of that set. What the library logs appears
-    in the page, and cells that begin with `%%solution` run only where `solutions` is true.
-
-    Args:
-        name: The notebook's name, without `.ipynb`.
+    of `sets.yml`, the other parameters take its values. What the library logs appears in the page.
 
     Raises:
         ValueError: A parameter is unknown, or its value is not of its default's type.
-        LookupError: A parameter has no value, because the cell that declares it was not run.
+        LookupError: The cell that declares the parameters was not run.
         RuntimeError: No notebook is running.
     """
     from IPython.core.getipython import get_ipython
@@ -162,10 +139,9 @@ def _injected(cells: Iterable[str]) -> Iterable[str]:
 
 def _without_unwanted_solutions(lines: list[str]) -> list[str]:
     """Take the first line off a cell that holds a solution, or replace the cell by a note."""
-    if not lines or lines[0].strip() != SOLUTION:
-        return lines
     from IPython.core.getipython import get_ipython
 
-    shell = get_ipython()
-    asked_for = shell is not None and shell.user_ns.get("solutions")
+    if not lines or lines[0].strip() != SOLUTION:
+        return lines
+    asked_for = get_ipython().user_ns.get("solutions")  # type: ignore[union-attr]
     return lines[1:] if asked_for else [f"print({_NOT_RUN!r})\n"]

@@ -16,26 +16,18 @@ from lesionlab._files import read_json
 
 def title(path: str | Path) -> str:
     """The first level-one heading of a notebook, or its name if it has none."""
-    for cell in _cells(path):
-        found = cell["cell_type"] == "markdown" and re.search(r"(?m)^# +(.+)$", _source(cell))
-        if found:
-            return found[1].strip()
-    return Path(path).stem
+    text = [_source(cell) for cell in _cells(path) if cell["cell_type"] == "markdown"]
+    found = re.search(r"(?m)^# +(.+)$", "\n".join(text))
+    return found[1].strip() if found else Path(path).stem
 
 
 def parameters(path: str | Path) -> dict[str, Any]:
-    """The parameters a notebook declares, with their default values.
-
-    Args:
-        path: The notebook. Its one cell tagged `parameters` holds comments and lines
-            `name = literal`, nothing else.
-
-    Returns:
-        Name to default, in the order of the cell; empty without such a cell.
+    """The parameters a notebook declares, with their default values, in the order of the cell.
 
     Raises:
-        ValueError: There are several such cells, or one holds something other than literals.
-            Papermill would accept both and inject values that nothing reads.
+        ValueError: There are several cells tagged `parameters`, or one holds something other than
+            comments and lines `name = literal`. Papermill would accept both and inject values that
+            nothing reads.
     """
     tagged = [c for c in _cells(path) if "parameters" in c["metadata"].get("tags", ())]
     if len(tagged) > 1:
@@ -68,15 +60,10 @@ def _source(cell: Mapping[str, Any]) -> str:
 
 
 def sets(folder: str | Path, name: str) -> dict[str, dict[str, Any]]:
-    """The named sets of parameters of one notebook.
+    """The named sets of parameters of one notebook, from `sets.yml` in a folder.
 
-    Args:
-        folder: The folder that holds `sets.yml`.
-        name: The notebook.
-
-    Returns:
-        Name of the set to its values. There is always a set `book`; it is empty unless the file
-        says more, because the book shows a notebook's defaults.
+    There is always a set `book`; it is empty unless the file says more, because the book shows a
+    notebook's defaults.
 
     Raises:
         ValueError: The file does not map notebooks to sets, and sets to values.
@@ -127,30 +114,20 @@ def parse_parameter(text: str) -> tuple[str, Any]:
 
 
 def check(name: str, values: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
-    """Check values against the parameters that a notebook declares.
-
-    Args:
-        name: The notebook, for the message.
-        values: Parameter to value.
-        declared: Parameter to default value.
+    """Check values against the parameters, with their defaults, that the notebook `name` declares.
 
     Raises:
         ValueError: A parameter is unknown, or a value is not of its default's type. An integer
             fits a float, a list fits a tuple, and everything fits None.
     """
+    also: dict[type, Any] = {float: (int, float), list: (list, tuple), tuple: (list, tuple)}
     for key, value in values.items():
         _names.known("parameter", key, declared, f"of {name}")
-        if not _fits(value, declared[key]):
-            kind = type(declared[key]).__name__
+        kind = type(default := declared[key])
+        # to Python, a bool is an int
+        both_or_neither = isinstance(value, bool) == isinstance(default, bool)
+        fits = both_or_neither and isinstance(value, also.get(kind, kind))
+        if default is not None and not fits:
             raise ValueError(
-                f"parameter {key} of {name} takes a value of type {kind}, got {value!r}"
+                f"parameter {key} of {name} takes a value of type {kind.__name__}, got {value!r}"
             )
-
-
-def _fits(value: Any, default: Any) -> bool:
-    if default is None:
-        return True
-    kinds: dict[type, Any] = {float: (int, float), list: (list, tuple), tuple: (list, tuple)}
-    # to Python, a bool is an int
-    both_or_neither = isinstance(value, bool) == isinstance(default, bool)
-    return both_or_neither and isinstance(value, kinds.get(type(default), type(default)))

@@ -1,10 +1,9 @@
 """The chapters: found, checked, executed by papermill, and skipped while nothing has changed.
 
-Notebooks are stored without outputs. `run` executes one into `_build/executed`, where the book
-takes it from. The copy's metadata hold what decides later whether it is still valid: checksums of
-the notebook and of the library, and the parameters. The book shows the defaults in a notebook's
-cell tagged `parameters`; `notebooks/sets.yml` names other sets of values, and single values can be
-given by hand.
+    done = carry_out(plan("lidc_idri"))        # into _build/executed, where the book takes it from
+
+Notebooks are stored without outputs. The metadata of an executed copy hold what decides later
+whether it is still valid: checksums of the notebook and of the library, and the parameters.
 """
 
 from __future__ import annotations
@@ -24,46 +23,27 @@ import lesionlab
 from lesionlab import _names, chapters, results
 from lesionlab._files import read_json, sha256, sha256_tree, write_json, write_text
 from lesionlab.chapters import _parameters
-from lesionlab.chapters._parameters import parameters, parse_parameter, sets, title
-
-__all__ = [
-    "ExecutionError",
-    "Plan",
-    "Run",
-    "available",
-    "carry_out",
-    "default_folder",
-    "library_sha256",
-    "outdated",
-    "parameters",
-    "parse_parameter",
-    "plan",
-    "run",
-    "sets",
-    "title",
-]
+from lesionlab.chapters._parameters import parameters as parameters
+from lesionlab.chapters._parameters import parse_parameter as parse_parameter
+from lesionlab.chapters._parameters import sets as sets
+from lesionlab.chapters._parameters import title as title
 
 # they say how a notebook is run, not what it computes
-_OWN_SETTINGS = {
-    results.ENVIRONMENT,
-    chapters.SET,
-    "LESIONLAB_EXECUTED",
-    "LESIONLAB_BOOK_SET",
-    "LESIONLAB_DEBUG",
+_OWN_SETTINGS = {results.ENVIRONMENT, chapters.SET} | {
+    f"LESIONLAB_{name}" for name in ("EXECUTED", "BOOK_SET", "DEBUG")
 }
 
 
+FAILED = ".failed.ipynb"  # a notebook as far as it got
+COLLECTED = "results.json"  # what `lesionlab.results` collects while a notebook runs
+
+
 class ExecutionError(RuntimeError):
-    """A notebook that did not run to its end.
+    """A notebook that did not run to its end; `copy` is where it was kept as far as it got."""
 
-    Attributes:
-        cell: The number of the cell, counted from 1 in the stored notebook; None if none started.
-        copy: Where the notebook was kept as far as it got, or None.
-    """
-
-    def __init__(self, message: str, *, cell: int | None = None, copy: Path | None = None) -> None:
+    def __init__(self, message: str, copy: Path | None = None) -> None:
         super().__init__(message)
-        self.cell, self.copy = cell, copy
+        self.copy = copy
 
 
 def default_folder() -> Path:
@@ -73,11 +53,7 @@ def default_folder() -> Path:
 
 
 def available(folder: str | Path) -> list[str]:
-    """Names of the notebooks in a folder, without `.ipynb`, sorted.
-
-    Raises:
-        FileNotFoundError: There is no such folder, or no notebook in it.
-    """
+    """Names of the notebooks in a folder, without `.ipynb`, sorted; an error if there are none."""
     if not (found := sorted(path.stem for path in Path(folder).glob("*.ipynb"))):
         raise FileNotFoundError(f"there are no notebooks in {folder}")
     return found
@@ -87,14 +63,8 @@ def available(folder: str | Path) -> list[str]:
 class Plan:
     """A run that can be made: every name in it exists and every value fits.
 
-    Attributes:
-        name: The notebook's name, without `.ipynb`.
-        notebook: The stored notebook.
-        set_name: The name of the set of parameters.
-        injected: The values that differ from what the notebook says.
-        parameters: The value of every declared parameter.
-        path: Where the executed copy goes.
-        root: The folder that the kernel starts in.
+    The kernel starts in the folder `root`; the executed copy goes to `path`. `parameters` has the
+    value of every declared parameter, and `injected` those that the notebook itself does not say.
     """
 
     name: str
@@ -109,11 +79,6 @@ class Plan:
     def results(self) -> Path:
         """The JSON file beside the executed copy."""
         return self.path.with_suffix(".json")
-
-    @property
-    def failed(self) -> Path:
-        """Where the notebook is kept as far as it got, if it fails."""
-        return self.path.with_suffix(".failed.ipynb")
 
     def record(self) -> dict[str, Any]:
         """What decides whether an executed copy is still valid."""
@@ -135,12 +100,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Run(Plan):
-    """An executed notebook.
-
-    Attributes:
-        seconds: How long the execution took, whenever it was.
-        fresh: Whether it was executed now; False if the copy was up to date.
-    """
+    """An executed notebook: how long it took, and whether it was executed now (`fresh`)."""
 
     seconds: float
     fresh: bool
@@ -231,18 +191,6 @@ def _changed(copy: Path, record: Mapping[str, Any]) -> str | None:
     return next((reasons[key] for key in record if old.get(key) != record[key]), None)
 
 
-def run(
-    name: str,
-    *,
-    force: bool = False,
-    timeout: float | None = None,
-    progress: bool = True,
-    **chosen: Any,
-) -> Run:
-    """Plan a run, with the arguments `chosen` of `plan`, and carry it out."""
-    return carry_out(plan(name, **chosen), force=force, timeout=timeout, progress=progress)
-
-
 def carry_out(
     task: Plan, *, force: bool = False, timeout: float | None = None, progress: bool = True
 ) -> Run:
@@ -254,8 +202,8 @@ def carry_out(
     Args:
         task: From `plan`.
         force: Execute even if the copy is valid.
-        timeout: Seconds that one cell may take; None for no limit.
-        progress: Show a bar, if standard error is a terminal.
+        timeout: Seconds that one cell may take.
+        progress: Show a bar on a terminal.
 
     Raises:
         ExecutionError: A cell failed, took too long, killed the kernel or ended the notebook early.
@@ -269,14 +217,14 @@ def carry_out(
     record, start = task.record(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lesionlab-") as scratch:
         notebook = _execute(task, Path(scratch), timeout, progress)
-        collected = _collected(Path(scratch))
+        collected = Path(scratch) / COLLECTED
         found = read_json(collected) if collected.exists() else {"data": [], "results": {}}
     seconds = round(time.monotonic() - start, 2)
     origin = {"seconds": seconds, **results.provenance(task.root)}
     write_json(task.results, {"notebook": task.name, **record, **origin, **found})
     notebook.metadata["lesionlab"] = record | {k: origin[k] for k in ("seconds", "versions")}
     _save(notebook, task.path)  # last: without the copy, the run has not happened
-    task.failed.unlink(missing_ok=True)
+    task.path.with_suffix(FAILED).unlink(missing_ok=True)
     return Run(**vars(task), seconds=seconds, fresh=True)
 
 
@@ -323,16 +271,11 @@ def _execute(task: Plan, scratch: Path, timeout: float | None, progress: bool) -
     return _cleaned(done)
 
 
-def _collected(scratch: Path) -> Path:
-    """The file in which `lesionlab.results` collects what a notebook records."""
-    return scratch / "results.json"
-
-
 @contextlib.contextmanager
 def _kernel_environment(scratch: Path) -> Iterator[None]:
     """Tell the kernel where results go, and keep this user's habits from it."""
     ours = {
-        results.ENVIRONMENT: str(_collected(scratch)),
+        results.ENVIRONMENT: str(scratch / COLLECTED),
         "JUPYTER_PATH": str(scratch / "jupyter"),
         "IPYTHONDIR": str(scratch / "ipython"),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a warning about frozen modules on each start
@@ -340,17 +283,15 @@ def _kernel_environment(scratch: Path) -> Iterator[None]:
     # MPLBACKEND=agg, common on servers, would leave out every figure; the other two would pretend
     # that no values are injected, and that somebody watches
     without = ("PYTHONSTARTUP", "MPLBACKEND", chapters.SET, "JPY_SESSION_NAME")
-    before = {name: os.environ.get(name) for name in (*ours, *without)}
+    before = dict(os.environ)
     try:
         for name in without:
             os.environ.pop(name, None)
         os.environ.update(ours)
         yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _reason(error: Exception, timeout: float | None) -> str:
@@ -373,8 +314,8 @@ def _failure(task: Plan, done: Any, at: list[int], reason: str) -> ExecutionErro
     number = at[0] + 1 - sum("injected-parameters" in _tags(cell) for cell in cells[: at[0]])
     count = cells[at[0]].get("execution_count")
     where = f"cell {number}" + (f" (In [{count}])" if count else "")
-    copy = _save(_cleaned(done), task.failed)
-    return ExecutionError(f"{file}, {where}: {reason}", cell=number, copy=copy)
+    copy = _save(_cleaned(done), task.path.with_suffix(FAILED))
+    return ExecutionError(f"{file}, {where}: {reason}", copy)
 
 
 def _tags(cell: Any) -> list[str]:

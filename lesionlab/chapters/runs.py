@@ -1,7 +1,5 @@
 """Runs that were made: what each was given, what came of it, and in what they differ.
 
-from lesionlab.chapters import runs
-
 found = runs.find("runs")                    # notebooks that were run, and trainings
 runs.table(found)                            # a row for each
 chosen = runs.choose(found, ["fu2021"], kind="notebook")
@@ -30,38 +28,32 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_PANELS = 12
+KINDS = ("notebook", "training")  # a notebook that was executed, or one model that was trained
 
-KINDS = ("notebook", "training")
-"""A notebook that was executed, or one model that was trained."""
-
-# as in `lesionlab.training`, which takes seconds to import
+# as in `lesionlab.training`, which takes seconds to import; a paper says itself which variant and
+# which data it takes first
 _RESULTS, _FOLD = "results.json", "fold-"
-_PLAN = {"data": "phantom", "by": "patient", "seed": 0, "n_lesions": None, "epochs": None,
-         "data_seed": 0}  # fmt: skip
-
-_FAILED = ".failed.ipynb"
+_DEFAULTS = {"by": "patient", "seed": 0, "n_lesions": None, "epochs": None, "data_seed": 0}
+_SCORE = ["value", "low", "high", "fold_mean", "fold_sd"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Run:
-    """One run, as its files describe it.
+    """One run, as its files describe it; what they do not say is None.
 
     Attributes:
         kind: One of `KINDS`.
         name: The notebook, or the paper whose model was trained.
         label: What its folder is called, such as `smoke-b00ddc95`.
         path: Its file of results; without one, the file or folder that says how far it got.
-        state: Some folds of an `"unfinished"` training are trained.
         why: What is unfinished or damaged, in words.
         preset: The set of parameters of the notebook, or the preset of the training.
-        parameters: Parameter to value; a recipe's have names like `recipe.schedule.kind`.
-        scores: Index score; columns value, low, high (NaN where there is no interval). A notebook
-            names its scores itself, like `errors.margin.mae`; those of a training are called
-            `margin/mae`, or `margin/mae (diameter)` for a baseline.
-        seconds: How long it took; None where that is not known.
-        commit: The commit of the library; None outside a checkout.
-        dirty: Whether files differed from that commit.
-        version: The version of the library.
+        parameters: By name; a recipe's are called like `recipe.schedule.kind`, or
+            `recipe.2.schedule.kind` in the second of several stages.
+        scores: Index score; columns value, low, high, fold_mean, fold_sd (NaN where unknown). A
+            notebook names its scores itself, like `errors.margin.mae`; those of a training are
+            called `margin/mae`, or `margin/mae (diameter)` for a baseline.
+        dirty: Whether files differed from the commit.
     """
 
     kind: str
@@ -88,8 +80,8 @@ class Run:
         """The parameters that differ from the notebook's, or from those of `lesionlab train`."""
         given, defaults = dict(self.parameters), dict[str, Any]()
         if self.kind == "training":
-            given = {k: v for k, v in given.items() if k in ("variant", *_PLAN)}
-            defaults = _PLAN
+            given = {k: v for k, v in given.items() if k in ("variant", "data", *_DEFAULTS)}
+            defaults = _DEFAULTS
         else:
             with contextlib.suppress(FileNotFoundError, ValueError):  # nothing to compare with
                 file = notebooks.default_folder() / f"{Path(self.name).name}.ipynb"
@@ -99,12 +91,6 @@ class Run:
 
 def find(folder: str | Path = "runs") -> list[Run]:
     """All runs below a folder, also those that failed, are unfinished, or are damaged.
-
-    Args:
-        folder: Such as `runs`, one run, or `book/results`.
-
-    Returns:
-        The runs in the order of their paths.
 
     Raises:
         FileNotFoundError: There is no such folder, or no run in it.
@@ -120,23 +106,24 @@ def find(folder: str | Path = "runs") -> list[Run]:
             continue
         if name.startswith(_FOLD) and not (path.parent / _RESULTS).exists():
             if all(run.path != path.parent for run in found):
-                found.append(_unfinished(path.parent))
-        elif name.endswith(_FAILED):
-            label, name = path.parent.name, name.removesuffix(_FAILED)
-            facts: dict[str, Any] = {"state": "failed", "preset": label.rpartition("-")[0] or None}
-            found.append(Run(kind="notebook", name=name, label=label, path=path, **facts))
+                paths = sorted(path.parent.glob(f"{_FOLD}*/result.json"))
+                done = ", ".join(p.parent.name.removeprefix(_FOLD) for p in paths) or "none"
+                why, at = f"not scored; folds that are done: {done}", path.parent.absolute()
+                found.append(
+                    Run(kind="training", name=at.parent.name, label=at.name, path=path.parent,
+                        state="unfinished", why=why)
+                )  # fmt: skip
+        elif name.endswith(notebooks.FAILED):
+            label, name = path.parent.name, name.removesuffix(notebooks.FAILED)
+            found.append(
+                Run(kind="notebook", name=name, label=label, path=path, state="failed",
+                    preset=label.rpartition("-")[0] or None)
+            )  # fmt: skip
         elif name.endswith(".json"):
             found += _read(path)
     if not found:
         raise FileNotFoundError(f"there are no runs in {str(folder)!r}; {made}")
     return found
-
-
-def _unfinished(folder: Path) -> Run:
-    done = [p.parent.name.removeprefix(_FOLD) for p in sorted(folder.glob(f"{_FOLD}*/result.json"))]
-    why = f"not scored; folds that are done: {', '.join(done) or 'none'}"
-    name, label = folder.absolute().parent.name, folder.absolute().name
-    return Run(kind="training", name=name, label=label, path=folder, state="unfinished", why=why)
 
 
 def _read(path: Path) -> Iterator[Run]:
@@ -169,7 +156,9 @@ def _notebook(content: Mapping[str, Any]) -> dict[str, Any]:
         "name": str(content["notebook"]),
         "preset": content.get("set"),
         "parameters": dict(content["parameters"]),
-        "scores": _as_scores((*row, None, None) for row in _numbers(content["results"], "")),
+        "scores": _as_scores(
+            {"score": name, "value": value} for name, value in _numbers(content["results"], "")
+        ),
     }
 
 
@@ -193,8 +182,7 @@ def _training(content: Mapping[str, Any]) -> dict[str, Any]:
     rows = []
     for row in content["results"]:
         by = "" if row["predictor"] == "model" else f" ({row['predictor']})"
-        ends = (row.get("low"), row.get("high"))
-        rows.append((f"{row['target']}/{row['metric']}{by}", row["value"], *ends))
+        rows.append(row | {"score": f"{row['target']}/{row['metric']}{by}"})
     return {
         "kind": "training",
         "name": str(content["experiment"]),
@@ -214,6 +202,8 @@ def _training(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, list) and value and all(isinstance(stage, dict) for stage in value):
+        value = {str(number): stage for number, stage in enumerate(value, 1)}
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _flat(item, f"{name}.{key}")
@@ -221,28 +211,18 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _as_scores(rows: Iterable[tuple[Any, ...]]) -> pd.DataFrame:
-    found = pd.DataFrame(rows, columns=["score", "value", "low", "high"]).set_index("score")
+def _as_scores(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    found = pd.DataFrame(rows, columns=["score", *_SCORE]).set_index("score")
     return found[~found.index.duplicated()].astype(float)
 
 
 def table(found: Iterable[Run]) -> pd.DataFrame:
-    """One row per run.
-
-    Returns:
-        Columns kind, name, preset, run (its label), changed (in words), when, seconds, commit,
-        dirty, version, state, why.
-    """
+    """One row per run; its label is called run, and what was changed is in words."""
     columns = ["kind", "name", "preset", "run", "changed", "when", "seconds", "commit", "dirty"]
-    rows = [
-        vars(run)
-        | {
-            "run": run.label,
-            "changed": ", ".join(f"{k}={v}" for k, v in run.changed.items()),
-            "when": run.when,
-        }
-        for run in found
-    ]
+    rows = []
+    for run in found:
+        changed = ", ".join(f"{k}={v}" for k, v in run.changed.items())
+        rows.append(vars(run) | {"run": run.label, "changed": changed, "when": run.when})
     return pd.DataFrame(rows)[[*columns, "version", "state", "why"]]
 
 
@@ -253,7 +233,7 @@ def choose(found: Sequence[Run], names: Sequence[str], *, kind: str | None = Non
         found: Runs from `find`.
         names: Notebooks or papers, for all their runs; single runs by label, by `NAME/LABEL`, or
             by their file or folder.
-        kind: One of `KINDS`, to choose where a notebook and a paper have the same name.
+        kind: Which, where a notebook and a paper have the same name.
 
     Raises:
         ValueError: No run has such a name, or the runs cannot be compared.
@@ -284,17 +264,15 @@ def labels(chosen: Sequence[Run]) -> list[str]:
 
 
 def differences(chosen: Sequence[Run]) -> pd.DataFrame:
-    """The parameters that are not the same in all runs.
+    """The parameters that are not the same in all runs: a row for each, a column per run.
 
-    Returns:
-        Index parameter (with set or preset, and the version of lesionlab), a column per run in
-        the order of `chosen`, named as by `labels`; None where a run has no such parameter.
+    Among them are the set or preset, and the version of lesionlab; None where a run has no such
+    parameter.
     """
-    given = [
-        {("set" if run.kind == "notebook" else "preset"): run.preset, **run.parameters,
-         "lesionlab": run.version}
-        for run in chosen
-    ]  # fmt: skip
+    given = []
+    for run in chosen:
+        first = "set" if run.kind == "notebook" else "preset"
+        given.append({first: run.preset, **run.parameters, "lesionlab": run.version})
     every = dict.fromkeys(name for one in given for name in one)
     rows = {name: [one.get(name) for one in given] for name in every}
     differ = {name: row for name, row in rows.items() if any(v != row[0] for v in row)}
@@ -307,12 +285,12 @@ def scores(chosen: Sequence[Run], patterns: Sequence[str] = ()) -> pd.DataFrame:
 
     Args:
         chosen: Runs from `choose`.
-        patterns: Which scores: those whose names contain one of these, where `*` stands for
-            anything. By default all except those of baselines.
+        patterns: Parts of the names of the scores that are wanted, where `*` stands for anything.
+            By default all except those of baselines.
 
     Returns:
         Columns score, run (its label), group (what is the same for runs that differ only in the
-        seed), seed, value, low, high, in the order of the first run that has the score.
+        seed), seed and those of `Run.scores`, in the order of the first run that has the score.
 
     Raises:
         ValueError: No score has such a name.
@@ -334,8 +312,7 @@ def scores(chosen: Sequence[Run], patterns: Sequence[str] = ()) -> pd.DataFrame:
         raise ValueError(f"{told}{_names.close((*patterns, '')[0], names)}")
     found = every[every["score"].isin(wanted)]
     found = found.sort_values("score", key=lambda column: column.map(names.index), kind="stable")
-    columns = ["score", "run", "group", "seed", "value", "low", "high"]
-    return found[columns].reset_index(drop=True)
+    return found[["score", "run", "group", "seed", *_SCORE]].reset_index(drop=True)
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -345,14 +322,9 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def over_seeds(found: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over the seeds of runs that differ in nothing else.
+    """Mean, SD (of the sample) and n over the seeds of the runs in `scores` that differ in no more.
 
-    Args:
-        found: From `scores`.
-
-    Returns:
-        Index (score, group), columns mean, sd (of the sample) and n; only where there are two
-        seeds or more.
+    The index is (score, group), only where there are two seeds or more.
     """
     grouped = found.dropna(subset="value").groupby(["score", "group"], sort=False)
     made = grouped.agg(mean=("value", "mean"), sd=("value", "std"), n=("seed", "nunique"))

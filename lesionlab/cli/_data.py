@@ -11,12 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from lesionlab.cli._errors import FAILED, plain_errors, stop
+from lesionlab.cli._errors import FAILED, aligned, plain_errors, stop
 
 data_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
-SHOWN = 20
-"""How many faults or reasons are printed."""
+SHOWN = 20  # faults or reasons
 
 Name = Annotated[str, typer.Argument(metavar="DATASET", help="The name of a data set.")]
 What = Annotated[
@@ -59,17 +58,13 @@ def fetch(
             typer.echo(f"Nothing is downloaded: {origin.addresses[0]}. {origin.next_step()}")
             return
         if not (yes or fetching.place(origin.mirror, to).exists()):
-            if not _can_ask():
+            if not sys.stdin.isatty():
                 raise ValueError("yes: nobody can be asked; give --yes to download without asking")
             if not typer.confirm("Download it?"):
                 stop("nothing was downloaded", FAILED)
         path = fetching.fetch(origin, to, source, progress=sys.stderr.isatty())
     typer.echo(f"{path}: {origin.mirror.n_files:,} files, all as they should be")
     typer.echo(f"Run: export {origin.variable}={shlex.quote(str(path))}")
-
-
-def _can_ask() -> bool:
-    return sys.stdin.isatty()
 
 
 @data_app.command("build")
@@ -226,10 +221,7 @@ def realism(
 
 def table(rows: Iterable[tuple[Any, Any]]) -> None:
     """Print names and values, a line for each; numbers with commas, ranges in words."""
-    words = [(str(name).replace("_", " "), _word(value)) for name, value in rows]
-    width = max(len(name) for name, _ in words)
-    for name, value in words:
-        typer.echo(f"{name:<{width}}  {value}".rstrip())
+    typer.echo(aligned((str(name).replace("_", " "), _word(value)) for name, value in rows))
 
 
 def _word(value: Any) -> str:

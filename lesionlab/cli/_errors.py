@@ -1,11 +1,11 @@
-"""How every command ends when something is wrong: one line on standard error and a status."""
+"""What all commands share: tables as text, and one line with a status when something is wrong."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn
 
 import typer
@@ -37,3 +37,13 @@ def plain_errors() -> Iterator[None]:
         # a task that still waits for a killed kernel would print a traceback when it is collected
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         stop("interrupted; what was finished is kept", INTERRUPTED)
+
+
+def aligned(lines: Iterable[Sequence[str]]) -> str:
+    """A table as text, words on the left; no spaces at the ends of lines."""
+    lines = list(lines)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

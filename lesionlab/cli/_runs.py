@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lesionlab import __version__
-from lesionlab.cli._errors import plain_errors
+from lesionlab.cli._errors import aligned, plain_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,6 +91,8 @@ def compare_runs(
             raise ValueError(f"none of the runs of {', '.join(names)} is complete")
         found = runs.scores(whole, score or ())
         typer.echo(_comparison(whole, found, most=None if score else MOST_SCORES))
+        if found["fold_sd"].notna().any():
+            typer.echo("In brackets: the interval over patients; then mean ± SD over the folds.")
         _footnote(whole)
         if plot is not None:
             with replacing(plot) as temporary:
@@ -105,13 +107,12 @@ def _comparison(chosen: list[Run], found: pd.DataFrame, *, most: int | None) -> 
     from lesionlab.chapters import runs
 
     names = list(dict.fromkeys(found["score"]))
-    texts = found.assign(text=[_score(*row) for row in found[["value", "low", "high"]].to_numpy()])
+    columns = ["value", "low", "high", "fold_mean", "fold_sd"]
+    texts = found.assign(text=[_score(*row) for row in found[columns].to_numpy()])
     wide = texts.pivot(index="score", columns="run", values="text").reindex(names[:most])
     order = runs.labels(chosen)
     rows = pd.concat([runs.differences(chosen), wide[order]])
-    over = runs.over_seeds(found)
-    for group in over.index.unique("group"):
-        own = over.xs(group, level="group")
+    for group, own in runs.over_seeds(found).reset_index("group").groupby("group", sort=False):
         head = f"mean ± SD of {own['n'].max()} seeds"
         head += "" if found["group"].nunique() == 1 else f", {group}"
         said = own["mean"].map("{:.4g}".format) + " ± " + own["sd"].map("{:.2g}".format)
@@ -122,10 +123,11 @@ def _comparison(chosen: list[Run], found: pd.DataFrame, *, most: int | None) -> 
     return text + (f"\nand {left} more scores: choose some with --score PATTERN" if left else "")
 
 
-def _score(value: float, low: float, high: float) -> str:
+def _score(value: float, low: float, high: float, fold_mean: float, fold_sd: float) -> str:
     if value != value:
         return "–"
-    return f"{value:.4g}" if low != low else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    text = f"{value:.4g}" if low != low else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    return text if fold_sd != fold_sd else f"{text} ({fold_mean:.3f} ± {fold_sd:.3f})"
 
 
 def _marked(text: str | None, run: Run) -> str | None:
@@ -133,16 +135,10 @@ def _marked(text: str | None, run: Run) -> str | None:
 
 
 def _footnote(found: list[Run]) -> None:
-    if any(run.version not in (None, __version__) for run in found):
+    if any(_marked("", run) for run in found):
         typer.echo(f"* made by another version of lesionlab than this one, {__version__}")
 
 
 def _text(table: pd.DataFrame) -> str:
-    """A table as text, words on the left; no spaces at the ends of lines."""
     cells = table.astype(object).where(table.notna(), "–").astype(str)
-    lines = [list(cells.columns), *cells.to_numpy().tolist()]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return aligned([list(cells.columns), *cells.to_numpy().tolist()])

@@ -11,10 +11,10 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import pytest
-from lesionlab.training.plans import Plan
 
 from lesionlab import __version__
 from lesionlab.chapters import runs
+from lesionlab.training.studies import Plan
 
 
 def notebook(
@@ -34,11 +34,12 @@ def training(folder: Path, label: str, *, mae: float, seed: int = 0, **changed: 
     """A run of a training, as `lesionlab train` leaves it."""
     rows = [
         {"target": "margin", "predictor": by, "metric": "mae", "value": mae + more,
-         "low": mae + more - 0.1, "high": mae + more + 0.1, "n": 9, "n_groups": 9}
+         "low": mae + more - 0.1, "high": mae + more + 0.1, "n": 9, "n_groups": 9,
+         "fold_mean": mae + more, "fold_sd": None}
         for by, more in (("model", 0), ("constant", 0.3))
     ]  # fmt: skip
     content = {
-        "plan": {"paper": "fu2021", "preset": "smoke", "seed": seed, "data": "phantom"},
+        "plan": {"paper": "fu2021", "data": "phantom", "preset": "smoke", "seed": seed},
         "experiment": "fu2021", "variant": "full", "seed": seed,
         "recipe": {"epochs": 1, "lr": 0.1, "schedule": {"kind": "flat"}},
         "split": {"by": "patient", "trained": [0]}, "cohort": {"lesions": 50},
@@ -68,8 +69,8 @@ def test_runs_of_both_kinds_are_found(tmp_path: Path, monkeypatch: pytest.Monkey
     found = runs.table(runs.find(tmp_path)).drop(columns=["when", "why"]).to_dict("records")
     assert found == [
         {"kind": "training", "name": "fu2021", "preset": "smoke", "run": "full-seed1",
-         "changed": "variant=full, seed=1", "seconds": 3.0, "commit": mock.ANY, "dirty": None,
-         "version": __version__, "state": "complete"},
+         "changed": "variant=full, data=phantom, seed=1", "seconds": 3.0, "commit": mock.ANY,
+         "dirty": None, "version": __version__, "state": "complete"},
         {"kind": "notebook", "name": "lidc_idri", "preset": "book", "run": "book-0a",
          "changed": "n_resamples=7", "seconds": 2.5, "commit": "a" * 40, "dirty": False,
          "version": __version__, "state": "complete"},
@@ -78,7 +79,7 @@ def test_runs_of_both_kinds_are_found(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_defaults_are_those_of_a_plan() -> None:
     plan = {field.name: field.default for field in fields(Plan)}
-    assert {name: plan[name] for name in runs._PLAN} == runs._PLAN
+    assert {name: plan[name] for name in runs._DEFAULTS} == runs._DEFAULTS
 
 
 def test_failed_unfinished_and_damaged_runs_are_named(tmp_path: Path) -> None:
@@ -87,41 +88,18 @@ def test_failed_unfinished_and_damaged_runs_are_named(tmp_path: Path) -> None:
     write(tmp_path / "fu2021" / "full-seed0" / "fold-0" / "result.json", "{}")
     (tmp_path / "fu2021" / "full-seed0" / "fold-1").mkdir()
     write(tmp_path / "one" / "book-0c" / "one.json", '{"notebook": "one", ')
+    write(tmp_path / "one" / "book-0d" / "one.json",
+          '{"notebook": "one", "parameters": {}, "results": {}, "versions": []}')  # fmt: skip
     training(tmp_path, "full-seed9", mae=0.4, folds=[])
     found = {run.label: run for run in runs.find(tmp_path)}
     assert {label: run.state for label, run in found.items()} == {
         "full-seed0": "unfinished", "full-seed9": "damaged", "book-0a": "complete",
-        "book-0c": "damaged", "smoke-0b": "failed",
+        "book-0c": "damaged", "book-0d": "damaged", "smoke-0b": "failed",
     }  # fmt: skip
     assert found["full-seed0"].why == "not scored; folds that are done: 0"
-    assert found["full-seed0"].name == "fu2021"
     assert "one.json is not a JSON file" in found["book-0c"].why
-    assert "results.json" in found["full-seed9"].why
     assert found["smoke-0b"].preset == "smoke"
-    assert len(runs.table(found.values())) == 5  # all have a row
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        '{"notebook": "x", "parameters": 3, "results": {}}',
-        '{"notebook": "x", "parameters": {}, "results": {}, "versions": []}',
-        '{"notebook": "x", "parameters": {}, "results": {}, "seconds": "long"}',
-        "[1, 2",
-    ],
-)
-def test_a_file_of_another_form_is_a_damaged_run(tmp_path: Path, content: str) -> None:
-    write(tmp_path / "x.json", content)
-    (run,) = runs.find(tmp_path)
-    assert run.state == "damaged"
-    assert "x.json" in run.why
-
-
-def test_no_runs(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
-        runs.find(tmp_path / "runs")
-    with pytest.raises(FileNotFoundError, match="there are no runs in"):
-        runs.find(tmp_path)
+    assert len(runs.table(found.values())) == 6  # all have a row
 
 
 def test_numbers_of_a_notebook_have_names_with_dots(tmp_path: Path) -> None:
@@ -155,29 +133,12 @@ def test_runs_are_chosen_by_name_label_and_path(tmp_path: Path) -> None:
         assert [run.path for run in runs.choose(found, [name])] == [path]
 
 
-@pytest.mark.parametrize(
-    ("names", "kind", "complaint"),
-    [
-        (["book-0"], None, r"unknown run 'book-0'; did you mean 'book-0.'\?"),
-        (
-            ["one", "two"],
-            None,
-            "expected runs of one notebook.*, got notebook one and notebook two",
-        ),
-        (["fu2021"], None, "got notebook fu2021 and training fu2021; a kind chooses"),
-        (["one"], "training", "got no training"),
-        (["one"], "sweep", "unknown kind 'sweep' of run; there are notebook, training"),
-    ],
-)
-def test_what_cannot_be_compared(
-    tmp_path: Path, names: list[str], kind: str | None, complaint: str
-) -> None:
-    for label, name in (("book-0a", "one"), ("book-0b", "two"), ("book-0c", "fu2021")):
-        notebook(tmp_path, label, name)
+def test_runs_of_two_kinds_cannot_be_compared(tmp_path: Path) -> None:
+    notebook(tmp_path, "book-0a", "fu2021")
     training(tmp_path, "full-seed0", mae=0.4)
     found = runs.find(tmp_path)
-    with pytest.raises(ValueError, match=complaint):
-        runs.choose(found, names, kind=kind)
+    with pytest.raises(ValueError, match="got notebook fu2021 and training fu2021; a kind chooses"):
+        runs.choose(found, ["fu2021"])
     assert [r.label for r in runs.choose(found, ["fu2021"], kind="training")] == ["full-seed0"]
 
 
@@ -201,15 +162,6 @@ def test_only_parameters_that_differ_are_shown(seeds: list[runs.Run]) -> None:
     }  # fmt: skip
 
 
-def test_a_parameter_that_one_run_lacks_and_another_version(tmp_path: Path) -> None:
-    path = notebook(tmp_path, "book-0a", seed=1)
-    notebook(tmp_path, "smoke-0b", seed=1, new=[1])
-    write(path, json.loads(path.read_text()) | {"versions": {"lesionlab": "0.0.1"}})
-    found = runs.differences(runs.find(tmp_path))
-    assert found["book-0a"].to_dict() == {"set": "book", "new": None, "lesionlab": "0.0.1"}
-    assert found["smoke-0b"].to_dict() == {"set": "smoke", "new": [1], "lesionlab": __version__}
-
-
 def test_scores_and_their_mean_and_sd_over_seeds_by_hand(seeds: list[runs.Run]) -> None:
     found = runs.scores(seeds)
     assert found["score"].tolist() == ["auc"] * 4 + ["loss"] * 3
@@ -229,15 +181,21 @@ def test_scores_and_their_mean_and_sd_over_seeds_by_hand(seeds: list[runs.Run]) 
 def test_trainings_have_intervals_and_baselines_when_asked(tmp_path: Path) -> None:
     training(tmp_path, "a", mae=0.4, seed=0)
     training(tmp_path, "b", mae=0.5, seed=1)
-    training(tmp_path, "c", mae=0.6, variant="sam", recipe={"epochs": 2})
+    stages = [{"epochs": 1, "schedule": {"kind": "flat"}}, {"epochs": 2, "betas": [0.9]}]
+    training(tmp_path, "c", mae=0.6, variant="sam", recipe=stages)
     chosen = runs.choose(runs.find(tmp_path), ["fu2021"])
     found = runs.scores(chosen)
     assert found["score"].unique().tolist() == ["margin/mae"]
-    assert found.loc[0, ["value", "low", "high"]].tolist() == pytest.approx([0.4, 0.3, 0.5])
+    columns = ["value", "low", "high", "fold_mean"]
+    assert found.loc[0, columns].tolist() == pytest.approx([0.4, 0.3, 0.5, 0.4])
+    assert found["fold_sd"].isna().all()  # of a single fold
     assert runs.scores(chosen, ["*constant*"])["value"].tolist() == pytest.approx([0.7, 0.8, 0.9])
-    assert runs.differences(chosen).index.tolist() == [
+    differ = runs.differences(chosen)
+    assert differ.index.tolist() == [
         "variant", "seed", "recipe.epochs", "recipe.lr", "recipe.schedule.kind",
+        "recipe.1.epochs", "recipe.1.schedule.kind", "recipe.2.epochs", "recipe.2.betas",
     ]  # fmt: skip
+    assert differ.loc["recipe.2.betas"].tolist() == [None, None, [0.9]]
     assert len(runs.over_seeds(found)) == 1
 
 

@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lesionlab.crops._crop_files import COMPLETE
-from lesionlab.crops._dataset_recipes import open_recipe
 from typer.testing import CliRunner, Result
 
 from lesionlab import __version__, doctor, realism
 from lesionlab.cli import _data, app
 from lesionlab.crops import datasets
-from lesionlab.crops.stores import CropStore
 from lesionlab.sources import lidc, origins, phantom
 
 
@@ -105,15 +102,6 @@ def test_a_failure_is_told_and_the_rest_still_runs(
     assert (project.executed / "b.ipynb").exists()
 
 
-def test_chapters_are_copied_into_a_folder_and_not_over_a_file(tmp_path: Path) -> None:
-    done = command("notebooks", "copy", str(tmp_path / "mine"))
-    assert done.exit_code == 0
-    assert (tmp_path / "mine" / "notebooks" / "sets.yml").is_file()
-    (tmp_path / "file").touch()
-    done = command("notebooks", "copy", str(tmp_path / "file"))
-    assert (done.exit_code, done.stderr.startswith("lesionlab: ")) == (1, True)
-
-
 # -- data ------------------------------------------------------------------------------
 
 IDS = lidc.nodules().index.tolist()
@@ -159,22 +147,16 @@ def test_a_store_is_built_gone_on_with_described_and_validated(cache: Path, tmp_
 
 def test_what_is_wrong_is_listed_and_counted(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = datasets.crops("phantom", IDS[:3], progress=False)
-    (Path(store.url) / COMPLETE).unlink()
-    for lesion_id in IDS[:2]:
-        file = Path(store.url) / "hu" / lesion_id / "c.0.0.0"
+    for lesion_id in IDS[:3]:
+        file = Path(store.url, "hu", lesion_id, "c", "0", "0", "0")
         file.write_bytes(bytes(file.stat().st_size))
     monkeypatch.setattr(_data, "SHOWN", 2)
     done = command("data", "validate", store.url)
     assert done.exit_code == 1
     lines = done.stdout.splitlines()
-    assert lines[0] == f"{COMPLETE}: the build did not come to its end: 0 lesions are missing"
-    assert lines[1].startswith(f"{IDS[0]}: the voxels, masks or geometry are not what was written")
-    assert lines[2:] == ["…: and 1 more"]
+    assert [line.partition(": ")[0] for line in lines] == [*IDS[:2], "…"]
+    assert lines[2] == "…: and 1 more"
     assert done.stderr == f"lesionlab: {store.url}: 3 things are wrong, 3 lesions checked\n"
-
-
-def test_a_store_that_cannot_be_opened_is_wrong(cache: Path) -> None:
-    store = datasets.crops("phantom", IDS[:1], progress=False)
     (Path(store.url) / "lesions.parquet").write_bytes(b"")
     done = command("data", "validate", "phantom")
     assert (done.exit_code, done.stdout) == (1, "")
@@ -185,13 +167,10 @@ def test_a_store_that_cannot_be_opened_is_wrong(cache: Path) -> None:
     ("arguments", "status", "complaint"),
     [
         (["fetch", "slice"], 2, "expected one of slices, volumes, diagnoses, dicom"),
-        (["build", "phantm"], 2, "unknown data set 'phantm'; did you mean 'phantom'?; there are"),
-        (["build", "phantom", "--cohort", "fu"], 2, "unknown cohort 'fu'; there are fu2021"),
+        (["build", "phantom", "--cohort", "fu"], 2, "cohort='fu': expected one of fu2021"),
         (["build", "slices"], 2, "the LIDC-IDRI slices are not set up: LESIONLAB_LIDC_SLICES"),
         (["build", "dicom", "--source", "nowhere"], 1, "nowhere"),
-        (["build", "phantom", "--limit", "1", "--out", "nope://x"], 2, "nope"),
         (["info", "phantom"], 2, "there is no store of phantom in"),
-        (["info", "nowhere/at-all"], 2, "nowhere/at-all: no store of crops here"),
         (["validate", "x/y", "--report", "."], 2, "report: . is there already"),
         (["realism", "--out", "x"], 2, "LESIONLAB_LIDC_SLICES is not set"),
     ],
@@ -205,17 +184,6 @@ def test_wrong_use_of_data_is_one_line(
     assert complaint in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
-
-
-def test_another_writer_and_a_store_made_otherwise(cache: Path) -> None:
-    recipe = open_recipe("phantom")
-    url = datasets.default_url("phantom")
-    with CropStore.create(url, tier="phantom", expected=IDS[:1], provenance=recipe.provenance):
-        done = command("data", "build", "phantom", "--limit", "1")
-        assert (done.exit_code, "is being written by process" in done.stderr) == (1, True)
-    done = command("data", "build", "phantom", "--limit", "1", "--seed", "5", "--out", url)
-    assert done.exit_code == 2
-    assert "was made otherwise: seed was 0, now 5: use another folder" in done.stderr
 
 
 def test_a_failing_lesion_stops_and_says_which(
@@ -258,9 +226,6 @@ def test_the_report_goes_to_a_file_that_is_not_replaced_unasked(
     assert file.read_text(encoding="utf-8") == "mine"
     assert command("data", *options, "--force").exit_code == 0
     assert file.read_text(encoding="utf-8") == content
-    url = datasets.crops("phantom", IDS[:1], progress=False).url
-    done = command("data", "validate", url, "--report", str(tmp_path / "other"))
-    assert (done.exit_code, "expected slices or dicom" in done.stderr) == (2, True)
 
 
 @pytest.mark.slow
@@ -268,10 +233,6 @@ def test_realism_writes_what_the_chapter_reads(real_slices: Path, tmp_path: Path
     options = ["--source", str(real_slices), "--limit", "30", "--processes", "1"]
     done = command("data", "realism", "--out", str(tmp_path / "new"), *options)
     assert done.exit_code == 0, done.output
-    assert {file.name for file in (tmp_path / "new").iterdir()} == {
-        "realism.json",
-        "side_by_side.png",
-    }
     found = realism.read(tmp_path / "new" / "realism.json")
     assert rows(done)["nodules"] == str(found.n_lesions)
     assert 0 < found.n_lesions <= 30
@@ -281,17 +242,14 @@ def test_realism_writes_what_the_chapter_reads(real_slices: Path, tmp_path: Path
 # -- doctor ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("state", "needed", "status"), [
-    ("ok", True, 0), ("problem", False, 0), ("missing", False, 0), ("problem", True, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(("needed", "status"), [(False, 0), (True, 1)])
 def test_the_doctor_fails_only_where_phantoms_would(
-    state: Any, needed: bool, status: int, monkeypatch: pytest.MonkeyPatch
+    needed: bool, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    findings = [doctor.Finding("one", state, "is so", "Do that.", needed)]
+    findings = [doctor.Finding("one", "problem", "is so", "Do that.", needed)]
     monkeypatch.setattr(doctor, "examine", lambda: findings)
     done = command("doctor")
     assert done.exit_code == status
-    assert f"{state:<7}  one  is so\n              → Do that.\n" in done.stdout
+    assert "problem  one  is so\n              → Do that.\n" in done.stdout
     done = command("doctor", "--json")
-    assert done.exit_code == status
-    assert json.loads(done.stdout) == doctor.to_dict(findings)
+    assert (done.exit_code, json.loads(done.stdout)) == (status, doctor.to_dict(findings))
