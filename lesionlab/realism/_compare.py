@@ -31,7 +31,7 @@ from lesionlab.realism import _measures as measures
 from lesionlab.realism._measures import FEATURES, Array, View
 from lesionlab.sources import lidc, phantom
 from lesionlab.statistics.intervals import Estimate
-from lesionlab.statistics.scoring import score_classification
+from lesionlab.statistics.scoring import score_binary
 
 Model = Literal["boosting", "logistic"]
 TIERS = ("phantom", "slices")
@@ -97,7 +97,7 @@ def classifier_auc(
             classifier.fit(X[train][:, known], y[train])
             scores[test] = classifier.predict_proba(X[test][:, known])[:, 1]
     table["score"] = scores
-    auc = score_classification(table, n_resamples=n_resamples, seed=seed)["auc"]
+    auc = score_binary(table, n_resamples=n_resamples, seed=seed)["auc"]
     return auc, _single(table)
 
 
