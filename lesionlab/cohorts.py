@@ -1,14 +1,8 @@
 """Which nodules a paper used, and how they are split: with every count on the way.
 
-A cohort starts from `lesionlab.sources.lidc.nodules()` and applies filters one by one; what each
-one leaves is kept and shown. Where a paper's count cannot be reached, the preset says so and
-`nearest` lists the filters that come closest.
-
-    from lesionlab import cohorts
-    from lesionlab.sources import lidc
-    fu = cohorts.fu2021(lidc.nodules())
-    fu                                # its flow of counts
-    folds = fu.folds(by="patient")    # five folds, no patient in two of them
+A cohort, such as `fu2021(lidc.nodules())`, applies filters one by one; what each one leaves is kept
+and shown. Where a paper's count cannot be reached, the preset says so and `nearest` lists the
+filters that come closest.
 """
 
 from __future__ import annotations
@@ -68,12 +62,8 @@ def malignancy_label(nodules: pd.DataFrame, *, rule: Rule = "mean") -> pd.Series
     """Benign (0), malignant (1) or missing, from the readers' malignancy ratings.
 
     Below 3 is benign, above 3 malignant, 3 is missing (Fu 2021, Liu 2020 section III.A.1,
-    Lei 2020 section 4.1). This is the readers' impression, not pathology.
-
-    Args:
-        nodules: Table with `malignancy` (mean over readers) or, for the median,
-            `malignancy_readings` (a list per nodule).
-        rule: Which average of the readers decides.
+    Lei 2020 section 4.1). This is the readers' impression, not pathology. `nodules` has
+    `malignancy` (mean over readers) or, for the median, `malignancy_readings` (lists).
     """
     if rule not in ("mean", "median"):
         raise ValueError(f"rule={rule!r}: expected 'mean' or 'median'")
@@ -158,10 +148,10 @@ def build(
     Args:
         nodules: As `lesionlab.sources.lidc.nodules()` gives them.
         filters: In the order of the flow.
-        name: What to call the cohort.
+        name: As in `Cohort`.
         rule: Add the column `label` by this rule (`malignancy_label`); None for no label.
-        published: The paper's counts, for `Cohort.comparison`.
-        note: What to say below the flow.
+        published: As in `Cohort`.
+        note: As in `Cohort`.
     """
     table = nodules
     rows = [("all nodules", len(table), table["patient"].nunique(), 0)]
@@ -185,35 +175,29 @@ def fu2021(nodules: pd.DataFrame) -> Cohort:
         nodules,
         [readers_between(1, 4), thickness_up_to(3)],
         name="Fu 2021",
-        published=_published("fu2021", {"nodules": "n_nodules", "patients": "n_patients"}),
+        published=_published("fu2021", "nodules", "patients"),
         note="The filters are ours: the paper names none. They reach its number of nodules; its "
         "number of patients is that of all nodules, before any filter.",
     )
 
 
-def liu2020(nodules: pd.DataFrame, *, variant: Literal["stated", "nearest"] = "nearest") -> Cohort:
+def liu2020(nodules: pd.DataFrame) -> Cohort:
     """Liu 2020, section III.A.1: 972 benign and 450 malignant nodules of 3 to 30 mm.
 
-    `variant="stated"` takes the paper at its word: any number of readers, mean diameter 3 to 30 mm,
-    mean malignancy not 3. `"nearest"` keeps the paper's rule for the label and takes the plain
-    filters whose two counts then come closest: two to four readers, slices of at most 3 mm, largest
+    The paper at its word (any number of readers, mean diameter 3 to 30 mm, mean malignancy not 3)
+    has 381 benign and 128 malignant ones more. Here are the plain filters whose two counts come
+    closest with its rule for the label: two to four readers, slices of at most 3 mm, largest
     diameter 3 to 30 mm. With the median instead of the mean others come closer still (`nearest`).
     """
-    if variant == "stated":
-        filters, note = [diameter_between(3, 30)], "what its text says."
-    elif variant == "nearest":
-        diameter = diameter_between(3, 30, column="largest_diameter")
-        filters = [readers_between(2, 4), thickness_up_to(3), diameter]
-        note = "the nearest that keeps its rule, the mean over readers."
-    else:
-        raise ValueError(f"variant={variant!r}: expected 'stated' or 'nearest'")
+    diameter = diameter_between(3, 30, column="largest_diameter")
     return build(
         nodules,
-        [*filters, malignancy_decided()],
-        name=f"Liu 2020 ({variant})",
+        [readers_between(2, 4), thickness_up_to(3), diameter, malignancy_decided()],
+        name="Liu 2020 (nearest)",
         rule="mean",
-        published=_published("liu2020", {"benign": "n_benign", "malignant": "n_malignant"}),
-        note=f"No plain filter reaches the paper's two counts; this is {note}",
+        published=_published("liu2020", "benign", "malignant"),
+        note="No plain filter reaches the paper's two counts; this is the nearest that keeps its "
+        "rule, the mean over readers.",
     )
 
 
@@ -228,13 +212,13 @@ def lei2020(nodules: pd.DataFrame) -> Cohort:
         [readers_between(3, 4), thickness_up_to(3), malignancy_decided()],
         name="Lei 2020",
         rule="mean",
-        published=_published("lei2020", {"benign": "n_benign", "malignant": "n_malignant"}),
+        published=_published("lei2020", "benign", "malignant"),
         note="What the paper's “ambiguous IDs” were is not said, and its counts are not reached.",
     )
 
 
-def _published(paper: str, names: Mapping[str, str]) -> dict[str, int]:
-    return {ours: int(published.fact(paper, theirs)) for ours, theirs in names.items()}
+def _published(paper: str, *names: str) -> dict[str, int]:
+    return {name: int(published.fact(paper, f"n_{name}")) for name in names}
 
 
 def nearest(nodules: pd.DataFrame, *, benign: int, malignant: int, top: int = 10) -> pd.DataFrame:

@@ -22,46 +22,23 @@ def segment_sum(values: torch.Tensor, nodule: torch.Tensor, n: int) -> torch.Ten
     Returns:
         (nodule, …); zero for a nodule without slices.
 
-    Raises:
-        ValueError: There is not one nodule index per slice.
-
     >>> segment_sum(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 0, 1]), 2)
     tensor([3., 4.])
     """
-    _check(values, nodule)
     return values.new_zeros(n, *values.shape[1:]).index_add(0, nodule, values)
 
 
 def segment_softmax(scores: torch.Tensor, nodule: torch.Tensor, n: int) -> torch.Tensor:
     """Softmax over the slices of each nodule: positive, and of sum 1 in every nodule.
 
-    The nodule's highest score is subtracted first, so that no score overflows.
-
-    Args:
-        scores: (slice,).
-        nodule: As in `segment_sum`.
-        n: How many nodules.
-
-    Returns:
-        (slice,).
-
-    Raises:
-        ValueError: As `segment_sum`.
+    The nodule's highest score is subtracted first, so that no score overflows. `scores` and the
+    result are (slice,); `nodule` and `n` as in `segment_sum`.
 
     >>> segment_softmax(torch.tensor([0.0, 0.0, 7.0]), torch.tensor([0, 0, 1]), 2)
     tensor([0.5000, 0.5000, 1.0000])
     """
-    _check(scores, nodule)
     # detached: a constant for each nodule cancels, and so has no gradient
     highest = scores.detach().new_full((n,), -torch.inf)
     highest = highest.scatter_reduce(0, nodule, scores.detach(), "amax")
     powers = (scores - highest[nodule]).exp()
     return powers / segment_sum(powers, nodule, n)[nodule]
-
-
-def _check(values: torch.Tensor, nodule: torch.Tensor) -> None:
-    if nodule.shape != values.shape[:1]:
-        raise ValueError(
-            f"nodule: expected one index for each of {len(values)} slices, "
-            f"got shape {tuple(nodule.shape)}"
-        )

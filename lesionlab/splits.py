@@ -38,10 +38,6 @@ def folds(
 
     Returns:
         Fold number 0 … `n_folds` − 1 per `lesion_id`, in the order of the table.
-
-    Raises:
-        ValueError: An argument is out of range, a lesion id stands twice, `stratify` does not
-            go with the table, or a class has fewer lesions or patients than there are folds.
     """
     if by not in ("patient", "nodule"):
         raise ValueError(f"by={by!r}: expected 'patient' or 'nodule'")
@@ -88,10 +84,6 @@ def holdout(
 
     Returns:
         "train", "validation" or "test" per `lesion_id`, in the order of the table.
-
-    Raises:
-        ValueError: `shares` are no such, a lesion id stands twice, `label` does not go with the
-            table, or a class has fewer patients than there are parts.
     """
     wanted = np.asarray(shares, dtype=float)
     if wanted.shape != (3,) or not (wanted >= 0).all() or not np.isclose(wanted.sum(), 1):

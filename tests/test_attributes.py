@@ -11,21 +11,8 @@ from lesionlab.attributes import (
     RATING_NAMES,
     Attribute,
     category,
-    dictionary,
     rating,
 )
-
-SCALES = {"internal_structure": (1, 4), "calcification": (1, 6)}  # Fu 2021, section 3.1
-
-
-def test_scales_are_those_of_fu_2021() -> None:
-    for attribute in LIDC_RATINGS:
-        assert (attribute.minimum, attribute.maximum) == SCALES.get(attribute.name, (1, 5))
-
-
-def test_what_has_no_order_is_nominal() -> None:
-    nominal = {a.name for a in LIDC_RATINGS if a.kind == "nominal"}
-    assert nominal == {"internal_structure", "calcification"}
 
 
 def test_words_agree_with_pylidc() -> None:
@@ -63,18 +50,3 @@ def test_look_up_by_name_and_short_name() -> None:
         rating("margn")
     with pytest.raises(LookupError, match="there are lesion_type"):
         category("xyz")
-
-
-def test_codes_must_be_consecutive() -> None:
-    with pytest.raises(ValueError, match=r"consecutive codes, got \[1, 3\]"):
-        Attribute(
-            name="a", short="A", title="A", words={1: "x", 3: "y"}, kind="ordinal", level="low",
-            meaning="",
-        )  # fmt: skip
-
-
-def test_dictionary_has_one_row_each() -> None:
-    table = dictionary()
-    assert len(table) == 9
-    assert table.loc["Calcification", "scale"] == "1–6"
-    assert len(dictionary(LI_CATEGORIES)) == 9

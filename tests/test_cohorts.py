@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pandas as pd
 import pytest
 
@@ -40,10 +38,11 @@ def test_fu_reaches_the_papers_count(nodules: pd.DataFrame) -> None:
 
 
 def test_liu_and_lei_say_what_is_missing(nodules: pd.DataFrame) -> None:
-    stated = cohorts.liu2020(nodules, variant="stated").comparison()["difference"]
+    filters = [cohorts.diameter_between(3, 30), cohorts.malignancy_decided()]
+    stated = cohorts.build(nodules, filters, name="as stated", rule="mean").counts
     near = cohorts.liu2020(nodules).comparison()["difference"]
     lei = cohorts.lei2020(nodules).comparison()["difference"]
-    assert stated.to_dict() == {"benign": 381, "malignant": 128}
+    assert (stated["benign"] - 972, stated["malignant"] - 450) == (381, 128)
     assert near.to_dict() == {"benign": -2, "malignant": 39}
     assert lei.to_dict() == {"benign": 20, "malignant": 6}
 
@@ -72,23 +71,12 @@ def test_flows_add_up(nodules: pd.DataFrame, make: object) -> None:
 
 def test_a_cohort_shows_every_count(nodules: pd.DataFrame) -> None:
     cohort = cohorts.lei2020(nodules)
-    words = (
-        "3 to 4 readers",
-        "mean malignancy not 3",
-        "printed in the paper",
-        "here",
-        "difference",
-    )
+    words = ("3 to 4 readers", "mean malignancy not 3", "printed in the paper", "difference")
     for text in (*words, "1378", "1273", "635", "655", "20"):
         assert text in str(cohort)
     page = cohort._repr_html_()
     for text in (*words, ">1,378<", ">1,273<", ">635<", ">655<", ">+20<"):
         assert text in page
-    # the steps are one table, the comparison another
-    steps, compared = re.findall(r"<table.*?</table>", page, re.DOTALL)
-    assert "3 to 4 readers" in steps
-    assert "printed" not in steps
-    assert "readers" not in compared
 
 
 def test_html_is_escaped(few: pd.DataFrame) -> None:
@@ -116,10 +104,3 @@ def test_labels_by_mean_and_by_median(few: pd.DataFrame) -> None:
     assert cohorts.malignancy_label(few, rule="median").tolist() == [0, pd.NA, pd.NA, 1]
     with pytest.raises(ValueError, match="rule='mode': expected 'mean' or 'median'"):
         cohorts.malignancy_label(few, rule="mode")  # type: ignore[arg-type]
-
-
-def test_folds_of_a_cohort_are_by_patient_unless_asked(nodules: pd.DataFrame) -> None:
-    cohort = cohorts.lei2020(nodules)
-    patient = cohort.table["patient"]
-    assert cohort.folds().groupby(patient).nunique().max() == 1
-    assert cohort.folds(by="nodule").groupby(patient).nunique().max() > 1

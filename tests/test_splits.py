@@ -93,13 +93,9 @@ def test_bad_arguments(table: pd.DataFrame) -> None:
     for call, message in (
         (lambda: splits.folds(table, by="scan"), "by='scan'"),  # type: ignore[arg-type]
         (lambda: splits.folds(table, n_folds=61), "expected 2 to 60, the number of patients"),
-        (lambda: splits.folds(table, n_folds=1), "n_folds=1"),
         (lambda: splits.folds(pd.concat([table, table.head(1)])), "'L000' stands more than once"),
         (lambda: splits.folds(table, stratify=table["label"].head(5)), "own index"),
-        (
-            lambda: splits.folds(table, stratify=table["label"].where(table.index != "L003")),
-            "1 lesions have no class",
-        ),
+        (lambda: splits.folds(table.assign(label=np.nan)), "lesions have no class"),
         (lambda: splits.holdout(table, (0.5, 0.5)), "three from 0 that sum to 1"),
         (lambda: splits.holdout(table, label=table["label"].head(5)), "label: expected one value"),
     ):

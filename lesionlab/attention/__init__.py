@@ -4,7 +4,7 @@
 
     found = attention.activation_map(network, samples.images, "hesam", target=1)
     found.maps, found.high_level_share        # (lesion, y, x), and what no map can show
-    attention.region_shares(found.maps[0], masks, spacing).margin
+    attention.region_shares(found.maps[0], masks, spacing)["margin"]
 
 - `maps`: CAM, Grad-CAM, SAM, HESAM, HE-CAM and HE-Grad-CAM of any model in one call, all heads.
 - `regions`: the share of a map in, on and around the readers' outlines, against a uniform map's.
@@ -21,23 +21,14 @@ from lesionlab.attention.maps import (
     activation_maps,
     normalised,
 )
-from lesionlab.attention.regions import (
-    Pointing,
-    Shares,
-    outline_distance,
-    pointing,
-    region_shares,
-    region_table,
-)
+from lesionlab.attention.regions import outline_distance, region_shares, region_table
 from lesionlab.attention.sanity import Randomisation, randomisation_test, similarity
 
 __all__ = [
     "METHODS",
     "ActivationMaps",
     "Curve",
-    "Pointing",
     "Randomisation",
-    "Shares",
     "Split",
     "activation_map",
     "activation_maps",
@@ -45,7 +36,6 @@ __all__ = [
     "insertion_curve",
     "normalised",
     "outline_distance",
-    "pointing",
     "randomisation_test",
     "region_shares",
     "region_table",

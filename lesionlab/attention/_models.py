@@ -65,8 +65,7 @@ class Seen:
 def untouched(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; modes and random state are as before when it ends.
 
-    Outside of the main thread the random state is left alone: it is everybody's, and putting it
-    back would take back what others have drawn meanwhile.
+    Outside of the main thread the random state, which is everybody's, is left alone.
     """
     modes = [(module, module.training) for module in model.modules()]
     devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
@@ -83,12 +82,21 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 def look(model: nn.Module, images: torch.Tensor, layer: str | None, inputs: Sequence[Any]) -> Seen:
-    """Run a model once, inside `untouched`; arguments and errors as in `activation_map`."""
-    _check_images(model, images)
-    with _plain_errors(images):
+    """Run a model once, inside `untouched`; of images that it cannot take, say which."""
+    if images.ndim not in (4, 5) or not images.numel():
+        raise ValueError(
+            "images: expected (lesion, channel, y, x) or (lesion, channel, z, y, x), not empty, "
+            f"got shape {tuple(images.shape)}"
+        )
+    try:
         if layer is None and isinstance(model, Split):
             return _look_split(model, images, inputs)
         return _look_layer(model, images, layer, inputs)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # torch speaks of its own operands
+        what = f"shape {tuple(images.shape)}, {images.dtype}"
+        raise ValueError(f"images: the model cannot take {what}: {error}") from error
 
 
 def _look_split(model: Split, images: torch.Tensor, inputs: Sequence[Any]) -> Seen:
@@ -106,14 +114,8 @@ def _look_split(model: Split, images: torch.Tensor, inputs: Sequence[Any]) -> Se
         return model.head(_first(dataclasses.replace(trunk, **changes), len(features)), *inputs)
 
     leaf = features.detach()
-    return Seen(
-        leaf,
-        again(leaf, True),
-        again,
-        split=True,
-        alone=not inputs,
-        high_level=high_level is not None,
-    )
+    has = high_level is not None
+    return Seen(leaf, again(leaf, True), again, split=True, alone=not inputs, high_level=has)
 
 
 def _first(trunk: Any, n: int) -> Any:
@@ -175,35 +177,6 @@ def _look_layer(
         return run(swap)
 
     return Seen(leaves[0], output, again)
-
-
-def _check_images(model: nn.Module, images: torch.Tensor) -> None:
-    if not isinstance(images, torch.Tensor) or images.ndim not in (4, 5) or not images.numel():
-        shape = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images).__name__
-        raise ValueError(
-            "images: expected (lesion, channel, y, x) or (lesion, channel, z, y, x), not empty, "
-            f"got {shape}"
-        )
-    like = next((p for p in model.parameters() if p.is_floating_point()), None)
-    if like is not None and (images.dtype, images.device) != (like.dtype, like.device):
-        raise ValueError(
-            f"images: expected {like.dtype} on {like.device} as the model has, "
-            f"got {images.dtype} on {images.device}"
-        )
-
-
-@contextmanager
-def _plain_errors(images: torch.Tensor) -> Iterator[None]:
-    """Say which images a model could not take; torch speaks of its own operands."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        first = str(error).partition("\n")[0]
-        raise ValueError(
-            f"images: the model cannot take shape {tuple(images.shape)}: {first}"
-        ) from error
 
 
 def _feature_map(what: str, found: Any) -> torch.Tensor:

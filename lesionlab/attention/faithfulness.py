@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -46,6 +47,7 @@ def deletion_curve(
     fill: float | torch.Tensor = 0.0,
     steps: int = 20,
     seed: int = 0,
+    insert: bool = False,
 ) -> Curve:
     """Scores while an image's places are replaced, those with the greatest map values first.
 
@@ -61,36 +63,11 @@ def deletion_curve(
             or images of the same shape.
         steps: How many changes, as equal in size as can be.
         seed: For the order among equal values.
+        insert: Begin with `fill` and put the image's places into it.
 
     Returns:
-        `steps + 1` points, from the image as it is to none of it.
-
-    Raises:
-        ValueError: Something does not fit, or a map is not finite.
+        `steps + 1` points, from the image as it is to none of it, or the other way round.
     """
-    _check_images(images, fill)
-    return _curve(score, images, fill, maps, steps, seed)
-
-
-def insertion_curve(
-    score: Score,
-    images: torch.Tensor,
-    maps: torch.Tensor | None,
-    *,
-    fill: float | torch.Tensor = 0.0,
-    steps: int = 20,
-    seed: int = 0,
-) -> Curve:
-    """Scores while an image's places are put into `fill`, those with the greatest values first.
-
-    Arguments, result and errors as in `deletion_curve`.
-    """
-    _check_images(images, fill)
-    empty = torch.zeros_like(images) + fill
-    return _curve(score, empty, images, maps, steps, seed)
-
-
-def _check_images(images: torch.Tensor, fill: float | torch.Tensor) -> None:
     if images.ndim not in (4, 5):
         raise ValueError(
             "images: expected (lesion, channel, y, x) or (lesion, channel, z, y, x), "
@@ -100,33 +77,24 @@ def _check_images(images: torch.Tensor, fill: float | torch.Tensor) -> None:
         raise ValueError(
             f"fill: expected a number or shape {tuple(images.shape)}, got {tuple(fill.shape)}"
         )
-
-
-def _curve(
-    score: Score,
-    before: torch.Tensor,
-    after: float | torch.Tensor,
-    maps: torch.Tensor | None,
-    steps: int,
-    seed: int,
-) -> Curve:
-    shape = (len(before), *before.shape[2:])
+    shape = (len(images), *images.shape[2:])
     places = math.prod(shape[1:])
     if not 1 <= steps <= places:
         raise ValueError(f"steps={steps!r}: expected 1 to {places}, the places of an image")
     generator = torch.Generator().manual_seed(seed)
-    order = torch.rand((len(before), places), generator=generator).argsort(1).to(before.device)
+    order = torch.rand((len(images), places), generator=generator).argsort(1).to(images.device)
     if maps is not None:
         if tuple(maps.shape) != shape or not bool(maps.isfinite().all()):
             raise ValueError(
                 f"maps: expected finite ones of shape {shape}, got {tuple(maps.shape)}"
             )
-        values = maps.to(before.device).flatten(1)
+        values = maps.to(images.device).flatten(1)
         # stable: equal values stay in the random order
         by_value = values.gather(1, order).argsort(dim=1, descending=True, stable=True)
         order = order.gather(1, by_value)
-    rank = order.argsort(1).view(len(before), 1, *before.shape[2:])
+    rank = order.argsort(1).view(len(images), 1, *images.shape[2:])
     changed = torch.linspace(0, places, steps + 1, dtype=torch.float64).round().long()
+    before, after = (torch.zeros_like(images) + fill, images) if insert else (images, fill)
     scores = []
     with torch.no_grad():
         for n in changed.tolist():
@@ -135,3 +103,10 @@ def _curve(
                 raise ValueError(f"score: expected one number a lesion, got {tuple(found.shape)}")
             scores.append(found.detach())
     return Curve((changed / places).to(scores[0]), torch.stack(scores))
+
+
+def insertion_curve(
+    score: Score, images: torch.Tensor, maps: torch.Tensor | None, **options: Any
+) -> Curve:
+    """Scores while an image's places are put into `fill`; arguments as in `deletion_curve`."""
+    return deletion_curve(score, images, maps, insert=True, **options)

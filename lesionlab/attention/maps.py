@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -30,25 +30,23 @@ from lesionlab.attention._models import (
 Weights = Literal["paper", "exact"]
 
 
-@dataclass(frozen=True)
-class Method:
-    """What a method weights the feature maps with, and which head that needs."""
+class Method(NamedTuple):
+    """What a method needs, and its name on a network with, or without, high-level features."""
 
     by_gradient: bool
     local: bool
     high_level: bool
     other: str
-    """Its name on a network with, or without, high-level features."""
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "cam": Method(by_gradient=False, local=False, high_level=False, other="he-cam"),
-        "grad-cam": Method(by_gradient=True, local=False, high_level=False, other="he-grad-cam"),
-        "sam": Method(by_gradient=False, local=True, high_level=False, other="hesam"),
-        "hesam": Method(by_gradient=False, local=True, high_level=True, other="sam"),
-        "he-cam": Method(by_gradient=False, local=False, high_level=True, other="cam"),
-        "he-grad-cam": Method(by_gradient=True, local=False, high_level=True, other="grad-cam"),
+        "cam": Method(False, False, False, "he-cam"),
+        "grad-cam": Method(True, False, False, "he-grad-cam"),
+        "sam": Method(False, True, False, "hesam"),
+        "hesam": Method(False, True, True, "sam"),
+        "he-cam": Method(False, False, True, "cam"),
+        "he-grad-cam": Method(True, False, True, "grad-cam"),
     }
 )
 """By name, as in Lei et al. 2020, sections 4.3 and 4.4."""
@@ -90,9 +88,8 @@ class ActivationMaps:
     def high_level_share(self) -> torch.Tensor | None:
         """(lesion,) 0 to 1: the high-level features' part of a score, and not the map's.
 
-        `|h| / (|h| + |m|)`, h being `high_level` and m the sum of the exact map. Magnitudes, as
-        the two may cancel; biases are left out, as they are the same for all lesions. 0 where both
-        are 0.
+        `|h| / (|h| + |m|)`, h being `high_level` and m the sum of the exact map; magnitudes, as
+        the two may cancel. 0 where both are 0.
         """
         if self.high_level is None or self.bias is None:
             return None
@@ -101,36 +98,10 @@ class ActivationMaps:
         return torch.where(both > 0, high / both.clamp(min=torch.finfo(both.dtype).tiny), 0.0)
 
 
-class Options(TypedDict, total=False):
-    """What `activation_map` and `activation_maps` take besides model, images and methods.
-
-    Attributes:
-        head: Number or name, by default 0; several, or None for all, make an axis of heads in
-            front.
-        target: Class of the head, or an int64 class of each lesion; None if it has one score.
-        layer: Name, as in `model.named_modules()`, of the layer whose output is the feature map.
-            It must run once. CAM by `layer` runs the model twice, to see that the rest is linear.
-        weights: `"paper"`, or `"exact"` for all but the methods by gradient.
-        relu: Whether negative values become 0; None for eq. 4's, which is the methods by gradient.
-        upsample: Bring maps to the image's size, bilinear or trilinear; True by default.
-        inputs: What the model takes after the images, such as the index of each slice's nodule.
-        select: From the model's output to scores.
-    """
-
-    head: HeadChoice
-    target: Target
-    layer: str | None
-    weights: Weights
-    relu: bool | None
-    upsample: bool
-    inputs: Sequence[Any]
-    select: Select | None
-
-
 def activation_map(
-    model: nn.Module, images: torch.Tensor, method: str = "sam", **options: Unpack[Options]
+    model: nn.Module, images: torch.Tensor, method: str = "sam", **options: Any
 ) -> ActivationMaps:
-    """Where a model looks for one of its scores, or for each of them.
+    """Where a model looks for one of its scores, or each; arguments as in `activation_maps`.
 
     - `"cam"`: `M_c(p) = Σ_k γ_k^c g_k(p)` (eq. 2; Zhou et al. 2016). Needs a head that is one
       value for each feature map and then a linear classifier.
@@ -157,21 +128,6 @@ def activation_map(
     What is a head: of an output (lesion, output), each column, or all columns as the classes of
     one head if `target` is given; of (lesion, head, class), each slice of the second axis; of a
     mapping or a list of (lesion, class), each member. Of an object, its `logits` or `predictions`.
-
-    Args:
-        model: One with `trunk` and `head` (`lesionlab.attention.Split`), as the papers' networks
-            are; or any, with `layer`.
-        images: (lesion, channel, y, x) or (lesion, channel, z, y, x), in the model's type and on
-            its device. Slices as channels make one map of (y, x).
-        method: One of `METHODS`.
-        **options: See `Options`.
-
-    Returns:
-        The maps. A map may be constant, and after ReLU zero everywhere.
-
-    Raises:
-        ValueError: The method, layer, head or class does not exist; the model has not the head
-            that the method needs; or the model cannot take the images.
     """
     return activation_maps(model, images, (method,), **options)[method]
 
@@ -192,7 +148,25 @@ def activation_maps(
 ) -> dict[str, ActivationMaps]:
     """Maps by several methods, under their names, from one pass; see `activation_map`.
 
-    With `weights="exact"`, methods by gradient are as they always are if others are asked for too.
+    Args:
+        model: One with `trunk` and `head` (`lesionlab.attention.Split`), as the papers' networks
+            are; or any, with `layer`.
+        images: (lesion, channel, y, x) or (lesion, channel, z, y, x), in the model's type and on
+            its device. Slices as channels make one map of (y, x).
+        methods: Some of `METHODS`.
+        head: Number or name; several, or None for all, make an axis of heads in front.
+        target: Class of the head, or an int64 class of each lesion; None if it has one score.
+        layer: Name, as in `model.named_modules()`, of the layer whose output is the feature map.
+            It must run once. CAM by `layer` runs the model twice, to see that the rest is linear.
+        weights: `"paper"`, or `"exact"` for all but the methods by gradient.
+        relu: Whether negative values become 0; None for eq. 4's, which is the methods by gradient.
+        upsample: Bring maps to the image's size, bilinear or trilinear.
+        inputs: What the model takes after the images, such as the index of each slice's nodule.
+        select: From the model's output to scores.
+
+    Raises:
+        ValueError: The method, layer, head or class does not exist; the model has not the head
+            that the method needs; or the model cannot take the images.
     """
     for name in methods:
         if name not in METHODS:
@@ -232,17 +206,12 @@ def activation_maps(
 def normalised(maps: torch.Tensor, axes: int = 2) -> torch.Tensor:
     """Each map brought to 0 to 1 by its own least and greatest value, for display.
 
-    A constant map, which shows no place more than another, becomes 0 everywhere.
-
-    Args:
-        maps: (…, y, x) or (…, z, y, x).
-        axes: How many axes a map has, 2 or 3.
+    A constant map, which shows no place more than another, becomes 0 everywhere. `axes` says
+    whether maps are (…, y, x) or (…, z, y, x).
 
     >>> normalised(torch.tensor([[[1.0, 3.0]], [[5.0, 5.0]]]))
     tensor([[[0., 1.]], [[0., 0.]]])
     """
-    if axes not in (2, 3) or maps.ndim < axes:
-        raise ValueError(f"axes={axes!r}: expected 2 or 3, of a map of shape {tuple(maps.shape)}")
     which = tuple(range(-axes, 0))
     low = maps.amin(which, keepdim=True)
     span = maps.amax(which, keepdim=True) - low

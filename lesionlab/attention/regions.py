@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -21,51 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import distance_transform_edt
 
 REGIONS = ("inside", "margin", "outside")
-
-
-@dataclass(frozen=True)
-class Shares:
-    """How a map is divided, the mean over readers.
-
-    Attributes:
-        inside: Of the map's positive values, how much lies in the lesion and not in the band.
-        margin: How much lies in the band, on either side of the outline.
-        outside: How much lies beyond.
-        uniform_inside: The same for a map that is the same everywhere: the share of the voxels.
-        uniform_margin: Likewise.
-        uniform_outside: Likewise.
-    """
-
-    inside: float
-    margin: float
-    outside: float
-    uniform_inside: float
-    uniform_margin: float
-    uniform_outside: float
-
-
-@dataclass(frozen=True)
-class Pointing:
-    """Where a map is greatest.
-
-    Where several voxels share the greatest value, each counts alike: a constant map has exactly
-    the chances of a blind guess.
-
-    Attributes:
-        points_inside: Share of readers in whose outline the greatest value lies: the pointing game
-            (Zhang et al. 2018) played with the reader's outline.
-        points_margin: Share of readers in whose margin band it lies.
-        points_mm: From there to the nearest voxel on the other side of the outline, mm; negative
-            within the lesion. Mean over readers.
-        chance_inside: `points_inside` for a blind guess.
-        chance_margin: `points_margin` for a blind guess.
-    """
-
-    points_inside: float
-    points_margin: float
-    points_mm: float
-    chance_inside: float
-    chance_margin: float
+COLUMNS = (
+    *REGIONS,
+    *(f"uniform_{region}" for region in REGIONS),
+    *("points_inside", "points_margin", "points_mm", "chance_inside", "chance_margin"),
+)
 
 
 def outline_distance(mask: ArrayLike, spacing: Sequence[float]) -> NDArray[np.float64]:
@@ -78,9 +37,6 @@ def outline_distance(mask: ArrayLike, spacing: Sequence[float]) -> NDArray[np.fl
     Returns:
         As the mask, negative in the lesion. Infinite if all voxels are on one side.
 
-    Raises:
-        ValueError: The spacing does not fit.
-
     >>> outline_distance([[False, True, True, True]], (1.0, 0.5))
     array([[ 0.5, -0.5, -1. , -1.5]])
     """
@@ -90,10 +46,8 @@ def outline_distance(mask: ArrayLike, spacing: Sequence[float]) -> NDArray[np.fl
         raise ValueError(
             f"spacing={spacing!r}: expected a length in mm above 0 for each of {inside.ndim} axes"
         )
-    if inside.all():
-        return np.full(inside.shape, -np.inf)
-    if not inside.any():
-        return np.full(inside.shape, np.inf)
+    if inside.all() or not inside.any():
+        return np.full(inside.shape, -np.inf if inside.all() else np.inf)
     out: NDArray[np.float64] = distance_transform_edt(~inside, sampling=steps)
     within: NDArray[np.float64] = distance_transform_edt(inside, sampling=steps)
     return out - within
@@ -101,86 +55,30 @@ def outline_distance(mask: ArrayLike, spacing: Sequence[float]) -> NDArray[np.fl
 
 def region_shares(
     values: ArrayLike, masks: ArrayLike, spacing: Sequence[float], *, band: float = 2.0
-) -> Shares:
-    """How a map's positive values are divided among lesion, margin band and surroundings.
+) -> dict[str, float]:
+    """How a map is divided among lesion, margin band and surroundings, and where it is greatest.
 
     Args:
-        values: (y, x) or (z, y, x), one map; negative values, which speak against the score, count
-            as 0. Brought to the mask's grid before (`activation_map` does that).
-        masks: (reader, y, x) or (reader, z, y, x), or one mask without the axis of readers.
+        values: (y, x) or (z, y, x), one map, on the mask's grid (`activation_map` does that).
+        masks: (reader, y, x) or (reader, z, y, x) of bool, or one mask without the axis of readers.
         spacing: Of the voxels along each axis, mm.
         band: How far the margin band reaches on either side of the outline, mm.
 
     Returns:
-        The mean over readers. NaN for a map without a positive value; a constant positive map has
-        a uniform map's shares.
+        Means over readers.
 
-    Raises:
-        ValueError: Something does not fit, the map is not finite, or a mask is empty.
+        - inside, margin, outside: the share of the map's positive values that lies in the lesion
+          and not in the band, in the band, and beyond. Negative values speak against the score and
+          count as 0. NaN for a map without a positive value.
+        - uniform_inside and so on: the same for a map that is the same everywhere, the share of
+          the voxels.
+        - points_inside, points_margin: the share of readers in whose outline, or in whose band, the
+          greatest value lies. The first is the pointing game (Zhang et al. 2018).
+        - points_mm: from there to the nearest voxel on the other side of the outline, mm; negative
+          within the lesion.
+        - chance_inside, chance_margin: the two for a blind guess. Where several voxels share the
+          greatest value, each counts alike: a constant map has these chances.
     """
-    found, distances = _checked(values, masks, spacing, band)
-    # of a map without positive values nothing can be shared out
-    weights = found.clip(min=0)
-    total = weights.sum() or math.nan
-    rows = []
-    for d in distances:
-        parts = [d < -band, np.abs(d) <= band, d > band]
-        rows.append([weights[p].sum() / total for p in parts] + [p.mean() for p in parts])
-    return Shares(*map(float, np.mean(rows, axis=0)))
-
-
-def pointing(
-    values: ArrayLike, masks: ArrayLike, spacing: Sequence[float], *, band: float = 2.0
-) -> Pointing:
-    """Where a map points: into the outlines of the readers, or to their margin bands.
-
-    Arguments and errors as in `region_shares`.
-    """
-    found, distances = _checked(values, masks, spacing, band)
-    top = found == found.max()
-    rows = [
-        [(d < 0)[top].mean(), (np.abs(d) <= band)[top].mean(), d[top].mean(),
-         (d < 0).mean(), (np.abs(d) <= band).mean()]
-        for d in distances
-    ]  # fmt: skip
-    return Pointing(*map(float, np.mean(rows, axis=0)))
-
-
-def region_table(
-    maps: Sequence[ArrayLike],
-    masks: Sequence[ArrayLike],
-    spacings: Sequence[Sequence[float]],
-    *,
-    band: float = 2.0,
-    lesion_ids: Sequence[str] | None = None,
-) -> pd.DataFrame:
-    """`region_shares` and `pointing` of many lesions.
-
-    Args:
-        maps: One map a lesion.
-        masks: Its readers' masks.
-        spacings: Its spacing.
-        band: As in `region_shares`.
-        lesion_ids: The index; numbers if None.
-
-    Returns:
-        One row per lesion with the fields of `Shares` and of `Pointing`.
-
-    Raises:
-        ValueError: As `region_shares`, or there are not as many of each.
-    """
-    rows = []
-    for values, readers, spacing in zip(maps, masks, spacings, strict=True):
-        shares = region_shares(values, readers, spacing, band=band)
-        rows.append(vars(shares) | vars(pointing(values, readers, spacing, band=band)))
-    index = None if lesion_ids is None else list(lesion_ids)
-    return pd.DataFrame(rows, index=index).rename_axis("lesion_id")
-
-
-def _checked(
-    values: ArrayLike, masks: ArrayLike, spacing: Sequence[float], band: float
-) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
-    """The map, and the distances from the outline of each reader."""
     found, readers = np.asarray(values, float), np.asarray(masks)
     if found.ndim not in (2, 3) or not found.size or not np.isfinite(found).all():
         raise ValueError(
@@ -197,4 +95,38 @@ def _checked(
         raise ValueError("masks: expected a lesion in each, one is empty")
     if not (math.isfinite(band) and band > 0):
         raise ValueError(f"band={band!r}: expected a length in mm above 0")
-    return found, [outline_distance(mask, spacing) for mask in readers]
+    weights = found.clip(min=0)
+    total = weights.sum() or math.nan  # without positive values nothing can be shared out
+    top = found == found.max()
+    rows = []
+    for mask in readers:
+        d = outline_distance(mask, spacing)
+        in_lesion, in_band = d < 0, np.abs(d) <= band
+        parts = [d < -band, in_band, d > band]
+        rows.append(
+            [weights[part].sum() / total for part in parts]
+            + [part.mean() for part in parts]
+            + [in_lesion[top].mean(), in_band[top].mean(), d[top].mean()]
+            + [in_lesion.mean(), in_band.mean()]
+        )
+    return dict(zip(COLUMNS, np.mean(rows, axis=0).tolist(), strict=True))
+
+
+def region_table(
+    maps: Sequence[ArrayLike],
+    masks: Sequence[ArrayLike],
+    spacings: Sequence[Sequence[float]],
+    *,
+    band: float = 2.0,
+    lesion_ids: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """`region_shares` of many lesions: a row for each, with its map, masks and spacing.
+
+    The index is `lesion_ids`, or numbers.
+    """
+    rows = [
+        region_shares(values, readers, spacing, band=band)
+        for values, readers, spacing in zip(maps, masks, spacings, strict=True)
+    ]
+    index = None if lesion_ids is None else list(lesion_ids)
+    return pd.DataFrame(rows, index=index).rename_axis("lesion_id")

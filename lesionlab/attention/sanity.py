@@ -53,13 +53,7 @@ def randomisation_test(
         images: (lesion, channel, …).
         explain: Makes the maps.
         cascade: One layer more at each step, from the last to the first; or all at once.
-        seed: For the shuffling.
-
-    Returns:
-        One step for each layer with parameters, or one.
-
-    Raises:
-        ValueError: The model has no parameters.
+        seed: Of the shuffling.
     """
     reference = explain(model, images)
     randomised = copy.deepcopy(model)
@@ -68,8 +62,6 @@ def randomisation_test(
         for name, module in randomised.named_modules()
     ]
     layers = [(name, parameters) for name, parameters in reversed(layers) if parameters]
-    if not layers:
-        raise ValueError(f"model: {type(model).__name__} has no parameters")
     generator = torch.Generator().manual_seed(seed)
     found = []
     for step, (_, parameters) in enumerate(layers):
@@ -85,26 +77,12 @@ def randomisation_test(
 
 
 def similarity(first: torch.Tensor, second: torch.Tensor) -> NDArray[np.float64]:
-    """Spearman's correlation over the places of each lesion's two maps.
+    """Spearman's correlation over the places of each lesion's two maps, (lesion, …), to (lesion,).
 
-    Args:
-        first: (lesion, …).
-        second: The same shape.
-
-    Returns:
-        (lesion,), −1 to 1; NaN where a map is constant or not finite.
-
-    Raises:
-        ValueError: The shapes differ.
-
-    >>> similarity(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[0.0, 5.0, 9.0]]))
-    array([1.])
+    It is NaN where a map is constant or not finite.
     """
-    if first.shape != second.shape or first.ndim < 2:
-        raise ValueError(
-            f"first, second: expected maps of one shape, (lesion, …), got {tuple(first.shape)} and "
-            f"{tuple(second.shape)}"
-        )
+    if first.shape != second.shape:
+        raise ValueError(f"maps of one shape expected, got {first.shape} and {second.shape}")
     a, b = (_ranks(maps) for maps in (first, second))
     size = np.sqrt((a**2).sum(1) * (b**2).sum(1))
     return np.where(size > 0, (a * b).sum(1) / np.where(size > 0, size, 1), np.nan)

@@ -12,9 +12,6 @@ numbers are not mutually consistent, the `note` of the table or fact says so. Co
 - attributes have the names of `lesionlab.attributes`.
 
 Example:
-    >>> ablation = table("fu2021", 1).set_index("method")
-    >>> ablation.loc["SAM+CAAM+ASCMM", "margin"].item()
-    0.536
     >>> fact("fu2021", "n_nodules")
     2622.0
 """
@@ -43,9 +40,8 @@ class Paper:
         authors: Surnames and initials, as in a list of references.
         title: Full title.
         journal: Journal with volume and pages, or the preprint's number.
-        year: Year of the version that was read.
-        doi: Digital object identifier if the version that was read prints one. Fu 2021 and
-            Lei 2020 were read as preprints.
+        year: Of the version that was read. Fu 2021 and Lei 2020 were read as preprints.
+        doi: If that version prints one.
     """
 
     slug: str
@@ -55,12 +51,6 @@ class Paper:
     journal: str
     year: int
     doi: str | None = None
-
-    @property
-    def citation(self) -> str:
-        """The whole reference in one line."""
-        end = f" doi:{self.doi}" if self.doi else ""
-        return f"{self.authors} ({self.year}). {self.title}. {self.journal}.{end}"
 
 
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e-?\d+)?")
@@ -102,12 +92,6 @@ def table(paper: str, number: int | str) -> pd.DataFrame:
 
     Raises:
         LookupError: There is no such paper or table.
-
-    Example:
-        >>> table("lei2020", 6)["accuracy"].tolist()
-        [88.26, 82.35, 94.44, 100.0]
-        >>> table("liu2020", "IV").attrs["table"]
-        'IV'
     """
     printed = as_printed(paper, number)
     parsed = pd.DataFrame({column: _parse(printed[column]) for column in printed})
@@ -116,14 +100,7 @@ def table(paper: str, number: int | str) -> pd.DataFrame:
 
 
 def as_printed(paper: str, number: int | str) -> pd.DataFrame:
-    """The same table as text, every digit as printed (`0.20` stays `0.20`).
-
-    Arguments, `attrs` and errors are those of `table`; "" where nothing is printed.
-
-    Example:
-        >>> as_printed("fu2021", 4)["calcification"].tolist()
-        ['0.20', '0.33', '0.56', '0.14']
-    """
+    """The same table as text, every digit as printed (`0.20` stays `0.20`), "" where empty."""
     known = tables(paper)
     match = _LABEL.fullmatch(str(number).strip().lower())
     kind, label = (match[1] or "", match[2]) if match else ("", "")
@@ -146,25 +123,12 @@ def tables(paper: str | None = None) -> pd.DataFrame:
     Returns:
         Columns paper, table (as cited), file, caption (ours, then the paper's title in quotation
         marks if it has one), unit, note.
-
-    Raises:
-        LookupError: There is no such paper.
     """
     return _of_paper(_read("index.csv"), paper)
 
 
 def fact(paper: str, name: str) -> float:
-    """One number from a paper's running text or figures.
-
-    `facts(paper)` shows all of them with unit and section.
-
-    Raises:
-        LookupError: There is no such paper or number.
-
-    Example:
-        >>> fact("liu2020", "n_benign") + fact("liu2020", "n_malignant")
-        1422.0
-    """
+    """One number from a paper's running text or figures; `facts(paper)` shows all of them."""
     known = facts(paper)
     value = known.loc[known["name"] == name, "value"]
     if value.empty:
@@ -178,9 +142,6 @@ def facts(paper: str | None = None) -> pd.DataFrame:
     Returns:
         Columns paper, name, value (float), printed (the digits in the paper), unit, where (section
         or table), note.
-
-    Raises:
-        LookupError: There is no such paper.
     """
     known = _of_paper(_read("facts.csv"), paper).rename(columns={"value": "printed"})
     known.insert(2, "value", _parse(known["printed"]).astype("float64"))

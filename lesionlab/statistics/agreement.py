@@ -6,18 +6,17 @@ no order. A nodule with a single reading says nothing about agreement and is lef
 everywhere, and so is a missing rating (NaN), for its attribute alone.
 
 Every function takes `readings`, one row per reading with `lesion_id` and the rating columns, and
-`attributes`, the columns to look at. A table by attribute has the counts behind each number;
-`n_missing` counts the readings without a rating of that attribute. The functions raise `KeyError`
-where a column is missing, and `ValueError` for gaps in `lesion_id`, for a rating that is not a
-number, and for an unknown option.
+`attributes`, the columns to look at. The tables that they return have one row per attribute, with
+`n_nodules` and with `n_missing`, the readings without a rating of it. They raise `KeyError`
+where a column is missing, and `ValueError` for gaps in `lesion_id` and for a rating that is not a
+number.
 
-For an interval, resample the rows of `reader_pairs` by patient.
 How much of the agreement is more than chance is in `reliability`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,11 +41,6 @@ class Ratings:
     lesions: NDArray[Any]  # (n_nodules,) their lesion_id
     n_missing: int
 
-    @property
-    def n_nodules(self) -> int:
-        """Number of nodules with two ratings or more."""
-        return len(self.lesions)
-
     @classmethod
     def of(cls, readings: pd.DataFrame, attribute: str) -> Ratings:
         """Take one attribute out of a table of readings, and check it."""
@@ -70,21 +64,17 @@ class Ratings:
             n_missing=int((~known).sum()),
         )
 
-    def blocks(self) -> Iterator[tuple[NDArray[np.intp], Array]]:
-        """For each number of readers k: the nodules that have it and their ratings (nodules, k)."""
-        k = np.bincount(self.nodule)
-        for size in np.unique(k):
-            nodule = np.flatnonzero(k == size)
-            yield nodule, self.values[k[self.nodule] == size].reshape(len(nodule), size)
-
     def pairs(self) -> tuple[NDArray[np.intp], Array, Array]:
         """(pair,) the nodule, one rating and the other, for all k (k - 1) / 2 pairs of a nodule."""
         nodule, first, second = [np.empty(0, dtype=np.intp)], [np.empty(0)], [np.empty(0)]
-        for of_block, block in self.blocks():
-            i, j = np.triu_indices(block.shape[1], 1)
-            nodule.append(np.repeat(of_block, len(i)))
-            first.append(block[:, i].ravel())
-            second.append(block[:, j].ravel())
+        readers = np.bincount(self.nodule)
+        for k in np.unique(readers):
+            which = np.flatnonzero(readers == k)
+            ratings = self.values[readers[self.nodule] == k].reshape(len(which), k)
+            i, j = np.triu_indices(k, 1)
+            nodule.append(np.repeat(which, len(i)))
+            first.append(ratings[:, i].ravel())
+            second.append(ratings[:, j].ravel())
         return np.concatenate(nodule), np.concatenate(first), np.concatenate(second)
 
 
@@ -99,15 +89,13 @@ def per_attribute(
     rows = []
     for attribute in attributes:
         found = Ratings.of(readings, attribute)
-        counts = {"n_nodules": found.n_nodules, "n_missing": found.n_missing}
+        counts = {"n_nodules": len(found.lesions), "n_missing": found.n_missing}
         rows.append(row(found) | counts)
     return pd.DataFrame(rows, index=pd.Index(list(attributes), name="attribute"))
 
 
 def reader_pairs(readings: pd.DataFrame, attribute: str) -> pd.DataFrame:
-    """All unordered pairs of readings of the same nodule, one row per pair.
-
-    A nodule with k readings gives k (k - 1) / 2 pairs.
+    """All k (k - 1) / 2 pairs of the k readings of each nodule, one row per pair.
 
     Returns:
         Columns lesion_id, patient (if `readings` has it), first, second. Which of a pair comes
@@ -147,7 +135,7 @@ def pairwise_difference(
     it all the same.
 
     Returns:
-        Index attribute; columns value (rating steps), n_pairs, n_nodules, n_missing.
+        Columns value (rating steps), n_pairs, n_nodules, n_missing.
 
     Example:
         >>> readings = pd.DataFrame({"lesion_id": ["a", "a", "a", "b", "b"],
@@ -160,7 +148,6 @@ def pairwise_difference(
         nodule, first, second = ratings.pairs()
         return {"value": _mean(np.abs(first - second), nodule, weighting), "n_pairs": len(nodule)}
 
-    _check_weighting(weighting)
     return per_attribute(readings, attributes, row)
 
 
@@ -175,29 +162,15 @@ def one_against_rest(
     The like-for-like human error beside a model that is scored against the readers' mean: the
     reader is left out of the reference. It is still somewhat larger than a model's would be at
     equal skill, since the reference here has one reader less and so more noise. `weighting` is
-    that of `pairwise_difference`.
-
-    Returns:
-        Index attribute; columns value, n_readings, n_nodules, n_missing.
-
-    Example:
-        >>> readings = pd.DataFrame({"lesion_id": ["a", "a", "a"], "margin": [1, 2, 6]})
-        >>> one_against_rest(readings, ["margin"]).loc["margin", "value"]  # (3 + 1.5 + 4.5) / 3
-        np.float64(3.0)
+    that of `pairwise_difference`; columns value, n_readings, n_nodules, n_missing.
     """
 
     def row(ratings: Ratings) -> dict[str, Any]:
-        distances, nodules = [np.empty(0)], [np.empty(0, dtype=np.intp)]
-        for nodule, block in ratings.blocks():  # block: (nodules, k readers)
-            for i in range(block.shape[1]):
-                others = np.delete(block, i, axis=1).mean(axis=1)
-                distances.append(np.abs(block[:, i] - others))
-                nodules.append(nodule)
-        distance = np.concatenate(distances)
-        value = _mean(distance, np.concatenate(nodules), weighting)
-        return {"value": value, "n_readings": len(distance)}
+        given, nodule = ratings.values, ratings.nodule
+        total, k = np.bincount(nodule, weights=given), np.bincount(nodule)
+        distance = np.abs(given - (total[nodule] - given) / (k[nodule] - 1))
+        return {"value": _mean(distance, nodule, weighting), "n_readings": len(given)}
 
-    _check_weighting(weighting)
     return per_attribute(readings, attributes, row)
 
 
@@ -206,54 +179,29 @@ def exact_agreement(
 ) -> pd.DataFrame:
     """Share of reader pairs that gave the same rating, and that were at most one step apart.
 
-    "One step" means something for ordinal attributes only.
-
-    Returns:
-        Index attribute; columns equal, within_one, n_pairs, n_nodules, n_missing.
+    "One step" means something for ordinal attributes only. Columns equal, within_one, n_pairs,
+    n_nodules, n_missing.
     """
 
     def row(ratings: Ratings) -> dict[str, Any]:
         nodule, first, second = ratings.pairs()
         distance = np.abs(first - second)
         return {
-            "equal": _mean(distance == 0, nodule, "pooled"),
-            "within_one": _mean(distance <= 1, nodule, "pooled"),
+            "equal": _mean(distance == 0, nodule),
+            "within_one": _mean(distance <= 1, nodule),
             "n_pairs": len(nodule),
         }
 
     return per_attribute(readings, attributes, row)
 
 
-def disagreement(readings: pd.DataFrame, attributes: Sequence[str] = RATING_NAMES) -> pd.DataFrame:
-    """How far apart the readers of each single nodule are.
-
-    Returns:
-        One row per attribute and nodule with at least two readers: lesion_id, attribute,
-        n_readers, sd (with n - 1), range (largest minus smallest rating).
-    """
-    tables = []
-    for attribute in attributes:
-        ratings = Ratings.of(readings, attribute)
-        of_nodule = pd.Series(ratings.values).groupby(ratings.nodule)
-        columns = {
-            "lesion_id": ratings.lesions,
-            "attribute": attribute,
-            "n_readers": of_nodule.size(),
-            "sd": of_nodule.std(),
-            "range": of_nodule.max() - of_nodule.min(),
-        }
-        tables.append(pd.DataFrame(columns))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _mean(distance: NDArray[Any], nodule: NDArray[np.intp], weighting: Weighting) -> float:
+def _mean(
+    distance: NDArray[Any], nodule: NDArray[np.intp], weighting: Weighting = "pooled"
+) -> float:
+    if weighting not in ("pooled", "nodule"):
+        raise ValueError(f"weighting must be 'pooled' or 'nodule', got {weighting!r}")
     if len(distance) == 0:
         return float("nan")
     if weighting == "pooled":
         return float(distance.mean())
     return float((np.bincount(nodule, weights=distance) / np.bincount(nodule)).mean())
-
-
-def _check_weighting(weighting: str) -> None:
-    if weighting not in ("pooled", "nodule"):
-        raise ValueError(f"weighting must be 'pooled' or 'nodule', got {weighting!r}")

@@ -1,8 +1,8 @@
 """How categories go together: chi-square and conditional probability.
 
 Li 2021 (section 4.2) tests all pairs of nine categorical attributes with chi-square and
-shows the conditional probabilities of their 27 categories. Both are here for any table
-with one column per attribute. For attributes as numbers see `correlation`.
+shows the conditional probabilities of their 27 categories. For attributes as numbers see
+`correlation`.
 
 The p-values take rows as independent. Nodules of one patient are not, so that small
 p-values are somewhat too small; the effect sizes do not depend on it.
@@ -11,9 +11,8 @@ p-values are somewhat too small; the effect sizes do not depend on it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,46 +20,10 @@ from scipy import stats
 
 from lesionlab.statistics.scoring import check_columns
 
-PValue = Literal["auto", "asymptotic", "permutation"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ChiSquare:
-    """The chi-square test of independence of two categorical attributes.
-
-    Attributes:
-        statistic: Pearson's chi-square (Li 2021, eq. 1 and 2), no continuity correction.
-        df: Degrees of freedom, (R - 1)(C - 1).
-        p: p-value; NaN when an attribute has a single category.
-        p_method: `asymptotic`, `permutation`, or `undefined` for a single category.
-        cramers_v: Cramér's V, corrected for bias (Bergsma 2013), from 0 to 1.
-        n: Number of rows with both values.
-        n_dropped: Number of rows without one of them.
-        n_expected_below_5: Cells whose expected count is below 5.
-        observed: Counts, R categories of x by C categories of y.
-        expected: Counts that independence would give, same shape.
-    """
-
-    statistic: float
-    df: int
-    p: float
-    p_method: str
-    cramers_v: float
-    n: int
-    n_dropped: int
-    n_expected_below_5: int
-    observed: pd.DataFrame
-    expected: pd.DataFrame
-
 
 def chi_square(
-    x: pd.Series[Any],
-    y: pd.Series[Any],
-    *,
-    p_value: PValue = "auto",
-    n_resamples: int = 9_999,
-    seed: int = 0,
-) -> ChiSquare:
+    x: pd.Series[Any], y: pd.Series[Any], *, n_resamples: int = 9_999, seed: int = 0
+) -> dict[str, Any]:
     """Test whether two categorical attributes are independent, with SciPy's `chi2_contingency`.
 
     The statistic is the sum of (observed - expected)^2 / expected, eq. 1 of Li 2021, which equals
@@ -68,67 +31,48 @@ def chi_square(
     sign wrong, its right-hand side is this.
 
     Departs from the paper: with expected counts below 5 the chi-square distribution is a poor
-    approximation, so that `auto` then compares with random tables of the same margins, and the
-    strength is given as Cramér's V, because the statistic itself grows with N.
+    approximation. Then p is (1 + tables at least as extreme) / (1 + n_resamples) among random
+    tables with both margins fixed, as shuffling one column gives them. And the strength is given as
+    Cramér's V, because the statistic itself grows with N.
 
     Args:
         x: Categories, one per lesion (integers, strings; NaN for a missing one). Mean ratings
             have too many values to be categories: round them first.
         y: The same for the other attribute, on the same index.
-        p_value: `asymptotic` from the chi-square distribution; `permutation` from `n_resamples`
-            random tables with both margins fixed, as shuffling one column gives them (p =
-            (1 + tables at least as extreme) / (1 + n_resamples)); `auto` is asymptotic when no
-            expected count is below 5 and permutation otherwise.
-        n_resamples: Number of random tables.
+        n_resamples: Number of random tables, drawn only where they are needed.
         seed: Seed of the random tables.
 
-    Raises:
-        ValueError: Different indices, no row with both values, or an option out of range.
-
-    Example:
-        >>> test = chi_square(pd.Series([1, 1, 2, 2] * 10), pd.Series([0, 0, 0, 1] * 10))
-        >>> round(test.statistic, 3), test.df, test.n
-        (13.333, 1, 40)
+    Returns:
+        statistic; df; p; p_method (`asymptotic`, `permutation`, or `undefined`, with p NaN, where
+        an attribute has a single category); cramers_v, corrected for bias (Bergsma 2013), from 0 to
+        1; n, the rows with both values; n_dropped, the others; n_expected_below_5, cells.
     """
-    if p_value not in ("auto", "asymptotic", "permutation"):
-        raise ValueError(f"p_value must be 'auto', 'asymptotic' or 'permutation', got {p_value!r}")
-    if n_resamples < 1:
-        raise ValueError(f"n_resamples must be at least 1, got {n_resamples}")
     if not x.index.equals(y.index):
         raise ValueError("x and y must have the same index, in the same order")
     both = x.notna() & y.notna()
     n = int(both.sum())
     if n == 0:
         raise ValueError("x and y have no row in which both are given")
-    x_codes, x_names = pd.factorize(x[both], sort=True)
-    y_codes, y_names = pd.factorize(y[both], sort=True)
-    rows, columns = len(x_names), len(y_names)
-    observed = np.bincount(x_codes * columns + y_codes, minlength=rows * columns)
-    observed = observed.reshape(rows, columns)
-    expected = stats.contingency.expected_freq(observed)
-    few = int((expected < 5).sum())
-    drawn = p_value == "permutation" or (p_value == "auto" and few > 0)
-    if rows == 1 or columns == 1:
-        statistic, p, method = 0.0, np.nan, "undefined"
-    else:
+    observed = pd.crosstab(x[both].to_numpy(), y[both].to_numpy()).to_numpy()
+    rows, columns = observed.shape
+    few = int((stats.contingency.expected_freq(observed) < 5).sum())
+    statistic, p, method = 0.0, np.nan, "undefined"
+    if rows > 1 and columns > 1:
         # random tables of given margins: the same distribution as shuffling, and quicker
-        how = stats.MonteCarloMethod(n_resamples, rng=np.random.default_rng(seed))
-        test = stats.chi2_contingency(observed, correction=False, method=how if drawn else None)
+        drawn = stats.MonteCarloMethod(n_resamples, rng=np.random.default_rng(seed))
+        test = stats.chi2_contingency(observed, correction=False, method=drawn if few else None)
         statistic, p = float(test.statistic), float(test.pvalue)
-        method = "permutation" if drawn else "asymptotic"
-    index, header = pd.Index(x_names, name=x.name), pd.Index(y_names, name=y.name)
-    return ChiSquare(
-        statistic=statistic,
-        df=(rows - 1) * (columns - 1),
-        p=p,
-        p_method=method,
-        cramers_v=_cramers_v(statistic, rows, columns, n),
-        n=n,
-        n_dropped=len(x) - n,
-        n_expected_below_5=few,
-        observed=pd.DataFrame(observed, index, header),
-        expected=pd.DataFrame(expected, index, header),
-    )
+        method = "permutation" if few else "asymptotic"
+    return {
+        "statistic": statistic,
+        "df": (rows - 1) * (columns - 1),
+        "p": p,
+        "p_method": method,
+        "cramers_v": _cramers_v(statistic, rows, columns, n),
+        "n": n,
+        "n_dropped": len(x) - n,
+        "n_expected_below_5": few,
+    }
 
 
 def _cramers_v(statistic: float, rows: int, columns: int, n: int) -> float:
@@ -149,53 +93,34 @@ def chi_square_matrix(frame: pd.DataFrame, columns: Sequence[str], **options: An
     Args:
         frame: One row per lesion, categories in `columns`.
         columns: Attributes, at least two; nine give 36 pairs.
-        **options: p_value, n_resamples and seed of `chi_square`. Each pair starts from the seed
-            anew, so that a row equals the single call.
+        **options: n_resamples and seed of `chi_square`. Each pair starts from the seed anew, so
+            that a row equals the single call.
 
     Returns:
-        One row per pair: first, second, statistic, df, p, p_method, p_holm (Holm over all pairs),
-        cramers_v, n, n_dropped, n_expected_below_5. `square` makes a matrix of one column.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: Fewer than two columns, or as in `chi_square`.
+        One row per pair: first, second, what `chi_square` gives, and p_holm (Holm over all pairs).
+        `square` makes a matrix of one column.
     """
     check_pairs(frame, columns)
     rows = [
-        {"first": first, "second": second}
-        | vars(chi_square(frame[first], frame[second], **options))
+        {"first": first, "second": second} | chi_square(frame[first], frame[second], **options)
         for first, second in combinations(columns, 2)
     ]
-    table = pd.DataFrame(rows).drop(columns=["observed", "expected"])
+    table = pd.DataFrame(rows)
     table.insert(list(table).index("cramers_v"), "p_holm", holm(table["p"]))
     return table
 
 
-def square(tidy: pd.DataFrame, value: str, *, diagonal: float = np.nan) -> pd.DataFrame:
+def square(tidy: pd.DataFrame, value: str) -> pd.DataFrame:
     """Turn a table of pairs into a symmetric matrix for a heat map.
 
-    Args:
-        tidy: Table with the columns first, second and `value`, each pair once.
-        value: Column to show, such as `cramers_v`.
-        diagonal: What to put on the diagonal.
-
-    Returns:
-        Square DataFrame in the order in which the attributes first appear; NaN for absent pairs.
-
-    Raises:
-        ValueError: A pair appears twice, in either order.
-
-    Example:
-        >>> pairs = pd.DataFrame({"first": ["a"], "second": ["b"], "r": [0.5]})
-        >>> square(pairs, "r", diagonal=1.0).loc["b"].tolist()
-        [0.5, 1.0]
+    `tidy` has the columns first, second and `value`, each pair once. The attributes are in the
+    order in which they first appear; the diagonal and absent pairs are NaN.
     """
     turned = tidy.rename(columns={"first": "second", "second": "first"})
     both = pd.concat([tidy, turned]).pivot(index="first", columns="second", values=value)
     names = list(dict.fromkeys([*tidy["first"], *tidy["second"]]))
-    matrix = both.reindex(index=names, columns=names).to_numpy(dtype=float, copy=True)
-    np.fill_diagonal(matrix, diagonal)
-    return pd.DataFrame(matrix, index=names, columns=names)
+    matrix = both.reindex(index=names, columns=names).astype(float)
+    return matrix.rename_axis(index=None, columns=None)
 
 
 def conditional_probability(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
@@ -204,17 +129,9 @@ def conditional_probability(frame: pd.DataFrame, columns: Sequence[str]) -> pd.D
     Counted over the lesions in which both attributes are given. P(X|X) is 1; two categories of
     one attribute exclude each other, so that their P is 0.
 
-    Args:
-        frame: One row per lesion, categories in `columns`.
-        columns: Attributes, at least two.
-
     Returns:
         Square DataFrame (27 x 27 for Li's nine attributes); both axes are a MultiIndex
         (attribute, category), sorted. Down a column, the categories of each attribute sum to 1.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: Fewer than two columns.
 
     Example:
         >>> lesions = pd.DataFrame({"margin": [1, 1, 2, 2], "cavity": [0, 1, 0, 0]})

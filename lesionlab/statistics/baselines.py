@@ -11,12 +11,11 @@ All functions take
 - what to predict: the name of a rating, or labels by lesion_id. Nodules without it, or without
   what it is predicted from, are left out and counted;
 - `folds`: lesion_id -> fold number; each fold is predicted from the others;
-- `n_resamples` and `seed` of the intervals. These are from resampling patients with the predictions
-  held fixed. They say how far the score depends on who is in the data, and not how it would move if
-  the predictor were fitted again.
+- `**how`, options of the bootstrap (`Resampling`). It resamples patients with the predictions held
+  fixed, and does not say how the score would move if the predictor were fitted again.
 
-They raise `KeyError` where a column is missing, and `ValueError` for folds with a lesion twice,
-without a nodule that is to be predicted, or fewer than two, and for labels that are none.
+They raise `KeyError` where a column is missing, and `ValueError` for folds or labels that do not go
+with the nodules.
 """
 
 from __future__ import annotations
@@ -24,11 +23,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, QuantileRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import SplineTransformer, StandardScaler
@@ -74,19 +72,16 @@ def constant_error(
     attribute: str,
     *,
     folds: pd.Series[Any],
-    rule: Literal["median", "mean"] = "median",
     **how: Unpack[Resampling],
 ) -> Baseline:
-    """Predict one and the same rating for every nodule: the median (or mean) of the training part.
+    """Predict one and the same rating for every nodule: the median of the training part.
 
-    The median is the constant with the smallest mean absolute error, and so the bar for a MAE; its
-    skill is 0 by definition.
+    It is the constant with the smallest mean absolute error, and so the bar for a MAE; its skill is
+    0 by definition.
     """
-    if rule not in ("median", "mean"):
-        raise ValueError(f"rule must be 'median' or 'mean', got {rule!r}")
     table = _with_folds(nodules, attribute, [], folds)
-    predicted = {"prediction": _constant(rule), "constant": _constant("median")}
-    return _scored(rule, *table, predicted, score_regression, how)
+    predicted = dict.fromkeys(("prediction", "constant"), _median)
+    return _scored("median", *table, predicted, score_regression, how)
 
 
 def diameter_regression(
@@ -94,7 +89,6 @@ def diameter_regression(
     attribute: str,
     *,
     folds: pd.Series[Any],
-    diameter: str = "diameter",
     **how: Unpack[Resampling],
 ) -> Baseline:
     """Predict a rating from the diameter (mm) alone, by median regression on a spline of its log.
@@ -110,11 +104,11 @@ def diameter_regression(
             # the spline's columns sum to 1: they hold the intercept already
             QuantileRegressor(quantile=0.5, alpha=0, fit_intercept=False, solver="highs"),
         )
-        model.fit(_log(train, diameter), train["truth"])
-        return np.asarray(model.predict(_log(test, diameter)), dtype=float)
+        model.fit(_log_diameter(train), train["truth"])
+        return np.asarray(model.predict(_log_diameter(test)), dtype=float)
 
-    table = _with_folds(nodules, attribute, [diameter], folds)
-    predicted = {"prediction": fit_predict, "constant": _constant("median")}
+    table = _with_folds(nodules, attribute, ["diameter"], folds)
+    predicted = {"prediction": fit_predict, "constant": _median}
     return _scored("diameter", *table, predicted, score_regression, how)
 
 
@@ -135,16 +129,11 @@ def diameter_classifier(
     labels: Labels,
     *,
     folds: pd.Series[Any],
-    diameter: str = "diameter",
     **how: Unpack[Resampling],
 ) -> Baseline:
     """Classify malignancy from the diameter (mm) alone: logistic regression on its logarithm."""
-
-    def fit_predict(train: pd.DataFrame, test: pd.DataFrame) -> Array:
-        return _logistic(_log(train, diameter), train["truth"], _log(test, diameter))
-
-    table = _with_folds(nodules, _binary(labels), [diameter], folds)
-    return _scored("diameter", *table, {"score": fit_predict}, score_binary, how)
+    table = _with_folds(nodules, _binary(labels), ["diameter"], folds)
+    return _scored("diameter", *table, {"score": _logistic(_log_diameter)}, score_binary, how)
 
 
 def ratings_classifier(
@@ -164,11 +153,8 @@ def ratings_classifier(
     names = list(attributes)
     if not names or "malignancy" in names:
         raise ValueError(f"attributes must be some ratings other than malignancy, got {names}")
-
-    def fit_predict(train: pd.DataFrame, test: pd.DataFrame) -> Array:
-        return _logistic(train[names].to_numpy(), train["truth"], test[names].to_numpy())
-
     table = _with_folds(nodules, _binary(labels), names, folds)
+    fit_predict = _logistic(lambda rows: rows[names].to_numpy())
     return _scored("ratings", *table, {"score": fit_predict}, score_binary, how)
 
 
@@ -222,9 +208,7 @@ def _with_folds(
     if isinstance(truth, str):
         truths = nodules[truth].astype(float)
     else:
-        _check_unique("labels", truth)
         truths = nodules["lesion_id"].map(truth)
-    _check_unique("folds", folds)
     table = nodules[["lesion_id", "patient", *predictors]].assign(truth=truths)
     complete = table.dropna(subset=["truth", *predictors]).reset_index(drop=True)
     complete["fold"] = complete["lesion_id"].map(folds)
@@ -244,8 +228,8 @@ def _out_of_fold(table: pd.DataFrame, fit_predict: FitPredict) -> Array:
     return predicted
 
 
-def _constant(rule: str) -> FitPredict:
-    return lambda train, test: np.full(len(test), train["truth"].agg(rule))
+def _median(train: pd.DataFrame, test: pd.DataFrame) -> Array:
+    return np.full(len(test), train["truth"].median())
 
 
 def _binary(labels: Labels) -> Labels:
@@ -253,21 +237,20 @@ def _binary(labels: Labels) -> Labels:
     return labels.astype(float)
 
 
-def _logistic(train: Any, truth: pd.Series[Any], test: Any) -> Array:
-    if truth.nunique() < 2:
-        raise ValueError("a training part has a single class; use fewer or stratified folds")
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(train, truth)
-    return np.asarray(model.predict_proba(test)[:, 1], dtype=float)
+def _logistic(features: Callable[[pd.DataFrame], Array]) -> FitPredict:
+    def fit_predict(train: pd.DataFrame, test: pd.DataFrame) -> Array:
+        if train["truth"].nunique() < 2:
+            raise ValueError("a training part has a single class; use fewer or stratified folds")
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        model.fit(features(train), train["truth"])
+        return np.asarray(model.predict_proba(features(test))[:, 1], dtype=float)
+
+    return fit_predict
 
 
-def _log(rows: pd.DataFrame, diameter: str) -> NDArray[np.float64]:
-    values = rows[diameter].to_numpy(dtype=float)
+def _log_diameter(rows: pd.DataFrame) -> Array:
+    values = rows["diameter"].to_numpy(dtype=float)
     if not (values > 0).all():
-        raise ValueError(f"{diameter} must be above 0 mm, got {values.min()}")
+        raise ValueError(f"diameter must be above 0 mm, got {values.min()}")
     logarithm: Array = np.log(values)[:, None]  # (lesions, 1)
     return logarithm
-
-
-def _check_unique(name: str, series: pd.Series[Any]) -> None:
-    if not series.index.is_unique:
-        raise ValueError(f"{name} has {int(series.index.duplicated().sum())} lesions twice")

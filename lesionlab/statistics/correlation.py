@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -19,50 +18,29 @@ from scipy import stats
 
 from lesionlab.statistics.association import check_pairs, holm
 
-Method = Literal["pearson", "spearman"]
 
+def correlation_matrix(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Pearson's correlation of every pair of attributes over the rows in which both are given.
 
-def correlation_matrix(
-    frame: pd.DataFrame, columns: Sequence[str], *, method: Method = "pearson"
-) -> pd.DataFrame:
-    """Correlation of every pair of attributes over the rows in which both are given.
-
-    Fu 2021 (Fig. 6a) shows the magnitudes: take `.abs()` for that.
-
-    Args:
-        frame: One row per lesion, numbers in `columns`.
-        columns: Attributes, at least two.
-        method: `pearson` (linear) or `spearman` (of the ranks, for ordinal ratings).
-
-    Returns:
-        Square symmetric DataFrame with 1 on the diagonal; NaN for a constant attribute.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: Fewer than two columns or an unknown `method`.
+    Fu 2021 (Fig. 6a) shows the magnitudes: take `.abs()` for that. NaN for a constant attribute.
     """
     check_pairs(frame, columns)
-    if method not in ("pearson", "spearman"):
-        raise ValueError(f"method must be 'pearson' or 'spearman', got {method!r}")
-    return frame[list(columns)].astype(float).corr(method=method)
+    return frame[list(columns)].astype(float).corr()
 
 
-def correlation_table(
-    frame: pd.DataFrame, columns: Sequence[str], *, method: Method = "pearson"
-) -> pd.DataFrame:
-    """The correlations of `correlation_matrix` as pairs, with p-values; arguments as there.
+def correlation_table(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The correlations of `correlation_matrix` as pairs, with p-values.
 
     Returns:
         One row per pair: first, second, r, p (two-sided), p_holm, n. r and p are NaN when an
         attribute is constant or fewer than three rows are left.
     """
-    matrix = correlation_matrix(frame, columns, method=method)
-    test = stats.pearsonr if method == "pearson" else stats.spearmanr
+    matrix = correlation_matrix(frame, columns)
     rows = []
     for first, second in combinations(columns, 2):
         pair = frame[[first, second]].dropna().to_numpy(dtype=float)
         defined = len(pair) >= 3 and (np.ptp(pair, axis=0) > 0).all()
-        p = float(test(pair[:, 0], pair[:, 1]).pvalue) if defined else np.nan
+        p = float(stats.pearsonr(pair[:, 0], pair[:, 1]).pvalue) if defined else np.nan
         r = matrix.loc[first, second] if defined else np.nan
         rows.append({"first": first, "second": second, "r": r, "p": p, "n": len(pair)})
     table = pd.DataFrame(rows)
@@ -72,14 +50,9 @@ def correlation_table(
 
 @dataclass(frozen=True)
 class MatrixAgreement:
-    """How alike two symmetric matrices are; see `matrix_agreement`.
+    """How alike two symmetric matrices are: correlations of the n entries above the diagonal.
 
-    Attributes:
-        pearson: Pearson correlation of the entries above the diagonal.
-        pearson_p: Mantel permutation p-value of it, one-sided (more alike than by chance).
-        spearman: Spearman correlation of the same entries.
-        spearman_p: Mantel permutation p-value of it.
-        n: Number of entries compared.
+    Their p-values are Mantel's, one-sided (more alike than by chance); see `matrix_agreement`.
     """
 
     pearson: float
@@ -104,7 +77,7 @@ def matrix_agreement(
     (Fig. 6) makes this comparison by eye.
 
     Args:
-        a: Symmetric matrix, at least 3 x 3; the diagonal does not count.
+        a: Symmetric finite matrix, at least 3 x 3; the diagonal does not count.
         b: Another of the same shape. Two DataFrames are matched by label. Attention weights are
             not symmetric: average them with their transpose first.
         n_resamples: Number of random relabellings.
@@ -112,13 +85,7 @@ def matrix_agreement(
 
     Returns:
         Both correlations with their p-values; NaN when a matrix is constant off the diagonal.
-
-    Raises:
-        ValueError: A matrix that is not square, symmetric and finite, other labels or another
-            shape in `b`, or fewer than three attributes.
     """
-    if n_resamples < 1:
-        raise ValueError(f"n_resamples must be at least 1, got {n_resamples}")
     if isinstance(a, pd.DataFrame) and isinstance(b, pd.DataFrame):
         if set(a.index) != set(b.index) or set(a.columns) != set(b.columns):
             raise ValueError(f"a and b have other labels: {list(a.index)} and {list(b.index)}")

@@ -15,43 +15,37 @@ left, and the last one all that remains.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
-
-Scale = Literal["unit", "standard"]
-SCALERS = {"unit": MinMaxScaler, "standard": StandardScaler}
+from sklearn.preprocessing import MinMaxScaler
 
 
-def eliminate(X: pd.DataFrame, y: ArrayLike, *, scale: Scale = "unit") -> pd.DataFrame:
+def eliminate(X: pd.DataFrame, y: ArrayLike) -> pd.DataFrame:
     """Remove one feature after another and keep what each was worth when it went.
+
+    Each feature is rescaled to [0, 1] first, as Liu 2020 does with the ratings. Coefficients are
+    only comparable on a common scale, and a rarely used end of a scale makes one large.
 
     Args:
         X: One row per lesion, one column per feature, no gaps.
         y: Labels, two classes, one per row of `X`.
-        scale: `unit` rescales each feature to [0, 1], as Liu 2020 does with the ratings;
-            `standard` to mean 0 and SD 1. Coefficients are only comparable on some common scale,
-            and a rarely used end of a scale makes a coefficient per unit range large.
 
     Returns:
         One row per step, in order: step (from 1), feature, coefficient (with sign), share (r_s),
         importance, share_first_step (its |w| over the sum in the full model).
-
-    Raises:
-        ValueError: Gaps in `X`, other lengths, not two classes, or an unknown `scale`.
 
     Example:
         >>> X = pd.DataFrame({"noise": [0, 1, 0, 1] * 5, "signal": [0, 0, 1, 1] * 5})
         >>> eliminate(X, X["signal"])["feature"].tolist()
         ['noise', 'signal']
     """
-    labels = _check(X, y, scale)
-    values = pd.DataFrame(SCALERS[scale]().fit_transform(X), columns=X.columns)
+    labels = _check(X, y)
+    values = pd.DataFrame(MinMaxScaler().fit_transform(X), columns=X.columns)
     left = 1.0
     rows: list[dict[str, Any]] = []
     while len(values.columns):
@@ -82,7 +76,6 @@ def recursive_feature_elimination(
     X: pd.DataFrame,
     y: ArrayLike,
     *,
-    scale: Scale = "unit",
     n_splits: int = 5,
     groups: ArrayLike | None = None,
     seed: int = 0,
@@ -97,9 +90,8 @@ def recursive_feature_elimination(
     nodules of a patient together when `groups` say so.
 
     Args:
-        X: As in `eliminate`.
+        X: As in `eliminate`; it is rescaled by each training part.
         y: As in `eliminate`.
-        scale: As in `eliminate`; the scale is learned on each training part.
         n_splits: Number of folds, stratified by `y`.
         groups: Patient of each row.
         seed: Seed of the folds.
@@ -109,15 +101,12 @@ def recursive_feature_elimination(
         most important), share_first_step, share_first_step_sd (plain share in the full model,
         without elimination), coefficient (mean of the signed one at removal), step (mean step of
         removal). The importances sum to 1.
-
-    Raises:
-        ValueError: As in `eliminate`.
     """
-    labels = _check(X, y, scale)
+    labels = _check(X, y)
     splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
     patients = None if groups is None else np.asarray(groups)
     split = splitter(n_splits=n_splits, shuffle=True, random_state=seed).split(X, labels, patients)
-    runs = [eliminate(X.iloc[train], labels[train], scale=scale) for train, _ in split]
+    runs = [eliminate(X.iloc[train], labels[train]) for train, _ in split]
     by_feature = pd.concat(runs).groupby("feature")
     table = by_feature[["importance", "share_first_step", "coefficient", "step"]].mean()
     for name in ("importance", "share_first_step"):
@@ -126,13 +115,8 @@ def recursive_feature_elimination(
     return table.sort_values("rank")
 
 
-def _check(X: pd.DataFrame, y: ArrayLike, scale: str) -> NDArray[Any]:
-    if scale not in SCALERS:
-        raise ValueError(f"scale must be 'unit' or 'standard', got {scale!r}")
-    if X.shape[1] == 0:
-        raise ValueError("X has no columns")
-    gaps = int(X.isna().any(axis=1).sum())
-    if gaps:
+def _check(X: pd.DataFrame, y: ArrayLike) -> NDArray[Any]:
+    if gaps := int(X.isna().any(axis=1).sum()):
         raise ValueError(f"X has {gaps} rows with missing values; leave them out first")
     labels = np.asarray(y)
     if labels.shape != (len(X),):

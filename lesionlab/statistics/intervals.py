@@ -1,8 +1,7 @@
 """Estimates with their intervals, by a bootstrap over patients.
 
-The nodules of one patient resemble each other, and so do the readings of one nodule. An interval
-that treats rows as independent is too narrow. Here whole patients are drawn, so that what hangs
-together stays together. A draw is a row of weights: how often each row of the data counts.
+The nodules of one patient resemble each other, so that an interval that treats rows as independent
+is too narrow. Here whole patients are drawn. A draw is a row of weights: how often each row counts.
 
 Example:
     >>> error, patient = np.array([0.0, 1.0, 2.0, 1.0]), pd.Series(["a", "a", "b", "c"])
@@ -32,7 +31,7 @@ Array = NDArray[np.float64]
 
 
 class Resampling(TypedDict, total=False):
-    """The options that all functions with intervals hand to `bootstrap_weights_over_groups`."""
+    """The options `**how` of all functions with intervals; see `bootstrap_weights_over_groups`."""
 
     n_resamples: int
     level: float
@@ -41,9 +40,7 @@ class Resampling(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A number with its interval; prints as `0.84 [0.82, 0.86]`.
-
-    `format(estimate, ".3f")` (or an f-string) sets the digits: any format code of a float does.
+    """A number with its interval; prints as `0.84 [0.82, 0.86]`, and with digits as a float does.
 
     Attributes:
         value: The statistic on the data as they are.
@@ -104,9 +101,6 @@ def bootstrap_weights_over_groups(
             resamples: `refuse`, or put NaN for both ends of the interval (`nan`). Fewer undefined
             resamples are left out and counted in `Estimate.method`.
 
-    Returns:
-        One estimate per name, in the order of the mapping.
-
     Raises:
         ValueError: Fewer than two groups, gaps in `groups`, an option out of range, or a statistic
             that is NaN too often.
@@ -115,8 +109,6 @@ def bootstrap_weights_over_groups(
         raise ValueError(f"level must be inside (0, 1), got {level}")
     if n_resamples < 1:
         raise ValueError(f"n_resamples must be at least 1, got {n_resamples}")
-    if undefined not in ("refuse", "nan"):
-        raise ValueError(f"undefined must be 'refuse' or 'nan', got {undefined!r}")
     if groups.isna().any():
         raise ValueError(f"column {groups.name!r} has {groups.isna().sum()} gaps")
     codes, names = pd.factorize(groups)
@@ -141,12 +133,10 @@ def bootstrap_weights_over_groups(
     for (name, value), column in zip(observed.items(), draws.T, strict=True):
         missed = int(np.isnan(column).sum())
         too_many = missed > MAX_UNDEFINED * n_resamples
-        if undefined == "refuse" and (np.isnan(value) or too_many):
-            raise ValueError(
-                f"the statistic {name!r} is NaN "
-                + ("on the data themselves" if np.isnan(value) else f"in {missed} of {n_resamples} "
-                   f"resamples; at most {MAX_UNDEFINED:.0%} are allowed")
-            )  # fmt: skip
+        if undefined == "refuse" and np.isnan(value):
+            raise ValueError(f"the statistic {name!r} is NaN on the data themselves")
+        if undefined == "refuse" and too_many:
+            raise ValueError(f"the statistic {name!r} is NaN in {missed} of {n_resamples} draws")
         low, high = (
             (np.nan, np.nan)
             if too_many
@@ -162,24 +152,3 @@ def bootstrap_weights_over_groups(
             method=f"{method}, {missed} undefined" if missed else method,
         )
     return estimates
-
-
-def bootstrap_many_over_groups(
-    statistics: Callable[[pd.DataFrame], Mapping[str, float]], frame: pd.DataFrame, **how: Any
-) -> dict[str, Estimate]:
-    """The same for a statistic of a table. Slow; only `papers.fu2021` still calls it."""
-
-    def weighed(weights: Array) -> dict[str, Array]:
-        drawn = [np.repeat(np.arange(len(frame)), row.astype(int)) for row in weights]
-        found = [statistics(frame.iloc[rows]) for rows in drawn]
-        return {name: np.array([one[name] for one in found], dtype=float) for name in found[0]}
-
-    return bootstrap_weights_over_groups(weighed, frame["patient"], **how)
-
-
-def bootstrap_over_groups(
-    statistic: Callable[[pd.DataFrame], float], frame: pd.DataFrame, **how: Any
-) -> Estimate:
-    """As `bootstrap_many_over_groups`, for one statistic."""
-    found = bootstrap_many_over_groups(lambda rows: {"value": statistic(rows)}, frame, **how)
-    return found["value"]

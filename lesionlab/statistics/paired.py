@@ -1,16 +1,12 @@
 """Which of two models errs less, tested on the same lesions, attribute by attribute.
 
-    both = paired(full.predictions, plain.predictions)
-    both.loc["margin", ["difference", "low", "high", "p_holm"]]
-
 Nodules of one patient resemble each other, and so do the errors on them. So the interval is from
 resampling whole patients, and the test by default has one difference per patient.
 
 Both functions take two tables of out-of-fold predictions of the same lesions, in any order of rows:
 lesion_id, patient, for each attribute its prediction under its name and the truth under `…_truth`,
 and for AUCs within folds the column fold. They raise `KeyError` where a column is missing, and
-`ValueError` where lesions, patients, truths or folds differ, a lesion is there twice, there are
-gaps, or an option is unknown.
+`ValueError` where the tables do not go together.
 """
 
 from __future__ import annotations
@@ -61,21 +57,13 @@ def paired(
         attributes: Which to compare; all that both have if None, in the order of `a`.
         test: `wilcoxon` (differences of exactly zero are left out) or `t`, both two-sided.
         unit: What is one observation of the test.
-        **how: n_resamples, level, seed of the intervals.
+        **how: See `Resampling`.
 
     Returns:
         Index attribute, and `mean` (over the attributes of each lesion) as the last row where
         there are two or more. Columns n (lesions), n_groups (patients), mae_a, mae_b, difference
         (mae_a − mae_b: below 0 where `a` is better) with low and high, p, and p_holm, adjusted
         for the number of attributes. The row `mean` is no further attribute: its p_holm is NaN.
-
-    Example:
-        >>> def model(*margin):
-        ...     return pd.DataFrame({"lesion_id": ["n1", "n2", "n3"], "patient": ["p1", "p2", "p3"],
-        ...                          "margin": margin, "margin_truth": [3.0, 3.0, 3.0]})
-        >>> found = paired(model(3.5, 2.5, 4.0), model(4.0, 2.0, 4.0), n_resamples=200)
-        >>> found.loc["margin", ["mae_a", "mae_b", "difference"]].round(2).tolist()
-        [0.67, 1.0, -0.33]
     """
     if test not in ("wilcoxon", "t"):
         raise ValueError(f"test={test!r}: expected 'wilcoxon' or 't'")
@@ -98,19 +86,16 @@ def paired(
     )
     observed = difference.groupby(patient).mean() if unit == "patient" else difference
     table = pd.DataFrame(
-        [
-            {
-                "n": found.n,
-                "n_groups": found.n_groups,
-                "mae_a": float(errors[0][name].mean()),
-                "mae_b": float(errors[1][name].mean()),
-                "difference": found.value,
-                "low": found.low,
-                "high": found.high,
-                "p": _p(observed[name].to_numpy(dtype=float), test),
-            }
-            for name, found in intervals.items()
-        ],
+        {
+            "n": len(left),
+            "n_groups": patient.nunique(),
+            "mae_a": errors[0].mean(),
+            "mae_b": errors[1].mean(),
+            "difference": {name: found.value for name, found in intervals.items()},
+            "low": {name: found.low for name, found in intervals.items()},
+            "high": {name: found.high for name, found in intervals.items()},
+            "p": observed.apply(lambda column: _p(column.to_numpy(dtype=float), test)),
+        },
         index=pd.Index(rows, name="attribute"),
     )
     return table.assign(p_holm=holm(table["p"].where(table.index.isin(names))))
@@ -126,7 +111,7 @@ def paired_auc(
             the folds' own, as in `scoring`, in every resample too.
         b: Predictions of another, on the same folds.
         attribute: What both predict.
-        **how: n_resamples, level, seed of the intervals.
+        **how: See `Resampling`.
 
     Returns:
         auc_a, auc_b, and difference (auc_a − auc_b: above 0 where `a` is better).
@@ -151,12 +136,9 @@ def _attributes(a: pd.DataFrame, b: pd.DataFrame, attributes: Sequence[str] | No
     if isinstance(attributes, str):
         raise ValueError(f"attributes={attributes!r}: expected a sequence of names")
     if attributes is None:
-        theirs, others = ([str(c) for c in f if f"{c}_truth" in f] for f in (a, b))
-        if set(theirs) != set(others):
-            raise ValueError(
-                f"a has the attributes {theirs}, b has {others}: name those that are meant"
-            )
-        attributes = theirs
+        attributes, others = ([str(c) for c in f if f"{c}_truth" in f] for f in (a, b))
+        if set(attributes) != set(others):
+            raise ValueError(f"a has {attributes}, b has {others}: name those that are meant")
     names = list(attributes)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"attributes={names}: expected at least one, each once")
@@ -181,22 +163,15 @@ def _matched(
         table = frame[columns].astype(dict.fromkeys(numbers, float))
         kept.append(table.set_index("lesion_id").sort_index())
     left, right = kept
-    if not left.index.equals(right.index):
-        alone = sorted(set(left.index) ^ set(right.index), key=str)
-        raise ValueError(
-            f"a and b have other lesions: {len(alone)} are in one of them alone, such as "
-            f"{alone[0]!r}"
-        )
+    if alone := sorted(set(left.index) ^ set(right.index), key=str):
+        raise ValueError(f"a and b have other lesions: {len(alone)}, such as {alone[0]!r}")
     for column in alike:
         if not (left[column].astype(str) == right[column].astype(str)).all():
             raise ValueError(f"a and b have another {column} for some lesions")
     for name in names:
         apart = (left[f"{name}_truth"] - right[f"{name}_truth"]).abs() > 1e-6
         if apart.any():
-            raise ValueError(
-                f"a and b have other truths: {name} of {int(apart.sum())} lesions, such as "
-                f"{apart.idxmax()!r}"
-            )
+            raise ValueError(f"a and b have other truths: {name} of {int(apart.sum())} lesions")
     return left, right
 
 

@@ -1,23 +1,17 @@
 """Scores of predictions against the readers, each with its interval over patients.
 
-One function for each kind of target scores the baselines and every model, so that two numbers
-beside each other were made alike. Each takes a table with one row per lesion:
-
-- `patient`: resampled as a whole for the intervals (`intervals.bootstrap_weights_over_groups`);
-- `truth`: what the readers say;
-- what was predicted: `prediction`, `score`, or a column of probabilities for each class;
-- `fold`, optional: which of several models predicted the lesion.
+One function for each kind of target scores the baselines and every model. Each takes a table with
+one row per lesion: `patient`, `truth` (what the readers say), what was predicted, and optionally
+`fold`, which of several models predicted the lesion. `**how` are options of the bootstrap.
 
 **An AUC is taken within folds.** Each fold has a network of its own. One may call most lesions
 malignant where another calls hardly any, and a ranking of all lesions together would mix how well
 the networks rank with how alike their levels are. So with the column `fold` an AUC is the mean of
-the folds' own AUCs, each fold counting once. A fold in which a class does not occur is left out,
-and `Estimate.method` says so.
+the folds' own AUCs. A fold in which a class does not occur is left out; `Estimate.method` says so.
 
-All functions take `n_resamples`, `level` and `seed` as the bootstrap does, and return estimates by
-name. Where more than 5 % of the resamples lack what a score needs, such as a class, the ends of its
-interval are NaN. They raise `KeyError` where a column is missing, and `ValueError` for gaps, for
-truths that are none, or for fewer than two patients.
+Where more than 5 % of the resamples lack what a score needs, such as a class, the ends of its
+interval are NaN. The functions raise `KeyError` where a column is missing, and `ValueError` for
+gaps, for truths that are none, or for fewer than two patients.
 """
 
 from __future__ import annotations
@@ -49,11 +43,10 @@ def score_regression(frame: pd.DataFrame, **how: Unpack[Resampling]) -> dict[str
 
     Args:
         frame: Columns patient, truth, prediction and optionally constant, in rating steps.
-        **how: n_resamples, level, seed.
+        **how: See `Resampling`.
 
     Returns:
-        mae, rmse, bias and, with a constant, mae_constant and skill. Skill is NaN where the
-        constant is never wrong.
+        mae, rmse, bias and, with a constant, mae_constant and skill.
     """
     columns = ["truth", "prediction"] + ["constant"] * ("constant" in frame.columns)
     check_complete(frame, [*columns, "patient"])
@@ -84,7 +77,7 @@ def score_binary(frame: pd.DataFrame, *, threshold: float = 0.5, **how: Any) -> 
     Args:
         frame: Columns patient, truth (0 or 1), score (higher for 1) and optionally fold.
         threshold: Where a lesion is called 1.
-        **how: n_resamples, level, seed.
+        **how: See `Resampling`.
 
     Returns:
         auc, accuracy, sensitivity (recall), specificity, precision, f1.
@@ -113,9 +106,6 @@ def score_binary(frame: pd.DataFrame, *, threshold: float = 0.5, **how: Any) -> 
     return found
 
 
-score_classification = score_binary  # until training, papers and realism say `score_binary`
-
-
 def score_multiclass(
     frame: pd.DataFrame, classes: Sequence[Any], **how: Any
 ) -> dict[str, Estimate]:
@@ -129,26 +119,32 @@ def score_multiclass(
     under the names accuracy, sensitivity and specificity.
 
     Args:
-        frame: Columns patient, truth (one of `classes`), optionally fold, and either a column of
-            probabilities under the name of each class or the called class in `prediction`. Of equal
-            probabilities the first class counts. Leave out lesions whose class is to be ignored.
+        frame: Columns patient, truth (one of `classes`), optionally fold, and a column of
+            probabilities under the name of each class. The most probable class is called, of equal
+            ones the first. Leave out lesions whose class is to be ignored.
         classes: The classes in their order.
-        **how: n_resamples, level, seed.
+        **how: See `Resampling`.
 
     Returns:
-        accuracy, mcc, weighted_f1, macro_recall and so on; with probabilities auc, the mean over
-        classes of the AUC of each class against the rest, within folds; then recall_k, precision_k,
-        specificity_k, npv_k and f1_k of each class k, NaN where nothing is to be divided.
+        accuracy, mcc, weighted_f1, macro_recall and so on; auc, the mean over classes of the AUC of
+        each class against the rest, within folds; then recall_k, precision_k, specificity_k, npv_k
+        and f1_k of each class k, NaN where nothing is to be divided.
     """
-    truth, called = _codes(frame, classes)
     k = len(classes)
+    if k < 2 or len(set(classes)) < k:
+        raise ValueError(f"classes must be two or more, each once, got {list(classes)}")
+    check_complete(frame, ["truth", "patient", *classes])
+    codes = frame["truth"].map({label: i for i, label in enumerate(classes)})
+    if codes.isna().any():
+        other = frame.loc[codes.isna(), "truth"].iloc[0]
+        raise ValueError(f"truth must be one of {list(classes)}, got {other!r}")
+    truth = codes.to_numpy(dtype=int)
+    scores = frame[list(classes)].to_numpy(dtype=float)
+    called = scores.argmax(axis=1)
     is_truth, is_called = np.eye(k)[truth], np.eye(k)[called]  # (lesion, class)
     folds = _folds(frame)
     present = [code for code in range(k) if (truth == code).any()]
-    aucs = []
-    if _has_probabilities(frame, classes):
-        scores = frame[list(classes)].to_numpy(dtype=float)
-        aucs = [weighted_auc(scores[:, code], truth == code, folds) for code in present]
+    aucs = [weighted_auc(scores[:, code], truth == code, folds) for code in present]
 
     def metrics(weights: Array) -> dict[str, Array]:
         n = weights.sum(1)[:, None]
@@ -169,29 +165,14 @@ def score_multiclass(
             "weighted_f1": np.nansum(t * each["f1"], axis=1) / n[:, 0],
         }
         found |= {f"macro_{name}": _mean(values, axis=1) for name, values in each.items()}
-        if aucs:
-            found["auc"] = _mean(np.array([auc(weights) for auc in aucs]), axis=0)
+        found["auc"] = _mean(np.array([auc(weights) for auc in aucs]), axis=0)
         for name, values in each.items():
             found |= {f"{name}_{label}": values[:, i] for i, label in enumerate(classes)}
         return found
 
     found = bootstrap_weights_over_groups(metrics, frame["patient"], undefined="nan", **how)
-    if aucs:
-        found["auc"] = within_folds(found["auc"], [truth == code for code in present], folds)
+    found["auc"] = within_folds(found["auc"], [truth == code for code in present], folds)
     return found
-
-
-def confusion(frame: pd.DataFrame, classes: Sequence[Any]) -> pd.DataFrame:
-    """Counts of lesions: a row for each true class, a column for each called one.
-
-    Args:
-        frame: As in `score_multiclass`.
-        classes: As in `score_multiclass`.
-    """
-    truth, called = _codes(frame, classes)
-    counts = np.bincount(truth * len(classes) + called, minlength=len(classes) ** 2)
-    table = pd.DataFrame(counts.reshape(len(classes), -1), list(classes), list(classes))
-    return table.rename_axis(index="truth", columns="called")
 
 
 def score_dice(frame: pd.DataFrame, **how: Unpack[Resampling]) -> dict[str, Estimate]:
@@ -202,10 +183,7 @@ def score_dice(frame: pd.DataFrame, **how: Unpack[Resampling]) -> dict[str, Esti
     Args:
         frame: Columns patient, truth, prediction and intersection: voxels of the readers' mask, of
             the predicted one, and of both.
-        **how: n_resamples, level, seed.
-
-    Returns:
-        dice.
+        **how: See `Resampling`.
     """
     columns = ["truth", "prediction", "intersection"]
     check_complete(frame, [*columns, "patient"])
@@ -219,37 +197,13 @@ def score_dice(frame: pd.DataFrame, **how: Unpack[Resampling]) -> dict[str, Esti
     )
 
 
-def over_folds(
-    frame: pd.DataFrame, by: Sequence[str] = ("target", "predictor", "metric")
-) -> pd.DataFrame:
-    """Mean and SD of scores over runs: over folds, over seeds, or over all folds of all seeds.
-
-    Args:
-        frame: One row per score and run, the score in the column `value`.
-        by: Columns that say which score it is; rows that agree in them are averaged.
-
-    Returns:
-        Index `by`, in the order of the rows; columns mean, sd (with n - 1), n (runs; NaN is left
-        out of all three).
-    """
-    check_columns(frame, [*by, "value"])
-    runs = frame.groupby(list(by), sort=False)["value"]
-    return pd.DataFrame({"mean": runs.mean(), "sd": runs.std(), "n": runs.count()})
-
-
 def weighted_auc(
     scores: Array, positive: Booleans, folds: NDArray[Any] | None = None
 ) -> Callable[[Array], Array]:
-    """The AUC of scores as a function of how often each lesion counts.
+    """The AUC of scores, from weights (resample, lesion) to (resample,), ties counting one half.
 
-    Args:
-        scores: (lesion,) higher for the positive class; ties count one half.
-        positive: (lesion,).
-        folds: (lesion,) fold; the AUC is then the mean of the folds' own.
-
-    Returns:
-        From weights (resample, lesion) to AUCs (resample,). Folds in which a class has no weight
-        are left out; NaN where that is all.
+    With `folds`, the fold of each lesion, it is the mean of the folds' own. Folds in which a class
+    has no weight are left out; NaN where that is all.
     """
     if folds is not None:
         parts = [folds == fold for fold in pd.unique(folds)]
@@ -290,26 +244,14 @@ def skill(mae: Any, mae_constant: Any) -> Any:
         return np.where(mae_constant == 0, np.nan, 1 - np.divide(mae, mae_constant))
 
 
-skills = skill  # until training says `skill`
-
-
 def check_columns(frame: pd.DataFrame, columns: Sequence[Any]) -> None:
-    """Refuse a table without one of the columns.
-
-    Raises:
-        KeyError: A column is missing.
-    """
+    """Refuse a table without one of the columns, by a `KeyError`."""
     if missing := [c for c in columns if c not in frame.columns]:
         raise KeyError(f"the table has no column {missing}; it has {list(frame.columns)}")
 
 
 def check_complete(frame: pd.DataFrame, columns: Sequence[Any]) -> None:
-    """Refuse a table without one of the columns, or with gaps in them.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: A column has gaps.
-    """
+    """Refuse a table without one of the columns, or (`ValueError`) with gaps in them."""
     check_columns(frame, columns)
     for column in columns:
         if frame[column].isna().any():
@@ -317,38 +259,10 @@ def check_complete(frame: pd.DataFrame, columns: Sequence[Any]) -> None:
 
 
 def check_labels(labels: pd.Series[Any]) -> None:
-    """Refuse labels other than 0 and 1, or of a single class.
-
-    Raises:
-        ValueError: The labels are not 0 and 1, both of them.
-    """
+    """Refuse labels other than 0 and 1, or of a single class, by a `ValueError`."""
     found = sorted(labels.unique().tolist())
     if found not in ([0, 1], [False, True]):
         raise ValueError(f"labels must be 0 and 1, both of them, got {found[:5]}")
-
-
-def _has_probabilities(frame: pd.DataFrame, classes: Sequence[Any]) -> bool:
-    return all(label in frame.columns for label in classes)
-
-
-def _codes(
-    frame: pd.DataFrame, classes: Sequence[Any]
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """(lesion,) places of the true and of the called class among the classes."""
-    has = _has_probabilities(frame, classes)
-    check_complete(frame, ["truth", "patient", *(classes if has else ["prediction"])])
-    place = {label: i for i, label in enumerate(classes)}
-    if len(classes) < 2 or len(place) < len(classes):
-        raise ValueError(f"classes must be two or more, each once, got {list(classes)}")
-    codes = [frame[what].map(place) for what in ("truth", "prediction") if what in frame]
-    for code in codes[: 1 if has else 2]:
-        if code.isna().any():
-            other = frame[code.name][code.isna()].iloc[0]
-            raise ValueError(f"{code.name} must be one of {list(classes)}, got {other!r}")
-    truth = codes[0].to_numpy(dtype=int)
-    if has:
-        return truth, frame[list(classes)].to_numpy(dtype=float).argmax(axis=1)
-    return truth, codes[1].to_numpy(dtype=int)
 
 
 def _folds(frame: pd.DataFrame) -> NDArray[Any] | None:

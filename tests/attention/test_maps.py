@@ -77,14 +77,6 @@ def test_a_map_by_hand() -> None:
     assert float(exact.bias) == pytest.approx(2 * 0.5 + 0.25)
 
 
-def test_cam_and_printed_sam_are_one_formula() -> None:
-    network, images = toys.told("sam"), toys.images()
-    both = activation_maps(network, images, ("cam", "sam"), upsample=False)
-    torch.testing.assert_close(both["cam"].maps, both["sam"].maps)
-    exact = activation_map(network, images, "sam", upsample=False, weights="exact")
-    assert not toys.close(normalised(exact.maps), normalised(both["sam"].maps), 0.1)
-
-
 @pytest.mark.parametrize("axes", [2, 3])
 @pytest.mark.parametrize("kind", ["cam", "he-cam"])
 def test_grad_cam_is_cam_by_a_positive_factor_on_a_global_average(kind: str, axes: int) -> None:
@@ -135,33 +127,21 @@ def test_a_layer_says_what_a_network_tells() -> None:
 
 
 @pytest.mark.parametrize(("kind", "axes"), EVERY)
-def test_nine_heads_give_nine_maps(kind: str, axes: int) -> None:
+def test_heads_and_lesions_one_at_a_time_and_in_one_pass(kind: str, axes: int) -> None:
     network, images = toys.told(kind, axes), toys.images(axes)
     by_gradient = "he-grad-cam" if kind.startswith("he") else "grad-cam"
-    for method in (kind, by_gradient):
-        every = activation_map(network, images, method, head=None, relu=False)
+    network.body.saw_gradients.clear()
+    found = activation_maps(network, images, (kind, by_gradient), head=None, relu=False)
+    assert network.body.saw_gradients == [False]
+    for method, every in found.items():
         assert every.heads == tuple(range(9))
-        for head in range(9):
-            alone = activation_map(network, images, method, head=head, relu=False)
-            assert toys.close(alone.maps, every.maps[head])
-            assert torch.allclose(alone.scores, every.scores[head])
-            for other in range(head):
-                assert not toys.close(every.maps[head], every.maps[other], 0.05)
+        for head in range(0, 9, 4):
+            alone = activation_map(network, images[1:2], method, head=head, relu=False)
+            assert toys.close(alone.maps[0], every.maps[head, 1])
+            assert torch.allclose(alone.scores[0], every.scores[head, 1], atol=1e-5)
+            assert not toys.close(every.maps[head], every.maps[1], 0.05)
         some = activation_map(network, images, method, head=[7, 2], relu=False)
         assert toys.close(some.maps, every.maps[[7, 2]])
-
-
-def test_a_batch_is_its_lesions() -> None:
-    images = toys.images(n=5)
-    for network, options in (
-        (toys.told("hesam"), {"method": "hesam", "weights": "exact"}),
-        (toys.told("he-cam"), {"method": "he-grad-cam"}),
-        (toys.made(lambda: toys.Plain(hidden=True)), {"method": "grad-cam", "layer": "body"}),
-    ):
-        whole = activation_map(network, images, **options).maps
-        for i in range(5):
-            one = activation_map(network, images[i : i + 1], **options).maps
-            assert torch.allclose(one[0], whole[i], atol=1e-5)
 
 
 def test_upsampling_is_to_the_image() -> None:
@@ -241,8 +221,6 @@ def test_columns_are_classes_when_a_target_is_given() -> None:
     {"method": "he-grad-cam"},
     {"method": "grad-cam", "layer": "body.second"},
     {"method": "cam", "layer": "body", "expect": "counts more in some places"},
-    {"method": "grad-cam", "layer": "head.local", "expect": "layer"},
-    {"method": "hesam", "head": 9, "expect": "head"},
 ])  # fmt: skip
 def test_a_model_is_left_as_it_was(options: dict[str, Any]) -> None:
     options = dict(options)
@@ -266,17 +244,6 @@ def test_a_model_is_left_as_it_was(options: dict[str, Any]) -> None:
     assert not any(network.body.saw_gradients), "the part before the feature map has no graph"
 
 
-def test_the_trunk_runs_once_for_all_heads_and_methods() -> None:
-    network, images = toys.told("sam"), toys.images()
-    network.body.saw_gradients.clear()
-    activation_maps(network, images, ("cam", "grad-cam", "sam"), head=None, weights="exact")
-    assert network.body.saw_gradients == [False]
-    plain = toys.made(lambda: toys.Plain(hidden=True))
-    plain.body.saw_gradients.clear()
-    activation_map(plain, images, "grad-cam", head=None, layer="body")
-    assert plain.body.saw_gradients == [False]
-
-
 def test_a_layer_before_one_that_works_in_place() -> None:
     body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1))
     network = toys.made(lambda: nn.Sequential(copy.deepcopy(body), nn.Flatten(), nn.Linear(4, 2)))
@@ -296,8 +263,7 @@ def test_a_layer_before_one_that_works_in_place() -> None:
     ("sam", {"method": "hesam"}, "adds no high-level features.*method='sam'"),
     ("he-cam", {"method": "cam"}, "adds high-level features.*method='he-cam'"),
     ("sam", {"method": "SAM"}, "method='SAM': expected one of cam, grad-cam"),
-    ("sam", {"method": "sam", "head": 9}, "head=9: the model has heads 0 to 8"),
-    ("sam", {"method": "sam", "head": "margin"}, "head='margin'"),
+    ("sam", {"method": "sam", "head": "margin"}, "head='margin': the model has heads 0 to 8"),
     ("sam", {"method": "sam", "head": []}, "expected one or more"),
     ("sam", {"method": "sam", "target": 9}, "target=9: head 0 has classes 0 to 8"),
     ("sam", {"method": "sam", "target": torch.zeros(3, dtype=torch.int64)}, "each of 4 lesions"),
@@ -314,10 +280,9 @@ def test_bad_options(kind: str, options: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda x: x[:, :2], r"the model cannot take shape \(4, 2, 16, 16\)"),
-    (lambda x: x.double(), "expected torch.float32 on cpu as the model has, got torch.float64"),
-    (lambda x: x[0], r"got \(3, 16, 16\)"),
+    (lambda x: x.double(), r"cannot take shape \(4, 3, 16, 16\), torch.float64"),
+    (lambda x: x[0], r"got shape \(3, 16, 16\)"),
     (lambda x: x[:0], "not empty"),
-    (lambda x: x.numpy(), "ndarray"),
 ])  # fmt: skip
 def test_bad_images(change: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -358,5 +323,3 @@ def test_constant_maps() -> None:
     maps = activation_map(network, toys.images(), "sam").maps
     assert maps.std() < 1e-6
     assert not normalised(torch.full((2, 3, 3), 7.0)).any()
-    with pytest.raises(ValueError, match="axes=1"):
-        normalised(maps, 1)

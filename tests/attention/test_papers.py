@@ -33,15 +33,6 @@ def test_fu2021_packed() -> None:
         activation_map(network, images, "cam", inputs=(nodule, 2))
 
 
-def test_fu2021_in_three_axes() -> None:
-    network = toys.made(lambda: fu2021.VolumeNetwork())
-    images = torch.randn(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
-    maps = activation_map(network, images, "grad-cam", head=[0, 8]).maps
-    assert maps.shape == (2, 2, 16, 16, 16)
-    alone = activation_map(network, images[1:], "grad-cam", head=8).maps
-    assert toys.close(alone[0], maps[1, 1], 1e-3)
-
-
 LEI = {
     "sam": "sam", "cam": "cam", "hesam": "hesam", "hecam": "he-cam", "sam_ratings": "sam",
     "cam_3d": "cam", "sam_3d": "sam", "resnet18_sam": "sam", "hesam_concatenated": "hesam",

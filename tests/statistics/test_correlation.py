@@ -25,39 +25,18 @@ def symmetric(k=6, seed=0):
     return half + half.T
 
 
-def test_the_matrix_is_numpys_and_its_spearman_that_of_the_ranks():
-    frame = ratings()
-    names = list(frame.columns)
-    pearson = correlation_matrix(frame, names)
-    np.testing.assert_allclose(pearson, np.corrcoef(frame.to_numpy(), rowvar=False))
-    spearman = correlation_matrix(frame, names, method="spearman")
-    np.testing.assert_allclose(spearman, correlation_matrix(frame.rank(), names))
-    # ranks do not see a monotone change of scale
-    np.testing.assert_allclose(
-        spearman, correlation_matrix(np.log(frame), names, method="spearman")
-    )
-
-
-@pytest.mark.parametrize("method", ["pearson", "spearman"])
-def test_the_table_has_scipys_p_values_pairwise_over_gaps(method):
+def test_the_table_has_scipys_p_values_pairwise_over_gaps():
     frame = ratings().mask(np.random.default_rng(1).random((120, 4)) < 0.1)
-    table = correlation_table(frame, list(frame.columns), method=method)
-    matrix = correlation_matrix(frame, list(frame.columns), method=method)
+    table = correlation_table(frame, list(frame.columns))
+    matrix = correlation_matrix(frame, list(frame.columns))
     assert len(table) == 6
     for row in table.itertuples():
         pair = frame[[row.first, row.second]].dropna()
-        test = getattr(stats, f"{method}r")(pair.iloc[:, 0], pair.iloc[:, 1])
+        test = stats.pearsonr(pair.iloc[:, 0], pair.iloc[:, 1])
         assert (row.r, row.p) == pytest.approx((test.statistic, test.pvalue))
         assert row.r == pytest.approx(matrix.loc[row.first, row.second])
         assert row.n == len(pair) < 120
     np.testing.assert_allclose(table["p_holm"], multipletests(table["p"], method="holm")[1])
-
-
-def test_a_constant_attribute_has_no_correlation():
-    frame = ratings(columns=2).assign(constant=1.0)
-    table = correlation_table(frame, ["a0", "a1", "constant"])
-    assert table["r"].notna().tolist() == [True, False, False]
-    assert np.isnan(correlation_matrix(frame, ["a0", "constant"]).loc["a0", "constant"])
 
 
 def test_a_matrix_agrees_with_itself_and_with_its_scaling():
@@ -70,14 +49,6 @@ def test_a_matrix_agrees_with_itself_and_with_its_scaling():
     monotone = matrix_agreement(a, np.exp(a), n_resamples=99)
     assert monotone.pearson < 0.999
     assert monotone.spearman == pytest.approx(1)
-
-
-def test_the_correlations_are_those_of_the_upper_triangle():
-    a, b = symmetric(seed=1), symmetric(seed=2)
-    above = np.triu_indices(6, 1)
-    found = matrix_agreement(a, b, n_resamples=9)
-    assert found.pearson == pytest.approx(stats.pearsonr(a[above], b[above]).statistic)
-    assert found.spearman == pytest.approx(stats.spearmanr(a[above], b[above]).statistic)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -111,21 +82,12 @@ def test_labels_match_rows_and_a_common_relabelling_changes_nothing():
     )
 
 
-def test_a_flat_matrix_has_no_correlation():
-    found = matrix_agreement(np.ones((4, 4)), symmetric(4))
-    assert np.isnan([found.pearson, found.pearson_p, found.spearman, found.spearman_p]).all()
-
-
-@pytest.mark.parametrize(
-    ("a", "message"),
-    [
-        (np.ones((2, 2)), r"a must be a square matrix of at least 3 x 3, got \(2, 2\)"),
-        (np.ones((6, 5)), r"at least 3 x 3, got \(6, 5\)"),
-        (np.arange(36.0).reshape(6, 6), "a is not symmetric; average it with its transpose"),
-        (np.where(np.eye(6)[::-1], np.nan, 1.0), "a has NaN or infinite entries"),
-        (symmetric(5), r"must have the same shape, got \(5, 5\) and \(6, 6\)"),
-    ],
-)
+@pytest.mark.parametrize(("a", "message"), [
+    (np.ones((2, 2)), r"a must be a square matrix of at least 3 x 3, got \(2, 2\)"),
+    (np.arange(36.0).reshape(6, 6), "a is not symmetric; average it with its transpose"),
+    (np.where(np.eye(6)[::-1], np.nan, 1.0), "a has NaN or infinite entries"),
+    (symmetric(5), r"must have the same shape, got \(5, 5\) and \(6, 6\)"),
+])  # fmt: skip
 def test_matrix_agreement_refuses(a, message):
     with pytest.raises(ValueError, match=message):
         matrix_agreement(a, symmetric(6))
@@ -135,7 +97,3 @@ def test_what_else_is_refused():
     a = pd.DataFrame(symmetric(3), index=list("abc"), columns=list("abc"))
     with pytest.raises(ValueError, match="a and b have other labels"):
         matrix_agreement(a, a.rename(index={"c": "d"}, columns={"c": "d"}))
-    with pytest.raises(ValueError, match="n_resamples must be at least 1, got 0"):
-        matrix_agreement(a, a, n_resamples=0)
-    with pytest.raises(ValueError, match="method must be 'pearson' or 'spearman', got 'kendall'"):
-        correlation_table(ratings(), ["a0", "a1"], method="kendall")

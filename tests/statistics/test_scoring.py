@@ -6,8 +6,6 @@ import pytest
 from sklearn import metrics
 
 from lesionlab.statistics.scoring import (
-    confusion,
-    over_folds,
     score_binary,
     score_dice,
     score_multiclass,
@@ -64,17 +62,6 @@ def test_regression_by_hand():
     assert values(score_regression(frame, n_resamples=5)) == pytest.approx(expected)
 
 
-def test_regression_metrics_are_scikit_learns():
-    frame = regression()
-    scores = score_regression(frame, n_resamples=200)
-    truth, prediction = frame["truth"], frame["prediction"]
-    assert scores["mae"].value == pytest.approx(metrics.mean_absolute_error(truth, prediction))
-    assert scores["rmse"].value == pytest.approx(metrics.root_mean_squared_error(truth, prediction))
-    for estimate in scores.values():
-        assert estimate.low < estimate.value < estimate.high
-        assert (estimate.n, estimate.n_groups) == (200, frame["patient"].nunique())
-
-
 def test_a_constant_that_is_never_or_seldom_wrong():
     assert (skill(0.5, 2.0), skill(3.0, 2.0)) == (0.75, -0.5)
     never = regression().assign(truth=3.0)
@@ -115,18 +102,6 @@ def test_scores_of_two_classes_are_scikit_learns(threshold, seed):
     assert as_words == scores
 
 
-def test_auc_laws():
-    frame = binary()
-    auc = score_binary(frame, n_resamples=5)["auc"].value
-    for score, expected in (
-        (-frame["score"], 1 - auc),
-        (np.exp(5 * frame["score"]), auc),
-        (0.3, 0.5),
-    ):
-        found = score_binary(frame.assign(score=score), n_resamples=5)["auc"].value
-        assert found == pytest.approx(expected)
-
-
 def test_a_weighted_auc_is_scikit_learns():
     frame, rng = binary(), np.random.default_rng(1)
     weights = rng.integers(0, 4, (5, len(frame))).astype(float)
@@ -163,16 +138,6 @@ def test_a_fold_without_a_class_is_left_out_of_the_auc_and_said():
     assert np.isnan(score_binary(none, n_resamples=50)["auc"].value)
 
 
-def test_a_class_of_one_patient_leaves_no_interval_for_what_needs_it():
-    frame = pd.DataFrame({"patient": range(20), "truth": [1] + [0] * 19, "score": 0.2})
-    scores = score_binary(frame, n_resamples=200)
-    assert scores["auc"].value == 0.5
-    assert np.isnan([scores["auc"].low, scores["sensitivity"].high]).all()
-    assert np.isnan(scores["precision"].value)  # nothing was called
-    assert (scores["specificity"].low, scores["specificity"].high) == (1, 1)
-    assert 0.8 < scores["accuracy"].low < scores["accuracy"].high == 1
-
-
 @pytest.mark.parametrize("seed", [0, 1])
 def test_scores_of_several_classes_are_scikit_learns(seed):
     frame = multiclass(seed=seed)
@@ -203,39 +168,15 @@ def test_scores_of_several_classes_are_scikit_learns(seed):
         expected[f"macro_{name}"] = np.mean([expected[f"{name}_{c}"] for c in CLASSES])
     assert values(scores) == pytest.approx(expected, abs=1e-12)
     assert all(e.low < e.value < e.high for e in scores.values())
-    np.testing.assert_array_equal(
-        confusion(frame, CLASSES), metrics.confusion_matrix(truth, called, labels=CLASSES)
-    )
-    # the called classes alone give all but the AUC
-    given = frame[["patient", "truth"]].assign(prediction=called)
-    del scores["auc"]
-    assert score_multiclass(given, CLASSES, n_resamples=100) == scores
-
-
-def test_two_of_several_classes_are_the_scores_of_two_classes():
-    frame = binary().assign(fold=np.repeat([0, 1], 100))
-    two = frame.assign(**{"0": 1 - frame["score"], "1": frame["score"] + 1e-9})
-    two["truth"] = two["truth"].astype(str)
-    several, plain = (
-        score_multiclass(two, ["0", "1"], n_resamples=50),
-        score_binary(frame, n_resamples=50),
-    )
-    names = {"recall_1": "sensitivity", "recall_0": "specificity", "precision_1": "precision"}
-    for name, other in (names | {"f1_1": "f1", "auc": "auc", "accuracy": "accuracy"}).items():
-        ours, theirs = several[name], plain[other]
-        assert (ours.value, ours.low, ours.high) == pytest.approx(
-            (theirs.value, theirs.low, theirs.high)
-        )
 
 
 def test_classes_that_nobody_has_or_calls():
-    frame = multiclass()[["patient", "truth"]].assign(prediction="none")
+    frame = multiclass().assign(none=1, never=0)
     scores = score_multiclass(frame, [*CLASSES, "never"], n_resamples=50)
     assert scores["mcc"].value == 0
     assert scores["accuracy"].value == (frame["truth"] == "none").mean()
     assert np.isnan([scores["recall_never"].value, scores["precision_long"].value]).all()
     assert scores["macro_recall"].value == pytest.approx(1 / 3)  # of the classes that are there
-    assert confusion(frame, [*CLASSES, "never"]).loc["long", "none"] > 0
 
 
 def test_dice_by_hand():
@@ -258,40 +199,14 @@ def test_dice_by_hand():
         score_dice(frame.assign(intersection=11), n_resamples=5)
 
 
-def test_mean_and_sd_over_folds_and_seeds():
-    rows = [("margin", fold, seed, fold + seed / 10) for fold in range(3) for seed in range(2)]
-    frame = pd.DataFrame(rows, columns=["target", "fold", "seed", "value"])
-    found = over_folds(frame, by=["target"]).loc["margin"]
-    assert found["mean"] == pytest.approx(frame["value"].mean())
-    assert found["sd"] == pytest.approx(np.std(frame["value"], ddof=1))
-    assert found["n"] == 6
-    by_seed = over_folds(frame, by=["target", "seed"])
-    assert by_seed.loc["margin", 1].tolist() == pytest.approx([1.1, 1.0, 3])
-
-
-@pytest.mark.parametrize(
-    ("score", "frame", "error", "message"),
-    [
-        (score_regression, regression().drop(columns="prediction"), KeyError, "'prediction'"),
-        (score_regression, regression().assign(truth=np.nan), ValueError, "'truth' has 200 gaps"),
-        (score_binary, binary().assign(truth=0), ValueError, r"both of them, got \[0\]"),
-        (score_binary, binary().assign(truth=2), ValueError, r"both of them, got \[2\]"),
-        (score_binary, binary().assign(fold=np.nan), ValueError, "'fold' has 200 gaps"),
-        (
-            lambda frame: score_multiclass(frame, CLASSES),
-            multiclass().assign(truth="some"),
-            ValueError,
-            "truth must be one of .* got 'some'",
-        ),
-        (lambda f: score_multiclass(f, ["a", "a"]), multiclass(), KeyError, "'prediction'"),
-        (
-            lambda f: score_multiclass(f, ["long", "long"]),
-            multiclass(),
-            ValueError,
-            "two or more, each once",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("score", "frame", "error", "message"), [
+    (score_regression, regression().drop(columns="prediction"), KeyError, "'prediction'"),
+    (score_regression, regression().assign(truth=np.nan), ValueError, "'truth' has 200 gaps"),
+    (score_binary, binary().assign(truth=2), ValueError, r"both of them, got \[2\]"),
+    (lambda frame: score_multiclass(frame, CLASSES), multiclass().assign(truth="some"), ValueError,
+     "truth must be one of .* got 'some'"),
+    (lambda f: score_multiclass(f, ["long"] * 2), multiclass(), ValueError, "each once"),
+])  # fmt: skip
 def test_bad_tables(score, frame, error, message):
     with pytest.raises(error, match=message):
         score(frame)
