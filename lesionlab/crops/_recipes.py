@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import pandas as pd
 
-from lesionlab import _files
-from lesionlab.cli import _names
+from lesionlab import _files, _names
 from lesionlab.crops import Crop, Tier
 from lesionlab.crops._making import MakeCrop
 from lesionlab.sources import lidc, origins, phantom

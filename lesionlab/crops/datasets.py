@@ -22,8 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lesionlab import _files, cohorts
-from lesionlab.cli import _names
+from lesionlab import _files, _names, cohorts
 from lesionlab.crops import stores
 from lesionlab.crops._recipes import RECIPES, Basis, Recipe, recipe, unknown
 from lesionlab.crops.stores import CropStore, Url
