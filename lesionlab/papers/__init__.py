@@ -1,8 +1,7 @@
 """The papers: a package beside this file for each, and those of other distributions.
 
 A package offers a `lesionlab.training.paper.Paper` as `PAPER`. Another distribution adds one by an
-entry point in the group `lesionlab.papers`, whose value is the package. Nothing else in the library
-knows a paper by name.
+entry point in the group `lesionlab.papers`, whose value is the package.
 """
 
 from __future__ import annotations
@@ -35,11 +34,7 @@ def names() -> list[str]:
 
 
 def get(name: str) -> Paper:
-    """A paper by its name.
-
-    Raises:
-        ValueError: There is no such paper, or its package offers no model.
-    """
+    """A paper by its name; `ValueError` if there is none, or its package offers no model."""
     from lesionlab.training.paper import Paper  # it takes a while, as torch does
 
     found = modules()

@@ -13,16 +13,6 @@ def samples(some_crops):
     return fu2021.prepare(some_crops)
 
 
-def test_packed_shapes(samples, some_crops):
-    lengths = [int(crop.consensus().any((1, 2)).sum()) for crop in some_crops]
-    assert samples.lengths.tolist() == lengths
-    assert lengths[-1] == 1
-    assert samples.images.shape == (sum(lengths), 1, 64, 64)
-    assert samples.images.dtype == torch.float32
-    assert samples.nodule.tolist() == np.repeat(np.arange(7), lengths).tolist()
-    assert samples.lesion_ids == tuple(crop.lesion_id for crop in some_crops)
-
-
 @pytest.mark.parametrize("box", ["consensus", "union", "outlines"])
 def test_box_fills_80_percent(make_crop, box):
     crop = make_crop()
@@ -55,29 +45,6 @@ def test_against_scipy(make_crop):
     ):
         expected = map_coordinates(crop.hu[k].astype(float), grid, order=1)
         np.testing.assert_allclose(image.numpy(), expected, atol=3e-4)
-
-
-def test_batch_equals_one_by_one(samples, some_crops):
-    alone = torch.cat([fu2021.prepare([crop]).images for crop in some_crops])
-    torch.testing.assert_close(samples.images, alone, rtol=1e-5, atol=1e-3)  # HU
-    normalise = fu2021.Normalisation.of(samples)
-    gap = normalise(samples).images - normalise(replace(samples, images=alone)).images
-    assert gap.abs().max() < 1e-5
-
-
-def test_small_crop_is_padded_and_counted(make_crop):
-    crop = make_crop(shape=(15, 16, 60))
-    assert fu2021.prepare([crop]).padded[0] == pytest.approx(0.2, abs=0.1)
-    air = fu2021.prepare([crop], outside=-1024.0)
-    assert (air.images[:, 0, :3] == -1024).all()
-    assert (fu2021.prepare([crop]).images > -1000).all()
-
-
-def test_missing_slices_are_counted(make_crop):
-    crop = make_crop(slice_index=[40, 45, 47, 48, 54])
-    samples = fu2021.prepare([crop])
-    assert samples.lengths.tolist() == [3]  # slices 45, 47 and 48 of 44 to 50
-    assert samples.missing.tolist() == [1]
 
 
 def test_normalisation(samples):
@@ -117,17 +84,6 @@ def test_augmentation_moves_all_slices_of_a_nodule_alike(samples):
         one = torch.rot90(one, int(drawn.turns[i]), (-2, -1))
         one = one.flip(0) if drawn.reverse[i] else one
         assert torch.equal(moved[samples.nodule == i], one)
-
-
-def test_draws_replay_and_batch_equals_one_by_one(samples):
-    first, again = (fu2021.draw(7, torch.Generator().manual_seed(1)) for _ in range(2))
-    moved = fu2021.apply(samples, first).images
-    assert torch.equal(moved, fu2021.apply(samples, again).images)
-    assert not torch.equal(moved, samples.images)
-    for i in range(7):
-        one = fu2021.Augmentation(*(getattr(first, f.name)[[i]] for f in fields(first)))
-        alone = fu2021.apply(samples.select([i]), one).images
-        assert torch.equal(alone, moved[samples.nodule == i])
 
 
 def test_an_epoch_is_shuffled_augmented_and_split(samples):

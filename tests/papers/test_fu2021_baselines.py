@@ -5,8 +5,6 @@ import pytest
 from lesionlab.papers.fu2021 import ATTRIBUTES, analyses
 from lesionlab.statistics.baselines import diameter_regression
 
-# --- what phantoms show ---------------------------------------------------------------------------
-
 
 def readings_of(*margins):
     """Lesions whose readers agree on all but the margin."""
@@ -39,9 +37,6 @@ def test_what_nobody_rates_otherwise_cannot_be_seen():
     assert np.isnan(found.loc["texture", "skill"])  # the constant is never wrong
     with pytest.raises(ValueError, match="0 of 4 lesions are tested"):
         analyses.visible(table, pd.Series(1, index=table.index))
-
-
-# --- the diameter alone ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -93,5 +88,3 @@ def test_a_run_on_other_folds_is_not_compared(cohort):
         analyses.against_diameter(frame.assign(fold=2), table, folds, ["margin"])
     with pytest.raises(ValueError, match="x was predicted in another fold"):
         analyses.against_diameter(frame.assign(lesion_id="x"), table, folds, ["margin"])
-    with pytest.raises(KeyError, match="fold"):
-        analyses.against_diameter(frame.drop(columns="fold"), table, folds, ["margin"])

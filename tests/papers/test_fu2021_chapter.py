@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from lesionlab.chapters import shipped
-from lesionlab.papers.fu2021 import VARIANTS, Network
+from lesionlab.papers.fu2021 import Network
 from lesionlab.papers.fu2021.analyses import architecture
 
 
@@ -51,8 +51,3 @@ def test_the_drawing_has_the_parts_of_the_network_and_their_parameters():
     assert boxes[1] == "Slice\nAttention\n33,025"
     counts = [int(text.split("\n")[-1].replace(",", "")) for text in boxes]
     assert sum(counts) == 3_428_458
-
-
-def test_an_ablation_is_not_drawn_as_the_full_network():
-    with pytest.raises(AttributeError, match="modulation"):
-        architecture(Network(VARIANTS["slice_attention"]))

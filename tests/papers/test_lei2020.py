@@ -9,14 +9,6 @@ from scipy.ndimage import map_coordinates
 from lesionlab.papers import lei2020
 
 
-@pytest.mark.parametrize(
-    "build", [lambda c: lei2020.prepare(c, channels=21), lambda c: lei2020.prepare_scales(c)]
-)
-def test_batch_equals_one_by_one(some_crops, build):
-    alone = torch.cat([build([crop]).images for crop in some_crops])
-    assert (build(some_crops).images - alone).abs().max() < 1e-5
-
-
 def test_the_data_sets_nest(some_crops):
     one, eleven, twenty_one = (
         lei2020.prepare(some_crops, channels=n).images for n in lei2020.CHANNELS.values()
@@ -59,17 +51,6 @@ def test_scales_are_2_3_and_4_diameters(make_crop):
     assert mm == pytest.approx(np.array([2, 3, 4]) * diameter * 31 / 32, rel=1e-4)
 
 
-def test_given_diameters(some_crops):
-    ours = lei2020.prepare(some_crops, diameters=[8.0] * 7)
-    twice = lei2020.prepare(some_crops, diameters=[4.0] * 7, scale=4)
-    torch.testing.assert_close(ours.images, twice.images)
-    alone = lei2020.prepare(some_crops[2:3], diameters=[8.0])
-    torch.testing.assert_close(ours.images[2:3], alone.images, rtol=0, atol=1e-5)
-    for wrong in ([8.0] * 6, [8.0] * 8, [8.0] * 6 + [0], [np.nan] * 7):
-        with pytest.raises(ValueError, match="diameters: "):
-            lei2020.prepare(some_crops, diameters=wrong)
-
-
 def test_too_small_crops_are_padded_and_counted(make_crop):
     small = make_crop(shape=(3, 20, 20))
     assert lei2020.prepare([small]).padded[0] > 0.4
@@ -80,22 +61,11 @@ def test_too_small_crops_are_padded_and_counted(make_crop):
     assert (air.images[0, 0] == 0).all()
 
 
-def test_duplicated_slice(some_crops):
-    images = lei2020.prepare(some_crops).images
-    same = lei2020.duplicate_slice(images, 3)
-    assert same.shape == images.shape
-    for channel in range(11):
-        assert torch.equal(same[:, channel], images[:, 3])
-    with pytest.raises(IndexError, match="channel=11: the batch has channels 0 to 10"):
-        lei2020.duplicate_slice(images, 11)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"channels": 10}, "channels=10: expected an odd"),
         ({"scale": -1}, "expected numbers above 0"),
-        ({"slice_step": 0}, "expected numbers above 0"),
     ],
 )
 def test_refusals(some_crops, options, message):

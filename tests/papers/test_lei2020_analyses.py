@@ -9,21 +9,10 @@ from scipy import stats
 from sklearn.metrics import f1_score, precision_score, roc_auc_score
 
 from lesionlab import cohorts, published
-from lesionlab.attention import activation_map
-from lesionlab.attributes import RATING_NAMES
 from lesionlab.chapters import shipped
 from lesionlab.crops.sampling import locate
 from lesionlab.papers import lei2020
-from lesionlab.papers.lei2020 import (
-    TABLES,
-    VARIANTS,
-    Design,
-    Lei2020,
-    Network,
-    analyses,
-    maps,
-    prepare,
-)
+from lesionlab.papers.lei2020 import TABLES, VARIANTS, Lei2020, Network, analyses, maps, prepare
 from lesionlab.sources import lidc
 from lesionlab.statistics.baselines import ratings_classifier
 from lesionlab.training import outcomes
@@ -31,14 +20,6 @@ from lesionlab.training.outcomes import Outcome
 from lesionlab.training.studies import Trained
 
 QUICK = {"n_resamples": 50}
-SMALL = {"width": 4, "outputs": 8}
-
-
-def network(seed=0, **parts):
-    """A small network of the paper's kind."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Network(Design(**{"high_level": "max", **SMALL, **parts})).eval()
 
 
 class Small(Lei2020):
@@ -91,9 +72,6 @@ def drawn(some_crops):
     return lei2020.outlines(some_crops)
 
 
-# --- outlines -------------------------------------------------------------------------------------
-
-
 def test_outlines_lie_where_the_voxels_do(make_crop):
     """An image that is bright in the first reader's mask and nowhere else, off the middle."""
     crop = make_crop(shape=(15, 64, 60), centre=(7.0, 25.3, 36.8), radii=(6, 7, 4))
@@ -106,13 +84,6 @@ def test_outlines_lie_where_the_voxels_do(make_crop):
     assert found.pixel[0] == pytest.approx(2 * locate(crop).equivalent_diameter / 32)
 
 
-def test_readers_without_the_slice_are_left_out(make_crop):
-    crop = make_crop(readers=3)
-    masks = crop.masks.copy()
-    masks[2, 5:10] = False  # the middle slice is 7
-    assert len(lei2020.outlines([replace(crop, masks=masks)]).masks[0]) == 2
-
-
 def test_lidc_crops_have_the_masks_of_a_data_set():
     lesion = lidc.nodules().index[7]
     (crop,) = lei2020.lidc_crops([lesion])
@@ -120,11 +91,6 @@ def test_lidc_crops_have_the_masks_of_a_data_set():
     assert crop.masks.sum() == found.readers.sum()
     assert locate(crop).area.sum() == found.consensus.sum()
     assert crop.spacing == found.spacing
-    with pytest.raises(LookupError, match="no nodule"):
-        list(lei2020.lidc_crops(["no such nodule"]))
-
-
-# --- maps -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -135,7 +101,6 @@ def test_lidc_crops_have_the_masks_of_a_data_set():
         ("cam", ["CAM", "Grad-CAM"]),
         ("hecam", ["HE-CAM", "HE-Grad-CAM"]),
         ("hesam_max_max", ["HESAM", "HE-Grad-CAM"]),
-        ("baseline", ["Grad-CAM"]),
         ("fully_connected", ["Grad-CAM"]),
         ("hesam_ratings", ["HESAM", "HESAM, exact", "HE-Grad-CAM"]),
         ("sam_3d", ["SAM", "SAM, exact", "Grad-CAM"]),
@@ -150,29 +115,6 @@ def test_all_maps_of_a_variant(samples, variant, names):
     torch.testing.assert_close(found.malignancy, fold.predict(device="cpu")[:, column])
 
 
-def test_parts_make_up_the_logit(samples):
-    fold = folds_of(samples)
-    found = maps.explain(fold.experiment, fold.model(), samples)
-    with torch.no_grad():
-        outputs = fold.model()(samples.images)
-    torch.testing.assert_close(found.logit, outputs.logits[:, 1])
-    torch.testing.assert_close(found.high_level, outputs.high_level[:, 1])
-    assert found.bias.std() < 1e-5
-    assert ((found.high_level_share >= 0) & (found.high_level_share <= 1)).all()
-
-
-def test_nine_ratings_are_looked_at_through_the_head_of_malignancy(samples):
-    fold = folds_of(samples, "sam_ratings")
-    found = maps.explain(fold.experiment, fold.model(), samples)
-    head = RATING_NAMES.index("malignancy")
-    own = activation_map(fold.model(), samples.images, "sam", head=head)
-    torch.testing.assert_close(found.maps["SAM"], own.maps)
-    assert ((found.malignancy >= 1) & (found.malignancy <= 5)).all()  # in rating steps
-
-
-# --- where they lie -------------------------------------------------------------------------------
-
-
 def test_uniform_and_perfect_maps(drawn):
     ids = drawn.lesion_ids
     uniform = torch.ones(len(ids), 32, 32)
@@ -185,14 +127,6 @@ def test_uniform_and_perfect_maps(drawn):
     assert found.loc[("lesion", "outside"), "value"] == 0
     np.testing.assert_allclose(found.groupby("method")["value"].sum(), 1)
     np.testing.assert_allclose(found.groupby("method")["uniform"].sum(), 1)
-
-
-def test_lesions_are_matched_by_name(drawn):
-    ids = drawn.lesion_ids[::-1]
-    heat = torch.from_numpy(np.stack([m.mean(0) for m in drawn.masks]))
-    straight = maps.lesion_shares({"m": heat}, drawn.lesion_ids, drawn).loc["m"]
-    turned = maps.lesion_shares({"m": heat.flip(0)}, ids, drawn).loc["m"]
-    pd.testing.assert_frame_equal(turned.loc[straight.index], straight)
 
 
 def test_a_map_without_positive_values_is_left_out(drawn):
@@ -221,10 +155,7 @@ def test_maps_of_one_patient_have_shares_without_intervals(drawn):
     assert found[["low", "high", "times_low", "times_high"]].isna().all(axis=None)
 
 
-# --- whether they matter --------------------------------------------------------------------------
-
-
-def test_areas_by_hand():
+def test_areas_by_hand(monkeypatch):
     """A score that is the brightness of one pixel: the map that marks it is the best there is."""
     images = torch.rand((3, 1, 16, 16), generator=torch.Generator().manual_seed(0)) * 0.1
     images[:, :, 3, 4] = 1.0
@@ -235,7 +166,8 @@ def test_areas_by_hand():
         return x[:, 0, 3, 4]
 
     ids = ["a", "b", "c"]
-    table = maps.faithfulness(score, images, {"best": heat, "worst": -heat}, ids, fill=0.0, steps=4)
+    monkeypatch.setattr(maps, "LUNG", 0.0)
+    table = maps.faithfulness(score, images, {"best": heat, "worst": -heat}, ids, steps=4)
     # scores 1, 0, 0, 0, 0 at 0, 1/4, …: a trapezium of 1/8
     np.testing.assert_allclose(table.loc["best", "deletion"], 1 / 8, atol=1e-6)
     np.testing.assert_allclose(table.loc["best", "insertion"], 7 / 8, atol=1e-6)
@@ -248,9 +180,6 @@ def test_areas_by_hand():
     assert found.loc[("best", "insertion"), "difference"] > 0
     with pytest.raises(KeyError, match=maps.RANDOM):
         maps.against_random(table.drop(index=maps.RANDOM), patients, **QUICK)
-
-
-# --- back on the slice ----------------------------------------------------------------------------
 
 
 def test_a_pasted_map_lies_on_its_lesion(make_crop):
@@ -273,9 +202,6 @@ def test_a_pasted_map_lies_on_its_lesion(make_crop):
     assert (rows, columns) == pytest.approx((side, side), abs=0.8)
     assert top == pytest.approx(np.flatnonzero(inside.any(1))[0] * 0.6, abs=0.7)
     assert left == pytest.approx(np.flatnonzero(inside.any(0))[0] * 0.7, abs=0.8)
-
-
-# --- numbers --------------------------------------------------------------------------------------
 
 
 def test_classification_by_hand():
@@ -328,11 +254,8 @@ def test_scores_of_one_fold():
     rows = found.set_index(["predictor", "metric"])
     alone = frame[frame["fold"] == 1]
     truth = alone["malignancy_truth"]
-    auc = roc_auc_score(truth, alone["malignancy"])
-    assert rows.loc[("model", "auc"), "value"] == pytest.approx(auc)
     called = (alone["malignancy"] >= 0.5) == (truth == 1)
     assert rows.loc[("model", "accuracy"), "value"] == pytest.approx(called.mean())
-    assert rows.loc[("diameter", "sensitivity"), "value"] == 0
     assert set(found["n"]) == {20}
     # as far as the tables are concerned, the scores of a run
     table = analyses.paper_table(3, {"hesam": found}, tier="slices")
@@ -364,9 +287,6 @@ def test_differences_of_aucs_together_and_within_folds():
         analyses.compare({"hesam": frame, "cam": other}, **QUICK)
     with pytest.raises(KeyError, match="fold"):
         analyses.compare({"hesam": frame, "cam": frame.drop(columns="fold")}, **QUICK)
-
-
-# --- runs side by side ----------------------------------------------------------------------------
 
 
 def kept(predictions, **analysis):
@@ -455,8 +375,6 @@ def test_heads_against_each_other_and_the_diameter(of_diameter):
     # one fold's regression of the diameter ranks as the diameter does
     alone = found.loc["HESAM − diameter, D1C"]
     assert alone["within folds"].abs().max() < 1e-12
-    with pytest.raises(KeyError, match="cam_d21c"):
-        analyses.head_differences({k: v for k, v in runs.items() if k != "cam_d21c"}, cohort)
 
 
 def test_splits_are_compared_fold_by_fold(of_diameter):
@@ -471,23 +389,6 @@ def test_splits_are_compared_fold_by_fold(of_diameter):
         auc = roc_auc_score(first["malignancy_truth"], first["malignancy"])
         assert found.loc["HESAM, D11C", (by, "value")] == pytest.approx(auc)
 
-
-def test_maps_of_three_networks_have_names_of_their_own():
-    def rows(*methods):
-        return [{"method": m, "region": "margin", "times": 1.0} for m in methods]
-
-    runs = {
-        "hesam": kept(run([0.5]), regions=rows("HESAM", "HE-Grad-CAM")),
-        "sam": kept(run([0.5]), regions=rows("SAM", "Grad-CAM")),
-        "cam": kept(run([0.5]), regions=rows("CAM", "Grad-CAM")),
-    }
-    found = analyses.kept_maps(runs, "regions", "region")
-    assert found.index.get_level_values("method").tolist() == [
-        "HESAM", "HE-Grad-CAM", "SAM", "Grad-CAM, SAM network", "CAM", "Grad-CAM, CAM network",
-    ]  # fmt: skip
-
-
-# --- readers --------------------------------------------------------------------------------------
 
 READINGS = pd.DataFrame(
     {
@@ -539,9 +440,6 @@ def test_twenty_are_of_both_kinds_and_well_read():
     assert lei2020.draw_reader_study(frame.iloc[::-1], readings, each=5) == found
     with pytest.raises(ValueError, match="only 14"):
         lei2020.draw_reader_study(frame, readings, each=15)
-
-
-# --- tables ---------------------------------------------------------------------------------------
 
 
 def side(table, head):
@@ -614,9 +512,6 @@ def test_figure_4_is_the_mean_over_folds():
         analyses.courses({"hesam": [fold(0, 1)]}, variant="sam")
 
 
-# --- figures of maps ------------------------------------------------------------------------------
-
-
 def test_the_figures_name_variants_and_maps_that_exist():
     for rows in maps.FIGURES.values():
         for variant, method in rows.values():
@@ -652,16 +547,6 @@ def test_examples_by_rule():
         lei2020.example_lesions(frame[frame["malignancy_truth"] == 0])
 
 
-def test_some_lesions_do_not_depend_on_the_order():
-    names = [f"n{i}" for i in range(30)]
-    assert lei2020.sample_lesions(names, 5) == lei2020.sample_lesions(names[::-1], 5)
-    assert len(lei2020.sample_lesions(names, 5)) == 5
-    assert lei2020.sample_lesions(names[:3], 5) == sorted(names[:3])
-
-
-# --- all of it ------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def real():
     """Six nodules with real outlines; their images are those outlines."""
@@ -673,7 +558,7 @@ def real():
     return prepare(crops)
 
 
-@pytest.mark.parametrize("variant", ["hesam", "cam", "fully_connected", "sam_ratings"])
+@pytest.mark.parametrize("variant", ["hesam", "sam_ratings"])
 def test_summary(real, variant):
     fold = folds_of(real, variant)
     frame = run(fold.predict(device="cpu")[:, 0]).assign(lesion_id=list(real.lesion_ids))
@@ -681,9 +566,8 @@ def test_summary(real, variant):
         frame["malignancy_truth"] = 2.5
     found = maps.analyse([fold], frame, n_lesions=5, n_curves=3, n_resamples=30)
     tables = {"classes", "regions", "regions_untrained", "curves", "randomised", "high_level"}
-    without = {"cam": {"high_level"}, "fully_connected": {"high_level"},
-               "sam_ratings": {"classes", "high_level"}}  # fmt: skip
-    assert set(found) == tables - without.get(variant, set())
+    without = {"classes", "high_level"} if variant == "sam_ratings" else set()
+    assert set(found) == tables - without
     assert (found["regions"]["n"] <= 5).all()
     assert (found["curves"]["n"] == 3).all()
     again = maps.analyse([fold], frame, n_lesions=5, n_curves=3, n_resamples=30)

@@ -1,37 +1,20 @@
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch.nn import functional
 
-from lesionlab import published
 from lesionlab.attributes import RATING_NAMES
-from lesionlab.crops.sampling import Samples
 from lesionlab.papers import lei2020
-from lesionlab.papers.lei2020 import (
-    TABLES,
-    VARIANTS,
-    CAMHead,
-    Design,
-    FeatureMaps,
-    HESAMHead,
-    Lei2020,
-    Network,
-    SAMHead,
-    comparators,
-)
-from lesionlab.papers.lei2020.model import UNet, pooled_size
-from lesionlab.training.loop import fit
-from lesionlab.training.recipes import Schedule
+from lesionlab.papers.lei2020 import VARIANTS, Design, Lei2020, Network, comparators
+from lesionlab.papers.lei2020.model import CAMHead, FeatureMaps, HESAMHead, SAMHead, UNet
 
-DESIGNS = [name for name in VARIANTS if not name.endswith(("_d1c", "_d3c", "_d21c"))]
 QUICK = {"hesam", "cam", "baseline", "pn_samp", "sag_c", "hesam_concatenated", "cam_ratings"}
-
-
-def slow_but(quick):
-    return [pytest.param(n, marks=[pytest.mark.slow] * (n not in quick)) for n in DESIGNS]
+DESIGNS = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK))
+    for name in VARIANTS
+    if not name.endswith(("_d1c", "_d3c", "_d21c"))
+]
 
 
 def side(name):
@@ -61,9 +44,6 @@ def make(design, *, seed=0, dtype=torch.float32, **options):
     return model.eval()
 
 
-# --- size -----------------------------------------------------------------------------------------
-
-
 def test_parameters():
     def pair(a, b):
         return 9 * a * b + b + 9 * b * b + b
@@ -83,9 +63,7 @@ def test_parameters():
     ("variant", "expected"),
     [
         ("hesam_d21c", 3_875_842 + 10 * 9 * 32),
-        ("cam", 3_875_842 - 256 * 37),
         ("baseline", 3_875_842 - 256 * 37 + 2 * 256 * 255),
-        ("hesam_concatenated", 3_875_842 + 2 * 256),
         ("hesam_ratings", 3_875_842 + 7 * 257),
         ("fully_connected", 3_875_842 - 9_472 + 2_359_552),  # Appendix C
         # 192 maps more from the U-Net, into the first residual block and its way around
@@ -116,53 +94,24 @@ def test_compared_networks_have_the_published_parameters(name, published_paramet
             assert count(comparators.trunk(design, 3)) == published_parameters - last
 
 
-def test_pooling():
-    for side, expected in [(16, 6), (32, 14), (9, 3), (8, 2), (6, 1), (5, 1)]:
-        assert pooled_size((side, 16)) == (expected, 6)
-        head = SAMHead(Design(), 1, (side, 16), 1)
-        assert tuple(head.pool(torch.zeros(1, 1, side, 16)).shape[2:]) == head.pooled
-        assert head.local.weight.shape == (1, 1, expected, 6)
-
-
-# --- the maps of figure 3, table 2 and the others -------------------------------------------------
-
-
-@pytest.mark.parametrize("images", ["d1c", "d3c", "d11c", "d21c"])
-def test_shapes(images):
-    name = "hesam" if images == "d11c" else f"hesam_{images}"
-    channels = {"d1c": 1, "d3c": 3, "d11c": 11, "d21c": 21}[images]
-    model, x = make(name), draw(2, channels, 32, 32)
-    found = model.trunk(x)
-    assert found.features.shape == (2, 256, 16, 16)
-    assert found.high_level.shape == (2, 256, 4, 4)
-    outputs = model(x)
-    assert outputs.logits.shape == outputs.high_level.shape == (2, 2)
-    assert torch.equal(outputs.features, found.features)
-    assert torch.equal(outputs.logits, model.head(found))
-    assert Network(VARIANTS[name], outputs=9)(x).logits.shape == (2, 9)
-
-
 @pytest.mark.parametrize(
-    ("name", "size", "pixels"),
+    ("name", "size"),
     [
-        ("resnet18", (512, 1, 1), 32),
-        ("vgg16", (512, 1, 1), 32),
-        ("densenet121", (1024, 1, 1), 32),
-        *((f"resnet18_{kind}", (512, 16, 16), 32) for kind in ("cam", "sam")),
-        ("resnet34_cam", (512, 16, 16), 32),
-        ("vgg16_cam", (512, 16, 16), 32),
-        pytest.param("densenet121_sam", (1024, 16, 16), 32, marks=pytest.mark.slow),
-        ("sag_c", (128, 2, 2), 32),
-        ("pn_samp", (64, 32, 32), 32),
-        ("unet_gmp_sam", (256, 32, 32), 32),
+        ("hesam_d3c", (256, 16, 16)),
+        ("vgg16", (512, 1, 1)),
+        ("densenet121", (1024, 1, 1)),
+        ("resnet18_sam", (512, 16, 16)),
+        ("resnet34_cam", (512, 16, 16)),
+        ("vgg16_cam", (512, 16, 16)),
+        pytest.param("densenet121_sam", (1024, 16, 16), marks=pytest.mark.slow),
+        ("sag_c", (128, 2, 2)),
+        ("pn_samp", (64, 32, 32)),
     ],
 )
-def test_maps_of_the_compared_networks(name, size, pixels):
+def test_maps_of_the_compared_networks(name, size):
+    images = draw(1, lei2020.N_CHANNELS[VARIANTS[name].images], 32, 32)
     with torch.no_grad():
-        assert make(name).trunk(draw(1, 11, pixels, pixels)).features.shape[1:] == size
-
-
-# --- the equations, against plain functions -------------------------------------------------------
+        assert make(name).trunk(images).features.shape[1:] == size
 
 
 def reference(model, images):
@@ -237,20 +186,7 @@ def spread(head, size):
     return found
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "sam",
-        "hesam",
-        "hesam_average_average",
-        "hesam_concatenated",
-        "hesam_rolled",
-        "unet_sam",
-        "hesam_ratings",
-        "sam_3d",
-        "hesam_3d",
-    ],
-)
+@pytest.mark.parametrize("name", ["sam", "hesam_concatenated", "hesam_rolled", "hesam_3d"])
 def test_the_exact_map_sums_to_the_logit(name):
     model, x = make(name), draw(2, 11, 32, 32)
     head = model.head
@@ -310,17 +246,6 @@ def test_high_level_values_by_hand(parts, expected):
     assert head.high_level(FeatureMaps(torch.zeros(1, 3, 5, 5), deepest)).tolist() == [expected]
 
 
-def test_concatenated_values_come_after_those_of_the_maps():
-    design = Design(width=1, high_level="max", fusion="concatenate")  # 8 deepest maps
-    head = HESAMHead(design, 2, (5, 5), 1)
-    with torch.no_grad():
-        head.classifier.weight.zero_()
-        head.classifier.weight[0, 2:5] = torch.tensor([100.0, 10.0, 1.0])
-        head.classifier.bias.zero_()
-        maps = FeatureMaps(torch.ones(1, 2, 5, 5), torch.arange(1.0, 9).view(1, 8, 1, 1))
-        assert head(maps).item() == 123 == head.offset(maps).item()
-
-
 def test_pooling_modes_of_table_3():
     """A map with one bright pixel: the maximum of a window, a 25th of it on average."""
     features = torch.zeros(1, 1, 5, 5)
@@ -333,9 +258,6 @@ def test_pooling_modes_of_table_3():
             head.local.bias.zero_()
             values[pool] = head.values(features).item()
     assert values == {"average": pytest.approx(2.0), "max": 50.0}
-    designs = [VARIANTS[name] for name in TABLES["3"].values()]
-    found = [(design.high_level, design.pool) for design in designs]
-    assert found == [("average", "average"), ("average", "max"), ("max", "max"), ("max", "average")]
 
 
 def test_three_axes_are_the_two_for_each_slice():
@@ -376,10 +298,7 @@ def test_attention_gate_is_a_weighted_mean():
         torch.testing.assert_close(gate(features, gating), expected)
 
 
-# --- every variant works, learns and repeats ------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", slow_but(QUICK))
+@pytest.mark.parametrize("name", DESIGNS)
 def test_every_parameter_learns(name):
     experiment = Lei2020(name)
     model, design = make(name, size=side(name)).train(), VARIANTS[name]
@@ -401,37 +320,6 @@ def wanted(experiment, n):
     return (torch.arange(n) % 2)[:, None].float()
 
 
-def batch(experiment, n=8):
-    """Malignant lesions have a bright square in the middle of all their slices."""
-    channels = lei2020.N_CHANNELS[experiment.design.images]
-    half = experiment.size // 2
-    images = 0.5 + 0.1 * draw(n, channels, 2 * half, 2 * half)
-    images[1::2, :, half - 4 : half + 4, half - 4 : half + 4] += 0.5
-    return Samples(
-        images=images,
-        nodule=torch.arange(n),
-        lesion_ids=tuple(f"n{i}" for i in range(n)),
-        padded=torch.zeros(n),
-        missing=torch.zeros(n, dtype=torch.int64),
-        calibrated=torch.ones(n, dtype=torch.bool),
-    )
-
-
-def learn(name, epochs, *, n=4, seed=0, lr=0.01):
-    experiment = Lei2020(name, size=side(name))
-    recipe = replace(lei2020.scaled_recipe(n, epochs=epochs), lr=lr, select_on="last")
-    samples, targets = batch(experiment, n), wanted(experiment, n)
-    return fit(
-        experiment, (samples, targets), recipe=recipe, seed=seed, device="cpu", progress=False
-    )
-
-
-@pytest.mark.parametrize("name", ["hesam", "sag_c"])
-def test_the_loss_falls(name):
-    history = learn(name, 8, lr=0.02).history
-    assert history["loss"].iloc[-1] < 0.85 * history["loss"].iloc[0]
-
-
 def test_one_lesion_left_over_in_the_last_batch():
     """ResNet-18 ends in one pixel: batch normalisation has a single value to go by."""
     model = make("resnet18").train()
@@ -441,9 +329,6 @@ def test_one_lesion_left_over_in_the_last_batch():
     for name, value in model.named_buffers():  # the last stage has 1 × 1, the first 8 × 8
         if "running_mean" in name:
             assert torch.equal(value, before[name]) == (outputs.features.shape[1] == len(value))
-
-
-# --- the experiment -------------------------------------------------------------------------------
 
 
 def of(logits):
@@ -469,8 +354,6 @@ def test_ratings_by_hand():
     targets[0, 2] = 6.0
     loss, _ = experiment.loss(outputs, targets)
     assert float(loss) == pytest.approx((1 + 9 * 0.25) / 2)
-    assert experiment.measure("mae", torch.ones(2, 9), targets) == pytest.approx(5 / 18)
-    assert experiment.metric == "mae"
 
 
 def test_targets():
@@ -480,62 +363,22 @@ def test_targets():
     assert lei2020.labels(table, "cam_ratings")[:, 8].tolist() == [1, 3, 4.25]
 
 
-def test_recipe_of_the_paper():
-    recipe = lei2020.PRESETS["paper"].recipe
-    assert recipe.schedule == Schedule("step", 30, 0.1)
-    assert lei2020.scaled_recipe(64).lr == pytest.approx(1e-3)
-    assert lei2020.scaled_recipe(epochs=10).schedule.epochs == 3
-    assert lei2020.scaled_recipe() == lei2020.PRINTED
-
-
-def test_tables_name_variants_and_the_papers_rows():
-    assert list(TABLES["2"]) == published.table("lei2020", 2)["method"].tolist()
-    frame = published.table("lei2020", 3)
-    rows = frame["high_level_pooling"] + " / " + frame["final_pooling"]
-    assert list(TABLES["3"]) == rows.tolist()
-    frame = published.table("lei2020", 4)
-    assert list(TABLES["4"]) == frame.loc[frame["metric"] == "accuracy", "method"].tolist()
-    for rows in TABLES.values():
-        assert set(rows.values()) <= set(VARIANTS)
-        assert len(set(rows.values())) == len(rows)
-    for name in (*TABLES["2"].values(), *TABLES["4"].values()):
-        for images in ("D1C", "D3C", "D21C"):
-            variant = VARIANTS[f"{name}_{images.lower()}"]
-            assert variant == replace(VARIANTS[name], images=images)
-    sizes = published.table("lei2020", 1)
-    assert dict(zip(sizes.iloc[:, 0], sizes["channels"], strict=True)) == lei2020.N_CHANNELS
-
-
-# --- refusals -------------------------------------------------------------------------------------
-
-
-def refusals():
-    images = torch.zeros(2, 11, 32, 32)
-    yield images[0], r"expected \(lesion, 11 slices, y, x\), got shape \(11, 32, 32\)"
-    yield images.to(torch.int16), "images: expected floating point, got torch.int16"
-    yield images[..., :30], r"a multiple of 8, along each side, got shape \(2, 11, 32, 30\)"
-    yield images[..., :24], r"maps of \(16, 16\), got \(16, 12\)"
-
-
-@pytest.mark.parametrize(("images", "message"), list(refusals()))
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(11, 32, 32), r"expected \(lesion, 11 slices, y, x\), got .*\(11, 32, 32\)"),
+        (torch.zeros(2, 11, 32, 32, dtype=torch.int16), "expected floating point"),
+        (torch.zeros(2, 11, 32, 30), "a multiple of 8, along each side"),
+        (torch.zeros(2, 11, 32, 24), r"maps of \(16, 16\), got \(16, 12\)"),
+    ],
+)
 def test_wrong_images(images, message):
     with pytest.raises(ValueError, match=message):
         make("sam")(images)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"channels": 0}, "channels=0, outputs=2, size=32: expected 1 or more"),
-        ({"size": 8}, r"size=\(4, 4\): the soft activation head pools over 5"),
-        ({"design": VARIANTS["sam_3d"], "channels": 3}, r"size=\(3, 16, 16\)"),
-    ],
-)
-def test_networks_that_do_not_exist(options, message):
-    with pytest.raises(ValueError, match=message):
-        Network(**options)
-
-
-def test_unknown_variant():
+def test_networks_that_do_not_exist():
+    with pytest.raises(ValueError, match=r"size=\(4, 4\): the soft activation head pools over 5"):
+        Network(size=8)
     with pytest.raises(ValueError, match="variant='fool': expected one of hesam, sam"):
         Lei2020("fool")

@@ -19,13 +19,6 @@ def test_shapes_and_range(some_crops, mode):
     assert (samples.padded[-1] > 0.4) == (mode != "2d")
 
 
-@pytest.mark.parametrize("mode", SHAPES)
-def test_batch_equals_one_by_one(some_crops, mode):
-    together = li2021.prepare(some_crops, mode=mode)
-    alone = torch.cat([li2021.prepare([crop], mode=mode).images for crop in some_crops])
-    assert (together.images - alone).abs().max() < 1e-5
-
-
 def ramp(crop, axis):
     """The position along an axis in mm, as HU."""
     at = crop.slice_index if axis == 0 else np.arange(crop.hu.shape[axis])
@@ -69,24 +62,6 @@ def test_the_slice_is_the_largest_not_the_middle_one(make_crop):
     assert li2021.prepare([made], window=(0, 100)).images[0, 0, 9, 9] == pytest.approx(0.45)
 
 
-def test_missing_and_padded_slices_are_counted(make_crop):
-    gap = li2021.prepare([make_crop(slice_index=[40, 44, 45, 47, 48, 49])], mode="2.5d", n_slices=5)
-    assert gap.missing.tolist() == [1]
-    assert gap.padded.tolist() == [0]
-    short = li2021.prepare([make_crop(slice_index=[46, 47, 48])], mode="2.5d", n_slices=11)
-    assert short.padded[0] == pytest.approx(8 / 11)
-    assert short.report()["padded"] == 1
-
-
-def test_scale_widens_the_window(make_crop):
-    made, _ = ramp(make_crop(), 2)
-    extent = []
-    for scale in (1, 2):
-        row = li2021.prepare([made], scale=scale, window=(0, 100)).images[0, 0, 0] * 100
-        extent.append(float(row[-1] - row[0]))
-    assert extent[1] == pytest.approx(2 * extent[0], rel=1e-4)
-
-
 @pytest.mark.parametrize("mode", SHAPES)
 def test_augmentation(some_crops, mode):
     samples = li2021.prepare(some_crops, mode=mode)
@@ -109,7 +84,6 @@ def test_30_percent_change_in_seven_ways():
     [
         ({"mode": "4d"}, "mode='4d'"),
         ({"n_slices": 4}, "n_slices=4: expected an odd"),
-        ({"scale": 0}, "scale=0"),
         ({"window": (1, 0)}, "window="),
     ],
 )

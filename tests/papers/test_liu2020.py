@@ -22,11 +22,6 @@ def test_the_window_is_fu_2021s(make_crop):
     torch.testing.assert_close(ours * 4000 - 2000, fu2021.prepare([crop]).images, rtol=0, atol=1e-3)
 
 
-def test_batch_equals_one_by_one(samples, some_crops):
-    alone = torch.cat([liu2020.prepare([crop]).images for crop in some_crops])
-    assert (samples.images - alone).abs().max() < 1e-5
-
-
 def test_crop_and_flip(samples):
     images = samples.images[:9]
     drawn = liu2020.draw(9, torch.Generator().manual_seed(4))
@@ -81,11 +76,6 @@ def test_balancing_repeats_the_rarer_label_evenly(ones):
 
 
 def test_refusals(samples, some_crops):
-    drawn = liu2020.draw(2, torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match="draw is for 2 slices, the batch has 3"):
-        liu2020.apply(samples.images[:3], drawn)
-    with pytest.raises(ValueError, match="reaches beyond images of 230 × 256"):
-        liu2020.apply(samples.images[:2, :, :230], drawn)
     with pytest.raises(ValueError, match="size=300"):
         liu2020.draw(2, torch.Generator(), size=300)
     with pytest.raises(ValueError, match="size=300"):

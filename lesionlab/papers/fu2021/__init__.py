@@ -12,12 +12,10 @@ compares, their loss and recipes; `attention`, `analyses` and `tables` are secti
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -26,16 +24,9 @@ from lesionlab import cohorts
 from lesionlab.attributes import rating
 from lesionlab.cohorts import Cohort, malignancy_label
 from lesionlab.crops.sampling import Samples
+from lesionlab.papers import _shared
 from lesionlab.papers.fu2021.analyses import summary
-from lesionlab.papers.fu2021.model import (
-    FULL,
-    VOLUMETRIC,
-    Design,
-    Network,
-    Outputs,
-    VolumeNetwork,
-    shares,
-)
+from lesionlab.papers.fu2021.model import FULL, VOLUMETRIC, Design, Network, Outputs, VolumeNetwork
 from lesionlab.papers.fu2021.samples import (
     ATTRIBUTES,
     Augmentation,
@@ -49,9 +40,6 @@ from lesionlab.training.paper import Experiment, Paper, Preset
 from lesionlab.training.recipes import Recipe, Schedule
 from lesionlab.training.studies import library_data
 from lesionlab.training.targets import Target
-
-if TYPE_CHECKING:
-    from lesionlab.training.studies import Trained
 
 __all__ = [
     "ATTRIBUTES",
@@ -73,57 +61,48 @@ __all__ = [
     "labels",
     "packed",
     "prepare",
-    "shares",
     "volumes",
 ]
 
 
 _PLAIN = replace(VOLUMETRIC, volumetric=False)
 
-VARIANTS: Mapping[str, Design] = MappingProxyType(
-    {
-        "full": FULL,
-        # Table 1; and Table 2
-        "no_attention": _PLAIN,
-        "slice_attention": replace(_PLAIN, slice_attention=True),
-        "cross_attribute": replace(_PLAIN, cross_attribute=True),
-        "cross_attribute_auxiliary": Design(slice_attention=False),
-        "volume": VOLUMETRIC,
-        # Table 5
-        "malignancy_class": Design(classes=True),
-        # Table S1
-        **{f"lambda_{value:g}": Design(auxiliary=value) for value in (0.01, 0.5, 1.0, 10.0)},
-        # Table S2
-        **{f"only_{name}": Design(attributes=(name,)) for name in ATTRIBUTES},
-    }
-)
+VARIANTS: Mapping[str, Design] = {
+    "full": FULL,
+    # Table 1; and Table 2
+    "no_attention": _PLAIN,
+    "slice_attention": replace(_PLAIN, slice_attention=True),
+    "cross_attribute": replace(_PLAIN, cross_attribute=True),
+    "cross_attribute_auxiliary": Design(slice_attention=False),
+    "volume": VOLUMETRIC,
+    # Table 5
+    "malignancy_class": Design(classes=True),
+    # Table S1
+    **{f"lambda_{value:g}": Design(auxiliary=value) for value in (0.01, 0.5, 1.0, 10.0)},
+    # Table S2
+    **{f"only_{name}": Design(attributes=(name,)) for name in ATTRIBUTES},
+}
 
-TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "1": {
-            "No Attention": "no_attention",
-            "SAM": "slice_attention",
-            "CAAM": "cross_attribute",
-            "CAAM+ASCMM": "cross_attribute_auxiliary",
-            "SAM+CAAM+ASCMM": "full",
-        },
-        "2": {
-            "2D Slice-based": "no_attention",
-            "2D Slice-based + SAM": "slice_attention",
-            "3D Volume-based": "volume",
-        },
-        "S1": {
-            "0.01": "lambda_0.01",
-            "0.1": "full",
-            "0.5": "lambda_0.5",
-            "1": "lambda_1",
-            "10": "lambda_10",
-        },
-    }
-)
+_LAMBDAS = ("0.01", "0.1", "0.5", "1", "10")
+
+TABLES: Mapping[str, Mapping[str, str]] = {
+    "1": {
+        "No Attention": "no_attention",
+        "SAM": "slice_attention",
+        "CAAM": "cross_attribute",
+        "CAAM+ASCMM": "cross_attribute_auxiliary",
+        "SAM+CAAM+ASCMM": "full",
+    },
+    "2": {
+        "2D Slice-based": "no_attention",
+        "2D Slice-based + SAM": "slice_attention",
+        "3D Volume-based": "volume",
+    },
+    "S1": {value: "full" if value == "0.1" else f"lambda_{value}" for value in _LAMBDAS},
+}
 """By table and row of the paper, as in `lesionlab.published`: the variant."""
 
-NAMES: Mapping[str, str] = MappingProxyType(
+NAMES: Mapping[str, str] = (
     {variant: row for table in ("2", "1") for row, variant in TABLES[table].items()}
     | {variant: f"λ = {row}" for row, variant in TABLES["S1"].items() if variant != "full"}
     | {f"only_{name}": f"{rating(name).title} alone" for name in ATTRIBUTES}
@@ -147,21 +126,19 @@ def packed(batch_size: int = 8, *, epochs: int = 150) -> Recipe:
     return replace(PRINTED, batch_size=batch_size, epochs=epochs, lr=lr, schedule=schedule)
 
 
-PRESETS: Mapping[str, Preset] = MappingProxyType(
-    {
-        "smoke": Preset(recipe=packed(4, epochs=2), n_lesions=60),
-        # Without bias_factor, so short a run calls calcified nodules the least calcified of all;
-        # without enriched, it learns nothing of spicules.
-        "book": Preset(
-            recipe=replace(packed(8, epochs=16), bias_factor=30.0),
-            n_lesions=600,
-            enriched=ATTRIBUTES[:-1],
-        ),
-        "laptop": Preset(recipe=packed(8, epochs=20)),
-        "gpu": Preset(recipe=packed(64), n_folds=5),
-        "paper": Preset(recipe=PRINTED, n_folds=5),
-    }
-)
+PRESETS: Mapping[str, Preset] = {
+    "smoke": Preset(recipe=packed(4, epochs=2), n_lesions=60),
+    # Without bias_factor, so short a run calls calcified nodules the least calcified of all;
+    # without enriched, it learns nothing of spicules.
+    "book": Preset(
+        recipe=replace(packed(8, epochs=16), bias_factor=30.0),
+        n_lesions=600,
+        enriched=ATTRIBUTES[:-1],
+    ),
+    "laptop": Preset(recipe=packed(8, epochs=20)),
+    "gpu": Preset(recipe=packed(64), n_folds=5),
+    "paper": Preset(recipe=PRINTED, n_folds=5),
+}
 """How to train and on how many nodules; `laptop` is all of them in a quarter of an hour a fold."""
 
 
@@ -172,14 +149,8 @@ class Fu2021(Experiment):
     Labels are in rating steps (`labels`); the model and its loss work with each rating's scale
     brought to 0 to 1 (3.1). The metric is the error that the paper selects by: the mean over all
     lesions and ratings (eq. 9). Malignancy as a class (Table 5) is learned by cross-entropy, and
-    selected by AUC; the paper says of it only that the model was modified.
-
-    Args:
-        variant: One of `VARIANTS`.
-        depth: Slices of a volume, for the variant `volume`.
-
-    Raises:
-        ValueError: There is no such variant.
+    selected by AUC; the paper says of it only that the model was modified. `depth` is the number of
+    slices of a volume, for the variant `volume`.
     """
 
     variant: str = "full"
@@ -244,7 +215,7 @@ class Fu2021(Experiment):
         return errors.sum(1).mean()
 
     def predict(self, outputs: Outputs) -> torch.Tensor:
-        """(nodule, attribute) in rating steps; the probability of malignant where it is a class."""
+        """(nodule, attribute) in rating steps; for a class, the probability of malignant."""
         return self.to_ratings(outputs.predictions)
 
     def to_ratings(self, scores: torch.Tensor) -> torch.Tensor:
@@ -277,20 +248,10 @@ class Fu2021(Experiment):
 def labels(table: pd.DataFrame, variant: str = "full") -> torch.Tensor:
     """What a variant learns: the readers' mean ratings in rating steps, or 0 and 1 for a class.
 
-    Args:
-        table: One row per lesion, as `lesionlab.sources.lidc.nodules` or a cohort's.
-        variant: One of `VARIANTS`. For `malignancy_class`, lesions with a mean malignancy of 3 are
-            neither, and must have been dropped (`lesionlab.cohorts.malignancy_decided`).
-
-    Returns:
-        (lesion, target) float32; NaN where a rating is, or where a lesion is neither class.
+    (lesion, target) float32; NaN where a rating is. For `malignancy_class`, lesions with a mean
+    malignancy of 3 are neither class, and NaN; `lesionlab.cohorts.malignancy_decided` drops them.
     """
-    columns = [
-        malignancy_label(table) if target.kind == "binary" else table[target.name]
-        for target in Fu2021(variant).targets
-    ]
-    values = [column.to_numpy(dtype=np.float32, na_value=np.nan) for column in columns]
-    return torch.from_numpy(np.stack(values, axis=1))
+    return _shared.labels(table, Fu2021(variant).targets)
 
 
 def _cohort(nodules: pd.DataFrame, variant: str) -> Cohort:
@@ -299,10 +260,6 @@ def _cohort(nodules: pd.DataFrame, variant: str) -> Cohort:
         return found
     decided = found.table.assign(label=malignancy_label(found.table)).dropna(subset="label")
     return replace(found, table=decided)
-
-
-def _analyse(folds: Iterator[Trained], predictions: pd.DataFrame) -> dict[str, Any]:
-    return dict(summary(folds, predictions))
 
 
 PAPER = Paper(
@@ -316,5 +273,5 @@ PAPER = Paper(
     cohort=_cohort,
     data=library_data("phantom", "slices", "dicom"),
     tables=TABLES,
-    analyse=_analyse,
+    analyse=summary,
 )

@@ -3,8 +3,9 @@
     ablation({"full": …, "no_attention": …})                       # the asterisks of Table 1
     auxiliary_against_final(seen, outcome.predictions)             # Table 3
 
-Predictions and scores are those of `lesionlab.training.outcomes.Outcome`. What the attention says
-is in `attention`, the paper's tables beside ours in `tables`.
+Predictions are those of `lesionlab.training.outcomes.Outcome`. What the attention says is in
+`attention`, the paper's tables beside ours in `tables`. `**how` goes to `statistics.paired.paired`:
+`test` and `unit`, and for the intervals over patients `n_resamples`, `level` and `seed`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from lesionlab.papers._shared import nearest
 from lesionlab.papers.fu2021.attention import (
     Attention,
     attention_agreement,
@@ -30,7 +32,7 @@ from lesionlab.sources.phantom import drawn_ratings
 from lesionlab.statistics.baselines import diameter_regression
 from lesionlab.statistics.correlation import correlation_matrix
 from lesionlab.statistics.intervals import bootstrap_weights_over_groups
-from lesionlab.statistics.paired import Test, Unit, paired
+from lesionlab.statistics.paired import paired
 from lesionlab.statistics.scoring import skill
 
 if TYPE_CHECKING:
@@ -38,54 +40,34 @@ if TYPE_CHECKING:
 
     from lesionlab.training.studies import Trained
 
-# --- errors compared, lesions picked ------------------------------------------------------------
-
 
 def ablation(
     predictions: Mapping[str, pd.DataFrame],
     *,
     reference: str = "no_attention",
     attributes: Sequence[str] = ATTRIBUTES,
-    test: Test = "wilcoxon",
-    unit: Unit = "patient",
-    n_resamples: int = 2000,
-    seed: int = 0,
+    **how: Any,
 ) -> pd.DataFrame:
     """Each variant against one of them on the same lesions (Table 1, the asterisks; section 4.1).
 
     The paper says "t-tests which compared the absolute errors" and marks means of p < 0.05:
     `test="t", unit="lesion"`, row `mean`. See `lesionlab.statistics.paired` for what is done here.
 
-    Args:
-        predictions: Variant to its out-of-fold predictions, as `Outcome.predictions`.
-        reference: The variant that the others are compared with.
-        attributes: Which to compare.
-        test: As in `paired`.
-        unit: As in `paired`.
-        n_resamples: Resamples of patients for the intervals.
-        seed: Seed of the resamples.
-
     Returns:
         Index (variant, attribute), columns as `paired`, where a is the variant and b the
         reference: a difference below 0 is an improvement. Holm's method adjusts for the
         attributes of one variant, not for the number of variants.
-
-    Raises:
-        ValueError: `reference` is not there, there is no other variant, or as `paired`.
     """
     if reference not in predictions or len(predictions) < 2:
         raise ValueError(
             f"reference={reference!r}: expected it and another among {list(predictions)}"
         )
-    return pd.concat(
-        {
-            variant: paired(frame, predictions[reference], attributes, test=test, unit=unit,
-                            n_resamples=n_resamples, seed=seed)
-            for variant, frame in predictions.items()
-            if variant != reference
-        },
-        names=["variant", "attribute"],
-    )  # fmt: skip
+    found = {
+        variant: paired(frame, predictions[reference], attributes, **how)
+        for variant, frame in predictions.items()
+        if variant != reference
+    }
+    return pd.concat(found, names=["variant", "attribute"])
 
 
 def auxiliary_against_final(
@@ -94,32 +76,21 @@ def auxiliary_against_final(
     attributes: Sequence[str] | None = None,
     *,
     tolerance: float = 0.01,
-    test: Test = "wilcoxon",
-    unit: Unit = "patient",
-    n_resamples: int = 2000,
-    seed: int = 0,
+    **how: Any,
 ) -> pd.DataFrame:
     """The errors of the auxiliary heads against those of the final ones (Table 3).
 
     Args:
         attention: What the run's models say of its test lesions, with auxiliary scores.
-        predictions: Predictions of the same run, for the truths.
-        attributes: Which to compare; all that are scored if None. Leave malignancy out where it
-            is a class.
+        predictions: Of the same run, for the truths.
+        attributes: Which to compare; leave malignancy out where it is a class.
         tolerance: How far the final scores may be from the run's own, in rating steps: another
-            device rounds differently, another model is farther off.
-        test: As in `paired`.
-        unit: As in `paired`.
-        n_resamples: Resamples of patients for the intervals.
-        seed: Seed of the resamples.
+            device rounds differently, another model is farther off and is refused.
+        **how: As above.
 
     Returns:
         As `paired`, with mae_auxiliary and mae_final; a difference (auxiliary − final) above 0
         says that the final scores are better.
-
-    Raises:
-        ValueError: There are no auxiliary scores, the lesions or the final scores are not those
-            of the run, or as `paired`.
     """
     if attention.auxiliary is None:
         raise ValueError("attention: the model has no auxiliary heads")
@@ -139,36 +110,23 @@ def auxiliary_against_final(
             f"{tolerance:g}: these are other weights, or samples"
         )
     auxiliary = run.assign(**dict(zip(names, attention.auxiliary[:, at].T, strict=True)))
-    found = paired(
-        auxiliary.reset_index(), predictions, names,
-        test=test, unit=unit, n_resamples=n_resamples, seed=seed,
-    )  # fmt: skip
+    found = paired(auxiliary.reset_index(), predictions, names, **how)
     return found.rename(columns={"mae_a": "mae_auxiliary", "mae_b": "mae_final"})
 
 
-def summary(
-    folds: Iterable[Trained], predictions: pd.DataFrame, *, n_resamples: int = 2000
-) -> dict[str, pd.DataFrame]:
+def summary(folds: Iterable[Trained], predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """What the models of a run looked at, as the tables that its figures need.
 
-    Args:
-        folds: What `studies.trained` gave.
-        predictions: Predictions of the same run, as `Outcome.predictions`.
-        n_resamples: Resamples of patients for the intervals.
-
-    Returns:
-        As far as the variant has the parts: ends (`ends_against_middle`), profile
-        (`position_profile`), weights (`mean_weights`), agreement (`attention_agreement`, with the
-        correlations of the readers' mean ratings over the same lesions), auxiliary
-        (`auxiliary_against_final`).
+    As far as the variant has the parts: ends (`ends_against_middle`), profile (`position_profile`),
+    weights (`mean_weights`), agreement (`attention_agreement`, with the correlations of the
+    readers' mean ratings over the same lesions), auxiliary (`auxiliary_against_final`).
     """
     seen = Attention.join(describe(fold.experiment, fold.weights, fold.samples) for fold in folds)
     rows = predictions.set_index("lesion_id")
     found: dict[str, pd.DataFrame] = {}
     if seen.slices is not None:
-        how: dict[str, Any] = {"n_resamples": n_resamples}
-        found["ends"] = ends_against_middle(seen.slices, rows["patient"], **how)
-        found["profile"] = position_profile(seen.slices, rows["patient"], **how)
+        found["ends"] = ends_against_middle(seen.slices, rows["patient"])
+        found["profile"] = position_profile(seen.slices, rows["patient"], n_resamples=2000)
     if seen.matrices is not None:
         found["weights"] = mean_weights(seen.matrices, seen.attributes)
         truths = rows[[f"{name}_truth" for name in seen.attributes]]
@@ -178,9 +136,7 @@ def summary(
     if seen.auxiliary is not None:
         is_class = rows["malignancy_truth"].isin([0, 1]).all()
         rated = [name for name in seen.attributes if not (is_class and name == "malignancy")]
-        found["auxiliary"] = auxiliary_against_final(
-            seen, predictions, rated, n_resamples=n_resamples, tolerance=0.1
-        )
+        found["auxiliary"] = auxiliary_against_final(seen, predictions, rated, tolerance=0.1)
     return found
 
 
@@ -189,29 +145,22 @@ def against_diameter(
     table: pd.DataFrame,
     folds: pd.Series[int],
     attributes: Sequence[str] = ATTRIBUTES,
-    *,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    **how: Any,
 ) -> pd.DataFrame:
     """The errors of a model against those of the diameter alone, on the same lesions.
 
     For each fold, the diameter's predictions are learned from all lesions of the other folds.
 
     Args:
-        predictions: Of one run, as `Outcome.predictions`.
+        predictions: Of one run.
         table: The cohort, with diameters.
-        folds: lesion_id -> fold, those of the run.
+        folds: lesion_id -> fold, those of the run; `ValueError` for a lesion of another fold.
         attributes: Which to compare.
-        n_resamples: Resamples of patients for the intervals.
-        seed: Seed of the resamples.
+        **how: As above.
 
     Returns:
-        As `lesionlab.statistics.paired.paired`, with mae_model and mae_diameter; a difference
-        (model − diameter) below 0 says that the model is better.
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: A lesion is not in the cohort or in another fold, or as `paired`.
+        As `paired`, with mae_model and mae_diameter; a difference (model − diameter) below 0 says
+        that the model is better.
     """
     names = list(attributes)
     lesions = predictions["lesion_id"]
@@ -226,7 +175,7 @@ def against_diameter(
             said = found.predictions.set_index("lesion_id")["prediction"]
             part[name] = part["lesion_id"].map(said)
         parts.append(part)
-    compared = paired(predictions, pd.concat(parts), names, n_resamples=n_resamples, seed=seed)
+    compared = paired(predictions, pd.concat(parts), names, **how)
     return compared.rename(columns={"mae_a": "mae_model", "mae_b": "mae_diameter"})
 
 
@@ -248,17 +197,13 @@ def visible(
         table: The cohort or a part of it, as `lesionlab.sources.lidc.nodules`.
         folds: lesion_id -> fold.
         test: Folds whose lesions are predicted, from all the others.
-        seed: Of the phantoms, and of the resamples.
-        n_resamples: For the intervals.
+        seed: Of the phantoms, and of the resamples of patients.
+        n_resamples: How many of them.
 
     Returns:
         Index attribute, those that are rendered; columns constant and known (mean absolute errors,
         rating steps), skill (1 − known / constant), low and high (95 % interval of constant −
         known over patients; one lesion that differs from all others leaves it at 0), n (lesions).
-
-    Raises:
-        KeyError: A column is missing.
-        ValueError: There is nothing to predict, or nothing to learn from.
     """
     tested = folds.reindex(table.index).isin(test).to_numpy()
     if not tested.any() or tested.all():
@@ -294,21 +239,16 @@ def examples(
 ) -> pd.DataFrame:
     """Lesions to show as Fig. 7 does, picked by rule: well, middling and badly scored ones.
 
-    The paper does not say how it chose.
-
-    Args:
-        predictions: As `Outcome.predictions`.
-        attributes: Over which the error of a lesion is averaged.
-        quantiles: Of that error over all lesions; for each the lesion that is nearest to it.
+    The paper does not say how it chose. Here it is, for each quantile of a lesion's mean error over
+    the attributes, the lesion that is nearest to it; one may serve twice where there are few.
 
     Returns:
-        Index lesion_id, columns quantile and error (rating steps), in the order of `quantiles`; a
-        lesion may serve twice where there are few.
+        Index lesion_id, columns quantile and error (rating steps), in the order of `quantiles`.
     """
     rows = predictions.set_index("lesion_id").sort_index()
     off = [(rows[name] - rows[f"{name}_truth"]).abs() for name in attributes]
     error = pd.concat(off, axis=1).mean(axis=1, skipna=False)
-    picked = [str((error - float(error.quantile(q))).abs().idxmin()) for q in quantiles]
+    picked = nearest(error, quantiles)
     return pd.DataFrame(
         {"quantile": list(quantiles), "error": error.loc[picked].to_numpy()},
         index=pd.Index(picked, name="lesion_id"),
@@ -320,27 +260,15 @@ def lesion_scores(
 ) -> pd.DataFrame:
     """What a model and the readers say of one lesion (Fig. 7 and 8).
 
-    Args:
-        predictions: As `Outcome.predictions`.
-        lesion_id: Which.
-        readings: One row per reading, for the readers one by one.
-
     Returns:
         Index attribute; columns truth (the readers' mean), predicted, error (|predicted − truth|),
-        and from the readings `readers`, a list of their ratings in ascending order.
-
-    Raises:
-        KeyError: The lesion is not among the predictions.
+        and from `readings` readers, a list of their ratings in ascending order.
     """
     values: Any = predictions.set_index("lesion_id").loc[lesion_id]
     names = [name for name in ATTRIBUTES if name in values and f"{name}_truth" in values]
-    table = pd.DataFrame(
-        {
-            "truth": [float(values[f"{name}_truth"]) for name in names],
-            "predicted": [float(values[name]) for name in names],
-        },
-        index=pd.Index(names, name="attribute"),
-    )
+    said = [(float(values[f"{name}_truth"]), float(values[name])) for name in names]
+    index = pd.Index(names, name="attribute")
+    table = pd.DataFrame(said, index=index, columns=["truth", "predicted"])
     table["error"] = (table["predicted"] - table["truth"]).abs()
     if readings is not None:
         own = readings[readings["lesion_id"] == lesion_id]
@@ -361,8 +289,7 @@ PARTS = (
 def architecture(network: Network) -> Figure:
     """The parts of the full network in the order in which a nodule passes them (figure 2).
 
-    Args:
-        network: The full one; its classes and numbers of parameters are written into the boxes.
+    The boxes say the class of each part and how many parameters it has.
     """
     from lesionlab.figures.readers import BLUE, GREEN, ORANGE, _figure
 

@@ -5,14 +5,15 @@
     attention_agreement(seen.matrices, correlations, ATTRIBUTES)   # Fig. 6
 
 A model is described by the lesions that it has not seen. Attention says what a model weighs, not
-why it is right.
+why it is right. Intervals are from resampling patients, as often and with the seed that `**how`
+gives: `n_resamples`, `level` and `seed`. A lesion without a patient is refused with `ValueError`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +22,10 @@ import torch
 
 from lesionlab.crops.sampling import Samples
 from lesionlab.statistics.correlation import matrix_agreement
-from lesionlab.statistics.intervals import bootstrap_weights_over_groups
+from lesionlab.statistics.intervals import Array, Resampling, bootstrap_weights_over_groups
 from lesionlab.statistics.scoring import check_columns
 from lesionlab.training.devices import resolve
 from lesionlab.training.prediction import trained_model
-
-Array = npt.NDArray[np.float64]
-Normalise = Literal["mean", "lesion"]
 
 MIN_SLICES = 3
 """The paper compares ends with the rest in stacks of at least so many slices (4.1)."""
@@ -58,26 +56,22 @@ class Attention:
 
     @staticmethod
     def join(parts: Iterable[Attention]) -> Attention:
-        """Put the test parts of several folds of one kind of model together.
-
-        Raises:
-            ValueError: No part, or a lesion in two of them.
-        """
+        """Put the test parts of several folds of one kind of model together."""
         some = list(parts)
         lesions = tuple(name for part in some for name in part.lesion_ids)
         if not some or len(set(lesions)) < len(lesions):
             raise ValueError(f"parts: expected lesions, each once, got {len(lesions)}")
-        auxiliary = [part.auxiliary for part in some if part.auxiliary is not None]
-        slices = [part.slices for part in some if part.slices is not None]
-        matrices = [part.matrices for part in some if part.matrices is not None]
-        return Attention(
-            lesion_ids=lesions,
-            attributes=some[0].attributes,
-            final=np.concatenate([part.final for part in some]),
-            auxiliary=np.concatenate(auxiliary) if auxiliary else None,
-            slices=pd.concat(slices, ignore_index=True) if slices else None,
-            matrices=np.concatenate(matrices) if matrices else None,
-        )
+
+        def joined(name: str) -> Any:
+            found = [getattr(part, name) for part in some]
+            if found[0] is None:
+                return None
+            return (
+                pd.concat(found, ignore_index=True) if name == "slices" else np.concatenate(found)
+            )
+
+        arrays = {name: joined(name) for name in ("final", "auxiliary", "slices", "matrices")}
+        return Attention(lesion_ids=lesions, attributes=some[0].attributes, **arrays)
 
 
 def describe(
@@ -96,10 +90,6 @@ def describe(
         samples: Normalised as those of the training were.
         batch_size: Lesions at once.
         device: As in `lesionlab.training.prediction.predict`.
-
-    Raises:
-        ValueError: The device is not there.
-        RuntimeError: The weights are of another model.
     """
     place = resolve(device)
     model = trained_model(experiment, weights).to(place)
@@ -129,12 +119,7 @@ def describe(
 
 
 def slice_table(samples: Samples, weights: npt.ArrayLike) -> pd.DataFrame:
-    """Weights of packed slices as a table, see `Attention.slices`.
-
-    Args:
-        samples: The samples that the slices belong to.
-        weights: (slice,), of sum 1 in each lesion.
-    """
+    """Weights of packed slices, (slice,) with the sum 1 in each lesion, as `Attention.slices`."""
     values = np.asarray(weights, dtype=float)
     n = samples.lengths.cpu().numpy()
     lesion, length = np.repeat(np.arange(len(n)), n), np.repeat(n, n)
@@ -152,16 +137,8 @@ def slice_table(samples: Samples, weights: npt.ArrayLike) -> pd.DataFrame:
     )
 
 
-# --- attention over slices (Fig. 5) -------------------------------------------------------------
-
-
 def ends_against_middle(
-    slices: pd.DataFrame,
-    patients: pd.Series[str],
-    *,
-    min_slices: int = MIN_SLICES,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    slices: pd.DataFrame, patients: pd.Series[str], **how: Unpack[Resampling]
 ) -> pd.DataFrame:
     """Weights of the first and last slices against those between them (4.1, Fig. 5).
 
@@ -169,26 +146,14 @@ def ends_against_middle(
     0.28 for the ends, 1.32 for the others, and 4.7 for their ratio. Means are over slices, not
     over nodules: only so do the printed numbers have the mean of 1 that the scaling gives, at the
     6.46 slices that the nodules of three slices and more have on average in its cohort
-    (2/6.46 × 0.28 + 4.46/6.46 × 1.32 = 1.00).
-
-    Args:
-        slices: `Attention.slices`.
-        patients: lesion_id -> patient.
-        min_slices: Nodules with fewer slices are left out; at least 3.
-        n_resamples: Resamples of patients for the intervals.
-        seed: Seed of the resamples.
+    (2/6.46 × 0.28 + 4.46/6.46 × 1.32 = 1.00). Nodules with fewer slices are left out.
 
     Returns:
         Rows end, inner (mean relative weights), ratio (inner / end), inner_above_end (share of
         nodules whose inner slices have the higher mean); columns value, low, high, n (nodules),
         n_groups (patients).
-
-    Raises:
-        ValueError: `min_slices` is below 3, a lesion has no patient, or no nodule is left.
     """
-    if min_slices < 3:
-        raise ValueError(f"min_slices={min_slices!r}: expected 3 or more, or there is no middle")
-    long = _long(slices, patients, min_slices)
+    long = _long(slices, patients)
     at_end = (long["slice"] == 0) | (long["slice"] == long["n_slices"] - 1)
     parts = long.assign(end=long["relative"].where(at_end), inner=long["relative"].where(~at_end))
     of_lesion = parts.groupby("lesion_id", sort=True)
@@ -204,40 +169,23 @@ def ends_against_middle(
         share = weights @ above / weights.sum(1)
         return {"end": ends, "inner": inners, "ratio": ratio, "inner_above_end": share}
 
-    return _intervals(statistics, of_lesion["patient"].first(), n_resamples, seed)
+    return _intervals(statistics, of_lesion["patient"].first(), how)
 
 
 def position_profile(
-    slices: pd.DataFrame,
-    patients: pd.Series[str],
-    *,
-    bins: int = 7,
-    min_slices: int = MIN_SLICES,
-    n_resamples: int = 1000,
-    seed: int = 0,
+    slices: pd.DataFrame, patients: pd.Series[str], *, bins: int = 7, **how: Unpack[Resampling]
 ) -> pd.DataFrame:
     """The mean relative weight from the first slice of a nodule to the last.
 
-    Args:
-        slices: `Attention.slices`.
-        patients: lesion_id -> patient.
-        bins: Evenly spaced positions from 0 to 1; each slice counts to the nearest. Of short
-            nodules the first slice alone falls into the first bin, of nodules with more than
-            `2 * bins - 1` slices its neighbours do, too.
-        min_slices: Nodules with fewer slices are left out.
-        n_resamples: Resamples of patients for the intervals.
-        seed: Seed of the resamples.
+    Each slice counts to the nearest of `bins` positions, evenly spaced from 0 to 1. Of short
+    nodules the first slice alone falls into the first bin, of nodules with more than
+    `2 * bins - 1` slices its neighbours do, too. 1,000 resamples by default.
 
     Returns:
         Index position, without the positions that no slice is near to; columns value, low, high,
         n (slices), n_groups (patients).
-
-    Raises:
-        ValueError: `bins` is below 3, or as in `ends_against_middle`.
     """
-    if bins < 3:
-        raise ValueError(f"bins={bins!r}: expected 3 or more")
-    long = _long(slices, patients, min_slices)
+    long = _long(slices, patients)
     at = np.rint(long["position"] * (bins - 1)).astype(int)
     sums = pd.crosstab(long["lesion_id"], at, long["relative"], aggfunc="sum").fillna(0.0)
     counts = pd.crosstab(long["lesion_id"], at)
@@ -249,80 +197,49 @@ def position_profile(
         return {str(k): means[:, i] for i, k in enumerate(sums.columns)}
 
     patient = long.groupby("lesion_id")["patient"].first()
-    found = _intervals(statistics, patient, n_resamples, seed)
+    found = _intervals(statistics, patient, {"n_resamples": 1000, **how})
     found.index = pd.Index(sums.columns.to_numpy() / (bins - 1), name="position")
     return found.assign(n=counts.sum().to_numpy())
 
 
-def _long(slices: pd.DataFrame, patients: pd.Series[str], min_slices: int) -> pd.DataFrame:
-    """Slices of the nodules with so many of them, with their patient."""
+def _long(slices: pd.DataFrame, patients: pd.Series[str]) -> pd.DataFrame:
+    """Slices of the nodules with so many of them that they have a middle, with their patient."""
     check_columns(slices, ["lesion_id", "slice", "n_slices", "position", "relative"])
     patient = slices["lesion_id"].map(patients)
     if patient.isna().any():
         raise ValueError(f"patients: none for {slices['lesion_id'][patient.isna()].iloc[0]!r}")
-    long = slices.assign(patient=patient)[slices["n_slices"] >= min_slices]
+    long = slices.assign(patient=patient)[slices["n_slices"] >= MIN_SLICES]
     if long.empty:
-        raise ValueError(f"slices: no nodule has {min_slices} slices or more")
+        raise ValueError(f"slices: no nodule has {MIN_SLICES} slices or more")
     return long
 
 
-def _intervals(
-    statistics: Any, patients: pd.Series[str], n_resamples: int, seed: int
-) -> pd.DataFrame:
-    found = bootstrap_weights_over_groups(
-        statistics, patients, n_resamples=n_resamples, seed=seed, undefined="nan"
-    )
+def _intervals(statistics: Any, patients: pd.Series[str], how: Resampling) -> pd.DataFrame:
+    found = bootstrap_weights_over_groups(statistics, patients, undefined="nan", **how)
     ends = ("value", "low", "high", "n", "n_groups")
     rows = {name: {end: getattr(e, end) for end in ends} for name, e in found.items()}
     return pd.DataFrame(rows).T.astype({"n": int, "n_groups": int})
 
 
-# --- attention between attributes (Fig. 6) ------------------------------------------------------
-
-
-def mean_weights(
-    matrices: Array, attributes: Sequence[str], *, normalise: Normalise = "mean"
-) -> pd.DataFrame:
+def mean_weights(matrices: Array, attributes: Sequence[str]) -> pd.DataFrame:
     """The weight of each attribute for each, as magnitudes with rows of sum 1 (Fig. 6b, c).
 
-    Args:
-        matrices: (lesion, attribute t, attribute k), raw.
-        attributes: Their names.
-        normalise: `mean`: the rows of the mean over lesions, as "normalised mean CAAM weights"
-            reads. `lesion`: the rows of each lesion (`model.shares`), and then the mean, in
-            which weights of different signs do not cancel out.
-
-    Returns:
-        Row t, column k: "the weight of attribute j for attribute i".
-
-    Raises:
-        ValueError: Another shape, values that are not finite, or an unknown `normalise`.
+    The mean over lesions is taken first, and then each row is normalised: "normalised mean CAAM
+    weights". So weights of different signs cancel out. Row t, column k: "the weight of attribute
+    j for attribute i".
     """
-    if normalise not in ("mean", "lesion"):
-        raise ValueError(f"normalise={normalise!r}: expected 'mean' or 'lesion'")
-    values = _matrices(matrices, attributes)
-    magnitude = np.abs(values.mean(axis=0, keepdims=True) if normalise == "mean" else values)
+    magnitude = np.abs(_matrices(matrices, attributes).mean(axis=0))
     total = magnitude.sum(axis=-1, keepdims=True)
     shares = np.divide(magnitude, total, out=np.full_like(magnitude, np.nan), where=total > 0)
-    return _square(_nanmean(shares), attributes)
+    return _square(shares, attributes)
 
 
 def profile_correlations(matrices: Array, attributes: Sequence[str]) -> pd.DataFrame:
     """How alike two attributes' weights are: their correlation per nodule, averaged (Fig. 6d, e).
 
     The paper shows "normalised mean correlations" without a formula; here they are the mean of
-    Pearson's r over the nodules.
-
-    Args:
-        matrices: (lesion, attribute t, attribute k), raw.
-        attributes: Their names.
-
-    Returns:
-        Symmetric, 1 on the diagonal. A nodule counts for the pairs in which neither attribute
-        has the same weight for all; NaN where no nodule does.
-
-    Raises:
-        ValueError: Another shape, or values that are not finite.
+    Pearson's r over the nodules. A nodule counts for the pairs in which neither attribute has the
+    same weight for all; NaN where no nodule does.
     """
     values = _matrices(matrices, attributes)
     centred = values - values.mean(axis=-1, keepdims=True)
@@ -330,7 +247,10 @@ def profile_correlations(matrices: Array, attributes: Sequence[str]) -> pd.DataF
     flat = length <= 1e-12 * np.abs(values).max(axis=-1, keepdims=True)
     unit = np.divide(centred, length, out=np.full_like(values, np.nan), where=~flat)
     r = np.clip(unit @ unit.transpose(0, 2, 1), -1, 1)  # (lesion, t, t')
-    return _square(_nanmean(r), attributes)
+    known = np.isfinite(r)
+    n, total = known.sum(axis=0), np.where(known, r, 0.0).sum(axis=0)
+    mean = np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
+    return _square(mean, attributes)
 
 
 def attention_agreement(
@@ -338,7 +258,6 @@ def attention_agreement(
     correlations: pd.DataFrame,
     attributes: Sequence[str],
     *,
-    normalise: Normalise = "mean",
     n_resamples: int = 9_999,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -347,28 +266,17 @@ def attention_agreement(
     The paper compares by eye; here by `statistics.correlation.matrix_agreement`, against the
     magnitudes of the readers' correlations that its Fig. 6a shows. The diagonal does not count,
     and the weights are averaged with their transpose, as Mantel's test wants symmetric matrices.
-
-    Args:
-        matrices: (lesion, attribute t, attribute k), raw.
-        correlations: Correlations of the readers' ratings, square; signs are dropped.
-        attributes: Names of t and k.
-        normalise: As in `mean_weights`.
-        n_resamples: Random relabellings for the p-values.
-        seed: Seed of the relabellings.
+    `n_resamples` are its random relabellings.
 
     Returns:
         Rows weights (Fig. 6b, c) and profiles (the magnitudes of Fig. 6d, e); columns pearson,
         pearson_p, spearman, spearman_p, n (pairs), n_attributes. An attribute without
-        correlations (a constant rating) is left out.
-
-    Raises:
-        KeyError: `correlations` lacks an attribute.
-        ValueError: Fewer than three attributes are left.
+        correlations (a constant rating) is left out; `ValueError` if fewer than three are left.
     """
     names = list(attributes)
     readers = correlations.loc[names, names].abs()
     seen = {
-        "weights": mean_weights(matrices, names, normalise=normalise),
+        "weights": mean_weights(matrices, names),
         "profiles": profile_correlations(matrices, names).abs(),
     }
     rows = {}
@@ -397,15 +305,6 @@ def _matrices(matrices: Array, attributes: Sequence[str]) -> Array:
             f"matrices: shape {values.shape}, expected finite values (lesion, {k}, {k})"
         )
     return values
-
-
-def _nanmean(values: Array) -> Array:
-    """The mean over lesions of what is defined, without numpy's warning where nothing is."""
-    known = np.isfinite(values)
-    n = known.sum(axis=0)
-    total = np.where(known, values, 0.0).sum(axis=0)
-    mean: Array = np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
-    return mean
 
 
 def _square(values: Array, attributes: Sequence[str]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ Equations and sections are those of the paper. What the paper leaves open:
 - Biases start at zero as printed; in the authors' code they start at random.
 - "During inference, the ASCMM is not used": only its auxiliary head can be left out, as its
   vectors are what the cross-attribute attention mixes. The head's scores are always returned.
-- Eq. 5 has no softmax, so its weights may be negative and have no fixed sum (`shares`).
+- Eq. 5 has no softmax, so its weights may be negative and have no fixed sum.
 - Without slice attention, a nodule's slices are averaged. "CAAM" alone in Table 1 has the
   modulation's layer, or all nine vectors would be the same, and no auxiliary loss.
 """
@@ -44,9 +44,6 @@ class Design:
         volumetric: One 3D network in place of all of these (3.3).
         classes: Malignancy is benign or malignant, not a rating (4.2).
         attributes: What is scored.
-
-    Raises:
-        ValueError: The parts do not go together.
     """
 
     slice_attention: bool = True
@@ -92,21 +89,10 @@ class Outputs:
     attribute_weights: torch.Tensor | None = None
 
 
-def shares(attribute_weights: torch.Tensor) -> torch.Tensor:
-    """Attribute weights for display: magnitudes, of sum 1 in each row (figure 6 is "normalised").
-
-    >>> shares(torch.tensor([[3.0, -1.0]]))
-    tensor([[0.7500, 0.2500]])
-    """
-    magnitude = attribute_weights.abs()
-    return magnitude / magnitude.sum(-1, keepdim=True)
-
-
 class Backbone(nn.Module):
     """Convolutions with ReLU in four blocks, pooled between them and over the image (2.1).
 
-    Args:
-        axes: 2 for slices, 3 for volumes.
+    `axes` is 2 for slices, 3 for volumes.
     """
 
     def __init__(self, axes: int = 2) -> None:
@@ -151,14 +137,7 @@ class SliceMean(nn.Module):
 
 
 class Branches(nn.Module):
-    """Fully connected layers side by side, one for each attribute, computed as one product.
-
-    Args:
-        attributes: How many.
-        inputs: Values into each layer.
-        outputs: Values out of each layer.
-        bias: Whether they add one.
-    """
+    """Fully connected layers side by side, one for each attribute, computed as one product."""
 
     def __init__(self, attributes: int, inputs: int, outputs: int, *, bias: bool = True) -> None:
         super().__init__()
@@ -238,11 +217,7 @@ class Heads(nn.Module):
 
 
 class Network(nn.Module):
-    """The model of figure 2, or what an ablation leaves of it.
-
-    Args:
-        design: Which parts it has.
-    """
+    """The model of figure 2, or what an ablation leaves of it."""
 
     def __init__(self, design: Design = FULL) -> None:
         super().__init__()
@@ -262,10 +237,7 @@ class Network(nn.Module):
         Args:
             images: (slice, 1, y, x), normalised; all slices of all nodules.
             nodule: (slice,) int64, the number of the nodule that each slice belongs to.
-            n: How many nodules; one more than the highest of `nodule` if None.
-
-        Raises:
-            ValueError: Something has another shape.
+            n: How many nodules, if it is known.
         """
         n = _count(images, nodule, n)
         return self.head(self.trunk(images), nodule, n)
@@ -287,11 +259,7 @@ class Network(nn.Module):
 
 
 class VolumeNetwork(nn.Module):
-    """The 3D network of Table 2: the same layers in one more axis, and no attention (3.3).
-
-    Args:
-        design: What it scores.
-    """
+    """The 3D network of Table 2: the same layers in one more axis, and no attention (3.3)."""
 
     def __init__(self, design: Design = VOLUMETRIC) -> None:
         super().__init__()
@@ -299,16 +267,8 @@ class VolumeNetwork(nn.Module):
         self.heads = Heads(len(design.attributes))
 
     def forward(self, images: torch.Tensor) -> Outputs:
-        """Score nodules, (nodule, 1, z, y, x) as `samples.volumes` makes them.
-
-        Raises:
-            ValueError: They have another shape.
-        """
-        if images.ndim != 5 or images.shape[1] != 1 or min(images.shape[2:]) < 8:
-            raise ValueError(
-                "images: expected (nodule, 1, z, y, x) with 8 voxels or more along each axis, "
-                f"got shape {tuple(images.shape)}"
-            )
+        """Score nodules, (nodule, 1, z, y, x) as `samples.volumes` makes them."""
+        _check(images, "(nodule, 1, z, y, x)")
         return self.head(self.trunk(images))
 
     def trunk(self, images: torch.Tensor) -> torch.Tensor:
@@ -318,9 +278,6 @@ class VolumeNetwork(nn.Module):
     def head(self, maps: torch.Tensor) -> Outputs:
         """What comes after the feature maps."""
         return Outputs(self.heads(maps.flatten(2).mean(2)[:, None]))
-
-
-# --- what is not in the paper ------------------------------------------------------------------
 
 
 def glorot(*layers: nn.Linear) -> None:
@@ -357,17 +314,17 @@ def _channels_last(images: torch.Tensor) -> torch.Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def _count(images: torch.Tensor, nodule: torch.Tensor, n: int | None) -> int:
-    """How many nodules a packed batch has.
-
-    Raises:
-        ValueError: It is none.
-    """
-    if images.ndim != 4 or images.shape[1] != 1 or min(images.shape[2:]) < 8:
+def _check(images: torch.Tensor, axes: str) -> None:
+    if images.ndim != axes.count(",") + 1 or images.shape[1] != 1 or min(images.shape[2:]) < 8:
         raise ValueError(
-            "images: expected (slice, 1, y, x) with 8 pixels or more along each side, "
-            f"got shape {tuple(images.shape)}"
+            f"images: expected {axes} with 8 or more along each side, got shape "
+            f"{tuple(images.shape)}"
         )
+
+
+def _count(images: torch.Tensor, nodule: torch.Tensor, n: int | None) -> int:
+    """How many nodules a packed batch has; `ValueError` if it is none."""
+    _check(images, "(slice, 1, y, x)")
     if nodule.shape != images.shape[:1] or nodule.dtype != torch.int64 or not len(nodule):
         raise ValueError(
             f"nodule: expected an int64 index for each of {len(images)} slices, "
@@ -376,9 +333,8 @@ def _count(images: torch.Tensor, nodule: torch.Tensor, n: int | None) -> int:
     if n is None:
         n = int(nodule.max()) + 1
     # not on a GPU, where reading a value would wait for all that is still being computed
-    if nodule.device.type == "cpu" and not 0 <= int(nodule.min()) <= int(nodule.max()) < n:
+    if nodule.device.type == "cpu" and not 0 <= (low := int(nodule.min())) <= nodule.max() < n:
         raise ValueError(
-            f"nodule: expected indices from 0 to {n - 1}, "
-            f"got {int(nodule.min())} to {int(nodule.max())}"
+            f"nodule: expected indices from 0 to {n - 1}, got {low} to {int(nodule.max())}"
         )
     return n

@@ -19,7 +19,7 @@ from lesionlab.crops.resampling import Outside, planes
 from lesionlab.crops.sampling import Box, Lesion, Samples, batch, in_chunks
 
 ATTRIBUTES = RATING_NAMES
-"""All nine ratings, malignancy the last; `sampling.unit_ratings(table, ATTRIBUTES)`."""
+"""All nine ratings, malignancy the last."""
 
 
 def prepare(
@@ -28,37 +28,25 @@ def prepare(
     size: int = 64,
     share: float = 0.8,
     box: Box = "outlines",
-    level: float = 0.5,
     outside: Outside = "edge",
     device: torch.device | str = "cpu",
 ) -> Samples:
     """Cut out every slice with nodule pixels, square around the nodule, at `size` × `size` (3.1).
 
-    The window's side is the larger side of the nodule's box divided by 0.8, its centre the centre
-    of the box, and both are the same on all slices. What the padding is filled with is the CT
-    around the box, as pylidc's `consensus(…, pad=…)` gives it. z is left as it is.
+    The window's side is the larger side of the nodule's box divided by `share`, its centre the
+    centre of the box, and both are the same on all slices. What the padding is filled with is the
+    CT around the box, as pylidc's `consensus(…, pad=…)` gives it. z is left as it is.
 
     Where the paper leaves a choice: the box of a "50 % consensus" is printed with a mean side of
     15.8 pixels and 5 at least. That is the box of all readers' outlines, which pylidc returns
     beside the consensus mask; the box of the consensus voxels has 12.5 pixels on average. So
-    `box="outlines"`. The slices are those of the consensus: at most 45 as printed, and 5.52 on
-    average where 5.6 is printed.
-    pylidc pads by whole pixels, so the printed 80 % can only be near: here it is exact.
-
-    Args:
-        crops: Crops.
-        size: Side of a sample, pixels.
-        share: Larger side of the box as a share of the window's side.
-        box: Around what the box goes, see `lesionlab.crops.sampling.locate`.
-        level: Share of the readers for the consensus.
-        outside: What lies beyond a crop; the paper cut from whole scans.
-        device: Where to compute.
+    `box="outlines"` (see `lesionlab.crops.sampling.locate`). The slices are those of the consensus:
+    at most 45 as printed, and 5.52 on average where 5.6 is printed.
+    pylidc pads by whole pixels, so the printed 80 % can only be near: here it is exact. The paper
+    cut from whole scans; `outside` is what lies beyond a crop.
 
     Returns:
         `images` (sum of slices, 1, size, size) in HU, packed, with `nodule` and `lengths`.
-
-    Raises:
-        ValueError: `share` is not above 0 and up to 1, or a crop has no consensus.
     """
     if not 0 < share <= 1:
         raise ValueError(f"share={share!r}: expected above 0 and up to 1")
@@ -84,7 +72,7 @@ def prepare(
             lengths=[len(stack) for stack in stacks],
         )
 
-    return in_chunks(crops, some, level=level, box=box)
+    return in_chunks(crops, some, level=0.5, box=box)
 
 
 def _used(lesion: Lesion) -> npt.NDArray[np.int16]:
@@ -103,11 +91,7 @@ class Normalisation:
 
     @classmethod
     def of(cls, training: Samples) -> Normalisation:
-        """Measure both on the prepared training set, in double precision.
-
-        Raises:
-            ValueError: All pixels are equal.
-        """
+        """Measure both on the prepared training set, in double precision."""
         sd, mean = torch.std_mean(training.images.double(), correction=0)
         if not sd > 0:
             raise ValueError(f"training: all pixels are {float(mean):g} HU, there is no spread")
@@ -120,16 +104,10 @@ class Normalisation:
 
 
 def volumes(samples: Samples, *, depth: int = 64, value: float = 0.0) -> torch.Tensor:
-    """Pad each nodule's slices to one depth, for the 3D variant (3.3).
+    """Pad each nodule's slices to one depth, for the 3D variant (3.3): (nodule, 1, depth, y, x).
 
     The slices lie in the middle (the odd one out below). The paper does not say where, nor what
     with: 0, which after `Normalisation` is the mean of the training set.
-
-    Returns:
-        (nodule, 1, depth, y, x).
-
-    Raises:
-        ValueError: A nodule has more than `depth` slices.
     """
     lengths = samples.lengths
     if int(lengths.max()) > depth:
@@ -146,13 +124,13 @@ def volumes(samples: Samples, *, depth: int = 64, value: float = 0.0) -> torch.T
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One draw per nodule; all its slices are moved alike.
+    """One draw per nodule, by which all its slices are moved alike; each part is (nodule,).
 
     Attributes:
-        flip_x: (nodule,) bool, mirror horizontally.
-        flip_y: (nodule,) bool, mirror vertically.
-        turns: (nodule,) quarter turns.
-        reverse: (nodule,) bool, reverse the order of the slices.
+        flip_x: bool, mirror horizontally.
+        flip_y: bool, mirror vertically.
+        turns: Quarter turns.
+        reverse: bool, reverse the order of the slices.
     """
 
     flip_x: torch.Tensor
@@ -183,16 +161,9 @@ def apply(
 ) -> Samples:
     """Flip, then rotate, then reverse, as drawn.
 
-    Args:
-        samples: The batch, or a training set: an epoch is augmented fastest as a whole, and then
-            `split`; the paper's mini-batch is one nodule.
-        drawn: One draw for each nodule of the result.
-        lesions: Which nodules, in what order, as `Samples.select` but without a copy of its own;
-            all of them if None.
-
-    Raises:
-        ValueError: The draw is for another number of nodules.
-        IndexError: There is no such nodule.
+    An epoch is augmented fastest as a whole, and then `split`; the paper's mini-batch is one
+    nodule. `lesions` are which nodules, in what order, as `Samples.select` but without a copy of
+    its own.
     """
     rows = torch.arange(len(samples.images), device=samples.images.device)
     picked = replace(samples, images=rows, masks=None)

@@ -34,25 +34,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 from torch.nn import functional
 
 from lesionlab import cohorts
 from lesionlab.attributes import RATING_NAMES, rating
-from lesionlab.cohorts import malignancy_label
 from lesionlab.crops.sampling import Samples
-from lesionlab.papers.lei2020.model import (
-    HESAM,
-    N_CHANNELS,
-    CAMHead,
-    Design,
-    FeatureMaps,
-    HESAMHead,
-    Network,
-    Outputs,
-    SAMHead,
-)
+from lesionlab.papers import _shared
+from lesionlab.papers.lei2020.model import HESAM, N_CHANNELS, Design, Network, Outputs
 from lesionlab.papers.lei2020.samples import (
     CHANNELS,
     WINDOW,
@@ -92,15 +81,11 @@ __all__ = [
     "TABLES",
     "VARIANTS",
     "WINDOW",
-    "CAMHead",
     "Design",
-    "FeatureMaps",
-    "HESAMHead",
     "Lei2020",
     "Network",
     "Outlines",
     "Outputs",
-    "SAMHead",
     "draw_reader_study",
     "duplicate_slice",
     "example_lesions",
@@ -117,9 +102,6 @@ __all__ = [
     "scaled_recipe",
     "variant_on",
 ]
-
-
-# --- variants -------------------------------------------------------------------------------------
 
 
 def variant_on(variant: str, images: str) -> str:
@@ -165,16 +147,14 @@ TABLES: Mapping[str, Mapping[str, str]] = {
 The rows of Table 3 are its two columns, high-level / final. "Baseline" of Table 2 is not the "U+SAM
 (Baseline)" of Table 4: their numbers differ, and the paper does not say what the former is."""
 
-_OURS = {"cam": Design(head="cam"), "sam": Design(), "hesam": HESAM}
+_OURS = {"hesam": HESAM, "sam": Design(), "cam": Design(head="cam")}
 # table 4 has 256 maps at the end of the U-Net "for fair comparisons"
 _WIDE = Design(outputs=256)
 _HEADS: Any = {"": "own", "_cam": "cam", "_sam": "sam"}
 
 _ON_D11C: dict[str, Design] = {
     # Table 2
-    "hesam": HESAM,
-    "sam": _OURS["sam"],
-    "cam": _OURS["cam"],
+    **_OURS,
     "baseline": Design(head="flat"),
     "pn_samp": Design(head="cam", high_level="average", fusion="concatenate", residual=False),
     "sag_c": Design(trunk="attention_gate", head="own"),
@@ -230,20 +210,13 @@ EXACT = ", exact"
 """What the name of a map ends in that has all weights of the logit (`weights="exact"`)."""
 
 
-# --- the experiment -------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Lei2020(Experiment):
-    """One of the paper's models, for the training loop.
+    """One of the paper's models, for the training loop, on images of `size` pixels.
 
     Malignancy is learned by cross-entropy and selected by AUC. Neither samples nor their
     normalisation change in training. The variants `…_ratings` learn the nine ratings by squared
     error, each on its scale brought to 0 to 1, and are selected by the mean absolute error.
-
-    Args:
-        variant: One of `VARIANTS`; `ValueError` if there is none of that name.
-        size: Side of the images, pixels.
     """
 
     variant: str = "hesam"
@@ -279,10 +252,9 @@ class Lei2020(Experiment):
     def maps(self) -> dict[str, tuple[str, bool]]:
         """The maps that the model has: name to the method of `attention`, and whether it is exact.
 
-        The model's own maps come first, and then Grad-CAM, which all models have. The printed maps
-        of eq. 2, 7 and 11 need the head that they are for. Exact ones are given for average
-        pooling with local weights: for CAM they are the printed ones divided by the number of
-        places.
+        The printed maps of eq. 2, 7 and 11 need the head that they are for; Grad-CAM comes last.
+        Exact ones are given for average pooling with local weights: for CAM they are the printed
+        ones divided by the number of places.
         """
         prefix = {"cam": "HE-", "sam": "HE"} if self.design.high_level else {}
         found = {}
@@ -326,23 +298,11 @@ class Lei2020(Experiment):
 def labels(table: pd.DataFrame, variant: str = "hesam") -> torch.Tensor:
     """What a variant learns: 0 benign and 1 malignant (4.1), or the ratings in rating steps.
 
-    Args:
-        table: One row per lesion, as `lesionlab.sources.lidc.nodules` or a cohort's.
-        variant: One of `VARIANTS`.
-
-    Returns:
-        (lesion, target) float32; NaN for a mean malignancy of 3, which is neither class and which
-        `lesionlab.cohorts.lei2020` has left out, or where a rating is.
+    (lesion, target) float32; NaN where a rating is, or for a mean malignancy of 3, which is
+    neither class and which `lesionlab.cohorts.lei2020` has left out.
     """
-    columns = [
-        malignancy_label(table) if target.kind == "binary" else table[target.name]
-        for target in Lei2020(variant).targets
-    ]
-    values = [column.to_numpy(dtype=np.float32, na_value=np.nan) for column in columns]
-    return torch.from_numpy(np.stack(values, axis=1))
+    return _shared.labels(table, Lei2020(variant).targets)
 
-
-# --- training -------------------------------------------------------------------------------------
 
 PRINTED = Recipe(
     epochs=100,
@@ -361,9 +321,8 @@ def scaled_recipe(batch_size: int = 32, *, epochs: int = 100, lr: float = PRINTE
     """The paper's recipe over fewer epochs, or with more nodules to a step.
 
     The rate is `lr` for 32 nodules, and grows with the batch (Goyal et al. 2017, for SGD). It is
-    divided by ten after 30, 60 and 90 of 100 epochs, and at the same shares of a shorter run. A
-    `Plan` with `epochs` of its own does not move these steps: ten epochs of `laptop`, which divides
-    after every six, have one.
+    divided by ten after 30, 60 and 90 of 100 epochs, and at the same shares of a shorter run; a
+    `Plan` with `epochs` of its own does not move these steps.
     """
     schedule = replace(PRINTED.schedule, epochs=max(1, round(0.3 * epochs)))
     rate = lr * batch_size / PRINTED.batch_size

@@ -8,7 +8,7 @@ Predictions and scores are those of `lesionlab.training.outcomes.Outcome`, runs 
 `lesionlab.training.outcomes.kept`; both are given by variant. Predictions have one row per lesion:
 lesion_id, patient, fold, malignancy (a probability) and malignancy_truth (0 or 1); what lacks a
 column is refused with `KeyError`. Intervals are from resampling patients, as often and with the
-seed that `**bootstrap` gives: `n_resamples` and `seed`.
+seed that `**how` gives: `n_resamples`, `level` and `seed`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from lesionlab import published, tables
 from lesionlab.cohorts import Cohort, malignancy_label
 from lesionlab.crops import Tier
+from lesionlab.papers._shared import BASELINES, beside, malignancy_scores
 from lesionlab.papers.lei2020 import N_CHANNELS, TABLES, variant_on
 from lesionlab.splits import By
 from lesionlab.statistics.association import holm
@@ -34,20 +35,11 @@ from lesionlab.statistics.paired import paired, paired_auc
 from lesionlab.statistics.scoring import check_columns, score_binary
 from lesionlab.training.outcomes import Outcome
 
-PAPER = "lei2020"
 IMAGE_SETS = tuple(name.lower() for name in N_CHANNELS)
 PRINTED = ("accuracy", "sensitivity", "specificity")
 """What the paper prints of a model, accuracy in per cent and the other two as fractions."""
 
 MEASURES = (*PRINTED, "precision", "f1", "auc")
-"""What `classification` measures."""
-
-BASELINES = {
-    "majority": "Constant (majority)",
-    "diameter": "Diameter alone",
-    "ratings": "The readers' other ratings",
-}
-"""Predictors of `Outcome.scores` that see no image, and what their rows are called."""
 
 HEADS = {"hesam": "HESAM", "sam": "SAM", "cam": "CAM"}
 """The paper's own three networks, by variant."""
@@ -55,21 +47,14 @@ HEADS = {"hesam": "HESAM", "sam": "SAM", "cam": "CAM"}
 ENDS = ("value", "low", "high")
 
 
-# --- scores ---------------------------------------------------------------------------------------
-
-
-def classification(
-    predictions: pd.DataFrame, *, threshold: float = 0.5, **bootstrap: Unpack[Resampling]
-) -> pd.DataFrame:
+def classification(predictions: pd.DataFrame, **how: Unpack[Resampling]) -> pd.DataFrame:
     """How well malignancy is told, with the paper's measures and those that it leaves out.
 
-    Sensitivity is recall. Precision and F1 depend on how many lesions are malignant, AUC, here of
-    all folds together, on no threshold. A lesion is called malignant from `threshold` on.
-
-    Returns:
-        Index `MEASURES`; columns value, low, high (fractions), n (lesions), n_groups (patients).
+    Precision and F1 depend on how many lesions are malignant, AUC, here of all folds together, on
+    no threshold. Others call a lesion malignant from 0.5 on. Index `MEASURES`; columns value, low,
+    high (fractions), n (lesions), n_groups (patients).
     """
-    found = score_binary(_scored(predictions), threshold=threshold, **bootstrap)
+    found = score_binary(_scored(predictions), **how)
     columns = (*ENDS, "n", "n_groups")
     table = [{name: getattr(found[m], name) for name in columns} for m in MEASURES]
     return pd.DataFrame(table, index=pd.Index(MEASURES, name="measure"))
@@ -84,39 +69,30 @@ def _scored(predictions: pd.DataFrame, *further: str) -> pd.DataFrame:
 
 
 def on_fold(
-    frames: Mapping[str, pd.DataFrame], fold: int, **bootstrap: Unpack[Resampling]
+    frames: Mapping[str, pd.DataFrame], fold: int, **how: Unpack[Resampling]
 ) -> pd.DataFrame:
     """Scores on the lesions of one fold, so that runs on more folds go beside runs on that one.
 
-    Args:
-        frames: Predictor (`"model"`, and others that see no image, as from
-            `baseline_predictions`) to its predictions.
-        fold: Which fold.
-        **bootstrap: n_resamples and seed.
-
-    Returns:
-        As `Outcome.scores`, with the measures of `MEASURES`.
+    `frames` are predictions by predictor: `"model"`, and others that see no image, as from
+    `baseline_predictions`. The table is as `Outcome.scores`, with the measures of `MEASURES`.
     """
     parts = []
     for predictor, frame in frames.items():
         rows = frame[frame["fold"] == fold]
         if rows.empty:
             raise ValueError(f"fold={fold!r}: {predictor!r} has the folds {set(frame['fold'])}")
-        found = classification(rows, **bootstrap).rename_axis("metric").reset_index()
+        found = classification(rows, **how).rename_axis("metric").reset_index()
         parts.append(found.assign(target="malignancy", predictor=predictor))
-    columns = ["target", "predictor", "metric", *ENDS, "n", "n_groups"]
-    return pd.concat(parts, ignore_index=True)[columns]
+    return pd.concat(parts, ignore_index=True)
 
 
-def within_folds(predictions: pd.DataFrame, **bootstrap: Unpack[Resampling]) -> Estimate:
+def within_folds(predictions: pd.DataFrame, **how: Unpack[Resampling]) -> Estimate:
     """The AUC within each fold, averaged over the folds.
 
-    Each fold has a network of its own. One may call most lesions malignant where another calls
-    hardly any. An AUC over all folds ranks the lesions of all these networks together, and so it
-    mixes how well they rank with how alike their levels are. This one compares only lesions that
-    the same network was tested on.
+    It compares only lesions that the same network was tested on. An AUC over all folds also asks
+    how alike the levels of their networks are (see `statistics.scoring`).
     """
-    return score_binary(_scored(predictions, "fold"), **bootstrap)["auc"]
+    return score_binary(_scored(predictions, "fold"), **how)["auc"]
 
 
 def baseline_predictions(
@@ -125,12 +101,9 @@ def baseline_predictions(
     """What the diameter alone, and the readers' other ratings, predict for a model's lesions.
 
     Both are the baselines of `statistics.baselines`, learned on the folds that the model was not
-    tested on, so that a model can be held against them on the same lesions.
-
-    Args:
-        predictions: Of the model.
-        cohort: The paper's, which the lesions and their folds are of.
-        by: What the folds of the run were by.
+    tested on, so that a model can be held against them on the same lesions. `cohort` is the
+    paper's, which the lesions and their folds are of, and `by` is what the folds of the run were
+    by.
 
     Returns:
         `"diameter"` and `"ratings"` to predictions like the given ones.
@@ -147,58 +120,39 @@ def baseline_predictions(
     return found
 
 
-# --- one model against another (4.7) --------------------------------------------------------------
-
-
 def compare(
-    predictions: Mapping[str, pd.DataFrame],
-    *,
-    reference: str = "hesam",
-    threshold: float = 0.5,
-    **bootstrap: Unpack[Resampling],
+    predictions: Mapping[str, pd.DataFrame], *, reference: str = "hesam", **how: Unpack[Resampling]
 ) -> pd.DataFrame:
     """One model against others on the same lesions: the paper's test, and tests of being better.
 
-    Section 4.7 compares the *probabilities* of two models by Wilcoxon's signed-rank test, and
-    takes p < 0.01 for "significantly different … and more separable". That test asks whether one
-    model says higher numbers than the other on the whole. It knows no truth: a model that adds
-    0.01 to each probability differs as significantly, and is no better. So beside it stand
-    McNemar's test, of who is right where one of the two is wrong (exact, over lesions as if they
-    were independent), the same Wilcoxon test of |probability − truth| by patient (from
+    Section 4.7 compares the *probabilities* of two models by Wilcoxon's signed-rank test, and takes
+    p < 0.01 for "significantly different … and more separable". That test knows no truth: a model
+    that adds 0.01 to each probability differs as significantly, and is no better. So beside it
+    stand McNemar's test, of who is right where one of the two is wrong (exact, over lesions as if
+    they were independent), the Wilcoxon test of |probability − truth| by patient (from
     `statistics.paired`), and the difference of the AUCs with an interval over patients: of all
     lesions ranked together, and of the means of `within_folds`.
-
-    Args:
-        predictions: Variant to its out-of-fold predictions.
-        reference: The variant that the others are compared with.
-        threshold: From which probability on a lesion is called malignant.
-        **bootstrap: n_resamples and seed.
 
     Returns:
         Index variant; columns n, n_groups; p_probability (the paper's test); only_reference and
         only_other (lesions that one alone gets right), p_mcnemar, p_mcnemar_holm; p_error;
         auc_difference (reference − other: above 0 the reference is better) with low and high; and
         within_difference with within_low and within_high, the same of the AUC within folds.
-
-    Raises:
-        ValueError: `reference` is not there, there is no other, or they are on other lesions or
-            in other folds.
     """
-    others = [name for name in predictions if name != reference]
-    if reference not in predictions or not others:
+    if reference not in predictions or len(predictions) < 2:
         raise ValueError(
             f"reference={reference!r}: expected it and another among {list(predictions)}"
         )
     rows = {}
-    for variant in others:
+    for variant in (name for name in predictions if name != reference):
         pair = predictions[reference], predictions[variant]
-        within = paired_auc(pair[0], pair[1], **bootstrap)["difference"]
+        within = paired_auc(pair[0], pair[1], **how)["difference"]
         whole = [frame.drop(columns="fold") for frame in pair]  # all lesions ranked together
-        pooled = paired_auc(whole[0], whole[1], **bootstrap)["difference"]
+        pooled = paired_auc(whole[0], whole[1], **how)["difference"]
         errors = paired(*pair, ["malignancy"], n_resamples=1)
         ours, other = (frame.set_index("lesion_id").sort_index() for frame in pair)
         malignant = ours["malignancy_truth"] == 1
-        right, right_other = ((f["malignancy"] >= threshold) == malignant for f in (ours, other))
+        right, right_other = ((f["malignancy"] >= 0.5) == malignant for f in (ours, other))
         only, only_other = int((right & ~right_other).sum()), int((right_other & ~right).sum())
         rows[variant] = {
             "n": pooled.n, "n_groups": pooled.n_groups,
@@ -215,10 +169,7 @@ def compare(
 
 
 def signed_rank(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
-    """Wilcoxon's signed-rank test of two models' probabilities of the same lesions, as in Table 5.
-
-    The two-sided p-value; 1 where they are equal.
-    """
+    """Two-sided p of Wilcoxon's signed-rank test of two models' probabilities, as in Table 5."""
     difference = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     if not difference.any():
         return 1.0
@@ -226,12 +177,7 @@ def signed_rank(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     return float(found.pvalue)
 
 
-# --- the paper's tables ---------------------------------------------------------------------------
-
-
-def paper_table(
-    number: int | str, runs: Mapping[str, pd.DataFrame], *, tier: Tier, baselines: bool = True
-) -> pd.DataFrame:
+def paper_table(number: int | str, runs: Mapping[str, pd.DataFrame], *, tier: Tier) -> pd.DataFrame:
     """One of the paper's Tables 2 to 5 with our numbers beside its own, as `tables.beside`.
 
     Args:
@@ -240,42 +186,33 @@ def paper_table(
         runs: See above. Variants that the table has no row for are ignored, those that are missing
             are not run.
         tier: What the voxels of these runs were; it stands at the head of our numbers.
-        baselines: Add to Tables 2 and 3 what predictors without an image reach on the same lesions.
 
     Returns:
-        The paper's rows in its order, then ours that it has not. Columns (name, `"Lei 2020"`) as
-        printed, (name, `"lesionlab (<tier>)"`) and (name, `"difference"`), accuracy in per cent;
-        in Tables 2 and 3 the last says on how many lesions we are. In Table 5, where the paper
-        prints bounds, those are text ("< 0.01"). NaN where the paper prints nothing or we ran
-        nothing. `attrs` are those of `published.table`, and the tier.
-
-    Raises:
-        LookupError: There is no such table, or none to put numbers beside.
-        ValueError: The runs are on different lesions.
+        The paper's rows in its order, then in Tables 2 and 3 what predictors without an image
+        reach on the same lesions. Columns (name, `"Lei 2020"`) as printed, (name,
+        `"lesionlab (<tier>)"`) and (name, `"difference"`), accuracy in per cent; in Tables 2 and 3
+        the last says on how many lesions we are. In Table 5, where the paper prints bounds, those
+        are text ("< 0.01"). NaN where the paper prints nothing or we ran nothing. `attrs` are those
+        of `published.table`, and the tier.
     """
-    printed = published.table(PAPER, number)
+    printed = published.table("lei2020", number)
     attrs, name = printed.attrs, str(printed.attrs["table"])
+    if name not in ("2", "3", "4", "5"):
+        raise LookupError(f"number={number!r}: expected one of the tables 2, 3, 4, 5")
     if name == "3":
         labels = printed["high_level_pooling"] + " / " + printed["final_pooling"]
         printed = printed[list(PRINTED)].assign(method=labels)
+    theirs = printed.set_index(["metric", "method"] if name == "4" else "method")
+    used: dict[str, pd.DataFrame] = {}
     if name == "5":
-        printed = printed.set_index("method").filter(like="_below")
-        printed = printed.rename(columns=lambda column: column.removesuffix("_below"))
-        printed = printed.map(lambda p: f"< {p:g}", na_action="ignore").reset_index()
+        theirs = theirs.filter(like="_below").rename(columns=lambda c: c.removesuffix("_below"))
+        theirs = theirs.map(lambda p: f"< {p:g}", na_action="ignore")
         tests = [(v, p) for t in runs.values() for v, p in t["p_probability"].items()]
         known = {str(variant): {"p_probability": float(p)} for variant, p in tests}
-    elif name in TABLES:
-        wanted = [variant_on(v, images) for v in TABLES[name].values() for images in IMAGE_SETS]
-        known = {variant: _measured(runs[variant]) for variant in wanted if variant in runs}
     else:
-        raise LookupError(f"number={number!r}: expected one of the tables 2, 3, 4, 5")
-    sizes = {variant: (m.get("lesions"), m.get("patients")) for variant, m in known.items()}
-    if len(set(sizes.values())) > 1:
-        raise ValueError(
-            f"Table {name}: the runs are not on the same lesions; their (lesions, patients) are "
-            f"{sizes}"
-        )
-    theirs = printed.set_index(["metric", "method"] if name == "4" else "method")
+        wanted = [variant_on(v, images) for v in TABLES[name].values() for images in IMAGE_SETS]
+        used = {v: malignancy_scores(runs[v]) for v in wanted if v in runs}
+        known = {variant: _measured(scores) for variant, scores in used.items()}
     columns = [column for column in map(str, theirs) if not column.endswith("_sd")]
     ours = pd.DataFrame(np.nan, index=theirs.index, columns=columns)
     for row in ours.index:
@@ -286,15 +223,14 @@ def paper_table(
         lesions = next((m["lesions"] for m in known.values()), np.nan)
         ours["lesions"] = np.where(ours.notna().any(axis=1), lesions, np.nan)
         # baselines see no image, so one run has the numbers for all; they stand under D11C
-        for predictor, row in BASELINES.items() if baselines and known else ():
-            if found := _measured(runs[next(iter(known))], predictor):
-                found |= {"d11c": found["accuracy"]}
-                ours.loc[row] = pd.Series(found).reindex(ours.columns)
+        for predictor, row in BASELINES.items() if known else ():
+            found = malignancy_scores(runs[next(iter(known))], predictor)
+            if len(found):
+                measured = _measured(found)
+                measured |= {"d11c": measured["accuracy"]}
+                ours.loc[row] = pd.Series(measured).reindex(ours.columns)
         ours = ours.astype({"lesions": "Int64"})
-    heads = {"paper": published.PAPERS[PAPER].name, "here": f"lesionlab ({tier})"}
-    table = tables.beside(theirs, ours, **heads)
-    table.attrs = {**attrs, "tier": tier}
-    return table
+    return beside(theirs, ours, tier=tier, used=used, attrs=attrs)
 
 
 def _source(table: str, row: Any, column: str) -> tuple[str, str]:
@@ -308,19 +244,11 @@ def _source(table: str, row: Any, column: str) -> tuple[str, str]:
     return TABLES[table][row], column
 
 
-def _measured(scores: pd.DataFrame, predictor: str = "model") -> dict[str, float]:
-    """The paper's measures of malignancy, in its units, and on how many lesions; {} without any."""
-    check_columns(scores, ["target", "predictor", "metric", "value", "n", "n_groups"])
-    rows = scores[(scores["target"] == "malignancy") & (scores["predictor"] == predictor)]
-    if rows.empty:
-        return {}
-    values = rows.set_index("metric")["value"]
+def _measured(scores: pd.DataFrame) -> dict[str, float]:
+    """What the paper prints, in its units, from scores by metric; and on how many lesions."""
+    values = scores["value"].astype(float)
     found = {name: float(values[name]) for name in PRINTED}
-    found["accuracy"] *= 100
-    return found | {"lesions": int(rows["n"].iloc[0]), "patients": int(rows["n_groups"].iloc[0])}
-
-
-# --- kept runs side by side -----------------------------------------------------------------------
+    return found | {"accuracy": 100 * found["accuracy"], "lesions": int(scores["n"].iloc[0])}
 
 
 def courses(
@@ -331,13 +259,8 @@ def courses(
     The figure shows training and *test* curves, from which its authors see overfitting. Here the
     second curve is that of the validation part: the test part is read once, when all is chosen.
 
-    Args:
-        folds: Variant to `Outcome.folds`, or to what a kept run has of them.
-        variant: Which model; those of its four image sets that are there are shown.
-
-    Returns:
-        By image set, the mean over folds: index epoch, columns as in `figures.models.histories`,
-        `attrs["best_epoch"]` the median of the epochs that were kept.
+    `folds` are by variant those of `Outcome.folds`. The result is by image set the mean over folds:
+    index epoch, columns as in `figures.models.histories`, `attrs["best_epoch"]` the median.
     """
     from lesionlab.figures.models import histories
 
@@ -364,16 +287,15 @@ def _heads(runs: Mapping[str, Outcome]) -> dict[str, str]:
     return {variant: words for variant, words in wanted.items() if variant in runs}
 
 
-def heads_on_folds(runs: Mapping[str, Outcome], **bootstrap: Unpack[Resampling]) -> pd.DataFrame:
+def heads_on_folds(runs: Mapping[str, Outcome], **how: Unpack[Resampling]) -> pd.DataFrame:
     """How well the paper's own networks do, accuracy beside Table 2.
 
-    Returns:
-        Index as "HESAM, D11C". Columns of two levels: "AUC within folds" (value, low, high,
-        see `within_folds`), "AUC, together" (value), "called malignant" (fewest, most: the
-        share of a fold's lesions, in the fold where it is lowest and highest), and "accuracy (%)"
-        (Lei 2020, ours, difference).
+    Index as "HESAM, D11C". Columns of two levels: "AUC within folds" (value, low, high, see
+    `within_folds`), "AUC, together" (value), "called malignant" (fewest, most: the share of a
+    fold's lesions, in the fold where it is lowest and highest), and "accuracy (%)" (Lei 2020, ours,
+    difference).
     """
-    printed: Any = published.table(PAPER, 2).set_index("method")
+    printed: Any = published.table("lei2020", 2).set_index("method")
     rows, theirs, ours = {}, {}, {}
     for variant, words in _heads(runs).items():
         head, images = words.split(", ")
@@ -381,7 +303,7 @@ def heads_on_folds(runs: Mapping[str, Outcome], **bootstrap: Unpack[Resampling])
         theirs[words] = float(printed.loc[f"Ours-{head}", images.lower()])
         ours[words] = 100 * float(scores["model", "accuracy"])
         predictions = runs[variant].predictions
-        within = within_folds(predictions, **bootstrap)
+        within = within_folds(predictions, **how)
         called = (predictions["malignancy"] >= 0.5).groupby(predictions["fold"]).mean()
         rows[words] = {
             **{("AUC within folds", end): getattr(within, end) for end in ENDS},
@@ -394,16 +316,12 @@ def heads_on_folds(runs: Mapping[str, Outcome], **bootstrap: Unpack[Resampling])
 
 
 def head_differences(
-    runs: Mapping[str, Outcome], cohort: Cohort, **bootstrap: Unpack[Resampling]
+    runs: Mapping[str, Outcome], cohort: Cohort, **how: Unpack[Resampling]
 ) -> pd.DataFrame:
     """SAM against CAM, HESAM against CAM, and HESAM against the diameter alone, by image set.
 
-    Returns:
-        Index as "SAM − CAM, D11C". Columns ("within folds", …) and ("folds together", …), each
-        difference (of the AUCs, above 0 the first is better), low, high.
-
-    Raises:
-        KeyError: A head was not run on an image set.
+    Index as "SAM − CAM, D11C". Columns ("within folds", …) and ("folds together", …), each
+    difference (of the AUCs, above 0 the first is better), low, high.
     """
     ends = ("difference", "low", "high")
     columns = {("within folds", end): f"within_{end}" for end in ends}
@@ -416,9 +334,7 @@ def head_differences(
                 other = baseline_predictions(one, cohort)["diameter"]
             else:
                 other = runs[variant_on(second, images)].predictions
-            row: Any = compare({first: one, second: other}, reference=first, **bootstrap).loc[
-                second
-            ]
+            row: Any = compare({first: one, second: other}, reference=first, **how).loc[second]
             name = f"{HEADS[first]} − {HEADS.get(second, second)}, {images}"
             found[name] = {key: float(row[column]) for key, column in columns.items()}
     return pd.DataFrame(found).T
@@ -428,16 +344,13 @@ def by_split(
     by_patient: Mapping[str, Outcome],
     by_nodule: Mapping[str, Outcome],
     cohort: Cohort,
-    **bootstrap: Unpack[Resampling],
+    **how: Unpack[Resampling],
 ) -> pd.DataFrame:
     """The AUC on the first fold by patient beside that on the first fold by nodule.
 
-    One fold beside one fold: the networks of several folds are not alike in their levels. Heads
-    that are among both runs are compared.
-
-    Returns:
-        Index as "HESAM, D11C", and "diameter alone". Columns ("by patient", …) and
-        ("by nodule", …), each value, low, high; and ("by nodule less by patient", "difference").
+    One fold beside one fold: the networks of several folds are not alike in their levels. Index as
+    "HESAM, D11C" for heads that are among both runs, and "diameter alone". Columns ("by patient",
+    …) and ("by nodule", …), each value, low, high; and ("by nodule less by patient", "difference").
     """
     frames = {
         words: (by_patient[v].predictions, by_nodule[v].predictions)
@@ -453,7 +366,7 @@ def by_split(
     for words, both in frames.items():
         row = rows[words] = {}
         for by, frame in zip(("by patient", "by nodule"), both, strict=True):
-            auc: Any = on_fold({"model": frame}, 0, **bootstrap).set_index("metric").loc["auc"]
+            auc: Any = on_fold({"model": frame}, 0, **how).set_index("metric").loc["auc"]
             row |= {(by, end): float(auc[end]) for end in ENDS}
         change = row["by nodule", "value"] - row["by patient", "value"]
         row["by nodule less by patient", "difference"] = change
@@ -463,8 +376,7 @@ def by_split(
 def kept_maps(runs: Mapping[str, Outcome], name: str, level: str) -> pd.DataFrame:
     """One table of `maps.analyse`, such as `"regions"`, of the three heads on D11C together.
 
-    Returns:
-        Index (method, level). Grad-CAM, which two of the networks have, is named after its network.
+    Grad-CAM, which two of the networks have, is named after its network.
     """
     parts = []
     for head, words in HEADS.items():

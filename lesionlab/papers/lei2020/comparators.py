@@ -38,9 +38,8 @@ GATED = (16, 32, 64, 128, 128)
 class Compared(nn.Module):
     """Convolutions of a network for photographs, given slices as channels.
 
-    Attributes:
-        features: How many maps it ends in.
-        stride: How many pixels of the image are one of a map: 2 for -CAM and -SAM, 32 as published.
+    It ends in `features` maps, one of whose pixels is `stride` of the image's: 2 for -CAM and -SAM,
+    32 as published.
     """
 
     def __init__(self, layers: nn.Module, channels: int, *, features: int, stride: int) -> None:
@@ -49,11 +48,7 @@ class Compared(nn.Module):
         self.features, self.stride = features, stride
 
     def forward(self, images: torch.Tensor) -> FeatureMaps:
-        """From (lesion, slice, y, x) to (lesion, feature, y / stride, x / stride).
-
-        Raises:
-            ValueError: The images have another shape or type.
-        """
+        """From (lesion, slice, y, x) to (lesion, feature, y / stride, x / stride)."""
         return FeatureMaps(self.layers(checked(images, self.channels, least=32)))
 
 
@@ -61,8 +56,7 @@ def resnet(blocks: list[int], channels: int, *, large_maps: bool = False) -> nn.
     """ResNet-18 or -34 without its last layer (He et al. 2016).
 
     Large maps (Table 2, "reduce the last pooling layer and strides in each residual block are set
-    as 1"): 16 × 16 come out if the max pool goes too, which is the only one in it besides the
-    global one.
+    as 1"): 16 × 16 come out if the max pool goes too.
     """
     from monai.networks.nets.resnet import ResNet  # takes seconds to load
 
@@ -141,15 +135,10 @@ class PerceptronHead(nn.Module):
 
     def __init__(self, features: int, outputs: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(features, 4096),
-            nn.ReLU(inplace=True),
-            nn.Dropout(),
-            nn.Linear(4096, 4096),
-            nn.ReLU(inplace=True),
-            nn.Dropout(),
-            nn.Linear(4096, outputs),
-        )
+        layers: list[nn.Module] = []
+        for inputs in (features, 4096):
+            layers += [nn.Linear(inputs, 4096), nn.ReLU(inplace=True), nn.Dropout()]
+        self.layers = nn.Sequential(*layers, nn.Linear(4096, outputs))
 
     def forward(self, maps: FeatureMaps) -> torch.Tensor:
         """(lesion, output) logits."""
@@ -160,9 +149,9 @@ class PerceptronHead(nn.Module):
 class GatedTrunk(nn.Module):
     """Five scales of a VGG-like network, one convolution each (SAG-C).
 
-    Schlemper et al. 2019 have two or three; Lei 2020 "only preserved the first Conv layer at each
-    scale". Widths are those of the authors' code at its default `feature_scale=4`,
-    https://github.com/ozan-oktay/Attention-Gated-Networks; Lei 2020 gives none.
+    Lei 2020 "only preserved the first Conv layer at each scale" of Schlemper et al. 2019 and gives
+    no widths; they are those of the authors' code at its default `feature_scale=4`,
+    https://github.com/ozan-oktay/Attention-Gated-Networks.
     """
 
     features, stride = GATED[-1], 16
@@ -176,7 +165,7 @@ class GatedTrunk(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> FeatureMaps:
-        """The last scale, and the third and fourth in `earlier`; errors as `Compared`."""
+        """The last scale, and the third and fourth in `earlier`."""
         maps = [checked(images, self.channels)]
         for i, scale in enumerate(self.scales):
             maps.append(scale(functional.max_pool2d(maps[-1], 2) if i else maps[-1]))
@@ -227,9 +216,8 @@ class GatedHead(nn.Module):
 class FullyConnectedHead(Head):
     """One fully connected layer for all pooled maps together (3.1, Appendix C).
 
-    It has as many outputs as there are maps, and 36 times 256 inputs: 2,359,552 parameters with
-    biases, where the 256 layers of `SAMHead` have 9,472. The paper's counts are in a figure that
-    the text does not repeat. It has no activation map, as every output (`mix`) mixes all maps.
+    It has as many outputs as there are maps: 2,359,552 parameters with biases, where the 256 layers
+    of `SAMHead` have 9,472. It has no activation map, as every output (`mix`) mixes all maps.
     """
 
     def __init__(self, design: Design, features: int, size: tuple[int, ...], outputs: int) -> None:
@@ -247,8 +235,8 @@ class FullyConnectedHead(Head):
 class FlatHead(Head):
     """A linear classifier of every value of every map, without pooling: our "Baseline" of Table 2.
 
-    The paper does not say what that row is. It stands with the three heads on the same network,
-    below the one that takes means (CAM): so here it is that network without any pooling at its end.
+    The paper does not say what that row is. It stands below the head that takes means (CAM): so
+    here it is that network without any pooling at its end.
     """
 
     def __init__(self, design: Design, features: int, size: tuple[int, ...], outputs: int) -> None:
@@ -265,13 +253,14 @@ def trunk(design: Design, channels: int) -> Compared | GatedTrunk:
     if design.trunk == "attention_gate":
         return GatedTrunk(channels)
     large = design.head != "own"
+    features = 1024 if design.trunk == "densenet121" else 512
     if design.trunk == "vgg16":
-        layers, features = vgg16(channels, large_maps=large), 512
+        layers = vgg16(channels, large_maps=large)
     elif design.trunk == "densenet121":
-        layers, features = densenet121(channels, large_maps=large), 1024
+        layers = densenet121(channels, large_maps=large)
     else:
-        blocks = {"resnet18": [2, 2, 2, 2], "resnet34": [3, 4, 6, 3]}[design.trunk]
-        layers, features = resnet(blocks, channels, large_maps=large), 512
+        blocks = [2, 2, 2, 2] if design.trunk == "resnet18" else [3, 4, 6, 3]
+        layers = resnet(blocks, channels, large_maps=large)
     return Compared(layers, channels, features=features, stride=2 if large else 32)
 
 

@@ -10,7 +10,7 @@ A model is shown by lesions that it has not seen. The paper judges its maps by e
 it chose; here they are measured over all lesions of a drawn set, against a map that is the same
 everywhere, against a network that has learned nothing, and by what the network predicts when
 places are taken away. Intervals are from resampling patients, as often and with the seed that
-`**bootstrap` gives: `n_resamples` and `seed`.
+`**how` gives: `n_resamples`, `level` and `seed`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import nn
@@ -38,6 +37,7 @@ from lesionlab.attributes import RATING_NAMES
 from lesionlab.crops import resampling
 from lesionlab.crops.sampling import Samples, to_unit
 from lesionlab.papers.lei2020 import (
+    TABLES,
     WINDOW,
     Lei2020,
     Outlines,
@@ -47,7 +47,7 @@ from lesionlab.papers.lei2020 import (
     sample_lesions,
 )
 from lesionlab.papers.lei2020.analyses import classification
-from lesionlab.statistics.intervals import Resampling, bootstrap_weights_over_groups
+from lesionlab.statistics.intervals import Array, Resampling, bootstrap_weights_over_groups
 
 if TYPE_CHECKING:
     from lesionlab.training.studies import Trained
@@ -64,28 +64,15 @@ FIGURES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         for row, head in (("CAM", "cam"), ("Grad-CAM", "cam"), ("SAM", "sam"))
     },
     "6": {
-        "CAM": ("cam", "CAM"),
-        "HE-CAM": ("hecam", "HE-CAM"),
-        "Grad-CAM": ("cam", "Grad-CAM"),
-        "HE-Grad-CAM": ("hecam", "HE-Grad-CAM"),
+        row: ("hecam" if row.startswith("HE-") else "cam", row)
+        for row in ("CAM", "HE-CAM", "Grad-CAM", "HE-Grad-CAM")
     },
     "7": {
-        "CAM": ("cam", "CAM"),
-        "Grad-CAM": ("cam", "Grad-CAM"),
-        "SAM": ("sam", "SAM"),
-        "HESAM": ("hesam", "HESAM"),
+        row: (row.removeprefix("Grad-").lower(), row) for row in ("CAM", "Grad-CAM", "SAM", "HESAM")
     },
-    "8": {
-        "GAP / GAP": ("hesam_average_average", "HESAM"),
-        "GAP / GMP": ("hesam_average_max", "HESAM"),
-        "GMP / GMP": ("hesam_max_max", "HESAM"),
-        "GMP / GAP": ("hesam", "HESAM"),
-    },
+    "8": {row: (variant, "HESAM") for row, variant in TABLES["3"].items()},
 }
 """Rows of the paper's figures of maps: the variant, and which of its maps."""
-
-
-# --- the maps of a network ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,19 +84,12 @@ class Maps:
         maps: Name, such as `"HESAM, exact"`, to (lesion, y, x) of the images' size. In three axes
             it is the middle slice of the map.
         malignancy: (lesion,) what is predicted: a probability, or a rating.
-        logit: (lesion,) what the maps are about.
-        bias: (lesion,) the part of it that is the same for all lesions.
-        high_level: (lesion,) the part of it that no map shows (eq. 12); 0 without. Like `bias`
-            None where the head is not linear.
         high_level_share: (lesion,) as `attention.ActivationMaps.high_level_share`.
     """
 
     lesion_ids: tuple[str, ...]
     maps: Mapping[str, torch.Tensor]
     malignancy: torch.Tensor
-    logit: torch.Tensor
-    bias: torch.Tensor | None
-    high_level: torch.Tensor | None
     high_level_share: torch.Tensor | None
 
     def of(self, lesion_ids: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -119,29 +99,18 @@ class Maps:
 
 
 def explain(
-    experiment: Lei2020,
-    model: nn.Module,
-    samples: Samples,
-    *,
-    target: int = 1,
-    batch_size: int = 32,
+    experiment: Lei2020, model: nn.Module, samples: Samples, *, batch_size: int = 32
 ) -> Maps:
-    """Run a network over lesions and make all the maps that it has.
+    """Run a network, on the CPU, over lesions and make all the maps that it has.
 
-    Args:
-        experiment: Whose network it is.
-        model: On the CPU.
-        samples: As it was trained on.
-        target: Class whose maps are made, 1 is malignant; the nine ratings have no classes, and
-            the maps are those of the malignancy rating.
-        batch_size: Lesions at once.
+    They are those of the class "malignant", or of the malignancy rating.
     """
     wanted = experiment.maps()
     ratings = experiment.design.ratings
-    head, of = (RATING_NAMES.index("malignancy"), None) if ratings else (0, target)
+    head, of = (RATING_NAMES.index("malignancy"), None) if ratings else (0, 1)
     score = malignancy(experiment, model)
     maps: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
-    seen: list[ActivationMaps] = []
+    shares: list[torch.Tensor] = []
     for batch in samples.split(batch_size):
         made: dict[bool, Mapping[str, ActivationMaps]] = {}
         for exact in (False, True):
@@ -154,20 +123,13 @@ def explain(
         for name, (method, exact) in wanted.items():
             found = made[exact][method].maps
             maps[name].append(found[:, found.shape[1] // 2] if found.ndim == 4 else found)
-        seen.append(next(iter(made[max(made)].values())))
-
-    def joined(name: str) -> Any:
-        parts = [getattr(one, name) for one in seen]
-        return None if parts[0] is None else torch.cat(parts)
-
+        share = next(iter(made[max(made)].values())).high_level_share
+        shares += [] if share is None else [share]
     return Maps(
         lesion_ids=samples.lesion_ids,
         maps={name: torch.cat(parts) for name, parts in maps.items()},
         malignancy=torch.cat([score(batch.images) for batch in samples.split(batch_size)]),
-        logit=joined("scores"),
-        bias=joined("bias"),
-        high_level=joined("high_level"),
-        high_level_share=joined("high_level_share"),
+        high_level_share=torch.cat(shares) if shares else None,
     )
 
 
@@ -187,9 +149,6 @@ def malignancy(experiment: Lei2020, model: nn.Module) -> Callable[[torch.Tensor]
     return score
 
 
-# --- where maps lie, and whether the places matter ------------------------------------------------
-
-
 def lesion_shares(
     maps: Mapping[str, torch.Tensor],
     lesion_ids: Sequence[str],
@@ -206,8 +165,8 @@ def lesion_shares(
         band: Of the margin, mm on either side of an outline.
 
     Returns:
-        Index (method, lesion_id), columns as `attention.region_table`: inside, margin, outside,
-        and what a uniform map has. NaN for a map without positive values.
+        Index (method, lesion_id), columns as `attention.region_table`; NaN for a map without
+        positive values.
     """
     at = {name: i for i, name in enumerate(drawn.lesion_ids)}
     rows = [(i, at[name]) for i, name in enumerate(lesion_ids) if name in at]
@@ -226,14 +185,9 @@ def lesion_shares(
 
 
 def mean_shares(
-    table: pd.DataFrame, patients: pd.Series[str], **bootstrap: Unpack[Resampling]
+    table: pd.DataFrame, patients: pd.Series[str], **how: Unpack[Resampling]
 ) -> pd.DataFrame:
-    """The mean shares of each method beside a uniform map's, over lesions.
-
-    Args:
-        table: Of `lesion_shares`.
-        patients: lesion_id -> patient.
-        **bootstrap: n_resamples and seed.
+    """The mean shares of each method, from `lesion_shares`, beside a uniform map's, over lesions.
 
     Returns:
         Index (method, region); columns value, low, high (mean share of the map), uniform (the mean
@@ -248,7 +202,7 @@ def mean_shares(
             share = known[region].to_numpy(dtype=float)
             chance = known[f"uniform_{region}"].to_numpy(dtype=float)
             parts = {"": (share, np.ones(len(share))), "times": (share, chance)}
-            found = _ratios(parts, known.index, patients, **bootstrap)
+            found = _ratios(parts, known.index, patients, **how)
             rows[str(method), region] = found | {"uniform": float(chance.mean())}
     columns = ["value", "low", "high", "uniform", "times", "times_low", "times_high"]
     table = pd.DataFrame.from_dict(rows, orient="index")[[*columns, "n", "n_groups"]]
@@ -256,31 +210,29 @@ def mean_shares(
 
 
 def _ratios(
-    parts: Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]],
+    parts: Mapping[str, tuple[Array, Array]],
     lesion_ids: pd.Index[str],
     patients: pd.Series[str],
-    **bootstrap: Unpack[Resampling],
+    **how: Unpack[Resampling],
 ) -> dict[str, float]:
     """Ratios of two sums over lesions, each with its interval over patients.
 
-    `"times"` is given as times, times_low, times_high, and `""` as value, low, high; with n and
-    n_groups. The lesions of one patient say nothing of others: the interval is NaN.
+    `"times"` is given as times, times_low, times_high, and `""` as value, low, high.
     """
     patient = pd.Series(patients.reindex(lesion_ids).to_numpy(), index=lesion_ids, name="patient")
     if patient.isna().any():
         raise ValueError(f"patients has no patient for {patient.index[patient.isna()][0]!r}")
 
-    def ratios(weights: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float64]]:
+    def ratios(weights: Array) -> dict[str, Array]:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return {name: (weights @ over) / (weights @ under)
-                    for name, (over, under) in parts.items()}  # fmt: skip
+            return {k: (weights @ over) / (weights @ under) for k, (over, under) in parts.items()}
 
     row: dict[str, float] = {"n": len(patient), "n_groups": patient.nunique()}
     if row["n_groups"] == 1:
         of_all = ratios(np.ones((1, len(patient)))).items()
         ends = {name: (float(value[0]), np.nan, np.nan) for name, value in of_all}
     else:
-        found = bootstrap_weights_over_groups(ratios, patient, undefined="nan", **bootstrap)
+        found = bootstrap_weights_over_groups(ratios, patient, undefined="nan", **how)
         ends = {name: (e.value, e.low, e.high) for name, e in found.items()}
     for name, (value, low, high) in ends.items():
         prefix = f"{name}_" if name else ""
@@ -294,7 +246,6 @@ def faithfulness(
     maps: Mapping[str, torch.Tensor],
     lesion_ids: Sequence[str],
     *,
-    fill: float | torch.Tensor = LUNG,
     steps: int = 8,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -302,10 +253,9 @@ def faithfulness(
 
     Args:
         score: From images to what is predicted, as `malignancy` gives it.
-        images: (lesion, slice, y, x).
+        images: (lesion, slice, y, x); lung comes in place of what is deleted.
         maps: Name to (lesion, y, x).
         lesion_ids: Whose maps they are.
-        fill: What comes in place of an image, as in `attention.deletion_curve`.
         steps: In how many steps.
         seed: For the order among equal values.
 
@@ -313,7 +263,7 @@ def faithfulness(
         Index (method, lesion_id), columns deletion and insertion: the mean prediction on the way.
     """
     rows = {}
-    how: Any = {"fill": fill, "steps": steps, "seed": seed}
+    how: Any = {"fill": LUNG, "steps": steps, "seed": seed}
     for name, found in {**maps, RANDOM: None}.items():
         areas = {
             kind: curve(score, images, found, **how).auc.double().cpu().numpy()
@@ -324,14 +274,9 @@ def faithfulness(
 
 
 def against_random(
-    table: pd.DataFrame, patients: pd.Series[str], **bootstrap: Unpack[Resampling]
+    table: pd.DataFrame, patients: pd.Series[str], **how: Unpack[Resampling]
 ) -> pd.DataFrame:
-    """The areas of each map less those of a random order on the same lesions.
-
-    Args:
-        table: Of `faithfulness`.
-        patients: lesion_id -> patient.
-        **bootstrap: `n_resamples` and `seed`.
+    """The areas of each map, from `faithfulness`, less those of a random order on the same lesions.
 
     Returns:
         Index (method, curve); columns area, random, difference (area − random: below 0 for
@@ -344,7 +289,7 @@ def against_random(
         own = table.loc[method].loc[chance.index]
         for curve in ("deletion", "insertion"):
             gap = (own[curve] - chance[curve]).to_numpy(dtype=float)
-            found = _ratios({"": (gap, np.ones(len(gap)))}, chance.index, patients, **bootstrap)
+            found = _ratios({"": (gap, np.ones(len(gap)))}, chance.index, patients, **how)
             means = {"area": own[curve].mean(), "random": chance[curve].mean()}
             rows[str(method), curve] = found | means | {"difference": found["value"]}
     columns = ["area", "random", "difference", "low", "high", "n", "n_groups"]
@@ -356,9 +301,8 @@ def randomised(
 ) -> pd.DataFrame:
     """How alike each map is to that of the same network with all its weights shuffled.
 
-    Returns:
-        Index method; columns similarity (mean of Spearman's over the lesions), magnitude (mean of
-        its magnitude), n (lesions whose two maps can be compared).
+    By method: similarity (mean of Spearman's ρ over the lesions), magnitude (mean of its
+    magnitude), n (lesions whose two maps can be compared).
     """
     rows = {}
     for name in experiment.maps():
@@ -383,27 +327,22 @@ def analyse(
 ) -> dict[str, pd.DataFrame]:
     """What the models of a run look at, as the tables that its figures need.
 
-    Args:
-        folds: Of `studies.trained`.
-        predictions: Of the same run, as `Outcome.predictions`.
-        n_lesions: Test lesions whose maps are made, drawn; over all folds.
-        n_curves: How many of them get deletion and insertion curves and a randomised network,
-            which take most of the time.
-        n_resamples: Resamples of patients for the intervals.
-        seed: Of the draws and the randomisation.
+    Maps are made of `n_lesions` test lesions over all folds, drawn alike for all variants. About
+    `n_curves` of them get deletion and insertion curves and a randomised network, which take most
+    of the time.
 
     Returns:
         classes (`classification`; not for the nine ratings), regions and regions_untrained
         (`mean_shares`, of the network and of one that has learned nothing), curves
         (`against_random`), randomised, high_level (quantiles of the part of a logit that no map
-        shows; where there is one). Of lesions drawn alike for all variants of a run.
+        shows; where there is one).
     """
     drawn = set(sample_lesions(predictions["lesion_id"], n_lesions, seed=seed))
     patients = predictions.set_index("lesion_id")["patient"]
-    bootstrap: Resampling = {"n_resamples": n_resamples, "seed": seed}
+    how: Resampling = {"n_resamples": n_resamples, "seed": seed}
     tables: dict[str, pd.DataFrame] = {}
     if predictions.get("malignancy_truth", pd.Series([0.5])).isin([0, 1]).all():
-        tables["classes"] = classification(predictions, **bootstrap)
+        tables["classes"] = classification(predictions, **how)
     regions, blank, curves, shuffled, high = [], [], [], [], []
     for fold in folds:
         at = [i for i, name in enumerate(fold.samples.lesion_ids) if name in drawn]
@@ -427,18 +366,15 @@ def analyse(
             high.append(pd.Series(seen.high_level_share.double().numpy()))
     if not regions:
         return tables
-    tables["regions"] = mean_shares(pd.concat(regions), patients, **bootstrap)
-    tables["regions_untrained"] = mean_shares(pd.concat(blank), patients, **bootstrap)
-    tables["curves"] = against_random(pd.concat(curves), patients, **bootstrap)
+    tables["regions"] = mean_shares(pd.concat(regions), patients, **how)
+    tables["regions_untrained"] = mean_shares(pd.concat(blank), patients, **how)
+    tables["curves"] = against_random(pd.concat(curves), patients, **how)
     # folds have about as many lesions
     tables["randomised"] = pd.concat(shuffled).groupby(level=0, sort=False).mean()
     if high:
         quantiles = pd.concat(high).quantile([0.1, 0.5, 0.9])
         tables["high_level"] = quantiles.rename_axis("quantile").to_frame("share")
     return tables
-
-
-# --- Figures 5 to 8 -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -465,15 +401,11 @@ def gallery(
 
     Args:
         figure: Which.
-        folds: Variant to its trained fold; `ValueError` for one that did not test the lesion, or
-            if none is for the figure.
+        folds: Variant to its trained fold, which has to have tested the lesion.
         lesion_id: Which nodule.
         n: Single slices, evenly spaced, each of them put into all channels ("5 of 11"). The last
             picture of a row is the whole volume's on its middle slice; 0 shows that one alone, as
             Figures 6 and 8 do.
-
-    Returns:
-        Row to pictures; rows whose variant is not there are left out.
     """
     rows: dict[str, list[Cell]] = {}
     for row, (variant, method) in FIGURES[str(figure)].items():

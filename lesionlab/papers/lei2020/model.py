@@ -35,9 +35,8 @@ class Design:
 
     Attributes:
         trunk: All that comes before the head. `"unet"` is the paper's (figure 3).
-        head: `"cam"` (eq. 1), `"sam"` (eq. 5–10), `"fully_connected"` (one layer for all feature
-            maps in place of one for each, Appendix C), `"flat"` (a linear classifier of all
-            values), `"own"` (the head that a compared network was published with).
+        head: `"cam"` (eq. 1), `"sam"` (eq. 5–10), `"fully_connected"` (Appendix C), `"flat"` (a
+            linear classifier of all values), `"own"` (the one that a network was published with).
         high_level: How the U-Net's deepest maps become d of eq. 12 (HF in Table 3); None without.
         fusion: How d joins the values of a head; `"concatenate"` in 4.5.2.
         pool: In the soft activation head (FCF in Table 3).
@@ -86,8 +85,7 @@ class FeatureMaps:
 
     Attributes:
         features: (lesion, feature, y, x) the final maps g of eq. 5, or (lesion, feature, z, y, x).
-        high_level: (lesion, feature, y, x) the U-Net's deepest maps, 256 × 4 × 4 for 32 pixels
-            (3.2); None where there is no U-Net.
+        high_level: (lesion, feature, y, x) the U-Net's deepest maps, 256 × 4 × 4 for 32 pixels.
         earlier: Maps of earlier layers, for the gated head.
     """
 
@@ -102,8 +100,7 @@ class Outputs:
 
     Attributes:
         logits: (lesion, output), S of eq. 8 and 12: benign and malignant, or one for each rating.
-        features: (lesion, feature, y, x) final maps g, 256 × 16 × 16 in the paper's models;
-            (lesion, feature, z, y, x) in three axes.
+        features: (lesion, feature, y, x) final maps g; (lesion, feature, z, y, x) in three axes.
         high_level: (lesion, output) the part of the logits that comes from high-level features,
             `Σ_k γ_k^c d_k` of eq. 12; None where there are none.
     """
@@ -111,9 +108,6 @@ class Outputs:
     logits: torch.Tensor
     features: torch.Tensor
     high_level: torch.Tensor | None = None
-
-
-# --- layers ---------------------------------------------------------------------------------------
 
 
 def convolution(
@@ -135,8 +129,8 @@ def convolution(
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation that also trains on one lesion with maps of 1 × 1.
 
-    That is the last batch of an epoch where one lesion is left over, in the networks that halve 32
-    pixels five times. One value has no spread, so the running statistics are used, unchanged.
+    That is what the last batch of an epoch may be, in networks that halve 32 pixels five times. One
+    value has no spread, so the running statistics are used, unchanged.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -156,8 +150,7 @@ def normalise(features: int, axes: int = 2) -> nn.Module:
 class ResidualBlock(nn.Module):
     """Two 3 × 3 convolutions and a way around them (He et al. 2016, "basic block").
 
-    Each convolution is followed by batch normalisation and ReLU (figure 3), the second ReLU after
-    the sum. The way around is a 1 × 1 convolution with batch normalisation where sizes differ.
+    The way around is a 1 × 1 convolution with batch normalisation where sizes differ.
     """
 
     def __init__(self, inputs: int, outputs: int, *, stride: int = 1, axes: int = 2) -> None:
@@ -199,22 +192,14 @@ def _up(inputs: int, outputs: int, axes: int) -> nn.ConvTranspose2d | nn.ConvTra
     return layer
 
 
-# --- the trunk ------------------------------------------------------------------------------------
-
-
 class UNet(nn.Module):
     """Three blocks down, three up, and the residual blocks after it (figure 3).
 
     Layers as in Ronneberger et al. 2015: pairs of 3 × 3 convolutions with ReLU, 2 × 2 max pooling,
-    2 × 2 transposed convolutions, skip connections by concatenation, no batch normalisation. Where
-    the paper is silent or differs: widths 32-64-128-256 and padding 1 are what makes its 256 maps
-    of 4 × 4 from 32 pixels. The residual blocks have strides 2 and 1, for its 16 × 16. There is
-    no ReLU between the last 1 × 1 convolution, 64 maps, and the first residual block. In three
-    axes, filters are 3 × 3 × 3, and pooling is in plane only, as the slices are few.
-
-    Args:
-        channels: Of the images: slices, or scales. In three axes, the number of slices.
-        design: `outputs`, `width`, `residual` and `axes` count.
+    2 × 2 transposed convolutions, skip connections by concatenation, no batch normalisation; with
+    padding 1, and no ReLU between the last 1 × 1 convolution and the first residual block. The
+    residual blocks have strides 2 and 1. In three axes, filters are 3 × 3 × 3, and pooling is in
+    plane only, as the slices are few.
     """
 
     def __init__(self, channels: int, design: Design = HESAM) -> None:
@@ -237,11 +222,7 @@ class UNet(nn.Module):
             )
 
     def forward(self, images: torch.Tensor) -> FeatureMaps:
-        """From (lesion, slice, y, x) to the final and the deepest maps.
-
-        Raises:
-            ValueError: The images have another shape or type.
-        """
+        """From (lesion, slice, y, x) to the final and the deepest maps."""
         images = checked(images, self.channels, multiple=2**DEPTH)
         features = images if self.axes == 2 else images.contiguous()[:, None]
         skipped = []
@@ -270,9 +251,6 @@ def checked(
     raise ValueError(f"images: expected {expected}, got shape {tuple(images.shape)}")
 
 
-# --- the heads ------------------------------------------------------------------------------------
-
-
 class Head(nn.Module):
     """A value H_k for each feature map, d_k added where there is any, and a linear classifier.
 
@@ -281,12 +259,8 @@ class Head(nn.Module):
     Attributes:
         classifier: γ is its `weight`, (output, feature), and b^c its `bias`, (output,). For
             `fusion="concatenate"` (4.5.2) the columns of d come after those of H.
-
-    Args:
-        design: `high_level`, `roll`, `fusion` and, for `SAMHead`, `pool` count.
-        features: Values H.
+        features: How many values H there are.
         size: Of a feature map: (y, x) or (z, y, x).
-        outputs: Logits.
     """
 
     def __init__(self, design: Design, features: int, size: tuple[int, ...], outputs: int) -> None:
@@ -297,7 +271,7 @@ class Head(nn.Module):
 
     @abstractmethod
     def values(self, features: torch.Tensor) -> torch.Tensor:
-        """H, (lesion, feature), of maps (lesion, feature, y, x) or (lesion, feature, z, y, x)."""
+        """H, (lesion, feature)."""
 
     def high_level(self, maps: FeatureMaps) -> torch.Tensor | None:
         """The vector d of eq. 12, (lesion, feature): a value for each of the deepest maps (3.2)."""
@@ -330,7 +304,7 @@ class Head(nn.Module):
         return functional.linear(d, self.classifier.weight[:, start:])
 
     def check_size(self, features: torch.Tensor) -> None:
-        """Raise `ValueError` for maps of another size than the weights were made for."""
+        """Refuse maps of another size than the weights were made for."""
         if tuple(features.shape[2:]) != self.size:
             raise ValueError(
                 f"features: expected maps of {self.size}, got {tuple(features.shape[2:])}; "
@@ -373,9 +347,6 @@ class SAMHead(Head):
         pooled: The grid of A, in the order of the axes: (6, 6).
         local: h_k for all k, a convolution in one group per map whose filters are as large as A:
             `weight` is β, (feature, 1, *pooled), and `bias` b_k, (feature,).
-
-    Raises:
-        ValueError: The maps are smaller than the window.
     """
 
     def __init__(self, design: Design, features: int, size: tuple[int, ...], outputs: int) -> None:
@@ -402,20 +373,15 @@ def _earlier_weights(head: nn.Module, state: dict[str, torch.Tensor], prefix: st
 
 
 class HESAMHead(SAMHead):
-    """Soft activation mapping with high-level features (eq. 11, 12).
+    """Soft activation mapping with high-level features (eq. 11, 12), d their maxima.
 
-    `S_c^h = b^c + Σ_k (H_k + d_k) γ_k^ch`, d the maxima of the U-Net's deepest maps. The maps are
-    those of `SAMHead` with this head's γ; d changes with the image, has no place in it, and is in
-    neither of them: `offset` is its part of the logit.
+    The maps are those of `SAMHead` with this head's γ; d changes with the image, has no place in
+    it, and is in neither of them: `offset` is its part of the logit.
     """
 
 
 def pooled_size(size: tuple[int, ...]) -> tuple[int, ...]:
-    """What the pooling makes of a map of that size: (side - 5) // 2 + 1.
-
-    >>> pooled_size((16, 16))
-    (6, 6)
-    """
+    """What the pooling makes of a map of that size: (side - 5) // 2 + 1."""
     if min(size) < KERNEL:
         raise ValueError(
             f"size={size}: the soft activation head pools over {KERNEL} places along each axis "
@@ -430,42 +396,15 @@ def pooling(kind: Literal["max", "average"], *, axes: int) -> nn.Module:
     return kinds[kind][axes - 2](KERNEL, STRIDE)
 
 
-# --- both together --------------------------------------------------------------------------------
-
-
 class Network(nn.Module):
-    """The model of figure 3, or another one of `VARIANTS`: a trunk, and a head on its maps.
+    """The model of figure 3, or another one of `VARIANTS`: a `trunk`, and a `head` on its maps.
 
-    Attributes:
-        trunk: From images to `FeatureMaps`.
-        head: From `FeatureMaps` to logits: a `CAMHead`, `SAMHead`, `HESAMHead` or another one.
-
-    Args:
-        design: Which parts it has.
-        channels: Of the images; as the design's image set if None. In three axes they are the
-            slices along z.
-        outputs: Logits: 2 for the softmax over benign and malignant, 9 for the ratings. As the
-            design says, if None.
-        size: Side of the images, pixels; a head with weights for places is made for one.
-
-    Raises:
-        ValueError: The images are too small for the head, or a number is below 1.
+    `size` is the side of the images, pixels: a head with weights for places is made for one.
     """
 
-    def __init__(
-        self,
-        design: Design = HESAM,
-        *,
-        channels: int | None = None,
-        outputs: int | None = None,
-        size: int = 32,
-    ) -> None:
+    def __init__(self, design: Design = HESAM, *, size: int = 32) -> None:
         super().__init__()
-        n = N_CHANNELS[design.images] if channels is None else channels
-        if outputs is None:
-            outputs = len(RATING_NAMES) if design.ratings else 2
-        if min(n, outputs, size) < 1:
-            raise ValueError(f"channels={n}, outputs={outputs}, size={size}: expected 1 or more")
+        n, outputs = N_CHANNELS[design.images], len(RATING_NAMES) if design.ratings else 2
         from lesionlab.papers.lei2020 import comparators  # which stand on this file
 
         self.trunk: nn.Module
@@ -486,14 +425,7 @@ class Network(nn.Module):
             self.head = comparators.head(design, features, shape, outputs)
 
     def forward(self, images: torch.Tensor) -> Outputs:
-        """Score lesions.
-
-        Args:
-            images: (lesion, slice, y, x), as `prepare` makes them; in three axes the same.
-
-        Raises:
-            ValueError: They have another shape or type.
-        """
+        """Score lesions, (lesion, slice, y, x) as `prepare` makes them; in three axes the same."""
         maps = self.trunk(images)
         offset = self.head.offset(maps) if isinstance(self.head, Head) else None
         return Outputs(self.head(maps), maps.features, offset)

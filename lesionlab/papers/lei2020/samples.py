@@ -19,6 +19,7 @@ from scipy.ndimage import map_coordinates
 from lesionlab.crops import Crop
 from lesionlab.crops.resampling import Outside, volumes
 from lesionlab.crops.sampling import Lesion, Samples, batch, in_chunks, locate, to_unit
+from lesionlab.papers._shared import nearest
 from lesionlab.sources import lidc
 
 CHANNELS = {"D1C": 1, "D11C": 11, "D21C": 21}
@@ -34,10 +35,7 @@ def prepare(
     channels: int = 11,
     size: int = 32,
     scale: float | Sequence[float] = 2.0,
-    slice_step: float = 1.0,
-    diameters: Sequence[float] | None = None,
     window: tuple[float, float] = WINDOW,
-    level: float = 0.5,
     outside: Outside = "edge",
     device: torch.device | str = "cpu",
 ) -> Samples:
@@ -51,47 +49,34 @@ def prepare(
     scaled to [0, 1].
 
     Args:
-        crops: Crops.
+        crops: Crops; `ValueError` for one without consensus.
         channels: Slices, odd: 1, 11 or 21 in the paper.
         size: Side of a sample, pixels.
         scale: Side of the square as a multiple of the diameter. Several scales give all slices at
             the first scale, then all at the second, and so on.
-        slice_step: Distance between slices, mm.
-        diameters: Of each crop's nodule, mm; from its consensus mask if None.
         window: HU that become 0 and 1.
-        level: Share of the readers for the consensus.
         outside: What lies beyond a crop. 21 slices reach 10 mm up and down, beyond most nodules:
             read `Samples.report()`.
         device: Where to compute.
 
     Returns:
         `images` (nodule, scale × channel, size, size) in [0, 1].
-
-    Raises:
-        ValueError: An option is out of range, or a crop has no consensus.
     """
     scales = (scale,) if isinstance(scale, int | float) else tuple(scale)
     if channels < 1 or channels % 2 == 0:
         raise ValueError(f"channels={channels!r}: expected an odd number, 1, 11 or 21 in the paper")
-    if not scales or not all(np.isfinite(s) and s > 0 for s in (*scales, slice_step)):
-        raise ValueError(f"scale {scales}, slice_step {slice_step!r}: expected numbers above 0")
-    given = iter(diameters or ())
-    one_for_each = ValueError("diameters: expected one length in mm above 0 for each crop")
+    if not scales or not all(np.isfinite(s) and s > 0 for s in scales):
+        raise ValueError(f"scale={scale!r}: expected numbers above 0")
 
     def chunk(lesions: list[Lesion]) -> Samples:
         diameter = np.array([lesion.equivalent_diameter for lesion in lesions])
-        if diameters is not None:
-            diameter = np.array([next(given, np.nan) for _ in lesions], dtype=float)
-            if not np.all(np.isfinite(diameter) & (diameter > 0)):
-                raise one_for_each
         spacing = np.array([lesion.crop.spacing for lesion in lesions])
         centre = np.stack([lesion.centroid for lesion in lesions])
-        steps = (np.arange(channels) - channels // 2) * slice_step / spacing[:, :1]
         read = [
             volumes(
                 [lesion.crop.hu for lesion in lesions],
                 [lesion.crop.slice_index for lesion in lesions],
-                centre[:, :1] + steps,
+                centre[:, :1] + (np.arange(channels) - channels // 2) / spacing[:, :1],
                 centre[:, 1:],
                 diameter[:, None] * multiple / spacing[:, 1:],
                 size=size,
@@ -104,10 +89,7 @@ def prepare(
         padded = np.mean([share for _, share, _ in read], axis=0)
         return batch(lesions, images, padded=padded, missing=read[0][2])
 
-    samples = in_chunks(crops, chunk, level=level)
-    if next(given, None) is not None:
-        raise one_for_each
-    return samples
+    return in_chunks(crops, chunk, level=0.5)
 
 
 def prepare_scales(
@@ -121,21 +103,8 @@ def prepare_scales(
 
 
 def duplicate_slice(images: torch.Tensor, channel: int) -> torch.Tensor:
-    """Put one slice into every channel, as Figs. 5 and 7 feed a network trained on D11C.
-
-    Args:
-        images: (nodule, channel, y, x).
-        channel: Which slice.
-
-    Raises:
-        IndexError: There is no such channel.
-    """
-    if not 0 <= channel < images.shape[1]:
-        raise IndexError(f"channel={channel!r}: the batch has channels 0 to {images.shape[1] - 1}")
-    return images[:, channel : channel + 1].expand_as(images).contiguous()
-
-
-# --- the readers' outlines ------------------------------------------------------------------------
+    """Put one slice into every channel, as Figs. 5 and 7 feed a network trained on D11C."""
+    return images[:, [channel]].expand_as(images).contiguous()
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,48 +127,38 @@ class Outlines:
         return found
 
 
-def outlines(crops: Iterable[Crop], *, size: int = 32, scale: float = 2.0) -> Outlines:
+def outlines(crops: Iterable[Crop]) -> Outlines:
     """The readers' outlines where `lei2020.prepare` reads its middle slice.
 
     The masks go through `prepare` itself, as images: so they lie where the voxels do. A map of
     these networks has no place along z; it is held against this slice, on which the paper draws it.
-
-    Args:
-        crops: Crops.
-        size: As in `prepare`.
-        scale: As in `prepare`.
     """
     ids, found, pixel = [], [], []
     for crop in crops:
-        masks = masks_of(crop, channels=1, size=size, scale=scale)[:, 0]
+        masks = masks_of(crop, channels=1)[:, 0]
         masks = masks[masks.any(axis=(1, 2))]
         if len(masks):
             ids.append(crop.lesion_id)
             found.append(masks)
-            pixel.append(pixel_of(crop, size=size, scale=scale))
+            pixel.append(pixel_of(crop))
     return Outlines(tuple(ids), tuple(found), tuple(pixel))
 
 
-def masks_of(
-    crop: Crop, *, channels: int = 11, size: int = 32, scale: float = 2.0
-) -> npt.NDArray[np.bool_]:
+def masks_of(crop: Crop, *, channels: int = 11) -> npt.NDArray[np.bool_]:
     """(reader, slice, y, x), the readers' masks on all slices of `lei2020.prepare`."""
     as_hu = [replace(crop, hu=mask.astype(np.int16) * 1000) for mask in crop.masks]
-    images = prepare(as_hu, channels=channels, size=size, scale=scale, window=(0, 1000)).images
+    images = prepare(as_hu, channels=channels, window=(0, 1000)).images
     found: npt.NDArray[np.bool_] = images.numpy() >= 0.5
     return found
 
 
-def pixel_of(crop: Crop, *, size: int = 32, scale: float = 2.0) -> float:
+def pixel_of(crop: Crop) -> float:
     """The side of a pixel of `lei2020.prepare`, mm."""
-    return scale * locate(crop).equivalent_diameter / size
+    return 2 * locate(crop).equivalent_diameter / 32
 
 
 def lidc_crops(lesion_ids: Iterable[str]) -> Iterator[Crop]:
-    """Crops without voxels: the readers' masks of LIDC-IDRI nodules, for `outlines`.
-
-    The masks are those of a crop of any data set, but for a nodule of which slices are missing.
-    """
+    """Crops without voxels: the readers' masks of LIDC-IDRI nodules, for `outlines`."""
     for lesion_id in lesion_ids:
         # a rim of one: what lies beyond a crop is the same as its border
         found = lidc.masks(lesion_id, pad=1)
@@ -234,12 +193,12 @@ class Pasted:
     box: tuple[float, float, float, float]
 
 
-def pasted(values: npt.ArrayLike, crop: Crop, *, scale: float = 2.0) -> Pasted:
+def pasted(values: npt.ArrayLike, crop: Crop) -> Pasted:
     """Put a map of the network's square, (y, x), back on the crop's slice (4.6, Fig. 9)."""
     found = np.asarray(values, dtype=float)
     lesion = locate(crop)
     spacing = np.array(crop.spacing[1:])
-    side = scale * lesion.equivalent_diameter / spacing  # of the square, in pixels of the crop
+    side = 2 * lesion.equivalent_diameter / spacing  # of the square, in pixels of the crop
     corner = lesion.centroid[1:] + 0.5 - side / 2
     steps = side / found.shape
     at = [
@@ -252,9 +211,6 @@ def pasted(values: npt.ArrayLike, crop: Crop, *, scale: float = 2.0) -> Pasted:
     k = int(np.abs(crop.slice_index - lesion.centroid[0]).argmin())
     box = (*(corner * spacing).tolist(), *(side * spacing).tolist())
     return Pasted(values=read, hu=crop.hu[k], masks=crop.masks[:, k], box=box)
-
-
-# --- lesions chosen by rule -----------------------------------------------------------------------
 
 
 def sample_lesions(
@@ -272,12 +228,8 @@ def example_lesions(
 ) -> pd.DataFrame:
     """Lesions to show, picked by rule: of each class, some called rightly and some wrongly.
 
-    The paper chose the nodules of its figures by what they show.
-
-    Args:
-        predictions: As `Outcome.predictions`.
-        quantiles: Of the probability of the true class, over the lesions of a class; for each the
-            lesion that is nearest to it.
+    The paper chose the nodules of its figures by what they show. Here it is, for each quantile of
+    the probability of the true class over the lesions of a class, the lesion nearest to it.
 
     Returns:
         Index lesion_id, benign ones first; columns malignant (bool), probability (of malignant),
@@ -289,34 +241,21 @@ def example_lesions(
         own = rows.loc[rows["malignancy_truth"] == label, "malignancy"].astype(float)
         if own.empty:
             raise ValueError(f"predictions: no lesion of class {label}")
-        right = own if label else 1 - own
-        for q in quantiles:
-            name = str((right - float(right.quantile(q))).abs().idxmin())
-            found.append((name, bool(label), float(own[name]), q))
+        picked = nearest(own if label else 1 - own, quantiles)
+        found += [(n, bool(label), own[n], q) for n, q in zip(picked, quantiles, strict=True)]
     columns = ["lesion_id", "malignant", "probability", "quantile"]
     return pd.DataFrame(found, columns=columns).set_index("lesion_id")
-
-
-# --- the reader study (4.8, Table 6) --------------------------------------------------------------
 
 
 def draw_reader_study(
     predictions: pd.DataFrame, readings: pd.DataFrame, *, each: int = 10, seed: int = 0
 ) -> list[str]:
-    """Nodules for a reader comparison as in 4.8: ten malignant and ten benign, drawn.
+    """Nodules for a reader comparison as in 4.8: `each` malignant and as many benign, drawn.
 
-    The paper's twenty were rated by at least three doctors *and* were all classified rightly by
-    its model and by the radiologists of its study. Here only the first holds: of nodules chosen
-    for being right, no accuracy can be learned.
-
-    Args:
-        predictions: Which lesions there are, and which are malignant.
-        readings: One row per reading: lesion_id, malignancy.
-        each: How many of each kind; `ValueError` if there are not so many.
-        seed: Of the draw.
-
-    Returns:
-        Their ids, sorted.
+    The paper's twenty were rated by at least three doctors *and* were all classified rightly by its
+    model and by the radiologists of its study. Here only the first holds: of nodules chosen for
+    being right, no accuracy can be learned. `predictions` say which lesions there are, and which
+    are malignant; `readings` have one row per reading.
     """
     count = readings.dropna(subset="malignancy").groupby("lesion_id").size()
     rows = predictions[predictions["lesion_id"].map(count).fillna(0) >= 3]
@@ -341,22 +280,22 @@ def reader_accuracy(
 
     LIDC's readers are anonymous: nothing says that the first reader of one scan and that of another
     are the same person, and more than four radiologists took part. "Dr. 1" is a column of a table,
-    not a person: `shuffle` puts the readings of each nodule into other columns, which changes all
-    four rows and nothing about the readers. And the label is the mean of the readers' own ratings,
-    which a reader agrees with more than with what the others say: `truth="others"`.
+    not a person: `shuffle` (a seed) puts the readings of each nodule into other columns, which
+    changes all four rows and nothing about the readers. And the label is the mean of the readers'
+    own ratings, which a reader agrees with more than with what the others say: `truth="others"` is
+    the mean of all but the doctor. Where a mean or a rating is 3, it does not count.
 
     Args:
         readings: One row per reading: lesion_id, malignancy (1 to 5); the order of a nodule's
             readings is that of the columns.
         lesion_ids: Which nodules; `ValueError` for one without readings.
-        truth: `"all"`: the mean of all readers, 3 is the border (the paper). `"others"`: of all but
-            the doctor; nodules where that is 3 do not count.
-        shuffle: Seed of another order of the readings; as they are if None.
+        truth: Whose mean is the label.
+        shuffle: See above.
 
     Returns:
-        Index doctor, `Dr. 1` to `Dr. 4`, or as many as a nodule has readings, and `all`, over all
-        readings. Columns n (nodules that the doctor rated, and not with 3), accuracy (per cent, NaN
-        where there are none), false_positives, false_negatives.
+        Index doctor, `Dr. 1` to `Dr. 4`, or as many as a nodule has readings, and `all`. Columns n
+        (nodules that count), accuracy (per cent, NaN where there are none), false_positives,
+        false_negatives.
     """
     if truth not in ("all", "others"):
         raise ValueError(f"truth={truth!r}: expected 'all' or 'others'")

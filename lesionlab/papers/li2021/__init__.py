@@ -26,10 +26,8 @@ def prepare(
     mode: InputMode = "2d",
     n_slices: int = 5,
     size: int = 64,
-    scale: float = 1.0,
     window: tuple[float, float] = (-1024.0, 400.0),
     box: Box = "consensus",
-    level: float = 0.5,
     outside: Outside = "edge",
     device: torch.device | str = "cpu",
 ) -> Samples:
@@ -43,38 +41,22 @@ def prepare(
     lesion is largest (the one nearest to its centroid among equals). 2.5D has "the five images
     above and below" and 5 channels, so 2 + 1 + 2 by default and `n_slices=11` for 5 + 1 + 5; they
     are the scan's own slices. Sizes and intensities are not given: 64 pixels, bilinear, and HU
-    clipped to `window` and scaled to [0, 1].
-
-    Args:
-        crops: Crops.
-        mode: `"2d"`, `"2.5d"` or `"3d"`.
-        n_slices: Channels of the 2.5D mode, odd.
-        size: Side of a sample, pixels (voxels).
-        scale: Side of the window as a multiple of d.
-        window: HU that become 0 and 1.
-        box: Around what the box goes, see `lesionlab.crops.sampling.locate`.
-        level: Share of the readers for the consensus.
-        outside: What lies beyond a crop.
-        device: Where to compute.
+    clipped to `window` and scaled to [0, 1]. `box` is as in `lesionlab.crops.sampling.locate`,
+    `outside` what lies beyond a crop.
 
     Returns:
         `images` in [0, 1]: (lesion, 1, size, size), (lesion, n_slices, size, size) or
         (lesion, 1, size, size, size).
-
-    Raises:
-        ValueError: An option is out of range, or a crop has no consensus.
     """
     if mode not in ("2d", "2.5d", "3d"):
         raise ValueError(f"mode={mode!r}: expected '2d', '2.5d' or '3d'")
     if n_slices < 1 or n_slices % 2 == 0:
         raise ValueError(f"n_slices={n_slices!r}: expected an odd number, 5 or 11 in the paper")
-    if not scale > 0:
-        raise ValueError(f"scale={scale!r}: expected above 0")
 
     def some(lesions: list[Lesion]) -> Samples:
         spacing = np.array([lesion.crop.spacing for lesion in lesions])
         low, high = (np.stack([getattr(i, end) for i in lesions]) for end in ("low", "high"))
-        d = ((high - low) * spacing)[:, 1:].max(axis=1, keepdims=True) * scale  # mm
+        d = ((high - low) * spacing)[:, 1:].max(axis=1, keepdims=True)  # mm
         if mode == "3d":
             middle = np.array([_middle(lesion) for lesion in lesions])[:, None]
             cells = (np.arange(size) + 0.5) / size - 0.5
@@ -96,7 +78,7 @@ def prepare(
         images = to_unit(images[:, None] if mode == "3d" else images, window)
         return batch(lesions, images, padded=padded, missing=missing)
 
-    return in_chunks(crops, some, level=level, box=box)
+    return in_chunks(crops, some, level=0.5, box=box)
 
 
 def _largest(lesion: Lesion) -> int:
@@ -116,9 +98,7 @@ def _middle(lesion: Lesion) -> float:
 class Augmentation:
     """One draw per lesion: which of the eight ways to lay a square on itself.
 
-    Attributes:
-        flip_x: (lesion,) bool, mirror horizontally, before the turns.
-        turns: (lesion,) quarter turns.
+    `flip_x`, (lesion,) bool, mirrors horizontally before the `turns`, (lesion,) quarter turns.
     """
 
     flip_x: torch.Tensor

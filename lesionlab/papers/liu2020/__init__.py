@@ -11,21 +11,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from lesionlab.attributes import RATING_NAMES
 from lesionlab.crops import Crop, augmentation
 from lesionlab.crops.resampling import Outside
 from lesionlab.crops.sampling import Box, Samples, to_unit
 from lesionlab.papers import fu2021
 
-ATTRIBUTES = (
-    "subtlety",
-    "internal_structure",
-    "calcification",
-    "sphericity",
-    "margin",
-    "lobulation",
-    "spiculation",
-    "texture",
-)
+ATTRIBUTES = RATING_NAMES[:-1]
 """The eight scores, in the paper's order; `sampling.unit_ratings(table, ATTRIBUTES)` (III.A.3)."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -39,38 +31,24 @@ def prepare(
     scale: float = 1.25,
     window: tuple[float, float] = (-1024.0, 400.0),
     box: Box = "outlines",
-    level: float = 0.5,
     outside: Outside = "edge",
     device: torch.device | str = "cpu",
 ) -> Samples:
     """Cut out an "adaptive patch" of every slice with nodule pixels, bilinear to 256 (III.A.3).
 
     The patch follows "the diameter and position of the nodule"; by how much it is larger is not
-    given. Here its side is 1.25 times the larger side of the nodule's box, which is the window of
-    Fu 2021, whose box fills 80 %. Intensities are not given either: HU clipped to `window` and
-    scaled to [0, 1]. 9,520 slices of 256 × 256 are 2.5 GB, so prepare them in parts; the three
-    channels are made last, by `to_rgb`.
-
-    Args:
-        crops: Crops.
-        size: Side of a sample, pixels.
-        scale: Side of the patch as a multiple of the larger side of the box.
-        window: HU that become 0 and 1.
-        box: Around what the box goes, see `lesionlab.crops.sampling.locate`.
-        level: Share of the readers for the consensus.
-        outside: What lies beyond a crop.
-        device: Where to compute.
+    given. Here its side is `scale` times the larger side of the nodule's box, 1.25, which is the
+    window of Fu 2021, whose box fills 80 %. Intensities are not given either: HU clipped to
+    `window` and scaled to [0, 1]. 9,520 slices of 256 × 256 are 2.5 GB, so prepare them in parts;
+    the three channels are made last, by `to_rgb`. Other options are those of `fu2021.prepare`.
 
     Returns:
         `images` (sum of slices, 1, size, size) in [0, 1], with `nodule`: whose slice each is.
-
-    Raises:
-        ValueError: `scale` is below 1, or a crop has no consensus.
     """
     if not scale >= 1:
         raise ValueError(f"scale={scale!r}: expected 1 or more")
     samples = fu2021.prepare(
-        crops, size=size, share=1 / scale, box=box, level=level, outside=outside, device=device
+        crops, size=size, share=1 / scale, box=box, outside=outside, device=device
     )
     return replace(samples, images=to_unit(samples.images, window))
 
@@ -79,14 +57,8 @@ def balanced(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Positions of all samples, those of the rarer label again and again until both are as many.
 
     "We perform more data augmentations on malignant nodules than benign ones to balance the total
-    number" (III.A.3): repeats differ by their random crop and flips.
-
-    Args:
-        labels: (sample,) 0 or 1.
-        generator: Draws which samples are repeated once more than others, and the order.
-
-    Raises:
-        ValueError: One of the two labels does not occur.
+    number" (III.A.3): repeats differ by their random crop and flips. The generator draws which of
+    the (sample,) `labels`, 0 or 1, are repeated once more than others, and the order.
     """
     groups = [(labels == label).nonzero().squeeze(1).cpu() for label in (0, 1)]
     most = max(map(len, groups))
@@ -103,13 +75,13 @@ def balanced(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One draw per slice.
+    """One draw per slice; each part is (slice,).
 
     Attributes:
-        top: (slice,) first row of the crop.
-        left: (slice,) first column of the crop.
-        flip_x: (slice,) bool, mirror horizontally.
-        flip_y: (slice,) bool, mirror vertically.
+        top: First row of the crop.
+        left: First column of the crop.
+        flip_x: bool, mirror horizontally.
+        flip_y: bool, mirror vertically.
         size: Side of the crop.
     """
 
@@ -121,11 +93,7 @@ class Augmentation:
 
 
 def draw(n: int, generator: torch.Generator, *, size: int = 224, of: int = 256) -> Augmentation:
-    """Draw for `n` slices: where the crop lies, and each flip with probability 1/2 (III.A.3).
-
-    Raises:
-        ValueError: The crop is larger than the image.
-    """
+    """Draw for `n` slices: where the crop lies, and each flip with probability 1/2 (III.A.3)."""
     if not 1 <= size <= of:
         raise ValueError(f"size={size!r}: expected 1 to {of}, the side of the image")
     top, left = (augmentation.choose(n, of - size + 1, generator) for _ in range(2))
@@ -134,29 +102,14 @@ def draw(n: int, generator: torch.Generator, *, size: int = 224, of: int = 256) 
 
 
 def apply(images: torch.Tensor, drawn: Augmentation) -> torch.Tensor:
-    """Crop, then flip, as drawn.
-
-    Args:
-        images: (slice, 1, y, x), some of `prepare`'s.
-        drawn: One draw for each.
-
-    Raises:
-        ValueError: The draw is for another number of slices, or for larger images.
-    """
-    n, _, height, width = images.shape
-    if len(drawn.top) != n:
-        raise ValueError(f"the draw is for {len(drawn.top)} slices, the batch has {n}")
-    if n and (
-        int(drawn.top.max()) + drawn.size > height or int(drawn.left.max()) + drawn.size > width
-    ):
-        raise ValueError(f"the draw reaches beyond images of {height} × {width}")
+    """Crop images of `prepare`, (slice, 1, y, x), and then flip them, as drawn."""
     along = torch.arange(drawn.size)
     back = along.flip(0)
     y, x = (
         (first[:, None] + torch.where(flip[:, None], back, along)).to(images.device)
         for first, flip in ((drawn.top, drawn.flip_y), (drawn.left, drawn.flip_x))
     )
-    which = torch.arange(n, device=images.device)[:, None, None]
+    which = torch.arange(len(images), device=images.device)[:, None, None]
     return images[which, 0, y[:, :, None], x[:, None, :]][:, None]
 
 
@@ -169,12 +122,10 @@ def centre_crop(images: torch.Tensor, *, size: int = 224) -> torch.Tensor:
 
 
 def to_rgb(images: torch.Tensor, *, imagenet: bool = True) -> torch.Tensor:
-    """Repeat one channel three times, as a network from ImageNet takes it.
+    """Repeat one channel in [0, 1] three times, as a network from ImageNet takes it.
 
-    Args:
-        images: (slice, 1, y, x) in [0, 1].
-        imagenet: Subtract ImageNet's mean and divide by its standard deviation, per channel; the
-            paper does not say.
+    `imagenet` subtracts ImageNet's mean and divides by its standard deviation, per channel; the
+    paper does not say.
     """
     rgb = images.expand(-1, 3, -1, -1)
     if not imagenet:

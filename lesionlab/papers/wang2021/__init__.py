@@ -31,7 +31,6 @@ def prepare(
     *,
     size: int = 32,
     spacing: tuple[float, float, float] = SPACING,
-    level: float = 0.5,
     outside: Outside = AIR,
     device: torch.device | str = "cpu",
 ) -> Samples:
@@ -40,26 +39,14 @@ def prepare(
     Images are resampled linearly along each axis, masks to the nearest voxel. The patch is cubic
     in voxels, not in mm: 32.0 × 22.4 × 22.4 mm `(z, y, x)`. Its middle is the centroid of the
     mask exactly. (The paper resamples the scan first and then cuts at whole voxels, so its middle
-    is off by up to half a voxel. One interpolation either way.)
-
-    Args:
-        crops: Crops.
-        size: Voxels along each side.
-        spacing: `(z, y, x)` mm of a voxel of the patch.
-        level: Share of the readers for the consensus, which is the mask. The paper has one mask.
-        outside: What lies beyond a crop; air, as beyond a scan.
-        device: Where to compute.
+    is off by up to half a voxel. One interpolation either way.) The paper has one mask; here it is
+    the readers' consensus. Beyond a crop lies air, as beyond a scan.
 
     Returns:
         `images` (nodule, 1, z, y, x) in [-1, 1], not yet masked, and `masks` of 0 and 1.
-
-    Raises:
-        ValueError: `spacing` or `size` is not positive, or a crop has no consensus.
     """
     if len(spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing):
         raise ValueError(f"spacing={spacing!r}: expected (z, y, x) mm above 0")
-    if size < 1:
-        raise ValueError(f"size={size!r}: expected 1 or more")
 
     def some(lesions: list[Lesion]) -> Samples:
         step = np.array(spacing) / np.array([lesion.crop.spacing for lesion in lesions])  # voxels
@@ -88,7 +75,7 @@ def prepare(
         images = normalise(hu[:, None])
         return batch(lesions, images, padded=padded, missing=missing, masks=masks[:, None])
 
-    return in_chunks(crops, some, level=level)
+    return in_chunks(crops, some, level=0.5)
 
 
 def normalise(hu: torch.Tensor) -> torch.Tensor:
@@ -101,14 +88,9 @@ def apply_mask(
 ) -> torch.Tensor:
     """Keep what is inside the mask, eq. 3, after normalisation.
 
-    Args:
-        images: (nodule, 1, z, y, x) in [-1, 1].
-        masks: Of the same shape; 0 and 1, or a segmentation's probabilities in between.
-        mask_fill: What the background becomes. `"zero"`: the product as printed, 0, which after
-            eq. 5 stands for -312 HU, about what ground glass itself has. `"air"`: -1, -1024 HU.
-
-    Raises:
-        ValueError: The shapes differ, or `mask_fill` is unknown.
+    Masks are 0 and 1, or a segmentation's probabilities in between. The background becomes with
+    `"zero"` the product as printed, 0, which after eq. 5 stands for -312 HU, about what ground
+    glass itself has; with `"air"` -1, which is -1024 HU.
     """
     if images.shape != masks.shape:
         raise ValueError(f"masks: shape {tuple(masks.shape)}, images {tuple(images.shape)}")
@@ -141,17 +123,8 @@ def draw(
     """Draw for `n` nodules: a flip, a rotation, noise (3.2).
 
     A flip along a random axis with probability 1/2; 0 to 3 quarter turns around a random axis;
-    Gaussian noise, whose size the paper does not give. A turn around y or x lays the 1.0 mm axis
-    on a 0.7 mm one: as printed, the shape changes with it.
-
-    Args:
-        n: Nodules.
-        generator: On the CPU.
-        noise_hu: Standard deviation of the noise, HU.
-        size: Side of the patch, voxels.
-
-    Raises:
-        ValueError: `noise_hu` is negative.
+    Gaussian noise, whose standard deviation `noise_hu` the paper does not give. A turn around y or
+    x lays the 1.0 mm axis on a 0.7 mm one: as printed, the shape changes with it.
     """
     if not noise_hu >= 0:
         raise ValueError(f"noise_hu={noise_hu!r}: expected HU, 0 or more")
@@ -166,9 +139,6 @@ def apply(samples: Samples, drawn: Augmentation) -> Samples:
     """Flip and rotate images and masks alike, then add the noise to the images.
 
     Before `apply_mask`, so that the background stays what `mask_fill` makes it.
-
-    Raises:
-        ValueError: The draw does not fit the batch.
     """
     if drawn.noise.shape != samples.images.shape:
         shapes = f"{tuple(drawn.noise.shape)}, the batch {tuple(samples.images.shape)}"
