@@ -1,9 +1,4 @@
-"""Files that appear whole or not at all, their checksums, and one writer at a time.
-
-A text is written to a temporary file in the same folder and then renamed over the target, which
-POSIX and Windows both do in one step. A reader, or a run that is killed half way, never meets half
-a file.
-"""
+"""Files that appear whole or not at all, their checksums, and one writer at a time."""
 
 from __future__ import annotations
 
@@ -15,22 +10,9 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-
-__all__ = [
-    "BusyError",
-    "plain_errors",
-    "read_json",
-    "replacing",
-    "sha256",
-    "sha256_code",
-    "sha256_tree",
-    "sole_writer",
-    "write_json",
-    "write_text",
-]
 
 LOCK = "writer.lock"
 
@@ -39,12 +21,9 @@ LOCK = "writer.lock"
 def replacing(path: str | Path) -> Iterator[Path]:
     """Give a temporary path that takes the place of `path` when the block ends well.
 
-    Args:
-        path: The file to write; its folder is made when it is missing.
-
-    Yields:
-        A path in the same folder, so that the final rename stays on one file system. If the block
-        raises, the temporary file is removed and whatever stood at `path` before is left as it was.
+    It lies in the same folder, which is made if it is missing, so that the last step is one rename:
+    a reader, or a run that is killed, never meets half a file. If the block raises, the temporary
+    file is removed and whatever stood at `path` before is left as it was.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -70,24 +49,13 @@ def write_text(path: str | Path, text: str) -> Path:
 def write_json(path: str | Path, value: Any) -> Path:
     """Write `value` as indented, strictly standard JSON, atomically; gives the path.
 
-    Args:
-        path: The file to write.
-        value: What `json` can hold; see `lesionlab.results.jsonable` for everything else.
-
-    Raises:
-        ValueError: It holds NaN or infinity, which JSON does not have.
-        TypeError: It holds an object that JSON has no form for.
+    NaN and infinity, which JSON does not have, are a ValueError; see `lesionlab.results.jsonable`.
     """
     return write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not JSON; the message names the file and the line.
-    """
+    """Read a JSON file; a ValueError names the file and the line if it is not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -121,13 +89,8 @@ def sha256(path: str | Path) -> str:
 def sha256_tree(folder: str | Path, suffixes: Iterable[str]) -> str:
     """One SHA-256 for the names and contents of all files of some kinds under a folder.
 
-    Args:
-        folder: Where to look, at every depth.
-        suffixes: Endings that count, e.g. `[".py", ".csv"]`.
-
-    Returns:
-        A hexadecimal digest that changes when such a file is added, removed, renamed or edited,
-        and does not depend on where the folder lies.
+    It changes when a file with one of the `suffixes`, e.g. `[".py", ".csv"]`, is added, removed,
+    renamed or edited at any depth, and does not depend on where the folder lies.
     """
     folder, wanted = Path(folder), frozenset(suffixes)
     found = {
@@ -142,12 +105,9 @@ def sha256_tree(folder: str | Path, suffixes: Iterable[str]) -> str:
 
 @functools.cache
 def sha256_code(*packages: str) -> str:
-    """One SHA-256 for the code and the tables of some packages of lesionlab.
+    """One SHA-256 for the code and the tables of some packages, e.g. `"sources/lidc"`.
 
     What was computed by them and kept carries it, so that old results are not taken for new ones.
-
-    Args:
-        *packages: Folders under `lesionlab`, e.g. `"sources/lidc"`.
     """
     root = Path(__file__).parent
     sums = [f"{sha256_tree(root / name, ['.py', '.csv'])}  {name}\n" for name in sorted(packages)]
@@ -162,24 +122,20 @@ class BusyError(RuntimeError):
 
 
 @contextlib.contextmanager
-def sole_writer(
-    folder: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
-) -> Iterator[None]:
+def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Keep other writers out of a folder while the block runs, by a file `writer.lock` in it.
 
     A lock that a process of this machine left behind when it was killed keeps nobody out.
 
     Args:
         folder: A path, which is made if it is missing, or a URL that fsspec knows.
-        storage_options: For the fsspec file system.
 
     Raises:
         BusyError: Another process is writing there.
-        OSError: The folder cannot be written.
     """
     from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
-    files, root = url_to_fs(os.fspath(folder), **(storage_options or {}))
+    files, root = url_to_fs(os.fspath(folder))
     lock, mine = f"{root}/{LOCK}", f"{os.getpid()} on {socket.gethostname()}".encode()
     with plain_errors(LOCK, folder):
         files.makedirs(root, exist_ok=True)

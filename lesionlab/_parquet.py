@@ -15,9 +15,6 @@ def read_parquet(source: Path | BinaryIO) -> pa.Table:
     `pandas.read_parquet` and `pyarrow.parquet.read_table` hand pieces of a Python file to threads
     of Arrow. One that lets go of its piece while Python is ending aborts the process, about once
     in a hundred short runs, after all its work is done.
-
-    Raises:
-        pyarrow.ArrowException, OSError: As pyarrow does.
     """
     with pq.ParquetFile(source, pre_buffer=False) as file:
         return file.read(use_threads=False)

@@ -26,9 +26,6 @@ class Crop:
             the far edge, where the crop reaches over the border of the scan.
         calibrated: (z,) bool, False for slices whose values are not known in HU.
         tier: Which source.
-
-    Raises:
-        ValueError: Something is of the wrong kind or shape, or they do not fit together.
     """
 
     lesion_id: str
@@ -88,9 +85,6 @@ def votes_needed(n_readers: int, level: float) -> int:
     """How many of the readers are at least the share `level` of them.
 
     Counting whole votes gives the same voxels as averaging the masks, many times as fast.
-
-    Raises:
-        ValueError: `level` is not above 0 and up to 1.
 
     >>> [votes_needed(n, 0.5) for n in (1, 2, 3, 4)]
     [1, 1, 2, 2]

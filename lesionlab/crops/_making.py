@@ -26,12 +26,7 @@ class BuildError(RuntimeError):
 def make_all(
     make_crop: MakeCrop, lesion_ids: Sequence[str], processes: int
 ) -> Generator[Crop | BuildError, None, None]:
-    """The crops of all lesions in their order, or why there is none.
-
-    Raises:
-        ValueError: `make_crop` gave something that is not the lesion's crop.
-        RuntimeError: A process was killed.
-    """
+    """The crops of all lesions in their order, or why there is none."""
     if processes == 1:
         yield from (_attempt(make_crop, name) for name in lesion_ids)
         return

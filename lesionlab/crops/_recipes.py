@@ -22,49 +22,30 @@ if TYPE_CHECKING:
 
 
 class Basis(NamedTuple):
-    """One thing that a result rests on.
+    """One thing that a result rests on."""
 
-    Attributes:
-        name: What it is, in words, with its version.
-        tier: One of `lesionlab.results.TIERS`.
-        checksum: SHA-256 of the file that was read; None for what is rendered.
-    """
-
-    name: str
-    tier: Literal["real", "phantom", "private"]
-    checksum: str | None = None
+    name: str  # what it is, in words, with its version
+    tier: Literal["real", "phantom", "private"]  # as `lesionlab.results.TIERS`
+    checksum: str | None = None  # SHA-256 of the file that was read; None for what is rendered
 
 
 class Recipe:
-    """One data set, made or not; making an object opens no file.
-
-    Attributes:
-        name: What the data set is called.
-        tier: Which source its crops come from.
-        of_lidc: Whether its lesions are the nodules of `lesionlab.sources.lidc`.
-        on_error: What a build does with a lesion that cannot be made.
-        packages: Folders of lesionlab with the code that makes the crops.
-        seed: For rendered data sets; None for others.
-    """
+    """One data set, made or not; making an object opens no file."""
 
     name: ClassVar[str]
     tier: ClassVar[Tier]
-    of_lidc: ClassVar[bool] = True
-    on_error: ClassVar[Literal["raise", "exclude"]] = "exclude"
-    packages: ClassVar[tuple[str, ...]]
+    of_lidc: ClassVar[bool] = True  # its lesions are the nodules of `lesionlab.sources.lidc`
+    on_error: ClassVar[Literal["raise", "exclude"]] = "exclude"  # for lesions that cannot be made
+    packages: ClassVar[tuple[str, ...]]  # folders of lesionlab with the code that makes the crops
 
     def __init__(self, seed: int, source: str | Path | None) -> None:
         if seed != 0:
             raise ValueError(f"seed={seed!r}: {self.name} is not rendered and has no seed")
-        self.seed: int | None = None
+        self.seed: int | None = None  # only rendered data sets have one
         self.source = source
 
     def table(self) -> pd.DataFrame:
-        """All its lesions, those included that the source may turn out not to have.
-
-        Returns:
-            One row per lesion, index `lesion_id`, with `patient` and the labels.
-        """
+        """See `lesionlab.crops.datasets.table`; some lesions the source may turn out not to have."""
         return lidc.nodules()
 
     def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
@@ -259,11 +240,7 @@ RECIPES: dict[str, type[Recipe]] = {r.name: r for r in (_Phantom, _Slices, _Dico
 
 
 def recipe(name: str, *, seed: int = 0, source: str | Path | None = None) -> Recipe:
-    """The recipe of a data set by name; opens no file.
-
-    Raises:
-        ValueError: There is no such data set, or it has no seed or source and one is given.
-    """
+    """The recipe of a data set by name; opens no file."""
     if name not in RECIPES:
         raise ValueError(unknown(name))
     return RECIPES[name](seed, source)

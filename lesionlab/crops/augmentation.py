@@ -13,32 +13,20 @@ import torch
 
 
 def happens(shape: int | tuple[int, ...], p: float, generator: torch.Generator) -> torch.Tensor:
-    """Draw booleans that are True with probability `p`.
-
-    Raises:
-        ValueError: `p` is not a probability, or the generator is not on the CPU.
-    """
+    """Draw booleans that are True with probability `p`."""
     if not 0 <= p <= 1:
         raise ValueError(f"p={p!r}: expected a probability, 0 to 1")
     return torch.rand(shape, generator=on_cpu(generator)) < p
 
 
 def choose(shape: int | tuple[int, ...], n: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw whole numbers from 0 to `n - 1`, all equally likely, int64.
-
-    Raises:
-        ValueError: The generator is not on the CPU.
-    """
+    """Draw whole numbers from 0 to `n - 1`, all equally likely, int64."""
     size = (shape,) if isinstance(shape, int) else shape
     return torch.randint(n, size, generator=on_cpu(generator))
 
 
 def on_cpu(generator: torch.Generator) -> torch.Generator:
-    """The generator itself, refused on a GPU: the same seed must draw the same on every machine.
-
-    Raises:
-        ValueError: The generator is not on the CPU.
-    """
+    """The generator itself, refused on a GPU: the same seed must draw the same on every machine."""
     if generator.device.type != "cpu":
         raise ValueError(f"generator on {generator.device}: expected torch.Generator() on the CPU")
     return generator
@@ -67,10 +55,6 @@ def move(
 
     Returns:
         A new tensor, as long as `rows` or `batch`.
-
-    Raises:
-        ValueError: An axis is not negative, a draw is for another number of samples, or the axes
-            of the turns differ in length.
 
     Example:
         >>> move(torch.tensor([[1, 2], [3, 4]]), flips={-1: torch.tensor([False, True])}).tolist()
@@ -108,9 +92,6 @@ def reversed_rows(where: torch.Tensor, nodule: torch.Tensor) -> torch.Tensor:
     Args:
         where: (nodule,) bool, which nodules.
         nodule: (slice,) int64, whose slice each is; never descending.
-
-    Raises:
-        ValueError: `nodule` descends, or names a nodule without a draw.
 
     Example:
         >>> packed, nodule = torch.tensor([1, 2, 3, 8, 9]), torch.tensor([0, 0, 0, 1, 1])

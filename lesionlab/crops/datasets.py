@@ -29,22 +29,7 @@ from lesionlab.crops.stores import CropStore, Url
 from lesionlab.sources import lidc
 from lesionlab.sources.lidc._tables import cache_folder
 
-__all__ = [
-    "COHORTS",
-    "NAMES",
-    "Basis",
-    "Built",
-    "Cached",
-    "build",
-    "cached",
-    "choose",
-    "crops",
-    "default_url",
-    "locate",
-    "report",
-    "rests_on",
-    "table",
-]
+__all__ = ["Basis"]  # from `_recipes`
 
 logger = logging.getLogger(__name__)
 
@@ -63,16 +48,10 @@ MOST_PROCESSES = 3
 
 @dataclass(frozen=True)
 class Built:
-    """What came of a build.
+    """What came of a build."""
 
-    Attributes:
-        store: The complete store, to read.
-        made: Crops that were made now; the others had been there.
-        seconds: How long it took.
-    """
-
-    store: CropStore
-    made: int
+    store: CropStore  # complete, to read
+    made: int  # crops that were made now; the others had been there
     seconds: float
 
 
@@ -99,10 +78,6 @@ def report(name: str, *, source: str | Path | None = None, progress: bool = Fals
     """What matched and what did not: for `slices` a row per nodule, for `dicom` one per scan.
 
     See `lesionlab.sources.slices.Slices.report` and `lesionlab.sources.dicom.Dicom.report`.
-
-    Raises:
-        ValueError: There is no such data set, or it is rendered.
-        FileNotFoundError: The source is not set up.
     """
     return recipe(name, source=source).report(progress)
 
@@ -227,10 +202,6 @@ def choose(
 
     Returns:
         The ids in the order of the data set; None for all of them.
-
-    Raises:
-        ValueError: An id is not of the data set, or an argument is wrong.
-        FileNotFoundError: There is no such file.
     """
     if file is not None and cohort is not None:
         raise ValueError("lesions and cohort: expected one of the two, got both")
@@ -277,11 +248,7 @@ def _wanted(of: Recipe, lesion_ids: Iterable[str] | None) -> list[str]:
 
 
 def _existing(place: Url, made_by: Recipe) -> CropStore | None:
-    """The store there, however far it is, if there is one.
-
-    Raises:
-        ValueError: It was made otherwise, or is damaged.
-    """
+    """The store there, however far it is, if there is one."""
     try:
         store = CropStore.open(place, allow_incomplete=True)
     except FileNotFoundError:
@@ -304,31 +271,18 @@ def _existing(place: Url, made_by: Recipe) -> CropStore | None:
 
 @dataclass(frozen=True)
 class Cached:
-    """A store in the cache folder, by what is seen without opening it.
-
-    Attributes:
-        path: Its folder.
-        name: The data set, "" if the store is damaged.
-        seed: For phantoms; None for other data sets.
-        lesions: How many are stored.
-        expected: How many it is to hold, with those left out.
-        complete: Whether its build came to its end.
-        bytes: Size on the disk.
-        current: Whether this version of lesionlab would make the same.
-        modified: When it was begun or changed last, seconds since 1970.
-        problem: What is wrong with it, or "".
-    """
+    """A store in the cache folder, by what is seen without opening it."""
 
     path: Path
-    name: str = ""
-    seed: int | None = None
-    lesions: int = 0
-    expected: int = 0
+    name: str = ""  # of the data set, "" if the store is damaged
+    seed: int | None = None  # for phantoms
+    lesions: int = 0  # how many are stored
+    expected: int = 0  # how many it is to hold, with those left out
     complete: bool = False
     bytes: int = 0
-    current: bool = False
-    modified: float = 0.0
-    problem: str = ""
+    current: bool = False  # whether this version of lesionlab would make the same
+    modified: float = 0.0  # when it was begun or changed last, seconds since 1970
+    problem: str = ""  # what is wrong with it
 
 
 def stores_folder() -> Path:
@@ -337,12 +291,7 @@ def stores_folder() -> Path:
 
 
 def default_url(name: str, seed: int = 0, *, source: str | Path | None = None) -> str:
-    """Where the store of a data set is kept: a folder in the cache folder; arguments as `crops`.
-
-    Raises:
-        ValueError: There is no such data set, or an argument is wrong.
-        FileNotFoundError: The source has to be read for its checksum, and is not set up.
-    """
+    """Where the store of a data set is kept: a folder in the cache folder; arguments as `crops`."""
     return _place(recipe(name, seed=seed, source=source))
 
 
@@ -359,7 +308,7 @@ def cached() -> list[Cached]:
 
 def _look(path: Path) -> Cached:
     try:
-        header = stores.read_header(path)
+        header = stores.Folder(path).header()
     except (OSError, ValueError) as error:
         return Cached(path, problem=str(error))
     told = header["provenance"]
@@ -380,16 +329,11 @@ def _look(path: Path) -> Cached:
 def locate(what: str, seed: int | None = None) -> str:
     """The URL of a store: `what` itself, or, for the name of a data set, the store in the cache.
 
+    Of several stores it is the one that this version of lesionlab makes, and the latest.
+
     Args:
         what: One of `NAMES`, or a folder or URL. A folder of that name is meant by `./phantom`.
         seed: Which of several stores of phantoms.
-
-    Returns:
-        Of several stores the one that this version of lesionlab makes, and the latest.
-
-    Raises:
-        FileNotFoundError: There is no store of that data set.
-        ValueError: It is neither a data set nor something that could be a folder.
     """
     if what in NAMES:
         found = [c for c in cached() if c.name == what and seed in (None, c.seed)]

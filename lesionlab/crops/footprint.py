@@ -17,19 +17,12 @@ LOW, HIGH = -1024.0, 400.0
 
 @dataclass(frozen=True)
 class Footprint:
-    """Where in a crop a sample was read, measured from the sample itself.
+    """Where in a crop a sample was read, measured from the sample itself, in mm."""
 
-    Attributes:
-        z: Height of each slice or channel over the lesion's middle, mm.
-        corner: `(y, x)` of the window's first corner in the crop, mm.
-        side: Height and width of the window, mm.
-        pixel: Height and width of a pixel of the sample, mm.
-    """
-
-    z: npt.NDArray[np.float64]
-    corner: tuple[float, float]
-    side: tuple[float, float]
-    pixel: tuple[float, float]
+    z: npt.NDArray[np.float64]  # height of each slice or channel over the lesion's middle
+    corner: tuple[float, float]  # (y, x) of the window's first corner in the crop
+    side: tuple[float, float]  # height and width of the window
+    pixel: tuple[float, float]  # height and width of a pixel of the sample
 
 
 def footprint(

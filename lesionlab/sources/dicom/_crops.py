@@ -50,11 +50,7 @@ class Scan:
         return self.series.slices[0].path.parent
 
     def plane(self, k: int) -> Plane:
-        """Decode slice `k` of the database, once.
-
-        Raises:
-            DicomError: There is no such file, or it is bad.
-        """
+        """Decode slice `k` of the database, once; DicomError if there is none or it is bad."""
         if self.file_of[k] < 0:
             raise DicomError(f"{self.where}: no slice at z = {self.z[k]:g} mm")
         if k not in self.planes:
@@ -73,12 +69,7 @@ class Scan:
 
 
 def open_scan(lidc: Lidc, scan_id: int, located: Located) -> Scan:
-    """Match the files of a series to a scan of the database, slice by slice.
-
-    Raises:
-        DicomError: The series cannot be read, is not axial, or is not the scan: its pixel
-            spacing differs, or none of its slices lies where the database has one.
-    """
+    """Match the files of a series to a scan of the database, slice by slice."""
     about: dict[Any, Any] = lidc.database.scans.loc[scan_id].to_dict()
     files = [file for folder_or_file in located.places for file in list_files(folder_or_file)]
     series = index_series(files, about["series_uid"])
@@ -122,9 +113,6 @@ def frame(
         z: (slice,) positions of the scan's slices, mm.
         size: Rows and columns.
         margin_mm: As in `Dicom.crop`.
-
-    Raises:
-        DicomError: The outlines hold no voxel, or are larger than `size`.
     """
     where = np.argwhere(masks.readers.any(axis=0)) + masks.origin
     if not len(where):
@@ -149,11 +137,7 @@ def frame(
 
 
 def cut(scan: Scan, masks: LesionMasks, wanted: Frame, size: int) -> Crop:
-    """Cut one lesion out of its scan; see `Dicom.crop`.
-
-    Raises:
-        DicomError: A slice of the lesion is missing or bad, or slices do not reach it.
-    """
+    """Cut one lesion out of its scan; see `Dicom.crop`."""
     lesion_id = masks.lesion_id
     shape = scan.series.slices[0].shape
     _, y, x = np.argwhere(masks.readers.any(axis=0)).max(axis=0) + masks.origin

@@ -54,12 +54,7 @@ class DicomError(RuntimeError):
 
 
 class BadFileError(DicomError):
-    """One file cannot be used.
-
-    Attributes:
-        path: Which file.
-        reason: Why, in words and without any value that could identify a patient.
-    """
+    """One file cannot be used; `reason` has no value that could identify a patient."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(path, reason)  # both as args, or a process pool cannot hand it over
@@ -113,9 +108,6 @@ class Header:
         path: The file.
         pixels: Also read the pixel data, still encoded.
         tags: Read only these attributes.
-
-    Raises:
-        BadFileError: The file cannot be opened, is not DICOM, or is damaged.
     """
 
     def __init__(self, path: Path, *, pixels: bool = False, tags: list[Any] | None = None) -> None:
@@ -213,9 +205,6 @@ def read_slice(path: Path) -> Slice | str:
 
     Returns:
         The slice, or why the file is not a slice of a CT scan: a localizer or another SOP class.
-
-    Raises:
-        BadFileError: The file cannot be read, lacks an attribute or has an impossible one.
     """
     header = Header(path, tags=_SLICE_TAGS)
     sop_class = header.uid("SOPClassUID")

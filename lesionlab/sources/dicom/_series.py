@@ -148,9 +148,6 @@ def list_files(source: str | Path | Iterable[str | Path]) -> list[Path]:
     """The files of a folder that may be DICOM by their name; of a list of files, all of them.
 
     Subfolders and hidden files are passed over.
-
-    Raises:
-        FileNotFoundError: There is no such file or folder.
     """
     if not isinstance(source, (str, Path)):
         return list(dict.fromkeys(Path(file) for file in source))
@@ -247,12 +244,7 @@ def _alike(slices: list[Slice], strict: bool) -> tuple[list[Slice], list[BadFile
 
 
 def arrange(slices: list[Slice], strict: bool) -> Series:
-    """Put slices in order along their normal and check the steps between them.
-
-    Raises:
-        DicomError: The gantry was tilted, a slice lies beside the others, slices are missing, or
-            a single slice does not state its thickness.
-    """
+    """Put slices in order along their normal and check the steps between them."""
     along_x, along_y = np.array(slices[0].orientation).reshape(2, 3)
     normal = np.cross(along_x, along_y)
     # z ascends towards the head, as in pylidc

@@ -5,10 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +30,7 @@ class Located:
     n_files: int = 0
 
 
-def find_series(root: str | Path, *, progress: bool = True, processes: int = 1) -> pd.DataFrame:
+def find_series(root: str | Path, *, progress: bool = True) -> pd.DataFrame:
     """List the DICOM series of a tree of folders, of every modality, reading headers only.
 
     Hidden files and folders, links to folders, and files that do not claim to be DICOM by their
@@ -42,7 +39,6 @@ def find_series(root: str | Path, *, progress: bool = True, processes: int = 1) 
     Args:
         root: The folder to search, at every depth.
         progress: Show a bar.
-        processes: How many to read with.
 
     Returns:
         One row per series, by path: `series_uid`, `modality`, `n_files`, `synthetic` (written by
@@ -52,9 +48,8 @@ def find_series(root: str | Path, *, progress: bool = True, processes: int = 1) 
 
     Raises:
         NotADirectoryError: `root` is not a folder.
-        ValueError: `processes` is below 1.
     """
-    found, excluded = locate_series(root, progress=progress, processes=processes, thorough=True)
+    found, excluded = locate_series(root, progress=progress, thorough=True)
     return as_table(found, excluded, Path(root))
 
 
@@ -73,7 +68,7 @@ def as_table(found: dict[str, Located], excluded: list[BadFileError], root: Path
 
 
 def locate_series(
-    root: str | Path, *, progress: bool, processes: int, thorough: bool
+    root: str | Path, *, progress: bool, thorough: bool
 ) -> tuple[dict[str, Located], list[BadFileError]]:
     """The series of a tree by SeriesInstanceUID, and the files that could not be read.
 
@@ -83,37 +78,21 @@ def locate_series(
     root = Path(root)
     if not root.is_dir():
         raise NotADirectoryError(f"{str(root)!r} is not a folder")
-    if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
-        raise ValueError(f"processes={processes!r}: expected a whole number from 1")
     excluded: list[BadFileError] = []
-    tasks = [(folder, files, thorough) for folder, files in _walk(root, excluded)]
+    folders = list(_walk(root, excluded))
     found: dict[str, Located] = {}
-    with _mapper(processes) as run:
-        read = tqdm(
-            run(_read_folder, tasks), "series", len(tasks), unit="folder", disable=not progress
-        )
-        for in_folder, bad in read:
-            excluded += bad
-            for uid, series in in_folder.items():
-                known = found.setdefault(uid, Located(series.header))
-                known.places += series.places
-                known.n_files += series.n_files
+    for folder, files in tqdm(folders, "series", unit="folder", disable=not progress):
+        in_folder, bad = _read_folder(folder, files, thorough)
+        excluded += bad
+        for uid, series in in_folder.items():
+            known = found.setdefault(uid, Located(series.header))
+            known.places += series.places
+            known.n_files += series.n_files
     if excluded:
         logger.warning(
             "%d files are not readable as DICOM, the first is %s", len(excluded), excluded[0]
         )
     return found, excluded
-
-
-@contextmanager
-def _mapper(processes: int) -> Iterator[Any]:
-    """A `map` that works in this process or in several."""
-    if processes == 1:
-        yield map
-    else:
-        # not forked: a parent that has started threads (torch, BLAS) cannot be forked safely
-        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-            yield pool.map
 
 
 def _walk(root: Path, excluded: list[BadFileError]) -> Iterator[tuple[Path, list[Path]]]:
@@ -131,10 +110,9 @@ def _walk(root: Path, excluded: list[BadFileError]) -> Iterator[tuple[Path, list
 
 
 def _read_folder(
-    task: tuple[Path, list[Path], bool],
+    folder: Path, files: list[Path], thorough: bool
 ) -> tuple[dict[str, Located], list[BadFileError]]:
     """The series of one folder, and its bad files."""
-    folder, files, thorough = task
     if not thorough:
         found, bad = _read_headers({files[0], files[-1]})
         if len(found) == 1 and not bad:

@@ -16,11 +16,6 @@ from pydicom.uid import generate_uid
 from pydicom.valuerep import format_number_as_ds
 
 from lesionlab.sources.dicom._files import AIR, CT_IMAGE, PHANTOM, as_uid
-from lesionlab.sources.lidc import default
-from lesionlab.sources.lidc._windows import overlap
-
-SIDE = 512
-"""Rows and columns of every scan of LIDC-IDRI."""
 
 LOWEST, HIGHEST = np.iinfo(np.int16).min, np.iinfo(np.int16).max + AIR
 """HU that 16 bits hold if they are stored as HU + 1024."""
@@ -86,7 +81,7 @@ def write_series(
 
     Raises:
         FileExistsError: The folder is there and not empty.
-        ValueError: An argument is impossible, or HU do not fit into 16 bits.
+        ValueError: An argument is impossible.
     """
     import SimpleITK as sitk  # noqa: N813 - its users' own name for it
 
@@ -145,46 +140,3 @@ def write_series(
             writer.Execute(image)
         os.replace(temporary, folder)
     return folder
-
-
-def write_phantom_scan(lesion_id: str, root: str | Path, *, seed: int = 0) -> Path:
-    """Render a lesion, put it in its place in a scan of air, and write that scan as DICOM.
-
-    The scan has the patient, the UIDs, the slice positions, the spacing and the 512 × 512 pixels
-    of the real one in LIDC-IDRI, and its files lie as those of a download do, so `Dicom(root)` and
-    pylidc take it for that scan. `Dicom(root).crop(lesion_id)` gives back the phantom's crop, voxel
-    for voxel, except where that reaches over the border of the scan: there it has air.
-
-    Args:
-        lesion_id: As in `lesionlab.sources.lidc.nodules`.
-        root: Folder above all patients.
-        seed: As in `lesionlab.sources.phantom.phantom`.
-
-    Returns:
-        The folder of the files, `root/PATIENT/STUDY_UID/SERIES_UID`; 0.5 MB for each slice, of
-        which scans have 65 to 764.
-
-    Raises:
-        LookupError: No nodule has that id.
-        FileExistsError: The folder is there and not empty.
-    """
-    from lesionlab.sources.phantom import phantom  # only who renders loads the renderer
-
-    crop = phantom(lesion_id, seed=seed)
-    lidc = default()
-    scan_id: Any = lidc.nodules().at[lesion_id, "scan_id"]
-    about: dict[Any, Any] = lidc.database.scans.loc[scan_id].to_dict()
-    z = lidc.database.slice_z[int(scan_id)]
-    scan = np.full((len(z), SIDE, SIDE), AIR, dtype=np.int16)
-    inside, there = overlap(crop.corner, crop.hu.shape[1], (SIDE, SIDE))
-    scan[crop.slice_index, there[0], there[1]] = crop.hu[:, inside[0], inside[1]]
-    return write_series(
-        scan,
-        Path(root) / about["patient"] / about["study_uid"] / about["series_uid"],
-        patient_id=about["patient"],
-        spacing=crop.spacing,
-        slice_z=z.tolist(),
-        thickness=about["slice_thickness"],
-        study_uid=about["study_uid"],
-        series_uid=about["series_uid"],
-    )

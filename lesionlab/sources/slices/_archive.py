@@ -56,24 +56,12 @@ class Key(NamedTuple):
 
 
 class Archive:
-    """The pictures of a folder or a zip, found by name and read on demand.
-
-    Args:
-        path: A folder or a zip file that holds `LAYOUT` at any depth.
-
-    Attributes:
-        path: Where it lies.
-        names: What each picture is called inside.
-
-    Raises:
-        SlicesError: `path` is no readable folder or zip, a picture is no plain file, two files are
-            the same picture, or none is in the expected layout.
-    """
+    """The pictures of a folder or a zip, found by name at any depth and read on demand."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._zip: tuple[int, zipfile.ZipFile] | None = None  # with the process that opened it
-        self.names: dict[Key, str] = {}
+        self.names: dict[Key, str] = {}  # what each picture is called inside
         listing = list(self._of_folder() if path.is_dir() else self._of_zip())
         for name, trouble in listing:
             if not (found := _NAME.fullmatch(name)):
@@ -103,11 +91,7 @@ class Archive:
         return digest.hexdigest()
 
     def read(self, key: Key) -> npt.NDArray[np.uint8]:
-        """The picture, (y, x).
-
-        Raises:
-            SlicesError: It cannot be read or is no 8-bit grey PNG of 128 × 128.
-        """
+        """The picture, (y, x); SlicesError if it is no 8-bit grey PNG of 128 × 128."""
         name = self.names[key]
         try:
             if self.path.is_dir():
@@ -159,13 +143,10 @@ def _trouble(mode: int, size: int) -> str:
 
 
 def decode(data: bytes) -> npt.NDArray[np.uint8]:
-    """The pixels of an 8-bit grey PNG of 128 × 128, (y, x).
+    """The pixels of an 8-bit grey PNG of 128 × 128, (y, x); ValueError if it is something else.
 
     Size and kind are read from the header before any pixel is decoded, so a file that claims to
     be huge costs nothing.
-
-    Raises:
-        ValueError: It is something else, or broken.
     """
     if len(data) < 33 or not data.startswith(b"\x89PNG\r\n\x1a\n") or data[12:16] != b"IHDR":
         raise ValueError("not a PNG file" if data else "an empty file")

@@ -27,11 +27,7 @@ _COLUMNS = ["patient", "nodule", "slice", "slope", "intercept", "source"]
 def existing_path(
     argument: str, given: str | Path | None, variable: str, expected: str
 ) -> Path | None:
-    """The path given, or the one that an environment variable names; None if there is neither.
-
-    Raises:
-        FileNotFoundError: It names something that does not exist.
-    """
+    """The path given, or the one that an environment variable names; None if there is neither."""
     named = given if given is not None else os.environ.get(variable)
     if not named:
         return None
@@ -65,11 +61,7 @@ def find_intensity(
 
 
 def read_intensity(path: Path) -> Calibration:
-    """Slope and intercept of every slice that has them; rows of source `none` are passed over.
-
-    Raises:
-        SlicesError: The file is not such a table, or a row cannot be right; its line is named.
-    """
+    """Slope and intercept of every slice that has them; rows of source `none` are passed over."""
     try:
         table = pd.read_csv(path, dtype={"patient": "str", "source": "str"})
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
