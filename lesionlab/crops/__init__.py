@@ -38,37 +38,28 @@ class Crop:
     tier: Tier
 
     def __post_init__(self) -> None:
-        depth = self.hu.shape[:1]
+        hu, masks, each = self.hu, self.masks, (self.hu.shape[:1], "(z,), one value per slice")
         for name, dtype, shape, words in (
-            ("hu", np.int16, self.hu.shape[:3], "(z, y, x)"),
-            ("masks", np.bool_, (len(self.masks), *self.hu.shape), "(reader, z, y, x) as in hu"),
-            ("slice_index", np.int64, depth, "(z,), one value per slice"),
-            ("calibrated", np.bool_, depth, "(z,), one value per slice"),
+            ("hu", np.int16, hu.shape if hu.ndim == 3 and hu.size else (), "(z, y, x)"),
+            ("masks", np.bool_, (len(masks), *hu.shape), "(reader, z, y, x) as in hu"),
+            ("slice_index", np.int64, *each),
+            ("calibrated", np.bool_, *each),
         ):
             value = getattr(self, name)
             if value.shape != shape or value.dtype != dtype:
-                raise ValueError(
-                    f"{name} of {self.lesion_id}: expected {words}, {np.dtype(dtype)}, got "
-                    f"{value.shape}, {value.dtype}"
-                )
-        if self.hu.ndim != 3 or not self.hu.size:
-            raise ValueError(
-                f"hu of {self.lesion_id}: expected (z, y, x) without an empty axis, got "
-                f"{self.hu.shape}"
-            )
-        if len(self.spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in self.spacing):
-            raise ValueError(
-                f"spacing of {self.lesion_id}: expected (z, y, x) mm above 0, got {self.spacing}"
-            )
-        if len(self.corner) != 2 or not all(isinstance(i, int | np.integer) for i in self.corner):
-            raise ValueError(
-                f"corner of {self.lesion_id}: expected two whole numbers (y, x), got {self.corner}"
-            )
-        if self.tier not in get_args(Tier):
-            raise ValueError(
-                f"tier of {self.lesion_id}: expected one of {', '.join(get_args(Tier))}, "
-                f"got {self.tier!r}"
-            )
+                got = f"{np.dtype(dtype)}, got {value.shape}, {value.dtype}"
+                raise ValueError(f"{name} of {self.lesion_id}: expected {words}, {got}")
+        tiers = get_args(Tier)
+        for name, good, words in (
+            ("spacing", len(self.spacing) == 3 and all(0 < s < np.inf for s in self.spacing),
+             "(z, y, x) mm above 0"),
+            ("corner", [isinstance(i, int | np.integer) for i in self.corner] == [True, True],
+             "two whole numbers (y, x)"),
+            ("tier", self.tier in tiers, f"one of {', '.join(tiers)}"),
+        ):  # fmt: skip
+            if not good:
+                got = getattr(self, name)
+                raise ValueError(f"{name} of {self.lesion_id}: expected {words}, got {got!r}")
 
     @property
     def origin(self) -> tuple[int, int, int]:

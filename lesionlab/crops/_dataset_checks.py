@@ -15,15 +15,13 @@ from lesionlab.crops._recipes import recipe
 from lesionlab.crops.stores import LESIONS, ROOT, CropStore
 from lesionlab.sources import lidc
 from lesionlab.sources.lidc import LesionMasks
+from lesionlab.sources.lidc._windows import place
 
 
 def describe(store: CropStore, *, voxels: bool = True, progress: bool = False) -> dict[str, Any]:
     """Counts and ranges of a store, complete or not, such that JSON can hold them.
 
-    Args:
-        store: What is stored in it is described.
-        voxels: Read all voxels for the range of HU, which takes seconds for a full store.
-        progress: Show a bar meanwhile.
+    With `voxels`, all of them are read for the range of HU: seconds for a full store.
 
     Returns:
         `CropStore.info`, with `dataset`; `readers`, `depth` (slices of a crop), `rows`, `columns`
@@ -75,10 +73,6 @@ def validate(store: CropStore, *, progress: bool = False) -> dict[str, str]:
     database has: equal in every voxel that the crop shows, and, except for the slices set, wholly
     inside the crop. A mask or an image without content is wrong.
 
-    Args:
-        store: Opened with `allow_incomplete=True`, or complete.
-        progress: Show bars.
-
     Returns:
         What is wrong, by `lesion_id` or, for what concerns all of it, by the name of a file of
         the store. Empty: nothing is.
@@ -121,18 +115,11 @@ def _differences(crop: Crop, masks: LesionMasks) -> Iterator[str]:
     if len(crop.masks) != len(masks.readers):
         yield f"{len(crop.masks)} readers' masks, in the database {len(masks.readers)}"
         return
-    # the database's masks in the frame of the crop
-    reader, z, y, x = np.nonzero(masks.readers)
-    z_of = {int(k): i for i, k in enumerate(crop.slice_index)}
-    at_z = np.array([z_of.get(int(k), -1) for k in z + masks.origin[0]], dtype=np.int64)
-    at_y = y + masks.origin[1] - crop.corner[0]
-    at_x = x + masks.origin[2] - crop.corner[1]
     rows, columns = crop.hu.shape[1:]
-    fits = (at_z >= 0) & (at_y >= 0) & (at_y < rows) & (at_x >= 0) & (at_x < columns)
-    expected = np.zeros_like(crop.masks)
-    expected[reader[fits], at_z[fits], at_y[fits], at_x[fits]] = True
+    window = place(masks, crop.slice_index, crop.corner, max(rows, columns))
+    expected = window[..., :rows, :columns]
     if n_off := int((expected != crop.masks).sum()):
         yield f"{n_off} voxels of the masks are not as the readers drew them"
     # the public set shows 128 × 128 pixels on the slices of one reader
-    if crop.tier != "slices" and (n_outside := int((~fits).sum())):
+    if crop.tier != "slices" and (n_outside := int(masks.readers.sum() - expected.sum())):
         yield f"{n_outside} voxels of the masks lie outside the crop"

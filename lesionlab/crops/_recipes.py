@@ -45,7 +45,7 @@ class Recipe:
         self.source = source
 
     def table(self) -> pd.DataFrame:
-        """See `lesionlab.crops.datasets.table`; some lesions the source may turn out not to have."""
+        """As `lesionlab.crops.datasets.table`; the source may turn out not to have all of them."""
         return lidc.nodules()
 
     def make(self, progress: bool) -> tuple[MakeCrop, Tier]:

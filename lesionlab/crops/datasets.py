@@ -24,12 +24,11 @@ import pandas as pd
 
 from lesionlab import _files, _names, cohorts
 from lesionlab.crops import stores
-from lesionlab.crops._recipes import RECIPES, Basis, Recipe, recipe, unknown
+from lesionlab.crops._recipes import RECIPES, Recipe, recipe, unknown
+from lesionlab.crops._recipes import Basis as Basis
 from lesionlab.crops.stores import CropStore, Url
 from lesionlab.sources import lidc
 from lesionlab.sources.lidc._tables import cache_folder
-
-__all__ = ["Basis"]  # from `_recipes`
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +115,6 @@ def crops(
         ValueError: There is no such data set or lesion, or the store there was made otherwise.
         FileNotFoundError: The source is not set up.
         RuntimeError: Another process still writes, or a crop cannot be made (`BuildError`).
-        OSError: The store cannot be written.
     """
     made_by = recipe(name, seed=seed, source=source)
     wanted = _wanted(made_by, lesion_ids)

@@ -9,17 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from lesionlab.attributes import rating
 from lesionlab.crops import Crop, votes_needed
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -68,7 +64,7 @@ class Samples:
         }
 
     def select(self, lesions: Sequence[int] | torch.Tensor) -> Samples:
-        """The samples of some lesions, in the order asked for: a mini-batch, or a shuffled epoch."""
+        """The samples of some lesions, in the order asked for: a mini-batch, a shuffled epoch."""
         pick = torch.as_tensor(lesions, dtype=torch.int64, device=self.images.device)
         n = len(self.lesion_ids)
         if pick.ndim != 1 or bool(((pick < 0) | (pick >= n)).any()):
@@ -78,15 +74,17 @@ class Samples:
         nodule = torch.repeat_interleave(torch.arange(len(pick), device=pick.device), lengths[pick])
         taken = lengths[pick].cumsum(0) - lengths[pick]
         rows = torch.arange(len(nodule), device=pick.device) + (start[pick] - taken)[nodule]
-        return replace(
-            self,
-            images=self.images.index_select(0, rows),
+        return self._part(rows, pick, nodule, [self.lesion_ids[i] for i in pick.tolist()])
+
+    def _part(self, rows: Any, lesions: Any, nodule: torch.Tensor, names: Iterable[str]) -> Samples:
+        return Samples(
+            images=self.images[rows],
             nodule=nodule,
-            lesion_ids=tuple(self.lesion_ids[i] for i in pick.tolist()),
-            padded=self.padded[pick],
-            missing=self.missing[pick],
-            calibrated=self.calibrated[pick],
-            masks=None if self.masks is None else self.masks.index_select(0, rows),
+            lesion_ids=tuple(names),
+            padded=self.padded[lesions],
+            missing=self.missing[lesions],
+            calibrated=self.calibrated[lesions],
+            masks=None if self.masks is None else self.masks[rows],
         )
 
     def split(self, size: int) -> list[Samples]:
@@ -103,17 +101,8 @@ class Samples:
         for low in range(0, n, size):
             high = min(low + size, n)
             rows, lesions = slice(ends[low], ends[high]), slice(low, high)
-            parts.append(
-                Samples(
-                    images=self.images[rows],
-                    nodule=self.nodule[rows] - low,
-                    lesion_ids=self.lesion_ids[lesions],
-                    padded=self.padded[lesions],
-                    missing=self.missing[lesions],
-                    calibrated=self.calibrated[lesions],
-                    masks=None if self.masks is None else self.masks[rows],
-                )
-            )
+            nodule = self.nodule[rows] - low
+            parts.append(self._part(rows, lesions, nodule, self.lesion_ids[lesions]))
         return parts
 
     def to(self, device: torch.device | str) -> Samples:
@@ -271,17 +260,3 @@ def from_unit(values: torch.Tensor, window: tuple[float, float]) -> torch.Tensor
     """HU of what `to_unit` made; what was clipped stays at the window's ends."""
     low, high = window
     return values * (high - low) + low
-
-
-def unit_ratings(table: pd.DataFrame, names: Sequence[str]) -> torch.Tensor:
-    """Ratings of a table as a tensor, each rescaled from its own scale to [0, 1].
-
-    Args:
-        table: One row per lesion with the columns `names`, as `lesionlab.sources.lidc.nodules`.
-        names: Which ratings, in the order wanted.
-
-    Returns:
-        (lesion, rating) float32; NaN where a rating is.
-    """
-    columns = [rating(name).to_unit(table[name].to_numpy(np.float64)) for name in names]
-    return torch.from_numpy(np.stack(columns, axis=1)).float()

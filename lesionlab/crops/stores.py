@@ -72,14 +72,6 @@ class CropStore(Mapping[str, Crop]):
     A mapping to read: `store[lesion_id]`, `lesion_id in store`, `len(store)`, `store.items()`;
     iteration gives the ids, `crops()` the crops. `build` writes it and `open` opens it.
 
-    Attributes:
-        url: Where it is.
-        tier: Which source its crops come from.
-        provenance: What the builder told about how they were made.
-        expected: The lesions that make it complete, in the order of the table.
-        exclusions: Reason by `lesion_id` for those left out.
-        complete: Whether its build came to its end; see also `validate`.
-
     Example:
         >>> hu, masks = np.full((2, 8, 8), -800, np.int16), np.ones((1, 2, 8, 8), bool)
         >>> def make(lesion_id):
@@ -95,10 +87,10 @@ class CropStore(Mapping[str, Crop]):
     def __init__(self, folder: Folder) -> None:
         header = folder.header()
         self.url = folder.url
-        self.tier: Tier = header["tier"]
-        self.provenance: dict[str, Any] = header["provenance"]
-        self.expected: list[str] = header["expected"]
-        self.exclusions: dict[str, str] = header["exclusions"]
+        self.tier: Tier = header["tier"]  # which source its crops come from
+        self.provenance: dict[str, Any] = header["provenance"]  # what its builder told
+        self.expected: list[str] = header["expected"]  # what makes it complete, in this order
+        self.exclusions: dict[str, str] = header["exclusions"]  # why lesions were left out
         self.complete = header["complete"] is not None
         self._folder = folder
         found = folder.table(header["complete"]) if self.complete else folder.stored()
@@ -145,12 +137,7 @@ class CropStore(Mapping[str, Crop]):
         return f"CropStore({self.url!r}, tier={self.tier!r}, {len(self)} lesions, {state})"
 
     def __getitem__(self, lesion_id: str) -> Crop:
-        """Read one crop.
-
-        Raises:
-            KeyError: The lesion is not in the store.
-            ValueError: The lesion's files are damaged.
-        """
+        """Read one crop; KeyError if it is not in the store, ValueError if it is damaged."""
         if lesion_id not in self._rows:
             why = self.exclusions.get(lesion_id, "not in the store")
             raise KeyError(f"{lesion_id!r}: {why} ({self.url})")
@@ -198,7 +185,7 @@ class CropStore(Mapping[str, Crop]):
         }
 
     def validate(self, *, progress: bool = True) -> dict[str, str]:
-        """Read every lesion again and compare it with its SHA-256: what is wrong, by `lesion_id`."""
+        """Read every lesion again: what is not as its SHA-256 says, by `lesion_id`."""
         wrong = {}
         for name in tqdm(self, "validate", len(self), disable=not progress, unit="lesion"):
             try:
@@ -410,7 +397,7 @@ def build(
         BuildError: A lesion failed, and `on_error` is `raise`.
         ValueError: An argument is wrong, or the store there was made otherwise or is damaged.
         RuntimeError: Another process writes there (`BusyError`), or a process of the build died.
-        OSError: The store cannot be written. As after every error, the build can be resumed.
+            As after every error, the build can be resumed.
     """
     ids = _checked_ids(lesion_ids)
     if on_error not in ("raise", "exclude"):

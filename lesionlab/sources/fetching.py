@@ -60,6 +60,7 @@ def fetch(
         origin: The set, of `lesionlab.sources.origins`.
         folder: Where the zip goes; the user's data folder if None.
         source: Another address of the archive, or the archive itself, downloaded by hand.
+        progress: Show bars.
 
     Returns:
         The zip. Until it is whole, `….zip.download.part` or `….zip.download` lies in its place.
@@ -69,7 +70,6 @@ def fetch(
         FileExistsError: Something else has the zip's name; it is left as it is.
         FetchError: The address cannot be reached, the download was cut, or what came is not
             the set. Nothing then has the zip's name.
-        OSError: The folder cannot be written.
     """
     mirror = origin.mirror
     if mirror is None:

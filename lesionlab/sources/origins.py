@@ -1,10 +1,6 @@
 """Where the real pixels come from: name, address, licence and size of each public set.
 
-    from lesionlab.sources import origins
-    origins.find("slices").addresses
-
-What `lesionlab doctor`, `lesionlab data fetch` and the errors about missing data say is taken from
-here. All sets show patients of LIDC-IDRI, so its licence holds for all: CC BY 3.0, as
+All sets show patients of LIDC-IDRI, so its licence holds for all: CC BY 3.0, as
 doi:10.7937/K9/TCIA.2015.LO9QL9SX states it. The copies on Kaggle and GitHub bring no licence file
 for the pixels.
 """

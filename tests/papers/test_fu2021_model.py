@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from lesionlab import published
-from lesionlab.attributes import RATING_NAMES
-from lesionlab.crops.sampling import Samples, unit_ratings
+from lesionlab.attributes import RATING_NAMES, rating
+from lesionlab.crops.sampling import Samples
 from lesionlab.papers import fu2021
 from lesionlab.papers.fu2021 import Design, Fu2021, Network
 from lesionlab.papers.fu2021 import model as model_parts
@@ -263,7 +263,8 @@ def test_targets():
     assert found.shape == (3, 9)
     assert found[:, 0].tolist() == [1, 3.5, 4]
     low, span = Fu2021()._scale(found)
-    torch.testing.assert_close((found - low) / span, unit_ratings(table(), fu2021.ATTRIBUTES))
+    unit = [rating(n).to_unit(table()[n].to_numpy(float)) for n in fu2021.ATTRIBUTES]
+    torch.testing.assert_close((found - low) / span, torch.tensor(np.stack(unit, 1)).float())
     assert fu2021.labels(table(), "only_margin").tolist() == [[1], [3.5], [4]]
     label = fu2021.labels(table(), "malignancy_class")[:, -1]
     assert label[[0, 2]].tolist() == [0, 1]

@@ -18,7 +18,7 @@ from lesionlab.crops.sampling import Box, Samples, to_unit
 from lesionlab.papers import fu2021
 
 ATTRIBUTES = RATING_NAMES[:-1]
-"""The eight scores, in the paper's order; `sampling.unit_ratings(table, ATTRIBUTES)` (III.A.3)."""
+"""The eight scores, in the paper's order (III.A.3)."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_SD = (0.229, 0.224, 0.225)

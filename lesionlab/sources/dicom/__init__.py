@@ -100,7 +100,7 @@ class Dicom:
 
         It can be sent to other processes: `lesionlab.crops.stores.build` cuts many lesions with it.
         """
-        return CropMaker(self.lidc, self._located, self.root, size=size, margin_mm=margin_mm)
+        return CropMaker(self.lidc, self._located, self.root, size, margin_mm)
 
     def crop(self, lesion_id: str, *, size: int = 128, margin_mm: float | None = None) -> Crop:
         """Cut one lesion out of its scan, in HU, with its readers' masks in place.
@@ -123,10 +123,8 @@ class Dicom:
 
         Raises:
             LookupError: No nodule has that id.
-            DicomError: The lesion cannot be cut, and why: its series was not found, cannot be
-                read or is not the scan of the database, one of the lesion's own slices is missing
-                or bad, or the outlines are larger than `size`.
-            ValueError: `size` or `margin_mm` is out of range.
+            DicomError: The lesion cannot be cut, and why: its series was not found or is not the
+                scan of the database, one of its own slices is missing or bad, or it is too large.
         """
         maker = self._last
         if maker is None or (maker.size, maker.margin_mm) != (size, margin_mm):

@@ -74,7 +74,7 @@ def open_scan(lidc: Lidc, scan_id: int, located: Located) -> Scan:
     files = [file for folder_or_file in located.places for file in list_files(folder_or_file)]
     series = index_series(files, about["series_uid"])
     where = series.slices[0].path.parent
-    if not series.is_axial:
+    if abs(series.direction[2, 2]) <= math.cos(math.radians(0.1)):  # a tenth of a degree
         raise DicomError(f"{where}: slices are not axial, and those of LIDC-IDRI are")
     if max(abs(s - about["pixel_spacing"]) for s in series.spacing[1:]) > 1e-3:
         raise DicomError(
@@ -181,9 +181,8 @@ class CropMaker:
         lidc: Lidc,
         located: dict[str, Located],
         root: Path,
-        *,
-        size: int = 128,
-        margin_mm: float | None = None,
+        size: int,
+        margin_mm: float | None,
     ) -> None:
         if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 512:
             raise ValueError(f"size={size!r}: expected a whole number of pixels, 1 to 512")

@@ -66,13 +66,9 @@ class Volume:
     warnings: tuple[str, ...] = ()
 
     def patient_mm(self, index: Any) -> FloatArray:
-        """Where voxels lie in the patient.
+        """(..., 3) positions `(x, y, z)` in the patient, mm, of voxel indices `(z, y, x)`.
 
-        Args:
-            index: (..., 3) voxel indices `(z, y, x)`, which may lie between voxels and outside.
-
-        Returns:
-            (..., 3) positions `(x, y, z)`, mm.
+        These may lie between voxels and outside.
         """
         at = np.asarray(index, dtype=np.float64)
         inside = at[..., 0].clip(0, len(self.slice_z) - 1)
@@ -137,11 +133,6 @@ class Series:
     positions: FloatArray  # `slice_z` of `Volume`
     spacing: tuple[float, float, float]  # as in `Volume`
     notes: list[str]  # what is odd about the steps between slices
-
-    @property
-    def is_axial(self) -> bool:
-        """Slices perpendicular to the patient's long axis, to a tenth of a degree."""
-        return bool(abs(self.direction[2, 2]) > math.cos(math.radians(0.1)))
 
 
 def list_files(source: str | Path | Iterable[str | Path]) -> list[Path]:
