@@ -125,13 +125,9 @@ class BusyError(RuntimeError):
 def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Keep other writers out of a folder while the block runs, by a file `writer.lock` in it.
 
-    A lock that a process of this machine left behind when it was killed keeps nobody out.
-
-    Args:
-        folder: A path, which is made if it is missing, or a URL that fsspec knows.
-
-    Raises:
-        BusyError: Another process is writing there.
+    The folder is a path, which is made if it is missing, or a URL that fsspec knows. Where another
+    process writes there is a BusyError. A lock that a process of this machine left behind when it
+    was killed keeps nobody out.
     """
     from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 

@@ -188,18 +188,11 @@ def choose(
     limit: int | None = None,
     seed: int = 0,
 ) -> list[str] | None:
-    """Lesions of a data set by a list in a file, by a paper's cohort, or the first ones.
+    """Lesions of a data set by a list in a file, by one of `COHORTS`, or the first `limit` ones.
 
-    Args:
-        name: One of `NAMES`.
-        file: Text or CSV, one `lesion_id` at the beginning of each line; empty lines, those that
-            begin with `#` and a heading `lesion_id` are passed over.
-        cohort: One of `COHORTS`.
-        limit: No more than so many, the first in the order of the data set.
-        seed: For phantoms.
-
-    Returns:
-        The ids in the order of the data set; None for all of them.
+    A file is text or CSV with a `lesion_id` at the beginning of each line; empty lines, those that
+    begin with `#` and a heading `lesion_id` are passed over. The ids come in the order of the data
+    set; None stands for all of them.
     """
     if file is not None and cohort is not None:
         raise ValueError("lesions and cohort: expected one of the two, got both")
@@ -327,11 +320,8 @@ def _look(path: Path) -> Cached:
 def locate(what: str, seed: int | None = None) -> str:
     """The URL of a store: `what` itself, or, for the name of a data set, the store in the cache.
 
-    Of several stores it is the one that this version of lesionlab makes, and the latest.
-
-    Args:
-        what: One of `NAMES`, or a folder or URL. A folder of that name is meant by `./phantom`.
-        seed: Which of several stores of phantoms.
+    Of several stores (of that `seed`) it is the one that this version of lesionlab makes, and the
+    latest. A folder that is called like a data set is meant by `./phantom`.
     """
     if what in NAMES:
         found = [c for c in cached() if c.name == what and seed in (None, c.seed)]

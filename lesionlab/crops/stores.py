@@ -101,11 +101,7 @@ class CropStore(Mapping[str, Crop]):
 
     @classmethod
     def open(cls, url: Url, *, allow_incomplete: bool = False) -> Self:
-        """Open a store to read; nothing is written.
-
-        Args:
-            url: A folder, or a URL that fsspec knows.
-            allow_incomplete: Read a store whose build did not come to its end.
+        """Open a store to read: a folder, or a URL that fsspec knows; nothing is written.
 
         Raises:
             FileNotFoundError: There is no store.

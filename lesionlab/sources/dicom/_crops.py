@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lesionlab.crops import Crop
 from lesionlab.sources.dicom._files import AIR, BadFileError, DicomError, read_pixels
-from lesionlab.sources.dicom._series import FloatArray, Series, index_series, list_files
+from lesionlab.sources.dicom._series import FloatArray, Series, arrange, list_files, select
 from lesionlab.sources.dicom._tree import Located
 from lesionlab.sources.lidc import LesionMasks, Lidc
 from lesionlab.sources.lidc._windows import overlap, place
@@ -72,7 +72,7 @@ def open_scan(lidc: Lidc, scan_id: int, located: Located) -> Scan:
     """Match the files of a series to a scan of the database, slice by slice."""
     about: dict[Any, Any] = lidc.database.scans.loc[scan_id].to_dict()
     files = [file for folder_or_file in located.places for file in list_files(folder_or_file)]
-    series = index_series(files, about["series_uid"])
+    series = arrange(select(files, about["series_uid"], strict=False)[0], strict=False)
     where = series.slices[0].path.parent
     if abs(series.direction[2, 2]) <= math.cos(math.radians(0.1)):  # a tenth of a degree
         raise DicomError(f"{where}: slices are not axial, and those of LIDC-IDRI are")
@@ -105,14 +105,9 @@ class Frame:
 def frame(
     masks: LesionMasks, centre: float, z: FloatArray, *, size: int, margin_mm: float | None
 ) -> Frame:
-    """Where `Dicom.crop` cuts a lesion out of its scan.
+    """Where `Dicom.crop` cuts a lesion out of its scan, whose slices lie at `z`, mm.
 
-    Args:
-        masks: The lesion's masks.
-        centre: Slice index of the lesion's centre, with a fraction: `z` of `lidc.nodules`.
-        z: (slice,) positions of the scan's slices, mm.
-        size: Rows and columns.
-        margin_mm: As in `Dicom.crop`.
+    `centre` is the slice index of the lesion's centre, with a fraction: `z` of `lidc.nodules`.
     """
     where = np.argwhere(masks.readers.any(axis=0)) + masks.origin
     if not len(where):
@@ -177,12 +172,7 @@ class CropMaker:
     """
 
     def __init__(
-        self,
-        lidc: Lidc,
-        located: dict[str, Located],
-        root: Path,
-        size: int,
-        margin_mm: float | None,
+        self, lidc: Lidc, found: dict[str, Located], root: Path, size: int, margin_mm: float | None
     ) -> None:
         if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 512:
             raise ValueError(f"size={size!r}: expected a whole number of pixels, 1 to 512")
@@ -191,7 +181,7 @@ class CropMaker:
         self.size, self.margin_mm, self.root, self.lidc = size, margin_mm, root, lidc
         self._nodules = lidc.nodules()[["scan_id", "series_uid", "z"]]
         wanted = set(self._nodules["series_uid"])
-        self._located = {uid: place for uid, place in located.items() if uid in wanted}
+        self._located = {uid: place for uid, place in found.items() if uid in wanted}
         self._scan: tuple[int, Scan | DicomError] | None = None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def read_series(
         DicomError: The series cannot be read as asked; the message names the file.
         FileNotFoundError: There is no such folder.
     """
-    slices, warnings = _select(source, series_uid, strict)
+    slices, warnings = select(source, series_uid, strict)
     decoded: dict[Path, Pixels] = {}
     # one file at a time, not sitk.ImageSeriesReader: it takes the type of the first slice for all,
     # which loses the fractions of another slope, and it cannot leave out a bad file
@@ -156,12 +156,7 @@ def is_companion(path: Path) -> bool:
     return path.suffix.lower() in _COMPANIONS or path.name in ("DICOMDIR", "LICENSE", "Thumbs.db")
 
 
-def index_series(source: Iterable[str | Path], series_uid: str) -> Series:
-    """Put the slices of a series in order by their headers; bad files are passed over."""
-    return arrange(_select(source, series_uid, False)[0], False)
-
-
-def _select(
+def select(
     source: str | Path | Iterable[str | Path], series_uid: str | None, strict: bool
 ) -> tuple[list[Slice], list[str]]:
     """The slices of one series, and what to say of the other files."""

