@@ -58,11 +58,3 @@ def dying(lesion_id: str) -> Crop:
 
 def other(lesion_id: str) -> Crop:
     return crop(f"{lesion_id}-other")
-
-
-def nothing(lesion_id: str) -> None:
-    return None
-
-
-def large(lesion_id: str) -> Crop:
-    return crop(lesion_id, depth=16, size=256, readers=4)

@@ -78,7 +78,7 @@ def build(name: str = "phantom", lesion_ids: Any = None, **options: Any) -> data
 # --- Phantoms -----------------------------------------------------------------------------------
 
 
-def test_crops_are_those_of_the_source_and_kept(cache: Path, monkeypatch: Any) -> None:
+def test_crops_are_those_of_the_source_and_kept(cache, monkeypatch):
     store = crops(lesion_ids=IDS[:2], seed=3)
     assert store.complete
     assert list(store) == IDS[:2]
@@ -90,7 +90,7 @@ def test_crops_are_those_of_the_source_and_kept(cache: Path, monkeypatch: Any) -
     assert (again.url, again.checksum) == (store.url, store.checksum)
 
 
-def test_a_store_grows_in_the_order_of_the_database() -> None:
+def test_a_store_grows_in_the_order_of_the_database():
     crops(lesion_ids=[IDS[5], IDS[3]])
     store = crops(lesion_ids=iter([IDS[0], IDS[3]]))
     assert list(store) == [IDS[0], IDS[3], IDS[5]]
@@ -99,7 +99,7 @@ def test_a_store_grows_in_the_order_of_the_database() -> None:
     assert at_once.checksum == store.checksum
 
 
-def test_other_seeds_and_other_code_make_other_stores(monkeypatch: Any) -> None:
+def test_other_seeds_and_other_code_make_other_stores(monkeypatch):
     first, second = crops(lesion_ids=IDS[:1]), crops(lesion_ids=IDS[:1], seed=1)
     assert first.url != second.url
     assert (first[IDS[0]].hu != second[IDS[0]].hu).any()
@@ -114,7 +114,7 @@ def test_other_seeds_and_other_code_make_other_stores(monkeypatch: Any) -> None:
     assert datasets.locate("phantom") == datasets.default_url("phantom")
 
 
-def test_an_interrupted_store_gives_what_it_has_and_is_gone_on_with(monkeypatch: Any) -> None:
+def test_an_interrupted_store_gives_what_it_has_and_is_gone_on_with(monkeypatch):
     real = phantom.make
 
     def broken(lesion_id: str, seed: int) -> Any:
@@ -138,22 +138,18 @@ def test_an_interrupted_store_gives_what_it_has_and_is_gone_on_with(monkeypatch:
     [
         (["phantm"], {}, "unknown data set 'phantm'; did you mean 'phantom'[?]; there are phantom"),
         (["phantom"], {"seed": -1}, "seed=-1: expected a whole number from 0"),
-        (["phantom"], {"source": "x"}, "source='x': phantom is rendered and has none"),
         (["slices"], {"seed": 1}, "seed=1: slices is not rendered and has no seed"),
         (["phantom", []], {}, "lesion_ids: expected ids of phantom such as LIDC.*, got none"),
-        (["phantom", "x"], {}, "expected ids of phantom such as LIDC-IDRI-.*, got x"),
         (["phantom", ["x", None]], {}, "got None, x"),
     ],
 )
-def test_wrong_arguments(
-    arguments: list[Any], options: dict[str, Any], complaint: str, cache: Path
-) -> None:
+def test_wrong_arguments(arguments, options, complaint, cache):
     with pytest.raises(ValueError, match=complaint):
         crops(*arguments, **options)
     assert not cache.exists()
 
 
-def test_another_writer_is_an_error_for_build_and_waited_for_by_crops(caplog: Any) -> None:
+def test_another_writer_is_an_error_for_build_and_waited_for_by_crops(caplog):
     place = datasets.default_url("phantom")
     held = _files.sole_writer(place)
     held.__enter__()
@@ -176,9 +172,7 @@ def test_another_writer_is_an_error_for_build_and_waited_for_by_crops(caplog: An
 # --- What a data set says of itself -------------------------------------------------------------
 
 
-def test_each_data_set_has_a_table_and_says_what_a_result_rests_on(
-    lidc_sources: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_data_set_says_what_a_result_rests_on(lidc_sources, tmp_path, monkeypatch):
     monkeypatch.setenv(
         "LESIONLAB_LIDC_SLICES", str(lidc_sources.write_slices(tmp_path / "set", OF_SCAN[:1]))
     )
@@ -204,7 +198,7 @@ def test_each_data_set_has_a_table_and_says_what_a_result_rests_on(
 
 
 @pytest.mark.parametrize("paper", ["li2021", "wang2021"])
-def test_a_papers_phantoms_are_a_data_set_of_their_own(paper: str) -> None:
+def test_a_papers_phantoms_are_a_data_set_of_their_own(paper):
     ids = datasets.choose(f"phantom-{paper}", limit=2, seed=2)
     store = crops(f"phantom-{paper}", ids, seed=2)
     assert (list(store), store.tier) == (ids, "phantom")
@@ -212,7 +206,7 @@ def test_a_papers_phantoms_are_a_data_set_of_their_own(paper: str) -> None:
     assert f"phantom-{paper}-seed2-" in store.url
 
 
-def test_choosing_by_file_cohort_and_number(tmp_path: Path) -> None:
+def test_choosing_by_file_cohort_and_number(tmp_path):
     assert datasets.choose("phantom") is None
     assert datasets.choose("phantom", limit=2) == IDS[:2]
     file = tmp_path / "ids.csv"
@@ -228,17 +222,13 @@ def test_choosing_by_file_cohort_and_number(tmp_path: Path) -> None:
     ("content", "options", "complaint"),
     [
         (b"LIDC-IDRI-9999-S0001-N01", {}, "got LIDC-IDRI-9999-S0001-N01"),
-        (b"", {}, "expected ids of phantom such as .*, got none"),
         (b"\xff\xfe\x00", {}, "is not a text file"),
         (b"x", {"cohort": "fu2021"}, "expected one of the two, got both"),
         (None, {"cohort": "fu2022"}, "cohort='fu2022': expected one of fu2021"),
-        (None, {"limit": 0}, "limit=0: expected a whole number of at least 1"),
         (None, {"cohort": "fu2021", "name": "phantom-li2021"}, "got phantom-li2021"),
     ],
 )
-def test_wrong_choices(
-    content: bytes | None, options: dict[str, Any], complaint: str, tmp_path: Path
-) -> None:
+def test_wrong_choices(content, options, complaint, tmp_path):
     if content is not None:
         (tmp_path / "ids").write_bytes(content)
         options = options | {"file": tmp_path / "ids"}
@@ -249,9 +239,7 @@ def test_wrong_choices(
 # --- Slices and DICOM ---------------------------------------------------------------------------
 
 
-def test_slices_are_built_with_the_unmatched_left_out(
-    lidc_sources: Any, tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_slices_are_built_with_the_unmatched_left_out(lidc_sources, tmp_path, monkeypatch):
     root = lidc_sources.write_slices(tmp_path / "set", OF_SCAN[:1])
     monkeypatch.setenv("LESIONLAB_LIDC_SLICES", str(root))
     monkeypatch.setattr(lidc.default(), "_cache", None)  # or its matches would stay for ever
@@ -272,29 +260,7 @@ def test_slices_are_built_with_the_unmatched_left_out(
     assert datasets.default_url("slices", source=moved) != store.url
 
 
-@pytest.mark.parametrize("name", ["slices", "dicom"])
-def test_a_source_that_is_not_set_up_says_what_to_set(name: str, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=f"LESIONLAB_LIDC_{name.upper()} is not set"):
-        crops(name, IDS[:1])
-    with pytest.raises(OSError, match="nowhere"):
-        crops(name, IDS[:1], source=tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"report: expected slices or dicom, .* got phantom"):
-        datasets.report("phantom")
-
-
-@pytest.mark.slow
-def test_the_public_set(real_slices: Path) -> None:
-    store = crops("slices", IDS[::60], source=real_slices)
-    assert len(store) >= 43
-    assert validate(store) == {}
-    report = datasets.report("slices", source=real_slices)
-    assert report["matched"].sum() >= 2600
-    assert report["iou"].median() > 0.95
-
-
-def test_a_tree_of_phantom_scans_makes_a_store_of_phantoms(
-    lidc_sources: Any, scan: Path, tmp_path: Path
-) -> None:
+def test_a_tree_of_phantom_scans_makes_a_store_of_phantoms(lidc_sources, scan, tmp_path):
     store = crops("dicom", [*OF_SCAN, IDS[0]], source=scan)
     assert store.tier == "phantom"
     assert datasets.rests_on("dicom")[1].tier == "phantom"
@@ -309,9 +275,7 @@ def test_a_tree_of_phantom_scans_makes_a_store_of_phantoms(
     assert (again.made, dict(again.store.exclusions)) == (1, {})
 
 
-def test_real_scans_are_not_mixed_with_phantoms(
-    lidc_sources: Any, scan: Path, tmp_path: Path
-) -> None:
+def test_real_scans_are_not_mixed_with_phantoms(lidc_sources, scan, tmp_path):
     both = shutil.copytree(scan, tmp_path / "both")
     lidc_sources.write_scan(both, int(NODULES.loc[IDS[0], "scan_id"]), synthetic=False)
     store = crops("dicom", [*OF_SCAN, IDS[0]], source=both)
@@ -321,9 +285,7 @@ def test_real_scans_are_not_mixed_with_phantoms(
         build("dicom", OF_SCAN, source=scan)
 
 
-def test_a_folder_without_a_scan_and_an_environment_without_pydicom(
-    monkeypatch: Any, tmp_path: Path
-) -> None:
+def test_a_folder_without_a_scan_and_an_environment_without_pydicom(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="none of the 1,018 series of LIDC-IDRI is there"):
         crops("dicom", IDS[:1], source=tmp_path)
     monkeypatch.setitem(sys.modules, "lesionlab.sources.dicom", None)
@@ -334,7 +296,7 @@ def test_a_folder_without_a_scan_and_an_environment_without_pydicom(
 # --- The cache ----------------------------------------------------------------------------------
 
 
-def test_stores_are_found_by_name_and_seed() -> None:
+def test_stores_are_found_by_name_and_seed():
     assert datasets.cached() == []
     with pytest.raises(FileNotFoundError, match=r"no store of phantom in .*lesionlab data build"):
         datasets.locate("phantom")
@@ -351,32 +313,21 @@ def test_stores_are_found_by_name_and_seed() -> None:
     assert found[0].bytes == CropStore.open(urls[0]).info()["bytes"]
 
 
-@pytest.mark.parametrize("content", [None, b"", b'{"attributes": {"lesionlab": 1}}'])
-def test_a_broken_store_in_the_cache_is_told_and_breaks_nothing(
-    content: bytes | None, cache: Path
-) -> None:
+def test_a_broken_store_in_the_cache_is_told_and_breaks_nothing(cache):
     folder = cache / "stores" / "phantom-seed0-000"
     folder.mkdir(parents=True)
     (cache / "stores" / "a-file").touch()
-    if content is not None:
-        (folder / "zarr.json").write_bytes(content)
+    (folder / "zarr.json").write_bytes(b'{"attributes": {"lesionlab": 1}}')
     (found,) = datasets.cached()
     assert (found.path, found.name) == (folder, "")
     assert found.problem
     assert crops(lesion_ids=IDS[:1]).complete
 
 
-def test_a_folder_or_url_is_taken_as_it_is(tmp_path: Path) -> None:
-    for what in (str(tmp_path), "./phantom", "memory://x", "a.store"):
-        assert datasets.locate(what) == what
-    with pytest.raises(ValueError, match=r"unknown data set 'slice'; did you mean 'slices'\?"):
-        datasets.locate("slice")
-
-
 # --- What is in a store, and whether it is right ------------------------------------------------
 
 
-def test_a_description_says_what_is_there() -> None:
+def test_a_description_says_what_is_there():
     store = crops(lesion_ids=IDS[:3])
     told = describe(store)
     made = [phantom.make(i) for i in IDS[:3]]
@@ -421,9 +372,7 @@ def cut(crop: Any) -> Any:
         (cut, r"^\d+ voxels of the masks lie outside the crop$"),
     ],
 )
-def test_a_store_that_is_not_what_the_database_says(
-    change: Any, fault: str | None, tmp_path: Path
-) -> None:
+def test_a_store_that_is_not_what_the_database_says(change, fault, tmp_path):
     store = stores.build(
         tmp_path / "s", IDS[:1], lambda i: change(phantom.make(i)), tier="phantom", progress=False
     )
@@ -432,7 +381,7 @@ def test_a_store_that_is_not_what_the_database_says(
     assert fault is None or re.search(fault, wrong[IDS[0]])
 
 
-def test_stores_and_lesions_that_are_not_known(tmp_path: Path) -> None:
+def test_stores_and_lesions_that_are_not_known(tmp_path):
     options: dict[str, Any] = {"tier": "phantom", "progress": False}
     for k, (provenance, complaint) in enumerate(
         [
@@ -454,34 +403,22 @@ def test_stores_and_lesions_that_are_not_known(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("reasons", "counted"),
-    [
-        (
-            {
-                "a": "DicomError: a: its series 1.3.6.1.4.1.14519 is not under some/where",
-                "b": "DicomError: b: its series 1.3.6.1.4.1.99999 is not under some/where",
-                "c": "DicomError: c: no slice at z = -12.5 mm",
-            },
-            {"its series … is not under …": 2, "no slice at z = … mm": 1},
-        ),
-        (
-            {
-                "x": "LookupError: the slices set has no crop of x: no folder of the set shows it; "
-                "slices of it in LIDC-IDRI-0132/nodule-0: 1"
-            },
-            {"no folder of the set shows it; slices of it in …": 1},
-        ),
-        ({"x": "ValueError: "}, {"ValueError: ": 1}),
-    ],
-)
-def test_reasons_are_counted_by_what_they_have_in_common(
-    reasons: dict[str, str], counted: dict[str, int]
-) -> None:
-    assert by_reason(reasons) == counted
+def test_reasons_are_counted_by_what_they_have_in_common():
+    reasons = {
+        "a": "DicomError: a: its series 1.3.6.1.4.1.14519 is not under some/where",
+        "b": "DicomError: b: its series 1.3.6.1.4.1.99999 is not under some/where",
+        "x": "LookupError: the slices set has no crop of x: no folder of the set shows it; "
+        "slices of it in LIDC-IDRI-0132/nodule-0: 1",
+        "y": "ValueError: ",
+    }
+    assert by_reason(reasons) == {
+        "its series … is not under …": 2,
+        "no folder of the set shows it; slices of it in …": 1,
+        "ValueError: ": 1,
+    }
 
 
-def test_the_code_of_a_store_is_what_its_source_loads() -> None:
+def test_the_code_of_a_store_is_what_its_source_loads():
     """Whatever of lesionlab.sources a source imports lies in the packages of its recipe."""
     for name, recipe in _recipes.RECIPES.items():
         assert all((Path(_files.__file__).parent / package).is_dir() for package in recipe.packages)

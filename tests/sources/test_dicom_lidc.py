@@ -15,7 +15,7 @@ import pytest
 
 from lesionlab.crops import Crop, stores
 from lesionlab.sources import lidc
-from lesionlab.sources.dicom import Dicom, DicomError, _crops, _tree, find_series, write_series
+from lesionlab.sources.dicom import Dicom, DicomError, _crops, find_series, write_series
 
 DB = lidc.default().database
 NODULES = lidc.nodules()
@@ -81,7 +81,7 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def test_series_of_a_tree(tree: Path) -> None:
+def test_series_of_a_tree(tree):
     (tree / "p1/a/notes.txt").write_text("x", encoding="utf-8")
     (tree / ".hidden").mkdir()
     shutil.copy(tree / "p1/a/slice-0000.dcm", tree / ".hidden/x.dcm")
@@ -95,28 +95,12 @@ def test_series_of_a_tree(tree: Path) -> None:
     ((path, reason),) = table.attrs["excluded"]
     assert path.endswith("broken.dcm")
     assert "not a DICOM file" in reason
-    assert find_series(tree, progress=False, processes=2).equals(table)
-
-
-def test_a_quick_look_reads_two_files_of_a_folder(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[str] = []
-    header = _tree._header
-    monkeypatch.setattr(_tree, "_header", lambda path: read.append(path.name) or header(path))
-    found, bad = _tree.locate_series(tree / "p1", progress=False, processes=1, thorough=False)
-    assert bad == []
-    assert sorted(read) == ["slice-0000.dcm", "slice-0002.dcm"]
-    assert [series.n_files for series in found.values()] == [3]
-    # of a mixed folder, whose ends differ, every file
-    found, _ = _tree.locate_series(tree, progress=False, processes=1, thorough=False)
-    assert {uid: s.n_files for uid, s in found.items()} == {"1.1": 3, "1.2": 4, "1.3": 4}
 
 
 # --- Lesions cut out ----------------------------------------------------------------------------
 
 
-def test_scans_are_matched_by_their_series(scans: Dicom) -> None:
+def test_scans_are_matched_by_their_series(scans):
     assert sorted(scans.lesion_ids) == sorted(lesions(SCAN) + lesions(OTHER))
     report = scans.report()
     assert report["status"].value_counts().to_dict() == {"not found": 1016, "found": 2}
@@ -127,7 +111,7 @@ def test_scans_are_matched_by_their_series(scans: Dicom) -> None:
     assert report["n_lesions"].sum() == len(NODULES)
 
 
-def test_a_crop_is_where_the_database_says(scans: Dicom) -> None:
+def test_a_crop_is_where_the_database_says(scans):
     for lesion_id in scans.lesion_ids:
         crop = scans.crop(lesion_id)
         masks = lidc.masks(lesion_id)
@@ -149,7 +133,7 @@ def test_a_crop_is_where_the_database_says(scans: Dicom) -> None:
 
 
 @pytest.mark.parametrize("margin", [0, 12])
-def test_a_margin_in_mm(scans: Dicom, margin: float) -> None:
+def test_a_margin_in_mm(scans, margin):
     for lesion_id in scans.lesion_ids:
         crop = scans.crop(lesion_id, margin_mm=margin)
         planes = DB.slice_z[int(NODULES.loc[lesion_id, "scan_id"])]
@@ -158,7 +142,7 @@ def test_a_margin_in_mm(scans: Dicom, margin: float) -> None:
         np.testing.assert_array_equal(crop.slice_index, np.flatnonzero(wanted))
 
 
-def test_the_crop_reaches_over_the_border_with_air(scans: Dicom) -> None:
+def test_the_crop_reaches_over_the_border_with_air(scans):
     crop = scans.crop(lesions(SCAN)[0], size=512, margin_mm=0)
     y0, x0 = crop.corner
     assert (y0, x0) != (0, 0)
@@ -175,9 +159,7 @@ def same(a: Crop, b: Crop) -> bool:
     )
 
 
-def test_a_maker_is_small_can_be_sent_and_decodes_each_file_once(
-    scans: Dicom, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_maker_is_small_can_be_sent_and_decodes_each_file_once(scans, monkeypatch):
     decoded: list[Path] = []
     read = _crops.read_pixels
     monkeypatch.setattr(_crops, "read_pixels", lambda path: decoded.append(path) or read(path))
@@ -188,15 +170,6 @@ def test_a_maker_is_small_can_be_sent_and_decodes_each_file_once(
     assert len(sent) < 500_000
     again = pickle.loads(sent)  # noqa: S301 - our own bytes
     assert all(same(again(crop.lesion_id), crop) for crop in crops)
-
-
-@pytest.mark.slow
-def test_two_processes_build_a_store(scans: Dicom, tmp_path: Path) -> None:
-    store = stores.build(
-        tmp_path / "store", scans.lesion_ids, scans.maker(), tier="phantom", processes=2,
-        progress=False,
-    )  # fmt: skip
-    assert all(same(store[lesion_id], scans.crop(lesion_id)) for lesion_id in scans.lesion_ids)
 
 
 # --- What goes wrong ----------------------------------------------------------------------------
@@ -210,11 +183,14 @@ def change_all(folder: Path, **attributes: Any) -> None:
     for file in folder.iterdir():
         one = pydicom.dcmread(file)
         for keyword, value in attributes.items():
-            setattr(one, keyword, value)
+            if keyword == "ImagePositionPatient":  # moved up
+                one.ImagePositionPatient[2] += value
+            else:
+                setattr(one, keyword, value)
         one.save_as(file)
 
 
-def test_a_missing_slice_of_the_lesion_excludes_it(copy: Path, tmp_path: Path) -> None:
+def test_a_missing_slice_of_the_lesion_excludes_it(copy, tmp_path):
     lesion_id, *rest = lesions(SCAN)
     index = lidc.masks(lesion_id).origin[0]
     slice_file(copy, index).unlink()
@@ -231,9 +207,7 @@ def test_a_missing_slice_of_the_lesion_excludes_it(copy: Path, tmp_path: Path) -
     assert set(store) | set(store.exclusions) == {lesion_id, *rest}
 
 
-def test_a_bad_slice_of_the_margin_is_left_out(
-    copy: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_bad_slice_of_the_margin_is_left_out(copy, caplog):
     lesion_id = lesions(SCAN)[0]
     whole = Dicom(copy, progress=False).crop(lesion_id)
     index = lidc.masks(lesion_id).origin[0] - 1
@@ -256,26 +230,16 @@ SAGITTAL = {"ImageOrientationPatient": [0, 1, 0, 0, 0, 1]}
         ({"PixelSpacing": [0.9, 0.9]}, r"PixelSpacing is 0.9, 0.9 mm, expected 0\.\d+ as in"),
         (SAGITTAL, "beside the other slices|not axial"),
         ({"Rows": 20, "Columns": 20, "PixelData": bytes(800)}, "20 × 20 pixels do not reach"),
+        ({"ImagePositionPatient": 0.3}, "none where the database has one"),
     ],
 )
-def test_a_series_that_is_not_the_scan(copy: Path, change: dict[str, Any], reason: str) -> None:
+def test_a_series_that_is_not_the_scan(copy, change, reason):
     change_all(copy, **change)
     with pytest.raises(DicomError, match=reason):
         Dicom(copy, progress=False).crop(lesions(SCAN)[0])
 
 
-def test_slices_elsewhere_are_not_the_scan(copy: Path) -> None:
-    for file in copy.iterdir():
-        one = pydicom.dcmread(file)
-        one.ImagePositionPatient[2] += 0.3
-        one.save_as(file)
-    with pytest.raises(DicomError, match="none where the database has one"):
-        Dicom(copy, progress=False).crop(lesions(SCAN)[0])
-
-
-def test_files_among_other_series_and_in_two_folders(
-    copy: Path, written: Path, tmp_path: Path
-) -> None:
+def test_files_among_other_series_and_in_two_folders(copy, written, tmp_path):
     """A flat download: two series in one folder, half of one of them elsewhere."""
     whole = Dicom(copy, progress=False).crop(lesions(SCAN)[0])
     for file in (written / f"scan-{OTHER}").iterdir():
@@ -289,13 +253,13 @@ def test_files_among_other_series_and_in_two_folders(
     assert scans.crop(lesions(OTHER)[0]).lesion_id == lesions(OTHER)[0]
 
 
-def test_a_real_scan_is_of_the_dicom_tier_and_another_unit_is_not_calibrated(copy: Path) -> None:
+def test_a_real_scan_is_of_the_dicom_tier_and_another_unit_is_not_calibrated(copy):
     change_all(copy, SeriesDescription="", RescaleType="US")
     crop = Dicom(copy, progress=False).crop(lesions(SCAN)[0])
     assert (crop.tier, crop.calibrated.any()) == ("dicom", False)
 
 
-def test_arguments(scans: Dicom, tmp_path: Path) -> None:
+def test_arguments(scans, tmp_path):
     lesion_id = scans.lesion_ids[0]
     with pytest.raises(LookupError, match="no nodule has the lesion_id 'x'; ids look like LIDC"):
         scans.crop("x")
@@ -303,8 +267,6 @@ def test_arguments(scans: Dicom, tmp_path: Path) -> None:
         scans.crop(lesion_id, size=0)
     with pytest.raises(ValueError, match="margin_mm=-1: expected mm from 0, or None"):
         scans.crop(lesion_id, margin_mm=-1)
-    with pytest.raises(ValueError, match="processes=0: expected a whole number from 1"):
-        Dicom(tmp_path, processes=0)
     with pytest.raises(DicomError, match=r"outlines span \d+ × \d+ pixels, more than size=2"):
         scans.crop(lesion_id, size=2)
     with pytest.raises(NotADirectoryError, match=r"nowhere' is not a folder"):

@@ -16,9 +16,6 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -88,7 +85,7 @@ def slices(folder: Path) -> list[Path]:
 # --- Order and geometry ---------------------------------------------------------------------------
 
 
-def test_a_good_series(folder: Path, hu: npt.NDArray[np.int16]) -> None:
+def test_a_good_series(folder, hu):
     volume = read_series(folder)
     assert volume.hu.dtype == np.int16
     np.testing.assert_array_equal(volume.hu, hu)
@@ -101,9 +98,7 @@ def test_a_good_series(folder: Path, hu: npt.NDArray[np.int16]) -> None:
     assert volume.synthetic
 
 
-def test_order_is_by_position_not_by_name_or_number(
-    folder: Path, hu: npt.NDArray[np.int16]
-) -> None:
+def test_order_is_by_position_not_by_name_or_number(folder, hu):
     names = ["d", "a", "IM00001", "c.dcm", "b.ima"]
     for number, (file, name) in enumerate(zip(slices(folder), names, strict=True)):
         edit(file, InstanceNumber=(number * 3) % 5)
@@ -117,12 +112,11 @@ def test_order_is_by_position_not_by_name_or_number(
     "axes",
     [
         np.eye(3),
-        np.array([[-1, 0, 0], [0, -1, 0], [0, 0, 1]]),  # face down
         np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]]),  # sagittal
         np.array([[1, 0, 0], [0, 0.8, 0.6], [0, -0.6, 0.8]]),  # oblique
     ],
 )
-def test_geometry_agrees_with_simpleitk(folder: Path, axes: npt.NDArray[Any]) -> None:
+def test_geometry_agrees_with_simpleitk(folder, axes):
     for k, file in enumerate(slices(folder)):
         position = axes @ [-3.5, 4, -12.5 + 2.5 * k]
         orientation = axes[:, :2].T.ravel().tolist()
@@ -139,7 +133,7 @@ def test_geometry_agrees_with_simpleitk(folder: Path, axes: npt.NDArray[Any]) ->
         np.testing.assert_allclose(ours.patient_mm(index), there, atol=1e-6)
 
 
-def test_z_ascends_where_the_normal_points_down(folder: Path, hu: npt.NDArray[np.int16]) -> None:
+def test_z_ascends_where_the_normal_points_down(folder, hu):
     for file in slices(folder):
         edit(file, ImageOrientationPatient=[1, 0, 0, 0, -1, 0])
     volume = read_series(folder)
@@ -148,7 +142,7 @@ def test_z_ascends_where_the_normal_points_down(folder: Path, hu: npt.NDArray[np
     np.testing.assert_array_equal(volume.direction, np.diag([1, -1, 1]))
 
 
-def test_where_a_voxel_lies_with_uneven_slices(tmp_path: Path, hu: npt.NDArray[np.int16]) -> None:
+def test_where_a_voxel_lies_with_uneven_slices(tmp_path, hu):
     z = [0.0, 1.0, 2.0, 3.0, 4.2]
     folder = write_series(hu, tmp_path / "s", spacing=(1, 1, 1), patient_id="P", slice_z=z)
     volume = read_series(folder)
@@ -157,20 +151,20 @@ def test_where_a_voxel_lies_with_uneven_slices(tmp_path: Path, hu: npt.NDArray[n
     np.testing.assert_allclose(at, [3.6, 5.2, -1])
 
 
-def test_a_tilted_gantry_is_an_error_with_its_angle(folder: Path) -> None:
+def test_a_tilted_gantry_is_an_error_with_its_angle(folder):
     for k, file in enumerate(slices(folder)):
         edit(file, ImagePositionPatient=[0, k * 2.5 * np.tan(np.radians(15)), -30 + 2.5 * k])
     with pytest.raises(DicomError, match=r"slice-0000.dcm and 4 more: .*tilted.* 15.00°"):
         read_series(folder)
 
 
-def test_a_slice_beside_the_others_is_named(folder: Path) -> None:
+def test_a_slice_beside_the_others_is_named(folder):
     edit(slices(folder)[2], ImagePositionPatient=[40, 0, -25])
     with pytest.raises(DicomError, match=r"slice-0002.dcm: lies .* mm beside the other slices"):
         read_series(folder)
 
 
-def test_missing_slices(folder: Path, hu: npt.NDArray[np.int16]) -> None:
+def test_missing_slices(folder, hu):
     slices(folder)[2].unlink()
     with pytest.raises(DicomError, match=r"mm between .*slice-000.*2.5 mm is usual.*strict=False"):
         read_series(folder)
@@ -181,7 +175,7 @@ def test_missing_slices(folder: Path, hu: npt.NDArray[np.int16]) -> None:
     assert volume.spacing[0] == 2.5
 
 
-def test_a_single_slice_takes_its_thickness_for_spacing(folder: Path) -> None:
+def test_a_single_slice_takes_its_thickness_for_spacing(folder):
     file = slices(folder)[0]
     volume = read_series(file)
     assert volume.hu.shape == (1, *SHAPE[1:])
@@ -192,17 +186,8 @@ def test_a_single_slice_takes_its_thickness_for_spacing(folder: Path) -> None:
         read_series(file)
 
 
-def test_identical_duplicates_are_dropped(folder: Path, hu: npt.NDArray[np.int16]) -> None:
-    shutil.copy(slices(folder)[1], folder / "copy.dcm")
-    volume = read_series([*slices(folder), *slices(folder)])
-    np.testing.assert_array_equal(volume.hu, hu)
-    assert "with the same pixels, and was left out" in volume.warnings[0]
-
-
 @pytest.mark.parametrize(("number", "wins"), [(0, "other"), (99, "first"), (None, "first")])
-def test_of_different_duplicates_the_lesser_instance_number_wins(
-    folder: Path, hu: npt.NDArray[np.int16], number: int | None, wins: str
-) -> None:
+def test_of_different_duplicates_the_lesser_instance_number_wins(folder, hu, number, wins):
     other = shutil.copy(slices(folder)[1], folder / "a.dcm")
     store(Path(other), np.full(SHAPE[1:], 1024 + 7, np.int16), 16, InstanceNumber=number)
     volume = read_series(folder)
@@ -216,7 +201,7 @@ def test_of_different_duplicates_the_lesser_instance_number_wins(
 # --- What belongs to the series -------------------------------------------------------------------
 
 
-def test_mixed_series_are_listed(folder: Path, tmp_path: Path) -> None:
+def test_mixed_series_are_listed(folder, tmp_path):
     other = write_series(
         np.zeros((2, 12, 10)), tmp_path / "b", spacing=SPACING, patient_id="Q", series_uid="1.2.3"
     )
@@ -231,9 +216,7 @@ def test_mixed_series_are_listed(folder: Path, tmp_path: Path) -> None:
         read_series(folder, series_uid="1.9")
 
 
-def test_localizers_and_other_objects_are_skipped_and_counted(
-    folder: Path, hu: npt.NDArray[np.int16]
-) -> None:
+def test_localizers_and_other_objects_are_skipped_and_counted(folder, hu):
     files = slices(folder)
     edit(
         Path(shutil.copy(files[0], folder / "scout.dcm")),
@@ -253,9 +236,7 @@ def test_localizers_and_other_objects_are_skipped_and_counted(
     assert "1 × Segmentation Storage" in volume.warnings[0]
 
 
-def test_nothing_to_read(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DicomError, match="an empty list of files: no CT slices"):
-        read_series([])
+def test_nothing_to_read(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere.*no such file or folder"):
         read_series(tmp_path / "nowhere")
     for file in slices(folder):
@@ -268,38 +249,27 @@ def test_nothing_to_read(folder: Path, tmp_path: Path) -> None:
 # --- Values ---------------------------------------------------------------------------------------
 
 
-def test_slope_and_intercept_act_slice_by_slice(folder: Path) -> None:
+def test_slope_and_intercept_act_slice_by_slice(folder):
     stored = np.arange(120, dtype=np.int16).reshape(SHAPE[1:])
     for k, file in enumerate(slices(folder)):
-        store(file, stored, 16, RescaleSlope=k + 1, RescaleIntercept=-10 * k)
-    volume = read_series(folder)
-    for k in range(5):
-        np.testing.assert_array_equal(volume.hu[k], stored * (k + 1) - 10 * k)
-
-
-def test_values_that_are_not_whole_come_as_float(folder: Path) -> None:
-    stored = np.arange(120, dtype=np.int16).reshape(SHAPE[1:])
-    store(slices(folder)[3], stored, 16, RescaleSlope=0.25, RescaleIntercept=-1)
+        store(file, stored, 16, RescaleSlope=0.25 * (k + 1), RescaleIntercept=-10 * k)
     volume = read_series(folder)
     assert volume.hu.dtype == np.float32
-    np.testing.assert_array_equal(volume.hu[3], stored * 0.25 - 1)
+    for k in range(5):
+        np.testing.assert_array_equal(volume.hu[k], stored * 0.25 * (k + 1) - 10 * k)
 
 
 @pytest.mark.parametrize(
     ("values", "bits", "expected"),
     [
-        (np.array([0, 4095], np.uint16), 12, [0, 4095]),
         (np.array([0xF000 | 5, 7], np.uint16), 12, [5, 7]),  # an overlay above BitsStored
         (np.array([0x0FFF, 0x0001], np.int16), 12, [-1, 1]),  # the sign is bit 11
-        (np.array([-1, -1024], np.int16), 12, [-1, -1024]),
         (np.array([0, 255], np.uint8), 8, [0, 255]),
         (np.array([-5, 100_000], np.int32), 32, [-5, 100_000]),
         (np.array([0, 65535], np.uint16), 16, [0, 65535]),
     ],
 )
-def test_bits_and_sign(
-    folder: Path, values: npt.NDArray[Any], bits: int, expected: list[int]
-) -> None:
+def test_bits_and_sign(folder, values, bits, expected):
     file = slices(folder)[0]
     store(file, np.tile(values, (12, 5)), bits, RescaleIntercept=0)
     volume = read_series(file)
@@ -308,7 +278,7 @@ def test_bits_and_sign(
 
 
 @pytest.mark.parametrize("bits", [12, 16])
-def test_monochrome1_changes_how_it_is_drawn_not_what_it_means(folder: Path, bits: int) -> None:
+def test_monochrome1_changes_how_it_is_drawn_not_what_it_means(folder, bits):
     stored = np.arange(120, dtype=np.uint16).reshape(SHAPE[1:]) * 30
     file = slices(folder)[0]
     store(file, stored, bits, PhotometricInterpretation="MONOCHROME1", RescaleSlope=2)
@@ -324,14 +294,10 @@ def test_monochrome1_changes_how_it_is_drawn_not_what_it_means(folder: Path, bit
         (-976, None, [-2000]),  # as stored: HU + 1024
         (64560, None, [-2000]),  # the same 16 bits, written unsigned
         (-976, -970, [-2000, -1999]),
-        (-970, -976, [-2000, -1999]),
         (None, None, [-2000]),  # −2000 and less is never tissue
-        (0, None, [-2000]),
     ],
 )
-def test_padding_becomes_air(
-    folder: Path, written: int | None, limit: int | None, padded: list[int]
-) -> None:
+def test_padding_becomes_air(folder, written, limit, padded):
     hu = np.full(SHAPE[1:], -700, np.int16)
     hu[0, :3], hu[1, :2], hu[2, 0] = -2000, -1999, -1024
     for file in slices(folder):
@@ -343,7 +309,7 @@ def test_padding_becomes_air(
     np.testing.assert_array_equal(volume.hu[2], np.where(air, -1024, hu))
 
 
-def test_padding_that_could_be_tissue_and_another_unit_are_told(folder: Path) -> None:
+def test_padding_that_could_be_tissue_and_another_unit_are_told(folder):
     file = slices(folder)[0]
     store(file, np.full(SHAPE[1:], 1024, np.int16), 16)
     edit(file, PixelPaddingValue=1024, RescaleType="US")
@@ -354,26 +320,6 @@ def test_padding_that_could_be_tissue_and_another_unit_are_told(folder: Path) ->
 
 
 # --- Transfer syntaxes ----------------------------------------------------------------------------
-
-
-def to_syntax(folder: Path, syntax: pydicom.uid.UID) -> None:
-    for file in slices(folder):
-        dataset = pydicom.dcmread(file)
-        if syntax == ExplicitVRBigEndian:
-            dataset.PixelData = np.frombuffer(dataset.PixelData, "<i2").astype(">i2").tobytes()
-        dataset.file_meta.TransferSyntaxUID = syntax
-        implicit, little = syntax.is_implicit_VR, syntax.is_little_endian
-        pydicom.dcmwrite(file, dataset, implicit_vr=implicit, little_endian=little)
-
-
-@pytest.mark.parametrize(
-    "syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
-)
-def test_uncompressed_transfer_syntaxes(
-    folder: Path, hu: npt.NDArray[np.int16], syntax: pydicom.uid.UID
-) -> None:
-    to_syntax(folder, syntax)
-    np.testing.assert_array_equal(read_series(folder).hu, hu)
 
 
 def compressed_by_simpleitk(file: Path, compressor: str) -> None:
@@ -393,7 +339,7 @@ def compressed_by_simpleitk(file: Path, compressor: str) -> None:
     dataset.save_as(file)
 
 
-def test_compressed_slices(folder: Path, hu: npt.NDArray[np.int16]) -> None:
+def test_compressed_slices(folder, hu):
     files = slices(folder)
     compressed_by_simpleitk(files[0], "JPEG2000")
     compressed_by_simpleitk(files[1], "JPEG")
@@ -405,7 +351,7 @@ def test_compressed_slices(folder: Path, hu: npt.NDArray[np.int16]) -> None:
     np.testing.assert_array_equal(read_series(folder).hu, hu)
 
 
-def test_a_compressed_stream_of_another_size_than_its_header_is_refused(folder: Path) -> None:
+def test_a_compressed_stream_of_another_size_than_its_header_is_refused(folder):
     file = slices(folder)[1]
     compressed_by_simpleitk(file, "JPEG2000")
     dataset = pydicom.dcmread(file)
@@ -425,11 +371,10 @@ def test_a_compressed_stream_of_another_size_than_its_header_is_refused(folder: 
     ("syntax", "message"),
     [
         (str(JPEGLSLossless), "stored as JPEG-LS Lossless.*cannot be decoded"),
-        ("1.2.840.10008.1.2.4.100", r"stored as MPEG2 .*4\.100\), cannot be decoded"),
         ("1.2.840.99.1", "cannot be decoded: an unknown transfer syntax"),
     ],
 )
-def test_transfer_syntaxes_that_nothing_decodes(folder: Path, syntax: str, message: str) -> None:
+def test_transfer_syntaxes_that_nothing_decodes(folder, syntax, message):
     file = slices(folder)[1]
     dataset = pydicom.dcmread(file)
     dataset.PixelData = encapsulate([b"\0" * 40])
@@ -445,45 +390,28 @@ def test_transfer_syntaxes_that_nothing_decodes(folder: Path, syntax: str, messa
 
 
 @pytest.mark.parametrize(
-    "keyword",
-    [
-        "SOPClassUID", "SeriesInstanceUID", "ImagePositionPatient", "Rows",
-        "ImageOrientationPatient", "PixelSpacing", "BitsStored", "RescaleSlope", "PixelData",
-    ],
-)  # fmt: skip
-def test_a_missing_attribute_is_named_with_the_file(folder: Path, keyword: str) -> None:
-    edit(slices(folder)[2], **{keyword: None})
-    with pytest.raises(BadFileError, match=rf"slice-0002.dcm: lacks {keyword} \("):
-        read_series(folder)
-
-
-@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"PixelSpacing": [0, 0.7]}, "PixelSpacing .* is 0, 0.7; expected mm above 0"),
+        ({"ImagePositionPatient": None}, r"lacks ImagePositionPatient \("),
+        ({"RescaleSlope": None}, r"lacks RescaleSlope \("),
+        ({"PixelData": None}, r"lacks PixelData \("),
         ({"PixelSpacing": "0.7"}, "PixelSpacing .* has 1 values, expected 2"),
         ({"PixelSpacing": b"0.7\\SECRET"}, "PixelSpacing .* (is not a number|cannot be read)"),
-        ({"SliceThickness": -1}, "SliceThickness .* is -1; expected"),
         ({"ImagePositionPatient": [0, 0, 1e9]}, "lies a kilometre away"),
         ({"ImagePositionPatient": b"0\\0\\nan"}, "ImagePositionPatient .* not finite"),
         ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "not two unit vectors"),
-        ({"Rows": 0}, r"Rows \(0028,0010\) is 0, expected 1 to 8192"),
         ({"Columns": 60000}, "Columns .* is 60000, expected 1 to 8192"),
         ({"Rows": 13}, r"rows and columns \(13, 10\) differ from the \(12, 10\) of 4 other"),
-        ({"PixelSpacing": [0.9, 0.8]}, "PixelSpacing .* differ from the"),
         ({"RescaleSlope": 0}, "RescaleSlope .* is 0"),
-        ({"RescaleSlope": b"SECRET"}, "RescaleSlope .* (is not a number|cannot be read)"),
         ({"RescaleSlope": "1e300"}, "numbers without end"),
-        ({"NumberOfFrames": 2}, "NumberOfFrames .* is 2, expected 1 to 1"),
         ({"PhotometricInterpretation": "RGB"}, "is not MONOCHROME1 or 2"),
-        ({"BitsStored": 17}, "BitsStored .* is 17, expected 1 to 16"),
         ({"HighBit": 11}, "HighBit .* is not BitsStored - 1"),
-        ({"PixelData": b"\0\0" * 119}, "cannot be decoded .*truncated or damaged"),
         ({"SeriesInstanceUID": "SECRET"}, "SeriesInstanceUID .* is not a UID"),
         ({"InstanceNumber": b"SECRET"}, "InstanceNumber .* (is not a number|cannot be read)"),
     ],
 )
-def test_an_impossible_attribute(folder: Path, change: dict[str, Any], message: str) -> None:
+def test_an_impossible_attribute(folder, change, message):
     edit(slices(folder)[2], **change)
     with pytest.raises(BadFileError, match=f"slice-0002.dcm: .*{message}") as raised:
         read_series(folder)
@@ -494,17 +422,15 @@ def test_an_impossible_attribute(folder: Path, change: dict[str, Any], message: 
 
 
 NOT_DICOM: dict[str, Callable[[bytes], bytes]] = {
-    "empty": lambda raw: b"",
     "in the file meta": lambda raw: raw[:200],
     "in the pixels": lambda raw: raw[:-50],
-    "text": lambda raw: b"hello\n" * 100,
     "no marker": lambda raw: raw[:128] + b"MCID" + raw[132:],
     "header then zeros": lambda raw: raw[:600] + b"\0" * 2000,
 }
 
 
 @pytest.mark.parametrize("damage", NOT_DICOM)
-def test_truncated_and_foreign_files(folder: Path, hu: npt.NDArray[np.int16], damage: str) -> None:
+def test_truncated_and_foreign_files(folder, hu, damage):
     file = slices(folder)[4]
     file.write_bytes(NOT_DICOM[damage](file.read_bytes()))
     with pytest.raises(BadFileError, match=r"slice-0004\.dcm: "):
@@ -512,47 +438,3 @@ def test_truncated_and_foreign_files(folder: Path, hu: npt.NDArray[np.int16], da
     volume = read_series(folder, strict=False)
     np.testing.assert_array_equal(volume.hu, hu[:4])
     assert "slice-0004.dcm" in volume.warnings[0]
-
-
-@pytest.mark.parametrize(
-    ("kept", "message"),
-    [
-        (slice(500), "no CT slices among 5 files; 5 bad, the first is .*slice-0000"),
-        (slice(-50), "all 5 slices are bad: excluded .*slice-000"),
-    ],
-)
-def test_all_files_bad(folder: Path, kept: slice, message: str) -> None:
-    for file in slices(folder):
-        file.write_bytes(file.read_bytes()[kept])
-    with pytest.raises(DicomError, match=message):
-        read_series(folder, strict=False)
-
-
-def test_a_bad_winner_leaves_its_place_to_the_duplicate(
-    folder: Path, hu: npt.NDArray[np.int16]
-) -> None:
-    copy = Path(shutil.copy(slices(folder)[1], folder / "copy.dcm"))
-    edit(copy, InstanceNumber=0)
-    copy.write_bytes(copy.read_bytes()[:-10])
-    volume = read_series(folder, strict=False)
-    np.testing.assert_array_equal(volume.hu, hu)
-
-
-def test_a_name_in_the_file_does_not_reach_a_message(folder: Path) -> None:
-    for file in slices(folder):
-        edit(file, PatientName=SECRET, PatientID=SECRET, StudyDescription=SECRET)
-    for change in ({"Rows": None}, {"RescaleSlope": b"SECRET"}, {"InstanceNumber": b"SE\\CRET"}):
-        edit(slices(folder)[0], **change)
-        with pytest.raises(DicomError) as raised:
-            read_series(folder)
-        assert SECRET not in str(raised.value)
-        assert raised.value.__cause__ is None
-        assert raised.value.__suppress_context__ or raised.value.__context__ is None
-
-
-def test_an_error_can_go_to_another_process() -> None:
-    import pickle
-
-    error = BadFileError(Path("a.dcm"), "is empty")
-    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
-    assert (str(again), again.path, again.reason) == ("a.dcm: is empty", Path("a.dcm"), "is empty")

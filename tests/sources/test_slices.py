@@ -19,14 +19,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from lesionlab.sources import lidc, origins, slices
 from lesionlab.sources.slices import Slices, SlicesError, _intensity
 from lesionlab.sources.slices._archive import Archive, Key, decode
-from lesionlab.sources.slices._intensity import is_offset, read_intensity
+from lesionlab.sources.slices._intensity import is_offset
 
 TABLES = slices.INDEX.parent
 INDEX = slices.read_index()
@@ -36,10 +34,6 @@ SHOWN = [*NEIGHBOURS, FIVE_READERS]
 FIRST = INDEX[NEIGHBOURS[0]]
 FOLDER = f"LIDC-IDRI-slices/{FIRST.patient}/nodule-{FIRST.nodule}"
 PICTURE = f"{FOLDER}/images/slice-1.png"
-FUZZ = settings(
-    max_examples=int(os.environ.get("LESIONLAB_FUZZ", "200")),
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
 
 
 def png(pixels: np.ndarray, mode: str | None = None) -> bytes:
@@ -85,7 +79,7 @@ def part(original: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("as_zip", [False, True])
-def test_a_part_of_the_set_gives_its_lesions_and_no_others(part: Path, as_zip: bool) -> None:
+def test_a_part_of_the_set_gives_its_lesions_and_no_others(part, as_zip):
     source = Slices(zipped(part, part / "set.zip") if as_zip else part)
     assert source.lesion_ids == [i for i in INDEX if i in SHOWN]
     assert source.exclusions().empty
@@ -105,7 +99,7 @@ def test_a_part_of_the_set_gives_its_lesions_and_no_others(part: Path, as_zip: b
         assert inside.mean(axis=0) == pytest.approx(about[["z", "y", "x"]].to_numpy(float))
 
 
-def test_a_nodule_without_a_crop_says_why(part: Path) -> None:
+def test_a_nodule_without_a_crop_says_why(part):
     (part / PICTURE).unlink()
     extra = part / "LIDC-IDRI-slices/LIDC-IDRI-9999/nodule-0/images/slice-0.png"
     extra.parent.mkdir(parents=True)
@@ -126,7 +120,7 @@ def test_a_nodule_without_a_crop_says_why(part: Path) -> None:
     assert len(reasons) == 1 + n - 1
 
 
-def test_a_broken_picture_is_named(part: Path) -> None:
+def test_a_broken_picture_is_named(part):
     (part / PICTURE).write_bytes(b"")
     source = Slices(part)
     with pytest.raises(SlicesError, match=rf"{PICTURE}: an empty file"):
@@ -135,26 +129,14 @@ def test_a_broken_picture_is_named(part: Path) -> None:
     assert report.loc[NEIGHBOURS[0], "reason"].endswith("slice-1.png: an empty file")
 
 
-def test_another_set_in_the_same_folders_is_found_out_by_its_masks(part: Path) -> None:
+def test_another_set_in_the_same_folders_is_found_out_by_its_masks(part):
     for mask in (part / FOLDER).glob("mask-*/*.png"):
         Image.fromarray(np.roll(np.asarray(Image.open(mask)), 1, axis=0)).save(mask)
     with pytest.raises(SlicesError, match=f"is one of {NEIGHBOURS[0]}, which the public set shows"):
         Slices(part).crop(NEIGHBOURS[0])
 
 
-def test_wrong_masks_of_one_reader_do_not_reach_the_crop(part: Path) -> None:
-    lesion_id = FIVE_READERS
-    before = Slices(part).crop(lesion_id).masks
-    shown = INDEX[lesion_id]
-    folder = part / f"LIDC-IDRI-slices/{shown.patient}/nodule-{shown.nodule}"
-    for mask in (folder / "mask-0").glob("*.png"):
-        Image.fromarray(np.zeros((128, 128), np.uint8)).save(mask)
-    np.testing.assert_array_equal(Slices(part).crop(lesion_id).masks, before)
-
-
-def test_no_set_says_what_to_do(
-    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_set_says_what_to_do(original, tmp_path, monkeypatch):
     monkeypatch.delenv(slices.ENVIRONMENT, raising=False)
     monkeypatch.setattr(origins, "data_folder", lambda: tmp_path / "data")
     assert not slices.available()
@@ -165,13 +147,11 @@ def test_no_set_says_what_to_do(
     assert slices.available()
     with pytest.raises(FileNotFoundError, match=r"LESIONLAB_LIDC_SLICES='/no/such/set.zip' does"):
         Slices()
-    with pytest.raises(FileNotFoundError, match="path='/none' does not exist"):
-        Slices("/none")
     monkeypatch.setenv(slices.ENVIRONMENT, str(original))
     assert Slices().path == original
 
 
-def test_it_goes_to_other_processes(original: Path) -> None:
+def test_it_goes_to_other_processes(original):
     source = Slices(original)
     assert len(pickle.dumps(source.make)) < 5_000
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -182,9 +162,7 @@ def test_it_goes_to_other_processes(original: Path) -> None:
 # --- HU -----------------------------------------------------------------------------------------
 
 
-def test_the_public_set_needs_no_table_and_another_gets_no_hu_from_ours(
-    part: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_public_set_needs_no_table_and_another_gets_no_hu_from_ours(part, monkeypatch, caplog):
     table = part / slices.INTENSITY_NAME
     made_for_it = pd.read_csv(table)
     ramp = np.tile(np.arange(1, 129, dtype=np.uint8), (128, 1))  # every picture of this set
@@ -207,7 +185,7 @@ def test_the_public_set_needs_no_table_and_another_gets_no_hu_from_ours(
     assert not source.crop(NEIGHBOURS[1]).calibrated.any()
 
 
-def test_stored_values_are_put_back_to_hu(part: Path) -> None:
+def test_stored_values_are_put_back_to_hu(part):
     pixels = np.zeros((128, 128), np.uint8)
     pixels[:, 64:] = 150  # padding stands apart
     for picture in part.rglob("images/*.png"):
@@ -219,8 +197,6 @@ def test_stored_values_are_put_back_to_hu(part: Path) -> None:
     report = source.report().set_index("lesion_id")
     assert report.loc[FIVE_READERS, "n_offset"] == len(INDEX[FIVE_READERS].slices)
     assert source.crop(FIVE_READERS).hu[0, 0, [0, 64]].tolist() == [-1024, 100 - 1024]
-    as_given = Slices(part, undo_offset=False).crop(FIVE_READERS)
-    assert as_given.hu[0, 0, [0, 64]].tolist() == [-1024, 100]
 
 
 @pytest.mark.parametrize(
@@ -233,9 +209,7 @@ def test_stored_values_are_put_back_to_hu(part: Path) -> None:
         (8.0, -1000.0, 0, False),  # a picture of one value
     ],
 )
-def test_offset_is_seen_from_what_follows_the_padding(
-    slope: float, intercept: float, floor: int, expected: bool
-) -> None:
+def test_offset_is_seen_from_what_follows_the_padding(slope, intercept, floor, expected):
     assert is_offset(slope, intercept, floor) is expected
 
 
@@ -250,33 +224,15 @@ GOOD = "patient,nodule,slice,slope,intercept,source\nLIDC-IDRI-0003,0,0,8.5,-100
         (GOOD + "LIDC-IDRI-0003,0,1,8.5,NaN,chained\n", "line 3: expected"),
         (GOOD + "LIDC-IDRI-0003,0,1,0,-1000,anchor\n", "line 3: expected"),
         (GOOD + "LIDC-IDRI-0003,0,0,,,none\n", "line 3: expected"),
-        (GOOD + "LIDC-IDRI-0003,0.5,1,8.5,-1000,anchor\n", "line 3: expected"),
-        (GOOD + ",0,1,8.5,-1000,anchor\n", "line 3: expected"),
+        (GOOD + ",0.5,1,8.5,-1000,anchor\n", "line 3: expected"),
         (GOOD.replace("0003", "0004"), "has HU for no slice of"),
     ],
 )
-def test_a_table_that_cannot_be_right_is_refused(text: str, says: str, part: Path) -> None:
+def test_a_table_that_cannot_be_right_is_refused(text, says, part):
     table = part / "table.csv"
     table.write_text(text, encoding="utf-8")
     with pytest.raises(SlicesError, match=rf"table\.csv.*{says}"):
         Slices(part, table)
-
-
-@FUZZ
-@given(at=st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 255)), max_size=6))
-def test_a_damaged_table_is_refused_or_still_a_map(
-    at: list[tuple[int, int]], tmp_path: Path
-) -> None:
-    rows = "".join(f"LIDC-IDRI-0003,0,{i},8.{i},-1000.5,anchor\n" for i in range(1, 9))
-    data = bytearray((GOOD + rows).encode())
-    for place, value in at:
-        data[place % len(data)] = value
-    (tmp_path / "table.csv").write_bytes(data)
-    try:
-        found = read_intensity(tmp_path / "table.csv")
-    except SlicesError:
-        return
-    assert all(slope > 0 and np.isfinite((slope, b)).all() for slope, b in found.values())
 
 
 # --- Files that are refused ---------------------------------------------------------------------
@@ -299,9 +255,7 @@ def linked(mode: int) -> zipfile.ZipInfo:
          "holds the same picture twice"),
     ],
 )  # fmt: skip
-def test_a_hostile_zip_is_refused(
-    entry: str | zipfile.ZipInfo, content: bytes, method: int | None, says: str, part: Path
-) -> None:
+def test_a_hostile_zip_is_refused(entry, content, method, says, part):
     (part / PICTURE).unlink()
     path = zipped(part, part / "set.zip")
     with zipfile.ZipFile(path, "a") as archive:
@@ -311,7 +265,7 @@ def test_a_hostile_zip_is_refused(
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "large"])
-def test_a_hostile_folder_is_refused(kind: str, part: Path) -> None:
+def test_a_hostile_folder_is_refused(kind, part):
     file = part / PICTURE
     file.unlink()
     if kind == "link":
@@ -327,17 +281,17 @@ def test_a_hostile_folder_is_refused(kind: str, part: Path) -> None:
         Archive(part)
 
 
-@pytest.mark.parametrize("name", ["../outside.png", "/etc/passwd", f"../../{PICTURE}.png"])
-def test_names_that_lead_out_of_a_zip_are_only_names(name: str, part: Path) -> None:
+def test_names_that_lead_out_of_a_zip_are_only_names(part):
     path = zipped(part, part / "set.zip")
     known = Archive(path).names
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(name, b"x")
+        for name in ("../outside.png", "/etc/passwd", f"../../{PICTURE}.png"):
+            archive.writestr(name, b"x")
     assert Archive(path).names == known
 
 
 @pytest.mark.parametrize("data", [b"", b"not a zip" * 999])
-def test_what_is_no_zip_or_another_set_is_refused(data: bytes, tmp_path: Path) -> None:
+def test_what_is_no_zip_or_another_set_is_refused(data, tmp_path):
     (tmp_path / "set.zip").write_bytes(data)
     with pytest.raises(SlicesError, match="is not a zip file, or only a part of one"):
         Archive(tmp_path / "set.zip")
@@ -354,95 +308,22 @@ HUGE = chunk(b"IHDR", struct.pack(">IIBBBBB", 2**31, 2**31, 8, 0, 0, 0, 0))
     [
         (b"GIF89a" + bytes(40), "not a PNG file"),
         (png(PIXELS)[:-4000], "a broken PNG file"),
-        (png(PIXELS[:127]), "128 × 127 pixels"),
         (png(PIXELS, "RGB"), "8 bits and colour type 2; expected 128 × 128 of 8-bit grey"),
-        (png(PIXELS.astype(np.uint16)), "16 bits"),
         (png(PIXELS)[:8] + HUGE + bytes(50), "2147483648 × 2147483648 pixels"),
         # a second header, after the one that was checked
         (png(PIXELS)[:33] + HUGE + png(PIXELS)[33:], "a broken PNG file"),
     ],
 )
-def test_a_picture_that_cannot_be_used_says_why(data: bytes, says: str) -> None:
+def test_a_picture_that_cannot_be_used_says_why(data, says):
     with pytest.raises(ValueError, match=says):
         decode(data)
-
-
-def damaged(original: bytes) -> st.SearchStrategy[bytes]:
-    """Some bytes changed, at both ends, where headers stand, as often as anywhere, or cut off."""
-    last = len(original) - 1
-    place = st.one_of(st.integers(0, last), st.integers(0, 99), st.integers(last - 400, last))
-    changes = st.lists(st.tuples(place, st.integers(0, 255)), min_size=1, max_size=5)
-
-    def change(all_changes: list[tuple[int, int]], cut: int) -> bytes:
-        data = bytearray(original)
-        for at, value in all_changes:
-            data[at] = value
-        return bytes(data[: len(data) - cut])
-
-    return st.builds(change, changes, st.one_of(st.just(0), st.integers(0, last)))
-
-
-@FUZZ
-@given(data=damaged(png(PIXELS)))
-def test_a_damaged_png_is_a_picture_or_an_error_that_says_so(data: bytes) -> None:
-    try:
-        pixels = decode(data)
-    except ValueError:
-        return
-    assert (pixels.shape, pixels.dtype) == ((128, 128), np.uint8)
-
-
-_FILE = io.BytesIO()
-with zipfile.ZipFile(_FILE, "w", zipfile.ZIP_DEFLATED) as _archive:
-    _archive.writestr(PICTURE, png(PIXELS))
-
-
-@FUZZ
-@given(data=damaged(_FILE.getvalue()))
-def test_a_damaged_zip_is_refused_or_its_pictures_are(data: bytes, tmp_path: Path) -> None:
-    (tmp_path / "set.zip").write_bytes(data)
-    try:
-        archive = Archive(tmp_path / "set.zip")
-        for key in archive.names:
-            assert archive.read(key).shape == (128, 128)
-    except SlicesError as error:
-        assert "set.zip" in str(error)  # noqa: PT017 - either outcome is right
 
 
 # --- The tables that come with lesionlab, and the public set ------------------------------------
 
 
-def test_the_tables_are_those_that_their_readme_describes() -> None:
-    text = (TABLES / "README.md").read_text(encoding="utf-8")
-    for name in ("slices-index", "slices-intensity", "volumes-link"):
-        _, section = text.split(f"## `lidc-idri-{name}.csv.gz`")
-        for column in pd.read_csv(TABLES / f"lidc-idri-{name}.csv.gz", nrows=1):
-            assert f"`{column}`" in section.split("\n## ")[0]
-    table = pd.read_csv(_intensity.TABLE, dtype={"crc32": "str"})
-    counts = {"chained": 12_600, "anchor": 2_629, "none": 319}
-    assert table["source"].value_counts().to_dict() == counts
-    assert table["crc32"].notna().equals(table["slice"] == 0)
-    link = pd.read_csv(TABLES / "lidc-idri-volumes-link.csv.gz")
-    assert origins.VOLUMES.mirror is not None
-    assert len(link) == link["voi"].nunique() == origins.VOLUMES.mirror.n_files
-    assert (link["r"] > 0.99).sum() == 982
-
-
-def test_the_index_is_one_of_nodules_of_the_database() -> None:
-    nodules = lidc.nodules()
-    assert len(INDEX) == 2630
-    assert {f.patient for f in INDEX.values()} <= set(nodules["patient"])
-    for lesion_id, folder in INDEX.items():
-        assert nodules.at[lesion_id, "patient"] == folder.patient
-        assert len(folder.slices) == len(folder.slice_index) > 0
-    assert sum(bool(f.missing_slices) for f in INDEX.values()) == 139
-    assert sum(any(v != 1 for v in f.reader_iou) for f in INDEX.values()) >= 131
-
-
 @pytest.mark.slow
-def test_the_index_is_found_again_from_the_masks(
-    real_slices: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_index_is_found_again_from_the_masks(real_slices, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     import slices_index
 
@@ -452,7 +333,7 @@ def test_the_index_is_found_again_from_the_masks(
 
 
 @pytest.mark.slow
-def test_the_public_set(real_slices: Path) -> None:
+def test_the_public_set(real_slices):
     public = Slices(real_slices)
     table = public.report()
     matched = table[table["matched"]]
