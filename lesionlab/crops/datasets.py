@@ -32,17 +32,10 @@ from lesionlab.sources.lidc._tables import cache_folder
 
 logger = logging.getLogger(__name__)
 
-NAMES = tuple(RECIPES)
-"""The data sets."""
-
-COHORTS = ("fu2021", "liu2020", "lei2020")
-"""Cohorts that `choose` knows, as in `lesionlab.cohorts`."""
-
-FEW = 100
-"""Up to so many crops are made in one process: starting others takes longer."""
-
-MOST_PROCESSES = 3
-"""Processes taken unasked: each needs 0.35 GB, and a build is to stay below 1.5 GB."""
+NAMES = tuple(RECIPES)  # the data sets
+COHORTS = ("fu2021", "liu2020", "lei2020")  # that `choose` knows, as in `lesionlab.cohorts`
+FEW = 100  # crops that are made in one process: starting others takes longer
+MOST_PROCESSES = 3  # taken unasked: each needs 0.35 GB, and a build is to stay below 1.5 GB
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,8 @@ IntArray = npt.NDArray[np.int64]
 Mode = Literal["linear", "nearest"]
 Outside = float | Literal["edge"]
 
-AIR = -1024.0
-"""HU that stands for air, the lowest value of a CT scanner's usual scale."""
-
-LUNG = -850.0
-"""HU that stands for inflated lung, where something is taken out of an image."""
+AIR = -1024.0  # HU, the lowest value of a CT scanner's usual scale
+LUNG = -850.0  # HU that stands for inflated lung, where something is taken out of an image
 
 
 def planes(

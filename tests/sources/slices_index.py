@@ -27,12 +27,10 @@ from lesionlab.sources.slices._archive import IMAGES, MASKS, SIZE, Archive, Key
 BoolArray = npt.NDArray[np.bool_]
 Place = tuple[int, int, int]  # position of the lesion in the list; y and x of the corner
 
+# least IoU at which a mask that equals none of ours still counts as one of ours, in a folder whose
+# other masks say which nodule it shows
 MIN_OVERLAP = 0.5
-"""Least IoU at which a mask that equals none of ours still counts as one of ours, in a folder whose
-other masks say which nodule it shows."""
-
-MIN_SHARE = 0.5
-"""Least share of a folder's marked slices that its nodule must explain."""
+MIN_SHARE = 0.5  # least share of a folder's marked slices that its nodule must explain
 
 
 class Shown(NamedTuple):
@@ -67,11 +65,8 @@ def index(archive: Archive, source: lidc.Lidc) -> pd.DataFrame:
 
 
 def _read(archive: Archive, patient: str, nodule: int, numbers: list[int]) -> Shown:
-    masks = np.zeros((len(MASKS), len(numbers), SIZE, SIZE), dtype=bool)
-    for r, part in enumerate(MASKS):
-        for s, number in enumerate(numbers):
-            masks[r, s] = archive.read(Key(patient, nodule, part, number)) > 0
-    return Shown(nodule, np.array(numbers), masks)
+    masks = [[archive.read(Key(patient, nodule, part, n)) > 0 for n in numbers] for part in MASKS]
+    return Shown(nodule, np.array(numbers), np.array(masks))
 
 
 def match(

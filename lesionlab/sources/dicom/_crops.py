@@ -28,11 +28,8 @@ MAX_OFF = 0.1
 """mm that a slice may lie off the database's z; also at most a fifth of the step."""
 
 # both as in `lesionlab.sources.phantom`, which is not loaded for them: a test holds them together
-CONTEXT = 2
-"""Slices taken along below and above the outlines."""
-
-REACH_MM = 10.5
-"""Slices reach at least so far from the lesion's centre: 21 slices at 1 mm can be cut out."""
+CONTEXT = 2  # slices taken along below and above the outlines
+REACH_MM = 10.5  # slices reach so far from the lesion's centre: 21 at 1 mm can be cut out
 
 
 @dataclass

@@ -23,11 +23,8 @@ from lesionlab.sources.dicom._files import (
 
 FloatArray = npt.NDArray[np.float64]
 
-SAME_POSITION = 0.01
-"""Two slices nearer than this, in mm, stand at one position; LIDC's nearest are 0.45 mm apart."""
-
-GAP = 1.5
-"""A step above this many times the median step means that slices are missing."""
+SAME_POSITION = 0.01  # mm; slices nearer stand at one position; LIDC's nearest are 0.45 mm apart
+GAP = 1.5  # a step above this many times the median step means that slices are missing
 
 _COMPANIONS = {
     ".csv", ".db", ".htm", ".html", ".ini", ".jpg", ".json", ".log", ".md", ".nrrd", ".pdf", ".png",
@@ -49,9 +46,6 @@ class Volume:
             index grow, as in ITK.
         slice_z: (z,) position of each slice along the last of them, mm, ascending. For axial
             slices this is the z of ImagePositionPatient.
-        series_uid: SeriesInstanceUID.
-        thickness: SliceThickness, mm; NaN where it is not stated.
-        synthetic: Written by `write_series`, not scanned.
         warnings: What was set aside and what else a user should know, in sentences.
     """
 
@@ -61,8 +55,8 @@ class Volume:
     direction: FloatArray
     slice_z: FloatArray
     series_uid: str
-    thickness: float = math.nan
-    synthetic: bool = False
+    thickness: float = math.nan  # SliceThickness, mm; NaN where it is not stated
+    synthetic: bool = False  # written by `write_series`, not scanned
     warnings: tuple[str, ...] = ()
 
     def patient_mm(self, index: Any) -> FloatArray:
