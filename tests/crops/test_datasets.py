@@ -75,9 +75,6 @@ def build(name: str = "phantom", lesion_ids: Any = None, **options: Any) -> data
     return datasets.build(name, lesion_ids, progress=False, **options)
 
 
-# --- Phantoms -----------------------------------------------------------------------------------
-
-
 def test_crops_are_those_of_the_source_and_kept(cache, monkeypatch):
     store = crops(lesion_ids=IDS[:2], seed=3)
     assert store.complete
@@ -169,9 +166,6 @@ def test_another_writer_is_an_error_for_build_and_waited_for_by_crops(caplog):
     other.join()
 
 
-# --- What a data set says of itself -------------------------------------------------------------
-
-
 def test_each_data_set_says_what_a_result_rests_on(lidc_sources, tmp_path, monkeypatch):
     monkeypatch.setenv(
         "LESIONLAB_LIDC_SLICES", str(lidc_sources.write_slices(tmp_path / "set", OF_SCAN[:1]))
@@ -236,9 +230,6 @@ def test_wrong_choices(content, options, complaint, tmp_path):
         datasets.choose(**({"name": "phantom"} | options))
 
 
-# --- Slices and DICOM ---------------------------------------------------------------------------
-
-
 def test_slices_are_built_with_the_unmatched_left_out(lidc_sources, tmp_path, monkeypatch):
     root = lidc_sources.write_slices(tmp_path / "set", OF_SCAN[:1])
     monkeypatch.setenv("LESIONLAB_LIDC_SLICES", str(root))
@@ -293,9 +284,6 @@ def test_a_folder_without_a_scan_and_an_environment_without_pydicom(monkeypatch,
         crops("dicom", IDS[:1], source=tmp_path)
 
 
-# --- The cache ----------------------------------------------------------------------------------
-
-
 def test_stores_are_found_by_name_and_seed():
     assert datasets.cached() == []
     with pytest.raises(FileNotFoundError, match=r"no store of phantom in .*lesionlab data build"):
@@ -322,9 +310,6 @@ def test_a_broken_store_in_the_cache_is_told_and_breaks_nothing(cache):
     assert (found.path, found.name) == (folder, "")
     assert found.problem
     assert crops(lesion_ids=IDS[:1]).complete
-
-
-# --- What is in a store, and whether it is right ------------------------------------------------
 
 
 def test_a_description_says_what_is_there():

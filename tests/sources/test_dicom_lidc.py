@@ -65,9 +65,6 @@ def copy(written: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-# --- A tree of series ---------------------------------------------------------------------------
-
-
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """Three series: one alone in a folder, two mixed in another, one of them also elsewhere."""
@@ -95,9 +92,6 @@ def test_series_of_a_tree(tree):
     ((path, reason),) = table.attrs["excluded"]
     assert path.endswith("broken.dcm")
     assert "not a DICOM file" in reason
-
-
-# --- Lesions cut out ----------------------------------------------------------------------------
 
 
 def test_scans_are_matched_by_their_series(scans):
@@ -170,9 +164,6 @@ def test_a_maker_is_small_can_be_sent_and_decodes_each_file_once(scans, monkeypa
     assert len(sent) < 500_000
     again = pickle.loads(sent)  # noqa: S301 - our own bytes
     assert all(same(again(crop.lesion_id), crop) for crop in crops)
-
-
-# --- What goes wrong ----------------------------------------------------------------------------
 
 
 def slice_file(folder: Path, index: int) -> Path:

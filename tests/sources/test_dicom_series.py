@@ -82,9 +82,6 @@ def slices(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-# --- Order and geometry ---------------------------------------------------------------------------
-
-
 def test_a_good_series(folder, hu):
     volume = read_series(folder)
     assert volume.hu.dtype == np.int16
@@ -198,9 +195,6 @@ def test_of_different_duplicates_the_lesser_instance_number_wins(folder, hu, num
     assert "with other pixels and a greater InstanceNumber" in volume.warnings[0]
 
 
-# --- What belongs to the series -------------------------------------------------------------------
-
-
 def test_mixed_series_are_listed(folder, tmp_path):
     other = write_series(
         np.zeros((2, 12, 10)), tmp_path / "b", spacing=SPACING, patient_id="Q", series_uid="1.2.3"
@@ -244,9 +238,6 @@ def test_nothing_to_read(folder, tmp_path):
     message = "no CT slices among 5 files; skipped 5 × Enhanced CT Image Storage"
     with pytest.raises(DicomError, match=message):
         read_series(folder)
-
-
-# --- Values ---------------------------------------------------------------------------------------
 
 
 def test_slope_and_intercept_act_slice_by_slice(folder):
@@ -319,9 +310,6 @@ def test_padding_that_could_be_tissue_and_another_unit_are_told(folder):
     assert "RescaleType (0028,1054) is not HU (in 1 slices)" in told
 
 
-# --- Transfer syntaxes ----------------------------------------------------------------------------
-
-
 def compressed_by_simpleitk(file: Path, compressor: str) -> None:
     """Compress the pixels of one of our files as GDCM does."""
     dataset = pydicom.dcmread(file)
@@ -384,9 +372,6 @@ def test_transfer_syntaxes_that_nothing_decodes(folder, syntax, message):
         pydicom.dcmwrite(out, dataset, implicit_vr=False, little_endian=True)
     with pytest.raises(BadFileError, match=f"slice-0001.dcm: .*{message}"):
         read_series(folder)
-
-
-# --- Bad files ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -172,9 +172,6 @@ def test_any_volume_comes_back(tmp_path_factory, hu, spacing, z0, data):
     np.testing.assert_allclose(volume.spacing, spacing, rtol=1e-9, atol=1e-8)
 
 
-# --- Phantoms in the place of real scans --------------------------------------------------------
-
-
 def at_the_border() -> str:
     """A lesion whose crop reaches over the border of its scan, in a short scan."""
     near = NODULES[["y", "x"]].sub(255.5).abs().max(axis=1) > 256 - 50

@@ -24,7 +24,7 @@ from lesionlab._files import sha256_tree
 from lesionlab.cli import app
 from lesionlab.sources import fetching, origins
 from lesionlab.sources.fetching import FetchError
-from lesionlab.sources.origins import Mirror, Origin
+from lesionlab.sources.origins import Origin
 
 TOP = "lidc_project-0123abc"
 FOLDER = "data/LIDC-IDRI-slices"
@@ -47,19 +47,6 @@ def packed(files: dict[str, bytes], *more: tarfile.TarInfo) -> bytes:
         for member in more:
             tar.addfile(member, io.BytesIO(bytes(member.size)))
     return out.getvalue()
-
-
-def mirror_of(files: dict[str, bytes], url: str) -> Mirror:
-    return Mirror(
-        url=url,
-        folder=FOLDER,
-        target="lidc-idri-slices.zip",
-        root="LIDC-IDRI-slices",
-        n_files=len(files),
-        n_bytes=sum(map(len, files.values())),
-        digest=fetching.digest(files.items()),
-        download="little",
-    )
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -134,7 +121,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def origin(server: Server, monkeypatch: pytest.MonkeyPatch) -> Origin:
     """The slices, as if the server's archive were what the mirror holds."""
-    made = dataclasses.replace(origins.SLICES, mirror=mirror_of(FILES, server.url))
+    assert origins.SLICES.mirror is not None
+    mirror = dataclasses.replace(
+        origins.SLICES.mirror, url=server.url, n_files=len(FILES),
+        n_bytes=sum(map(len, FILES.values())), digest=fetching.digest(FILES.items()),
+    )  # fmt: skip
+    made = dataclasses.replace(origins.SLICES, mirror=mirror)
     monkeypatch.setitem(origins.ORIGINS, "slices", made)
     monkeypatch.setattr(origins, "SLICES", made)
     return made
@@ -142,9 +134,6 @@ def origin(server: Server, monkeypatch: pytest.MonkeyPatch) -> Origin:
 
 def left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-# --- The digest ---------------------------------------------------------------------------------
 
 
 def test_the_digest_is_that_of_the_unpacked_files(tmp_path):
@@ -173,9 +162,6 @@ def test_the_digests_are_those_of_the_real_sets(real_slices, real_volumes):
         assert len(files) == origin.mirror.n_files
         assert sum(map(len, files.values())) == origin.mirror.n_bytes
         assert fetching.digest(files.items()) == origin.mirror.digest
-
-
-# --- Downloads that end well --------------------------------------------------------------------
 
 
 def test_a_set_is_fetched_checked_and_kept_as_one_zip(server, origin, home):
@@ -229,9 +215,6 @@ def test_a_part_of_something_else_is_found_out_and_thrown_away(n, server, origin
     assert left(home) == ["lidc-idri-slices.zip"]
 
 
-# --- Downloads that do not ----------------------------------------------------------------------
-
-
 def changed(name: str, content: bytes) -> dict[str, bytes]:
     return {**FILES, name: content}
 
@@ -280,6 +263,13 @@ def test_an_archive_that_was_downloaded_by_hand_stays(server, origin, home, tmp_
     assert (server.asked, file.exists(), left(home)) == ([], True, ["lidc-idri-slices.zip"])
 
 
+def test_an_address_that_answers_with_an_error(server, origin, home):
+    server.status = 404
+    with pytest.raises(FetchError, match=r"set\.tar\.gz answers 404 .*By hand: download"):
+        fetching.fetch(origin)
+    assert left(home) == []
+
+
 def test_no_network(origin, home):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # and does not listen
@@ -313,9 +303,6 @@ def test_a_file_of_the_user_is_never_replaced(server, origin, home):
     with pytest.raises(FileExistsError, match="is there already"):
         fetching.fetch(origin)
     assert (left(target), server.asked) == (["a folder"], [])
-
-
-# --- The command --------------------------------------------------------------------------------
 
 
 def command(*arguments: str, answer: str | None = None) -> Result:

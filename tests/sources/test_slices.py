@@ -75,9 +75,6 @@ def part(original: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(original, tmp_path / "set"))
 
 
-# --- What is there ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("as_zip", [False, True])
 def test_a_part_of_the_set_gives_its_lesions_and_no_others(part, as_zip):
     source = Slices(zipped(part, part / "set.zip") if as_zip else part)
@@ -159,9 +156,6 @@ def test_it_goes_to_other_processes(original):
     np.testing.assert_array_equal(crop.masks, source.crop(FIVE_READERS).masks)
 
 
-# --- HU -----------------------------------------------------------------------------------------
-
-
 def test_the_public_set_needs_no_table_and_another_gets_no_hu_from_ours(part, monkeypatch, caplog):
     table = part / slices.INTENSITY_NAME
     made_for_it = pd.read_csv(table)
@@ -233,9 +227,6 @@ def test_a_table_that_cannot_be_right_is_refused(text, says, part):
     table.write_text(text, encoding="utf-8")
     with pytest.raises(SlicesError, match=rf"table\.csv.*{says}"):
         Slices(part, table)
-
-
-# --- Files that are refused ---------------------------------------------------------------------
 
 
 def linked(mode: int) -> zipfile.ZipInfo:
@@ -317,9 +308,6 @@ HUGE = chunk(b"IHDR", struct.pack(">IIBBBBB", 2**31, 2**31, 8, 0, 0, 0, 0))
 def test_a_picture_that_cannot_be_used_says_why(data, says):
     with pytest.raises(ValueError, match=says):
         decode(data)
-
-
-# --- The tables that come with lesionlab, and the public set ------------------------------------
 
 
 @pytest.mark.slow
