@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import pickle
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +35,10 @@ def lesions(scan_id: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def write_scan() -> Iterator[Any]:
-    """From `lidc_sources.py` in the folder above: HU are 10 × slice index + row % 100."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[1]))
-        import lidc_sources
-
-        yield lidc_sources.write_scan
-
-
-@pytest.fixture(scope="module")
-def written(write_scan: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(lidc_sources: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("scans")
     for scan_id in (SCAN, OTHER):
-        write_scan(root, scan_id)
+        lidc_sources.write_scan(root, scan_id)
     return root
 
 

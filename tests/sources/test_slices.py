@@ -11,7 +11,6 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -60,13 +59,9 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def original(lidc_sources, tmp_path_factory):
     """A part of the set with a table; grey value g, a ramp along x, is 8 g - 1000 HU."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[1]))
-        import lidc_sources
-
-        yield lidc_sources.write_slices(tmp_path_factory.mktemp("slices") / "set", SHOWN)
+    return lidc_sources.write_slices(tmp_path_factory.mktemp("slices") / "set", SHOWN)
 
 
 @pytest.fixture
