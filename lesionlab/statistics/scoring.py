@@ -184,9 +184,7 @@ def confusion(frame: pd.DataFrame, classes: Sequence[Any]) -> pd.DataFrame:
         classes: The classes in their order; of equal probabilities the first one counts.
     """
     called = frame[list(classes)].to_numpy().argmax(1)
-    table = confusion_matrix(
-        frame["truth"], np.asarray(classes)[called], labels=list(classes)
-    )
+    table = confusion_matrix(frame["truth"], np.asarray(classes)[called], labels=list(classes))
     return pd.DataFrame(table, pd.Index(classes, name="truth"), pd.Index(classes, name="called"))
 
 

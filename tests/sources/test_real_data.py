@@ -49,15 +49,15 @@ def test_a_test_is_skipped_without_the_variable_and_fails_with_a_wrong_one(
     shared = request.config.pluginmanager.get_plugin(str(root / "tests" / "conftest.py"))
     monkeypatch.setenv(VARIABLES[0], "")
     with pytest.raises(pytest.skip.Exception, match=f"{VARIABLES[0]} is not set"):
-        shared._named_by(VARIABLES[0])
+        shared.find(VARIABLES[0])
     monkeypatch.setenv(VARIABLES[0], "/no/such/file")
     with pytest.raises(pytest.fail.Exception, match=f"{VARIABLES[0]}='/no/such/file': expected"):
-        shared._named_by(VARIABLES[0])
+        shared.find(VARIABLES[0])
 
 
 def test_one_place_decides_what_is_skipped_and_ci_names_every_set(root: Path) -> None:
     ours = (root / "tests" / "conftest.py").read_text(encoding="utf-8")
-    assert set(re.findall(r'_named_by\("(\w+)"\)', ours)) == set(VARIABLES)
+    assert set(re.findall(r'_named_by\("(\w+)", ', ours)) == set(VARIABLES)
     ci = (root / ".ci" / "run").read_text(encoding="utf-8")
     assert all(f"\nname {variable} data/" in ci for variable in VARIABLES)
     others = [file for file in (root / "tests").rglob("test_*.py") if file != Path(__file__)]
