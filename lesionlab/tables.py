@@ -3,7 +3,7 @@
 from lesionlab import published, tables
 
 printed = published.table("fu2021", 4).set_index("method")
-both = tables.beside(printed, ours, paper="Fu 2021", columns=["margin", "texture"])
+both = tables.beside(printed, ours, paper="Fu 2021")
 tables.show(both, caption="…", decimals=printed.attrs["decimals"], first=["texture"])
 """
 
@@ -110,7 +110,6 @@ def beside(
     *,
     paper: str = "paper",
     here: str = "lesionlab",
-    columns: Iterable[str] | None = None,
 ) -> pd.DataFrame:
     """A paper's values beside ours, row by row, with the difference.
 
@@ -121,7 +120,6 @@ def beside(
             table is put beside the column of its name.
         paper: Heading of the paper's values.
         here: Heading of ours.
-        columns: Of tables, the columns that are wanted; all of both otherwise.
 
     Returns:
         The paper's rows in its order, then those that only we have; NaN where one side has no
@@ -130,7 +128,7 @@ def beside(
         levels; without a difference where only one side has the column or holds no numbers.
 
     Raises:
-        LookupError: No row of ours is one of the paper's, or a column is in neither table.
+        LookupError: No row of ours is one of the paper's.
         ValueError: The name of a row is there twice.
     """
     single = not isinstance(printed, pd.DataFrame)
@@ -146,13 +144,9 @@ def beside(
         raise LookupError(
             f"ours has the rows {mine.index.tolist()}, expected some of {theirs.index.tolist()}"
         )
-    found = [*theirs, *(name for name in mine if name not in theirs)]
-    wanted = found if columns is None else list(columns)
-    if unknown := [name for name in wanted if name not in found]:
-        raise LookupError(f"columns: {unknown} are in neither table, expected some of {found}")
     rows = theirs.index.append(mine.index.difference(theirs.index, sort=False))
     parts: dict[tuple[Any, str], pd.Series] = {}
-    for name in wanted:
+    for name in [*theirs, *(name for name in mine if name not in theirs)]:
         sides = {head: side[name].reindex(rows) for head, side in ((paper, theirs), (here, mine))
                  if name in side}  # fmt: skip
         parts |= {(name, head): values for head, values in sides.items()}

@@ -84,19 +84,6 @@ def test_each_step_shows_its_examples(page: Any) -> None:
     )
 
 
-def test_the_window_stays_when_the_step_changes(page: Any) -> None:
-    page.evaluate(f"{SCALE}.viewer.model.set('window_width', 250)")
-    page.evaluate(f"{SCALE}.viewer.model.set('show_contours', false)")
-    group = page.get_by_role("group", name="Margin")
-    for words in ("4 Near sharp", "5 Sharp"):
-        group.get_by_role("radio", name=words).check()
-    model = f"{SCALE}.viewer.model"
-    assert page.evaluate(f"[{model}.get('window_width'), {model}.get('show_contours')]") == [
-        250,
-        False,
-    ]
-
-
 def test_the_keyboard_goes_along_the_scale_and_keeps_the_focus(page: Any) -> None:
     page.keyboard.press("Tab")
     for step in (2, 3, 4, 5):

@@ -102,12 +102,12 @@ def test_matrices_stand_side_by_side_with_their_values(drawn: Any) -> None:
     second = matrix(1)
     first.iloc[0, 1] = np.nan
     figure = figures.attribute_matrices(
-        {"readers": first, "weights": second}, limits={"weights": (0, 2)}, decimals=1
+        {"readers": first, "weights": second}, limits={"weights": (0, 2)}
     )
     left, right = drawn(figure)[:2]
     assert (left.get_title(), right.get_title()) == ("readers", "weights")
     assert (len(left.texts), len(right.texts)) == (80, 81)
-    assert right.texts[0].get_text() == f"{second.iloc[0, 0]:.1f}"
+    assert right.texts[0].get_text() == f"{second.iloc[0, 0]:.2f}"
     assert right.collections[0].get_clim() == (0, 2)
     off = first.to_numpy()[~np.eye(9, dtype=bool)]
     assert left.collections[0].get_clim() == (np.nanmin(off), np.nanmax(off))
@@ -146,9 +146,9 @@ def test_an_example_has_its_slices_its_weights_and_its_scores(drawn: Any) -> Non
     assert figure.get_suptitle() == "n7"
 
 
-@pytest.mark.parametrize(("n", "shown"), [(1, [1]), (20, [1, 6, 11, 15, 20])])
+@pytest.mark.parametrize(("n", "shown"), [(1, [1]), (15, [1, 3, 5, 7, 9, 11, 13, 15])])
 def test_of_many_slices_some_are_shown_with_both_ends(drawn: Any, n: int, shown: list[int]) -> None:
-    figure = figures.example(images(n), lesion().drop(columns="readers"), at_most=5)
+    figure = figures.example(images(n), lesion().drop(columns="readers"))
     axes = drawn(figure)
     assert [ax.get_title() for ax in axes if ax.images] == [f"{k} of {n}" for k in shown]
     assert not [ax for ax in axes if ax.patches]
@@ -159,7 +159,5 @@ def test_hostile_examples() -> None:
         figures.example(images(1)[0], lesion())
     with pytest.raises(ValueError, match="one for each of 3"):
         figures.example(images(3), lesion(), weights=[1.0])
-    with pytest.raises(ValueError, match="at_most=0"):
-        figures.example(images(3), lesion(), at_most=0)
     with pytest.raises(ValueError, match="margin is 0, outside of its scale"):
         figures.example(images(3), lesion().assign(truth=0.0))
