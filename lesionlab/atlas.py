@@ -42,10 +42,6 @@ def coverage(readings: pd.DataFrame, attribute: str) -> pd.DataFrame:
         all readings); `n_nodules`, in which at least one reader gave it; `most`, the largest
         number of readers who gave it to the same nodule, among nodules with `N_READERS` ratings;
         and `n_readers`, which is that number.
-
-    Raises:
-        LookupError: LIDC has no such rating, or `readings` no such column.
-        ValueError: A rating is not on the scale.
     """
     known = rating(attribute)
     counts = _counts(readings, known)
@@ -97,10 +93,6 @@ def examples(
         who gave the step), `share` (of the nodule's readers), `spread` (largest minus smallest
         rating; for nominal attributes the number of different answers minus one), `readings` (in
         the order of the nodule's rows; None for a gap). A step that nobody gave has no row.
-
-    Raises:
-        LookupError: LIDC has no such rating, or `readings` no such column.
-        ValueError: A rating or a step is not on the scale.
     """
     known = rating(attribute)
     wanted = list(known.codes if steps is None else steps)

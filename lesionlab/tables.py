@@ -126,10 +126,6 @@ def beside(
         value. For one column the columns `paper`, `here` and `difference` (ours minus the
         paper's). For tables the same three under the name of each column, as a header of two
         levels; without a difference where only one side has the column or holds no numbers.
-
-    Raises:
-        LookupError: No row of ours is one of the paper's.
-        ValueError: The name of a row is there twice.
     """
     single = not isinstance(printed, pd.DataFrame)
     theirs, mine = (v if isinstance(v, pd.DataFrame) else pd.Series(v).to_frame()
@@ -177,9 +173,6 @@ def show(
             a header of two levels, both the upper and the lower name count.
         first: Columns to move to the left, those that the text discusses. Of two levels, the upper.
         names: Further names of rows and columns in words, such as a paper's `NAMES` of variants.
-
-    Raises:
-        LookupError: `first` names a column that is not there.
     """
     heads = table.columns.get_level_values(0).tolist()
     if missing := [name for name in first if name not in heads]:

@@ -88,15 +88,10 @@ class Model:
     """The folds of one variant, of which each lesion gets the one that has not seen it.
 
     Attributes:
-        name: What it is called on the workbench.
-        folds: Its folds.
         outputs: What it predicts.
         methods: Map's name to its method of `attention`, and whether its weights are exact.
         about: What a map can be about, an output or one of its classes, to arguments of
             `attention.activation_maps`.
-
-    Raises:
-        ValueError: No fold, folds of different variants, or channels that are no slices.
     """
 
     def __init__(self, name: str, folds: Trained | Iterable[Trained]) -> None:

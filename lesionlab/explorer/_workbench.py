@@ -36,10 +36,8 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
     """What `lesionlab.explorer.workbench` gives in a kernel.
 
     Attributes:
-        bench: The lesions and models.
         viewer: The `VolumeViewer` of what was computed last; it stays the same object.
-        result: What was computed last.
-        request: What was asked for last.
+        result, request: What was computed last, and what was asked for last.
         table: The lesions with all that they can be chosen by.
         filters: The conditions that the listed lesions fulfil; set by `filter`.
         error: Why what was asked for last cannot be shown, else "".

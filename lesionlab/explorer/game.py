@@ -63,12 +63,8 @@ HINT = (
 class GamePage(_html.Page):
     """The game without a kernel: HTML and a PNG; what `be_the_reader` gives without anywidget.
 
-    Attributes:
-        scenes: The nodules by `lesion_id`, in the order in which they are shown.
-        readings: All readings, one row each.
-        attributes: What can be rated.
-        references: More columns of the result: name to attribute to a difference in steps.
-        state: Window and outlines of the viewer, and where the game stands (`STATE`).
+    `scenes` are by `lesion_id`, in the order in which they are shown; `state` is the window and
+    outlines of the viewer, and where the game stands (`STATE`).
     """
 
     scenes: dict[str, Scene]
@@ -181,12 +177,6 @@ def be_the_reader(
 
     Returns:
         A widget, or a `GamePage` where anywidget is not installed.
-
-    Raises:
-        LookupError: LIDC has no such rating.
-        KeyError: `readings` lacks a column.
-        ValueError: There is no crop, one comes twice or has no reading, or an argument has the
-            wrong kind or range.
     """
     known = [rating(name) for name in attributes]
     names = [a.name for a in known]

@@ -115,10 +115,6 @@ def atlas(
 
     Returns:
         A widget, or a `ScalePage` where anywidget is not installed.
-
-    Raises:
-        LookupError: LIDC has no such rating.
-        ValueError: No example has a crop.
     """
     known = rating(attribute)
     wanted = examples[examples["step"].isin(known.codes)].sort_values("step", kind="stable")

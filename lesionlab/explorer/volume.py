@@ -96,9 +96,6 @@ def view(
     Returns:
         A widget, or a `VolumePage` where anywidget is not installed
         (`pip install 'lesionlab[lab]'`).
-
-    Raises:
-        ValueError: An argument has the wrong kind, shape or range.
     """
     scenes: tuple[Scene, ...] = (
         _scene.of(volume, spacing=spacing, masks=masks, overlays=overlays, tier=tier, title=title,

