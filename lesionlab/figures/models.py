@@ -133,8 +133,8 @@ def scores(
 def slice_profile(
     profile: pd.DataFrame,
     *,
-    ends: pd.DataFrame | None = None,
-    printed: Mapping[str, float] | None = None,
+    ends: pd.DataFrame,
+    printed: Mapping[str, float],
     tier: Tier | None = None,
 ) -> Figure:
     """The mean weight of a slice by where in the nodule it lies (Fu 2021, Fig. 5 over all nodules).
@@ -145,11 +145,8 @@ def slice_profile(
         printed: `end` and `inner` as the paper prints them, drawn as diamonds beside `ends`.
         tier: Where the voxels come from.
     """
-    if ends is None:
-        figure, (left,) = draw.row(1, 5, 2.9)
-    else:
-        figure, (left, right) = draw.row(2, 7.2, 2.9, width_ratios=(2.4, 1), sharey=True)
-        _ends(right, ends, printed or {})
+    figure, (left, right) = draw.row(2, 7.2, 2.9, width_ratios=(2.4, 1), sharey=True)
+    _ends(right, ends, printed)
     x = profile.index.to_numpy(dtype=float)
     low, value, high = (profile[name].to_numpy(dtype=float) for name in ("low", "value", "high"))
     left.fill_between(x, low, high, color=draw.BLUE, alpha=0.2, linewidth=0)
@@ -170,10 +167,9 @@ def _ends(ax: Axes, ends: pd.DataFrame, printed: Mapping[str, float]) -> None:
         ax, range(len(rows)), ends.loc[rows], upright=True, markersize=5, label="lesionlab"
     )
     theirs = {i + 0.18: printed[name] for i, name in enumerate(rows) if name in printed}
-    if theirs:
-        ax.plot(list(theirs), list(theirs.values()), "D", color=draw.ORANGE, markersize=5,
-                label="Fu 2021")  # fmt: skip
-        ax.legend()
+    ax.plot(list(theirs), list(theirs.values()), "D", color=draw.ORANGE, markersize=5,
+            label="Fu 2021")  # fmt: skip
+    ax.legend()
     ax.axhline(1, color=draw.GREY, linestyle="--", linewidth=1)
     ax.set_xticks(range(len(rows)), [names[name] for name in rows])
     ax.set_xlim(-0.5, len(rows) - 0.5)
@@ -215,7 +211,7 @@ def example(
     images: npt.ArrayLike,
     lesion: pd.DataFrame,
     *,
-    weights: npt.ArrayLike | None = None,
+    weights: npt.ArrayLike,
     title: str = "",
     tier: Tier | None = None,
 ) -> Figure:
@@ -226,15 +222,15 @@ def example(
     Args:
         images: (slice, row, column), HU: the nodule's samples before normalisation.
         lesion: Index attribute; truth, predicted, and readers (a list of ratings) if it is there.
-        weights: (slice,), of sum 1; no bars if None.
+        weights: (slice,), of sum 1.
         title: What stands above, such as the lesion's id.
         tier: Where the voxels come from.
     """
     stack = np.asarray(images, dtype=float)
     if stack.ndim != 3 or not len(stack):
         raise ValueError(f"images: shape {stack.shape}, expected (slice, row, column)")
-    share = None if weights is None else np.asarray(weights, dtype=float)
-    if share is not None and share.shape != (len(stack),):
+    share = np.asarray(weights, dtype=float)
+    if share.shape != (len(stack),):
         raise ValueError(f"weights: shape {share.shape}, expected one for each of {len(stack)}")
     shown = np.unique(
         np.linspace(0, len(stack) - 1, min(MOST_SLICES, len(stack))).round().astype(int)
@@ -242,23 +238,21 @@ def example(
     figure = draw.blank(7.4, 4.4)
     parts: Any = figure.subfigures(2, 1, height_ratios=(1.7, 2.7))
     above, below = parts
-    rows = 1 if share is None else 2
-    axes = above.subplots(rows, max(len(shown), 6), squeeze=False, height_ratios=(2, 1)[:rows])
+    axes = above.subplots(2, max(len(shown), 6), height_ratios=(2, 1))
     for ax in axes[:, len(shown) :].flat:
         ax.set_visible(False)
     for ax, k in zip(axes[0], shown, strict=False):
         draw.grey(ax, stack[k], None, draw.WINDOW)
         ax.set_title(f"{k + 1} of {len(stack)}", pad=2)
-    if share is not None:
-        even = 1 / len(stack)
-        for ax, k in zip(axes[1], shown, strict=False):
-            ax.bar([0], [share[k]], width=0.5, color=draw.BLUE)
-            ax.axhline(even, color=draw.GREY, linestyle="--", linewidth=0.8)
-            ax.annotate(f"{share[k]:.2f}", (0, max(share[k], even)), xytext=(0, 1),
-                        textcoords="offset points", ha="center", fontsize=8)  # fmt: skip
-            draw.bare(ax, spines=False).spines["bottom"].set_visible(True)
-            ax.set(xlim=(-0.5, 0.5), ylim=(0, 1.25 * max(float(share.max()), even)))
-        axes[1, 0].set_ylabel("weight")
+    even = 1 / len(stack)
+    for ax, k in zip(axes[1], shown, strict=False):
+        ax.bar([0], [share[k]], width=0.5, color=draw.BLUE)
+        ax.axhline(even, color=draw.GREY, linestyle="--", linewidth=0.8)
+        ax.annotate(f"{share[k]:.2f}", (0, max(share[k], even)), xytext=(0, 1),
+                    textcoords="offset points", ha="center", fontsize=8)  # fmt: skip
+        draw.bare(ax, spines=False).spines["bottom"].set_visible(True)
+        ax.set(xlim=(-0.5, 0.5), ylim=(0, 1.25 * max(float(share.max()), even)))
+    axes[1, 0].set_ylabel("weight")
     _dumbbells(below.subplots(), lesion)
     if title:
         figure.suptitle(title)

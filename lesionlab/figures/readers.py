@@ -64,16 +64,13 @@ def rating_histograms(readings: pd.DataFrame) -> Figure:
 
 
 @draw.styled
-def counts(
-    values: pd.Series, *, xlabel: str, mean: float | None = None, mean_label: str = ""
-) -> Figure:
+def counts(values: pd.Series, *, xlabel: str, mean: float, mean_label: str) -> Figure:
     """Histogram of a whole number of each nodule, one bar per value, with a mean to compare."""
     tally = values.value_counts().sort_index()
     figure, (ax,) = draw.row(1, 6.6, 2.8)
     ax.bar(tally.index, tally, width=0.9, color=BLUE)
     ax.axvline(values.mean(), color="black", linewidth=1, label=f"mean {values.mean():.2f}")
-    if mean is not None:
-        ax.axvline(mean, color=ORANGE, linewidth=1.5, linestyle="--", label=mean_label)
+    ax.axvline(mean, color=ORANGE, linewidth=1.5, linestyle="--", label=mean_label)
     ax.set(xlabel=xlabel, ylabel="nodules")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend()
