@@ -29,8 +29,11 @@ SEED, SIDE = 0, 36.0  # mm
 
 def chosen(lesion_ids: list[str]) -> pd.DataFrame:
     """The examples, one row each, from the nodules that have real pixels."""
-    only = {"steps": STEPS, "kinds": ("agree",), "seed": SEED, "lesion_ids": lesion_ids}
-    found = {name: atlas.examples(lidc.readings(), name, **only) for name in ATTRIBUTES}
+    only = {"steps": STEPS, "seed": SEED, "lesion_ids": lesion_ids}
+    found = {
+        name: atlas.examples(lidc.readings(), name, **only).query("kind == 'agree'")
+        for name in ATTRIBUTES
+    }
     return pd.concat(found, names=["attribute"]).reset_index("attribute")
 
 

@@ -12,9 +12,9 @@ nodules are equal, a seed decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -23,33 +23,29 @@ import pandas as pd
 from lesionlab.attributes import RATING_NAMES, Attribute, rating
 from lesionlab.crops import Crop
 
-Kind = Literal["agree", "disagree"]
+N_READERS = 4
+"""How many readers rated most nodules; LIDC-IDRI has no more."""
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
-"""The two examples of a step, in the order in which they are shown."""
+MARGIN = 6.0
+"""How far `trimmed` keeps what lies around the outlines, mm in-plane."""
 
 
-def coverage(readings: pd.DataFrame, attribute: str, *, n_readers: int = 4) -> pd.DataFrame:
+def coverage(readings: pd.DataFrame, attribute: str) -> pd.DataFrame:
     """How often each step of a scale was given, and how far its readers agreed at best.
 
     Args:
         readings: One row per reading: `lesion_id` and the attribute (`lesionlab.sources.lidc`).
         attribute: One of LIDC's nine ratings.
-        n_readers: How many ratings a nodule must have to count for `most`.
 
     Returns:
         One row per step, also for steps that nobody gave: `word`; `n_readings` and `share` (of
         all readings); `n_nodules`, in which at least one reader gave it; `most`, the largest
-        number of readers who gave it to the same nodule, among nodules with `n_readers` ratings;
-        and `n_readers`.
-
-    Raises:
-        LookupError: LIDC has no such rating, or `readings` no such column.
-        ValueError: A rating is not on the scale.
+        number of readers who gave it to the same nodule, among nodules with `N_READERS` ratings;
+        and `n_readers`, which is that number.
     """
     known = rating(attribute)
     counts = _counts(readings, known)
-    full = counts[counts.sum(axis=1) == n_readers]
+    full = counts[counts.sum(axis=1) == N_READERS]
     n_readings = counts.sum()
     return pd.DataFrame(
         {
@@ -58,7 +54,7 @@ def coverage(readings: pd.DataFrame, attribute: str, *, n_readers: int = 4) -> p
             "share": n_readings / max(int(n_readings.sum()), 1),
             "n_nodules": (counts > 0).sum(),
             "most": full.max() if len(full) else 0,
-            "n_readers": n_readers,
+            "n_readers": N_READERS,
         }
     ).rename_axis("step")
 
@@ -68,14 +64,12 @@ def examples(
     attribute: str,
     *,
     steps: Iterable[int] | None = None,
-    kinds: Sequence[Kind] = KINDS,
-    n_readers: int = 4,
     seed: int = 0,
     lesion_ids: Iterable[str] | None = None,
 ) -> pd.DataFrame:
     """Nodules that show the steps of an attribute's scale.
 
-    The rule looks at nodules with exactly `n_readers` ratings of the attribute, one of which at
+    The rule looks at nodules with exactly `N_READERS` ratings of the attribute, one of which at
     least is the step. If there are none, it looks at nodules with one rating fewer, and so on down
     to one. (A nodule with more than four readings is two that pylidc's grouping has joined.)
 
@@ -91,8 +85,6 @@ def examples(
         readings: One row per reading: `lesion_id` and the attribute.
         attribute: One of LIDC's nine ratings.
         steps: Steps of the scale; all if None.
-        kinds: Which of `KINDS`.
-        n_readers: How many ratings a nodule should have.
         seed: Seed of the draw.
         lesion_ids: Only these nodules, such as those with voxels; all if None.
 
@@ -101,10 +93,6 @@ def examples(
         who gave the step), `share` (of the nodule's readers), `spread` (largest minus smallest
         rating; for nominal attributes the number of different answers minus one), `readings` (in
         the order of the nodule's rows; None for a gap). A step that nobody gave has no row.
-
-    Raises:
-        LookupError: LIDC has no such rating, or `readings` no such column.
-        ValueError: A rating or a step is not on the scale, or another argument is out of range.
     """
     known = rating(attribute)
     wanted = list(known.codes if steps is None else steps)
@@ -112,10 +100,6 @@ def examples(
         raise ValueError(
             f"steps={beyond} of {known.name}: expected {known.minimum} to {known.maximum}"
         )
-    if unknown := [k for k in kinds if k not in KINDS]:
-        raise ValueError(f"kinds={unknown}: expected some of {', '.join(KINDS)}")
-    if n_readers < 1:
-        raise ValueError(f"n_readers={n_readers!r}: expected 1 or more")
     if lesion_ids is not None:
         readings = readings[readings["lesion_id"].isin(set(lesion_ids))]
     counts = _counts(readings, known)
@@ -123,14 +107,14 @@ def examples(
     rows = []
     for step in wanted:
         found = pd.DataFrame({"n_readers": total, "n_step": counts[step], "spread": spread})
-        found = found[(found["n_step"] > 0) & (total <= n_readers)]
+        found = found[(found["n_step"] > 0) & (total <= N_READERS)]
         found = found[found["n_readers"] == found["n_readers"].max()]
         rng = np.random.default_rng([seed, crc32(known.name.encode()), step])
         agree = _first(found, ["n_step", "spread"], [False, True], rng)
         rest = found.drop(index=agree) if agree else found
         other = _first(rest, ["spread", "n_step"], [False, False], rng)
         for kind, lesion_id in (("agree", agree), ("disagree", other)):
-            if lesion_id and kind in kinds:
+            if lesion_id:
                 numbers: Any = found.loc[lesion_id]
                 rows.append((step, kind, lesion_id, *map(int, numbers)))
     made = pd.DataFrame(
@@ -149,60 +133,43 @@ def draw(
     readings: pd.DataFrame,
     n: int,
     *,
-    attributes: Sequence[str] = RATING_NAMES,
-    n_readers: int = 4,
     seed: int = 0,
     lesion_ids: Iterable[str] | None = None,
 ) -> list[str]:
-    """Nodules drawn at random from those that `n_readers` readers rated on all attributes.
+    """Ids of `n` nodules, drawn from those that `N_READERS` readers rated on all attributes.
 
     Args:
-        readings: One row per reading: `lesion_id` and the attributes.
+        readings: One row per reading: `lesion_id` and the nine ratings.
         n: How many nodules.
-        attributes: Columns that have no gap in the nodules drawn.
-        n_readers: How many readings a nodule has, exactly.
         seed: Seed of the draw.
         lesion_ids: Only these nodules; all if None.
 
-    Returns:
-        Their ids, in the order drawn.
-
     Raises:
-        KeyError: A column is missing.
         ValueError: There are fewer than `n` such nodules, or `n` is below 1.
     """
     if lesion_ids is not None:
         readings = readings[readings["lesion_id"].isin(set(lesion_ids))]
-    whole = readings[list(attributes)].notna().all(axis=1).groupby(readings["lesion_id"])
-    known = sorted(whole.all().index[whole.all() & (whole.size() == n_readers)])
+    whole = readings[list(RATING_NAMES)].notna().all(axis=1).groupby(readings["lesion_id"])
+    known = sorted(whole.all().index[whole.all() & (whole.size() == N_READERS)])
     if not 1 <= n <= len(known):
         raise ValueError(
-            f"n={n!r}: expected 1 to {len(known)}, the nodules with {n_readers} whole readings"
+            f"n={n!r}: expected 1 to {len(known)}, the nodules with {N_READERS} whole readings"
         )
     chosen = np.random.default_rng([seed, 20]).choice(len(known), size=n, replace=False)
     return [known[i] for i in chosen]
 
 
-def trimmed(crop: Crop, *, margin: float = 6.0) -> Crop:
+def trimmed(crop: Crop) -> Crop:
     """The part of a crop around its readers' outlines.
 
     It keeps the slices that a reader outlined and one more on either side. In-plane it keeps the
-    box around all outlines with `margin` mm, as far as the crop goes. A crop without an outline
+    box around all outlines with `MARGIN` mm, as far as the crop goes. A crop without an outline
     stays whole.
-
-    Args:
-        crop: The crop.
-        margin: In-plane distance from the outlines, mm.
-
-    Raises:
-        ValueError: `margin` is negative.
     """
-    if not margin >= 0:
-        raise ValueError(f"margin={margin!r}: expected mm, 0 or above")
     marked = np.argwhere(crop.masks.any(axis=0))
     if not len(marked):
         return crop
-    around = [1, *(int(np.ceil(margin / s)) for s in crop.spacing[1:])]
+    around = [1, *(int(np.ceil(MARGIN / s)) for s in crop.spacing[1:])]
     low = np.maximum(marked.min(axis=0) - around, 0)
     high = np.minimum(marked.max(axis=0) + 1 + around, crop.hu.shape)
     z, y, x = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))

@@ -10,8 +10,8 @@ READER_COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#BFBFBF",
 )  # fmt: skip
 
-MAPS = ("viridis", "cividis", "magma")
-"""Colour maps for what is never below zero: lightness rises evenly, in greys too."""
+MAP = "viridis"
+"""For what is never below zero: lightness rises evenly, in greys too."""
 
 SIGNED_MAP = "PuOr_r"
 """For maps with both signs: purple below zero, orange above, nothing at zero."""
@@ -22,13 +22,9 @@ def reader_colours(n_readers: int) -> list[str]:
     return [READER_COLOURS[i % len(READER_COLOURS)] for i in range(n_readers)]
 
 
-def palette(colours: str = "viridis") -> dict[str, object]:
+def palette() -> dict[str, object]:
     """What the JavaScript needs: the readers' colours, and maps of one and of both signs."""
-    return {
-        "colours": list(READER_COLOURS),
-        "map": table(colours),
-        "signed": table(SIGNED_MAP),
-    }
+    return {"colours": list(READER_COLOURS), "map": table(MAP), "signed": table(SIGNED_MAP)}
 
 
 def table(name: str) -> str:

@@ -3,7 +3,7 @@
 from lesionlab import published, tables
 
 printed = published.table("fu2021", 4).set_index("method")
-both = tables.beside(printed, ours, paper="Fu 2021", columns=["margin", "texture"])
+both = tables.beside(printed, ours, paper="Fu 2021")
 tables.show(both, caption="…", decimals=printed.attrs["decimals"], first=["texture"])
 """
 
@@ -110,7 +110,6 @@ def beside(
     *,
     paper: str = "paper",
     here: str = "lesionlab",
-    columns: Iterable[str] | None = None,
 ) -> pd.DataFrame:
     """A paper's values beside ours, row by row, with the difference.
 
@@ -121,17 +120,12 @@ def beside(
             table is put beside the column of its name.
         paper: Heading of the paper's values.
         here: Heading of ours.
-        columns: Of tables, the columns that are wanted; all of both otherwise.
 
     Returns:
         The paper's rows in its order, then those that only we have; NaN where one side has no
         value. For one column the columns `paper`, `here` and `difference` (ours minus the
         paper's). For tables the same three under the name of each column, as a header of two
         levels; without a difference where only one side has the column or holds no numbers.
-
-    Raises:
-        LookupError: No row of ours is one of the paper's, or a column is in neither table.
-        ValueError: The name of a row is there twice.
     """
     single = not isinstance(printed, pd.DataFrame)
     theirs, mine = (v if isinstance(v, pd.DataFrame) else pd.Series(v).to_frame()
@@ -146,13 +140,9 @@ def beside(
         raise LookupError(
             f"ours has the rows {mine.index.tolist()}, expected some of {theirs.index.tolist()}"
         )
-    found = [*theirs, *(name for name in mine if name not in theirs)]
-    wanted = found if columns is None else list(columns)
-    if unknown := [name for name in wanted if name not in found]:
-        raise LookupError(f"columns: {unknown} are in neither table, expected some of {found}")
     rows = theirs.index.append(mine.index.difference(theirs.index, sort=False))
     parts: dict[tuple[Any, str], pd.Series] = {}
-    for name in wanted:
+    for name in [*theirs, *(name for name in mine if name not in theirs)]:
         sides = {head: side[name].reindex(rows) for head, side in ((paper, theirs), (here, mine))
                  if name in side}  # fmt: skip
         parts |= {(name, head): values for head, values in sides.items()}
@@ -183,9 +173,6 @@ def show(
             a header of two levels, both the upper and the lower name count.
         first: Columns to move to the left, those that the text discusses. Of two levels, the upper.
         names: Further names of rows and columns in words, such as a paper's `NAMES` of variants.
-
-    Raises:
-        LookupError: `first` names a column that is not there.
     """
     heads = table.columns.get_level_values(0).tolist()
     if missing := [name for name in first if name not in heads]:

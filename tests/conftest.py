@@ -86,15 +86,18 @@ def lidc_sources() -> Iterator[Any]:
 # -- real data: not part of the repository, named by variables, as in the library --
 
 
-def _named_by(variable: str, what: str) -> Any:
+def find(variable: str) -> Path:
     """Where a data set lies. Without the variable its tests are skipped; with it they must run."""
+    if not (name := os.environ.get(variable)):
+        pytest.skip(f"{variable} is not set")
+    if not os.access(name, os.R_OK):
+        pytest.fail(f"{variable}={name!r}: expected a file or folder that can be read")
+    return Path(name)
 
+
+def _named_by(variable: str, what: str) -> Any:
     def path() -> Path:
-        if not (name := os.environ.get(variable)):
-            pytest.skip(f"{variable} is not set")
-        if not os.access(name, os.R_OK):
-            pytest.fail(f"{variable}={name!r}: expected a file or folder that can be read")
-        return Path(name)
+        return find(variable)
 
     path.__doc__ = what
     return pytest.fixture(scope="session")(path)

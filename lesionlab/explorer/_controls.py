@@ -48,18 +48,7 @@ def offer(widget: Any, options: list[tuple[str, Any]], value: Any, *, must: bool
 
 
 class Controls:
-    """Widgets by what they are for.
-
-    Attributes:
-        model, method, about: What is asked, and which of its maps.
-        lesion: A lesion's id, typed.
-        column, relation, value, add: The next filter.
-        score: Predicts the test lesions, to filter by error.
-        listed: The lesions that fulfil the filters.
-        surroundings, margin, duplicate, reverse, undo: What the model sees.
-        progress: How far the computation is.
-        values: What is predicted, a table.
-    """
+    """Widgets by what they are for."""
 
     def __init__(self) -> None:
         self.model = _field(w.Dropdown, "Model")
@@ -70,7 +59,6 @@ class Controls:
         self.relation = _field(w.Dropdown, "that is")
         self.value = _field(w.Text, "value")
         self.add = _button("Add filter")
-        self.score = _button("Predict the test lesions, to filter by error")
         self._filters = w.HBox(layout=w.Layout(flex_flow="row wrap"))
         self.listed = _field(w.Select, "Lesions", flex="none", rows=5)
         fills = [(f"{name} (−{-hu:g} HU)", name) for name, hu in FILLS.items()]
@@ -90,7 +78,7 @@ class Controls:
 
     def rows(self) -> list[Any]:
         """All controls, from top to bottom."""
-        asked = (self.lesion, self.column, self.relation, self.value, self.add, self.score)
+        asked = (self.lesion, self.column, self.relation, self.value, self.add)
         seen = (self.surroundings, self.margin, self.duplicate, self.reverse, self.undo)
         return [
             _row("Lesion", *asked),

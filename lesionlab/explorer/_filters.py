@@ -29,10 +29,7 @@ MEASURES = ("n_readers", "n_slices", "diameter")
 class Filter:
     """One condition on one column of a table of lesions.
 
-    Attributes:
-        column: Which column.
-        relation: One of `RELATIONS`.
-        value: A number for a column of numbers, else a word.
+    `relation` is one of `RELATIONS`, `value` a number for a column of numbers, else a word.
     """
 
     column: str
@@ -45,13 +42,7 @@ class Filter:
 
 
 def parsed(table: pd.DataFrame, column: str, relation: str, text: str) -> Filter:
-    """A filter from what was typed.
-
-    Raises:
-        ValueError: There is no such column, or the text is not of its kind.
-    """
-    if column not in table:
-        raise ValueError(f"column={column!r}: expected one of {', '.join(map(str, table))}")
+    """A filter from what was typed; `ValueError` if that is no number where one is needed."""
     if not _is_number(table[column]):
         return Filter(column, relation, text.strip())
     try:
@@ -102,11 +93,8 @@ def lesion_table(
 ) -> pd.DataFrame:
     """What lesions can be chosen by, as far as it is known.
 
-    Args:
-        lesion_ids: Which lesions, in this order.
-        ratings: One row per lesion, as `lesionlab.sources.lidc.nodules`; lesions that are not in
-            it have gaps.
-        tier: Where the voxels come from; of each lesion, or of all.
+    `ratings` has one row per lesion, as `lesionlab.sources.lidc.nodules`; lesions that are not in
+    it have gaps. `tier` is where the voxels come from, of each lesion, or of all.
 
     Returns:
         Index lesion_id; the readers' mean ratings under their names, `…, range` (the largest
@@ -126,16 +114,11 @@ def lesion_table(
 def errors(predictions: pd.DataFrame, targets: Sequence[str]) -> pd.DataFrame:
     """How far a model is off, lesion by lesion.
 
-    Args:
-        predictions: One row per lesion: lesion_id, predictions under the targets' names, and the
-            truth under `…_truth`, as `lesionlab.training.outcomes.Outcome.predictions`.
-        targets: Which.
+    `predictions` are as `lesionlab.training.outcomes.Outcome.predictions`: one row per lesion,
+    lesion_id, predictions under the targets' names, and the truth under `…_truth`.
 
     Returns:
         Index lesion_id; |prediction − truth| of each target, and their mean as `error`.
-
-    Raises:
-        ValueError: A column is missing.
     """
     needed = ["lesion_id", *targets, *(f"{name}_truth" for name in targets)]
     if missing := [name for name in needed if name not in predictions]:

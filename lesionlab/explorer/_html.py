@@ -37,9 +37,7 @@ LAB = ("anywidget", "ipywidgets", "traitlets")
 class Page:
     """What a cell shows where there is no kernel: HTML, and a picture for where that is hidden.
 
-    Attributes:
-        state: Where the controls stand.
-        MORE: JavaScript that builds on the viewer's.
+    `state` is where the controls stand, `MORE` the JavaScript that builds on the viewer's.
     """
 
     MORE: ClassVar[tuple[str, ...]] = ()
@@ -182,30 +180,19 @@ def fitted(scene: Scene, budget: float, done: dict[Any, Any] | None = None) -> d
 
 
 def data(
-    scenes: Sequence[Scene], quality: Quality = EXACT, done: dict[Any, Any] | None = None,
-    *, colour_map: str = "viridis",
-) -> dict[str, Any]:  # fmt: skip
+    scenes: Sequence[Scene], quality: Quality = EXACT, done: dict[Any, Any] | None = None
+) -> dict[str, Any]:
     """All that the viewer's JavaScript shows, JSON-ready."""
-    return {"panels": [panel(s, quality, done) for s in scenes]} | colours.palette(colour_map)
+    return {"panels": [panel(s, quality, done) for s in scenes]} | colours.palette()
 
 
-def page(
-    scenes: Sequence[Scene], state: Mapping[str, Any], *, colour_map: str, budget: float
-) -> str:
-    """One viewer as self-contained HTML; all text is escaped.
-
-    Args:
-        scenes: One, or two side by side.
-        state: Where the controls stand.
-        colour_map: Of the overlays.
-        budget: Bytes that the HTML may take. Values are rounded, and the viewer says so, as
-            little as that needs.
-    """
+def page(scenes: Sequence[Scene], state: Mapping[str, Any], budget: float) -> str:
+    """One viewer as self-contained HTML, rounded as little as `budget` bytes need."""
     done: dict[Any, Any] = {}
     titles = " and ".join(scene.title for scene in scenes)
     waiting = f"A viewer of {titles} comes here, in a browser that runs JavaScript."
     for quality in LADDER:
-        shown = data(scenes, quality, done, colour_map=colour_map)
+        shown = data(scenes, quality, done)
         made = piece("lesionlab-volume", waiting, {"data": shown, "state": dict(state)})
         if len(made.encode()) <= budget:
             break

@@ -21,12 +21,9 @@ class Latest(Generic[Task, Done]):
     What a task says after a newer one was submitted is not passed on, be it progress, a result
     or an error. Nothing is passed on from two threads at once.
 
-    Args:
-        work: Called in the thread with a task and a function `tell`, which passes on progress and
-            raises `Superseded` where there is something newer to do.
-        tell: Takes progress.
-        done: Takes a task and its result.
-        failed: Takes a task and the exception that ended it.
+    `work` is called in the thread with a task and a function `tell`, which passes on progress and
+    raises `Superseded` where there is something newer to do. `done` takes a task and its result,
+    `failed` a task and the exception that ended it.
     """
 
     def __init__(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 
 from lesionlab import papers
@@ -17,11 +16,10 @@ from lesionlab.attention import activation_maps
 from lesionlab.crops import Crop
 from lesionlab.crops.footprint import Footprint, footprint
 from lesionlab.crops.sampling import Samples, locate
-from lesionlab.explorer import _filters
 from lesionlab.training.paper import Experiment
 from lesionlab.training.prediction import in_batches
 from lesionlab.training.studies import Trained
-from lesionlab.training.targets import by_target, to_frame
+from lesionlab.training.targets import by_target
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -31,12 +29,9 @@ KNOWN_HU = (-900, 300)
 
 
 class Output(NamedTuple):
-    """One thing that a model predicts.
+    """One target that a model predicts, `regression`, `binary` or `multiclass`.
 
-    Attributes:
-        name: The target's.
-        kind: `regression`, `binary` or `multiclass`.
-        classes: Their names, if the network's head has a number for each class; else empty.
+    `classes` are the names of a classifier's classes, else empty.
     """
 
     name: str
@@ -48,22 +43,21 @@ class Output(NamedTuple):
         """What its predicted numbers are called; of two classes the second one's is predicted."""
         if self.kind == "regression":
             return [self.name]
-        classes = self.classes or (f"not {self.name}", self.name)
-        return [f"probability of {name}" for name in classes[1 if len(classes) == 2 else 0 :]]
+        predicted = self.classes[1 if len(self.classes) == 2 else 0 :]
+        return [f"probability of {name}" for name in predicted]
 
 
 def outputs(experiment: Experiment) -> tuple[Output, ...]:
     """What an experiment's models predict, but for masks, which the viewer does not show."""
     found = []
     for target in experiment.targets:
-        if target.kind == "regression":
-            found.append(Output(target.name, "regression"))
-        elif target.kind == "binary":
+        names: tuple[str, ...] = ()
+        if target.kind == "binary":
             names = target.classes or (f"not {target.name}", target.name)
-            found.append(Output(target.name, "binary", names))
         elif target.kind == "multiclass":
             names = tuple(target.classes[code] for code in target.codes)
-            found.append(Output(target.name, "multiclass", names))
+        if target.kind != "segmentation":
+            found.append(Output(target.name, target.kind, names))
     return tuple(found)
 
 
@@ -76,8 +70,8 @@ class Given:
         hu: (z, y, x) the same values as HU.
         masks: (reader, z, y, x) the readers' outlines at these places.
         spacing: `(z, y, x)` mm between the samples' values; z where slices have equal distances.
-        z: (z,) position of each slice in the scan, mm over its first slice.
-        corner: `(y, x)` position of the first row and column in the scan, mm.
+        z, corner: (z,) position of each slice, and `(y, x)` of the first row and column, in mm
+            from the scan's first slice and corner.
         notes: What has to be known about them.
     """
 
@@ -94,16 +88,10 @@ class Model:
     """The folds of one variant, of which each lesion gets the one that has not seen it.
 
     Attributes:
-        name: What it is called on the workbench.
-        folds: Its folds.
         outputs: What it predicts.
         methods: Map's name to its method of `attention`, and whether its weights are exact.
         about: What a map can be about, an output or one of its classes, to arguments of
             `attention.activation_maps`.
-        n_tested: On how many lesions it was tested, in all folds.
-
-    Raises:
-        ValueError: No fold, folds of different variants, or channels that are no slices.
     """
 
     def __init__(self, name: str, folds: Trained | Iterable[Trained]) -> None:
@@ -116,7 +104,6 @@ class Model:
         self._experiment = self.folds[0].experiment
         if not self._experiment.stacked:
             raise ValueError(f"models[{name!r}]: its channels are scales, not slices")
-        self.n_tested = sum(len(fold.samples.lesion_ids) for fold in self.folds)
         self.outputs = outputs(self._experiment)
         self.methods = dict(self._experiment.maps())
         self.about: dict[str, dict[str, int]] = {}
@@ -182,8 +169,9 @@ class Model:
     def predict(self, lesion_id: str, samples: Samples) -> dict[str, float]:
         """What the lesion's fold predicts of it, by target, as in a run."""
         number, _ = self.number(lesion_id)
+        precision = self.folds[number].precision
         with self._lock:
-            found = self._predictions(number, samples)
+            found = in_batches(self._experiment, self._at(number), samples, 32, precision)[0]
         names = [column for output in self.outputs for column in output.columns]
         targets = self._experiment.targets
         parts = zip(targets, by_target(targets, found), strict=True)
@@ -195,11 +183,8 @@ class Model:
     ) -> tuple[Floats, Floats | None]:
         """Where the model looks: one map, and the attention of each slice.
 
-        Args:
-            lesion_id: The lesion.
-            samples: Its own, changed or not.
-            method: One of `methods`.
-            about: One of `about`.
+        `samples` are the lesion's own, changed or not; `method` is one of `methods`, `about` one
+        of `about`.
 
         Returns:
             (z, y, x), NaN on slices where the map is not drawn; and (z,), or None.
@@ -223,28 +208,6 @@ class Model:
             _placed(found.maps.double(), len(_stack(samples.images))),
             None if weights is None else weights.detach().double().numpy(),
         )
-
-    def errors(self) -> Iterator[pd.DataFrame]:
-        """How far it is off on the lesions that it was tested on, a few at a time.
-
-        Yields:
-            As `_filters.errors`.
-        """
-        targets = self._experiment.targets
-        names = [t.name for t in targets if t.kind in ("regression", "binary")]
-        for number, fold in enumerate(self.folds):
-            first = 0
-            for batch in fold.samples.split(16):
-                with self._lock:
-                    found = self._predictions(number, batch)
-                truth = fold.labels[first : first + len(found)]
-                first += len(found)
-                keys = pd.DataFrame({"lesion_id": list(batch.lesion_ids)})
-                yield _filters.errors(to_frame(targets, keys, found, truth), names)
-
-    def _predictions(self, number: int, samples: Samples) -> torch.Tensor:
-        precision = self.folds[number].precision
-        return in_batches(self._experiment, self._at(number), samples, 32, precision)[0]
 
     def _fed(self, crops: Iterable[Crop], number: int) -> Samples:
         of = self._experiment

@@ -17,7 +17,7 @@ from lesionlab.explorer._scene import Scene
 from lesionlab.figures import _draw as draw
 
 
-def picture(scenes: Sequence[Scene], state: Mapping[str, Any], *, colour_map: str) -> bytes:
+def picture(scenes: Sequence[Scene], state: Mapping[str, Any]) -> bytes:
     """A PNG of what the viewer shows at first; every panel names its tier."""
     figure, axes = draw.row(len(scenes), 4.2 * len(scenes), 4.9)
     prefixes = ("", "other_")[: len(scenes)]
@@ -28,7 +28,7 @@ def picture(scenes: Sequence[Scene], state: Mapping[str, Any], *, colour_map: st
     for ax, scene, prefix in zip(axes, scenes, prefixes, strict=True):
         k = min(max(int(state[f"{prefix}slice"]), 0), len(scene.hu) - 1)
         shown = _chosen(scene, state, prefix)
-        _panel(ax, scene, state, k, 8, shown, colour_map=colour_map, limits=limits)
+        _panel(ax, scene, state, k, 8, shown, limits)
     return _bytes(figure, dpi=100)
 
 
@@ -65,8 +65,7 @@ def _chosen(
 
 def _panel(
     ax: Axes, scene: Scene, state: Mapping[str, Any], k: int, size: float,
-    chosen: tuple[str, str, _scene.Floats] | None, *, colour_map: str = "viridis",
-    limits: tuple[float, float] | None = None,
+    chosen: tuple[str, str, _scene.Floats] | None, limits: tuple[float, float] | None = None,
 ) -> None:  # fmt: skip
     """Slice `k` of a scene with its map and outlines, in the part that the viewer shows."""
     centre, width = float(state["window_centre"]), float(state["window_width"])
@@ -81,7 +80,7 @@ def _panel(
         shown = values[min(k, len(values) - 1)]
         share = np.nan_to_num((shown - low) / (high - low))
         strength = np.clip(2 * np.abs(2 * share - 1) if low < 0 else 2 * share, 0, 1)
-        ax.imshow(shown, cmap=colours.SIGNED_MAP if low < 0 else colour_map, vmin=low, vmax=high,
+        ax.imshow(shown, cmap=colours.SIGNED_MAP if low < 0 else colours.MAP, vmin=low, vmax=high,
                   alpha=float(state["opacity"]) * strength, extent=(left, right, foot, top),
                   interpolation="nearest")  # fmt: skip
         words.append(" of ".join(filter(None, [method, attributes.title(head)])))

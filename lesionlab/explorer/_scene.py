@@ -35,7 +35,7 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Rating:
-    """One attribute: what readers gave and what a model predicts, on the attribute's scale."""
+    """What readers gave an attribute and what a model predicts, on the attribute's scale."""
 
     name: str
     title: str
@@ -49,8 +49,6 @@ class Scene:
     """Everything that one panel shows; `of` makes it from what users have.
 
     Attributes:
-        title: What is shown.
-        tier: Where the voxels come from.
         hu: (z, y, x) int16.
         missing: (z, y, x), True where the volume had no number; None if it had one everywhere.
         spacing: `(z, y, x)` distance between the voxels shown, mm; None if not known.
@@ -63,8 +61,6 @@ class Scene:
         masks: (reader, z, y, x); no reader if none were given.
         maps: Method to head to map: (z, y, x), or (1, y, x) for all slices alike.
         weights: (z,) share of attention of each slice.
-        ratings: In the order given.
-        notes: What a viewer has to be told.
     """
 
     title: str

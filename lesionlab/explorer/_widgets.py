@@ -65,17 +65,14 @@ class VolumeViewer(_Widget):
     Attributes:
         slice: Index of the slice shown, from 0.
         cursor: `[y, x]` of the pinned voxel, as shown; empty if none is.
-        window_centre: HU shown as middle grey.
-        window_width: HU from black to white.
-        method: Whose map lies over the slice; "" shows none.
-        head: Which of the method's maps.
+        window_centre, window_width: HU shown as middle grey, and from black to white.
+        method, head: Whose map lies over the slice ("" shows none), and which of its maps.
         opacity: Of the map, 0 to 1.
-        show_contours: Whether the readers' outlines are drawn.
-        show_consensus: Whether the outline of at least half of the readers is drawn.
+        show_contours, show_consensus: Whether the readers' outlines are drawn, and the outline of
+            at least half of them.
         hidden_readers: Indices of readers whose outlines are not drawn.
         orthogonal: Whether the coronal and the sagittal plane are shown too.
-        compare: Whether a second panel is shown.
-        linked: Whether both panels scroll together.
+        compare, linked: Whether a second panel is shown, and both scroll together.
         same_scale: Whether the same map of two volumes, as before and after a change, is drawn
             with one colour scale.
         zoom: 1 is the first view, which fits the lesion; above 1 it is enlarged, below 1 more of
@@ -122,9 +119,8 @@ class VolumeViewer(_Widget):
     def replace(self, page: Any, *, keep_place: bool) -> None:
         """Show something else; what of the controls still means something stays as it is.
 
-        Args:
-            page: What, and where controls stand that cannot stay.
-            keep_place: Whether slices and probe stay, for other versions of the same volume.
+        `page` says where controls stand that cannot stay. With `keep_place` slices and probe stay,
+        for other versions of the same volume.
         """
         kept = [*STAYING, *(["compare"] if len(page.scenes) == len(self.scenes) else [])]
         if keep_place and self.slice < min(len(scene.hu) for scene in page.scenes):

@@ -36,10 +36,8 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
     """What `lesionlab.explorer.workbench` gives in a kernel.
 
     Attributes:
-        bench: The lesions and models.
         viewer: The `VolumeViewer` of what was computed last; it stays the same object.
-        result: What was computed last.
-        request: What was asked for last.
+        result, request: What was computed last, and what was asked for last.
         table: The lesions with all that they can be chosen by.
         filters: The conditions that the listed lesions fulfil; set by `filter`.
         error: Why what was asked for last cannot be shown, else "".
@@ -50,30 +48,23 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
         first: VolumePage,
         bench: Bench,
         result: Result,
-        page: Callable[[Result], VolumePage],
         errors: Mapping[str, pd.DataFrame],
     ) -> None:
         self.bench, self.result, self.request = bench, result, result.request
         self.table = bench.table()
         self.filters: tuple[Filter, ...] = ()
         self.error = ""
-        self._page = page
         self.viewer = VolumeViewer(first)
         self._controls = Controls()
         self._silent = threading.local()  # controls that one thread sets, another may click
         self._latest: Latest[Request, Result] = Latest(
             bench.compute, tell=self._tell, done=self._show, failed=self._fail
         )
-        self._scoring: Latest[tuple[str, ...], dict[str, pd.DataFrame]] = Latest(
-            self._score, tell=self._tell, done=self._scored, failed=self._fail
-        )
         self._listen()
         self._add_errors(errors)
         self._set_controls()
         self._list()
         self._controls.values.value = values_html(result)
-        if set(bench.models) <= set(errors):
-            self._controls.score.layout.display = "none"
         self.viewer.layout = ipywidgets.Layout(flex="1 1 34rem", min_width="0")
         # beside the picture, and where there is no room for that above it
         side = ipywidgets.Layout(flex_flow="row wrap-reverse", align_items="flex-end")
@@ -85,13 +76,8 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
     def ask(self, **changes: Any) -> None:
         """Ask for something else; it is computed in the background, and then shown.
 
-        Args:
-            **changes: Fields of a `bench.Request`. Another lesion or model begins with all
-                slices in their places.
-
-        Raises:
-            ValueError: There is no such lesion, model, method or head.
-            TypeError: There is no such field.
+        `changes` are fields of a `bench.Request`. Another lesion or model begins with all slices
+        in their places. What does not exist raises an error at once.
         """
         asked, before = replace(self.request, **changes), self.request
         if asked.model != before.model:
@@ -105,23 +91,15 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
         self._latest.submit(self.request)
 
     def filter(self, *filters: Filter) -> pd.DataFrame:
-        """List the lesions that fulfil all of these; gives their rows of `table`.
-
-        Raises:
-            ValueError: A filter does not go with the table.
-        """
+        """List the lesions that fulfil all of these; gives their rows of `table`."""
         found = _filters.matching(self.table, filters)
         self.filters = filters
         self._list()
         return found
 
-    def score(self) -> None:
-        """Predict the lesions that the models were tested on, to choose lesions by error."""
-        self._scoring.submit(tuple(self.bench.models))
-
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until all that was asked for is shown; False if that takes longer."""
-        return self._scoring.wait(timeout) and self._latest.wait(timeout)
+        return self._latest.wait(timeout)
 
     # -- from the thread ---------------------------------------------------------------
 
@@ -134,7 +112,7 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
     def _show(self, request: Request, result: Result) -> None:
         before, self.result = self.result.request, result
         place = (request.lesion_id, request.model) == (before.lesion_id, before.model)
-        self.viewer.replace(self._page(result), keep_place=place)
+        self.viewer.replace(VolumePage(result.scenes), keep_place=place)
         self._controls.values.value = values_html(result)
         self._offer_slices()
         self._rest("")
@@ -153,23 +131,6 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
         left = f"not computed; shown is still {shown.lesion_id}, {shown.change}"
         self._controls.say(left if error else "ready")
         self._controls.complain(error)
-
-    def _score(self, names: tuple[str, ...], tell: Callable[..., None]) -> dict[str, pd.DataFrame]:
-        found = {}
-        for name in names:
-            model, parts = self.bench.models[name], []
-            for rows in model.errors():
-                parts.append(rows)
-                done = sum(map(len, parts))
-                tell(f"predicting the test lesions of {name}", done, model.n_tested)
-            found[name] = pd.concat(parts)
-        return found
-
-    def _scored(self, _: tuple[str, ...], errors: dict[str, pd.DataFrame]) -> None:
-        self._add_errors(errors)
-        self._list()
-        self._controls.score.layout.display = "none"
-        self._rest("")
 
     def _add_errors(self, errors: Mapping[str, pd.DataFrame]) -> None:
         for name, table in errors.items():
@@ -198,7 +159,6 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
             widget.observe(lambda new, act=act: self._try(lambda: act(new["new"])), "value")
         c.undo.on_click(lambda _: self._try(lambda: self.ask(change=Change())))
         c.add.on_click(lambda _: self._try(self._add_filter))
-        c.score.on_click(lambda _: self._try(self.score))
         c.column.observe(lambda _: self._offer_relations(), "value")
 
     def _try(self, act: Callable[[], Any]) -> None:
@@ -246,7 +206,7 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
     def _offer_slices(self) -> None:
         """As many as there are in what is shown."""
         change = self.request.change
-        n = max(len(self.result.before.hu), (change.duplicate or 0) + 1)
+        n = max(len(self.result.before.given.hu), (change.duplicate or 0) + 1)
         with self._silently():
             self._controls.set_change(change, n)
 

@@ -25,7 +25,7 @@ from lesionlab.crops.resampling import AIR, LUNG
 from lesionlab.explorer import _filters, _html, _scene
 from lesionlab.explorer._models import Floats, Given, Model
 from lesionlab.explorer._scene import Scene
-from lesionlab.explorer.volume import PAGE_KB, VolumePage
+from lesionlab.explorer.volume import VolumePage
 from lesionlab.training.studies import Trained
 
 if TYPE_CHECKING:
@@ -47,9 +47,6 @@ class Change:
         margin: What is within so many mm of the readers' consensus counts as lesion.
         duplicate: The slice (from 0, of what the model is given) that replaces all others.
         reverse: Whether the slices come in reverse order.
-
-    Raises:
-        ValueError: A field is out of range.
     """
 
     surroundings: str | None = None
@@ -80,14 +77,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be computed.
+    """What is to be computed: of which lesion, by which of the models, after which change.
 
-    Attributes:
-        lesion_id: Which lesion.
-        model: Name of one of the models.
-        method: Name of one of the model's maps; its first one if "".
-        about: The output or class that the map is about; if "" malignancy, where there is one.
-        change: What is done to the lesion.
+    `method` is one of the model's maps, its first one if ""; `about` the output or class that the
+    map is about, if "" malignancy, where there is one.
     """
 
     lesion_id: str
@@ -99,10 +92,9 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What a model was given, said, and looked at.
+    """What a model was given, with the readers' outlines, what it said, and what it looked at.
 
     Attributes:
-        given: What it was given, with the readers' outlines.
         predicted: Name of a target, or of a probability, to value.
         map: (z, y, x), NaN where the map has no value: a map without places along z lies on the
             middle slice.
@@ -114,18 +106,12 @@ class Look:
     map: Floats
     weights: Floats | None
 
-    @property
-    def hu(self) -> Floats:
-        """(z, y, x) what the model was given, in HU."""
-        return self.given.hu
-
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What came of a request.
+    """What came of a request, with its method and `about` filled in.
 
     Attributes:
-        request: The request, its method and head filled in.
         before: Of the lesion as it is.
         after: Of the lesion as it was changed; None if it was not.
         readings: Target to the readers' values.
@@ -153,27 +139,13 @@ class Result:
 class Bench:
     """Lesions and models, and one function that brings them together.
 
-    Attributes:
-        models: By name.
-        lesion_ids: Which lesions there are.
-        ratings: One row per lesion.
-
-    Args:
-        models: Name to a trained fold, or to several folds of one variant; of these the one that
-            has not seen a lesion is asked about it.
-        crops: lesion_id to crop, such as a `CropStore`; or a function that makes one.
-        ratings: One row per lesion, as `lesionlab.sources.lidc.nodules`: readers' means in
-            columns by name, and their values in `NAME_readings`. The lesions that the models were
-            tested on if None.
-
-    Raises:
-        ValueError: There is no model or no lesion, or a model's folds are of different variants.
+    The arguments are those of `workbench`.
     """
 
     def __init__(
         self,
         models: Mapping[str, Trained | Iterable[Trained]],
-        crops: Mapping[str, Crop] | Callable[[str], Crop],
+        crops: Mapping[str, Crop],
         *,
         ratings: pd.DataFrame | None = None,
     ) -> None:
@@ -186,7 +158,7 @@ class Bench:
             ratings = ratings[~ratings.index.duplicated()]
         self.ratings = ratings
         self._crops = crops
-        self.lesion_ids = tuple(map(str, crops if isinstance(crops, Mapping) else ratings.index))
+        self.lesion_ids = tuple(map(str, crops))
         if not self.lesion_ids:
             raise ValueError("crops: expected at least one, got none")
         self._known = frozenset(self.lesion_ids)
@@ -200,11 +172,7 @@ class Bench:
         return _filters.lesion_table(self.lesion_ids, self.ratings, tier=tier)
 
     def filled(self, request: Request) -> Request:
-        """The request with its method and head, where it names none.
-
-        Raises:
-            ValueError: There is no such lesion, model, method or head.
-        """
+        """The request with a method and head where it names none; `ValueError` for what is not."""
         if request.lesion_id not in self._known:
             raise ValueError(
                 f"lesion_id={request.lesion_id!r}: not among the {len(self._known)} lesions here"
@@ -223,20 +191,13 @@ class Bench:
     def compute(self, request: Request, tell: Tell = lambda *_: None) -> Result:
         """Predict (as `Trained.predict`) and look, before and after the change.
 
-        Args:
-            request: What to compute.
-            tell: Called before each step; what it raises ends the computation.
-
-        Raises:
-            ValueError: Something in the request does not exist, or the lesion cannot be prepared.
-            KeyError: There is no crop of the lesion.
+        `tell` is called before each step; what it raises ends the computation.
         """
         request = self.filled(request)
         model, change = self.models[request.model], request.change
         n_steps = 5 if change else 3
         tell("reading the lesion", 0, n_steps)
-        crops = self._crops
-        crop = (crops.__getitem__ if isinstance(crops, Mapping) else crops)(request.lesion_id)
+        crop = self._crops[request.lesion_id]
         plain = replace(request, change=Change())
         if self._last is None or self._last[0] != plain:
             tell("preparing it for the model", 1, n_steps)
@@ -268,10 +229,7 @@ class Bench:
 
 
 def masked(crop: Crop, change: Change) -> Crop:
-    """The crop with other surroundings; voxels within the margin of the consensus stay.
-
-    Distances are those between the voxels' centres, in mm.
-    """
+    """The crop with other surroundings; what is near the consensus stays, by voxels' centres."""
     if change.surroundings is None:
         return crop
     away = distance_transform_edt(~crop.consensus(), sampling=crop.spacing)
@@ -280,11 +238,7 @@ def masked(crop: Crop, change: Change) -> Crop:
 
 
 def reordered(given: Given, change: Change) -> Given:
-    """One slice in all places, and then all in reverse; the outlines go along.
-
-    Raises:
-        ValueError: There is no such slice.
-    """
+    """One slice in all places, and then all in reverse; the outlines go along."""
     depth = len(given.hu)
     order = np.arange(depth)
     if change.duplicate is not None:
@@ -335,15 +289,11 @@ def _shown(
 
 def workbench(
     models: Mapping[str, Trained | Iterable[Trained]],
-    crops: Mapping[str, Crop] | Callable[[str], Crop],
+    crops: Mapping[str, Crop],
     *,
     lesion_id: str | None = None,
-    model: str | None = None,
-    about: str = "",
     ratings: pd.DataFrame | None = None,
     predictions: Mapping[str, pd.DataFrame] | None = None,
-    window: str | tuple[float, float] = "lung",
-    page_kb: float | None = PAGE_KB,
 ) -> Workbench | VolumePage:
     """Choose lesions, models and maps, change what a model sees, and watch what it says.
 
@@ -358,25 +308,16 @@ def workbench(
         models: Name to a trained fold, or to several folds of one variant, of
             `lesionlab.training.studies.trained`. Of several, the one that has not seen a lesion
             is asked about it; where there is none, the viewer says so.
-        crops: lesion_id to crop, such as a `CropStore`; or a function that makes one, such as
-            `lesionlab.sources.phantom.make`.
+        crops: lesion_id to crop, such as a `CropStore`.
         lesion_id: Where to begin; at the first lesion that the first model was tested on if None.
-        model: Which model to begin with; the first if None.
-        about: The output or class that the first map is about; if "" malignancy, where there is
-            one.
-        ratings: As in `Bench`: what is known of each lesion.
-        predictions: Model's name to `Outcome.predictions`, to choose lesions by its error. Of
-            other models a button predicts the test lesions anew.
-        window: As in `lesionlab.explorer.view`; so is `page_kb`.
-        page_kb: KB of the page for each 64³ voxels.
+        ratings: One row per lesion, as `lesionlab.sources.lidc.nodules`: readers' means in
+            columns by name, and their values in `NAME_readings`. The lesions that the models were
+            tested on if None.
+        predictions: Model's name to `Outcome.predictions`, to choose lesions by its error.
 
     Returns:
         A widget, or where ipywidgets or anywidget is not installed
         (`pip install 'lesionlab[lab]'`) the page of what it would show first.
-
-    Raises:
-        ValueError: An argument names what is not there, is out of range, or has too few columns.
-        KeyError: There is no crop of the first lesion.
     """
     bench = Bench(models, crops, ratings=ratings)
     errors = {}
@@ -384,16 +325,11 @@ def workbench(
         if name not in bench.models:
             raise ValueError(f"predictions of {name!r}: expected of {', '.join(bench.models)}")
         errors[name] = _filters.errors(frame, [out.name for out in bench.models[name].outputs])
-    name = next(iter(bench.models)) if model is None else model
+    name, first = next(iter(bench.models.items()))
     if lesion_id is None:
-        asked = bench.models.get(name)
-        tested = (i for i in bench.lesion_ids if asked is not None and asked.number(i)[1])
+        tested = (i for i in bench.lesion_ids if first.number(i)[1])
         lesion_id = next(tested, bench.lesion_ids[0])
-    result = bench.compute(Request(lesion_id, name, about=about))
-
-    def page(result: Result) -> VolumePage:
-        return VolumePage(result.scenes, window=window, page_kb=page_kb)
-
-    more = (bench, result, page, errors)
-    shown: Any = _html.in_kernel(page(result), "_workbench", "Workbench", *more)
+    result = bench.compute(Request(lesion_id, name))
+    page = VolumePage(result.scenes)
+    shown: Any = _html.in_kernel(page, "_workbench", "Workbench", bench, result, errors)
     return shown  # type: ignore[no-any-return]

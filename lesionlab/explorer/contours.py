@@ -37,9 +37,6 @@ class ContourScroll(_html.Page):
         contours: As `lesionlab.sources.lidc.contours` gives them; at least one.
         pixel_spacing: In-plane distance between pixels, mm.
         title: What is shown, for people and screen readers.
-
-    Raises:
-        ValueError: There is no contour, or `pixel_spacing` is not positive.
     """
 
     def __init__(self, contours: list[Contour], *, pixel_spacing: float, title: str) -> None:

@@ -43,6 +43,9 @@ Answers = Mapping[str, Mapping[str, int]]
 MOST_SLICES = 20
 """Of a nodule with more, every second, third … slice is shown."""
 
+NODULE_KB = 16
+"""What one nodule may add to a page, KB."""
+
 CHOSEN = ("margin", "lobulation", "spiculation", "texture", "malignancy")
 """Attributes that are asked for unless the player chooses others."""
 
@@ -60,13 +63,8 @@ HINT = (
 class GamePage(_html.Page):
     """The game without a kernel: HTML and a PNG; what `be_the_reader` gives without anywidget.
 
-    Attributes:
-        scenes: The nodules by `lesion_id`, in the order in which they are shown.
-        readings: All readings, one row each.
-        attributes: What can be rated.
-        references: More columns of the result: name to attribute to a difference in steps.
-        state: Window and outlines of the viewer, and where the game stands (`STATE`).
-        budget: Bytes of the page for each nodule.
+    `scenes` are by `lesion_id`, in the order in which they are shown; `state` is the window and
+    outlines of the viewer, and where the game stands (`STATE`).
     """
 
     scenes: dict[str, Scene]
@@ -74,7 +72,6 @@ class GamePage(_html.Page):
     attributes: Sequence[Attribute]
     references: Mapping[str, Mapping[str, float]]
     state: dict[str, Any]
-    budget: float
     _packed: dict[Any, Any] = field(default_factory=dict)  # what a kernel and a page both take
     MORE = ("choice.js", "game.js")
     STATE = ("phase", "chosen", "reveal", "at", "answers", "seen")
@@ -85,7 +82,7 @@ class GamePage(_html.Page):
         return [a.name for a in self.attributes]
 
     def data(self, budget: float = inf) -> dict[str, Any]:
-        """All that the JavaScript shows, JSON-ready; each nodule takes up to `budget` bytes."""
+        """As `Page.data`."""
         constant = _constants(self.readings, self.names)
         said = dict(list(self.readings.groupby("lesion_id")))
         tiers = " · ".join(dict.fromkeys(s.tier_text for s in self.scenes.values()))
@@ -123,13 +120,13 @@ class GamePage(_html.Page):
         } | colours.palette()
 
     def to_html(self) -> str:
-        """One self-contained piece of HTML; text from outside is escaped."""
+        """As `Page.to_html`."""
         waiting = (
             f"A game comes here, in a browser that runs JavaScript: rate {len(self.scenes)} "
             "nodules, and see how far you are from their readers."
         )
         state = {name: self.state[name] for name in self.STATE}
-        content = {"data": self.data(self.budget), "state": state}
+        content = {"data": self.data(1000 * NODULE_KB), "state": state}
         return _html.piece(
             "lesionlab-game", waiting, content, more=self.MORE, entry="mountGamePage"
         )
@@ -161,12 +158,12 @@ def be_the_reader(
     readings: pd.DataFrame,
     *,
     attributes: Sequence[str] = RATING_NAMES,
-    chosen: Sequence[str] | None = None,
     references: Mapping[str, Mapping[str, float]] | None = None,
-    window: str | tuple[float, float] = "lung",
-    nodule_kb: float | None = 16,
 ) -> ReaderGame | GamePage:
     """Rate nodules one after the other, then see the difference from their readers.
+
+    HU of a nodule outside the outlines are rounded in a page where it would take more than 16 KB
+    else, and the viewer says so.
 
     Args:
         crops: The nodules in the order in which they are shown, best trimmed
@@ -175,44 +172,30 @@ def be_the_reader(
             (`lesionlab.sources.lidc.readings`). All of them, not only those of `crops`: what the
             readers' difference is at large, and which answer is given most, comes from here.
         attributes: What can be rated, of LIDC's nine ratings.
-        chosen: What is asked for unless the player chooses otherwise; `CHOSEN` if None.
         references: More columns of the result, by what stands above them: attribute to a mean
             absolute difference in steps, such as a paper's.
-        window: As in `lesionlab.explorer.view`.
-        nodule_kb: KB of the page for each nodule; HU outside the outlines are rounded no more
-            than that needs, and the viewer says so. None stores every value exactly.
 
     Returns:
         A widget, or a `GamePage` where anywidget is not installed.
-
-    Raises:
-        LookupError: LIDC has no such rating.
-        KeyError: `readings` lacks a column.
-        ValueError: There is no crop, one comes twice or has no reading, or an argument has the
-            wrong kind or range.
     """
     known = [rating(name) for name in attributes]
     names = [a.name for a in known]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"attributes={list(attributes)}: expected one or more, each once")
-    if chosen is None:
-        chosen = [n for n in CHOSEN if n in names] or names
-    if not chosen or not set(chosen) <= set(names):
-        raise ValueError(f"chosen={list(chosen)}: expected some of {', '.join(names)}")
+    chosen = [n for n in CHOSEN if n in names] or names
     ids = [crop.lesion_id for crop in crops]
     if not ids or len(set(ids)) < len(ids):
         raise ValueError(f"crops: expected one or more, each nodule once, got {ids}")
     if unknown := [i for i in ids if i not in set(readings["lesion_id"])]:
         raise ValueError(f"crops: {unknown[0]} has no row in readings")
     scenes = {c.lesion_id: _scene.thinned(_scene.of(c), MOST_SLICES) for c in crops}
-    game = {"phase": "start", "reveal": True, "chosen": list(chosen), "at": 0, "answers": {}}
-    viewer = volume.state_of([scenes[ids[0]]], window)
+    game = {"phase": "start", "reveal": True, "chosen": chosen, "at": 0, "answers": {}}
+    viewer = volume.state_of([scenes[ids[0]]])
     everybody: dict[Any, Any] = pairwise_difference(readings, names)["value"].to_dict()
     columns = {ALL_READERS: everybody}
     columns |= {str(name): dict(values) for name, values in (references or {}).items()}
     state = viewer | {"show_contours": False} | game | {"seen": []}
-    budget = volume.budget("nodule_kb", nodule_kb)
-    page = GamePage(scenes, readings, known, columns, state, budget)
+    page = GamePage(scenes, readings, known, columns, state)
     shown: ReaderGame | GamePage = _html.in_kernel(page, "_widgets", "ReaderGame")
     return shown
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["ScalePage", "atlas"]
 
 EXAMPLE_KB = 20
-"""What one example may add to a page, KB, unless `atlas` is told otherwise."""
+"""What one example may add to a page, KB."""
 
 MOST_SLICES = 16
 """Of an example with more, every second, third … slice is shown."""
@@ -41,24 +41,21 @@ class ScalePage(_html.Page):
     """A scale without a kernel: HTML and a PNG; what `atlas` gives where anywidget is missing.
 
     Attributes:
-        attribute: Whose scale.
         scenes: The examples' voxels by `lesion_id`; one nodule may stand for several steps.
         steps: What is shown and said about each step: `code`, `word`, `share` of the readings,
             `text`, and `examples`, each with its `volume` (index in `scenes`), `title`, `notes`.
         state: The viewer's window, and the `step` that is shown.
-        budget: Bytes of the page for each example.
     """
 
     attribute: Attribute
     scenes: dict[str, Scene]
     steps: list[dict[str, Any]]
     state: dict[str, Any]
-    budget: float
     _packed: dict[Any, Any] = field(default_factory=dict)  # what a kernel and a page both take
     MORE = ("choice.js", "scale.js")
 
     def data(self, budget: float = inf) -> dict[str, Any]:
-        """All that the JavaScript shows, JSON-ready; each example takes up to `budget` bytes."""
+        """As `Page.data`."""
         names = "" if self.attribute.kind == "ordinal" else " The codes are names without an order."
         return {
             "title": self.attribute.title,
@@ -70,12 +67,12 @@ class ScalePage(_html.Page):
         } | colours.palette()
 
     def to_html(self) -> str:
-        """One self-contained piece of HTML; text from outside is escaped."""
+        """As `Page.to_html`."""
         waiting = (
             f"The steps of {self.attribute.title.lower()}, with nodules to scroll through, come "
             "here, in a browser that runs JavaScript."
         )
-        content = {"data": self.data(self.budget), "state": {"step": self.state["step"]}}
+        content = {"data": self.data(1000 * EXAMPLE_KB), "state": {"step": self.state["step"]}}
         return _html.piece(
             "lesionlab-scale", waiting, content, more=self.MORE, entry="mountScalePage"
         )
@@ -101,10 +98,11 @@ def atlas(
     crops: Mapping[str, Crop],
     *,
     rendered: Mapping[str, Mapping[str, int]] | None = None,
-    window: str | tuple[float, float] | None = None,
-    example_kb: float | None = EXAMPLE_KB,
 ) -> ScaleViewer | ScalePage:
     """Show the steps of an attribute's scale, each with its examples side by side.
+
+    HU of an example outside the outlines are rounded in a page where it would take more than 20 KB
+    else, and the viewer says so.
 
     Args:
         attribute: One of LIDC's nine ratings.
@@ -114,20 +112,11 @@ def atlas(
             every voxel. An example without a crop is left out, and the step says so.
         rendered: For phantoms: `lesion_id` to the ratings that the voxels were rendered from
             (`lesionlab.sources.phantom.drawn_ratings`).
-        window: As in `lesionlab.explorer.view`; soft tissue for calcification and internal
-            structure and lung for the others, if None.
-        example_kb: KB of the page for each example; HU outside the outlines are rounded no more
-            than that needs, and the viewer says so. None stores every value exactly.
 
     Returns:
         A widget, or a `ScalePage` where anywidget is not installed.
-
-    Raises:
-        LookupError: LIDC has no such rating.
-        ValueError: No example has a crop, or an argument has the wrong kind or range.
     """
     known = rating(attribute)
-    budget = volume.budget("example_kb", example_kb)
     wanted = examples[examples["step"].isin(known.codes)].sort_values("step", kind="stable")
     ids = [i for i in dict.fromkeys(wanted["lesion_id"]) if i in crops]
     if not ids:
@@ -145,11 +134,10 @@ def atlas(
         step = {"code": code, "word": known.words[code], "share": _percent(counts[code]["share"])}
         text = _said(counts[code], len(shown), len(rows) - len(shown))
         steps.append(step | {"text": text, "examples": shown})
-    if window is None:
-        window = "soft tissue" if known.kind == "nominal" else "lung"
+    window = "soft tissue" if known.kind == "nominal" else "lung"
     first_step = next(step["code"] for step in steps if step["examples"])
     state = volume.state_of([scenes[ids[0]]], window) | {"step": first_step}
-    page = ScalePage(known, scenes, steps, state, budget)
+    page = ScalePage(known, scenes, steps, state)
     made: ScaleViewer | ScalePage = _html.in_kernel(page, "_widgets", "ScaleViewer")
     return made
 

@@ -1,7 +1,7 @@
 """A volume to scroll through, with its readers' outlines, attention maps and ratings.
 
     from lesionlab import explorer
-    viewer = explorer.view(crop, overlays={"Grad-CAM": {"malignancy": map}}, window="lung")
+    viewer = explorer.view(crop, overlays={"Grad-CAM": {"malignancy": map}})
     viewer                      # as the last value of a cell
     viewer.slice = 3            # moves what is shown; what the reader moves can be read
 
@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from lesionlab import colours as _colours
 from lesionlab.explorer import _html, _scene
 from lesionlab.explorer._scene import Scene
 
@@ -26,51 +25,33 @@ if TYPE_CHECKING:
 __all__ = ["VolumePage", "view"]
 
 PAGE_KB = 300
-"""What a page may grow by for each 64 × 64 × 64 voxels, KB, unless `view` is told otherwise."""
+"""What a page may grow by for each 64 × 64 × 64 voxels, KB."""
 
 
 class VolumePage(_html.Page):
     """A viewer without a kernel: HTML and a PNG; what `view` gives where anywidget is missing.
 
-    Args:
-        scenes: One, or two side by side, checked.
-        window: As in `view`; so are `colours` and `page_kb`.
-
-    Raises:
-        ValueError: An argument but `scenes` is out of range.
+    `scenes` are one, or two side by side.
     """
 
-    def __init__(
-        self,
-        scenes: tuple[Scene, ...],
-        *,
-        window: str | tuple[float, float] = "lung",
-        colours: str = "viridis",
-        page_kb: float | None = PAGE_KB,
-    ) -> None:
-        if colours not in _colours.MAPS:
-            raise ValueError(f"colours={colours!r}: expected one of {', '.join(_colours.MAPS)}")
-        self._budget = budget("page_kb", page_kb)
+    def __init__(self, scenes: tuple[Scene, ...]) -> None:
         self.scenes = scenes
-        self.colours = colours
-        self.state = state_of(scenes, window)
+        self.state = state_of(scenes)
 
     def data(self, budget: float = inf) -> dict[str, Any]:
-        """All that the JavaScript shows, JSON-ready and exact."""
-        return _html.data(self.scenes, colour_map=self.colours)
+        """As `Page.data`."""
+        return _html.data(self.scenes)
 
     def to_html(self) -> str:
-        """One self-contained piece of HTML; text from outside is escaped."""
+        """As `Page.to_html`."""
         share = max(1.0, sum(scene.hu.size for scene in self.scenes) / 64**3)
-        return _html.page(
-            self.scenes, self.state, colour_map=self.colours, budget=self._budget * share
-        )
+        return _html.page(self.scenes, self.state, 1000 * PAGE_KB * share)
 
     def to_png(self) -> bytes:
-        """A picture of the slice, map and outlines that the viewer shows at first."""
+        """As `Page.to_png`."""
         from lesionlab.explorer import _png  # plots load more than the viewer needs
 
-        return _png.picture(self.scenes, self.state, colour_map=self.colours)
+        return _png.picture(self.scenes, self.state)
 
     def __repr__(self) -> str:
         names = ", ".join(repr(scene.title) for scene in self.scenes)
@@ -81,10 +62,7 @@ class VolumePage(_html.Page):
 def view(
     volume: Any,
     *,
-    window: str | tuple[float, float] = "lung",
     other: VolumeViewer | VolumePage | None = None,
-    colours: str = "viridis",
-    page_kb: float | None = PAGE_KB,
     spacing: Sequence[float] | None = None,
     masks: Any = None,
     overlays: Mapping[str, Any] | None = None,
@@ -97,22 +75,18 @@ def view(
     """Show a volume.
 
     Inputs are not changed. In a kernel every value is exact. A page holds them exactly too if
-    they fit into `page_kb`; else HU outside the readers' outlines and maps are rounded, no more
-    than needed, and the viewer says so.
+    they fit into 300 KB for each 64³ voxels; else HU outside the readers' outlines and maps are
+    rounded, no more than needed, and the viewer says so.
 
     Args:
         volume: (z, y, x) HU, or a `lesionlab.crops.Crop`, which brings `spacing`, `masks`,
             `title` and `tier` along. NaN is shown as missing. More than 2²¹ voxels are thinned.
-        window: `lung`, `soft tissue`, `bone`, `full`, or centre and width in HU.
         other: A second viewer, shown beside this one with linked scrolling.
-        colours: `viridis`, `cividis` or `magma` for the overlays. Maps with values below zero
-            are shown in purple and orange.
-        page_kb: KB of the page for each 64³ voxels; None stores every value exactly.
         spacing: `(z, y, x)` distance between voxel centres, mm. Without it there is no scale
             bar, and positions are counted in voxels.
         masks: (reader, z, y, x), or (z, y, x) for one reader.
         overlays: Method to map, or method to head to map; a map is (z, y, x), or (y, x) for
-            all slices alike.
+            all slices alike. Maps with values below zero are purple and orange.
         slice_weights: (z,) attention of each slice, from 0 up.
         predicted: Attribute to a model's value.
         readings: Attribute to the readers' values, in the order of `masks`.
@@ -122,9 +96,6 @@ def view(
     Returns:
         A widget, or a `VolumePage` where anywidget is not installed
         (`pip install 'lesionlab[lab]'`).
-
-    Raises:
-        ValueError: An argument has the wrong kind, shape or range.
     """
     scenes: tuple[Scene, ...] = (
         _scene.of(volume, spacing=spacing, masks=masks, overlays=overlays, tier=tier, title=title,
@@ -134,21 +105,14 @@ def view(
         if not getattr(other, "scenes", None):
             raise ValueError(f"other: expected what view() gives, got {type(other).__name__}")
         scenes = (*scenes, other.scenes[0])
-    page = VolumePage(scenes, window=window, colours=colours, page_kb=page_kb)
+    page = VolumePage(scenes)
     shown: VolumeViewer | VolumePage = _html.in_kernel(page, "_widgets", "VolumeViewer")
     return shown
 
 
-def budget(name: str, kb: float | None) -> float:
-    """Bytes that a page may take; any number if `kb` is None."""
-    if kb is not None and not kb > 0:
-        raise ValueError(f"{name}={kb!r}: expected KB above 0, or None")
-    return inf if kb is None else 1000 * kb
-
-
-def state_of(scenes: Sequence[Scene], window: str | tuple[float, float]) -> dict[str, Any]:
-    """Where the controls stand at first, `window` as in `view`."""
-    centre, width = _window(window, scenes[0])
+def state_of(scenes: Sequence[Scene], preset: str = "lung") -> dict[str, Any]:
+    """Where the controls stand at first."""
+    centre, width = _html.PRESETS[preset]
     first, second = scenes[0], scenes[-1]
     maps, others = first.all_maps(), second.all_maps()
     if len(scenes) == 1:  # another method, if there is one
@@ -178,19 +142,6 @@ def state_of(scenes: Sequence[Scene], window: str | tuple[float, float]) -> dict
         "zoom": 1.0,
         "pan": [0.0, 0.0],
     }
-
-
-def _window(window: str | tuple[float, float], scene: Scene) -> tuple[float, float]:
-    """Centre and width, HU."""
-    presets = _html.presets(scene)
-    if isinstance(window, str):
-        if window not in presets:
-            raise ValueError(f"window={window!r}: expected one of {', '.join(presets)}")
-        return presets[window]
-    values = tuple(float(v) for v in window)
-    if len(values) != 2 or not values[1] > 0 or not all(abs(v) < 1e6 for v in values):
-        raise ValueError(f"window={window!r}: expected centre and width in HU, the width above 0")
-    return values
 
 
 def _start(scene: Scene, values: _scene.Floats | None) -> int:

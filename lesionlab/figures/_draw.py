@@ -120,15 +120,8 @@ def grey(
 ) -> tuple[float, float, float, float]:  # fmt: skip
     """Grey values, every pixel as it is, with a bar of so many mm if `pixel` has a length.
 
-    Args:
-        ax: Where.
-        values: (row, column).
-        pixel: Height and width of a pixel, mm.
-        limits: Values that are black and white.
-        part: What is seen: left, right, foot and top, as shares of the image.
-
-    Returns:
-        Where the whole image lies: left, right, foot, top.
+    `limits` are black and white; `part` is what is seen: left, right, foot and top, as shares of
+    the image. Returned is where the whole image lies: left, right, foot, top.
     """
     rows, columns = np.shape(values)
     dy, dx = pixel or (1.0, 1.0)
@@ -185,13 +178,12 @@ def rows_of(ax: Axes, names: Sequence[str]) -> None:
 
 
 def cells(
-    ax: Axes, matrix: pd.DataFrame, limits: tuple[float, float], *, colours: str = MAP,
-    decimals: int = 2, **bar: Any,
+    ax: Axes, matrix: pd.DataFrame, limits: tuple[float, float], *, colours: str = MAP, **bar: Any,
 ) -> None:  # fmt: skip
     """A square matrix between attributes as coloured cells with their values; NaN stay empty."""
     names = [SHORT.get(str(name), str(name)) for name in matrix.index]
     sns.heatmap(matrix, vmin=limits[0], vmax=limits[1], cmap=colours, annot=True,
-                fmt=f".{decimals}f", annot_kws={"fontsize": 7.5}, square=True,
+                fmt=".2f", annot_kws={"fontsize": 7.5}, square=True,
                 xticklabels=names, yticklabels=names, cbar_kws=bar, ax=ax)  # fmt: skip
     filled = np.asarray(ax.collections[0].get_facecolor())[matrix.notna().to_numpy().ravel()]
     for text, colour in zip(ax.texts, filled, strict=True):

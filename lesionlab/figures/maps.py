@@ -2,7 +2,8 @@
 
 Papers draw every map from its own smallest to its own largest value: colours of two maps cannot be
 compared then, and a map of almost equal values looks as decided as any other. In
-`figures.samples.sheet` the maps of one row share a scale unless it is told otherwise.
+`figures.samples.sheet` the maps of one row share a scale unless it is told otherwise. `tier`, where
+the voxels come from, is written below a figure.
 """
 
 from __future__ import annotations
@@ -33,11 +34,7 @@ def one_feature_map(
 ) -> Figure:
     """How a soft activation head makes one number of one feature map (Lei 2020, Fig. 2).
 
-    Args:
-        g: (y, x) the feature map.
-        pooled: (y, x) its averages A.
-        weights: (y, x) one weight β for each average.
-        tier: Where the voxels come from; written below.
+    `g` is the feature map, `pooled` its averages A, `weights` one weight β for each; all (y, x).
     """
     whole, average, weight = (np.asarray(a, dtype=float) for a in (g, pooled, weights))
     parts = (
@@ -59,13 +56,8 @@ def one_feature_map(
 def region_shares(tables: Mapping[str, pd.DataFrame], *, tier: Tier | None = None) -> Figure:
     """Where maps lie, beside a map that is the same everywhere.
 
-    Args:
-        tables: Name of a network (trained, untrained) to its table: index (method, region),
-            columns times, times_low, times_high.
-        tier: Where the voxels come from; written below.
-
-    Raises:
-        ValueError: There is none, or more than three.
+    `tables` are up to three: name of a network (trained, untrained) to its table with the index
+    (method, region) and the columns times, times_low, times_high.
     """
     if not 1 <= len(tables) <= 3:
         raise ValueError(f"tables: expected 1 to 3, got {len(tables)}")
@@ -79,9 +71,7 @@ def region_shares(tables: Mapping[str, pd.DataFrame], *, tier: Tier | None = Non
 def deletion(table: pd.DataFrame, *, tier: Tier | None = None) -> Figure:
     """By how much the areas under deletion and insertion curves differ from a random order's.
 
-    Args:
-        table: Index (method, curve), columns difference, low, high.
-        tier: Where the voxels come from; written below.
+    The table has the index (method, curve) and the columns difference, low, high.
     """
     titles = {
         "deletion": "deletion (left of the line: places matter)",
@@ -98,13 +88,7 @@ def _against(
 ) -> Figure:  # fmt: skip
     """Estimates of each method beside the value that says nothing, a panel for each title.
 
-    Args:
-        tables: What a color stands for, to a table with the index (method, panel).
-        titles: Of the panels, by the index' second level.
-        columns: The value and its interval.
-        even: The value that says nothing.
-        says: What is measured.
-        width: Of the figure, inches.
+    `titles` are those of the panels, by the second level of the tables' index.
     """
     methods = list(dict.fromkeys(m for t in tables.values() for m in t.index.get_level_values(0)))
     height = 0.36 * len(methods) * max(1.0, 0.6 * len(tables)) + 1.2
@@ -132,13 +116,8 @@ def cascade(
 ) -> Figure:
     """How alike maps stay while layer after layer loses its weights, from the output back.
 
-    Args:
-        found: Method to the layers, and (step, lesion) similarities, as `attention.Randomisation`
-            has them.
-        tier: Where the voxels come from; written below.
-
-    Raises:
-        ValueError: There is none, or not one row of similarities for each layer.
+    `found` is a method to the layers, and (step, lesion) similarities, as
+    `attention.Randomisation` has them.
     """
     if not found:
         raise ValueError("found: expected at least one method, got none")
@@ -181,10 +160,7 @@ def matching(
         pixel: Height and width of a pixel, mm.
         box: (top, left, height, width) of the square that the network saw, mm.
         title: What stands above.
-        tier: Where the voxels come from; written below.
-
-    Raises:
-        ValueError: A map has another size.
+        tier: Where the voxels come from.
     """
     words = 0.26 * (len(ratings) + 1.5)  # inches
     figure = draw.blank(2.2 * (len(maps) + 1) + 0.6, 2.8 + words)

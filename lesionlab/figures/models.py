@@ -1,5 +1,7 @@
 """Plots of what trained models do: learning, errors by attribute, attention, single lesions.
 
+`tier`, where the voxels come from, is written below a figure.
+
 A paper's printed numbers are marks of their own beside ours, never points of one series with them.
 """
 
@@ -31,20 +33,15 @@ PREDICTORS = {
     "diameter": "diameter alone",
     "ratings": "the readers' other ratings",
 }
+MOST_SLICES = 8  # of more, `example` shows evenly spaced ones with the first and the last
 FOLD_COLOURS = (draw.BLUE, draw.ORANGE, draw.GREEN, draw.PURPLE, draw.GREY)
 
 
 def histories(folds: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
     """The course of training of each fold, from `Outcome.folds` or a file of results.
 
-    Args:
-        folds: Each with `fold`, `history` (rows with `epoch`) and `best_epoch`.
-
-    Returns:
-        Name of a fold to its history, index epoch; `attrs["best_epoch"]` the epoch that was kept.
-
-    Raises:
-        ValueError: A fold has no history.
+    Each of `folds` has `fold`, `history` (rows with `epoch`) and `best_epoch`. The result is the
+    name of a fold to its history, index epoch; `attrs["best_epoch"]` is the epoch that was kept.
     """
     found = {}
     for fold in folds:
@@ -61,13 +58,8 @@ def histories(folds: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
 def learning_curves(courses: Mapping[str, pd.DataFrame], *, tier: Tier | None = None) -> Figure:
     """The loss of the training part and what was measured to select, epoch by epoch.
 
-    Args:
-        courses: As `histories`: columns loss, and `validation_…` or `test_…` where a part was
-            measured; the epoch that was kept gets a dot.
-        tier: Where the voxels come from; written below.
-
-    Raises:
-        ValueError: There is none, or one without a loss.
+    `courses` are as `histories`: columns loss, and `validation_…` or `test_…` where a part was
+    measured; the epoch that was kept gets a dot.
     """
     if not courses:
         raise ValueError("courses: expected at least one, got none")
@@ -115,10 +107,7 @@ def scores(
         predictors: At most four; those that are not there are left out.
         marks: Sets of points to compare with by name, as target → value: a paper's printed
             row, the difference between two readers. Targets that are not there are left out.
-        tier: Where the voxels come from; written below.
-
-    Raises:
-        ValueError: No score of that metric, or more than four predictors.
+        tier: Where the voxels come from.
     """
     if len(predictors) > 4:
         raise ValueError(f"predictors: {len(predictors)}, expected at most 4")
@@ -144,8 +133,8 @@ def scores(
 def slice_profile(
     profile: pd.DataFrame,
     *,
-    ends: pd.DataFrame | None = None,
-    printed: Mapping[str, float] | None = None,
+    ends: pd.DataFrame,
+    printed: Mapping[str, float],
     tier: Tier | None = None,
 ) -> Figure:
     """The mean weight of a slice by where in the nodule it lies (Fu 2021, Fig. 5 over all nodules).
@@ -154,13 +143,10 @@ def slice_profile(
         profile: Index position in the nodule, 0 to 1; columns value, low, high.
         ends: The same of `end` and `inner` slices, drawn beside it.
         printed: `end` and `inner` as the paper prints them, drawn as diamonds beside `ends`.
-        tier: Where the voxels come from; written below.
+        tier: Where the voxels come from.
     """
-    if ends is None:
-        figure, (left,) = draw.row(1, 5, 2.9)
-    else:
-        figure, (left, right) = draw.row(2, 7.2, 2.9, width_ratios=(2.4, 1), sharey=True)
-        _ends(right, ends, printed or {})
+    figure, (left, right) = draw.row(2, 7.2, 2.9, width_ratios=(2.4, 1), sharey=True)
+    _ends(right, ends, printed)
     x = profile.index.to_numpy(dtype=float)
     low, value, high = (profile[name].to_numpy(dtype=float) for name in ("low", "value", "high"))
     left.fill_between(x, low, high, color=draw.BLUE, alpha=0.2, linewidth=0)
@@ -181,10 +167,9 @@ def _ends(ax: Axes, ends: pd.DataFrame, printed: Mapping[str, float]) -> None:
         ax, range(len(rows)), ends.loc[rows], upright=True, markersize=5, label="lesionlab"
     )
     theirs = {i + 0.18: printed[name] for i, name in enumerate(rows) if name in printed}
-    if theirs:
-        ax.plot(list(theirs), list(theirs.values()), "D", color=draw.ORANGE, markersize=5,
-                label="Fu 2021")  # fmt: skip
-        ax.legend()
+    ax.plot(list(theirs), list(theirs.values()), "D", color=draw.ORANGE, markersize=5,
+            label="Fu 2021")  # fmt: skip
+    ax.legend()
     ax.axhline(1, color=draw.GREY, linestyle="--", linewidth=1)
     ax.set_xticks(range(len(rows)), [names[name] for name in rows])
     ax.set_xlim(-0.5, len(rows) - 0.5)
@@ -195,7 +180,6 @@ def attribute_matrices(
     matrices: Mapping[str, pd.DataFrame],
     *,
     limits: Mapping[str, tuple[float, float]] | None = None,
-    decimals: int = 2,
     tier: Tier | None = None,
 ) -> Figure:
     """Matrices between attributes side by side with their values (Fu 2021, Fig. 6 and S2).
@@ -204,11 +188,7 @@ def attribute_matrices(
         matrices: Title to a square matrix named by attributes; NaN cells stay empty.
         limits: By title, the values at the ends of its colour scale; its own smallest and largest
             value off the diagonal otherwise.
-        decimals: Of the written values.
-        tier: Where the voxels come from; written below.
-
-    Raises:
-        ValueError: There is none, or one is not square.
+        tier: Where the voxels come from.
     """
     if not matrices:
         raise ValueError("matrices: expected at least one, got none")
@@ -221,7 +201,7 @@ def attribute_matrices(
         off = off[np.isfinite(off)]
         own = (float(off.min()), float(off.max())) if len(off) else (0.0, 1.0)
         ends = (limits or {}).get(name, own)
-        draw.cells(ax, matrix, ends, decimals=decimals, shrink=0.7)
+        draw.cells(ax, matrix, ends, shrink=0.7)
         ax.set_title(name)
     return draw.note(figure, tier)
 
@@ -231,9 +211,8 @@ def example(
     images: npt.ArrayLike,
     lesion: pd.DataFrame,
     *,
-    weights: npt.ArrayLike | None = None,
+    weights: npt.ArrayLike,
     title: str = "",
-    at_most: int = 8,
     tier: Tier | None = None,
 ) -> Figure:
     """One nodule: its slices with their weights, and what the model and the readers say of it.
@@ -243,44 +222,37 @@ def example(
     Args:
         images: (slice, row, column), HU: the nodule's samples before normalisation.
         lesion: Index attribute; truth, predicted, and readers (a list of ratings) if it is there.
-        weights: (slice,), of sum 1; no bars if None.
+        weights: (slice,), of sum 1.
         title: What stands above, such as the lesion's id.
-        at_most: Slices to show; of more, so many evenly spaced ones with the first and the last.
-        tier: Where the voxels come from; written below.
-
-    Raises:
-        ValueError: Another shape, not one weight per slice, no slice to show, or a truth outside of
-            its scale (a class is none).
+        tier: Where the voxels come from.
     """
     stack = np.asarray(images, dtype=float)
     if stack.ndim != 3 or not len(stack):
         raise ValueError(f"images: shape {stack.shape}, expected (slice, row, column)")
-    share = None if weights is None else np.asarray(weights, dtype=float)
-    if share is not None and share.shape != (len(stack),):
+    share = np.asarray(weights, dtype=float)
+    if share.shape != (len(stack),):
         raise ValueError(f"weights: shape {share.shape}, expected one for each of {len(stack)}")
-    if at_most < 1:
-        raise ValueError(f"at_most={at_most!r}: expected 1 or more")
-    shown = np.unique(np.linspace(0, len(stack) - 1, min(at_most, len(stack))).round().astype(int))
+    shown = np.unique(
+        np.linspace(0, len(stack) - 1, min(MOST_SLICES, len(stack))).round().astype(int)
+    )
     figure = draw.blank(7.4, 4.4)
     parts: Any = figure.subfigures(2, 1, height_ratios=(1.7, 2.7))
     above, below = parts
-    rows = 1 if share is None else 2
-    axes = above.subplots(rows, max(len(shown), 6), squeeze=False, height_ratios=(2, 1)[:rows])
+    axes = above.subplots(2, max(len(shown), 6), height_ratios=(2, 1))
     for ax in axes[:, len(shown) :].flat:
         ax.set_visible(False)
     for ax, k in zip(axes[0], shown, strict=False):
         draw.grey(ax, stack[k], None, draw.WINDOW)
         ax.set_title(f"{k + 1} of {len(stack)}", pad=2)
-    if share is not None:
-        even = 1 / len(stack)
-        for ax, k in zip(axes[1], shown, strict=False):
-            ax.bar([0], [share[k]], width=0.5, color=draw.BLUE)
-            ax.axhline(even, color=draw.GREY, linestyle="--", linewidth=0.8)
-            ax.annotate(f"{share[k]:.2f}", (0, max(share[k], even)), xytext=(0, 1),
-                        textcoords="offset points", ha="center", fontsize=8)  # fmt: skip
-            draw.bare(ax, spines=False).spines["bottom"].set_visible(True)
-            ax.set(xlim=(-0.5, 0.5), ylim=(0, 1.25 * max(float(share.max()), even)))
-        axes[1, 0].set_ylabel("weight")
+    even = 1 / len(stack)
+    for ax, k in zip(axes[1], shown, strict=False):
+        ax.bar([0], [share[k]], width=0.5, color=draw.BLUE)
+        ax.axhline(even, color=draw.GREY, linestyle="--", linewidth=0.8)
+        ax.annotate(f"{share[k]:.2f}", (0, max(share[k], even)), xytext=(0, 1),
+                    textcoords="offset points", ha="center", fontsize=8)  # fmt: skip
+        draw.bare(ax, spines=False).spines["bottom"].set_visible(True)
+        ax.set(xlim=(-0.5, 0.5), ylim=(0, 1.25 * max(float(share.max()), even)))
+    axes[1, 0].set_ylabel("weight")
     _dumbbells(below.subplots(), lesion)
     if title:
         figure.suptitle(title)

@@ -18,18 +18,15 @@ BLUE, ORANGE, GREEN, _figure = draw.BLUE, draw.ORANGE, draw.GREEN, draw.blank  #
 
 
 @draw.styled
-def contour_sheet(contours: Sequence[Contour], *, pixel_spacing: float, columns: int = 4) -> Figure:
+def contour_sheet(contours: Sequence[Contour], *, pixel_spacing: float) -> Figure:
     """All marked slices of one nodule, by ascending z, each reader's outline in one colour.
 
-    Args:
-        contours: Outlines of one nodule.
-        pixel_spacing: mm; axes are in mm from the corner of the box.
-        columns: Slices in a row.
+    Axes are in mm from the corner of the box around them.
     """
     slices = sorted({c.slice_index for c in contours})
     readers = list(dict.fromkeys(c.reading_id for c in contours))
     colours = reader_colours(len(readers))
-    columns = min(columns, len(slices))
+    columns = min(4, len(slices))
     rows = -(-len(slices) // columns)
     figure = draw.blank(1.9 * columns + 0.4, 2.1 * rows + 0.4)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
@@ -53,44 +50,27 @@ def contour_sheet(contours: Sequence[Contour], *, pixel_spacing: float, columns:
 
 
 @draw.styled
-def rating_histograms(
-    readings: pd.DataFrame, *, groups: Mapping[str, pd.Series] | None = None
-) -> Figure:
-    """How often each step of each scale was given: nine panels, shares of readings in per cent.
-
-    Args:
-        readings: One row per reading.
-        groups: Name to a boolean per reading; one bar per group. All readings by default.
-    """
-    groups = groups or {"all readings": pd.Series(True, index=readings.index)}
+def rating_histograms(readings: pd.DataFrame) -> Figure:
+    """How often each step of each scale was given: nine panels, shares of readings in per cent."""
     figure = draw.blank(8.4, 6)
     for ax, attribute in zip(figure.subplots(3, 3).ravel(), LIDC_RATINGS, strict=True):
         codes = np.array(attribute.codes)
-        width = 0.8 / len(groups)
-        for number, (name, chosen) in enumerate(groups.items()):
-            values = readings.loc[chosen, attribute.name].dropna()
-            share = 100 * values.value_counts(normalize=True).reindex(codes, fill_value=0)
-            offset = (number - (len(groups) - 1) / 2) * width
-            ax.bar(codes + offset, share, width, color=(BLUE, ORANGE, GREEN)[number], label=name)
+        share = readings[attribute.name].value_counts(normalize=True).reindex(codes, fill_value=0)
+        ax.bar(codes, 100 * share, 0.8, color=BLUE)
         ends = f"1 {attribute.words[1]} … {codes[-1]} {attribute.words[codes[-1]]}"
         ax.set(xticks=codes, title=f"{attribute.title} ({attribute.kind})", xlabel=ends)
     figure.supylabel("share of readings (%)")
-    if len(groups) > 1:
-        draw.legend(figure, columns=3)
     return figure
 
 
 @draw.styled
-def counts(
-    values: pd.Series, *, xlabel: str, mean: float | None = None, mean_label: str = ""
-) -> Figure:
+def counts(values: pd.Series, *, xlabel: str, mean: float, mean_label: str) -> Figure:
     """Histogram of a whole number of each nodule, one bar per value, with a mean to compare."""
     tally = values.value_counts().sort_index()
     figure, (ax,) = draw.row(1, 6.6, 2.8)
     ax.bar(tally.index, tally, width=0.9, color=BLUE)
     ax.axvline(values.mean(), color="black", linewidth=1, label=f"mean {values.mean():.2f}")
-    if mean is not None:
-        ax.axvline(mean, color=ORANGE, linewidth=1.5, linestyle="--", label=mean_label)
+    ax.axvline(mean, color=ORANGE, linewidth=1.5, linestyle="--", label=mean_label)
     ax.set(xlabel=xlabel, ylabel="nodules")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend()
@@ -103,11 +83,8 @@ def square_heatmap(
 ) -> Figure:
     """A matrix between attributes with its values written into the cells.
 
-    Args:
-        matrix: Square, named by attributes on both sides; NaN cells stay empty.
-        label: What the colour means, with its unit.
-        limits: Values at the ends of the colour scale.
-        colours: A perceptually uniform matplotlib map.
+    It is square and named by attributes on both sides; NaN cells stay empty. `label` says what
+    the colour means, `limits` are the values at its ends.
     """
     figure, (ax,) = draw.row(1, 5.6, 4.9)
     draw.cells(ax, matrix, limits, colours=colours, label=label, shrink=0.85)
@@ -120,11 +97,7 @@ def category_heatmap(
 ) -> Figure:
     """A matrix between categories, attribute by attribute, as Li 2021 draws it (Fig. 2B).
 
-    Args:
-        matrix: Rows and columns `(attribute, category)`; NaN (a category that never
-            occurs) is red.
-        attributes: Their order and names.
-        label: What the brightness means.
+    Rows and columns are `(attribute, category)`; NaN (a category that never occurs) is red.
     """
     figure, (ax,) = draw.row(1, 7.6, 6.8)
     ax.set_facecolor("#d8b4b4")

@@ -50,6 +50,7 @@ FEATURE_NAMES = {
     "grain_correlation": "grain: correlation of neighbours",
 }
 """Words for the features whose names do not speak for themselves."""
+COLUMNS = 6  # lesions in a row
 REGION_NAMES = {
     "inside": "inside the consensus",
     "ring": "5 mm around it",
@@ -57,26 +58,14 @@ REGION_NAMES = {
 }
 
 
-def side_by_side(
-    phantoms: Sequence[Crop], real: Sequence[Crop], titles: Sequence[str], *, columns: int = 6
-) -> Figure:
-    """Phantoms above the real slices of the same lesions, each at its largest slice.
-
-    Args:
-        phantoms: Rendered crops.
-        real: Real crops of the same lesions.
-        titles: A title for each lesion.
-        columns: Lesions in a row.
-
-    Raises:
-        ValueError: The two do not show the same lesions.
-    """
+def side_by_side(phantoms: Sequence[Crop], real: Sequence[Crop], titles: Sequence[str]) -> Figure:
+    """Phantoms above the real slices of the same lesions, each at its largest slice."""
     if [crop.lesion_id for crop in phantoms] != [crop.lesion_id for crop in real]:
         raise ValueError("phantoms and real: expected the same lesions in the same order")
     rows: dict[str, list[Picture]] = {}
-    for start in range(0, len(titles), columns):
-        some = slice(start, start + columns)
-        blanks = " " * (start // columns)  # rows are told apart by their names
+    for start in range(0, len(titles), COLUMNS):
+        some = slice(start, start + COLUMNS)
+        blanks = " " * (start // COLUMNS)  # rows are told apart by their names
         for name, crops in (("phantom", phantoms), ("real", real)):
             rows[name + blanks] = [
                 Picture(crop.hu[largest_slice(crop)], crop.spacing[1:], title)
@@ -85,17 +74,11 @@ def side_by_side(
     return sheet(rows, size=1.25)
 
 
-def examples(slices: Slices, *, seed: int = 0, n: int = 12) -> Figure:
-    """`side_by_side` of one nodule in two hundred of the database, none chosen by eye.
-
-    Args:
-        slices: Where the real crops come from.
-        seed: Seed of the phantoms.
-        n: How many nodules, at most.
-    """
+def examples(slices: Slices, *, seed: int = 0) -> Figure:
+    """`side_by_side` of one nodule in two hundred of the database, twelve at most, none by eye."""
     diameter = lidc.nodules()["diameter"]
     there = set(slices.lesion_ids)
-    ids = [name for name in diameter.index[100::200] if name in there][:n]
+    ids = [name for name in diameter.index[100::200] if name in there][:12]
     phantoms, real = realism.pair(
         (phantom.phantom(name, seed=seed) for name in ids), map(slices.crop, ids)
     )
@@ -115,11 +98,7 @@ def png(figure: Figure, *, dpi: int = 100) -> bytes:
 
 @draw.styled
 def histograms(table: pd.DataFrame) -> Figure:
-    """Share of voxels by HU, phantoms beside real slices, a panel per region.
-
-    Args:
-        table: Rows of `lesionlab.realism.histograms` of one or both tiers.
-    """
+    """Rows of `lesionlab.realism.histograms` of one or both tiers, a panel per region."""
     regions = [r for r in REGION_NAMES if (table["region"] == r).any()]
     figure, axes = draw.row(len(regions), 3 * len(regions), 2.7)
     for ax, region in zip(axes, regions, strict=True):
@@ -135,11 +114,7 @@ def histograms(table: pd.DataFrame) -> Figure:
 
 @draw.styled
 def noise_power(table: pd.DataFrame) -> Figure:
-    """Noise power spectrum of flat lung, as it is and as shares (its form).
-
-    Args:
-        table: Rows of `lesionlab.realism.noise_power` of one or both tiers.
-    """
+    """Rows of `lesionlab.realism.noise_power`: the spectrum as it is, and as shares (its form)."""
     figure, axes = draw.row(2, 7.6, 2.8)
     labels = {"power": "power (HU² mm²)", "share": "share of the sum"}
     for ax, (column, label) in zip(axes, labels.items(), strict=True):
@@ -153,11 +128,7 @@ def noise_power(table: pd.DataFrame) -> Figure:
 
 @draw.styled
 def edge_widths(table: pd.DataFrame) -> Figure:
-    """Share of lesions whose edge is at most so wide.
-
-    Args:
-        table: Rows of `lesionlab.realism.edge_widths` of one or both tiers.
-    """
+    """Rows of `lesionlab.realism.edge_widths`: share of lesions whose edge is at most so wide."""
     figure, (ax,) = draw.row(1, 5, 2.9)
     for tier, rows in table.groupby("tier", sort=True):
         style = STYLES[str(tier)]
@@ -172,9 +143,8 @@ def edge_widths(table: pd.DataFrame) -> Figure:
 def told_apart(single: pd.DataFrame, together: Mapping[str, Estimate]) -> Figure:
     """How well phantoms are told from real slices: by each number alone, and by all together.
 
-    Args:
-        single: `feature` and `auc`, largest first, from `lesionlab.realism.classifier_auc`.
-        together: Name of a classifier to its area under the curve.
+    `single` has `feature` and `auc`, largest first, from `lesionlab.realism.classifier_auc`;
+    `together` is the name of a classifier to its area under the curve.
     """
     alone = [FEATURE_NAMES.get(f, f.replace("_", " of ", 1)) for f in single["feature"].astype(str)]
     values = [*(e.value for e in together.values()), *single["auc"].astype(float)]
@@ -197,25 +167,19 @@ def told_apart(single: pd.DataFrame, together: Mapping[str, Estimate]) -> Figure
 
 
 @draw.styled
-def rating_effects(
-    table: pd.DataFrame, ratings: Sequence[str], *, effect: str, at_least: int = 20
-) -> Figure:
+def rating_effects(table: pd.DataFrame, ratings: Sequence[str], *, effect: str) -> Figure:
     """What a rating does to the pixels, in phantoms and in real slices of the same lesions.
 
-    Args:
-        table: `ratings` of `lesionlab.realism.Realism`.
-        ratings: Which ratings, a panel each.
-        effect: `inside_mean`, `inside_sd` or `edge_gradient`.
-        at_least: Values with fewer lesions are left out.
+    Values with fewer than 20 lesions are left out.
 
-    Raises:
-        ValueError: There is no such effect.
+    `table` is `ratings` of `lesionlab.realism.Realism`, `effect` a key of `EFFECTS`; each of
+    `ratings` has a panel.
     """
     if effect not in EFFECTS:
         raise ValueError(f"effect={effect!r}: expected one of {list(EFFECTS)}")
     figure, axes = draw.row(len(ratings), 2.3 * len(ratings), 2.6, sharey=True)
     for ax, rating in zip(axes, ratings, strict=True):
-        rows = table[(table["rating"] == rating) & (table["lesions"] >= at_least)]
+        rows = table[(table["rating"] == rating) & (table["lesions"] >= 20)]
         for tier in ("phantom", "slices"):
             values = rows[f"{tier}_{effect}"]
             ax.plot(rows["value"], values, marker="o", **STYLES[tier])
@@ -227,15 +191,10 @@ def rating_effects(
     return figure
 
 
-def flattest(crop: Crop, *, side: float = 24.0) -> npt.NDArray[np.int16]:
-    """The square of a crop's largest slice that holds most lung and least else, HU.
-
-    Args:
-        crop: The crop.
-        side: Side of the square, mm.
-    """
+def flattest(crop: Crop) -> npt.NDArray[np.int16]:
+    """The square of 24 mm on a crop's largest slice that holds most lung and least else, HU."""
     hu = crop.hu[largest_slice(crop)]
-    n = min(round(side / crop.spacing[2]), *hu.shape)
+    n = min(round(24 / crop.spacing[2]), *hu.shape)
     lung = ndimage.uniform_filter((ndimage.gaussian_filter(hu.astype(float), 1) < -750) * 1.0, n)
     inside = lung[n // 2 : hu.shape[0] - (n - 1) // 2, n // 2 : hu.shape[1] - (n - 1) // 2]
     top, left = np.unravel_index(inside.argmax(), inside.shape)

@@ -61,13 +61,7 @@ def pictures(
 ) -> list[Picture]:
     """One picture per image of a stack.
 
-    Args:
-        images: (image, row, column), arrays or a tensor on the CPU.
-        pixel: As in `Picture`, for all of them.
-        titles: One per image.
-
-    Raises:
-        ValueError: There are more or fewer titles than images.
+    `images` are (image, row, column), arrays or a tensor on the CPU.
     """
     stack = np.asarray(images)
     if stack.ndim != 3 or len(stack) != len(titles):
@@ -107,9 +101,6 @@ def sheet(
         own_scales: Draw each map from its own smallest to its own largest value, with one colour
             bar that says so. Otherwise the maps of a row share a scale, and its colour bar.
         tier: Where the voxels come from; written below.
-
-    Raises:
-        ValueError: There is no picture, or a map of another size than its image.
     """
     shown = [picture for row in rows.values() for picture in row]
     if not shown:
@@ -156,11 +147,7 @@ def lay(
     ax: Axes, values: Any, shape: tuple[int, ...], extent: tuple[float, float, float, float],
     scale: Normalize | None = None,
 ) -> None:  # fmt: skip
-    """A map over an image of that shape; nothing where it is NaN.
-
-    Raises:
-        ValueError: The map has another shape.
-    """
+    """A map over an image of that shape; nothing where it is NaN."""
     if np.shape(values) != shape:
         raise ValueError(f"map of {np.shape(values)}: expected the image's {shape}")
     ax.imshow(np.ma.masked_invalid(np.asarray(values, dtype=float)), cmap=draw.MAP, norm=scale,
@@ -184,18 +171,15 @@ def largest_slice(crop: Crop) -> int:
 
 
 @draw.styled
-def in_scan(crop: Crop, *, n_slices: int, rows: int = 512) -> Figure:
+def in_scan(crop: Crop, *, n_slices: int) -> Figure:
     """Where a crop lies in its scan, seen from the feet and from the front, to scale in mm.
 
-    Args:
-        crop: The crop.
-        n_slices: Slices of the scan.
-        rows: Rows and columns of the scan, 512 throughout LIDC-IDRI.
+    Slices have 512 rows and columns throughout LIDC-IDRI.
     """
     dz, dy, dx = crop.spacing
     z0, y0, x0 = crop.origin
     depth, height, width = crop.hu.shape
-    field, tall = rows * dx, n_slices * dz
+    field, tall = 512 * dx, n_slices * dz
     figure, (left, right) = draw.row(2, 8.2, 4.4)
     k = largest_slice(crop)
     row = int(crop.consensus()[k].sum(axis=1).argmax())
@@ -224,9 +208,7 @@ def in_scan(crop: Crop, *, n_slices: int, rows: int = 512) -> Figure:
 def windows(crop: Crop, named: Mapping[str, Window]) -> Figure:
     """The largest slice through several windows, and the histogram that they cut from.
 
-    Args:
-        crop: The crop.
-        named: What a window is called, to the HU that become black and white.
+    `named` is what a window is called, to the HU that become black and white.
     """
     hu = crop.hu[largest_slice(crop)]
     figure = draw.blank(7.8, 4.6)
@@ -254,10 +236,8 @@ def footprints(
 ) -> Figure:
     """Which square and which heights each sample is read from, on one lesion.
 
-    Args:
-        crop: The crop.
-        places: Name of a sample, beginning with the paper's as in `PAPER_COLOURS`, to its place.
-        squares: Those whose squares are drawn; `places` if None.
+    `places` is the name of a sample, beginning with the paper's as in `PAPER_COLOURS`, to its
+    place; `squares` are those whose squares are drawn, `places` if None.
     """
     figure, (left, right) = draw.row(2, 8.6, 4.6, width_ratios=(1, 1.25))
     pixel, k = crop.spacing[1:], largest_slice(crop)

@@ -23,6 +23,7 @@ from typing import Any, Unpack
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
 
 from lesionlab.statistics.intervals import (
     Array,
@@ -173,6 +174,18 @@ def score_multiclass(
     found = bootstrap_weights_over_groups(metrics, frame["patient"], undefined="nan", **how)
     found["auc"] = within_folds(found["auc"], [truth == code for code in present], folds)
     return found
+
+
+def confusion(frame: pd.DataFrame, classes: Sequence[Any]) -> pd.DataFrame:
+    """How many lesions of each class (row) were called what (column).
+
+    Args:
+        frame: Columns truth and, under the name of each class, its probability.
+        classes: The classes in their order; of equal probabilities the first one counts.
+    """
+    called = frame[list(classes)].to_numpy().argmax(1)
+    table = confusion_matrix(frame["truth"], np.asarray(classes)[called], labels=list(classes))
+    return pd.DataFrame(table, pd.Index(classes, name="truth"), pd.Index(classes, name="called"))
 
 
 def score_dice(frame: pd.DataFrame, **how: Unpack[Resampling]) -> dict[str, Estimate]:

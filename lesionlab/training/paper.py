@@ -19,7 +19,6 @@ from lesionlab.training.targets import Targets, measure
 if TYPE_CHECKING:
     from lesionlab.cohorts import Cohort
     from lesionlab.crops import Crop
-    from lesionlab.training.studies import Trained
 
 
 class Experiment(ABC):
@@ -201,8 +200,9 @@ class Paper:
         cohort: From the table of a data set to the paper's cohort, for a variant.
         data: The data sets that it can be trained on, by name; the first one is the default.
         tables: The variants in the rows of the paper's tables, by the number of the table.
-        analyse: From the trained models of a run and its predictions to tables by name, to be kept
-            beside the scores; None for none.
+        analyse: `module:function` that makes tables by name, to be kept beside the scores, of the
+            trained models of a run and its predictions; empty for none. It is named because it
+            stands on the paper, and not the other way round.
     """
 
     name: str
@@ -215,4 +215,4 @@ class Paper:
     cohort: Callable[[pd.DataFrame, str], Cohort]
     data: Mapping[str, Data]
     tables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    analyse: Callable[[Iterator[Trained], pd.DataFrame], dict[str, Any]] | None = None
+    analyse: str = ""

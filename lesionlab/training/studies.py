@@ -10,6 +10,7 @@ The command `lesionlab train`, the sweeps and the chapters all come here.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -351,10 +352,11 @@ def keep(
     Returns:
         The JSON file.
     """
-    analyse, analysis = papers.get(plan.paper).analyse, None
-    if analyse is not None:
+    analysis = None
+    module, _, function = papers.get(plan.paper).analyse.partition(":")
+    if module:
         folds = trained(plan, dataset=dataset, folder=outcome.path.parent)
-        analysis = analyse(folds, outcome.predictions)
+        analysis = getattr(importlib.import_module(module), function)(folds, outcome.predictions)
     return outcomes.keep(plan.name, outcome, folder, analysis=analysis)
 
 

@@ -163,17 +163,6 @@ def test_three_nodules_are_played_and_counted_as_python_does(page: Any) -> None:
     assert page.evaluate("window.hit") is None
 
 
-def test_any_answers_are_counted_as_python_does(page: Any) -> None:
-    for seed in range(3):
-        rng = np.random.default_rng(seed)
-        answers = {
-            lesion_id: {n: int(rng.integers(1, 6)) for n in NAMES if rng.random() < 0.6}
-            for lesion_id in IDS
-        }
-        page.evaluate(f"answers => {GAME}.model.set('answers', answers)", answers)
-        same_as_python(page, answers)
-
-
 def test_readers_wait_till_the_end_for_those_who_wish(page: Any) -> None:
     page.get_by_role("radio", name="at the end").check()
     page.get_by_role("checkbox", name="Malignancy").uncheck()
@@ -187,21 +176,6 @@ def test_readers_wait_till_the_end_for_those_who_wish(page: Any) -> None:
     choose(page, "Margin", "5 Sharp")
     assert get(page, "answers") == {IDS[0]: {"margin": 5}}
     assert page.get_by_text("Readers:").count() == 0
-
-
-def test_nothing_rated_is_no_result(page: Any) -> None:
-    page.get_by_role("checkbox", name="Margin").uncheck()
-    for name in ("Texture", "Malignancy"):
-        page.get_by_role("checkbox", name=name).uncheck()
-    assert page.get_by_role("button", name="Start").is_disabled()
-    page.get_by_role("checkbox", name="Texture").check()
-    press(page, "Start")
-    for _ in range(3):
-        press(page, "Skip this nodule")
-    press(page, "See the result")
-    assert page.get_by_text("Nothing to compare yet").is_visible()
-    press(page, "Go on rating")
-    assert page.get_by_text("Nodule 1 of 4").first.is_visible()
 
 
 def test_each_nodule_is_shown_and_the_window_stays(page: Any) -> None:

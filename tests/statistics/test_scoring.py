@@ -6,6 +6,7 @@ import pytest
 from sklearn import metrics
 
 from lesionlab.statistics.scoring import (
+    confusion,
     score_binary,
     score_dice,
     score_multiclass,
@@ -210,3 +211,9 @@ def test_dice_by_hand():
 def test_bad_tables(score, frame, error, message):
     with pytest.raises(error, match=message):
         score(frame)
+
+
+def test_confusion_by_hand():
+    frame = pd.DataFrame({"truth": [1, 1, 2, 2, 3], 1: [0.9, 0.2, 0.1, 0.4, 0.0]})
+    frame[2], frame[3] = [0.1, 0.8, 0.8, 0.4, 0.0], [0.0, 0.0, 0.1, 0.2, 1.0]
+    assert confusion(frame, [1, 2, 3]).to_numpy().tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]

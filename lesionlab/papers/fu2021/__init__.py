@@ -25,7 +25,6 @@ from lesionlab.attributes import rating
 from lesionlab.cohorts import Cohort, malignancy_label
 from lesionlab.crops.sampling import Samples
 from lesionlab.papers import _shared
-from lesionlab.papers.fu2021.analyses import summary
 from lesionlab.papers.fu2021.model import FULL, VOLUMETRIC, Design, Network, Outputs, VolumeNetwork
 from lesionlab.papers.fu2021.samples import (
     ATTRIBUTES,
@@ -273,5 +272,5 @@ PAPER = Paper(
     cohort=_cohort,
     data=library_data("phantom", "slices", "dicom"),
     tables=TABLES,
-    analyse=summary,
+    analyse="lesionlab.papers.fu2021.analyses:summary",
 )

@@ -35,13 +35,25 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from lesionlab import cohorts
 from lesionlab.attributes import RATING_NAMES, rating
 from lesionlab.crops.sampling import Samples
 from lesionlab.papers import _shared
-from lesionlab.papers.lei2020.model import HESAM, N_CHANNELS, Design, Network, Outputs
+from lesionlab.papers.lei2020 import comparators
+from lesionlab.papers.lei2020.model import (
+    HESAM,
+    N_CHANNELS,
+    CAMHead,
+    Design,
+    Head,
+    HESAMHead,
+    Outputs,
+    SAMHead,
+    UNet,
+)
 from lesionlab.papers.lei2020.samples import (
     CHANNELS,
     WINDOW,
@@ -68,7 +80,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lesionlab.crops import Crop
-    from lesionlab.training.studies import Trained
 
 __all__ = [
     "CHANNELS",
@@ -210,6 +221,39 @@ EXACT = ", exact"
 """What the name of a map ends in that has all weights of the logit (`weights="exact"`)."""
 
 
+class Network(nn.Module):
+    """The model of figure 3, or another one of `VARIANTS`: a `trunk`, and a `head` on its maps.
+
+    `size` is the side of the images, pixels: a head with weights for places is made for one.
+    """
+
+    def __init__(self, design: Design = HESAM, *, size: int = 32) -> None:
+        super().__init__()
+        n, outputs = N_CHANNELS[design.images], len(RATING_NAMES) if design.ratings else 2
+        self.trunk: nn.Module
+        self.head: nn.Module
+        if design.trunk == "unet":
+            self.trunk = UNet(n, design)
+            features, side = design.features, size // 2 if design.residual else size
+        else:
+            self.trunk = trunk = comparators.trunk(design, n)
+            features, side = trunk.features, size // trunk.stride
+        shape = (side, side) if design.axes == 2 else (n, side, side)
+        if design.head == "cam":
+            self.head = CAMHead(design, features, shape, outputs)
+        elif design.head == "sam":
+            kind = SAMHead if design.high_level is None else HESAMHead
+            self.head = kind(design, features, shape, outputs)
+        else:
+            self.head = comparators.head(design, features, shape, outputs)
+
+    def forward(self, images: torch.Tensor) -> Outputs:
+        """Score lesions, (lesion, slice, y, x) as `prepare` makes them; in three axes the same."""
+        maps = self.trunk(images)
+        offset = self.head.offset(maps) if isinstance(self.head, Head) else None
+        return Outputs(self.head(maps), maps.features, offset)
+
+
 @dataclass(frozen=True)
 class Lei2020(Experiment):
     """One of the paper's models, for the training loop, on images of `size` pixels.
@@ -346,12 +390,6 @@ def _prepare(crops: Iterator[Crop], variant: str) -> Samples:
     return prepare_scales(crops) if images == "D3C" else prepare(crops, channels=CHANNELS[images])
 
 
-def _analyse(folds: Iterator[Trained], predictions: pd.DataFrame) -> dict[str, Any]:
-    from lesionlab.papers.lei2020 import maps  # which stands on this file
-
-    return maps.analyse(folds, predictions)
-
-
 PAPER = Paper(
     name="lei2020",
     title="Lei et al. 2020",
@@ -363,5 +401,5 @@ PAPER = Paper(
     cohort=lambda nodules, _: cohorts.lei2020(nodules),
     data=library_data("phantom", "slices", "dicom"),
     tables=TABLES,
-    analyse=_analyse,
+    analyse="lesionlab.papers.lei2020.maps:analyse",
 )

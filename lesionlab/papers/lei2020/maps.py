@@ -84,12 +84,14 @@ class Maps:
         maps: Name, such as `"HESAM, exact"`, to (lesion, y, x) of the images' size. In three axes
             it is the middle slice of the map.
         malignancy: (lesion,) what is predicted: a probability, or a rating.
+        bias: (lesion,) the part of the logit that is the same for all lesions.
         high_level_share: (lesion,) as `attention.ActivationMaps.high_level_share`.
     """
 
     lesion_ids: tuple[str, ...]
     maps: Mapping[str, torch.Tensor]
     malignancy: torch.Tensor
+    bias: torch.Tensor | None
     high_level_share: torch.Tensor | None
 
     def of(self, lesion_ids: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -110,7 +112,7 @@ def explain(
     head, of = (RATING_NAMES.index("malignancy"), None) if ratings else (0, 1)
     score = malignancy(experiment, model)
     maps: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
-    shares: list[torch.Tensor] = []
+    seen: list[ActivationMaps] = []
     for batch in samples.split(batch_size):
         made: dict[bool, Mapping[str, ActivationMaps]] = {}
         for exact in (False, True):
@@ -123,13 +125,18 @@ def explain(
         for name, (method, exact) in wanted.items():
             found = made[exact][method].maps
             maps[name].append(found[:, found.shape[1] // 2] if found.ndim == 4 else found)
-        share = next(iter(made[max(made)].values())).high_level_share
-        shares += [] if share is None else [share]
+        seen.append(next(iter(made[max(made)].values())))
+
+    def joined(name: str) -> torch.Tensor | None:
+        parts = [getattr(one, name) for one in seen]
+        return None if parts[0] is None else torch.cat(parts)
+
     return Maps(
         lesion_ids=samples.lesion_ids,
         maps={name: torch.cat(parts) for name, parts in maps.items()},
         malignancy=torch.cat([score(batch.images) for batch in samples.split(batch_size)]),
-        high_level_share=torch.cat(shares) if shares else None,
+        bias=joined("bias"),
+        high_level_share=joined("high_level_share"),
     )
 
 

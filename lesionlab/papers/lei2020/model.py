@@ -17,8 +17,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lesionlab.attributes import RATING_NAMES
-
 N_CHANNELS = {"D1C": 1, "D3C": 3, "D11C": 11, "D21C": 21}
 """Channels of the paper's four image sets (Table 1): slices, or for D3C scales of one slice."""
 
@@ -394,38 +392,3 @@ def pooling(kind: Literal["max", "average"], *, axes: int) -> nn.Module:
     """Average or maximum over windows of 5, every 2 places (figure 3)."""
     kinds = {"average": (nn.AvgPool2d, nn.AvgPool3d), "max": (nn.MaxPool2d, nn.MaxPool3d)}
     return kinds[kind][axes - 2](KERNEL, STRIDE)
-
-
-class Network(nn.Module):
-    """The model of figure 3, or another one of `VARIANTS`: a `trunk`, and a `head` on its maps.
-
-    `size` is the side of the images, pixels: a head with weights for places is made for one.
-    """
-
-    def __init__(self, design: Design = HESAM, *, size: int = 32) -> None:
-        super().__init__()
-        n, outputs = N_CHANNELS[design.images], len(RATING_NAMES) if design.ratings else 2
-        from lesionlab.papers.lei2020 import comparators  # which stand on this file
-
-        self.trunk: nn.Module
-        self.head: nn.Module
-        if design.trunk == "unet":
-            self.trunk = UNet(n, design)
-            features, side = design.features, size // 2 if design.residual else size
-        else:
-            self.trunk = trunk = comparators.trunk(design, n)
-            features, side = trunk.features, size // trunk.stride
-        shape = (side, side) if design.axes == 2 else (n, side, side)
-        if design.head == "cam":
-            self.head = CAMHead(design, features, shape, outputs)
-        elif design.head == "sam":
-            kind = SAMHead if design.high_level is None else HESAMHead
-            self.head = kind(design, features, shape, outputs)
-        else:
-            self.head = comparators.head(design, features, shape, outputs)
-
-    def forward(self, images: torch.Tensor) -> Outputs:
-        """Score lesions, (lesion, slice, y, x) as `prepare` makes them; in three axes the same."""
-        maps = self.trunk(images)
-        offset = self.head.offset(maps) if isinstance(self.head, Head) else None
-        return Outputs(self.head(maps), maps.features, offset)
