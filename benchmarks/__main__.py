@@ -1,4 +1,4 @@
-"""`make bench`: every comparison, one table, and the same as JSON in `_build/bench.json`."""
+"""`make bench`: a row for each comparison as it is done, and all in `_build/bench.json`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks._table import Row, show
+from benchmarks._table import HEAD, Row, line
 from lesionlab import __version__, _files
 
 ROOMS = ("lidc", "stores", "samples", "fu2021", "attention", "explorer")
@@ -33,11 +33,13 @@ def main() -> int:
     if unknown := set(options.rooms) - set(ROOMS):
         parser.error(f"no ROOM {min(unknown)!r}: expected some of {', '.join(ROOMS)}")
     rows: list[Row] = []
+    print(HEAD, flush=True)
     for room in options.rooms or ROOMS:
         print(f"{room} …", file=sys.stderr, flush=True)
         module = importlib.import_module(f"benchmarks.{room}")
-        rows += module.rows(**(QUICK[room] if options.quick else {}))
-    print(show(rows))
+        for row in module.rows(**(QUICK[room] if options.quick else {})):
+            rows.append(row)
+            print(line(row), flush=True)
     record = {
         "lesionlab": __version__,
         "python": platform.python_version(),

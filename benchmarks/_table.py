@@ -43,16 +43,15 @@ def _times(ratio: float) -> str:
     return f"{ratio:.0f} ×" if ratio >= 10 else f"{ratio:.2g} ×"
 
 
-def show(rows: list[Row]) -> str:
-    """One Markdown table; a row with target 0 is shown for comparison and asks for nothing."""
-    lines = [
-        "| what | peer | lesionlab | peer | ratio | asked for | equal |",
-        "|---|---|--:|--:|--:|--:|---|",
-    ]
-    for row in rows:
-        asked = _times(row.target) if row.target else "–"
-        lines.append(
-            f"| {row.what} | {row.peer} | {row.lesionlab_s:.2f} s | {row.peer_s:.2f} s "
-            f"| {_times(row.ratio)} | {asked} | {row.equal} |"
-        )
-    return "\n".join(lines)
+HEAD = """\
+| what | peer | lesionlab | peer | ratio | asked for | equal |
+|---|---|--:|--:|--:|--:|---|"""
+
+
+def line(row: Row) -> str:
+    """A line of a Markdown table; target 0 is for comparison and asks for nothing."""
+    asked = _times(row.target) if row.target else "–"
+    return (
+        f"| {row.what} | {row.peer} | {row.lesionlab_s:.2f} s | {row.peer_s:.2f} s "
+        f"| {_times(row.ratio)} | {asked} | {row.equal} |"
+    )

@@ -56,21 +56,19 @@ class Logits(nn.Module):
         return found
 
 
-def rows(*, n_nodules: int = N_NODULES, turns: int = 2) -> list[Row]:
+def rows(*, n_nodules: int = N_NODULES, turns: int = 2) -> Iterator[Row]:
     """Compare with those peers that are installed, on a CPU and on a GPU where there is one."""
-    done: list[Row] = []
     network, images = synthetic(n_nodules)
     peers = dict(_peers(network, images))
     if not peers:
         print(f"attention: left out, no peer is installed ({INSTALL})", file=sys.stderr)
-        return []
+        return
     with _one_thread():
-        done += _compare("CPU, 1 thread", network, images, peers, turns)
+        yield from _compare("CPU, 1 thread", network, images, peers, turns)
     if torch.cuda.is_available():
         network, images = network.to("cuda"), images.to("cuda")
         peers = dict(_peers(network, images))
-        done += _compare(torch.cuda.get_device_name(), network, images, peers, turns)
-    return done
+        yield from _compare(torch.cuda.get_device_name(), network, images, peers, turns)
 
 
 def synthetic(n: int) -> tuple[nn.Module, torch.Tensor]:
@@ -83,7 +81,7 @@ def synthetic(n: int) -> tuple[nn.Module, torch.Tensor]:
 
 def _compare(
     where: str, network: nn.Module, images: torch.Tensor, peers: dict[str, Peer], turns: int
-) -> list[Row]:
+) -> Iterator[Row]:
     three = ("cam", "grad-cam", "sam")
     options: dict[str, Any] = {"weights": "exact", "relu": False, "upsample": False}
     ours: list[Callable[[], Any]] = [
@@ -97,25 +95,21 @@ def _compare(
     fastest = [min(of_one, key=lambda run: run[0]) for of_one in zip(*runs, strict=True)]
     (nine, maps), (together, by_method) = fastest[:2]
     _assert_exact(network, images, by_method["sam"])
-    done = []
     for i, name in enumerate(peers):
         (nine_s, found), (alone_s, one) = fastest[2 + 2 * i : 4 + 2 * i]
         form = _as_pytorch_grad_cam if name.startswith("pytorch") else torch.Tensor.clone
         gap = _gap(form(maps), found, f"{where}, {name}")
         gap_one = _gap(form(by_method["grad-cam"].maps), one, f"{where}, {name}, one head")
         equal = f"{HEADS} × {len(images)} maps, to {gap:.0e} of the largest"
-        done += [
-            Row(f"Lei 2020: Grad-CAM of nine heads ({where})", name, nine, nine_s, TARGET, equal),
-            Row(
-                f"Lei 2020: CAM, Grad-CAM and SAM of a head ({where})",
-                f"{name}, Grad-CAM alone",
-                together,
-                alone_s,
-                1,
-                f"Grad-CAM to {gap_one:.0e} of the largest",
-            ),
-        ]
-    return done
+        yield Row(f"Lei 2020: Grad-CAM of nine heads ({where})", name, nine, nine_s, TARGET, equal)
+        yield Row(
+            f"Lei 2020: CAM, Grad-CAM and SAM of a head ({where})",
+            f"{name}, Grad-CAM alone",
+            together,
+            alone_s,
+            1,
+            f"Grad-CAM to {gap_one:.0e} of the largest",
+        )
 
 
 def _nine(network: nn.Module, images: torch.Tensor) -> torch.Tensor:

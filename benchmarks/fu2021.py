@@ -41,19 +41,17 @@ STILL = 1e-30
 Step = Callable[[Samples], torch.Tensor]
 
 
-def rows(*, n_nodules: int = 32, turns: int = 4) -> list[Row]:
+def rows(*, n_nodules: int = 32, turns: int = 4) -> Iterator[Row]:
     """Compare with one thread, with all, and on a GPU where there is one."""
     threads = torch.get_num_threads()
-    done: list[Row] = []
     for n in sorted({1, threads}):
         with _threads(n):
             where = f"CPU, {n} thread{'s' * (n > 1)}"
-            done += _compare("cpu", where, fu2021.packed(), n_nodules, turns, TARGET)
+            yield from _compare("cpu", where, fu2021.packed(), n_nodules, turns, TARGET)
     if torch.cuda.is_available():
         where, many = torch.cuda.get_device_name(), 8 * GPU_BATCH
         recipe = fu2021.packed(GPU_BATCH)
-        done += _compare("cuda", where, recipe, many, turns, GPU_TARGET)
-    return done
+        yield from _compare("cuda", where, recipe, many, turns, GPU_TARGET)
 
 
 @contextmanager

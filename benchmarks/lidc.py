@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from lesionlab.sources.lidc.pylidc_bridge import import_pylidc
 PEER = "pylidc 0.2.3"
 
 
-def rows(*, max_scans: int | None = None) -> list[Row]:
+def rows(*, max_scans: int | None = None) -> Iterator[Row]:
     """Compare on all scans, or on the first `max_scans` of them."""
     pylidc = import_pylidc()
     from pylidc.utils import consensus
@@ -36,8 +37,8 @@ def rows(*, max_scans: int | None = None) -> list[Row]:
     scan_of = lidc.database.readings["scan_id"]
     ours_groups = [group for group in ours_groups if scan_of[group[0]] in wanted]
     assert ours_groups == peer_groups, "groups differ from pylidc's"
-    done = [Row("group readings into nodules, reading included", PEER, ours_s, peer_s, 60,
-                f"{len(peer_groups):,} nodules, same members, same order")]  # fmt: skip
+    yield Row("group readings into nodules, reading included", PEER, ours_s, peer_s, 60,
+              f"{len(peer_groups):,} nodules, same members, same order")  # fmt: skip
 
     nodules = lidc.nodules()
     names = nodules.index[nodules["scan_id"].isin(wanted)]
@@ -59,8 +60,8 @@ def rows(*, max_scans: int | None = None) -> list[Row]:
         assert mine.origin == (k.start, i.start, j.start), mine.lesion_id
         assert np.array_equal(mine.consensus, np.moveaxis(mask, 2, 0)), mine.lesion_id
         assert np.array_equal(mine.readers, np.moveaxis(masks, 3, 1)), mine.lesion_id
-    done.append(Row("masks of all readers and their consensus", PEER, ours_s, peer_s, 10,
-                    f"{len(names):,} nodules, voxel for voxel"))  # fmt: skip
+    yield Row("masks of all readers and their consensus", PEER, ours_s, peer_s, 10,
+              f"{len(names):,} nodules, voxel for voxel")  # fmt: skip
 
     annotations = [a for cluster in clusters for a in cluster]
     ours_s, table = seconds(lambda: Lidc(use_cache=False).readings(), repeats=3)
@@ -69,6 +70,5 @@ def rows(*, max_scans: int | None = None) -> list[Row]:
     )
     mine = table.loc[[a.id for a in annotations], ["diameter", "volume"]].to_numpy()
     np.testing.assert_allclose(mine, np.array(measures), rtol=1e-9)
-    done.append(Row("diameter and volume of all readings (ours with grouping)", PEER, ours_s,
-                    peer_s, 1, f"{len(mine):,} readings, to 1e-9"))  # fmt: skip
-    return done
+    yield Row("diameter and volume of all readings (ours with grouping)", PEER, ours_s,
+              peer_s, 1, f"{len(mine):,} readings, to 1e-9")  # fmt: skip

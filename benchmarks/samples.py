@@ -42,17 +42,18 @@ INSTALL = "pip install --no-deps monai==1.6.1"
 Batches = list[torch.Tensor]
 
 
-def rows(*, n_crops: int = N_CROPS) -> list[Row]:
+def rows(*, n_crops: int = N_CROPS) -> Iterator[Row]:
     """Compare on `n_crops` crops; without MONAI, say so and compare nothing."""
     try:
         monai = importlib.import_module("monai")
     except ImportError:
         print(f"samples: left out, MONAI is not installed ({INSTALL})", file=sys.stderr)
-        return []
+        return
     crops = synthetic_crops(n_crops)
     peer = f"MONAI {monai.__version__}"
     with _fair_settings():
-        return [*_fu(crops, peer), *_lei(crops, peer)]
+        yield from _fu(crops, peer)
+        yield from _lei(crops, peer)
 
 
 @contextmanager
