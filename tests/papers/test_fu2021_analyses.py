@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lesionlab import published
+from lesionlab.chapters import shipped
 from lesionlab.crops.sampling import Samples
 from lesionlab.papers.fu2021 import (
     ATTRIBUTES,
@@ -436,3 +437,17 @@ def test_the_scores_of_a_lesion():
     assert "readers" not in analyses.lesion_scores(frame, "n0")
     with pytest.raises(KeyError, match="n9"):
         analyses.lesion_scores(frame, "n9")
+
+
+# --- the runs that are kept -----------------------------------------------------------------------
+
+
+def test_errors_that_are_kept_are_those_of_the_kept_predictions():
+    for variant, run in outcomes.kept(shipped("book", "results", "fu2021")).items():
+        model = run.scores[(run.scores["predictor"] == "model") & (run.scores["metric"] == "mae")]
+        model = model.set_index("target")["value"]
+        rows = run.predictions
+        names = [name for name in model.index if name != "mean"]
+        found = pd.Series({n: (rows[n] - rows[f"{n}_truth"]).abs().mean() for n in names})
+        np.testing.assert_allclose(found, model[names], atol=1e-6, err_msg=variant)
+        assert model["mean"] == pytest.approx(found.mean(), abs=1e-6)
