@@ -78,7 +78,7 @@ def holdout(
 
     Args:
         table: One row per lesion, index `lesion_id`, with a column `patient`.
-        shares: Of lesions, for the three parts; they sum to 1, and a part may have 0.
+        shares: Shares of the lesions, for the three parts; they sum to 1, and a part may have 0.
         seed: Same seed, same parts, on every machine; another seed gives a second split.
         label: Class of each lesion, whose shares the parts should keep; a missing one is a class.
 

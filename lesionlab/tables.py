@@ -169,8 +169,8 @@ def show(
         table: What to show; whole numbers get thousands separators. Names of attributes and the
             names in `WORDS` are put into words.
         caption: One sentence that says what the numbers are and which tier they come from.
-        decimals: Of all floats but p-values, or by column; a column without an entry has 2. Below
-            a header of two levels, both the upper and the lower name count.
+        decimals: Decimals of all floats but p-values, or by column; a column without an entry has
+            2. Below a header of two levels, both the upper and the lower name count.
         first: Columns to move to the left, those that the text discusses. Of two levels, the upper.
         names: Further names of rows and columns in words, such as a paper's `NAMES` of variants.
     """

@@ -32,7 +32,7 @@ def outline_distance(mask: ArrayLike, spacing: Sequence[float]) -> NDArray[np.fl
 
     Args:
         mask: (y, x) or (z, y, x), true in the lesion.
-        spacing: Of the mask's voxels along each axis, mm.
+        spacing: Size of the mask's voxels along each axis, mm.
 
     Returns:
         As the mask, negative in the lesion. Infinite if all voxels are on one side.
@@ -61,7 +61,7 @@ def region_shares(
     Args:
         values: (y, x) or (z, y, x), one map, on the mask's grid (`activation_map` does that).
         masks: (reader, y, x) or (reader, z, y, x) of bool, or one mask without the axis of readers.
-        spacing: Of the voxels along each axis, mm.
+        spacing: Size of the voxels along each axis, mm.
         band: How far the margin band reaches on either side of the outline, mm.
 
     Returns:

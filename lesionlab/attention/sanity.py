@@ -53,7 +53,7 @@ def randomisation_test(
         images: (lesion, channel, …).
         explain: Makes the maps.
         cascade: One layer more at each step, from the last to the first; or all at once.
-        seed: Of the shuffling.
+        seed: Seed of the shuffling.
     """
     reference = explain(model, images)
     randomised = copy.deepcopy(model)

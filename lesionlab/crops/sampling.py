@@ -27,7 +27,8 @@ class Samples:
     """A batch of prepared samples: what a model is fed, and what had to be made up for it.
 
     A lesion is one sample (Li, Wang, Lei) or one sample per slice, packed (Fu, Liu): then
-    `images` has all slices of all lesions one after the other, and `nodule` says whose each is.
+    `images` has all slices of all lesions one after the other, and `nodule[i]` is the number of
+    the lesion that slice i belongs to.
 
     Attributes:
         images: (sample, channel, …, y, x) float32.

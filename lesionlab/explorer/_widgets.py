@@ -67,7 +67,7 @@ class VolumeViewer(_Widget):
         cursor: `[y, x]` of the pinned voxel, as shown; empty if none is.
         window_centre, window_width: HU shown as middle grey, and from black to white.
         method, head: Whose map lies over the slice ("" shows none), and which of its maps.
-        opacity: Of the map, 0 to 1.
+        opacity: Opacity of the map, 0 to 1.
         show_contours, show_consensus: Whether the readers' outlines are drawn, and the outline of
             at least half of them.
         hidden_readers: Indices of readers whose outlines are not drawn.

@@ -112,8 +112,8 @@ class Result:
     """What came of a request, with its method and `about` filled in.
 
     Attributes:
-        before: Of the lesion as it is.
-        after: Of the lesion as it was changed; None if it was not.
+        before: The look at the lesion as it is.
+        after: The look at the changed lesion; None if nothing was changed.
         readings: Target to the readers' values.
         scenes: The same for a viewer: one, or before and after side by side.
     """

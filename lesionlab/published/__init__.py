@@ -40,7 +40,7 @@ class Paper:
         authors: Surnames and initials, as in a list of references.
         title: Full title.
         journal: Journal with volume and pages, or the preprint's number.
-        year: Of the version that was read. Fu 2021 and Lei 2020 were read as preprints.
+        year: Year of the version that was read. Fu 2021 and Lei 2020 were read as preprints.
         doi: If that version prints one.
     """
 

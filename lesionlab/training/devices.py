@@ -94,7 +94,7 @@ def quickest(device: str = "auto") -> Precision:
     A CPU without AMX does bfloat16 by way of single precision, and takes longer.
 
     Raises:
-        ValueError: As `resolve`.
+        ValueError: There is no such device.
     """
     if resolve(device).type == "cuda":
         return (

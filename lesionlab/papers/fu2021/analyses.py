@@ -82,7 +82,7 @@ def auxiliary_against_final(
 
     Args:
         attention: What the run's models say of its test lesions, with auxiliary scores.
-        predictions: Of the same run, for the truths.
+        predictions: Predictions of the same run, for the truths.
         attributes: Which to compare; leave malignancy out where it is a class.
         tolerance: How far the final scores may be from the run's own, in rating steps: another
             device rounds differently, another model is farther off and is refused.
@@ -152,7 +152,7 @@ def against_diameter(
     For each fold, the diameter's predictions are learned from all lesions of the other folds.
 
     Args:
-        predictions: Of one run.
+        predictions: Predictions of one run.
         table: The cohort, with diameters.
         folds: lesion_id -> fold, those of the run; `ValueError` for a lesion of another fold.
         attributes: Which to compare.
@@ -197,7 +197,7 @@ def visible(
         table: The cohort or a part of it, as `lesionlab.sources.lidc.nodules`.
         folds: lesion_id -> fold.
         test: Folds whose lesions are predicted, from all the others.
-        seed: Of the phantoms, and of the resamples of patients.
+        seed: Seed of the phantoms, and of the resamples of patients.
         n_resamples: How many of them.
 
     Returns:

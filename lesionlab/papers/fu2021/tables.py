@@ -34,7 +34,7 @@ def errors(scores: pd.DataFrame, *, readings: pd.DataFrame | None = None) -> pd.
     """The mean absolute error of each attribute with its skill, and what to hold it against.
 
     Args:
-        scores: Of one run.
+        scores: Scores of one run.
         readings: One row per reading of the lesions that were scored, for the readers' columns.
 
     Returns:

@@ -169,7 +169,7 @@ def lesion_shares(
         maps: Name to (lesion, y, x).
         lesion_ids: Whose maps they are.
         drawn: Outlines of these lesions; lesions without any are left out.
-        band: Of the margin, mm on either side of an outline.
+        band: Width of the margin, mm on either side of an outline.
 
     Returns:
         Index (method, lesion_id), columns as `attention.region_table`; NaN for a map without

@@ -258,7 +258,7 @@ class Head(nn.Module):
         classifier: γ is its `weight`, (output, feature), and b^c its `bias`, (output,). For
             `fusion="concatenate"` (4.5.2) the columns of d come after those of H.
         features: How many values H there are.
-        size: Of a feature map: (y, x) or (z, y, x).
+        size: Size of a feature map: (y, x) or (z, y, x).
     """
 
     def __init__(self, design: Design, features: int, size: tuple[int, ...], outputs: int) -> None:

@@ -23,7 +23,7 @@ def place(
     """The readers' masks in a window.
 
     Args:
-        masks: Of one lesion.
+        masks: The masks of one lesion.
         slices: (slice,) indices in the scan, ascending; masks on other slices are left out.
         corner: `(y, x)` index in the scan of the window's first row and column.
         size: Rows and columns.
