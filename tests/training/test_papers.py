@@ -18,6 +18,7 @@ from torch import nn
 from lesionlab import cohorts, papers
 from lesionlab.attributes import LI_CATEGORIES, Attribute
 from lesionlab.crops.sampling import Samples
+from lesionlab.explorer.bench import Bench, Request
 from lesionlab.papers import li2021
 from lesionlab.training import studies
 from lesionlab.training.folds import Dataset, cross_validate
@@ -82,6 +83,21 @@ def test_it_trains_on_a_second_hold_out_split_from_a_stream(
     assert sum(counts) == 38
     assert done.predictions["fold"].unique().tolist() == [1]
     assert set(done.scores["predictor"]) == {"model", "constant", "majority"}
+
+
+def test_it_is_explored_on_the_workbench(toy: ModuleType, tmp_path: Path) -> None:
+    plan = Plan(paper="toy", variant="slow", preset="smoke", folds=(0,))
+    dataset = studies.load(plan, progress=False)
+    done = studies.run(plan, dataset=dataset, folder=tmp_path, **OPTIONS)
+    (fold,) = studies.trained(plan, dataset=dataset, folder=tmp_path)
+    name = fold.samples.lesion_ids[0]
+    bench = Bench({"Toy": fold}, {name: toy.crop(name, dataset.table.loc[name, "level"])})
+    found = bench.compute(Request(name, "Toy", about="bright"))
+    rows = done.predictions.set_index("lesion_id").loc[name]
+    for kind in ("dark", "grey", "bright"):
+        said = found.before.predicted[f"probability of {kind}"]
+        assert said == pytest.approx(rows[f"kind: {kind}"], abs=1e-5)
+    assert found.before.predicted["brightness"] == pytest.approx(rows["brightness"], abs=1e-5)
 
 
 # a paper that lacks a part
