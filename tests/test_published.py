@@ -212,6 +212,11 @@ def test_wang_average_f1_is_the_weighted_one():
 NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?(?:e-\d+)?")
 
 
+DECIMAL = r"\d+\.\d+"
+ONCE = {("li2021", "1"): ["5.0"]}
+"""Ranges whose ends are equal, which the paper prints once."""
+
+
 def numbers_of(paper):
     """How often the paper's text has each number, as printed."""
     folder = os.environ.get("LESIONLAB_PAPERS")
@@ -226,8 +231,10 @@ def numbers_of(paper):
 
 @pytest.mark.parametrize(("paper", "number"), EVERY)
 def test_numbers_of_a_table_are_in_the_paper_as_often(paper, number):
-    content = as_printed(paper, number)
-    counted = Counter(cell for cell in content.to_numpy().ravel() if re.search(r"\d\.\d", cell))
+    # the paper marks what is below 0.05 by an asterisk
+    content = as_printed(paper, number).drop(columns="p_below", errors="ignore")
+    counted = Counter(cell for cell in content.to_numpy().ravel() if re.fullmatch(DECIMAL, cell))
+    counted -= Counter(ONCE.get((paper, str(number))))
     assert counted - numbers_of(paper) == Counter()
 
 
