@@ -206,7 +206,6 @@ def realism(
     with plain_errors():
         progress = sys.stderr.isatty()
         slices = Slices(source)
-        slices.report(progress=progress)
         picture = figures_realism.png(figures_realism.examples(slices, seed=seed))
         found = measuring.measure(
             slices, seed=seed, n=limit, processes=processes, progress=progress
