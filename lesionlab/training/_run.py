@@ -108,7 +108,8 @@ class Run:
         job, at, world = self.job, self.progress, self.fabric.world_size
         self.rates.at(at.epoch + at.step / self.steps)
         if at.step == 0:
-            at.lr = float(self.optimizer.param_groups[0]["lr"])
+            first = self.optimizer.param_groups[0]  # a part may have a rate of its own
+            at.lr = job.recipe.lr * first["lr"] / first.get("initial_lr", first["lr"])
         drawn = generator(job.seed, "augment", at.epoch, at.step)
         rank, device = self.fabric.global_rank, self.fabric.device
         seed_globally(device, job.seed, "dropout", at.epoch, at.step, rank)

@@ -171,7 +171,9 @@ def test_a_schedule_is_kept_to(toys: ModuleType) -> None:
 
 def test_parts_of_the_model_learn_at_their_own_rates(toys: ModuleType) -> None:
     recipe = dataclasses.replace(toys.LAST, lr_by_prefix={"backbone": 1e-12})
-    one, two = (trained(toys, recipe=dataclasses.replace(recipe, epochs=n)).state for n in (1, 3))
+    both = [trained(toys, recipe=dataclasses.replace(recipe, epochs=n)) for n in (1, 3)]
+    assert both[1].history["lr"].tolist() == pytest.approx([recipe.lr] * 3)  # not a part's own
+    one, two = (found.state for found in both)
     torch.testing.assert_close(one["backbone.weight"], two["backbone.weight"])
     assert not torch.allclose(one["head.weight"], two["head.weight"])
 
