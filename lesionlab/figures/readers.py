@@ -14,8 +14,6 @@ from lesionlab.colours import reader_colours
 from lesionlab.figures import _draw as draw
 from lesionlab.sources.lidc import Contour
 
-BLUE, ORANGE, GREEN, _figure = draw.BLUE, draw.ORANGE, draw.GREEN, draw.blank  # for papers/fu2021
-
 
 @draw.styled
 def contour_sheet(contours: Sequence[Contour], *, pixel_spacing: float) -> Figure:
@@ -56,7 +54,7 @@ def rating_histograms(readings: pd.DataFrame) -> Figure:
     for ax, attribute in zip(figure.subplots(3, 3).ravel(), LIDC_RATINGS, strict=True):
         codes = np.array(attribute.codes)
         share = readings[attribute.name].value_counts(normalize=True).reindex(codes, fill_value=0)
-        ax.bar(codes, 100 * share, 0.8, color=BLUE)
+        ax.bar(codes, 100 * share, 0.8, color=draw.BLUE)
         ends = f"1 {attribute.words[1]} … {codes[-1]} {attribute.words[codes[-1]]}"
         ax.set(xticks=codes, title=f"{attribute.title} ({attribute.kind})", xlabel=ends)
     figure.supylabel("share of readings (%)")
@@ -68,9 +66,9 @@ def counts(values: pd.Series, *, xlabel: str, mean: float, mean_label: str) -> F
     """Histogram of a whole number of each nodule, one bar per value, with a mean to compare."""
     tally = values.value_counts().sort_index()
     figure, (ax,) = draw.row(1, 6.6, 2.8)
-    ax.bar(tally.index, tally, width=0.9, color=BLUE)
+    ax.bar(tally.index, tally, width=0.9, color=draw.BLUE)
     ax.axvline(values.mean(), color="black", linewidth=1, label=f"mean {values.mean():.2f}")
-    ax.axvline(mean, color=ORANGE, linewidth=1.5, linestyle="--", label=mean_label)
+    ax.axvline(mean, color=draw.ORANGE, linewidth=1.5, linestyle="--", label=mean_label)
     ax.set(xlabel=xlabel, ylabel="nodules")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend()
@@ -105,8 +103,8 @@ def category_heatmap(
     sizes = [int((matrix.index.get_level_values(0) == a.name).sum()) for a in attributes]
     ends = np.cumsum(sizes)
     for end in ends[:-1]:
-        ax.axhline(end - 0.5, color=ORANGE, linewidth=0.7)
-        ax.axvline(end - 0.5, color=ORANGE, linewidth=0.7)
+        ax.axhline(end - 0.5, color=draw.ORANGE, linewidth=0.7)
+        ax.axvline(end - 0.5, color=draw.ORANGE, linewidth=0.7)
     middles = ends - np.array(sizes) / 2 - 0.5
     names = [a.short for a in attributes]
     ax.set_xticks(middles, names)
@@ -141,11 +139,11 @@ def intervals(
     rows = np.arange(len(table))
     for number, group in enumerate(groups):
         y = rows + (number - (len(groups) - 1) / 2) * 0.22
-        colour = (BLUE, GREEN, draw.GREY, ORANGE)[number]
+        colour = (draw.BLUE, draw.GREEN, draw.GREY, draw.ORANGE)[number]
         draw.estimates(ax, y, table[group], color=colour, label=group)
     for number, (name, points) in enumerate((marks or {}).items()):
         at = [table.index.tolist().index(name) for name in points]
-        ax.plot(list(points.values()), at, "D", markersize=5, color=ORANGE, label=name,
+        ax.plot(list(points.values()), at, "D", markersize=5, color=draw.ORANGE, label=name,
                 fillstyle="none" if number else "full")  # fmt: skip
     draw.rows_of(ax, [title(str(n)) for n in table.index])
     ax.set_xlabel(xlabel)

@@ -21,6 +21,7 @@ from lesionlab.crops import Crop, Tier
 from lesionlab.crops.footprint import Footprint
 from lesionlab.crops.sampling import locate
 from lesionlab.figures import _draw as draw
+from lesionlab.figures._draw import TIER_NOTES as TIER_NOTES
 
 Window = tuple[float, float]
 

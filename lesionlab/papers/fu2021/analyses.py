@@ -291,11 +291,11 @@ def architecture(network: Network) -> Figure:
 
     The boxes say the class of each part and how many parameters it has.
     """
-    from lesionlab.figures.readers import BLUE, GREEN, ORANGE, _figure
+    from lesionlab.figures import _draw as draw
 
     grey = "#666666"
-    colours = (grey, BLUE, GREEN, ORANGE, grey)
-    figure = _figure(7.2, 2.1)
+    colours = (grey, draw.BLUE, draw.GREEN, draw.ORANGE, grey)
+    figure = draw.blank(7.2, 2.1)
     ax = figure.subplots()
     ax.set(xlim=(-0.78, 5.05), ylim=(-1.25, 0.85))
     ax.axis("off")
