@@ -19,6 +19,7 @@ from lesionlab.cli._train import (
     PresetOption,
     SplitOption,
     chosen_precision,
+    interval,
 )
 
 if TYPE_CHECKING:
@@ -118,9 +119,7 @@ def report(found: Sweep) -> str:
     )
     for metric in table["metric"].unique():
         ends = table[["value", "low", "high"]].where(table["metric"] == metric).to_numpy()
-        shown[metric] = [
-            "" if v != v else f"{v:.3f} [{low:.3f}, {high:.3f}]" for v, low, high in ends
-        ]
+        shown[metric] = [interval(*row) for row in ends]
     shown["seconds"] = ["" if s != s else f"{s:.0f}" for s in table["seconds"]]
     text = f"{shown.to_string(index=False)}\n\nwritten to {found.path}"
     seeds = found.over_seeds()

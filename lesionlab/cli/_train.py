@@ -152,10 +152,15 @@ def report(outcome: Outcome) -> str:
     )
 
 
+def interval(value: float, low: float, high: float) -> str:
+    """A score with its interval as text; nothing where there is none."""
+    return "" if value != value else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def _wide(scores: pd.DataFrame) -> str:
     shown = scores[scores["metric"].isin(["mae", "auc", "accuracy", "macro_f1", "dice"])]
     ends = zip(*(shown[name] for name in ("value", "low", "high")), strict=True)
-    shown = shown.assign(text=[f"{v:.3f} [{low:.3f}, {high:.3f}]" for v, low, high in ends])
+    shown = shown.assign(text=[interval(*row) for row in ends])
     wide = shown.pivot_table(
         index=["target", "metric"], columns="predictor", values="text", aggfunc="first", sort=False
     )
