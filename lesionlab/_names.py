@@ -28,6 +28,23 @@ def listed(names: Iterable[str], *, at_most: int = 12) -> str:
     return f"{', '.join(every[:at_most])} and {len(every) - at_most} others"
 
 
+def one_of(argument: str, value: object, names: Iterable[str]) -> None:
+    """Refuse a value that an argument does not take.
+
+    Raises:
+        ValueError: The message says what it takes, and which name comes close.
+
+    >>> one_of("by", "patients", ["patient", "nodule"])
+    Traceback (most recent call last):
+    ValueError: by='patients': expected one of patient, nodule; did you mean 'patient'?
+    """
+    names = list(names)
+    if value not in names:
+        raise ValueError(
+            f"{argument}={value!r}: expected one of {listed(names)}{close(value, names)}"
+        )
+
+
 def known(kind: str, name: str, names: Iterable[str], where: str = "") -> None:
     """Refuse a name that does not exist.
 

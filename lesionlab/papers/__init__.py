@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
+from functools import lru_cache
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -22,7 +24,13 @@ GROUP = "lesionlab.papers"
 def modules() -> dict[str, str]:
     """The package of each paper, by the paper's name, whether it has a model yet or not."""
     here = {m.name: f"{__name__}.{m.name}" for m in pkgutil.iter_modules(__path__) if m.ispkg}
-    return here | {entry.name: entry.value for entry in metadata.entry_points(group=GROUP)}
+    return here | _outside(tuple(sys.path))
+
+
+@lru_cache(maxsize=1)
+def _outside(path: tuple[str, ...]) -> dict[str, str]:
+    """The packages of other distributions on a search path; to look through it takes a while."""
+    return {entry.name: entry.value for entry in metadata.entry_points(group=GROUP)}
 
 
 def names() -> list[str]:
@@ -39,10 +47,7 @@ def get(name: str) -> Paper:
 
     found = modules()
     if name not in found:
-        there = names()
-        raise ValueError(
-            f"paper={name!r}: expected one of {', '.join(there)}{_names.close(name, there)}"
-        )
+        _names.one_of("paper", name, names())
     try:
         paper = getattr(importlib.import_module(found[name]), "PAPER", None)
     except ImportError as error:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 
-from lesionlab import published, tables
+from lesionlab import _names, published, tables
 from lesionlab.cohorts import malignancy_label
 from lesionlab.crops import Tier
 from lesionlab.statistics.scoring import check_columns
+from lesionlab.training.paper import Experiment
 from lesionlab.training.targets import Target
 
 BASELINES = {
@@ -22,6 +24,26 @@ BASELINES = {
     "ratings": "The readers' other ratings",
 }
 """Predictors of `Outcome.scores` that see no image, and what their rows are called."""
+
+
+class Designed(Experiment):
+    """An experiment whose variants differ in the parts of the model.
+
+    Attributes:
+        designs: The parts by variant, each a dataclass.
+
+    Raises:
+        ValueError: There is no such variant.
+    """
+
+    designs: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        _names.one_of("variant", self.variant, self.designs)
+
+    def settings(self) -> dict[str, Any]:
+        """The fields, and the parts of the model."""
+        return super().settings() | {"design": asdict(self.designs[self.variant])}
 
 
 def labels(table: pd.DataFrame, targets: Sequence[Target]) -> torch.Tensor:

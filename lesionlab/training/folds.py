@@ -27,7 +27,7 @@ from lesionlab.training.outcomes import Outcome
 from lesionlab.training.paper import Experiment, RestsOn
 from lesionlab.training.parts import Part, Stream, changed, check_part, checksum, part
 from lesionlab.training.prediction import predict
-from lesionlab.training.recipes import Recipe
+from lesionlab.training.recipes import Recipe, stages_of, validates
 from lesionlab.training.targets import check_labels, read_predictions, to_frame, write_predictions
 
 RESULT = "result.json"
@@ -231,7 +231,7 @@ def cross_validate(
             "variant": experiment.variant,
             "settings": experiment.settings(),
             "targets": list(experiment.targets),
-            "recipe": folds.recipes[0] if len(folds.recipes) == 1 else folds.recipes,
+            "recipe": folds.recipe,
             "seed": seed,
             "split": {
                 "by": dataset.by,
@@ -265,25 +265,11 @@ def train_folds(
     """Train and predict some folds as `cross_validate` does, and score nothing yet.
 
     It writes to `fold-…` of these folds and to nothing else, so that several processes can work on
-    the folds of one run. `cross_validate` then reads what they have left.
-
-    Args:
-        experiment: As in `cross_validate`.
-        dataset: All lesions, not those of these folds alone.
-        recipe: As in `cross_validate`.
-        folder: The folder of the whole run.
-        seed: Seed of the run.
-        only: Which folds; all if None.
-        **options: See `Options`.
+    the folds of one run. `cross_validate` then reads what they have left. Arguments and errors are
+    those of `cross_validate`; `dataset` has all lesions, not those of these folds alone.
 
     Returns:
         What `result.json` of each fold says.
-
-    Raises:
-        ValueError: As `cross_validate`.
-        CheckpointError: As `cross_validate`.
-        TrainingError: As `loop.fit`.
-        OSError: A file cannot be written.
     """
     folds = _Folds(experiment, dataset, recipe, Path(folder), seed, only, options)
     return [found for found, _ in folds.train()]
@@ -303,10 +289,11 @@ class _Folds:
         options: Options,
     ) -> None:
         self.experiment, self.dataset, self.folder = experiment, dataset, folder
-        self.recipes = (recipe,) if isinstance(recipe, Recipe) else tuple(recipe)
+        self.recipes = stages_of(recipe)
+        self.recipe = self.recipes[0] if len(self.recipes) == 1 else self.recipes  # as it is kept
         self.seed, self.options = seed, options
         self.select_on = self.recipes[-1].select_on
-        self.validate = any(stage.select_on == "validation" for stage in self.recipes)
+        self.validate = validates(self.recipes)
         there = [0] if dataset.folds is None else sorted(int(k) for k in dataset.folds.unique())
         chosen = there if only is None else list(only)
         if not chosen or (dataset.folds is not None and not set(chosen) <= set(there)):
@@ -339,7 +326,7 @@ class _Folds:
                 "experiment": experiment.name,
                 "variant": experiment.variant,
                 "settings": experiment.settings(),
-                "recipe": self.recipes[0] if len(self.recipes) == 1 else self.recipes,
+                "recipe": self.recipe,
                 "precision": self.options.get("precision", "32-true"),
                 "versions": versions(),
             }

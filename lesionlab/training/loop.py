@@ -35,7 +35,7 @@ from lesionlab.training.devices import (
 )
 from lesionlab.training.paper import Experiment
 from lesionlab.training.parts import Part, check_part, checksum
-from lesionlab.training.recipes import Recipe
+from lesionlab.training.recipes import Recipe, stages_of
 
 __all__ = ["Fitted", "TrainingError", "fit"]
 
@@ -115,7 +115,7 @@ def fit(
         CheckpointError: The checkpoint is damaged, or of another run.
         OSError: A checkpoint cannot be written; the one before it is whole.
     """
-    stages = (recipe,) if isinstance(recipe, Recipe) else tuple(recipe)
+    stages = stages_of(recipe)
     training, validation = _part(training), None if validation is None else _part(validation)
     for stage in stages:
         _check(experiment, training, validation, stage)

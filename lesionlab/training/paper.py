@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 
 from lesionlab import results
 from lesionlab.crops.sampling import Samples
-from lesionlab.training.recipes import Recipe
+from lesionlab.training.recipes import Recipe, stages_of
 from lesionlab.training.targets import Targets, measure
 
 if TYPE_CHECKING:
@@ -137,20 +137,31 @@ class RestsOn:
             raise ValueError(f"tier={self.tier!r}: expected one of {', '.join(results.TIERS)}")
 
 
+class Store(Protocol):
+    """Crops by lesion, as `lesionlab.crops.stores.CropStore` holds them."""
+
+    @property
+    def exclusions(self) -> Mapping[str, str]:
+        """Lesion ids to why there is no crop of them."""
+
+    def __contains__(self, lesion_id: object, /) -> bool: ...
+
+    def crops(self, lesion_ids: Sequence[str], /) -> Iterable[Crop]:
+        """The crops of some lesions, in that order."""
+
+
 @dataclass(frozen=True, eq=False)
 class Lesions:
     """The lesions of one data set and their voxels.
 
     Attributes:
         table: One row per lesion, index `lesion_id`: patient, and what cohort and labels need.
-        crops: From lesion ids to their crops, in that order.
-        missing: From lesion ids to those that the set has no crop of, and why.
+        open: From the lesions that are wanted to a store with the crops that there are; asked once.
         rests_on: What a result on these lesions rests on, asked when the crops have been made.
     """
 
     table: pd.DataFrame
-    crops: Callable[[Sequence[str]], Iterable[Crop]]
-    missing: Callable[[Sequence[str]], Mapping[str, str]]
+    open: Callable[[Sequence[str]], Store]
     rests_on: Callable[[], tuple[RestsOn, ...]]
 
 
@@ -178,7 +189,7 @@ class Preset:
     @property
     def stages(self) -> tuple[Recipe, ...]:
         """The recipes, one for each stage."""
-        return (self.recipe,) if isinstance(self.recipe, Recipe) else tuple(self.recipe)
+        return stages_of(self.recipe)
 
 
 Data = Callable[[int, bool], Lesions]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lesionlab.crops.sampling import Samples
+from lesionlab.training.targets import labelled
 
 if TYPE_CHECKING:
     from lesionlab.training.paper import Experiment
@@ -105,8 +106,7 @@ def check_part(name: str, part: Part, experiment: Experiment) -> None:
     if bool(labels.isinf().any()):
         row, column = labels.isinf().nonzero()[0].tolist()
         raise ValueError(f"{name}: {names[column]} of lesion {samples.lesion_ids[row]!r} is inf")
-    known = [t.known(label) for t, label in zip(experiment.targets, labels.unbind(1), strict=True)]
-    if not bool((some := torch.stack(known).any(dim=0)).all()):
+    if not bool((some := labelled(experiment.targets, labels)).all()):
         row = int((~some).nonzero()[0, 0])
         raise ValueError(f"{name}: lesion {samples.lesion_ids[row]!r} has no label at all")
 

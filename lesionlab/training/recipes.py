@@ -188,6 +188,16 @@ class Recipe:
         return self.micro_batch or max(self.batch_size, 32)
 
 
+def stages_of(recipe: Recipe | Sequence[Recipe]) -> tuple[Recipe, ...]:
+    """One recipe, or one for each stage, as stages."""
+    return (recipe,) if isinstance(recipe, Recipe) else tuple(recipe)
+
+
+def validates(stages: Sequence[Recipe]) -> bool:
+    """Whether some stage selects an epoch on validation lesions."""
+    return any(stage.select_on == "validation" for stage in stages)
+
+
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The optimiser of a recipe; frozen parts of the model are marked as such.
 

@@ -11,7 +11,7 @@ The command `lesionlab train`, the sweeps and the chapters all come here.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,10 +31,11 @@ from lesionlab.training.devices import Precision, resolve
 from lesionlab.training.devices import quickest as quickest
 from lesionlab.training.folds import RESULT, Dataset, Options, cross_validate, train_folds
 from lesionlab.training.outcomes import Outcome
-from lesionlab.training.paper import Data, Experiment, Lesions, Paper, Preset, RestsOn, unchanged
+from lesionlab.training.paper import Data, Experiment, Lesions, Preset, RestsOn, unchanged
 from lesionlab.training.parts import Stream, changed, part
 from lesionlab.training.prediction import predict, trained_model
-from lesionlab.training.recipes import Recipe
+from lesionlab.training.recipes import Recipe, validates
+from lesionlab.training.targets import labelled
 
 N_FOLDS = 5
 
@@ -82,15 +83,11 @@ class Plan:
             ("preset", of.presets),
             ("by", ("patient", "nodule")),
         ):
-            if (value := getattr(self, name)) not in expected:
-                raise ValueError(
-                    f"{name}={value!r}: expected one of {_names.listed(expected)}"
-                    f"{_names.close(value, expected)}"
-                )
+            _names.one_of(name, getattr(self, name), expected)
         if self.folds is None:
-            object.__setattr__(self, "folds", tuple(range(self.preset_of().n_folds)))
-        some = set(self.folds or ())
-        if not some or min(some) < 0 or (not self.preset_of().holdout and max(some) >= N_FOLDS):
+            object.__setattr__(self, "folds", tuple(range(of.presets[self.preset].n_folds)))
+        some, holdout = set(self.folds or ()), of.presets[self.preset].holdout
+        if not some or min(some) < 0 or (not holdout and max(some) >= N_FOLDS):
             raise ValueError(f"folds={self.folds!r}: expected some of 0 to {N_FOLDS - 1}")
         for name, least in (("seed", 0), ("data_seed", 0), ("n_lesions", 0), ("epochs", 1)):
             value = getattr(self, name)
@@ -152,21 +149,11 @@ def library_data(*names: str) -> dict[str, Data]:
 
 
 def _library_lesions(name: str, seed: int, progress: bool) -> Lesions:
-    def store(ids: Sequence[str]) -> Any:
-        return datasets.crops(name, ids, seed=seed, progress=progress)
-
-    def there(ids: Sequence[str]) -> Iterable[Any]:
-        found: Iterable[Any] = store(ids).crops(list(ids))
-        return found
-
-    def missing(ids: Sequence[str]) -> dict[str, str]:
-        found = store(ids)
-        return {i: str(found.exclusions.get(i, "not in the set")) for i in ids if i not in found}
-
     def rests_on() -> tuple[RestsOn, ...]:
         return tuple(RestsOn(*facts) for facts in datasets.rests_on(name, seed=seed))
 
-    return Lesions(datasets.table(name, seed=seed), there, missing, rests_on)
+    opened = partial(datasets.crops, name, seed=seed, progress=progress)
+    return Lesions(datasets.table(name, seed=seed), opened, rests_on)
 
 
 def load(plan: Plan, *, progress: bool = True) -> Dataset:
@@ -192,21 +179,27 @@ def load(plan: Plan, *, progress: bool = True) -> Dataset:
         raise ValueError(f"the cohort of {plan.paper} is empty")
     folds = None if preset.holdout else cohort.folds(by=plan.by, n_folds=N_FOLDS)
     wanted = draw(cohort.table, plan.size, enriched=plan.enriched)
-    labels = of.labels(wanted, plan.variant)
-    known = [t.known(label) for t, label in zip(
-        of.experiment(plan.variant).targets, labels.unbind(1), strict=True)]  # fmt: skip
-    labelled = torch.stack(known).any(dim=0).numpy()
-    excluded = dict.fromkeys(wanted.index[~labelled], "no label is known")
-    wanted = wanted[labelled]
-    missing = lesions.missing(list(wanted.index))
-    excluded |= missing
-    wanted = wanted.drop(list(missing))
+    targets, labels = of.experiment(plan.variant).targets, of.labels(wanted, plan.variant)
+    known = labelled(targets, labels).numpy()
+    excluded = dict.fromkeys(wanted.index[~known], "no label is known")
+    wanted = wanted[known]
+    store = lesions.open(list(wanted.index))
+    missing = [lesion for lesion in wanted.index if lesion not in store]
+    excluded |= {lesion: str(store.exclusions.get(lesion, "not in the set")) for lesion in missing}
+    wanted = wanted.drop(missing)
     if wanted.empty:
         raise ValueError(f"data={plan.data!r}: none of the {len(excluded)} lesions is there")
-    samples = _samples(of, plan, lesions, list(wanted.index), streamed=preset.streamed)
+    rests_on = lesions.rests_on()
+
+    def prepare(some: Sequence[str]) -> Samples:
+        return of.prepare(iter(store.crops(some)), plan.variant)
+
+    ids = list(wanted.index)
+    key = f"{plan.paper} {plan.variant} {plan.data} {plan.data_seed} {rests_on}"
+    samples = Stream(tuple(ids), prepare, key) if preset.streamed else prepare(ids)
     table = wanted.loc[list(samples.lesion_ids)]
     drawn_so = ", lesions of unusual ratings drawn more often" if plan.enriched else ""
-    *first, last = lesions.rests_on()
+    *first, last = rests_on
     return Dataset(
         samples=samples,
         labels=of.labels(table, plan.variant),
@@ -218,18 +211,6 @@ def load(plan: Plan, *, progress: bool = True) -> Dataset:
         cohort=cohort,
         excluded=excluded,
     )
-
-
-def _samples(
-    of: Paper, plan: Plan, lesions: Lesions, ids: list[str], *, streamed: bool
-) -> Samples | Stream:
-    def prepare(some: Sequence[str]) -> Samples:
-        return of.prepare(iter(lesions.crops(some)), plan.variant)
-
-    if not streamed:
-        return prepare(ids)
-    key = f"{plan.paper} {plan.variant} {plan.data} {plan.data_seed} {lesions.rests_on()}"
-    return Stream(tuple(ids), prepare, key)
 
 
 def draw(table: pd.DataFrame, n: int | None, *, enriched: Sequence[str] = ()) -> pd.DataFrame:
@@ -414,7 +395,7 @@ def trained(
         raise FileNotFoundError(f"{place} has no finished fold")
     dataset = dataset if dataset is not None else load(plan)
     experiment = papers.get(plan.paper).experiment(plan.variant)
-    validate = any(stage.select_on == "validation" for stage in plan.stages)
+    validate = validates(plan.stages)
     for fold in done:
         split = dataset.split(fold, validate=validate, seed=plan.seed)
         there: Mapping[str, Any] = _files.read_json(place / f"fold-{fold}" / RESULT)["identity"]

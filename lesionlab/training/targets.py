@@ -112,6 +112,12 @@ def by_target(targets: Targets, predictions: torch.Tensor) -> list[torch.Tensor]
     return list(torch.split(predictions, [len(target.columns) for target in targets], dim=1))
 
 
+def labelled(targets: Targets, labels: torch.Tensor) -> torch.Tensor:
+    """(lesion,) which lesions have a label of at least one target."""
+    known = [target.known(label) for target, label in zip(targets, labels.unbind(1), strict=True)]
+    return torch.stack(known).any(dim=0)
+
+
 # --- losses and metrics -------------------------------------------------------------------------
 
 

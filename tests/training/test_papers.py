@@ -262,7 +262,7 @@ def test_nine_heads_train_on_the_phantoms_of_li(tmp_path: Path) -> None:
     # a few hundred lesions in which every class occurs in several patients
     rows = rows[rows.index.isin(rows.sample(360, random_state=1).index)]
     ids = list(rows.index)
-    samples: Samples = li2021.prepare(iter(lesions.crops(ids)))
+    samples: Samples = li2021.prepare(iter(lesions.open(ids).crops(ids)))
     values = np.stack([rows[target.name].to_numpy(dtype=np.float32) for target in LI], axis=1)
     labels = torch.from_numpy(values)
     common = [  # a class that one patient has cannot be in training and test

@@ -74,17 +74,23 @@ def crop(lesion_id: str, level: float) -> Crop:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Squares:
+    """Crops that are drawn when they are asked for; one of them is lost."""
+
+    rows: pd.DataFrame
+    exclusions = {"toy005": "its picture is lost"}  # noqa: RUF012
+
+    def __contains__(self, lesion_id: object) -> bool:
+        return lesion_id not in self.exclusions
+
+    def crops(self, ids: Sequence[str]) -> Iterator[Crop]:
+        return (crop(i, self.rows.loc[i, "level"]) for i in ids)
+
+
 def lesions(seed: int, progress: bool) -> Lesions:
-    """The data set; one of its lesions has no voxels."""
     rows = table(seed)
-
-    def crops(ids: Sequence[str]) -> Iterator[Crop]:
-        return (crop(i, rows.loc[i, "level"]) for i in ids)
-
-    def missing(ids: Sequence[str]) -> dict[str, str]:
-        return {i: "its picture is lost" for i in ids if i == "toy005"}
-
-    return Lesions(rows, crops, missing, lambda: (RestsOn("squares", "phantom"),))
+    return Lesions(rows, lambda ids: Squares(rows), lambda: (RestsOn("squares", "phantom"),))
 
 
 def prepare(crops: Iterable[Crop], variant: str) -> Samples:

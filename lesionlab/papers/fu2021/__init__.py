@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -35,7 +35,7 @@ from lesionlab.papers.fu2021.samples import (
     prepare,
     volumes,
 )
-from lesionlab.training.paper import Experiment, Paper, Preset
+from lesionlab.training.paper import Paper, Preset
 from lesionlab.training.recipes import Recipe, Schedule
 from lesionlab.training.studies import library_data
 from lesionlab.training.targets import Target
@@ -142,7 +142,7 @@ PRESETS: Mapping[str, Preset] = {
 
 
 @dataclass(frozen=True)
-class Fu2021(Experiment):
+class Fu2021(_shared.Designed):
     """One of the paper's models, for the training loop.
 
     Labels are in rating steps (`labels`); the model and its loss work with each rating's scale
@@ -155,10 +155,7 @@ class Fu2021(Experiment):
     variant: str = "full"
     depth: int = 64
     name = "fu2021"
-
-    def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise ValueError(f"variant={self.variant!r}: expected one of {', '.join(VARIANTS)}")
+    designs = VARIANTS
 
     @property
     def design(self) -> Design:
@@ -229,10 +226,6 @@ class Fu2021(Experiment):
     def normalisation(self, training: Samples) -> Normalisation:
         """The training part's mean and standard deviation (3.2)."""
         return Normalisation.of(training)
-
-    def settings(self) -> dict[str, Any]:
-        """The fields, and the parts of the model."""
-        return super().settings() | {"design": asdict(self.design)}
 
     def _scale(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(attribute,) the lowest value of each target and the width of its scale."""

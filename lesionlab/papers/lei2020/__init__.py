@@ -31,7 +31,7 @@ Nine heads on one trunk (`…_ratings`) and networks in three axes (`…_3d`) ar
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -71,7 +71,7 @@ from lesionlab.papers.lei2020.samples import (
     reader_accuracy,
     sample_lesions,
 )
-from lesionlab.training.paper import Experiment, Paper, Preset
+from lesionlab.training.paper import Paper, Preset
 from lesionlab.training.recipes import Recipe, Schedule
 from lesionlab.training.studies import library_data
 from lesionlab.training.targets import Target
@@ -255,7 +255,7 @@ class Network(nn.Module):
 
 
 @dataclass(frozen=True)
-class Lei2020(Experiment):
+class Lei2020(_shared.Designed):
     """One of the paper's models, for the training loop, on images of `size` pixels.
 
     Malignancy is learned by cross-entropy and selected by AUC. Neither samples nor their
@@ -266,10 +266,7 @@ class Lei2020(Experiment):
     variant: str = "hesam"
     size: int = 32
     name = "lei2020"
-
-    def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise ValueError(f"variant={self.variant!r}: expected one of {', '.join(VARIANTS)}")
+    designs = VARIANTS
 
     @property
     def targets(self) -> tuple[Target, ...]:  # type: ignore[override]
@@ -333,10 +330,6 @@ class Lei2020(Experiment):
             unit = zip(RATING_NAMES, logits.sigmoid().T, strict=True)
             return torch.stack([rating(name).from_unit(values) for name, values in unit], dim=1)
         return logits.softmax(1)[:, 1:]
-
-    def settings(self) -> dict[str, Any]:
-        """The fields, and the parts of the model."""
-        return super().settings() | {"design": asdict(self.design)}
 
 
 def labels(table: pd.DataFrame, variant: str = "hesam") -> torch.Tensor:
