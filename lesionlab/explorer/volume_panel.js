@@ -49,6 +49,7 @@ class Panel {
     this.slider = make("input", { class: "slice", type: "range", min: 0, max: volume.depth - 1,
       "aria-label": second("Slice"), disabled: volume.depth === 1 });
     this.at = make("output", { id: `${name}-at`, "aria-live": "off" });
+    this.pointed = null;  // where the pointer is: a canvas and a place in it
     this.probe = make("output", { id: `${name}-probe`, class: "probe" }, "point at a voxel");
     const methods = [...new Set(panel.maps.map((map) => map.method))];
     this.method = make("select", { "aria-label": second("Attention map") }, make("option", { value: "" }, "none"),
@@ -167,10 +168,9 @@ class Panel {
     if (this.chosen) this.set("head", this.chosen.head);
   }
 
-  // the voxel (z, y, x) under the pointer
-  under(canvas, event) {
+  // the voxel (z, y, x) that is seen at (y, x), shares of the picture
+  under(canvas, [down, along]) {
     const { depth } = this.volume, [, plane] = this.views().find(([own]) => own === canvas);
-    const [down, along] = shareOf(canvas, event);
     const u = clamp(Math.floor(plane.u + along * plane.columns), 0, plane.w - 1);
     const v = clamp(Math.floor(plane.v + down * plane.rows), 0, plane.h - 1);
     if (canvas === this.axial) return [this.slice, v, u];
@@ -205,7 +205,8 @@ class Panel {
     }
     canvas.addEventListener("pointermove", (event) => {
       if (!down.has(event.pointerId)) {
-        if (this.volume.hu) this.tell(this.under(canvas, event));
+        this.pointed = [canvas, shareOf(canvas, event)];
+        this.tell();
         return;
       }
       down.set(event.pointerId, [event.offsetY, event.offsetX]);
@@ -222,10 +223,13 @@ class Panel {
         this.set("slice", clamp(from.slice + steps, 0, depth - 1));
       } else if (canvas === this.axial) this.enlarge(from.zoom, from.place, to.at);
     });
-    canvas.addEventListener("pointerleave", () => this.tell());
+    canvas.addEventListener("pointerleave", () => {
+      this.pointed = null;
+      this.tell();
+    });
     canvas.addEventListener("click", (event) => {
       if (moved) return;
-      const [z, y, x] = this.under(canvas, event);
+      const [z, y, x] = this.under(canvas, shareOf(canvas, event));
       this.axial.focus({ preventScroll: true });  // now wheel and keys are the viewer's
       this.set("cursor", [y, x]);
       this.set("slice", z);
@@ -238,6 +242,7 @@ class Panel {
     const move = (dy, dx) => () => {
       const to = [clamp(this.probed[0] + dy, 0, height - 1), clamp(this.probed[1] + dx, 0, width - 1)];
       const [[top, left], [low, right]] = [this.placeAt([0, 0]), this.placeAt([1, 1])];
+      this.pointed = null;  // told is the voxel that the keys have come to
       this.set("cursor", to);
       if (to[0] < top || to[0] >= low || to[1] < left || to[1] >= right) this.enlarge(this.zoom, to);
     };
@@ -263,15 +268,15 @@ class Panel {
     action();
   }
 
-  // what is under the pointer, or else at the pinned voxel
-  tell(place = null) {
-    const { volume, map } = this;
+  // What is under the pointer, or else at the pinned voxel. Every drawing tells it anew: the picture
+  // may have changed under a pointer that rests.
+  tell() {
+    const { volume, map, pointed } = this;
     if (!volume.hu) return;
-    const at = place ?? (this.get("cursor").length ? [this.slice, ...this.probed] : null);
-    const found = at && volume.at(...at, map);
+    const pinned = this.get("cursor").length ? volume.at(this.slice, ...this.probed, map) : null;
+    const found = pointed && !pointed[0].hidden ? volume.at(...this.under(...pointed), map) : pinned;
     this.probe.value = found ? probeWords(volume, found, map) : "point at a voxel";
-    if (place) return;
-    const { rounding, error, ...plain } = found ?? {};
+    const { rounding, error, ...plain } = pinned ?? {};
     this.set("probe", plain);
   }
 

@@ -488,6 +488,19 @@ def told(seen: Seen) -> tuple[int, ...]:
     return tuple(map(int, found.groups()))
 
 
+def test_the_voxel_under_a_resting_pointer_is_told_of_every_picture(zoomed: Seen) -> None:
+    box = zoomed.page.locator("[data-plane=axial]").first.bounding_box()
+    zoomed.page.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 3)
+    slice_, *place = told(zoomed)
+    other = 0 if slice_ else 1
+    zoomed.set(slice=other)
+    assert told(zoomed) == (other, *place)
+    zoomed.set(cursor=[1, 2])
+    assert told(zoomed) == (other, *place), "the pointer goes before the pinned voxel"
+    zoomed.page.mouse.move(box["x"] - 5, box["y"] - 5)
+    assert told(zoomed) == (other, 1, 2)
+
+
 def tool(seen: Seen, name: str) -> Any:
     return seen.page.get_by_role("button", name=name, exact=True)
 
