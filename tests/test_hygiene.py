@@ -29,6 +29,7 @@ assert _spec.loader is not None
 sizes = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(sizes)
 
+ABBREVIATIONS = {"ASCMM", "CAAM", "DICOM", "HESAM", "IDRI", "LIDC", "MTMR", "TCIA"}
 SECTIONS = ("What you will be able to do", "What you need", "What was found", "What to doubt")
 SETS = {"smoke", "book", "paper"}
 
@@ -56,6 +57,8 @@ def faults(path: Path) -> Iterator[str]:
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     headings = re.findall(r"(?m)^## +(.+?) *$", text)
     yield from (f"no section {name!r}" for name in SECTIONS if name not in headings)
+    spoken = re.findall(r"\b[A-Z]{4,}\b", re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.S))
+    yield from (f"a word left for later: {word}" for word in sorted({*spoken} - ABBREVIATIONS))
     if "{cite" in text:  # a link to the paper can be read everywhere
         yield "a citation of which JupyterLab shows the key"
     yield from exercise_faults(notebook.cells)
