@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,18 +62,16 @@ def hounsfield(
     return made
 
 
-def graded(
-    values: npt.NDArray[np.floating[Any]], *, levels: int = TOP_LEVEL, tolerance: float = 2e-5
-) -> dict[str, Any]:
-    """A map as whole levels from 0 at its lowest to `levels` at its highest value.
+def graded(values: npt.NDArray[np.floating[Any]], *, levels: int = TOP_LEVEL) -> dict[str, Any]:
+    """A map as whole levels from 0 at its lowest to `levels` (up to `TOP_LEVEL`) at its highest.
 
-    Along each axis only those indices are stored from which linear interpolation gives the
-    others. A map that was enlarged from a network's few cells comes down to these cells.
+    Along each axis only those indices are stored from which linear interpolation gives the others
+    to within a third of a level. A map that was enlarged from a network's few cells comes down to
+    these cells.
 
     Args:
         values: (z, y, x); NaN and infinity count as missing.
-        levels: Up to `TOP_LEVEL`.
-        tolerance: Share of the range by which interpolation may be off, in all axes together.
+        levels: How finely to grade.
 
     Returns:
         `low` and `high` of the finite values, `levels`, the axes' `grid` (None for an axis that
@@ -84,14 +83,12 @@ def graded(
     share = (np.where(finite, values, low).astype(np.float64) - low) / span
     grids, nodes = [], share
     for axis in range(3):
-        grids.append(_nodes(np.moveaxis(nodes, axis, 0), tolerance / 3))
+        grids.append(_nodes(np.moveaxis(nodes, axis, 0), 1 / (3 * levels)))
         nodes = nodes.take(grids[-1], axis)
     level = np.rint(nodes * levels)
     shown = level / levels
-    for axis, grid in enumerate(grids):
-        at = np.arange(values.shape[axis])
-        weights = np.array([np.interp(at, grid, node) for node in np.eye(len(grid))])
-        shown = np.moveaxis(np.tensordot(shown, weights, (axis, 0)), -1, axis)
+    for axis, (grid, n) in enumerate(zip(grids, values.shape, strict=True)):
+        shown = np.apply_along_axis(partial(np.interp, np.arange(n), grid), axis, shown)
     made: dict[str, Any] = {
         "low": low,
         "high": high,

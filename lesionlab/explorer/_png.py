@@ -20,20 +20,22 @@ from lesionlab.figures import _draw as draw
 def picture(scenes: Sequence[Scene], state: Mapping[str, Any]) -> bytes:
     """A PNG of what the viewer shows at first; every panel names its tier."""
     figure, axes = draw.row(len(scenes), 4.2 * len(scenes), 4.9)
-    prefixes = ("", "other_")[: len(scenes)]
-    chosen = [_chosen(scene, state, p) for scene, p in zip(scenes, prefixes, strict=True)]
-    maps, limits = [found for found in chosen if found], None
-    if state["same_scale"] and len(maps) == 2 and maps[0][:2] == maps[1][:2]:
-        limits = _scene.limits(np.concatenate([values.ravel() for *_, values in maps]))
-    for ax, scene, prefix in zip(axes, scenes, prefixes, strict=True):
+    sides = list(zip(axes, scenes, ("", "other_"), strict=False))
+    maps = [_chosen(scene, state, prefix) for _, scene, prefix in sides]
+    limits = None
+    if state["same_scale"] and len({shown[:2] for shown in maps if shown}) == 1:
+        limits = _scene.limits(np.concatenate([shown[2].ravel() for shown in maps if shown]))
+    for (ax, scene, prefix), shown in zip(sides, maps, strict=True):
         k = min(max(int(state[f"{prefix}slice"]), 0), len(scene.hu) - 1)
-        shown = _chosen(scene, state, prefix)
         _panel(ax, scene, state, k, 8, shown, limits)
     return _bytes(figure, dpi=100)
 
 
 def sheet(scenes: Sequence[Scene], state: Mapping[str, Any], *, title: str, columns: int) -> bytes:
-    """A PNG of the largest slice of each scene, `columns` to a row; every panel names its tier."""
+    """A PNG of the largest slice of each scene, `columns` to a row; every panel names its tier.
+
+    `state` has the window and `show_contours`.
+    """
     rows = -(-len(scenes) // columns)
     figure = draw.blank(2.6 * columns, 3.2 * rows + 0.5)
     figure.suptitle(title, fontsize=10, parse_math=False)
@@ -41,7 +43,7 @@ def sheet(scenes: Sequence[Scene], state: Mapping[str, Any], *, title: str, colu
     for ax in axes[len(scenes) :]:
         ax.set_axis_off()
     for ax, scene in zip(axes, scenes, strict=False):
-        _panel(ax, scene, state, scene.first_slice, 6, _chosen(scene, state, ""))
+        _panel(ax, scene, {"zoom": 1.0, "pan": (0, 0)} | state, scene.first_slice, 6)
     return _bytes(figure, dpi=80)
 
 
@@ -55,9 +57,9 @@ def _chosen(
     scene: Scene, state: Mapping[str, Any], prefix: str
 ) -> tuple[str, str, _scene.Floats] | None:
     """Method, head and values of the map shown; None if none is."""
-    method, head = str(state[f"{prefix}method"]), str(state[f"{prefix}head"])
+    method, head = state[f"{prefix}method"], state[f"{prefix}head"]
     heads = scene.maps.get(method)
-    if not heads:
+    if heads is None:
         return None
     head = head if head in heads else next(iter(heads))
     return method, head, heads[head]
@@ -65,10 +67,11 @@ def _chosen(
 
 def _panel(
     ax: Axes, scene: Scene, state: Mapping[str, Any], k: int, size: float,
-    chosen: tuple[str, str, _scene.Floats] | None, limits: tuple[float, float] | None = None,
+    chosen: tuple[str, str, _scene.Floats] | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> None:  # fmt: skip
     """Slice `k` of a scene with its map and outlines, in the part that the viewer shows."""
-    centre, width = float(state["window_centre"]), float(state["window_width"])
+    centre, width = state["window_centre"], state["window_width"]
     pixel = scene.spacing and scene.spacing[1:]
     window = (centre - width / 2, centre + width / 2)
     left, right, foot, top = draw.grey(ax, scene.hu[k], pixel, window, part=_part(scene, state))
@@ -81,7 +84,7 @@ def _panel(
         share = np.nan_to_num((shown - low) / (high - low))
         strength = np.clip(2 * np.abs(2 * share - 1) if low < 0 else 2 * share, 0, 1)
         ax.imshow(shown, cmap=colours.SIGNED_MAP if low < 0 else colours.MAP, vmin=low, vmax=high,
-                  alpha=float(state["opacity"]) * strength, extent=(left, right, foot, top),
+                  alpha=state["opacity"] * strength, extent=(left, right, foot, top),
                   interpolation="nearest")  # fmt: skip
         words.append(" of ".join(filter(None, [method, attributes.title(head)])))
     drawn = zip(scene.masks, colours.reader_colours(len(scene.masks)), strict=True)
@@ -97,7 +100,7 @@ def _panel(
 def _part(scene: Scene, state: Mapping[str, Any]) -> tuple[float, float, float, float]:
     """What is seen of a slice: left, right, foot and top, as shares of its size."""
     zoom, *home = scene.home
-    half = 0.5 / max(1.0, zoom * float(state["zoom"]))
+    half = 0.5 / max(1.0, zoom * state["zoom"])
     y, x = (
         min(max((at + off) / n, half), 1 - half)
         for at, off, n in zip(home, state["pan"], scene.hu.shape[1:], strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ TIERS = {
 }
 
 IN_SCAN = "the scan's first slice"
-"""What positions start from where the place in the scan is known."""
+"""Where positions are measured from if the place of a volume in its scan is known."""
 
 SCALES = {
     a.name: (a.minimum, a.maximum) for a in (*attributes.LI_CATEGORIES, *attributes.LIDC_RATINGS)
@@ -52,15 +52,16 @@ class Scene:
         hu: (z, y, x) int16.
         missing: (z, y, x), True where the volume had no number; None if it had one everywhere.
         spacing: `(z, y, x)` distance between the voxels shown, mm; None if not known.
-        z_mm: (z,) position of each slice over that of `frame`, mm (or its index, without a
-            spacing).
+        z_mm: (z,) position of each slice, mm from the slice that `frame` names (its index,
+            without a spacing).
         corner_mm: `(y, x)` position of the first row and column, mm.
-        frame: The slice that positions start from: the scan's first one where the volume's place
-            in the scan is known, else the volume's own.
+        frame: The slice that positions are measured from: the scan's first one where the volume's
+            place in the scan is known, else the volume's own.
         stride: `(z, y, x)` subsampling step along each axis of the volume.
         masks: (reader, z, y, x); no reader if none were given.
-        maps: Method to head to map: (z, y, x), or (1, y, x) for all slices alike.
+        maps: Method to head to map: (z, y, x), or (1, y, x) if it is the same on all slices.
         weights: (z,) share of attention of each slice.
+        packed: What has been packed for a page; `_html.panel` keeps it here.
     """
 
     title: str
@@ -77,6 +78,7 @@ class Scene:
     weights: Floats | None
     ratings: tuple[Rating, ...]
     notes: tuple[str, ...]
+    packed: dict[Any, Any] = field(default_factory=dict, init=False)
 
     @property
     def tier_text(self) -> str:
@@ -85,7 +87,7 @@ class Scene:
 
     @property
     def votes(self) -> int:
-        """How many readers are half of them, the consensus."""
+        """How many readers are at least half of them, the consensus."""
         return votes_needed(len(self.masks), 0.5) if len(self.masks) else 1
 
     @property
@@ -99,7 +101,8 @@ class Scene:
         """How far a slice is enlarged at first, and around which place (y, x), voxels.
 
         The readers' outlines then take half of the picture, or less if fewer than 32 voxels were
-        seen; without any, and where they take that of the slice anyway, all of it is shown.
+        seen. Without outlines, and where they already take that much of the slice, all of it is
+        shown.
         """
         height, width = self.hu.shape[1:]
         marked = np.argwhere(self.masks.any(axis=(0, 1)))
@@ -111,22 +114,17 @@ class Scene:
         y, x = (float(v) for v in (low + high) / 2)
         return max(1.0, zoom), y, x
 
-    @property
-    def output(self) -> str:
-        """What to call what the maps are about."""
-        return output_word(head for heads in self.maps.values() for head in heads)
-
     def all_maps(self) -> list[tuple[str, str, Floats]]:
         """Method, head and map of each, in order."""
         return [
             (m, head, values) for m, heads in self.maps.items() for head, values in heads.items()
         ]
 
-    def near_masks(self, voxels: int = 2) -> Bools:
-        """(z, y, x), the readers' masks and so many voxels around them."""
+    def near_masks(self) -> Bools:
+        """(z, y, x), the readers' masks and two voxels around them."""
         from scipy.ndimage import binary_dilation
 
-        near: Bools = binary_dilation(self.masks.any(axis=0), iterations=voxels)
+        near: Bools = binary_dilation(self.masks.any(axis=0), iterations=2)
         return near
 
 
@@ -141,8 +139,12 @@ def of(
     readings: Mapping[str, Sequence[float]] | None = None,
     title: str | None = None,
     tier: str | None = None,
+    most_slices: int = MAX_VOXELS,
 ) -> Scene:
-    """Check and put together; the arguments are those of `lesionlab.explorer.view`."""
+    """Check and put together; the arguments are those of `lesionlab.explorer.view`.
+
+    Of a volume with more than `most_slices` only every second, third … slice is shown.
+    """
     crop = volume if isinstance(volume, Crop) else None
     array = crop.hu if crop else np.asarray(volume)
     if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "iufb":
@@ -155,17 +157,14 @@ def of(
         spacing = crop.spacing if spacing is None else spacing
         title, tier = title or crop.lesion_id, tier or crop.tier
     shape = array.shape
-    stride = _stride(shape)
+    stride = _stride(shape, most_slices)
     at = tuple(slice(None, None, s) for s in stride)
     hu, missing, notes = _whole(array[at])
+    left_out = zip(("slice", "row", "column"), stride, strict=True)
+    if few := ", ".join(f"1 {name} of {s}" for name, s in left_out if s > 1):
+        notes.insert(0, f"shown is {few}, to keep the page small")
     if crop and not crop.calibrated.all():
         notes.append(f"{int((~crop.calibrated).sum())} slices are not calibrated in HU")
-    if stride != (1, 1, 1):
-        notes.insert(
-            0,
-            f"shown is every voxel whose index divides by {stride} along (z, y, x), "
-            f"of {' × '.join(map(str, shape))}: the whole would be too large for a page",
-        )
     mm = None if spacing is None else _spacing(spacing)
     dz, dy, dx = mm or (1.0, 1.0, 1.0)
     index = crop.slice_index if crop else np.arange(shape[0])
@@ -181,34 +180,20 @@ def of(
         frame=IN_SCAN if crop else "the first slice here",
         stride=stride,
         masks=_masks(masks, shape)[:, *at],
-        maps=_maps(overlays or {}, shape, at),
+        maps={str(m): _maps(str(m), heads, shape, at) for m, heads in (overlays or {}).items()},
         weights=None if slice_weights is None else _weights(slice_weights, shape[0])[at[0]],
         ratings=_ratings(predicted or {}, readings or {}),
         notes=tuple(notes),
     )
 
 
-def thinned(scene: Scene, most: int) -> Scene:
-    """Every second, third … slice of a scene, so that there are at most `most`; it is told so."""
-    k = -(-len(scene.hu) // most)
-    if k == 1:
-        return scene
-    dz, dy, dx = scene.stride
-    return replace(
-        scene,
-        hu=scene.hu[::k],
-        missing=None if scene.missing is None else scene.missing[::k],
-        spacing=scene.spacing and (scene.spacing[0] * k, *scene.spacing[1:]),
-        z_mm=scene.z_mm[::k],
-        stride=(dz * k, dy, dx),
-        masks=scene.masks[:, ::k],
-        maps={  # a map for all slices alike has one, and keeps it
-            method: {head: values[::k] for head, values in heads.items()}
-            for method, heads in scene.maps.items()
-        },
-        weights=None if scene.weights is None else scene.weights[::k],
-        notes=(f"shown is 1 slice of {k}, to keep the page small", *scene.notes),
-    )
+def _stride(shape: Sequence[int], most_slices: int) -> tuple[int, int, int]:
+    """The subsampling step along `(z, y, x)` that leaves no more voxels than a page can carry."""
+    stride = np.array([-(-shape[0] // most_slices), 1, 1])
+    while np.prod(sizes := -(-np.array(shape) // stride)) > MAX_VOXELS:
+        stride[sizes.argmax()] += 1
+    z, y, x = stride.tolist()
+    return z, y, x
 
 
 def _whole(array: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int16], Bools | None, list[str]]:
@@ -243,35 +228,30 @@ def _masks(masks: Any, shape: tuple[int, ...]) -> Bools:
     array = np.zeros((0, *shape), np.bool_) if masks is None else np.asarray(masks)
     array = array[None] if array.ndim == 3 else array
     if array.ndim != 4 or array.shape[1:] != shape:
-        raise ValueError(
-            f"masks: expected (reader, {', '.join(map(str, shape))}) as the volume, "
-            f"got {array.shape}"
-        )
+        expected = f"(reader, {', '.join(map(str, shape))}) as the volume"
+        raise ValueError(f"masks: expected {expected}, got {array.shape}")
     if array.dtype != np.bool_ and not np.isin(array, (0, 1)).all():
         raise ValueError(f"masks: expected True and False (or 1 and 0), got {array.dtype} values")
     return array.astype(np.bool_)
 
 
 def _maps(
-    overlays: Mapping[str, Any], shape: tuple[int, ...], at: tuple[slice, ...]
-) -> dict[str, dict[str, Floats]]:
-    made: dict[str, dict[str, Floats]] = {}
-    for method, heads in overlays.items():
-        if not str(method):
-            raise ValueError("overlays: expected a name for each method, got an empty one")
-        named = heads if isinstance(heads, Mapping) else {"": heads}
-        if not named:
-            raise ValueError(f"overlays[{method!r}]: expected at least one map, got none")
-        made[str(method)] = {}
-        for head, values in named.items():
-            array = np.asarray(values)
-            if array.shape not in (shape, shape[1:]) or array.dtype.kind not in "iufb":
-                raise ValueError(
-                    f"overlays, map {method!r}, {head!r}: expected numbers {shape} or {shape[1:]} "
-                    f"as the volume, got {array.dtype} {array.shape}"
-                )
-            array = array[at] if array.ndim == 3 else array[None, *at[1:]]
-            made[str(method)][str(head)] = array.astype(np.float64)
+    method: str, heads: Any, shape: tuple[int, ...], at: tuple[slice, ...]
+) -> dict[str, Floats]:
+    """Head to map, of one method."""
+    named = heads if isinstance(heads, Mapping) else {"": heads}
+    if not method or not named:
+        raise ValueError(f"overlays[{method!r}]: expected a name and at least one map")
+    made: dict[str, Floats] = {}
+    for head, values in named.items():
+        array = np.asarray(values)
+        if array.shape not in (shape, shape[1:]) or array.dtype.kind not in "iufb":
+            raise ValueError(
+                f"overlays, map {method!r}, {head!r}: expected numbers {shape} or {shape[1:]} "
+                f"as the volume, got {array.dtype} {array.shape}"
+            )
+        array = array[at] if array.ndim == 3 else array[None, *at[1:]]
+        made[str(head)] = array.astype(np.float64)
     return made
 
 
@@ -300,18 +280,6 @@ def _ratings(
         scale = (min([low, *numbers]), max([high, *numbers]))
         made.append(Rating(str(name), attributes.title(str(name)), scale, given, value))
     return tuple(made)
-
-
-def _stride(shape: Sequence[int]) -> tuple[int, int, int]:
-    """The subsampling step along `(z, y, x)` that leaves no more voxels than a page can carry."""
-    stride = [1, 1, 1]
-    sizes = list(shape)
-    while np.prod(sizes) > MAX_VOXELS:
-        axis = sizes.index(max(sizes))
-        stride[axis] += 1
-        sizes[axis] = -(-shape[axis] // stride[axis])
-    z, y, x = stride
-    return z, y, x
 
 
 def output_word(heads: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ STAYING = (
     "window_centre", "window_width", "opacity", "show_contours", "show_consensus",
     "hidden_readers", "orthogonal", "linked", "same_scale",
 )  # fmt: skip
-"""What does not depend on the volume shown."""
+"""Traits that do not depend on the volume shown."""
 
 
 class _Widget(anywidget.AnyWidget):
@@ -29,12 +29,7 @@ class _Widget(anywidget.AnyWidget):
     def __init__(self, page: _html.Page) -> None:
         self._page = page
         self._esm = _html.script(*page.MORE)
-        own = {name: value for name, value in page.state.items() if self.has_trait(name)}
-        super().__init__(_data=page.data(), **own)
-
-    def state(self) -> dict[str, Any]:
-        """Where the controls stand."""
-        return {name: getattr(self, name) for name in self._page.state if self.has_trait(name)}
+        super().__init__(_data=page.data(), **page.state)
 
     def to_html(self) -> str:
         """One self-contained piece of HTML that starts where this widget stands now."""
@@ -45,13 +40,12 @@ class _Widget(anywidget.AnyWidget):
         return bytes(self._now().to_png())
 
     def _now(self) -> Any:
-        self._page.state |= self.state()
+        self._page.state = {name: getattr(self, name) for name in self._page.state}
         return self._page
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
-        own = {"text/html": self.to_html(), "image/png": self.to_png(), "text/plain": repr(self)}
-        return data | own, metadata
+        return data | self._now()._repr_mimebundle_() | {"text/plain": repr(self)}, metadata
 
     def __repr__(self) -> str:
         return repr(self._page).replace(type(self._page).__name__, type(self).__name__, 1)
@@ -60,7 +54,8 @@ class _Widget(anywidget.AnyWidget):
 class VolumeViewer(_Widget):
     """What `lesionlab.explorer.view` gives in a kernel.
 
-    Traits can be set, and read after the reader has moved something.
+    Traits can be set, and read after the reader has moved something. Those that begin with
+    `other_` are of the second panel.
 
     Attributes:
         slice: Index of the slice shown, from 0.
@@ -78,11 +73,8 @@ class VolumeViewer(_Widget):
         zoom: 1 is the first view, which fits the lesion; above 1 it is enlarged, below 1 more of
             the slice is seen, at most all of it.
         pan: `[y, x]`: how far the view was moved since, voxels.
-        other_slice: `slice` of the second panel, which also has `other_cursor`, `other_method`
-            and `other_head`.
         probe: Set by the browser: what is at the pinned voxel: index `z`, `y`, `x` in the
             volume given, `hu` and `map` (None if there is none), `mm`.
-        other_probe: The same for the second panel.
         error: Set by the browser: why it cannot show the volume, else "".
     """
 
@@ -117,10 +109,10 @@ class VolumeViewer(_Widget):
         return scenes
 
     def replace(self, page: Any, *, keep_place: bool) -> None:
-        """Show something else; what of the controls still means something stays as it is.
+        """Show something else; the controls stay where they mean the same there.
 
-        `page` says where controls stand that cannot stay. With `keep_place` slices and probe stay,
-        for other versions of the same volume.
+        With `keep_place` slices and probe stay too, for other versions of the same volume. What
+        cannot stay starts as `page` says.
         """
         kept = [*STAYING, *(["compare"] if len(page.scenes) == len(self.scenes) else [])]
         if keep_place and self.slice < min(len(scene.hu) for scene in page.scenes):
@@ -130,13 +122,12 @@ class VolumeViewer(_Widget):
             state |= {"other_slice": self.slice, "other_cursor": self.cursor}
         if not self.method:
             state["method"] = ""  # no map was wanted
-        data = page.data()
         with self.hold_sync():
             self._page = page
-            # the sides' names of maps belong to the new scenes: first those, and then the data
+            # the browser looks up a map's name in the data: the names go first
             for name, value in state.items():
                 setattr(self, name, value)
-            self._data = data
+            self._data = page.data()
 
     @traitlets.validate("slice", "other_slice", "method", "other_method")
     def _check(self, proposal: Any) -> Any:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ import pandas as pd
 from lesionlab import colours
 from lesionlab.attributes import RATING_NAMES, Attribute, rating
 from lesionlab.crops import Crop
-from lesionlab.explorer import _html, _png, _scene, volume
+from lesionlab.explorer import _html, _png, _scene
 from lesionlab.explorer._scene import Scene
 from lesionlab.statistics.agreement import pairwise_difference
 
@@ -42,9 +42,6 @@ Answers = Mapping[str, Mapping[str, int]]
 
 MOST_SLICES = 20
 """Of a nodule with more, every second, third … slice is shown."""
-
-NODULE_KB = 16
-"""What one nodule may add to a page, KB."""
 
 CHOSEN = ("margin", "lobulation", "spiculation", "texture", "malignancy")
 """Attributes that are asked for unless the player chooses others."""
@@ -63,8 +60,8 @@ HINT = (
 class GamePage(_html.Page):
     """The game without a kernel: HTML and a PNG; what `be_the_reader` gives without anywidget.
 
-    `scenes` are by `lesion_id`, in the order in which they are shown; `state` is the window and
-    outlines of the viewer, and where the game stands (`STATE`).
+    `scenes` are by `lesion_id`, in the order in which they are shown; `state` is where the game
+    stands.
     """
 
     scenes: dict[str, Scene]
@@ -72,9 +69,8 @@ class GamePage(_html.Page):
     attributes: Sequence[Attribute]
     references: Mapping[str, Mapping[str, float]]
     state: dict[str, Any]
-    _packed: dict[Any, Any] = field(default_factory=dict)  # what a kernel and a page both take
-    MORE = ("choice.js", "game.js")
-    STATE = ("phase", "chosen", "reveal", "at", "answers", "seen")
+    NAME, ENTRY, MORE = "game", "mountGamePage", ("choice.js", "game.js")
+    BUDGET = 16_000  # for each nodule
 
     @property
     def names(self) -> list[str]:
@@ -82,7 +78,7 @@ class GamePage(_html.Page):
         return [a.name for a in self.attributes]
 
     def data(self, budget: float = inf) -> dict[str, Any]:
-        """As `Page.data`."""
+        """As `Page.data`; `budget` is for each nodule."""
         constant = _constants(self.readings, self.names)
         said = dict(list(self.readings.groupby("lesion_id")))
         tiers = " · ".join(dict.fromkeys(s.tier_text for s in self.scenes.values()))
@@ -95,7 +91,7 @@ class GamePage(_html.Page):
             "hint": HINT,
             "outro": f"What you saw: {tiers}.",
             "chosen": list(self.state["chosen"]),
-            "state": {k: self.state[k] for k in ("window_centre", "window_width")},
+            "state": _html.window("lung"),
             "references": list(self.references),
             "attributes": [
                 {
@@ -112,24 +108,12 @@ class GamePage(_html.Page):
             "nodules": [
                 {
                     "id": lesion_id,
-                    "panel": _html.fitted(scene, budget, self._packed),
+                    "panel": _html.fitted([scene], budget)[0],
                     "readings": {n: [_number(v) for v in said[lesion_id][n]] for n in self.names},
                 }
                 for lesion_id, scene in self.scenes.items()
             ],
         } | colours.palette()
-
-    def to_html(self) -> str:
-        """As `Page.to_html`."""
-        waiting = (
-            f"A game comes here, in a browser that runs JavaScript: rate {len(self.scenes)} "
-            "nodules, and see how far you are from their readers."
-        )
-        state = {name: self.state[name] for name in self.STATE}
-        content = {"data": self.data(1000 * NODULE_KB), "state": state}
-        return _html.piece(
-            "lesionlab-game", waiting, content, more=self.MORE, entry="mountGamePage"
-        )
 
     def to_png(self) -> bytes:
         """A picture of the first nodules, and where the game can be played."""
@@ -137,7 +121,8 @@ class GamePage(_html.Page):
             f"Be the reader: {len(self.scenes)} nodules to rate.\n"
             "The game runs in JupyterLab and in the built page."
         )
-        return _png.sheet(list(self.scenes.values())[:4], self.state, title=title, columns=4)
+        state = _html.window("lung") | {"show_contours": False}
+        return _png.sheet(list(self.scenes.values())[:4], state, title=title, columns=4)
 
     def score(self, answers: Answers | None = None) -> pd.DataFrame:
         """`score` of some answers, or of those that the page starts with, and the references."""
@@ -188,13 +173,11 @@ def be_the_reader(
         raise ValueError(f"crops: expected one or more, each nodule once, got {ids}")
     if unknown := [i for i in ids if i not in set(readings["lesion_id"])]:
         raise ValueError(f"crops: {unknown[0]} has no row in readings")
-    scenes = {c.lesion_id: _scene.thinned(_scene.of(c), MOST_SLICES) for c in crops}
-    game = {"phase": "start", "reveal": True, "chosen": chosen, "at": 0, "answers": {}}
-    viewer = volume.state_of([scenes[ids[0]]])
+    scenes = {c.lesion_id: _scene.of(c, most_slices=MOST_SLICES) for c in crops}
     everybody: dict[Any, Any] = pairwise_difference(readings, names)["value"].to_dict()
     columns = {ALL_READERS: everybody}
     columns |= {str(name): dict(values) for name, values in (references or {}).items()}
-    state = viewer | {"show_contours": False} | game | {"seen": []}
+    state = {"phase": "start", "reveal": True, "chosen": chosen, "at": 0, "answers": {}, "seen": []}
     page = GamePage(scenes, readings, known, columns, state)
     shown: ReaderGame | GamePage = _html.in_kernel(page, "_widgets", "ReaderGame")
     return shown

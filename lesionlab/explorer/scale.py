@@ -12,14 +12,14 @@ all examples only those of the step shown are unpacked.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from lesionlab import colours
 from lesionlab.attributes import Attribute, rating
 from lesionlab.crops import Crop
-from lesionlab.explorer import _html, _png, _scene, volume
+from lesionlab.explorer import _html, _png, _scene
 from lesionlab.explorer._scene import Scene
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from lesionlab.explorer._widgets import ScaleViewer
 
 __all__ = ["ScalePage", "atlas"]
-
-EXAMPLE_KB = 20
-"""What one example may add to a page, KB."""
 
 MOST_SLICES = 16
 """Of an example with more, every second, third … slice is shown."""
@@ -44,38 +41,32 @@ class ScalePage(_html.Page):
         scenes: The examples' voxels by `lesion_id`; one nodule may stand for several steps.
         steps: What is shown and said about each step: `code`, `word`, `share` of the readings,
             `text`, and `examples`, each with its `volume` (index in `scenes`), `title`, `notes`.
-        state: The viewer's window, and the `step` that is shown.
+        state: The `step` that is shown.
     """
 
     attribute: Attribute
     scenes: dict[str, Scene]
     steps: list[dict[str, Any]]
     state: dict[str, Any]
-    _packed: dict[Any, Any] = field(default_factory=dict)  # what a kernel and a page both take
-    MORE = ("choice.js", "scale.js")
+    NAME, ENTRY, MORE = "scale", "mountScalePage", ("choice.js", "scale.js")
+    BUDGET = 20_000  # for each example
+
+    @property
+    def window(self) -> dict[str, float]:
+        """The window that the viewer starts with."""
+        return _html.window("soft tissue" if self.attribute.kind == "nominal" else "lung")
 
     def data(self, budget: float = inf) -> dict[str, Any]:
-        """As `Page.data`."""
+        """As `Page.data`; `budget` is for each example."""
         names = "" if self.attribute.kind == "ordinal" else " The codes are names without an order."
         return {
             "title": self.attribute.title,
             "meaning": self.attribute.meaning + names,
             "first": self.state["step"],
-            "state": {k: self.state[k] for k in ("window_centre", "window_width")},
+            "state": self.window,
             "steps": self.steps,
-            "volumes": [_html.fitted(s, budget, self._packed) for s in self.scenes.values()],
+            "volumes": [_html.fitted([s], budget)[0] for s in self.scenes.values()],
         } | colours.palette()
-
-    def to_html(self) -> str:
-        """As `Page.to_html`."""
-        waiting = (
-            f"The steps of {self.attribute.title.lower()}, with nodules to scroll through, come "
-            "here, in a browser that runs JavaScript."
-        )
-        content = {"data": self.data(1000 * EXAMPLE_KB), "state": {"step": self.state["step"]}}
-        return _html.piece(
-            "lesionlab-scale", waiting, content, more=self.MORE, entry="mountScalePage"
-        )
 
     def to_png(self) -> bytes:
         """A picture of the first example of each step."""
@@ -84,7 +75,8 @@ class ScalePage(_html.Page):
             for example in step["examples"][:1]:
                 lines = [f"{step['code']} {step['word']}", *example["title"].split(": ", 1)]
                 first.append(replace(scenes[example["volume"]], title="\n".join(lines)))
-        return _png.sheet(first, self.state, title=self.attribute.title, columns=3)
+        state = self.window | {"show_contours": True}
+        return _png.sheet(first, state, title=self.attribute.title, columns=3)
 
     def __repr__(self) -> str:
         name, n_steps, n_nodules = self.attribute.name, len(self.steps), len(self.scenes)
@@ -121,25 +113,23 @@ def atlas(
     ids = [i for i in dict.fromkeys(wanted["lesion_id"]) if i in crops]
     if not ids:
         raise ValueError(f"crops: expected one for some example of {known.name}, got none")
-    scenes = {i: _scene.thinned(_scene.of(crops[i]), MOST_SLICES) for i in ids}
+    scenes = {i: _scene.of(crops[i], most_slices=MOST_SLICES) for i in ids}
     counts: dict[Any, dict[Any, Any]] = coverage.to_dict("index")
     steps = []
     for code in known.codes:
         rows = wanted[wanted["step"] == code].to_dict("records")
-        shown = [
+        found = [
             {"volume": ids.index(row["lesion_id"]), "title": _title(row, known),
              "notes": _notes(row, known, (rendered or {}).get(row["lesion_id"]))}
             for row in rows if row["lesion_id"] in crops
         ]  # fmt: skip
         step = {"code": code, "word": known.words[code], "share": _percent(counts[code]["share"])}
-        text = _said(counts[code], len(shown), len(rows) - len(shown))
-        steps.append(step | {"text": text, "examples": shown})
-    window = "soft tissue" if known.kind == "nominal" else "lung"
+        text = _said(counts[code], len(found), len(rows) - len(found))
+        steps.append(step | {"text": text, "examples": found})
     first_step = next(step["code"] for step in steps if step["examples"])
-    state = volume.state_of([scenes[ids[0]]], window) | {"step": first_step}
-    page = ScalePage(known, scenes, steps, state)
-    made: ScaleViewer | ScalePage = _html.in_kernel(page, "_widgets", "ScaleViewer")
-    return made
+    page = ScalePage(known, scenes, steps, {"step": first_step})
+    shown: ScaleViewer | ScalePage = _html.in_kernel(page, "_widgets", "ScaleViewer")
+    return shown
 
 
 def _notes(

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from lesionlab import colours
 from lesionlab.explorer import _html, _scene
 from lesionlab.explorer._scene import Scene
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["VolumePage", "view"]
 
-PAGE_KB = 300
-"""What a page may grow by for each 64 × 64 × 64 voxels, KB."""
+SCRIPT_BYTES = 33_500
+"""What a page holds beside its volumes: the viewer's script and colour maps."""
 
 
 class VolumePage(_html.Page):
@@ -34,18 +35,19 @@ class VolumePage(_html.Page):
     `scenes` are one, or two side by side.
     """
 
+    NAME, ENTRY = "volume", "mountPage"
+    BUDGET = 300_000  # for each 64 × 64 × 64 voxels
+
     def __init__(self, scenes: tuple[Scene, ...]) -> None:
         self.scenes = scenes
         self.state = state_of(scenes)
 
     def data(self, budget: float = inf) -> dict[str, Any]:
-        """As `Page.data`."""
-        return _html.data(self.scenes)
-
-    def to_html(self) -> str:
-        """As `Page.to_html`."""
-        share = max(1.0, sum(scene.hu.size for scene in self.scenes) / 64**3)
-        return _html.page(self.scenes, self.state, 1000 * PAGE_KB * share)
+        """All that the JavaScript shows, JSON-ready; `budget` is for each 64³ voxels."""
+        cubes = max(1.0, sum(scene.hu.size for scene in self.scenes) / 64**3)
+        panels = _html.fitted(self.scenes, budget * cubes - SCRIPT_BYTES)
+        title = " and ".join(scene.title for scene in self.scenes)
+        return {"title": title, "panels": panels} | colours.palette()
 
     def to_png(self) -> bytes:
         """As `Page.to_png`."""
@@ -105,14 +107,13 @@ def view(
         if not getattr(other, "scenes", None):
             raise ValueError(f"other: expected what view() gives, got {type(other).__name__}")
         scenes = (*scenes, other.scenes[0])
-    page = VolumePage(scenes)
-    shown: VolumeViewer | VolumePage = _html.in_kernel(page, "_widgets", "VolumeViewer")
+    shown: VolumeViewer | VolumePage
+    shown = _html.in_kernel(VolumePage(scenes), "_widgets", "VolumeViewer")
     return shown
 
 
-def state_of(scenes: Sequence[Scene], preset: str = "lung") -> dict[str, Any]:
+def state_of(scenes: Sequence[Scene]) -> dict[str, Any]:
     """Where the controls stand at first."""
-    centre, width = _html.PRESETS[preset]
     first, second = scenes[0], scenes[-1]
     maps, others = first.all_maps(), second.all_maps()
     if len(scenes) == 1:  # another method, if there is one
@@ -120,13 +121,11 @@ def state_of(scenes: Sequence[Scene], preset: str = "lung") -> dict[str, Any]:
     (method, head, here), (other_method, other_head, there) = (
         found[0] if found else ("", "", None) for found in (maps, others)
     )
-    return {
+    return _html.window("lung") | {
         "slice": _start(first, here),
         "other_slice": _start(second, there),
         "cursor": [],
         "other_cursor": [],
-        "window_centre": centre,
-        "window_width": width,
         "method": method,
         "head": head,
         "other_method": other_method,

@@ -367,5 +367,5 @@ def test_from_disk_without_storage_it_is_played_all_the_same(watch: Any, folder:
         press(page, "Stop and see the result")
         same_as_python(page, {IDS[0]: {"margin": 4}})
     with watch((folder / "game-light.html").as_uri(), java_script_enabled=False) as page:
-        assert page.get_by_text("A game comes here, in a browser that runs JavaScript").is_visible()
+        assert page.get_by_text("is shown here in a browser that runs JavaScript").is_visible()
         assert page.get_by_text("the end").is_visible()

@@ -713,7 +713,7 @@ def test_odd_volumes_are_shown_and_text_is_never_run(watch: Any, at: Callable[..
         assert seen.page.evaluate("window.hit") is None
         notes = seen.page.locator(".notes:visible").all_inner_texts()
         assert any("54 voxels have no value (NaN or infinite): hatched" in n for n in notes)
-        assert any("of 200 × 512 × 512: the whole would be too large" in n for n in notes)
+        assert any("shown is 1 slice of" in n for n in notes)
         seen.set(slice=1, cursor=[4, 4])
         assert "no value" in seen.page.locator(".probe").first.inner_text()
         assert seen.get("probe")["hu"] is None

@@ -188,7 +188,7 @@ def test_a_whole_scan_is_thinned_and_says_so() -> None:
     assert np.array_equal(scene.hu, scan[::z, ::y, ::x])
     assert scene.spacing == (z * 1.0, y * 0.5, x * 0.5)
     assert (scene.z_mm[1], len(scene.weights)) == (z, len(scene.hu))
-    assert f"({z}, {y}, {x}) along (z, y, x), of 200 × 512 × 512" in scene.notes[0]
+    assert scene.notes[0].startswith(f"shown is 1 slice of {z}, 1 row of {y}, 1 column of {x}")
 
 
 # -- odd input -------------------------------------------------------------------------
