@@ -9,30 +9,19 @@ from typing import Any
 import ipywidgets as w
 
 from lesionlab import attributes
-from lesionlab.explorer._filters import Filter
+from lesionlab.explorer._filters import RELATIONS, Filter
 from lesionlab.explorer.bench import FILLS, Change
 
 
 def title(name: str) -> str:
     """A column's name as it is shown: `malignancy, range` is “Malignancy, range”."""
     first, comma, rest = name.partition(",")
-    if first.startswith("error in "):
-        first = f"error in {attributes.title(first.removeprefix('error in ')).lower()}"
     return attributes.title(first).replace("_", " ") + comma + rest
 
 
 def titled(names: Iterable[Any]) -> list[tuple[str, str]]:
-    """What is shown, and what it stands for."""
+    """What is shown of each name, and the name."""
     return [(title(str(name)), str(name)) for name in names]
-
-
-def short(value: Any, *, signed: bool = False) -> str:
-    """A number in a few digits, a gap as a dash, a word as it is."""
-    if isinstance(value, str):
-        return value
-    if value is None or value != value:
-        return "–"
-    return (f"{value:+.3g}" if signed else f"{value:.4g}").replace("-", "−")
 
 
 def offer(widget: Any, options: list[tuple[str, Any]], value: Any, *, must: bool = True) -> None:
@@ -56,7 +45,7 @@ class Controls:
         self.about = _field(w.Dropdown, "Rating")
         self.lesion = _field(w.Text, "Lesion id", min_width="19rem", continuous_update=False)
         self.column = _field(w.Dropdown, "Filter by")
-        self.relation = _field(w.Dropdown, "that is")
+        self.relation = _field(w.Dropdown, "that is", options=list(RELATIONS))
         self.value = _field(w.Text, "value")
         self.add = _button("Add filter")
         self._filters = w.HBox(layout=w.Layout(flex_flow="row wrap"))
@@ -72,7 +61,6 @@ class Controls:
             description="Reverse the slices", indent=False, layout=w.Layout(width="auto")
         )
         self.undo = _button("Undo the changes")
-        self.progress = w.IntProgress(layout=w.Layout(width="8rem", visibility="hidden"))
         self._count, self._status, self._alert, self.values = (w.HTML() for _ in range(4))
         self.say("ready")
 
@@ -87,7 +75,7 @@ class Controls:
             self.listed,
             _row("Model", self.model, self.method, self.about),
             _row("What the model sees", *seen),
-            w.HBox([self._status, self.progress]),
+            self._status,
             self._alert,
         ]
 
@@ -101,7 +89,7 @@ class Controls:
         )
 
     def set_change(self, change: Change, n_slices: int) -> None:
-        """Let the controls say what is changed, of so many slices."""
+        """Show what is changed in a stack of so many slices."""
         slices = [(f"slice {k + 1} of {n_slices}", k) for k in range(n_slices)]
         offer(self.duplicate, [("no", None), *slices], change.duplicate)
         offer(self.surroundings, list(self.surroundings.options), change.surroundings)
@@ -128,7 +116,7 @@ class Controls:
         """The filters, each with a button that removes it."""
         before, made = self._filters.children, []
         for number, one in enumerate(filters):
-            button = _button(f"Remove: {title(one.column)}{str(one)[len(one.column) :]}")
+            button = _button(f"Remove: {title(one.column)} {one.relation} {one.value}")
             button.on_click(lambda _, number=number: remove(number))
             made.append(button)
         self._filters.children = made

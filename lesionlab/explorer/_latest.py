@@ -5,41 +5,38 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
-
-Task = TypeVar("Task")
-Done = TypeVar("Done")
+from typing import Any
 
 
 class Superseded(Exception):  # noqa: N818 - nothing went wrong
     """Raised to abandon a task that a newer one has replaced; never shown to the user."""
 
 
-class Latest(Generic[Task, Done]):
+class Latest:
     """Works on the newest task in a thread of its own; older ones are abandoned.
 
     What a task says after a newer one was submitted is not passed on, be it progress, a result
     or an error. Nothing is passed on from two threads at once.
 
-    `work` is called in the thread with a task and a function `tell`, which passes on progress and
+    `work` is called in the thread with a task and a function that passes words on to `tell`, and
     raises `Superseded` where there is something newer to do. `done` takes a task and its result,
     `failed` a task and the exception that ended it.
     """
 
     def __init__(
         self,
-        work: Callable[[Task, Callable[..., None]], Done],
+        work: Callable[[Any, Callable[..., None]], Any],
         *,
         tell: Callable[..., None],
-        done: Callable[[Task, Done], None],
-        failed: Callable[[Task, Exception], None],
+        done: Callable[[Any, Any], None],
+        failed: Callable[[Any, Exception], None],
     ) -> None:
         self._work, self._tell, self._done, self._failed = work, tell, done, failed
         self._working = threading.Lock()  # one task at a time
         self._passing_on = threading.RLock()
         self._newest: threading.Thread | None = None
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: Any) -> None:
         """Ask for something; what was asked for before is abandoned."""
         thread = threading.Thread(target=self._run, args=[task], daemon=True, name="workbench")
         with self._passing_on:
@@ -54,7 +51,7 @@ class Latest(Generic[Task, Done]):
             thread.join(timeout)
         return thread is None or not thread.is_alive()
 
-    def _run(self, task: Task) -> None:
+    def _run(self, task: Any) -> None:
         with self._working:
             try:
                 self._pass_on(lambda: None)  # nothing is begun that is superseded already

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from lesionlab import papers
-from lesionlab.attention import activation_maps
+from lesionlab.attention import activation_map
 from lesionlab.crops import Crop
-from lesionlab.crops.footprint import Footprint, footprint
+from lesionlab.crops.footprint import footprint
 from lesionlab.crops.sampling import Samples, locate
-from lesionlab.training.paper import Experiment
 from lesionlab.training.prediction import in_batches
 from lesionlab.training.studies import Trained
-from lesionlab.training.targets import by_target
+from lesionlab.training.targets import Target, by_target
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -28,42 +27,22 @@ KNOWN_HU = (-900, 300)
 """Two values that no preparation clips; what they become tells HU from the values of a sample."""
 
 
-class Output(NamedTuple):
-    """One target that a model predicts, `regression`, `binary` or `multiclass`.
-
-    `classes` are the names of a classifier's classes, else empty.
-    """
-
-    name: str
-    kind: str
-    classes: tuple[str, ...] = ()
-
-    @property
-    def columns(self) -> list[str]:
-        """What its predicted numbers are called; of two classes the second one's is predicted."""
-        if self.kind == "regression":
-            return [self.name]
-        predicted = self.classes[1 if len(self.classes) == 2 else 0 :]
-        return [f"probability of {name}" for name in predicted]
+def classes(target: Target) -> tuple[str, ...]:
+    """The names of a classifier's classes, in the order of its outputs; none for a rating."""
+    if target.kind == "binary":
+        return target.classes or (f"not {target.name}", target.name)
+    return tuple(target.classes[code] for code in target.codes)
 
 
-def outputs(experiment: Experiment) -> tuple[Output, ...]:
-    """What an experiment's models predict, but for masks, which the viewer does not show."""
-    found = []
-    for target in experiment.targets:
-        names: tuple[str, ...] = ()
-        if target.kind == "binary":
-            names = target.classes or (f"not {target.name}", target.name)
-        elif target.kind == "multiclass":
-            names = tuple(target.classes[code] for code in target.codes)
-        if target.kind != "segmentation":
-            found.append(Output(target.name, target.kind, names))
-    return tuple(found)
+def columns(target: Target) -> list[str]:
+    """What the predicted numbers are called: of two classes, the second one's is predicted."""
+    names = classes(target)[1 if target.kind == "binary" else 0 :]
+    return [f"probability of {name}" for name in names] or [target.name]
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
-    """One lesion as a model is given it.
+class Look:
+    """One lesion as a model is given it, what the model says of it, and where it looks.
 
     Attributes:
         samples: Prepared and normalised.
@@ -73,6 +52,10 @@ class Given:
         z, corner: (z,) position of each slice, and `(y, x)` of the first row and column, in mm
             from the scan's first slice and corner.
         notes: What has to be known about them.
+        predicted: What is predicted, by `columns` of the targets.
+        map: (z, y, x), NaN where it has no value: a map without places along z lies on the middle
+            slice.
+        weights: (z,) attention of each slice; None for a model without.
     """
 
     samples: Samples
@@ -82,16 +65,19 @@ class Given:
     z: Floats
     corner: tuple[float, float]
     notes: tuple[str, ...]
+    predicted: Mapping[str, float] = field(default_factory=dict)
+    map: Floats = field(default_factory=lambda: np.empty((0, 0, 0)))
+    weights: Floats | None = None
 
 
 class Model:
     """The folds of one variant, of which each lesion gets the one that has not seen it.
 
     Attributes:
-        outputs: What it predicts.
+        targets: What it predicts, but for masks, which the viewer does not show.
         methods: Map's name to its method of `attention`, and whether its weights are exact.
-        about: What a map can be about, an output or one of its classes, to arguments of
-            `attention.activation_maps`.
+        about: What a map can be about, a rating or a class, to arguments of
+            `attention.activation_map`.
     """
 
     def __init__(self, name: str, folds: Trained | Iterable[Trained]) -> None:
@@ -104,33 +90,30 @@ class Model:
         self._experiment = self.folds[0].experiment
         if not self._experiment.stacked:
             raise ValueError(f"models[{name!r}]: its channels are scales, not slices")
-        self.outputs = outputs(self._experiment)
+        self.targets = [t for t in self._experiment.targets if t.kind != "segmentation"]
         self.methods = dict(self._experiment.maps())
         self.about: dict[str, dict[str, int]] = {}
-        for head, output in enumerate(self.outputs):
-            self.about |= {
-                c: {"head": head, "target": k} for k, c in enumerate(output.classes)
-            } or {output.name: {"head": head}}
+        for head, target in enumerate(self.targets):
+            named = {c: {"head": head, "target": k} for k, c in enumerate(classes(target))}
+            self.about |= named or {target.name: {"head": head}}
         self._lock = threading.Lock()  # one network for all folds, and more than one thread
-        self._loaded = -1
-        self._ends: dict[int, tuple[float, float]] = {}  # what KNOWN_HU become
+        self._loaded: Trained | None = None
+        self._ends: dict[int, tuple[float, float]] = {}  # by fold: what KNOWN_HU become
         # made here, as making one draws random numbers, which no other thread may
         self._network = self.folds[0].model()
 
-    def number(self, lesion_id: str) -> tuple[int, bool]:
-        """Which of the folds to ask about a lesion, and whether it has been tested by it."""
-        for number, fold in enumerate(self.folds):
-            if lesion_id in fold.table.index:
-                return number, True
-        return 0, False
+    def fold(self, lesion_id: str) -> tuple[Trained, bool]:
+        """The fold to ask about a lesion, and whether it was tested on that lesion."""
+        tested = next((f for f in self.folds if lesion_id in f.table.index), None)
+        return tested or self.folds[0], tested is not None
 
-    def given(self, crop: Crop) -> Given:
-        """What the model gets of a crop, on the crop's own readers' consensus."""
-        number, tested = self.number(crop.lesion_id)
+    def given(self, crop: Crop) -> Look:
+        """What the model gets of a crop, not asked yet."""
+        fold, tested = self.fold(crop.lesion_id)
         samples, hu = self.voxels(crop)
 
         def in_hu(crops: Iterable[Crop]) -> Samples:
-            return self._in_hu(self._fed(crops, number), number, crop)
+            return self._in_hu(self._fed(crops, fold), fold, crop)
 
         place = footprint(crop, in_hu, unit=None)
         steps = np.diff(place.z)
@@ -140,102 +123,85 @@ class Model:
         dark, bright = KNOWN_HU
         drawn = (replace(crop, hu=np.where(m, bright, dark).astype(np.int16)) for m in crop.masks)
         masks = in_hu(drawn).images.numpy() >= (dark + bright) / 2
+        # the middle of the first row and column in the scan; `place` has their edge in the crop
+        y, x = (
+            (crop.corner[axis] - 0.5) * crop.spacing[axis + 1]
+            + place.corner[axis] + place.pixel[axis] / 2
+            for axis in (0, 1)
+        )  # fmt: skip
         notes = []
         if not tested:
             notes.append(
-                f"{self.name}, fold {self.folds[number].fold}, was not tested on this lesion and "
-                "may have been trained on it: what it says here proves nothing"
+                f"{self.name}, fold {fold.fold}, was not tested on this lesion and may have been "
+                "trained on it: what it says here proves nothing"
             )
         if (padded := float(samples.padded[0])) > 0.005:
             notes.append(f"{padded:.0%} of what the model sees lies beyond the crop")
         if missing := int(samples.missing[0]):
             notes.append(f"{missing} slices are missing between those shown")
-        return Given(
+        return Look(
             samples=samples,
             hu=hu,
             masks=masks.reshape(len(crop.masks), -1, *masks.shape[-2:]),
             spacing=(round(between, 6), round(place.pixel[0], 6), round(place.pixel[1], 6)),
             z=place.z + locate(crop).centroid[0] * crop.spacing[0],
-            corner=(_first(crop, place, 0), _first(crop, place, 1)),
+            corner=(y, x),
             notes=tuple(notes),
         )
 
     def voxels(self, crop: Crop) -> tuple[Samples, Floats]:
         """What the model gets of a crop: the samples, and (z, y, x) their values as HU."""
-        number, _ = self.number(crop.lesion_id)
-        samples = self._fed([crop], number)
-        return samples, _stack(self._in_hu(samples, number, crop).images).numpy()
+        fold, _ = self.fold(crop.lesion_id)
+        samples = self._fed([crop], fold)
+        return samples, _stack(self._in_hu(samples, fold, crop).images).numpy()
 
-    def predict(self, lesion_id: str, samples: Samples) -> dict[str, float]:
-        """What the lesion's fold predicts of it, by target, as in a run."""
-        number, _ = self.number(lesion_id)
-        precision = self.folds[number].precision
-        with self._lock:
-            found = in_batches(self._experiment, self._at(number), samples, 32, precision)[0]
-        names = [column for output in self.outputs for column in output.columns]
-        targets = self._experiment.targets
-        parts = zip(targets, by_target(targets, found), strict=True)
-        values = [part[0] for target, part in parts if target.kind != "segmentation"]
-        return dict(zip(names, torch.cat(values).tolist(), strict=True))
+    def asked(self, lesion_id: str, given: Look, method: str, about: str) -> Look:
+        """What the lesion's fold predicts, as in a run, and where it looks.
 
-    def look(
-        self, lesion_id: str, samples: Samples, method: str, about: str
-    ) -> tuple[Floats, Floats | None]:
-        """Where the model looks: one map, and the attention of each slice.
-
-        `samples` are the lesion's own, changed or not; `method` is one of `methods`, `about` one
-        of `about`.
-
-        Returns:
-            (z, y, x), NaN on slices where the map is not drawn; and (z,), or None.
+        `given` is the lesion's, changed or not; `method` is one of `methods`, `about` of `about`.
         """
         of, exact = self.methods[method]
-        images, *others = self._experiment.inputs(samples)
-        how: dict[str, Any] = {**self.about[about], "inputs": tuple(others)}
-        if exact:
-            how["weights"] = "exact"
+        fold, _ = self.fold(lesion_id)
+        images, *others = self._experiment.inputs(given.samples)
         seen: list[Any] = []
 
         def kept(output: Any) -> Any:
             seen.append(output)
             return output
 
+        options: dict[str, Any] = {"weights": "exact"} if exact else {}
+        options |= {"inputs": others, "select": kept, **self.about[about]}
         with self._lock:
-            network = self._at(self.number(lesion_id)[0])
-            found = activation_maps(network, images, (of,), select=kept, **how)[of]
+            if self._loaded is not fold:
+                self._network.load_state_dict(dict(fold.weights))
+                self._loaded = fold
+            found, _ = in_batches(
+                self._experiment, self._network, given.samples, 32, fold.precision
+            )
+            maps = activation_map(self._network, images, of, **options).maps.double()
+        said: dict[str, float] = {}
+        all_targets = self._experiment.targets
+        for target, part in zip(all_targets, by_target(all_targets, found), strict=True):
+            if target.kind != "segmentation":
+                said |= zip(columns(target), part[0].tolist(), strict=True)
         weights = getattr(seen[0], "slice_weights", None)
-        return (
-            _placed(found.maps.double(), len(_stack(samples.images))),
-            None if weights is None else weights.detach().double().numpy(),
-        )
+        weights = None if weights is None else weights.detach().double().numpy()
+        return replace(given, predicted=said, map=_placed(maps, len(given.hu)), weights=weights)
 
-    def _fed(self, crops: Iterable[Crop], number: int) -> Samples:
+    def _fed(self, crops: Iterable[Crop], fold: Trained) -> Samples:
         of = self._experiment
-        return self.folds[number].normalise(papers.get(of.name).prepare(iter(crops), of.variant))
+        return fold.normalise(papers.get(of.name).prepare(iter(crops), of.variant))
 
-    def _in_hu(self, samples: Samples, number: int, crop: Crop) -> Samples:
+    def _in_hu(self, samples: Samples, fold: Trained, crop: Crop) -> Samples:
         """The values as HU; clipped where the preparation clips."""
         dark, bright = KNOWN_HU
-        if number not in self._ends:
+        if id(fold) not in self._ends:
             even = [replace(crop, hu=np.full_like(crop.hu, value)) for value in KNOWN_HU]
-            ends = self._fed(even, number).images.double().reshape(2, -1).mean(1)
-            self._ends[number] = (float(ends[0]), float(ends[1]))
-        low, high = self._ends[number]
+            low, high = self._fed(even, fold).images.double().reshape(2, -1).mean(1).tolist()
+            self._ends[id(fold)] = (low, high)
+        low, high = self._ends[id(fold)]
         share = (samples.images.double() - low) / (high - low)
         return replace(samples, images=dark + share * (bright - dark))
-
-    def _at(self, number: int) -> torch.nn.Module:
-        """The network with the weights of a fold; only under the lock."""
-        if self._loaded != number:
-            self._network.load_state_dict(dict(self.folds[number].weights))
-            self._loaded = number
-        return self._network
-
-
-def _first(crop: Crop, place: Footprint, axis: int) -> float:
-    """Where the middle of the first row or column lies in the scan, mm; `place` has its edge."""
-    step = crop.spacing[axis + 1]
-    return (crop.corner[axis] - 0.5) * step + place.corner[axis] + place.pixel[axis] / 2
 
 
 def _stack(images: torch.Tensor) -> torch.Tensor:

@@ -43,7 +43,7 @@ def sheet(scenes: Sequence[Scene], state: Mapping[str, Any], *, title: str, colu
     for ax in axes[len(scenes) :]:
         ax.set_axis_off()
     for ax, scene in zip(axes, scenes, strict=False):
-        _panel(ax, scene, {"zoom": 1.0, "pan": (0, 0)} | state, scene.first_slice, 6)
+        _panel(ax, scene, {"zoom": 1.0, "pan": (0, 0), **state}, scene.first_slice, 6)
     return _bytes(figure, dpi=80)
 
 

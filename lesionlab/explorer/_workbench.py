@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -21,6 +22,7 @@ from lesionlab.explorer._scene import output_word
 from lesionlab.explorer._widgets import VolumeViewer
 from lesionlab.explorer.bench import Bench, Change, Request, Result
 from lesionlab.explorer.volume import VolumePage
+from lesionlab.tables import show
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,12 @@ NEEDS_KERNEL = (
     "This page has no kernel: it shows one lesion as it was computed. Choosing a lesion, a model "
     "and a map, and changing what the model sees, needs Python: run this notebook in JupyterLab."
 )
+
+
+class _Silent(threading.local):
+    """Whether controls are being set; by thread, as another may click what one sets."""
+
+    now = False
 
 
 class Workbench(ipywidgets.VBox):  # type: ignore[misc]
@@ -56,9 +64,12 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
         self.error = ""
         self.viewer = VolumeViewer(first)
         self._controls = Controls()
-        self._silent = threading.local()  # controls that one thread sets, another may click
-        self._latest: Latest[Request, Result] = Latest(
-            bench.compute, tell=self._tell, done=self._show, failed=self._fail
+        self._silent = _Silent()
+        self._latest = Latest(
+            bench.compute,
+            tell=lambda words: self._controls.say(f"{words} …"),
+            done=self._show,
+            failed=self._fail,
         )
         self._listen()
         self._add_errors(errors)
@@ -103,12 +114,6 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
 
     # -- from the thread ---------------------------------------------------------------
 
-    def _tell(self, words: str, done: int, of: int) -> None:
-        bar = self._controls.progress
-        bar.max, bar.value = of, done
-        bar.layout.visibility = "visible"
-        self._controls.say(f"{words} …")
-
     def _show(self, request: Request, result: Result) -> None:
         before, self.result = self.result.request, result
         place = (request.lesion_id, request.model) == (before.lesion_id, before.model)
@@ -126,7 +131,6 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
 
     def _rest(self, error: str) -> None:
         self.error = error
-        self._controls.progress.layout.visibility = "hidden"
         shown = self.result.request
         left = f"not computed; shown is still {shown.lesion_id}, {shown.change}"
         self._controls.say(left if error else "ready")
@@ -144,26 +148,24 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
     def _listen(self) -> None:
         c = self._controls
         c.model.options = list(self.bench.models)
-        asks: list[tuple[Any, Callable[[Any], None]]] = [
-            (c.model, lambda name: self.ask(model=name)),
-            (c.method, lambda name: self.ask(method=name)),
-            (c.about, lambda name: self.ask(about=name)),
-            (c.lesion, lambda text: self.ask(lesion_id=text.strip())),
-            (c.listed, lambda name: self.ask(lesion_id=name) if name else None),
-            *(
-                (widget, lambda _: self.ask(change=c.change()))
-                for widget in (c.surroundings, c.margin, c.duplicate, c.reverse)
-            ),
-        ]
-        for widget, act in asks:
-            widget.observe(lambda new, act=act: self._try(lambda: act(new["new"])), "value")
+        fields = {"model": c.model, "method": c.method, "about": c.about, "lesion_id": c.lesion}
+        for name, widget in fields.items():
+            self._on(widget, partial(self._ask_for, name))
+        self._on(c.listed, lambda value: self.ask(lesion_id=value) if value else None)
+        for widget in (c.surroundings, c.margin, c.duplicate, c.reverse):
+            self._on(widget, lambda _: self.ask(change=c.change()))
         c.undo.on_click(lambda _: self._try(lambda: self.ask(change=Change())))
         c.add.on_click(lambda _: self._try(self._add_filter))
-        c.column.observe(lambda _: self._offer_relations(), "value")
+
+    def _ask_for(self, name: str, value: str) -> None:
+        self.ask(**{name: value.strip()})
+
+    def _on(self, widget: Any, act: Callable[[Any], None]) -> None:
+        widget.observe(lambda change: self._try(lambda: act(change["new"])), "value")
 
     def _try(self, act: Callable[[], Any]) -> None:
         """What a control asks for; what is wrong with it is said in the widget."""
-        if getattr(self._silent, "now", False):
+        if self._silent.now:
             return
         if self.error:
             self._rest("")
@@ -174,18 +176,16 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
 
     def _add_filter(self) -> None:
         c = self._controls
-        one = _filters.parsed(self.table, c.column.value, c.relation.value, c.value.value)
-        self.filter(*self.filters, one)
+        self.filter(*self.filters, Filter(c.column.value, c.relation.value, c.value.value))
 
     @contextlib.contextmanager
     def _silently(self) -> Iterator[None]:
         """Controls are set without asking for anything."""
-        before = getattr(self._silent, "now", False)
         self._silent.now = True
         try:
             yield
         finally:
-            self._silent.now = before
+            self._silent.now = False
 
     # -- to the controls ---------------------------------------------------------------
 
@@ -196,7 +196,7 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
             c.model.value = request.model
             _controls.offer(c.method, _controls.titled(model.methods), request.method)
             _controls.offer(c.about, _controls.titled(model.about), request.about)
-            has_classes = any(output.classes for output in model.outputs)
+            has_classes = any(target.kind != "regression" for target in model.targets)
             c.about.description = "Class" if has_classes else output_word(model.about)
             c.lesion.value = request.lesion_id
             names = [value for _, value in c.listed.options]
@@ -206,27 +206,21 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
     def _offer_slices(self) -> None:
         """As many as there are in what is shown."""
         change = self.request.change
-        n = max(len(self.result.before.given.hu), (change.duplicate or 0) + 1)
+        n = max(len(self.result.before.hu), (change.duplicate or 0) + 1)
         with self._silently():
             self._controls.set_change(change, n)
 
-    def _offer_relations(self) -> None:
-        c = self._controls
-        if c.column.value is not None:
-            known = _filters.relations(self.table, c.column.value)
-            _controls.offer(c.relation, [(name, name) for name in known], c.relation.value)
-
     def _list(self) -> None:
         rows = _filters.matching(self.table, self.filters)
-        shown = list(dict.fromkeys(one.column for one in self.filters))
         if self.filters:
             last = self.filters[-1]
             rises = last.relation != "at least"
             rows = rows.sort_values(last.column, ascending=rises, kind="stable")
         options = []
-        for lesion, row in rows.head(MOST_LISTED).iterrows():
-            values = [f"{name} {_controls.short(row[name])}" for name in shown]
-            options.append((" · ".join([str(lesion), *values]), str(lesion)))
+        columns = dict.fromkeys(one.column for one in self.filters)
+        for lesion, row in rows.head(MOST_LISTED)[list(columns)].iterrows():
+            said = (f"{k} {v if isinstance(v, str) else f'{v:.4g}'}" for k, v in row.items())
+            options.append((" · ".join([str(lesion), *said]), str(lesion)))
         with self._silently():
             here = self.request.lesion_id
             _controls.offer(self._controls.listed, options, here, must=False)
@@ -247,14 +241,10 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
             f'<div style="overflow-x:auto">{values_html(self.result)}</div></div></div>'
         )
 
-    def to_png(self) -> bytes:
-        """A picture of what the viewer shows now."""
-        return self.viewer.to_png()
-
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         shown = super()._repr_mimebundle_(**kwargs) or {}
-        own = {"text/html": self.to_html(), "image/png": self.to_png(), "text/plain": repr(self)}
-        return {**shown, **own}
+        own = {"text/html": self.to_html(), "image/png": self.viewer.to_png()}
+        return {**shown, **own, "text/plain": repr(self)}
 
     def __repr__(self) -> str:
         return f"Workbench({', '.join(map(repr, self.bench.models))}, {len(self.table)} lesions)"
@@ -262,22 +252,7 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
 
 def values_html(result: Result) -> str:
     """The predictions before and after as an HTML table."""
-    rows = result.table()
-    heads = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in rows)
-    lines = []
-    for name, row in rows.iterrows():
-        cells = "".join(
-            f"<td>{_controls.short(value, signed=column == 'difference')}</td>"
-            for column, value in row.items()
-        )
-        head = escape(_controls.title(str(name)))
-        lines.append(f'<tr><th scope="row" style="text-align:left">{head}</th>{cells}</tr>')
-    change = result.request.change
+    request, change = result.request, result.request.change
     about = f"after: {change}" if change else "nothing is changed"
-    return (
-        '<table style="font-size:13px;line-height:1.4;text-align:right;border-spacing:.5rem 0">'
-        f"<caption>Predicted for {escape(result.request.lesion_id)} by "
-        f"{escape(result.request.model)}; {escape(about)}</caption>"
-        f'<thead><tr><th scope="col">target</th>{heads}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table>"
-    )
+    caption = f"Predicted for {request.lesion_id} by {request.model}; {about}"
+    return str(show(result.table(), caption=caption, decimals=3).to_html())

@@ -23,7 +23,7 @@ from scipy.ndimage import distance_transform_edt
 from lesionlab.crops import Crop
 from lesionlab.crops.resampling import AIR, LUNG
 from lesionlab.explorer import _filters, _html, _scene
-from lesionlab.explorer._models import Floats, Given, Model
+from lesionlab.explorer._models import Look, Model
 from lesionlab.explorer._scene import Scene
 from lesionlab.explorer.volume import VolumePage
 from lesionlab.training.studies import Trained
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 FILLS: Mapping[str, float] = MappingProxyType({"lung": LUNG, "air": AIR})
 """What surroundings can be replaced by, HU."""
-
-Tell = Callable[[str, int, int], None]
-"""Told what is being done, how many steps are done, and of how many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +76,7 @@ class Change:
 class Request:
     """What is to be computed: of which lesion, by which of the models, after which change.
 
-    `method` is one of the model's maps, its first one if ""; `about` the output or class that the
+    `method` is one of the model's maps, its first one if ""; `about` the rating or class that the
     map is about, if "" malignancy, where there is one.
     """
 
@@ -91,30 +88,13 @@ class Request:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """What a model was given, with the readers' outlines, what it said, and what it looked at.
-
-    Attributes:
-        predicted: Name of a target, or of a probability, to value.
-        map: (z, y, x), NaN where the map has no value: a map without places along z lies on the
-            middle slice.
-        weights: (z,) attention of each slice; None for a model without.
-    """
-
-    given: Given
-    predicted: Mapping[str, float]
-    map: Floats
-    weights: Floats | None
-
-
-@dataclass(frozen=True, eq=False)
 class Result:
     """What came of a request, with its method and `about` filled in.
 
     Attributes:
         before: The look at the lesion as it is.
         after: The look at the changed lesion; None if nothing was changed.
-        readings: Target to the readers' values.
+        readings: Attribute to the readers' values.
         scenes: The same for a viewer: one, or before and after side by side.
     """
 
@@ -126,10 +106,9 @@ class Result:
 
     def table(self) -> pd.DataFrame:
         """Index target; readers (mean), before, and if changed after and difference."""
-        names = list(self.before.predicted)
-        means = [float(np.mean(self.readings[n])) if self.readings.get(n) else None for n in names]
-        columns: dict[str, Any] = {"readers": means, "before": self.before.predicted.values()}
-        rows = pd.DataFrame(columns, index=pd.Index(names, name="target"), dtype=float)
+        means = {name: np.mean(values) for name, values in self.readings.items()}
+        rows = pd.DataFrame({"before": self.before.predicted}, dtype=float).rename_axis("target")
+        rows.insert(0, "readers", pd.Series(means, dtype=float))
         if self.after is None:
             return rows
         rows["after"] = pd.Series(self.after.predicted)
@@ -150,17 +129,13 @@ class Bench:
         ratings: pd.DataFrame | None = None,
     ) -> None:
         self.models = {name: Model(name, folds) for name, folds in models.items()}
-        if not self.models:
-            raise ValueError("models: expected at least one, got none")
-        if ratings is None:
-            tables = [fold.table for model in self.models.values() for fold in model.folds]
-            ratings = pd.concat(tables)
-            ratings = ratings[~ratings.index.duplicated()]
-        self.ratings = ratings
         self._crops = crops
         self.lesion_ids = tuple(map(str, crops))
-        if not self.lesion_ids:
-            raise ValueError("crops: expected at least one, got none")
+        if not self.models or not self.lesion_ids:
+            raise ValueError("models, crops: expected at least one of each")
+        if ratings is None:
+            ratings = pd.concat([f.table for model in self.models.values() for f in model.folds])
+        self.ratings = ratings[~ratings.index.duplicated()]
         self._known = frozenset(self.lesion_ids)
         self._last: tuple[Request, Look] | None = None
 
@@ -168,8 +143,9 @@ class Bench:
         """What lesions can be chosen by, as `_filters.lesion_table`; without a model's errors."""
         tier: Any = getattr(self._crops, "tier", None)  # a store has one
         if tier is None and isinstance(self._crops, dict):
-            tier = {name: crop.tier for name, crop in self._crops.items()}
-        return _filters.lesion_table(self.lesion_ids, self.ratings, tier=tier)
+            tier = [crop.tier for crop in self._crops.values()]
+        table = _filters.lesion_table(self.lesion_ids, self.ratings)
+        return table if tier is None else table.assign(tier=tier)
 
     def filled(self, request: Request) -> Request:
         """The request with a method and head where it names none; `ValueError` for what is not."""
@@ -188,44 +164,38 @@ class Bench:
                 raise ValueError(f"{name}={value!r}: {request.model} has {', '.join(among)}")
         return filled
 
-    def compute(self, request: Request, tell: Tell = lambda *_: None) -> Result:
+    def compute(self, request: Request, tell: Callable[[str], None] = lambda _: None) -> Result:
         """Predict (as `Trained.predict`) and look, before and after the change.
 
-        `tell` is called before each step; what it raises ends the computation.
+        `tell` is told before each step what comes; what it raises ends the computation.
         """
         request = self.filled(request)
         model, change = self.models[request.model], request.change
-        n_steps = 5 if change else 3
-        tell("reading the lesion", 0, n_steps)
+        tell("reading the lesion")
         crop = self._crops[request.lesion_id]
         plain = replace(request, change=Change())
         if self._last is None or self._last[0] != plain:
-            tell("preparing it for the model", 1, n_steps)
+            tell("preparing it for the model")
             given = model.given(crop)
-            tell("predicting and looking", 2, n_steps)
-            self._last = (plain, _answer(model, plain, given))
+            tell("predicting and looking")
+            self._last = (
+                plain,
+                model.asked(request.lesion_id, given, request.method, request.about),
+            )
         _, before = self._last
         after, looks = None, [(before, str(Change()) if change else "")]
         if change:
-            tell("changing what the model sees", 3, n_steps)
+            tell("changing what the model sees")
             samples, hu = model.voxels(masked(crop, change))
-            other = reordered(replace(before.given, samples=samples, hu=hu), change)
-            tell("predicting and looking again", 4, n_steps)
-            after = _answer(model, request, other)
+            other = reordered(replace(before, samples=samples, hu=hu), change)
+            tell("predicting and looking again")
+            after = model.asked(request.lesion_id, other, request.method, request.about)
             looks.append((after, str(change)))
-        readings = self._readings(request.lesion_id)
+        readings = _filters.readings(self.ratings, request.lesion_id)
         # only what is predicted, be it as a rating or as classes that are made of it
-        rated = {out.name: readings[out.name] for out in model.outputs if out.name in readings}
+        rated = {t.name: readings[t.name] for t in model.targets if t.name in readings}
         scenes = tuple(_shown(*look, request, crop.tier, rated) for look in looks)
         return Result(request, before, after, readings, scenes)
-
-    def _readings(self, lesion_id: str) -> dict[str, tuple[float, ...]]:
-        found = {}
-        for name in _filters.rated(self.ratings) if lesion_id in self.ratings.index else ():
-            values = np.asarray(self.ratings.loc[lesion_id, f"{name}_readings"], dtype=float)
-            if len(values := values[~np.isnan(values)]):
-                found[name] = tuple(values.tolist())
-        return found
 
 
 def masked(crop: Crop, change: Change) -> Crop:
@@ -237,7 +207,7 @@ def masked(crop: Crop, change: Change) -> Crop:
     return replace(crop, hu=np.where(away <= change.margin, crop.hu, fill))
 
 
-def reordered(given: Given, change: Change) -> Given:
+def reordered(given: Look, change: Change) -> Look:
     """One slice in all places, and then all in reverse; the outlines go along."""
     depth = len(given.hu)
     order = np.arange(depth)
@@ -248,30 +218,19 @@ def reordered(given: Given, change: Change) -> Given:
     if change.reverse:
         order = order[::-1].copy()
     images = given.samples.images
-    stack = images.reshape(depth, *images.shape[-2:])[torch.from_numpy(order)]
-    return replace(
-        given,
-        samples=replace(given.samples, images=stack.reshape(images.shape)),
-        hu=given.hu[order],
-        masks=given.masks[:, order],
-        z=given.z[order],
-    )
-
-
-def _answer(model: Model, request: Request, given: Given) -> Look:
-    predicted = model.predict(request.lesion_id, given.samples)
-    seen, weights = model.look(request.lesion_id, given.samples, request.method, request.about)
-    return Look(given, predicted, seen, weights)
+    stack = images.reshape(given.hu.shape)[torch.from_numpy(order)]
+    samples = replace(given.samples, images=stack.reshape(images.shape))
+    masks, z = given.masks[:, order], given.z[order]
+    return replace(given, samples=samples, hu=given.hu[order], masks=masks, z=z)
 
 
 def _shown(
     look: Look, words: str, request: Request, tier: str, readings: Mapping[str, tuple[float, ...]]
 ) -> Scene:
-    given = look.given
     scene = _scene.of(
-        given.hu,
-        spacing=given.spacing,
-        masks=given.masks,
+        look.hu,
+        spacing=look.spacing,
+        masks=look.masks,
         overlays={request.method: {request.about: look.map}},
         slice_weights=look.weights,
         predicted=look.predicted,
@@ -279,11 +238,11 @@ def _shown(
         title=", ".join(filter(None, [request.lesion_id, request.model, words])),
         tier=tier,
     )
-    notes = [*scene.notes, "shown is what the model is given", *given.notes]
+    notes = [*scene.notes, "shown is what the model is given", *look.notes]
     if np.isnan(look.map).any():
         notes.append("the map has no place along z: it lies on the middle slice")
     return replace(
-        scene, z_mm=given.z, corner_mm=given.corner, frame=_scene.IN_SCAN, notes=tuple(notes)
+        scene, z_mm=look.z, corner_mm=look.corner, frame=_scene.IN_SCAN, notes=tuple(notes)
     )
 
 
@@ -324,12 +283,13 @@ def workbench(
     for name, frame in (predictions or {}).items():
         if name not in bench.models:
             raise ValueError(f"predictions of {name!r}: expected of {', '.join(bench.models)}")
-        errors[name] = _filters.errors(frame, [out.name for out in bench.models[name].outputs])
+        errors[name] = _filters.errors(frame, [t.name for t in bench.models[name].targets])
     name, first = next(iter(bench.models.items()))
     if lesion_id is None:
-        tested = (i for i in bench.lesion_ids if first.number(i)[1])
+        tested = (i for i in bench.lesion_ids if first.fold(i)[1])
         lesion_id = next(tested, bench.lesion_ids[0])
     result = bench.compute(Request(lesion_id, name))
-    page = VolumePage(result.scenes)
-    shown: Any = _html.in_kernel(page, "_workbench", "Workbench", bench, result, errors)
-    return shown  # type: ignore[no-any-return]
+    shown: Workbench | VolumePage = _html.in_kernel(
+        VolumePage(result.scenes), "_workbench", "Workbench", bench, result, errors
+    )
+    return shown

@@ -10,41 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lesionlab.attributes import LIDC_RATINGS, Attribute, title
-from lesionlab.colours import reader_colours
 from lesionlab.figures import _draw as draw
-from lesionlab.sources.lidc import Contour
-
-
-@draw.styled
-def contour_sheet(contours: Sequence[Contour], *, pixel_spacing: float) -> Figure:
-    """All marked slices of one nodule, by ascending z, each reader's outline in one colour.
-
-    Axes are in mm from the corner of the box around them.
-    """
-    slices = sorted({c.slice_index for c in contours})
-    readers = list(dict.fromkeys(c.reading_id for c in contours))
-    colours = reader_colours(len(readers))
-    columns = min(4, len(slices))
-    rows = -(-len(slices) // columns)
-    figure = draw.blank(1.9 * columns + 0.4, 2.1 * rows + 0.4)
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    points = np.vstack([c.points for c in contours])
-    low, high = points.min(axis=0) - 2, points.max(axis=0) + 2
-    for contour in sorted(contours, key=lambda c: readers.index(c.reading_id)):
-        ax = axes[slices.index(contour.slice_index)]
-        y, x = ((np.vstack([contour.points, contour.points[:1]]) - low) * pixel_spacing).T
-        reader = readers.index(contour.reading_id)
-        # thinner from reader to reader, or equal outlines would hide each other
-        ax.plot(x, y, "-" if contour.inside else ":", color=colours[reader],
-                linewidth=(4.5, 2.8, 1.6, 0.8)[min(reader, 3)],
-                label=f"reader {reader + 1}")  # fmt: skip
-        ax.set_title(f"z = {contour.z:.1f} mm")
-    height, width = (high - low) * pixel_spacing
-    axes[0].set(xlim=(0, width), ylim=(height, 0), ylabel="mm")  # rows count downwards
-    for ax in axes:
-        ax.set(aspect="equal", visible=bool(ax.lines))
-    draw.legend(figure, columns=4)
-    return figure
 
 
 @draw.styled

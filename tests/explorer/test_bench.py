@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 
 from lesionlab.attention import activation_map
 from lesionlab.crops.resampling import AIR
-from lesionlab.explorer._models import outputs
+from lesionlab.explorer._models import columns
 from lesionlab.explorer.bench import Bench, Change, Request, masked, reordered
 from lesionlab.papers.fu2021 import prepare
 from lesionlab.papers.lei2020 import maps, outlines
@@ -68,11 +67,11 @@ def test_a_model_is_given_the_lesion_as_it_was_and_nothing_around_it(
     change = Change(surroundings="air", margin=margin)
     found = bench.compute(Request(toys.IDS[0], model, change=change))
     before, after = found.before, found.after
-    inside = before.given.masks.all(axis=0)  # with all that is interpolated there within the margin
+    inside = before.masks.all(axis=0)  # with all that is interpolated there within the margin
     assert inside.any()
-    np.testing.assert_allclose(after.given.hu[inside], before.given.hu[inside], atol=0.01)
-    assert after.given.hu[0, 0, 0] == pytest.approx(AIR, abs=0.01)
-    assert before.given.hu[0, 0, 0] > AIR + 50
+    np.testing.assert_allclose(after.hu[inside], before.hu[inside], atol=0.01)
+    assert after.hu[0, 0, 0] == pytest.approx(AIR, abs=0.01)
+    assert before.hu[0, 0, 0] > AIR + 50
     assert after.predicted != before.predicted
 
 
@@ -116,22 +115,20 @@ def test_a_change_says_what_it_does() -> None:
 # -- what a model says -----------------------------------------------------------------
 
 
-def test_outputs_are_named_by_their_targets() -> None:
-    lobes = ("unknown", "upper", "middle", "lower")
-    targets = (
-        Target("margin"),
-        Target("malignancy", "binary", ("benign", "malignant")),
-        Target("calcified", "binary"),
-        Target("lobe", "multiclass", lobes, ignored=0),
-        Target("mask", "segmentation"),
-    )
-    found = outputs(SimpleNamespace(targets=targets))  # type: ignore[arg-type]
-    assert [out.columns for out in found] == [
-        ["margin"],
-        ["probability of malignant"],
-        ["probability of calcified"],
-        [f"probability of {name}" for name in lobes[1:]],
-    ]
+@pytest.mark.parametrize(
+    ("target", "names"),
+    [
+        (Target("margin"), ["margin"]),
+        (Target("malignancy", "binary", ("benign", "malignant")), ["probability of malignant"]),
+        (Target("calcified", "binary"), ["probability of calcified"]),
+        (
+            Target("lobe", "multiclass", ("unknown", "upper", "lower"), ignored=0),
+            ["probability of upper", "probability of lower"],
+        ),
+    ],
+)
+def test_predictions_are_named_by_their_targets(target: Target, names: list[str]) -> None:
+    assert columns(target) == names
 
 
 @pytest.mark.parametrize("model", ["Lei", "Fu"])
@@ -155,7 +152,7 @@ def test_fu_does_not_mind_the_order_and_lei_does(bench: Bench, toys: Any, of_fu:
     assert before.weights.sum() == pytest.approx(1, abs=1e-5)
     assert after.map == pytest.approx(before.map[::-1], abs=1e-3 * before.map.max())
     alike = bench.compute(Request(toys.IDS[0], "Fu", change=Change(duplicate=0))).after
-    assert alike.weights == pytest.approx(1 / len(alike.given.hu), abs=1e-5)
+    assert alike.weights == pytest.approx(1 / len(alike.hu), abs=1e-5)
     lei = bench.compute(Request(toys.IDS[0], "Lei", change=Change(reverse=True)))
     fold = toys.lei()
     with torch.no_grad():
@@ -185,7 +182,7 @@ def test_a_map_in_three_axes_keeps_its_slices(toys: Any) -> None:
         {"volume": toys.fu("volume", depth=8), "sam_3d": toys.lei("sam_3d")}, toys.crops()
     )
     volume = bench.compute(Request(toys.IDS[0], "volume", about="texture"))
-    assert volume.before.map.shape == volume.before.given.hu.shape == (3, 64, 64)
+    assert volume.before.map.shape == volume.before.hu.shape == (3, 64, 64)
     assert volume.before.weights is None
     sam = bench.compute(Request(toys.IDS[0], "sam_3d"))
     assert (sam.request.method, sam.request.about) == ("SAM", "malignant")
@@ -297,7 +294,7 @@ def test_what_is_not_there_is_named(bench: Bench, toys: Any) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             bench.compute(replace(Request(toys.IDS[0], "Lei"), **changed))
-    with pytest.raises(ValueError, match="models: expected at least one"):
+    with pytest.raises(ValueError, match="models, crops: expected at least one of each"):
         Bench({}, toys.crops())
     with pytest.raises(ValueError, match="got lei2020 hesam, lei2020 sam"):
         Bench({"x": [toys.lei(), toys.lei("sam")]}, toys.crops())

@@ -10,26 +10,6 @@ import pytest
 
 from lesionlab.attributes import LIDC_RATINGS, RATING_NAMES
 from lesionlab.figures import readers
-from lesionlab.sources.lidc import Contour
-
-
-def contour(reading: int, z: int) -> Contour:
-    points = np.array([[0, 0], [0, 4], [6, 4], [6, 0]])
-    return Contour(reading_id=reading, slice_index=z, z=float(z), inside=True, points=points)
-
-
-def test_contour_sheet_has_a_panel_per_slice_in_mm(drawn: Any) -> None:
-    contours = [contour(1, 7), contour(2, 7), contour(1, 3)]
-    figure = readers.contour_sheet(contours, pixel_spacing=0.5)
-    first, second = drawn(figure)
-    assert first.get_title() == "z = 3.0 mm"
-    assert (len(first.lines), len(second.lines)) == (1, 2)
-    x, y = first.lines[0].get_data()
-    assert (np.ptp(x), np.ptp(y)) == (2, 3)  # 4 and 6 pixels of 0.5 mm
-    assert (x[0], y[0]) == (x[-1], y[-1])  # closed
-    assert first.get_ylim()[0] > first.get_ylim()[1]  # rows count downwards
-    five = [contour(1, z) for z in range(5)]
-    assert len(drawn(readers.contour_sheet(five, pixel_spacing=1))) == 5, "three are empty"
 
 
 def test_rating_histograms_show_shares(drawn: Any) -> None:
