@@ -36,9 +36,8 @@ def chi_square(
     Cramér's V, because the statistic itself grows with N.
 
     Args:
-        x: Categories, one per lesion (integers, strings; NaN for a missing one). Mean ratings
-            have too many values to be categories: round them first.
-        y: The same for the other attribute, on the same index.
+        x: Categories, one per lesion; NaN for a missing one. Round mean ratings first.
+        y: The other attribute, on the same index.
         n_resamples: Number of random tables, drawn only where they are needed.
         seed: Seed of the random tables.
 
@@ -58,7 +57,7 @@ def chi_square(
     few = int((stats.contingency.expected_freq(observed) < 5).sum())
     statistic, p, method = 0.0, np.nan, "undefined"
     if rows > 1 and columns > 1:
-        # random tables of given margins: the same distribution as shuffling, and quicker
+        # random tables with these margins have the distribution of shuffling, and are quicker
         drawn = stats.MonteCarloMethod(n_resamples, rng=np.random.default_rng(seed))
         test = stats.chi2_contingency(observed, correction=False, method=drawn if few else None)
         statistic, p = float(test.statistic), float(test.pvalue)
@@ -90,11 +89,8 @@ def _cramers_v(statistic: float, rows: int, columns: int, n: int) -> float:
 def chi_square_matrix(frame: pd.DataFrame, columns: Sequence[str], **options: Any) -> pd.DataFrame:
     """Chi-square for every pair of attributes (Li 2021, Fig. 2A), with what the figure leaves out.
 
-    Args:
-        frame: One row per lesion, categories in `columns`.
-        columns: Attributes, at least two; nine give 36 pairs.
-        **options: n_resamples and seed of `chi_square`. Each pair starts from the seed anew, so
-            that a row equals the single call.
+    `frame` has one row per lesion and categories in `columns`; `options` are n_resamples and seed
+    of `chi_square`. Each pair starts from the seed anew, so that a row equals the single call.
 
     Returns:
         One row per pair: first, second, what `chi_square` gives, and p_holm (Holm over all pairs).
@@ -111,10 +107,9 @@ def chi_square_matrix(frame: pd.DataFrame, columns: Sequence[str], **options: An
 
 
 def square(tidy: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Turn a table of pairs into a symmetric matrix for a heat map.
+    """Turn a table of pairs (columns first, second, `value`) into a symmetric matrix.
 
-    `tidy` has the columns first, second and `value`, each pair once. The attributes are in the
-    order in which they first appear; the diagonal and absent pairs are NaN.
+    The attributes keep the order in which they first appear; the diagonal and absent pairs are NaN.
     """
     turned = tidy.rename(columns={"first": "second", "second": "first"})
     both = pd.concat([tidy, turned]).pivot(index="first", columns="second", values=value)
@@ -140,17 +135,11 @@ def conditional_probability(frame: pd.DataFrame, columns: Sequence[str]) -> pd.D
         np.float64(0.5)
     """
     check_pairs(frame, columns)
-    has, known = {}, []
-    for column in columns:
-        for value in sorted(frame[column].dropna().unique().tolist()):
-            has[column, value] = (frame[column] == value).to_numpy(dtype=float, na_value=0.0)
-            known.append(frame[column].notna().to_numpy(dtype=float))
-    lesions = np.array([*has.values()])  # (category, lesion)
-    joint = lesions @ lesions.T  # f(X and Y)
-    # divided by the lesions of the column's category in which the row's attribute is known
-    probability = joint / (np.array(known) @ lesions.T)
-    axis = pd.MultiIndex.from_tuples([*has], names=["attribute", "category"])
-    return pd.DataFrame(probability, index=axis, columns=axis)
+    has = {c: pd.get_dummies(frame[c], dtype=float) for c in columns}  # by category, sorted
+    x = pd.concat(has, axis=1, names=["attribute", "category"])  # lesion by category, 0 or 1
+    known = frame[x.columns.get_level_values("attribute")].notna().to_numpy(dtype=float)
+    # f(X and Y) over the lesions with Y in which the attribute of X is known
+    return (x.T @ x).div(known.T @ x.to_numpy())
 
 
 def holm(p: pd.Series[Any]) -> pd.Series[Any]:
@@ -162,7 +151,7 @@ def holm(p: pd.Series[Any]) -> pd.Series[Any]:
         >>> holm(pd.Series([0.01, float("nan"), 0.04])).tolist()
         [0.02, nan, 0.04]
     """
-    # not statsmodels' multipletests, which collects all garbage at every call
+    # statsmodels' multipletests gives the same, but collects all garbage at every call
     known = p.dropna().sort_values()
     if not known.between(0, 1).all():
         raise ValueError(f"p must be between 0 and 1, got {known.iloc[0]} to {known.iloc[-1]}")

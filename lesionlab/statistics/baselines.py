@@ -9,7 +9,7 @@ All functions take
 - `nodules`: one row per nodule, with patient and what is predicted from; `lesion_id` is a column or
   the index;
 - what to predict: the name of a rating, or labels by lesion_id. Nodules without it, or without
-  what it is predicted from, are left out and counted;
+  what it is predicted from, are left out;
 - `folds`: lesion_id -> fold number; each fold is predicted from the others;
 - `**how`, options of the bootstrap (`Resampling`). It resamples patients with the predictions held
   fixed, and does not say how the score would move if the predictor were fitted again.
@@ -27,23 +27,22 @@ from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
+from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LogisticRegression, QuantileRegressor
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import SplineTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, SplineTransformer, StandardScaler
 
 from lesionlab.attributes import RATING_NAMES
 from lesionlab.statistics.intervals import Array, Estimate, Resampling
 from lesionlab.statistics.scoring import (
     check_columns,
-    check_labels,
     score_binary,
     score_multiclass,
     score_regression,
 )
 
 Labels = pd.Series  # lesion_id -> class
-FitPredict = Callable[[pd.DataFrame, pd.DataFrame], Array]
-"""From the rows to learn from and the rows to predict to (row,) predictions."""
 
 OTHER_RATINGS = tuple(name for name in RATING_NAMES if name != "malignancy")
 
@@ -58,21 +57,19 @@ class Baseline:
             `constant` (regression), `score` (two classes, a probability), or a column of
             probabilities under the name of each class.
         scores: Each metric with its interval, from the function of `scoring` for its kind.
-        n_dropped: Lesions left out for want of a truth or of what the prediction is made from.
     """
 
     name: str
     predictions: pd.DataFrame
     scores: dict[str, Estimate]
-    n_dropped: int
+
+
+MEDIAN = DummyRegressor(strategy="median")
+SHARE = DummyRegressor(strategy="mean")
 
 
 def constant_error(
-    nodules: pd.DataFrame,
-    attribute: str,
-    *,
-    folds: pd.Series[Any],
-    **how: Unpack[Resampling],
+    nodules: pd.DataFrame, attribute: str, *, folds: pd.Series[Any], **how: Unpack[Resampling]
 ) -> Baseline:
     """Predict one and the same rating for every nodule: the median of the training part.
 
@@ -80,16 +77,13 @@ def constant_error(
     0 by definition.
     """
     table = _with_folds(nodules, attribute, [], folds)
-    predicted = dict.fromkeys(("prediction", "constant"), _median)
-    return _scored("median", *table, predicted, score_regression, how)
+    median = _out_of_fold(MEDIAN, table, table["truth"])
+    predicted = {"prediction": median, "constant": median}
+    return _scored("median", table, predicted, score_regression, how)
 
 
 def diameter_regression(
-    nodules: pd.DataFrame,
-    attribute: str,
-    *,
-    folds: pd.Series[Any],
-    **how: Unpack[Resampling],
+    nodules: pd.DataFrame, attribute: str, *, folds: pd.Series[Any], **how: Unpack[Resampling]
 ) -> Baseline:
     """Predict a rating from the diameter (mm) alone, by median regression on a spline of its log.
 
@@ -97,43 +91,38 @@ def diameter_regression(
     baseline is as strong as one variable can be made without effort: a cubic spline with five
     knots at quantiles of the training part, constant beyond the outermost ones.
     """
-
-    def fit_predict(train: pd.DataFrame, test: pd.DataFrame) -> Array:
-        model = make_pipeline(
-            SplineTransformer(n_knots=5, degree=3, knots="quantile", extrapolation="constant"),
-            # the spline's columns sum to 1: they hold the intercept already
-            QuantileRegressor(quantile=0.5, alpha=0, fit_intercept=False, solver="highs"),
-        )
-        model.fit(_log_diameter(train), train["truth"])
-        return np.asarray(model.predict(_log_diameter(test)), dtype=float)
-
     table = _with_folds(nodules, attribute, ["diameter"], folds)
-    predicted = {"prediction": fit_predict, "constant": _median}
-    return _scored("diameter", *table, predicted, score_regression, how)
+    model = make_pipeline(
+        FunctionTransformer(_logarithm),
+        SplineTransformer(n_knots=5, degree=3, knots="quantile", extrapolation="constant"),
+        # the spline's columns sum to 1, so that they hold the intercept already
+        QuantileRegressor(quantile=0.5, alpha=0, fit_intercept=False, solver="highs"),
+    )
+    predicted = {
+        "prediction": _out_of_fold(model, table, table["truth"], ["diameter"]),
+        "constant": _out_of_fold(MEDIAN, table, table["truth"]),
+    }
+    return _scored("diameter", table, predicted, score_regression, how)
 
 
 def majority_classifier(
     nodules: pd.DataFrame, labels: Labels, *, folds: pd.Series[Any], **how: Unpack[Resampling]
 ) -> Baseline:
     """Give every nodule the more frequent of the classes 0 and 1 in the training part."""
-
-    def fit_predict(train: pd.DataFrame, test: pd.DataFrame) -> Array:
-        return np.full(len(test), float(train["truth"].mean() >= 0.5))
-
-    table = _with_folds(nodules, _binary(labels), [], folds)
-    return _scored("majority", *table, {"score": fit_predict}, score_binary, how)
+    table = _with_folds(nodules, labels.astype(float), [], folds)
+    of_ones = _out_of_fold(SHARE, table, table["truth"])
+    return _scored("majority", table, {"score": (of_ones >= 0.5).astype(float)}, score_binary, how)
 
 
 def diameter_classifier(
-    nodules: pd.DataFrame,
-    labels: Labels,
-    *,
-    folds: pd.Series[Any],
-    **how: Unpack[Resampling],
+    nodules: pd.DataFrame, labels: Labels, *, folds: pd.Series[Any], **how: Unpack[Resampling]
 ) -> Baseline:
     """Classify malignancy from the diameter (mm) alone: logistic regression on its logarithm."""
-    table = _with_folds(nodules, _binary(labels), ["diameter"], folds)
-    return _scored("diameter", *table, {"score": _logistic(_log_diameter)}, score_binary, how)
+    table = _with_folds(nodules, labels.astype(float), ["diameter"], folds)
+    logistic = LogisticRegression(max_iter=1000)
+    model = make_pipeline(FunctionTransformer(_logarithm), StandardScaler(), logistic)
+    score = _out_of_fold(model, table, table["truth"], ["diameter"], "predict_proba")[:, 1]
+    return _scored("diameter", table, {"score": score}, score_binary, how)
 
 
 def ratings_classifier(
@@ -153,9 +142,10 @@ def ratings_classifier(
     names = list(attributes)
     if not names or "malignancy" in names:
         raise ValueError(f"attributes must be some ratings other than malignancy, got {names}")
-    table = _with_folds(nodules, _binary(labels), names, folds)
-    fit_predict = _logistic(lambda rows: rows[names].to_numpy())
-    return _scored("ratings", *table, {"score": fit_predict}, score_binary, how)
+    table = _with_folds(nodules, labels.astype(float), names, folds)
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    score = _out_of_fold(model, table, table["truth"], names, "predict_proba")[:, 1]
+    return _scored("ratings", table, {"score": score}, score_binary, how)
 
 
 def majority_multiclass(
@@ -172,85 +162,57 @@ def majority_multiclass(
     is to be ignored, are left out. All nodules of a fold get the same, so that the AUC within
     folds is 0.5.
     """
-
-    def share(label: Any) -> FitPredict:
-        return lambda train, test: np.full(len(test), (train["truth"] == label).mean())
-
     table = _with_folds(nodules, labels[labels.isin(list(classes))], [], folds)
-    shares = {label: share(label) for label in classes}
-    return _scored("majority", *table, shares, partial(score_multiclass, classes=classes), how)
+    shares = {c: _out_of_fold(SHARE, table, table["truth"] == c) for c in classes}
+    return _scored("majority", table, shares, partial(score_multiclass, classes=classes), how)
 
 
 def _scored(
     name: str,
     table: pd.DataFrame,
-    n_dropped: int,
-    predicted: Mapping[Any, FitPredict],
+    predicted: Mapping[Any, Array],
     scoring: Callable[..., dict[str, Estimate]],
     how: Resampling,
 ) -> Baseline:
-    """Predict each fold of the table from the others, by column of predictions, and score that."""
-    columns = {column: _out_of_fold(table, how_to) for column, how_to in predicted.items()}
-    predictions = table[["lesion_id", "patient", "fold", "truth"]].join(pd.DataFrame(columns))
-    return Baseline(
-        name=name, predictions=predictions, scores=scoring(predictions, **how), n_dropped=n_dropped
-    )
+    predictions = table[["lesion_id", "patient", "fold", "truth"]].join(pd.DataFrame(predicted))
+    return Baseline(name=name, predictions=predictions, scores=scoring(predictions, **how))
 
 
 def _with_folds(
     nodules: pd.DataFrame, truth: str | Labels, predictors: list[str], folds: pd.Series[Any]
-) -> tuple[pd.DataFrame, int]:
-    """lesion_id, patient, predictors, truth, fold of complete nodules; and how many are not."""
+) -> pd.DataFrame:
+    """lesion_id, patient, fold, truth and predictors of the nodules that have all of them."""
     if "lesion_id" not in nodules.columns and nodules.index.name == "lesion_id":
         nodules = nodules.reset_index()
     rating = [truth] if isinstance(truth, str) else []
     check_columns(nodules, ["lesion_id", "patient", *predictors, *rating])
-    if isinstance(truth, str):
-        truths = nodules[truth].astype(float)
-    else:
-        truths = nodules["lesion_id"].map(truth)
-    table = nodules[["lesion_id", "patient", *predictors]].assign(truth=truths)
-    complete = table.dropna(subset=["truth", *predictors]).reset_index(drop=True)
-    complete["fold"] = complete["lesion_id"].map(folds)
-    without = complete.loc[complete["fold"].isna(), "lesion_id"]
-    if len(without):
+    lesion = nodules["lesion_id"]
+    truths = nodules[truth].astype(float) if isinstance(truth, str) else lesion.map(truth)
+    table = nodules[["lesion_id", "patient"]].assign(
+        fold=lesion.map(folds), truth=truths, **nodules[predictors]
+    )
+    table = table.dropna(subset=["truth", *predictors]).reset_index(drop=True)
+    if len(without := table.loc[table["fold"].isna(), "lesion_id"]):
         raise ValueError(f"folds has no fold for {len(without)} lesions, such as {without.iloc[0]}")
-    if complete["fold"].nunique() < 2:
-        raise ValueError(f"folds must have at least two folds, got {complete['fold'].nunique()}")
-    return complete, len(nodules) - len(complete)
+    return table
 
 
-def _out_of_fold(table: pd.DataFrame, fit_predict: FitPredict) -> Array:
-    predicted = np.full(len(table), np.nan)
-    for fold in table["fold"].unique():
-        left_out = (table["fold"] == fold).to_numpy()
-        predicted[left_out] = fit_predict(table[~left_out], table[left_out])
-    return predicted
+def _out_of_fold(
+    model: Any,
+    table: pd.DataFrame,
+    target: pd.Series[Any],
+    predictors: Sequence[str] = (),
+    method: str = "predict",
+) -> Array:
+    """What a model predicts for each fold when it has learned from the others."""
+    X, folds, cv = table[list(predictors)], table["fold"], LeaveOneGroupOut()
+    found: Array = cross_val_predict(model, X, target, groups=folds, cv=cv, method=method)
+    return found
 
 
-def _median(train: pd.DataFrame, test: pd.DataFrame) -> Array:
-    return np.full(len(test), train["truth"].median())
-
-
-def _binary(labels: Labels) -> Labels:
-    check_labels(labels.dropna())
-    return labels.astype(float)
-
-
-def _logistic(features: Callable[[pd.DataFrame], Array]) -> FitPredict:
-    def fit_predict(train: pd.DataFrame, test: pd.DataFrame) -> Array:
-        if train["truth"].nunique() < 2:
-            raise ValueError("a training part has a single class; use fewer or stratified folds")
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        model.fit(features(train), train["truth"])
-        return np.asarray(model.predict_proba(features(test))[:, 1], dtype=float)
-
-    return fit_predict
-
-
-def _log_diameter(rows: pd.DataFrame) -> Array:
-    values = rows["diameter"].to_numpy(dtype=float)
+def _logarithm(diameter: pd.DataFrame) -> Array:
+    values = diameter.to_numpy(dtype=float)
     if not (values > 0).all():
-        raise ValueError(f"diameter must be above 0 mm, got {values.min()}")
-    logarithm: Array = np.log(values)[:, None]  # (lesions, 1)
+        raise ValueError(f"diameter must be above 0 mm, got {values.min():g}")
+    logarithm: Array = np.log(values)
     return logarithm

@@ -8,8 +8,8 @@ For attributes as categories see `association`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,31 +35,16 @@ def correlation_table(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFra
         One row per pair: first, second, r, p (two-sided), p_holm, n. r and p are NaN when an
         attribute is constant or fewer than three rows are left.
     """
-    matrix = correlation_matrix(frame, columns)
-    rows = []
+    check_pairs(frame, columns)
+    rows: list[dict[str, Any]] = []
     for first, second in combinations(columns, 2):
         pair = frame[[first, second]].dropna().to_numpy(dtype=float)
         defined = len(pair) >= 3 and (np.ptp(pair, axis=0) > 0).all()
-        p = float(stats.pearsonr(pair[:, 0], pair[:, 1]).pvalue) if defined else np.nan
-        r = matrix.loc[first, second] if defined else np.nan
+        r, p = stats.pearsonr(*pair.T) if defined else (np.nan, np.nan)
         rows.append({"first": first, "second": second, "r": r, "p": p, "n": len(pair)})
     table = pd.DataFrame(rows)
     table.insert(4, "p_holm", holm(table["p"]))
     return table
-
-
-@dataclass(frozen=True)
-class MatrixAgreement:
-    """How alike two symmetric matrices are: correlations of the n entries above the diagonal.
-
-    Their p-values are Mantel's, one-sided (more alike than by chance); see `matrix_agreement`.
-    """
-
-    pearson: float
-    pearson_p: float
-    spearman: float
-    spearman_p: float
-    n: int
 
 
 def matrix_agreement(
@@ -68,7 +53,7 @@ def matrix_agreement(
     *,
     n_resamples: int = 9_999,
     seed: int = 0,
-) -> MatrixAgreement:
+) -> dict[str, float]:
     """Compare two symmetric matrices over the same attributes by Mantel's test (1967).
 
     The entries above the diagonal are correlated. Each attribute is in many of them, so that they
@@ -84,11 +69,11 @@ def matrix_agreement(
         seed: Seed of the relabellings.
 
     Returns:
-        Both correlations with their p-values; NaN when a matrix is constant off the diagonal.
+        pearson and spearman, the correlations of the n entries above the diagonal, with pearson_p
+        and spearman_p, one-sided (more alike than by chance); NaN when a matrix is constant off
+        the diagonal. And n.
     """
     if isinstance(a, pd.DataFrame) and isinstance(b, pd.DataFrame):
-        if set(a.index) != set(b.index) or set(a.columns) != set(b.columns):
-            raise ValueError(f"a and b have other labels: {list(a.index)} and {list(b.index)}")
         b = b.loc[a.index, a.columns]
     left, right = _symmetric("a", a), _symmetric("b", b)
     if left.shape != right.shape:
@@ -96,10 +81,8 @@ def matrix_agreement(
     k = len(left)
     above = np.triu_indices(k, 1)
     rng = np.random.default_rng(seed)
-    # the first "relabelling" is the one that was observed
-    labels = np.vstack(
-        [np.arange(k), rng.permuted(np.tile(np.arange(k), (n_resamples, 1)), axis=1)]
-    )
+    shuffled = rng.permuted(np.tile(np.arange(k), (n_resamples, 1)), axis=1)
+    labels = np.vstack([np.arange(k), shuffled])  # the observed labels come first
 
     def mantel(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
         if np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -111,8 +94,10 @@ def matrix_agreement(
         return float(r[0]), float((r >= r[0] - 1e-12).mean())
 
     x, y = left[above], right[above]
-    pearson, spearman = mantel(x, y), mantel(stats.rankdata(x), stats.rankdata(y))
-    return MatrixAgreement(*pearson, *spearman, n=len(x))
+    found: dict[str, float] = {}
+    found["pearson"], found["pearson_p"] = mantel(x, y)
+    found["spearman"], found["spearman_p"] = mantel(stats.rankdata(x), stats.rankdata(y))
+    return found | {"n": len(x)}
 
 
 def _symmetric(name: str, matrix: pd.DataFrame | ArrayLike) -> NDArray[np.float64]:
@@ -120,8 +105,9 @@ def _symmetric(name: str, matrix: pd.DataFrame | ArrayLike) -> NDArray[np.float6
     if values.ndim != 2 or values.shape[0] != values.shape[1] or len(values) < 3:
         raise ValueError(f"{name} must be a square matrix of at least 3 x 3, got {values.shape}")
     np.fill_diagonal(values, 0.0)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} has NaN or infinite entries off the diagonal")
-    if not np.allclose(values, values.T):
-        raise ValueError(f"{name} is not symmetric; average it with its transpose first")
+    if not np.isfinite(values).all() or not np.allclose(values, values.T):
+        raise ValueError(
+            f"{name} must be finite and symmetric off the diagonal; average attention weights "
+            "with their transpose first"
+        )
     return values

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import MinMaxScaler
 
 
@@ -37,14 +37,16 @@ def eliminate(X: pd.DataFrame, y: ArrayLike) -> pd.DataFrame:
 
     Returns:
         One row per step, in order: step (from 1), feature, coefficient (with sign), share (r_s),
-        importance, share_first_step (its |w| over the sum in the full model).
+        importance.
 
     Example:
         >>> X = pd.DataFrame({"noise": [0, 1, 0, 1] * 5, "signal": [0, 0, 1, 1] * 5})
         >>> eliminate(X, X["signal"])["feature"].tolist()
         ['noise', 'signal']
     """
-    labels = _check(X, y)
+    labels = np.asarray(y)
+    if len(classes := np.unique(labels)) != 2:
+        raise ValueError(f"y must have two classes, got {classes.tolist()[:5]}")
     values = pd.DataFrame(MinMaxScaler().fit_transform(X), columns=X.columns)
     left = 1.0
     rows: list[dict[str, Any]] = []
@@ -53,8 +55,6 @@ def eliminate(X: pd.DataFrame, y: ArrayLike) -> pd.DataFrame:
         # where only constant features are left, none is worth more than another
         total = np.abs(weights).sum()
         shares = np.abs(weights) / total if total > 0 else np.full(len(weights), 1 / len(weights))
-        if not rows:
-            first_step = dict(zip(values, shares.tolist(), strict=True))
         worst = int(np.argmin(shares))
         feature, share = values.columns[worst], float(shares[worst])
         rows.append(
@@ -64,7 +64,6 @@ def eliminate(X: pd.DataFrame, y: ArrayLike) -> pd.DataFrame:
                 "coefficient": float(weights[worst]),
                 "share": share,
                 "importance": share * left,
-                "share_first_step": first_step[feature],
             }
         )
         left *= 1 - share
@@ -73,12 +72,7 @@ def eliminate(X: pd.DataFrame, y: ArrayLike) -> pd.DataFrame:
 
 
 def recursive_feature_elimination(
-    X: pd.DataFrame,
-    y: ArrayLike,
-    *,
-    n_splits: int = 5,
-    groups: ArrayLike | None = None,
-    seed: int = 0,
+    X: pd.DataFrame, y: ArrayLike, *, groups: ArrayLike, n_splits: int = 5, seed: int = 0
 ) -> pd.DataFrame:
     """Importance of each feature, mean and SD over folds (Liu 2020, Table IV).
 
@@ -87,41 +81,26 @@ def recursive_feature_elimination(
     parts share most of their rows.
 
     Departs from the paper: the nested formula is a reading (see the module), and folds keep the
-    nodules of a patient together when `groups` say so.
+    nodules of a patient together.
 
     Args:
-        X: As in `eliminate`; it is rescaled by each training part.
-        y: As in `eliminate`.
-        n_splits: Number of folds, stratified by `y`.
+        X: Features as in `eliminate`; each training part rescales them anew.
+        y: Labels as in `eliminate`.
         groups: Patient of each row.
+        n_splits: Number of folds, stratified by `y`.
         seed: Seed of the folds.
 
     Returns:
         Index feature, most important first; columns importance, importance_sd, rank (1 is the
-        most important), share_first_step, share_first_step_sd (plain share in the full model,
-        without elimination), coefficient (mean of the signed one at removal), step (mean step of
+        most important), coefficient (mean of the signed one at removal), step (mean step of
         removal). The importances sum to 1.
     """
-    labels = _check(X, y)
-    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
-    patients = None if groups is None else np.asarray(groups)
-    split = splitter(n_splits=n_splits, shuffle=True, random_state=seed).split(X, labels, patients)
-    runs = [eliminate(X.iloc[train], labels[train]) for train, _ in split]
+    labels = np.asarray(y)
+    folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
+    parts = folds.split(X, labels, groups)
+    runs = [eliminate(X.iloc[train], labels[train]) for train, _ in parts]
     by_feature = pd.concat(runs).groupby("feature")
-    table = by_feature[["importance", "share_first_step", "coefficient", "step"]].mean()
-    for name in ("importance", "share_first_step"):
-        table.insert(list(table).index(name) + 1, f"{name}_sd", by_feature[name].std())
+    table = by_feature[["importance", "coefficient", "step"]].mean()
+    table.insert(1, "importance_sd", by_feature["importance"].std())
     table.insert(2, "rank", table["importance"].rank(ascending=False, method="first").astype(int))
     return table.sort_values("rank")
-
-
-def _check(X: pd.DataFrame, y: ArrayLike) -> NDArray[Any]:
-    if gaps := int(X.isna().any(axis=1).sum()):
-        raise ValueError(f"X has {gaps} rows with missing values; leave them out first")
-    labels = np.asarray(y)
-    if labels.shape != (len(X),):
-        raise ValueError(f"y must have one label per row of X ({len(X)}), got {labels.shape}")
-    classes = pd.unique(labels)
-    if len(classes) != 2:
-        raise ValueError(f"y must have two classes, got {classes.tolist()[:5]}")
-    return labels

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 MAX_UNDEFINED = 0.05
-"""Largest share of resamples that may give NaN before a bootstrap is refused."""
+"""Largest share of resamples that may give NaN; with more, a statistic has no interval."""
 
 CHUNK = 100
 """Resamples that are weighed at once: a few MB for a cohort."""
@@ -44,8 +44,8 @@ class Estimate:
 
     Attributes:
         value: The statistic on the data as they are.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
+        low: Lower end of the interval, NaN if there is none.
+        high: Upper end of the interval, NaN if there is none.
         level: Nominal coverage, e.g. 0.95.
         n: Number of rows behind the value.
         n_groups: Number of independent groups (patients) behind it.
@@ -80,7 +80,6 @@ def bootstrap_weights_over_groups(
     n_resamples: int = 2000,
     level: float = 0.95,
     seed: int = 0,
-    undefined: Literal["refuse", "nan"] = "refuse",
 ) -> dict[str, Estimate]:
     """Statistics with their percentile intervals from a cluster bootstrap.
 
@@ -89,21 +88,21 @@ def bootstrap_weights_over_groups(
     statistic over the resamples (Efron's percentile interval). It assumes no normality, and its
     coverage is a little low when there are only a few groups.
 
+    A statistic may be undefined (NaN) on a resample, such as a recall where no positive was drawn.
+    Such resamples are left out and counted in `Estimate.method`; where they are more than 5 %,
+    both ends of the interval are NaN.
+
     Args:
         statistics: From weights (resample, row), how often each row was drawn, to a number per
-            resample (resample,) under the name of each statistic.
+            resample (resample,) under the name of each statistic. It may divide 0 by 0.
         groups: The patient of each row. The name of the series stands in `Estimate.method`.
         n_resamples: Number of resamples.
         level: Nominal coverage, inside (0, 1).
         seed: The same seed draws the same groups, so that two statistics of the same rows can be
             compared resample by resample.
-        undefined: What to do where a statistic is NaN on the data or on more than 5 % of the
-            resamples: `refuse`, or put NaN for both ends of the interval (`nan`). Fewer undefined
-            resamples are left out and counted in `Estimate.method`.
 
     Raises:
-        ValueError: Fewer than two groups, gaps in `groups`, an option out of range, or a statistic
-            that is NaN too often.
+        ValueError: Fewer than two groups, gaps in `groups`, or an option out of range.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be inside (0, 1), got {level}")
@@ -116,32 +115,26 @@ def bootstrap_weights_over_groups(
     if n_groups < 2:
         raise ValueError(f"a bootstrap needs two groups or more in {groups.name!r}, got {n_groups}")
 
-    observed = {k: float(v[0]) for k, v in statistics(np.ones((1, len(codes)))).items()}
     rng = np.random.default_rng(seed)
     parts = []
-    for done in range(0, n_resamples, CHUNK):
-        chosen = [
-            np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)
-            for _ in range(min(CHUNK, n_resamples - done))
-        ]
-        found = statistics(np.array(chosen, dtype=np.float64)[:, codes])
-        parts.append(np.stack([found[name] for name in observed], axis=1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        observed = {k: float(v[0]) for k, v in statistics(np.ones((1, len(codes)))).items()}
+        for done in range(0, n_resamples, CHUNK):
+            chosen = [
+                np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)
+                for _ in range(min(CHUNK, n_resamples - done))
+            ]
+            found = statistics(np.array(chosen, dtype=np.float64)[:, codes])
+            parts.append(np.stack([found[name] for name in observed], axis=1))
     draws = np.concatenate(parts)  # (resample, statistic)
 
     estimates = {}
-    method = f"percentile bootstrap over {groups.name}, {n_resamples} resamples"
+    ends = [(1 - level) / 2, (1 + level) / 2]
     for (name, value), column in zip(observed.items(), draws.T, strict=True):
         missed = int(np.isnan(column).sum())
-        too_many = missed > MAX_UNDEFINED * n_resamples
-        if undefined == "refuse" and np.isnan(value):
-            raise ValueError(f"the statistic {name!r} is NaN on the data themselves")
-        if undefined == "refuse" and too_many:
-            raise ValueError(f"the statistic {name!r} is NaN in {missed} of {n_resamples} draws")
-        low, high = (
-            (np.nan, np.nan)
-            if too_many
-            else np.nanquantile(column, [(1 - level) / 2, (1 + level) / 2])
-        )
+        few = missed <= MAX_UNDEFINED * n_resamples
+        low, high = np.nanquantile(column, ends) if few else (np.nan, np.nan)
+        method = f"percentile bootstrap over {groups.name}, {n_resamples} resamples"
         estimates[name] = Estimate(
             value=value,
             low=float(low),
@@ -149,6 +142,6 @@ def bootstrap_weights_over_groups(
             level=level,
             n=len(codes),
             n_groups=n_groups,
-            method=f"{method}, {missed} undefined" if missed else method,
+            method=method + f", {missed} undefined" * (missed > 0),
         )
     return estimates

@@ -12,7 +12,7 @@ and for AUCs within folds the column fold. They raise `KeyError` where a column 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ from lesionlab.statistics.intervals import (
     Resampling,
     bootstrap_weights_over_groups,
 )
-from lesionlab.statistics.scoring import check_complete, check_labels, weighted_auc, within_folds
+from lesionlab.statistics.scoring import check_complete, check_labels, folds_of, weighted_auc
 
 Test = Literal["wilcoxon", "t"]
 Unit = Literal["patient", "lesion"]
@@ -38,7 +38,7 @@ MEAN = "mean"
 def paired(
     a: pd.DataFrame,
     b: pd.DataFrame,
-    attributes: Sequence[str] | None = None,
+    attributes: Sequence[str],
     *,
     test: Test = "wilcoxon",
     unit: Unit = "patient",
@@ -54,7 +54,7 @@ def paired(
     Args:
         a: Predictions of one model.
         b: Predictions of another.
-        attributes: Which to compare; all that both have if None, in the order of `a`.
+        attributes: Which to compare.
         test: `wilcoxon` (differences of exactly zero are left out) or `t`, both two-sided.
         unit: What is one observation of the test.
         **how: See `Resampling`.
@@ -65,19 +65,20 @@ def paired(
         (mae_a − mae_b: below 0 where `a` is better) with low and high, p, and p_holm, adjusted
         for the number of attributes. The row `mean` is no further attribute: its p_holm is NaN.
     """
-    if test not in ("wilcoxon", "t"):
-        raise ValueError(f"test={test!r}: expected 'wilcoxon' or 't'")
-    if unit not in ("patient", "lesion"):
-        raise ValueError(f"unit={unit!r}: expected 'patient' or 'lesion'")
-    names = _attributes(a, b, attributes)
-    left, right = _matched(a, b, names)
+    if test not in ("wilcoxon", "t") or unit not in ("patient", "lesion"):
+        raise ValueError(
+            f"test={test!r}, unit={unit!r}: expected 'wilcoxon' or 't', by 'patient' or 'lesion'"
+        )
+    names = list(attributes)
+    if isinstance(attributes, str) or not names or len(set(names)) < len(names):
+        raise ValueError(f"attributes={attributes!r}: expected a sequence of names, each once")
+    both = _matched(a, b, names, ["lesion_id", "patient"])
     rows = [*names, MEAN] if len(names) > 1 else names
     errors = []
-    for frame in (left, right):
-        error = pd.DataFrame({name: (frame[name] - frame[f"{name}_truth"]).abs() for name in names})
+    for side in ("_a", "_b"):
+        error = pd.DataFrame({n: (both[n + side] - both[f"{n}_truth{side}"]).abs() for n in names})
         errors.append(error.assign(**{MEAN: error.mean(axis=1)})[rows])
-    difference = errors[0] - errors[1]
-    patient = left["patient"]
+    difference, patient = errors[0] - errors[1], both["patient"]
     values = difference.to_numpy()
     intervals = bootstrap_weights_over_groups(
         lambda weights: dict(zip(rows, (weights @ values).T / weights.sum(1), strict=True)),
@@ -85,20 +86,17 @@ def paired(
         **how,
     )
     observed = difference.groupby(patient).mean() if unit == "patient" else difference
-    table = pd.DataFrame(
-        {
-            "n": len(left),
-            "n_groups": patient.nunique(),
-            "mae_a": errors[0].mean(),
-            "mae_b": errors[1].mean(),
-            "difference": {name: found.value for name, found in intervals.items()},
-            "low": {name: found.low for name, found in intervals.items()},
-            "high": {name: found.high for name, found in intervals.items()},
-            "p": observed.apply(lambda column: _p(column.to_numpy(dtype=float), test)),
-        },
-        index=pd.Index(rows, name="attribute"),
+    table = pd.DataFrame([vars(found) for found in intervals.values()], index=rows)
+    table = table[["n", "n_groups"]].assign(
+        mae_a=errors[0].mean(),
+        mae_b=errors[1].mean(),
+        difference=table["value"],
+        low=table["low"],
+        high=table["high"],
+        p=observed.apply(lambda column: _p(column.to_numpy(dtype=float), test)),
     )
-    return table.assign(p_holm=holm(table["p"].where(table.index.isin(names))))
+    of_attributes = table["p"].where(table.index.isin(names))
+    return table.assign(p_holm=holm(of_attributes)).rename_axis("attribute")
 
 
 def paired_auc(
@@ -117,62 +115,45 @@ def paired_auc(
         auc_a, auc_b, and difference (auc_a − auc_b: above 0 where `a` is better).
     """
     fold = ["fold"] if "fold" in a or "fold" in b else []
-    left, right = _matched(a, b, [attribute], ["patient", *fold])
-    truth = left[f"{attribute}_truth"]
+    both = _matched(a, b, [attribute], ["lesion_id", "patient", *fold])
+    truth, folds = both[f"{attribute}_truth_a"], folds_of(both)
     check_labels(truth)
     positive = (truth == 1).to_numpy()
-    folds = left["fold"].to_numpy() if fold else None
-    one, other = (weighted_auc(f[attribute].to_numpy(), positive, folds) for f in (left, right))
+    one, other = (both[attribute + side].to_numpy() for side in ("_a", "_b"))
 
     def metrics(weights: Array) -> dict[str, Array]:
-        auc_a, auc_b = one(weights), other(weights)
+        auc_a, auc_b = (weighted_auc(s, positive, weights, folds) for s in (one, other))
         return {"auc_a": auc_a, "auc_b": auc_b, "difference": auc_a - auc_b}
 
-    found = bootstrap_weights_over_groups(metrics, left["patient"], undefined="nan", **how)
-    return {name: within_folds(auc, [positive], folds) for name, auc in found.items()}
-
-
-def _attributes(a: pd.DataFrame, b: pd.DataFrame, attributes: Sequence[str] | None) -> list[str]:
-    if isinstance(attributes, str):
-        raise ValueError(f"attributes={attributes!r}: expected a sequence of names")
-    if attributes is None:
-        attributes, others = ([str(c) for c in f if f"{c}_truth" in f] for f in (a, b))
-        if set(attributes) != set(others):
-            raise ValueError(f"a has {attributes}, b has {others}: name those that are meant")
-    names = list(attributes)
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"attributes={names}: expected at least one, each once")
-    return names
+    return bootstrap_weights_over_groups(metrics, both["patient"], **how)
 
 
 def _matched(
-    a: pd.DataFrame, b: pd.DataFrame, names: Sequence[str], alike: Sequence[str] = ("patient",)
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The columns that count of both tables, by lesion in the order of their ids."""
+    a: pd.DataFrame, b: pd.DataFrame, names: Sequence[str], keys: list[str]
+) -> pd.DataFrame:
+    """One row per lesion, sorted: the keys, and the numbers of both tables under `…_a`, `…_b`."""
     numbers = [*names, *(f"{name}_truth" for name in names)]
-    kept = []
-    for which, frame in (("a", a), ("b", b)):
-        columns = ["lesion_id", *alike, *numbers]
-        check_complete(frame, columns)
-        if frame.empty:
-            raise ValueError(f"{which}: expected at least one lesion, got none")
-        again = frame.loc[frame["lesion_id"].duplicated(), "lesion_id"]
-        if len(again):
-            raise ValueError(f"{which}: lesion {again.iloc[0]!r} is there twice")
-        # sorted, so that the resamples do not depend on the order of the rows
-        table = frame[columns].astype(dict.fromkeys(numbers, float))
-        kept.append(table.set_index("lesion_id").sort_index())
-    left, right = kept
-    if alone := sorted(set(left.index) ^ set(right.index), key=str):
-        raise ValueError(f"a and b have other lesions: {len(alone)}, such as {alone[0]!r}")
-    for column in alike:
-        if not (left[column].astype(str) == right[column].astype(str)).all():
-            raise ValueError(f"a and b have another {column} for some lesions")
+    for frame in (a, b):
+        check_complete(frame, [*keys, *numbers])
+    left, right = (f[[*keys, *numbers]].astype(dict.fromkeys(numbers, float)) for f in (a, b))
+    both = left.merge(
+        right,
+        how="outer",  # sorts by the keys, so that resamples do not depend on the order of rows
+        on=keys,
+        suffixes=("_a", "_b"),
+        validate="one_to_one",
+        indicator="in",
+    )
+    if len(alone := both.loc[both["in"] != "both", "lesion_id"]):
+        raise ValueError(
+            f"a and b have other lesions, or another {' or '.join(keys[1:])} for some: "
+            f"{len(alone)} rows, such as {alone.iloc[0]!r}"
+        )
     for name in names:
-        apart = (left[f"{name}_truth"] - right[f"{name}_truth"]).abs() > 1e-6
+        apart = (both[f"{name}_truth_a"] - both[f"{name}_truth_b"]).abs() > 1e-6
         if apart.any():
             raise ValueError(f"a and b have other truths: {name} of {int(apart.sum())} lesions")
-    return left, right
+    return both
 
 
 def _p(differences: NDArray[np.float64], test: Test) -> float:
@@ -182,9 +163,7 @@ def _p(differences: NDArray[np.float64], test: Test) -> float:
     if len(differences) < 2:
         return float("nan")
     if test == "wilcoxon":
-        found: Any = stats.wilcoxon(differences, zero_method="wilcox")
-    elif np.ptp(differences) == 0:
+        return float(stats.wilcoxon(differences, zero_method="wilcox").pvalue)
+    if np.ptp(differences) == 0:
         return 0.0  # a constant difference: t is infinite
-    else:
-        found = stats.ttest_1samp(differences, 0.0)
-    return float(found.pvalue)
+    return float(stats.ttest_1samp(differences, 0.0).pvalue)

@@ -2,9 +2,8 @@
 
 A mean difference between readers is small when everybody says the same of every nodule,
 as for internal structure, although the readings then tell no nodule from another. The
-three measures here compare the disagreement within nodules with the one between them.
-Arguments, counts and errors are those of `agreement`. A measure is NaN when all ratings are the
-same.
+three measures here compare the disagreement within nodules with the one between them; they are
+NaN where all ratings are the same. Arguments, counts and errors are those of `agreement`.
 """
 
 from __future__ import annotations
@@ -15,9 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
+from sklearn.metrics import cohen_kappa_score
 
 from lesionlab.attributes import LIDC_RATINGS, RATING_NAMES
-from lesionlab.statistics.agreement import Ratings, per_attribute
+from lesionlab.statistics.agreement import pairs_of, per_attribute
 
 
 def weighted_kappa(
@@ -30,24 +30,20 @@ def weighted_kappa(
     (a, b) and as (b, a), which makes both margins the same. Columns value, n_pairs, n_nodules,
     n_missing.
     """
-    from sklearn.metrics import cohen_kappa_score
 
-    def row(ratings: Ratings) -> dict[str, Any]:
-        _, first, second = ratings.pairs()
-        a, b = np.concatenate([first, second]), np.concatenate([second, first])
+    def row(attribute: str, rated: pd.DataFrame) -> dict[str, Any]:
+        if len(between := rated.loc[rated["rating"] % 1 != 0, "rating"]):
+            raise ValueError(f"kappa of {attribute!r} needs whole numbers, got {between.iloc[0]}")
+        pairs = pairs_of(rated).astype({"first": int, "second": int})
+        one = np.concatenate([pairs["first"], pairs["second"]])
+        other = np.concatenate([pairs["second"], pairs["first"]])
         value = float("nan")
-        if len(a) and np.ptp(a) > 0:
-            if (a % 1 != 0).any():
-                raise ValueError(
-                    f"kappa of {ratings.attribute!r} needs whole numbers, got {a[a % 1 != 0][0]}"
-                )
-            # the whole range, since scikit-learn counts steps by position among the labels:
-            # without an unused 3 it would take 2 and 4 for neighbours
-            steps = np.arange(int(a.min()), int(a.max()) + 1)
-            value = float(
-                cohen_kappa_score(a.astype(int), b.astype(int), labels=steps, weights="linear")
-            )
-        return {"value": value, "n_pairs": len(first)}
+        if rated["rating"].nunique() > 1:
+            # scikit-learn counts steps by position among the labels: if nobody said 3 and it were
+            # left out, 2 and 4 would be one step apart
+            steps = np.arange(one.min(), one.max() + 1)
+            value = float(cohen_kappa_score(one, other, labels=steps, weights="linear"))
+        return {"value": value, "n_pairs": len(pairs)}
 
     return per_attribute(readings, attributes, row)
 
@@ -72,10 +68,9 @@ def krippendorff_alpha(
     """
     nominal = {a.name for a in LIDC_RATINGS if a.kind == "nominal"}
 
-    def row(ratings: Ratings) -> dict[str, Any]:
-        level = "nominal" if ratings.attribute in nominal else "ordinal"
-        # nodules by values that occur, n_uc
-        counts = pd.crosstab(ratings.nodule, ratings.values)
+    def row(attribute: str, rated: pd.DataFrame) -> dict[str, Any]:
+        level = "nominal" if attribute in nominal else "ordinal"
+        counts = pd.crosstab(rated["lesion_id"], rated["rating"])  # n_uc, of values that occur
         domain, n_uc, n_c = counts.columns.to_numpy(), counts.to_numpy(), counts.sum().to_numpy()
         value = float("nan")
         if len(domain) > 1:
@@ -89,7 +84,7 @@ def krippendorff_alpha(
             observed = (within / (n_uc.sum(axis=1) - 1)).sum()
             expected = n_c @ d2 @ n_c / (n_c.sum() - 1)
             value = float(1 - observed / expected)
-        return {"value": value, "level": level, "n_readings": len(ratings.values)}
+        return {"value": value, "level": level, "n_readings": len(rated)}
 
     return per_attribute(readings, attributes, row)
 
@@ -111,20 +106,19 @@ def icc(readings: pd.DataFrame, attributes: Sequence[str] = RATING_NAMES) -> pd.
     high, k0, n_readings, n_nodules, n_missing; NaN with fewer than two nodules.
     """
 
-    def row(ratings: Ratings) -> dict[str, Any]:
-        n, total = len(ratings.lesions), len(ratings.values)
+    def row(_: str, rated: pd.DataFrame) -> dict[str, Any]:
+        of_nodule = rated.groupby("lesion_id")["rating"]
+        k, means = of_nodule.count(), of_nodule.mean()
+        n, total = len(k), len(rated)
         value = low = high = k0 = float("nan")
-        if n >= 2 and np.ptp(ratings.values) > 0:
-            k = np.bincount(ratings.nodule)
-            means = np.bincount(ratings.nodule, weights=ratings.values) / k
-            between = (k * (means - ratings.values.mean()) ** 2).sum() / (n - 1)
-            within = ((ratings.values - means[ratings.nodule]) ** 2).sum() / (total - n)
+        if n >= 2 and rated["rating"].nunique() > 1:
+            between = (k * (means - rated["rating"].mean()) ** 2).sum() / (n - 1)
+            within = ((rated["rating"] - of_nodule.transform("mean")) ** 2).sum() / (total - n)
             k0 = float((total - (k**2).sum() / total) / (n - 1))
             f = between / within if within > 0 else np.inf
-            ends = stats.f.isf([0.025, 0.975], n - 1, total - n)
+            f_low, f_high = f / stats.f.isf([0.025, 0.975], n - 1, total - n)
             value, low, high = (
-                1.0 if np.isinf(x) else float((x - 1) / (x + k0 - 1))
-                for x in (f, f / ends[0], f / ends[1])
+                1.0 if np.isinf(x) else float((x - 1) / (x + k0 - 1)) for x in (f, f_low, f_high)
             )
         return {"value": value, "low": low, "high": high, "k0": k0, "n_readings": total}
 

@@ -7,17 +7,15 @@ one row per lesion: `patient`, `truth` (what the readers say), what was predicte
 **An AUC is taken within folds.** Each fold has a network of its own. One may call most lesions
 malignant where another calls hardly any, and a ranking of all lesions together would mix how well
 the networks rank with how alike their levels are. So with the column `fold` an AUC is the mean of
-the folds' own AUCs. A fold in which a class does not occur is left out; `Estimate.method` says so.
+the folds' own AUCs. A fold in which a class does not occur is left out.
 
-Where more than 5 % of the resamples lack what a score needs, such as a class, the ends of its
-interval are NaN. The functions raise `KeyError` where a column is missing, and `ValueError` for
-gaps, for truths that are none, or for fewer than two patients.
+The functions raise `KeyError` where a column is missing, and `ValueError` for gaps, for truths
+outside of the scale, or for fewer than two patients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 import numpy as np
@@ -36,18 +34,12 @@ Booleans = NDArray[np.bool_]
 
 
 def score_regression(frame: pd.DataFrame, **how: Unpack[Resampling]) -> dict[str, Estimate]:
-    """Score predicted ratings.
+    """Score predicted ratings, in rating steps.
 
     mae is the mean of |prediction - truth|, rmse the root of the mean square, bias the mean of
     prediction - truth. If `frame` has the out-of-fold constant of `baselines.constant_error` in the
-    column `constant`, skill is 1 - mae / mae_constant, on the same lesions and resamples.
-
-    Args:
-        frame: Columns patient, truth, prediction and optionally constant, in rating steps.
-        **how: See `Resampling`.
-
-    Returns:
-        mae, rmse, bias and, with a constant, mae_constant and skill.
+    column `constant`, its error is mae_constant and skill is 1 - mae / mae_constant, on the same
+    lesions and resamples. The other columns are patient, truth and prediction.
     """
     columns = ["truth", "prediction"] + ["constant"] * ("constant" in frame.columns)
     check_complete(frame, [*columns, "patient"])
@@ -66,7 +58,7 @@ def score_regression(frame: pd.DataFrame, **how: Unpack[Resampling]) -> dict[str
             found["skill"] = skill(found["mae"], found["mae_constant"])
         return found
 
-    return bootstrap_weights_over_groups(metrics, frame["patient"], undefined="nan", **how)
+    return bootstrap_weights_over_groups(metrics, frame["patient"], **how)
 
 
 def score_binary(frame: pd.DataFrame, *, threshold: float = 0.5, **how: Any) -> dict[str, Estimate]:
@@ -86,25 +78,21 @@ def score_binary(frame: pd.DataFrame, *, threshold: float = 0.5, **how: Any) -> 
     check_complete(frame, ["truth", "score", "patient"])
     check_labels(frame["truth"])
     positive = frame["truth"].to_numpy(dtype=float) == 1
-    scores = frame["score"].to_numpy(dtype=float)
+    scores, folds = frame["score"].to_numpy(dtype=float), folds_of(frame)
     called = scores >= threshold
-    auc = weighted_auc(scores, positive, _folds(frame))
 
     def metrics(weights: Array) -> dict[str, Array]:
         hits, n_called, n_positive = (weights @ of for of in (called & positive, called, positive))
-        with np.errstate(invalid="ignore"):
-            return {
-                "auc": auc(weights),
-                "accuracy": weights @ (called == positive) / weights.sum(1),
-                "sensitivity": hits / n_positive,
-                "specificity": weights @ ~(called | positive) / (weights @ ~positive),
-                "precision": hits / n_called,
-                "f1": 2 * hits / (n_called + n_positive),
-            }
+        return {
+            "auc": weighted_auc(scores, positive, weights, folds),
+            "accuracy": weights @ (called == positive) / weights.sum(1),
+            "sensitivity": hits / n_positive,
+            "specificity": weights @ ~(called | positive) / (weights @ ~positive),
+            "precision": hits / n_called,
+            "f1": 2 * hits / (n_called + n_positive),
+        }
 
-    found = bootstrap_weights_over_groups(metrics, frame["patient"], undefined="nan", **how)
-    found["auc"] = within_folds(found["auc"], [positive], _folds(frame))
-    return found
+    return bootstrap_weights_over_groups(metrics, frame["patient"], **how)
 
 
 def score_multiclass(
@@ -129,7 +117,7 @@ def score_multiclass(
     Returns:
         accuracy, mcc, weighted_f1, macro_recall and so on; auc, the mean over classes of the AUC of
         each class against the rest, within folds; then recall_k, precision_k, specificity_k, npv_k
-        and f1_k of each class k, NaN where nothing is to be divided.
+        and f1_k of each class k.
     """
     k = len(classes)
     if k < 2 or len(set(classes)) < k:
@@ -139,50 +127,40 @@ def score_multiclass(
     if codes.isna().any():
         other = frame.loc[codes.isna(), "truth"].iloc[0]
         raise ValueError(f"truth must be one of {list(classes)}, got {other!r}")
-    truth = codes.to_numpy(dtype=int)
+    truth, folds = codes.to_numpy(dtype=int), folds_of(frame)
     scores = frame[list(classes)].to_numpy(dtype=float)
-    called = scores.argmax(axis=1)
-    is_truth, is_called = np.eye(k)[truth], np.eye(k)[called]  # (lesion, class)
-    folds = _folds(frame)
-    present = [code for code in range(k) if (truth == code).any()]
-    aucs = [weighted_auc(scores[:, code], truth == code, folds) for code in present]
+    is_truth, is_called = np.eye(k)[truth], np.eye(k)[scores.argmax(axis=1)]  # (lesion, class)
 
     def metrics(weights: Array) -> dict[str, Array]:
         n = weights.sum(1)[:, None]
         t, p, c = (weights @ of for of in (is_truth, is_called, is_truth * is_called))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            each = {
-                "recall": c / t,
-                "precision": c / p,
-                "specificity": (n - t - p + c) / (n - t),
-                "npv": (n - t - p + c) / (n - p),
-                "f1": 2 * c / (t + p),
-            }
-            size = (n[:, 0] ** 2 - (p**2).sum(1)) * (n[:, 0] ** 2 - (t**2).sum(1))
-            mcc = (c.sum(1) * n[:, 0] - (t * p).sum(1)) / np.sqrt(size)
+        each = {
+            "recall": c / t,
+            "precision": c / p,
+            "specificity": (n - t - p + c) / (n - t),
+            "npv": (n - t - p + c) / (n - p),
+            "f1": 2 * c / (t + p),
+        }
+        size = (n[:, 0] ** 2 - (p**2).sum(1)) * (n[:, 0] ** 2 - (t**2).sum(1))
+        mcc = (c.sum(1) * n[:, 0] - (t * p).sum(1)) / np.sqrt(size)
         found = {
             "accuracy": c.sum(1) / n[:, 0],
             "mcc": np.where(size > 0, mcc, 0.0),
             "weighted_f1": np.nansum(t * each["f1"], axis=1) / n[:, 0],
         }
         found |= {f"macro_{name}": _mean(values, axis=1) for name, values in each.items()}
-        found["auc"] = _mean(np.array([auc(weights) for auc in aucs]), axis=0)
+        present = np.unique(truth)
+        aucs = [weighted_auc(scores[:, i], truth == i, weights, folds) for i in present]
+        found["auc"] = _mean(np.array(aucs), axis=0)
         for name, values in each.items():
             found |= {f"{name}_{label}": values[:, i] for i, label in enumerate(classes)}
         return found
 
-    found = bootstrap_weights_over_groups(metrics, frame["patient"], undefined="nan", **how)
-    found["auc"] = within_folds(found["auc"], [truth == code for code in present], folds)
-    return found
+    return bootstrap_weights_over_groups(metrics, frame["patient"], **how)
 
 
 def confusion(frame: pd.DataFrame, classes: Sequence[Any]) -> pd.DataFrame:
-    """How many lesions of each class (row) were called what (column).
-
-    Args:
-        frame: Columns truth and, under the name of each class, its probability.
-        classes: The classes in their order; of equal probabilities the first one counts.
-    """
+    """How many lesions of each class (row) were called what (column); see `score_multiclass`."""
     called = frame[list(classes)].to_numpy().argmax(1)
     table = confusion_matrix(frame["truth"], np.asarray(classes)[called], labels=list(classes))
     return pd.DataFrame(table, pd.Index(classes, name="truth"), pd.Index(classes, name="called"))
@@ -191,12 +169,9 @@ def confusion(frame: pd.DataFrame, classes: Sequence[Any]) -> pd.DataFrame:
 def score_dice(frame: pd.DataFrame, **how: Unpack[Resampling]) -> dict[str, Estimate]:
     """Score segmentations by the mean Dice coefficient over lesions.
 
-    Dice is 2 · intersection / (truth + prediction), and 1 where both masks are empty.
-
-    Args:
-        frame: Columns patient, truth, prediction and intersection: voxels of the readers' mask, of
-            the predicted one, and of both.
-        **how: See `Resampling`.
+    Dice is 2 · intersection / (truth + prediction), and 1 where both masks are empty. The columns
+    are patient and the voxels of the readers' mask (truth), of the predicted one (prediction), and
+    of both (intersection).
     """
     columns = ["truth", "prediction", "intersection"]
     check_complete(frame, [*columns, "patient"])
@@ -204,43 +179,28 @@ def score_dice(frame: pd.DataFrame, **how: Unpack[Resampling]) -> dict[str, Esti
     if (both < 0).any() or (both > np.minimum(truth, predicted)).any():
         raise ValueError("intersection must be from 0 to the smaller of truth and prediction")
     total = truth + predicted
-    dice = np.where(total > 0, 2 * both / np.where(total > 0, total, 1), 1.0)
+    dice = np.divide(2 * both, total, out=np.ones_like(total), where=total > 0)
     return bootstrap_weights_over_groups(
         lambda weights: {"dice": weights @ dice / weights.sum(1)}, frame["patient"], **how
     )
 
 
-def weighted_auc(
-    scores: Array, positive: Booleans, folds: NDArray[Any] | None = None
-) -> Callable[[Array], Array]:
-    """The AUC of scores, from weights (resample, lesion) to (resample,), ties counting one half.
+def weighted_auc(scores: Array, positive: Booleans, weights: Array, folds: NDArray[Any]) -> Array:
+    """The AUC of scores within folds, from weights (resample, lesion) to (resample,).
 
-    With `folds`, the fold of each lesion, it is the mean of the folds' own. Folds in which a class
-    has no weight are left out; NaN where that is all.
+    Ties count one half. A fold in which a class has no weight is left out of the mean; NaN where no
+    fold is left.
     """
-    if folds is not None:
-        parts = [folds == fold for fold in pd.unique(folds)]
-        own = [weighted_auc(scores[part], positive[part]) for part in parts]
-
-        def mean(weights: Array) -> Array:
-            found = [auc(weights[:, part]) for auc, part in zip(own, parts, strict=True)]
-            return _mean(np.array(found), axis=0)
-
-        return mean
-
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of runs of equal scores
-
-    def auc(weights: Array) -> Array:
-        ones, zeros = weights * positive, weights * ~positive
-        ties1 = np.add.reduceat(ones[:, order], starts, axis=1)
-        ties0 = np.add.reduceat(zeros[:, order], starts, axis=1)
-        below = np.cumsum(ties0, axis=1) - ties0 / 2
-        with np.errstate(invalid="ignore"):
-            found: Array = (ties1 * below).sum(1) / (ones.sum(1) * zeros.sum(1))
-        return found
-
-    return auc
+    aucs = []
+    for fold in pd.unique(folds):
+        part = np.flatnonzero(folds == fold)
+        part = part[np.argsort(scores[part], kind="stable")]
+        starts = np.flatnonzero(np.diff(scores[part], prepend=-np.inf))  # of runs of equal scores
+        ones = np.add.reduceat(weights[:, part] * positive[part], starts, axis=1)
+        zeros = np.add.reduceat(weights[:, part] * ~positive[part], starts, axis=1)
+        below = np.cumsum(zeros, axis=1) - zeros / 2  # the zeros that a one of each run exceeds
+        aucs.append((ones * below).sum(1) / (ones.sum(1) * zeros.sum(1)))
+    return _mean(np.array(aucs), axis=0)
 
 
 def skill(mae: Any, mae_constant: Any) -> Any:
@@ -253,8 +213,7 @@ def skill(mae: Any, mae_constant: Any) -> Any:
         >>> float(skill(0.4, 0.8))
         0.5
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(mae_constant == 0, np.nan, 1 - np.divide(mae, mae_constant))
+    return 1 - mae / np.where(mae_constant == 0, np.nan, mae_constant)
 
 
 def check_columns(frame: pd.DataFrame, columns: Sequence[Any]) -> None:
@@ -267,8 +226,8 @@ def check_complete(frame: pd.DataFrame, columns: Sequence[Any]) -> None:
     """Refuse a table without one of the columns, or (`ValueError`) with gaps in them."""
     check_columns(frame, columns)
     for column in columns:
-        if frame[column].isna().any():
-            raise ValueError(f"column {column!r} has {int(frame[column].isna().sum())} gaps")
+        if gaps := int(frame[column].isna().sum()):
+            raise ValueError(f"column {column!r} has {gaps} gaps")
 
 
 def check_labels(labels: pd.Series[Any]) -> None:
@@ -278,29 +237,15 @@ def check_labels(labels: pd.Series[Any]) -> None:
         raise ValueError(f"labels must be 0 and 1, both of them, got {found[:5]}")
 
 
-def _folds(frame: pd.DataFrame) -> NDArray[Any] | None:
+def folds_of(frame: pd.DataFrame) -> NDArray[Any]:
+    """The fold of each lesion; one and the same where the table has no column `fold`."""
     if "fold" not in frame.columns:
-        return None
+        return np.zeros(len(frame))
     check_complete(frame, ["fold"])
     return frame["fold"].to_numpy()
 
 
-def within_folds(
-    estimate: Estimate, positives: Sequence[Booleans], folds: NDArray[Any] | None
-) -> Estimate:
-    """Say of an AUC that it is a mean over folds, and how many classes of folds it leaves out."""
-    if folds is None or len(every := pd.unique(folds)) < 2:
-        return estimate
-    shares = [positive[folds == fold].mean() for positive in positives for fold in every]
-    without = sum(share in (0, 1) for share in shares)
-    words = f"; mean of the AUCs within {len(every)} folds"
-    words += f", {without} of {len(shares)} left out for want of a class" * (without > 0)
-    return replace(estimate, method=estimate.method + words)
-
-
 def _mean(values: Array, axis: int) -> Array:
     """The mean of what is not NaN; NaN where nothing is left."""
-    known = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        found: Array = np.where(known, values, 0.0).sum(axis) / known.sum(axis)
-    return found
+    mean: Any = np.ma.masked_invalid(values).mean(axis)
+    return np.ma.filled(mean, np.nan)

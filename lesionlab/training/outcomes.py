@@ -237,9 +237,7 @@ def _mean(frames: Sequence[pd.DataFrame], *, n_resamples: int, seed: int) -> dic
         return {"mae": mae, "mae_constant": constant, "skill": skill}
 
     patients = pd.concat([frame["patient"] for frame in frames], axis=1).bfill(axis=1).iloc[:, 0]
-    return bootstrap_weights_over_groups(
-        metrics, patients, n_resamples=n_resamples, seed=seed, undefined="nan"
-    )
+    return bootstrap_weights_over_groups(metrics, patients, n_resamples=n_resamples, seed=seed)
 
 
 def _rows(

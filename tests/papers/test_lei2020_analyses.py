@@ -283,7 +283,7 @@ def test_differences_of_aucs_together_and_within_folds():
     assert found["auc_difference"] == 4 / 16
     assert found[["within_difference", "within_low", "within_high"]].tolist() == [0, 0, 0]
     other = frame.assign(fold=frame["fold"].to_numpy()[::-1])
-    with pytest.raises(ValueError, match="another fold"):
+    with pytest.raises(ValueError, match="another patient or fold"):
         analyses.compare({"hesam": frame, "cam": other}, **QUICK)
     with pytest.raises(KeyError, match="fold"):
         analyses.compare({"hesam": frame, "cam": frame.drop(columns="fold")}, **QUICK)

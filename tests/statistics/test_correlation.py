@@ -13,42 +13,33 @@ from lesionlab.statistics.correlation import (
 )
 
 
-def ratings(n=120, columns=4, seed=0):
-    rng = np.random.default_rng(seed)
-    common = rng.normal(size=(n, 1))
-    values = np.exp(0.3 * common * np.arange(columns) + rng.normal(size=(n, columns)))
-    return pd.DataFrame(values, columns=[f"a{i}" for i in range(columns)])
-
-
 def symmetric(k=6, seed=0):
     half = np.triu(np.random.default_rng(seed).normal(size=(k, k)), 1)
     return half + half.T
 
 
-def test_the_table_has_scipys_p_values_pairwise_over_gaps():
-    frame = ratings().mask(np.random.default_rng(1).random((120, 4)) < 0.1)
-    table = correlation_table(frame, list(frame.columns))
-    matrix = correlation_matrix(frame, list(frame.columns))
+def test_the_table_has_scipys_p_values_pairwise_over_gaps(ratings):
+    table = correlation_table(ratings, list(ratings.columns))
+    matrix = correlation_matrix(ratings, list(ratings.columns))
     assert len(table) == 6
     for row in table.itertuples():
-        pair = frame[[row.first, row.second]].dropna()
+        pair = ratings[[row.first, row.second]].dropna()
         test = stats.pearsonr(pair.iloc[:, 0], pair.iloc[:, 1])
         assert (row.r, row.p) == pytest.approx((test.statistic, test.pvalue))
         assert row.r == pytest.approx(matrix.loc[row.first, row.second])
-        assert row.n == len(pair) < 120
+        assert row.n == len(pair) < 300
     np.testing.assert_allclose(table["p_holm"], multipletests(table["p"], method="holm")[1])
 
 
 def test_a_matrix_agrees_with_itself_and_with_its_scaling():
     a = symmetric(9)
     same = matrix_agreement(a, 3 + 2 * a, n_resamples=999)
-    assert same.pearson == pytest.approx(1)
-    assert same.spearman == pytest.approx(1)
-    assert same.pearson_p == same.spearman_p == 1 / 1000
-    assert same.n == 36
+    assert same == pytest.approx(
+        {"pearson": 1, "pearson_p": 1e-3, "spearman": 1, "spearman_p": 1e-3, "n": 36}
+    )
     monotone = matrix_agreement(a, np.exp(a), n_resamples=99)
-    assert monotone.pearson < 0.999
-    assert monotone.spearman == pytest.approx(1)
+    assert monotone["pearson"] < 0.999
+    assert monotone["spearman"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -56,15 +47,12 @@ def test_mantels_p_equals_that_of_all_relabellings(seed):
     a = symmetric(5, seed)
     b = 0.5 * a + symmetric(5, seed + 100)
     above = np.triu_indices(5, 1)
-    everything = {"pearson": [], "spearman": []}
-    for order in permutations(range(5)):
-        moved = b[np.ix_(order, order)]
-        everything["pearson"].append(stats.pearsonr(a[above], moved[above]).statistic)
-        everything["spearman"].append(stats.spearmanr(a[above], moved[above]).statistic)
     found = matrix_agreement(a, b, n_resamples=9_999, seed=seed)
-    for name, p in (("pearson", found.pearson_p), ("spearman", found.spearman_p)):
-        r = np.array(everything[name])
-        assert p == pytest.approx((r >= r[0] - 1e-12).mean(), abs=0.02)
+    for name, correlate in (("pearson", stats.pearsonr), ("spearman", stats.spearmanr)):
+        moved = (b[np.ix_(order, order)] for order in permutations(range(5)))
+        r = np.array([correlate(a[above], m[above]).statistic for m in moved])
+        assert found[name] == pytest.approx(r[0])
+        assert found[f"{name}_p"] == pytest.approx((r >= r[0] - 1e-12).mean(), abs=0.02)
 
 
 def test_labels_match_rows_and_a_common_relabelling_changes_nothing():
@@ -72,28 +60,21 @@ def test_labels_match_rows_and_a_common_relabelling_changes_nothing():
     a = pd.DataFrame(symmetric(seed=1), index=names, columns=names)
     b = pd.DataFrame(symmetric(seed=2), index=names, columns=names)
     order = list("fbdaec")
+    turned = b.loc[order, order]
     found = matrix_agreement(a, b, n_resamples=99)
-    assert matrix_agreement(a, b.loc[order, order], n_resamples=99) == found
-    both = matrix_agreement(a.loc[order, order], b.loc[order, order], n_resamples=99)
-    assert both.pearson == pytest.approx(found.pearson)
+    assert matrix_agreement(a, turned, n_resamples=99) == found
+    both = matrix_agreement(a.loc[order, order], turned, n_resamples=99)
+    assert both["pearson"] == pytest.approx(found["pearson"])
     # without labels the order is taken as it is
-    assert matrix_agreement(a, b.loc[order, order].to_numpy()).pearson != pytest.approx(
-        found.pearson
-    )
+    assert matrix_agreement(a, turned.to_numpy())["pearson"] != pytest.approx(found["pearson"])
 
 
 @pytest.mark.parametrize(("a", "message"), [
     (np.ones((2, 2)), r"a must be a square matrix of at least 3 x 3, got \(2, 2\)"),
-    (np.arange(36.0).reshape(6, 6), "a is not symmetric; average it with its transpose"),
-    (np.where(np.eye(6)[::-1], np.nan, 1.0), "a has NaN or infinite entries"),
+    (np.arange(36.0).reshape(6, 6), "a must be finite and symmetric"),
+    (np.where(np.eye(6)[::-1], np.nan, 1.0), "a must be finite and symmetric"),
     (symmetric(5), r"must have the same shape, got \(5, 5\) and \(6, 6\)"),
 ])  # fmt: skip
 def test_matrix_agreement_refuses(a, message):
     with pytest.raises(ValueError, match=message):
         matrix_agreement(a, symmetric(6))
-
-
-def test_what_else_is_refused():
-    a = pd.DataFrame(symmetric(3), index=list("abc"), columns=list("abc"))
-    with pytest.raises(ValueError, match="a and b have other labels"):
-        matrix_agreement(a, a.rename(index={"c": "d"}, columns={"c": "d"}))

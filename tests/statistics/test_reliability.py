@@ -7,6 +7,7 @@ import statsmodels.formula.api as smf
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.anova import anova_lm
 
+from lesionlab.statistics.agreement import one_against_rest, pairwise_difference
 from lesionlab.statistics.reliability import icc, krippendorff_alpha, weighted_kappa
 
 _ = np.nan
@@ -29,15 +30,6 @@ SHROUT_FLEISS = [
 def long(table, name="margin"):
     """Readers by nodules to one row per reading; a gap stays a row without a rating."""
     return pd.DataFrame(table).melt(var_name="lesion_id", value_name=name)
-
-
-def readings(n=60, seed=0):
-    rng = np.random.default_rng(seed)
-    k = rng.integers(1, 5, n)
-    truth = np.repeat(rng.uniform(1, 5, n), k)
-    rating = np.clip(np.round(truth + rng.normal(size=len(truth))), 1, 5).astype(int)
-    frame = pd.DataFrame({"lesion_id": np.repeat(np.arange(n), k), "margin": rating})
-    return frame.sample(frac=1, random_state=seed, ignore_index=True)
 
 
 def value(table):
@@ -64,9 +56,8 @@ def test_icc_of_shrout_and_fleiss():
     assert row[["k0", "n_readings", "n_nodules"]].tolist() == [4, 24, 6]
 
 
-def test_icc_of_unequal_numbers_of_readers_from_statsmodels_table():
-    frame = readings()
-    frame = frame[frame.groupby("lesion_id")["margin"].transform("size") > 1]
+def test_icc_of_unequal_numbers_of_readers_from_statsmodels_table(readings):
+    frame = readings[readings.groupby("lesion_id")["margin"].transform("size") > 1]
     anova = anova_lm(smf.ols("margin ~ C(lesion_id)", frame).fit())
     between, within = anova["mean_sq"]
     k = frame.groupby("lesion_id").size()
@@ -77,14 +68,13 @@ def test_icc_of_unequal_numbers_of_readers_from_statsmodels_table():
     assert row["low"] < row["value"] < row["high"]
 
 
-def test_kappa_is_scikit_learns_on_the_pairs_in_both_orders():
-    frame = readings()
+def test_kappa_is_scikit_learns_on_the_pairs_in_both_orders(readings):
     first, second = [], []
-    for _name, group in frame.groupby("lesion_id"):
+    for _name, group in readings.groupby("lesion_id"):
         for a, b in combinations(group["margin"], 2):
             first += [a, b]
             second += [b, a]
-    row = weighted_kappa(frame, ["margin"]).loc["margin"]
+    row = weighted_kappa(readings, ["margin"]).loc["margin"]
     assert row["value"] == pytest.approx(cohen_kappa_score(first, second, weights="linear"))
     assert row["n_pairs"] == len(first) / 2
 
@@ -98,42 +88,33 @@ def test_kappa_counts_steps_although_a_step_is_unused():
     assert value(weighted_kappa(frame, ["margin"])) == pytest.approx(1 - observed / expected)
 
 
-MEASURES = [icc, krippendorff_alpha, weighted_kappa]
+BEYOND_CHANCE = [icc, krippendorff_alpha, weighted_kappa]
 
 
-@pytest.mark.parametrize("measure", MEASURES)
-def test_readers_who_say_the_same_agree_fully(measure):
-    frame = readings()
-    frame["margin"] = frame["lesion_id"] % 5 + 1
-    assert value(measure(frame, ["margin"])) == 1
+@pytest.mark.parametrize("measure", BEYOND_CHANCE)
+def test_full_agreement_is_1_and_chance_is_0(measure, readings):
+    alike = readings.assign(margin=readings["lesion_id"] % 5 + 1)
+    assert value(measure(alike, ["margin"])) == 1
+    many = pd.DataFrame({"lesion_id": np.repeat(np.arange(3000), 3)})
+    many["margin"] = np.random.default_rng(1).integers(1, 6, len(many))
+    assert value(measure(many, ["margin"])) == pytest.approx(0, abs=0.04)
+    constant = measure(readings.assign(margin=1), ["margin"]).loc["margin"]
+    assert np.isnan(constant["value"])
+    assert constant["n_nodules"] > 0
 
 
-@pytest.mark.parametrize("measure", MEASURES)
-def test_ratings_dealt_at_random_agree_by_chance_only(measure):
-    frame = readings(n=3000)
-    frame["margin"] = np.random.default_rng(1).integers(1, 6, len(frame))
-    assert value(measure(frame, ["margin"])) == pytest.approx(0, abs=0.04)
-
-
-@pytest.mark.parametrize("measure", MEASURES)
-def test_without_a_difference_or_a_second_reader_there_is_nothing_to_measure(measure):
-    alike = measure(readings().assign(margin=1), ["margin"]).loc["margin"]
-    alone = pd.DataFrame({"lesion_id": ["a", "b"], "margin": [1, 5]})
-    nobody = measure(alone, ["margin"]).loc["margin"]
-    assert np.isnan([alike["value"], nobody["value"]]).all()
-    assert alike["n_nodules"] > nobody["n_nodules"] == 0
-
-
-@pytest.mark.parametrize("measure", MEASURES)
-def test_order_single_readers_and_gaps_change_nothing(measure):
-    frame = readings()
-    more = pd.DataFrame({"lesion_id": [-1, frame["lesion_id"][0]], "margin": [1, np.nan]})
-    table = measure(frame, ["margin"]).drop(columns="n_missing")
-    same = measure(pd.concat([frame, more]).sample(frac=1, random_state=2), ["margin"])
+@pytest.mark.parametrize("measure", [*BEYOND_CHANCE, pairwise_difference, one_against_rest])
+def test_order_single_readers_and_gaps_change_nothing(measure, readings):
+    more = pd.DataFrame({"lesion_id": [-1, readings["lesion_id"][0]], "margin": [1, np.nan]})
+    table = measure(readings, ["margin"]).drop(columns="n_missing")
+    same = measure(pd.concat([readings, more]).sample(frac=1, random_state=2), ["margin"])
     assert same.pop("n_missing").item() == 1
     pd.testing.assert_frame_equal(table, same)
+    nobody = measure(readings.drop_duplicates("lesion_id"), ["margin"]).loc["margin"]
+    assert np.isnan(nobody["value"])
+    assert nobody["n_nodules"] == 0
 
 
-def test_kappa_refuses_what_is_between_the_steps():
+def test_kappa_refuses_what_is_between_the_steps(readings):
     with pytest.raises(ValueError, match="kappa of 'margin' needs whole numbers, got"):
-        weighted_kappa(readings().assign(margin=lambda r: r["margin"] / 2), ["margin"])
+        weighted_kappa(readings.assign(margin=readings["margin"] / 2), ["margin"])

@@ -215,7 +215,7 @@ def _long(slices: pd.DataFrame, patients: pd.Series[str]) -> pd.DataFrame:
 
 
 def _intervals(statistics: Any, patients: pd.Series[str], how: Resampling) -> pd.DataFrame:
-    found = bootstrap_weights_over_groups(statistics, patients, undefined="nan", **how)
+    found = bootstrap_weights_over_groups(statistics, patients, **how)
     ends = ("value", "low", "high", "n", "n_groups")
     rows = {name: {end: getattr(e, end) for end in ends} for name, e in found.items()}
     return pd.DataFrame(rows).T.astype({"n": int, "n_groups": int})
@@ -289,8 +289,7 @@ def attention_agreement(
             symmetric.loc[known, known], readers.loc[known, known],
             n_resamples=n_resamples, seed=seed,
         )  # fmt: skip
-        ends = ("pearson", "pearson_p", "spearman", "spearman_p", "n")
-        rows[what] = {end: getattr(found, end) for end in ends} | {"n_attributes": len(known)}
+        rows[what] = found | {"n_attributes": len(known)}
     return pd.DataFrame(rows).T.astype({"n": int, "n_attributes": int})
 
 

@@ -239,7 +239,7 @@ def _ratios(
         of_all = ratios(np.ones((1, len(patient)))).items()
         ends = {name: (float(value[0]), np.nan, np.nan) for name, value in of_all}
     else:
-        found = bootstrap_weights_over_groups(ratios, patient, undefined="nan", **how)
+        found = bootstrap_weights_over_groups(ratios, patient, **how)
         ends = {name: (e.value, e.low, e.high) for name, e in found.items()}
     for name, (value, low, high) in ends.items():
         prefix = f"{name}_" if name else ""
