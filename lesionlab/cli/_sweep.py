@@ -88,7 +88,7 @@ def sweep(
             folds=None if folds is None else range(folds),
             data=data,
             preset=preset,
-            by=by,  # type: ignore[arg-type]  # it checks
+            by=by,
             n_lesions=lesions,
             epochs=epochs,
         )
@@ -105,8 +105,8 @@ def sweep(
             tell=lambda line: tqdm.write(line, file=sys.stderr),
         )
         typer.echo(report(found))
-    for failure in found.failures:
-        typer.echo(f"lesionlab: {failure.name}: {failure.error}", err=True)
+    for name, error in found.failures.items():
+        typer.echo(f"lesionlab: {name}: {error}", err=True)
     if found.failures:
         raise typer.Exit(FAILED)
 

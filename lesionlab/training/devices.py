@@ -12,10 +12,12 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
-from torch import nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 Precision = Literal["32-true", "bf16-mixed"]
+
+# Fabric writes on standard error which precision it was asked for
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 class TrainingError(RuntimeError):
@@ -38,43 +40,25 @@ def open_fabric(device: str, devices: int, precision: Precision) -> Fabric:
     if isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
         raise ValueError(f"devices={devices!r}: expected a whole number, 1 or more")
     found = resolve(device)
-    if found.type == "cuda" and (devices if found.index is None else found.index + 1) > (
-        there := torch.cuda.device_count()
-    ):
+    needed = devices if found.index is None else found.index + 1
+    if found.type == "cuda" and needed > (there := torch.cuda.device_count()):
         raise ValueError(f"device={device!r}, devices={devices}: torch sees {there} CUDA devices")
     if found.index is not None and devices > 1:
         raise ValueError(f"device={device!r}, devices={devices}: leave the number out for several")
     # spawned, as threads of torch do not survive a fork; a variant may leave parameters unused
     several = DDPStrategy(start_method="spawn", find_unused_parameters=True)
-    with _without_notices():
-        return Fabric(
-            accelerator=found.type,
-            devices=devices if found.index is None else [found.index],
-            strategy=several if devices > 1 else "auto",
-            precision=precision,
-            # a run inside a Slurm job is a run of its own, not one of the job's tasks
-            plugins=[LightningEnvironment()],
-        )
-
-
-@contextlib.contextmanager
-def _without_notices() -> Iterator[None]:
-    """Fabric says on standard error which precision it was asked for."""
-    logger = logging.getLogger("lightning_fabric")
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
+    return Fabric(
+        accelerator=found.type,
+        devices=devices if found.index is None else [found.index],
+        strategy=several if devices > 1 else "auto",
+        precision=precision,
+        # a run inside a Slurm job is a run of its own, not one of the job's tasks
+        plugins=[LightningEnvironment()],
+    )
 
 
 def resolve(device: str) -> torch.device:
-    """The device that a word stands for.
-
-    Raises:
-        ValueError: Another word, or there is no CUDA here.
-    """
+    """The device that a word stands for; `ValueError` for another word, or without CUDA here."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -91,17 +75,15 @@ def resolve(device: str) -> torch.device:
 def quickest(device: str = "auto") -> Precision:
     """The precision that trains quickest here: bfloat16 where the hardware multiplies in it.
 
-    A CPU without AMX does bfloat16 by way of single precision, and takes longer.
-
-    Raises:
-        ValueError: There is no such device.
+    A CPU without AMX does bfloat16 by way of single precision, and takes longer. A device that is
+    not there is a `ValueError`.
     """
     if resolve(device).type == "cuda":
-        return (
-            "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-        )
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.4 has it not
-    return "bf16-mixed" if known.get("amx_bf16") else "32-true"
+        quick = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.4
+        quick = bool(known.get("amx_bf16"))
+    return "bf16-mixed" if quick else "32-true"
 
 
 def describe(device: torch.device, devices: int = 1) -> str:
@@ -116,22 +98,6 @@ def describe(device: torch.device, devices: int = 1) -> str:
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """What Fabric puts around a forward pass, for one without Fabric."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
-
-
-class Call(nn.Module):
-    """Runs a function of the model as a forward pass.
-
-    Fabric and DDP act at a module's `forward`, and look into its arguments for tensors; a function
-    passes unseen, and so models and losses may take and return what they like.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, function: Callable[[nn.Module], Any]) -> Any:
-        """`function(model)`."""
-        return function(self.model)
 
 
 def launch(fabric: Fabric, function: Callable[[Fabric], None]) -> None:
@@ -155,30 +121,24 @@ def launch(fabric: Fabric, function: Callable[[Fabric], None]) -> None:
 
 
 @contextlib.contextmanager
-def own_randomness(device: torch.device, *, deterministic: bool) -> Iterator[None]:
-    """Give torch's global generators and switches back as they were.
+def own_randomness(device: torch.device) -> Iterator[None]:
+    """Compute deterministically, and give torch's generators and switches back as they were.
 
-    Args:
-        device: Where the run computes.
-        deterministic: Ask for operations that give the same every time. Where CUDA has none,
-            torch warns and names the operation. On the CPU all that is used here are.
+    Where CUDA has no deterministic operation, torch warns and names it. On the CPU all that is used
+    here are deterministic.
     """
-    cudnn, name = torch.backends.cudnn, "CUBLAS_WORKSPACE_CONFIG"
-    was = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-        cudnn.benchmark,
-        os.environ.get(name),
-    )
+    name = "CUBLAS_WORKSPACE_CONFIG"
+    strict = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get(name)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
-            if deterministic:
-                os.environ.setdefault(name, ":4096:8")
-                torch.use_deterministic_algorithms(True, warn_only=True)
-                cudnn.benchmark = False
+            os.environ.setdefault(name, ":4096:8")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.backends.cudnn.benchmark = False
             yield
         finally:
-            torch.use_deterministic_algorithms(was[0], warn_only=was[1])
-            cudnn.benchmark = was[2]
-            if was[3] is None:
+            torch.use_deterministic_algorithms(strict, warn_only=warns)
+            torch.backends.cudnn.benchmark = benchmark
+            if workspace is None:
                 os.environ.pop(name, None)

@@ -9,63 +9,32 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 
-from lesionlab import _files, splits
+from lesionlab import _files, _names, splits
 from lesionlab.crops.sampling import Samples
-from lesionlab.results import jsonable
+from lesionlab.results import TIERS, jsonable
 from lesionlab.training import outcomes
 from lesionlab.training.checkpoints import CheckpointError, differences, versions
-from lesionlab.training.devices import Precision
 from lesionlab.training.loop import fit
-from lesionlab.training.outcomes import Outcome
-from lesionlab.training.paper import Experiment, RestsOn
+from lesionlab.training.outcomes import PREDICTIONS, Outcome
+from lesionlab.training.paper import Experiment
 from lesionlab.training.parts import Part, Stream, changed, check_part, checksum, part
 from lesionlab.training.prediction import predict
 from lesionlab.training.recipes import Recipe, stages_of, validates
 from lesionlab.training.targets import check_labels, read_predictions, to_frame, write_predictions
 
+if TYPE_CHECKING:
+    from lesionlab.crops.datasets import Basis
+
 RESULT = "result.json"
-PREDICTIONS = "predictions.csv"
 VALIDATION_SHARE = 0.1
-
-
-class Options(TypedDict, total=False):
-    """Arguments that go on to `loop.fit`."""
-
-    device: str
-    devices: int
-    precision: Precision
-    deterministic: bool
-    progress: bool
-    resume: bool
-    every_epochs: int
-    every_steps: int | None
-
-
-@dataclass(frozen=True)
-class Split:
-    """The lesions of a fold, by position: no lesion stands in two of the three lists.
-
-    Attributes:
-        training: Lesions to learn from.
-        validation: Lesions to select by; empty where the last epoch is kept or the test part
-            selects.
-        test: Lesions to predict.
-    """
-
-    training: list[int]
-    validation: list[int]
-    test: list[int]
-
-    def digest(self) -> str:
-        """SHA-256 of the three lists."""
-        return hashlib.sha256(repr(astuple(self)).encode()).hexdigest()
+PARTS = ("training", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +63,13 @@ class Dataset:
     folds: pd.Series[int] | None
     by: splits.By = "patient"
     holdout: tuple[float, float, float] | None = None
-    rests_on: tuple[RestsOn, ...] = ()
+    rests_on: Sequence[Basis] = ()
     cohort: Any = None
     excluded: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for basis in self.rests_on:
+            _names.one_of("tier", basis.tier, TIERS)
         ids = list(self.samples.lesion_ids)
         if not ids or len(set(ids)) < len(ids):
             raise ValueError(f"samples: expected lesions, each once, got {len(ids)}")
@@ -124,8 +95,8 @@ class Dataset:
         """How many folds there are; of hold-out splits there are as many as seeds."""
         return 0 if self.folds is None else int(self.folds.nunique())
 
-    def split(self, fold: int, *, validate: bool = True, seed: int = 0) -> Split:
-        """The parts of a fold.
+    def split(self, fold: int, *, validate: bool = True, seed: int = 0) -> dict[str, list[int]]:
+        """The lesions of the three `PARTS`, by position; no lesion is in two of them.
 
         Args:
             fold: Which. It is the test part, and of the others a tenth validates; or it is the
@@ -137,33 +108,31 @@ class Dataset:
             ValueError: There is too little to take a part from.
         """
         if self.holdout is not None:
-            drawn = splits.holdout(
-                self.table, self.holdout, seed=fold, label=self.table.get("label")
-            ).replace("train", "training")
-            named = {
-                name: (drawn == name).to_numpy().nonzero()[0].tolist()
-                for name in ("training", "validation", "test")
-            }
-            if not validate:
-                named["training"] = sorted(named["training"] + named["validation"])
-                named["validation"] = []
-            return Split(**named)
-        inside = (pd.Series(self.folds) == fold).to_numpy()
-        rest, test = self.table[~inside], inside.nonzero()[0].tolist()
-        places = (~inside).nonzero()[0]
+            label = self.table.get("label")
+            drawn = splits.holdout(self.table, self.holdout, seed=fold, label=label)
+            drawn = drawn.replace("train", "training")
+        else:
+            inside = (pd.Series(self.folds) == fold).to_numpy()
+            drawn = pd.Series("training", self.table.index).mask(inside, "test")
+            if validate:
+                drawn[self._validation(self.table[~inside], fold, seed)] = "validation"
         if not validate:
-            return Split(places.tolist(), [], test)
+            drawn = drawn.replace("validation", "training")
+        return {name: (drawn == name).to_numpy().nonzero()[0].tolist() for name in PARTS}
+
+    def _validation(self, rest: pd.DataFrame, fold: int, seed: int) -> pd.Index[Any]:
+        """The lesions outside of a fold that validate."""
         units = rest["patient"].nunique() if self.by == "patient" else len(rest)
-        if units < 2 or not test:
-            raise ValueError(f"fold {fold}: {units} {self.by} to train on and {len(test)} to test")
+        if units < 2 or len(rest) == len(self.table):
+            tested = len(self.table) - len(rest)
+            raise ValueError(f"fold {fold}: {units} {self.by} to train on and {tested} to test")
         n_folds = min(round(1 / VALIDATION_SHARE), units)
         with warnings.catch_warnings():
             # a class may be too small to be in every part: only one part is used
             warnings.filterwarnings("ignore", message="The least populated", category=UserWarning)
             strata = _strata(rest, n_folds)
             drawn = splits.folds(rest, by=self.by, n_folds=n_folds, stratify=strata, seed=seed)
-        kept = (drawn != 0).to_numpy()
-        return Split(places[kept].tolist(), places[~kept].tolist(), test)
+        return drawn.index[drawn == 0]
 
     def part(self, lesions: Sequence[int]) -> Part:
         """Samples and labels of some lesions, by position."""
@@ -187,69 +156,54 @@ def cross_validate(
     recipe: Recipe | Sequence[Recipe],
     folder: str | Path,
     seed: int = 0,
-    only: Sequence[int] | None = None,
     n_resamples: int = 2000,
     about: Mapping[str, Any] | None = None,
-    **options: Unpack[Options],
+    **options: Any,
 ) -> Outcome:
-    """Train and predict fold by fold, and score all predictions together.
+    """Train and predict fold by fold (`train_folds`), and score all predictions together.
 
     Args:
         experiment: The model, its loss and its targets.
         dataset: The lesions and their folds.
-        recipe: How to train; several are stages. `select_on="test"` gives the test part to `fit`
-            as what selects.
+        recipe: How to train; several are stages.
         folder: Where checkpoints, predictions and results go, a folder per fold.
         seed: Seed of the runs, the validation parts and the resamples.
-        only: Train for these folds only; all if None (of a hold-out split the first).
         n_resamples: Resamples of patients for the intervals.
         about: What else to keep in `results.json`, such as the plan that this is a run of.
-        **options: See `Options`.
+        **options: The other arguments of `train_folds`.
 
     Returns:
         The outcome, also in `results.json` and `predictions.csv` under `folder`.
-
-    Raises:
-        ValueError: Data, folds or arguments do not go together, a target has no label or a class
-            no lesion in a part, or as in `loop.fit`.
-        CheckpointError: A fold's result or checkpoint is of another run, or damaged.
-        TrainingError: As in `loop.fit`.
-        OSError: A file cannot be written.
     """
-    folds = _Folds(experiment, dataset, recipe, Path(folder), seed, only, options)
-    done = folds.train()
+    done = train_folds(experiment, dataset, recipe=recipe, folder=folder, seed=seed, **options)
     predictions = pd.concat([rows for _, rows in done], ignore_index=True)
     scores = outcomes.score(
         predictions, dataset.table, dataset.labels, experiment.targets,
         n_resamples=n_resamples, seed=seed,
     )  # fmt: skip
-    return outcomes.write(
-        Path(folder),
-        about={
-            **(about or {}),
-            "experiment": experiment.name,
-            "variant": experiment.variant,
-            "settings": experiment.settings(),
-            "targets": list(experiment.targets),
-            "recipe": folds.recipe,
-            "seed": seed,
-            "split": {
-                "by": dataset.by,
-                "folds": dataset.n_folds,
-                "holdout": dataset.holdout,
-                "trained": [*folds.splits],
-                "validation_share": VALIDATION_SHARE if folds.validate else None,
-            },
-            "cohort": {
-                "patients": int(dataset.table["patient"].nunique()),
-                **dataset.samples.report(),
-            },
+    about = {
+        **(about or {}),
+        "experiment": experiment.name,
+        "variant": experiment.variant,
+        "settings": experiment.settings(),
+        "targets": list(experiment.targets),
+        "recipe": _kept(recipe),
+        "seed": seed,
+        "split": {
+            "by": dataset.by,
+            "folds": dataset.n_folds,
+            "holdout": dataset.holdout,
+            "trained": [fold["fold"] for fold, _ in done],
+            "validation_share": VALIDATION_SHARE if validates(stages_of(recipe)) else None,
         },
-        rests_on=dataset.rests_on,
-        predictions=predictions,
-        scores=scores,
-        folds=[found for found, _ in done],
-    )
+        "cohort": {
+            "patients": int(dataset.table["patient"].nunique()),
+            **dataset.samples.report(),
+        },
+        "data": [basis._asdict() for basis in dataset.rests_on],
+    }
+    folds = [found for found, _ in done]
+    return outcomes.write(Path(folder), about, predictions=predictions, scores=scores, folds=folds)
 
 
 def train_folds(
@@ -260,131 +214,143 @@ def train_folds(
     folder: str | Path,
     seed: int = 0,
     only: Sequence[int] | None = None,
-    **options: Unpack[Options],
-) -> list[dict[str, Any]]:
-    """Train and predict some folds as `cross_validate` does, and score nothing yet.
+    **options: Any,
+) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """Train for some folds and predict their test parts; folds that are done are read.
 
     It writes to `fold-…` of these folds and to nothing else, so that several processes can work on
-    the folds of one run. `cross_validate` then reads what they have left. Arguments and errors are
-    those of `cross_validate`; `dataset` has all lesions, not those of these folds alone.
+    the folds of one run. All is checked before the first fold is trained.
+
+    Args:
+        experiment: The model, its loss and its targets.
+        dataset: All lesions, not those of these folds alone.
+        recipe: How to train; several are stages. `select_on="test"` gives the test part to `fit`
+            as what selects.
+        folder: Where to.
+        seed: Seed of the runs and of the validation parts.
+        only: Which folds; all if None (of a hold-out split the first).
+        **options: The other arguments of `loop.fit`: device, devices, precision, progress, resume.
 
     Returns:
-        What `result.json` of each fold says.
+        What `result.json` of each fold says, and its predictions as in `Outcome`.
+
+    Raises:
+        ValueError: Data, folds or arguments do not go together, or a target has no label or a class
+            no lesion in a part.
+        CheckpointError: A fold's result or checkpoint is of another run, or damaged.
+        TrainingError: The loss, the metric or the weights became NaN or infinite.
+        OSError: A file cannot be written.
     """
-    folds = _Folds(experiment, dataset, recipe, Path(folder), seed, only, options)
-    return [found for found, _ in folds.train()]
+    there = [0] if dataset.folds is None else sorted(int(k) for k in dataset.folds.unique())
+    chosen = there if only is None else list(only)
+    if not chosen or (dataset.folds is not None and not set(chosen) <= set(there)):
+        raise ValueError(f"only={only!r}: expected some of {there}")
+    check_part("samples", (dataset.samples, dataset.labels), experiment)
+    validate = validates(stages_of(recipe))
+    parts = {fold: dataset.split(fold, validate=validate, seed=seed) for fold in chosen}
+    for fold, split in parts.items():
+        for name, lesions in split.items():
+            if lesions:
+                words, labels = f"{name} part of fold {fold}", dataset.labels[lesions]
+                check_labels(words, experiment.targets, labels, dataset.labels)
+    tested = sorted({i for split in parts.values() for i in split["test"]})
+    if (n := dataset.table["patient"].iloc[tested].nunique()) < 2:
+        raise ValueError(f"table: {n} patient to predict, an interval needs two or more")
+    common = {
+        "seed": seed,
+        "data": checksum([(dataset.samples, dataset.labels)]),
+        "experiment": experiment.name,
+        "variant": experiment.variant,
+        "settings": experiment.settings(),
+        "recipe": _kept(recipe),
+        "precision": options.get("precision", "32-true"),
+        "versions": versions(),
+    }
+    done = []
+    for fold, split in parts.items():
+        place = Path(folder) / f"fold-{fold}"
+        identity = jsonable({**common, "fold": fold, "parts": digest(split)})
+        if (place / RESULT).exists() and options.get("resume", True):
+            done.append(_read(place, identity))
+        else:
+            stages = stages_of(recipe)
+            done.append(_train(experiment, dataset, split, stages, place, identity, options))
+    return done
 
 
-class _Folds:
-    """The folds of a run, once all of it has been checked: before hours go into the first."""
+def digest(split: Mapping[str, list[int]]) -> str:
+    """SHA-256 of the three parts of a fold."""
+    return hashlib.sha256(repr(tuple(split[name] for name in PARTS)).encode()).hexdigest()
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        dataset: Dataset,
-        recipe: Recipe | Sequence[Recipe],
-        folder: Path,
-        seed: int,
-        only: Sequence[int] | None,
-        options: Options,
-    ) -> None:
-        self.experiment, self.dataset, self.folder = experiment, dataset, folder
-        self.recipes = stages_of(recipe)
-        self.recipe = self.recipes[0] if len(self.recipes) == 1 else self.recipes  # as it is kept
-        self.seed, self.options = seed, options
-        self.select_on = self.recipes[-1].select_on
-        self.validate = validates(self.recipes)
-        there = [0] if dataset.folds is None else sorted(int(k) for k in dataset.folds.unique())
-        chosen = there if only is None else list(only)
-        if not chosen or (dataset.folds is not None and not set(chosen) <= set(there)):
-            raise ValueError(f"only={only!r}: expected some of {there}")
-        check_part("samples", (dataset.samples, dataset.labels), experiment)
-        self.splits = {k: dataset.split(k, validate=self.validate, seed=seed) for k in chosen}
-        for fold, split in self.splits.items():
-            for name in ("training", "validation", "test"):
-                if lesions := getattr(split, name):
-                    words = f"{name} part of fold {fold}"
-                    labels = dataset.labels[lesions]
-                    check_labels(words, experiment.targets, labels, dataset.labels)
-        tested = sorted({i for split in self.splits.values() for i in split.test})
-        if (n := dataset.table["patient"].iloc[tested].nunique()) < 2:
-            raise ValueError(f"table: {n} patient to predict, an interval needs two or more")
 
-    def train(self) -> list[tuple[dict[str, Any], pd.DataFrame]]:
-        """Result and predictions of fold after fold; those that are done are read."""
-        everything = checksum([(self.dataset.samples, self.dataset.labels)])
-        return [self._fold(fold, split, everything) for fold, split in self.splits.items()]
+def _kept(recipe: Recipe | Sequence[Recipe]) -> Recipe | tuple[Recipe, ...]:
+    """A recipe as files have it: a list where there are several stages."""
+    stages = stages_of(recipe)
+    return stages[0] if len(stages) == 1 else stages
 
-    def _fold(self, fold: int, split: Split, data: str) -> tuple[dict[str, Any], pd.DataFrame]:
-        experiment, place = self.experiment, self.folder / f"fold-{fold}"
-        identity = jsonable(
-            {
-                "fold": fold,
-                "seed": self.seed,
-                "data": data,
-                "parts": split.digest(),
-                "experiment": experiment.name,
-                "variant": experiment.variant,
-                "settings": experiment.settings(),
-                "recipe": self.recipe,
-                "precision": self.options.get("precision", "32-true"),
-                "versions": versions(),
-            }
-        )
-        if (place / RESULT).exists() and self.options.get("resume", True):
-            return _read(place, identity)
-        training, labels = self.dataset.part(split.training)
-        normalise = experiment.normalisation(training)  # type: ignore[arg-type]
-        selecting = split.test if self.select_on == "test" else split.validation
-        validation = None
-        if selecting:
-            samples, theirs = self.dataset.part(selecting)
-            validation = (changed(samples, normalise), theirs)
-        fitted = fit(
-            experiment,
-            (changed(training, normalise), labels),
-            validation=validation,
-            recipe=self.recipes,
-            seed=self.seed,
-            folder=place,
-            **self.options,
-        )
-        test, truth = self.dataset.part(split.test)
-        predicted = predict(
-            experiment,
-            fitted.state,
-            changed(test, normalise),
-            batch_size=self.recipes[-1].evaluation_batch,
-            device=self.options.get("device", "auto"),
-            precision=self.options.get("precision", "32-true"),
-        )
-        rows = self.dataset.table.iloc[split.test]
-        keys = {"lesion_id": rows.index.to_numpy(), "patient": rows["patient"].astype(str).array}
-        frame = to_frame(experiment.targets, pd.DataFrame({**keys, "fold": fold}), predicted, truth)
-        # predictions first: where there is a result, they are there, too
-        path = write_predictions(place / PREDICTIONS, frame)
-        patient, metric = self.dataset.table["patient"], experiment.metric
-        content = jsonable(
-            {
-                "identity": identity,
-                "fold": fold,
-                **{
-                    name: {"lesions": len(some), "patients": int(patient.iloc[some].nunique())}
-                    for name, some in vars(split).items()
-                },
-                "best_epoch": fitted.best_epoch,
-                f"test_{metric}": None
-                if metric == "loss"
-                else experiment.measure(metric, predicted, truth),
-                "normalisation": normalise if is_dataclass(normalise) else None,
-                "device": fitted.device,
-                "seconds": fitted.seconds,
-                "history": fitted.history.reset_index(),
-                "predictions": {"file": PREDICTIONS, "sha256": _files.sha256(path)},
-            }
-        )
-        _files.write_json(place / RESULT, content)
-        return content, frame
+
+def _train(
+    experiment: Experiment,
+    dataset: Dataset,
+    split: Mapping[str, list[int]],
+    stages: Sequence[Recipe],
+    place: Path,
+    identity: dict[str, Any],
+    options: Mapping[str, Any],
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Train for one fold, predict its test part, and write both into the fold's folder."""
+    training, labels = dataset.part(split["training"])
+    normalise = experiment.normalisation(training)  # type: ignore[arg-type]
+    selecting = split["test" if stages[-1].select_on == "test" else "validation"]
+    validation = None
+    if selecting:
+        samples, theirs = dataset.part(selecting)
+        validation = (changed(samples, normalise), theirs)
+    fitted = fit(
+        experiment,
+        (changed(training, normalise), labels),
+        validation=validation,
+        recipe=stages,
+        seed=identity["seed"],
+        folder=place,
+        **options,
+    )
+    test, truth = dataset.part(split["test"])
+    predicted = predict(
+        experiment,
+        fitted.state,
+        changed(test, normalise),
+        batch_size=stages[-1].evaluation_batch,
+        device=options.get("device", "auto"),
+        precision=options.get("precision", "32-true"),
+    )
+    rows = dataset.table.iloc[split["test"]]
+    keys = {"lesion_id": rows.index.to_numpy(), "patient": rows["patient"].astype(str).array}
+    keys["fold"] = identity["fold"]
+    frame = to_frame(experiment.targets, pd.DataFrame(keys), predicted, truth)
+    # predictions first: where there is a result, they are there, too
+    path = write_predictions(place / PREDICTIONS, frame)
+    patient, metric = dataset.table["patient"], experiment.metric
+    measured = None if metric == "loss" else experiment.measure(metric, predicted, truth)
+    content = jsonable(
+        {
+            "identity": identity,
+            "fold": identity["fold"],
+            **{
+                name: {"lesions": len(some), "patients": int(patient.iloc[some].nunique())}
+                for name, some in split.items()
+            },
+            "best_epoch": fitted.best_epoch,
+            f"test_{metric}": measured,
+            "normalisation": normalise if is_dataclass(normalise) else None,
+            "device": fitted.device,
+            "seconds": fitted.seconds,
+            "history": fitted.history.reset_index(),
+            "predictions": {"file": PREDICTIONS, "sha256": _files.sha256(path)},
+        }
+    )
+    _files.write_json(place / RESULT, content)
+    return content, frame
 
 
 def _read(place: Path, identity: dict[str, Any]) -> tuple[dict[str, Any], pd.DataFrame]:

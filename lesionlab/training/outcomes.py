@@ -28,9 +28,7 @@ from lesionlab.statistics import baselines as predictors
 from lesionlab.statistics import scoring
 from lesionlab.statistics.intervals import Estimate, bootstrap_weights_over_groups
 from lesionlab.training.checkpoints import CheckpointError
-from lesionlab.training.paper import RestsOn
 from lesionlab.training.targets import (
-    COUNTS,
     KEYS,
     Target,
     Targets,
@@ -80,11 +78,7 @@ class Outcome:
         return sum(int(stage["epochs"]) for stage in stages)
 
     def table(self, name: str) -> pd.DataFrame:
-        """One table of the paper's analysis, its first column as the index.
-
-        Raises:
-            KeyError: The analysis has no such table.
-        """
+        """One table of the paper's analysis, its first column as the index."""
         rows = pd.DataFrame(self.about["analysis"][name])
         return rows.set_index(rows.columns[0])
 
@@ -117,34 +111,25 @@ def score(
 
     Returns:
         As `Outcome.scores`.
-
-    Raises:
-        ValueError: As the functions of `statistics.baselines` and `statistics.scoring`.
     """
     how: Any = {"n_resamples": n_resamples, "seed": seed}
     rows: list[dict[str, Any]] = []
-    ratings: dict[str, dict[str, pd.DataFrame]] = {}
+    ratings: list[dict[str, pd.DataFrame]] = []
     for number, target in enumerate(targets):
         truth = pd.Series(labels[:, number].double().numpy(), index=table.index)
         truth = truth.where(target.known(labels[:, number]).numpy())
         frames = _frames(target, predictions, table, truth)
         if target.kind == "regression":
-            ratings[target.name] = frames
+            ratings.append(frames)
         for predictor, frame in frames.items():
-            found = _score(target, frame, how)
-            rows += _rows(target.name, predictor, found, _over_folds(target, frame))
+            folds = [_score(target, part, {"n_resamples": 1}) for _, part in frame.groupby("fold")]
+            rows += _rows(target.name, predictor, _score(target, frame, how), folds)
     if len(ratings) > 1:
-        for predictor in next(iter(ratings.values())):
-            every = [frames[predictor] for frames in ratings.values()]
-            folds = [_mean([f[f["fold"] == k] for f in every], n_resamples=1, seed=0)
-                     for k in sorted(every[0]["fold"].unique())]  # fmt: skip
-            rows += _rows("mean", predictor, _mean(every, **how), folds)
+        for predictor in ratings[0]:
+            every = pd.concat([frames[predictor] for frames in ratings])
+            folds = [_mean(part, {"n_resamples": 1}) for _, part in every.groupby("fold")]
+            rows += _rows("mean", predictor, _mean(every, how), folds)
     return pd.DataFrame(rows)
-
-
-def _over_folds(target: Target, frame: pd.DataFrame) -> list[dict[str, Estimate]]:
-    """The scores of each fold by itself; their intervals are not used."""
-    return [_score(target, part, {"n_resamples": 1}) for _, part in frame.groupby("fold")]
 
 
 def _score(target: Target, frame: pd.DataFrame, how: Any) -> dict[str, Estimate]:
@@ -161,39 +146,31 @@ def _frames(
     target: Target, predictions: pd.DataFrame, table: pd.DataFrame, truth: pd.Series[float]
 ) -> dict[str, pd.DataFrame]:
     """The model's predictions of one target, and the baselines', on the lesions with a label."""
+    names: Sequence[Any] = {
+        "regression": ["prediction"],
+        "binary": ["score"],
+        "multiclass": target.codes,
+        "segmentation": ["intersection", "prediction", "truth"],
+    }[target.kind]
     model = predictions[KEYS].assign(truth=predictions["lesion_id"].map(truth))
-    if target.kind == "multiclass":
-        for code, name in zip(target.codes, target.columns, strict=True):
-            model[code] = predictions[name]
-    elif target.kind == "segmentation":
-        for name, count in zip(target.columns, COUNTS, strict=True):
-            model[count] = predictions[name]
-        model = model.rename(columns={"predicted": "prediction"})
-        model["truth"] = model.pop("reference").where(model["truth"].notna())
-    else:
-        kind = "prediction" if target.kind == "regression" else "score"
-        model[kind] = predictions[target.columns[0]]
-    model = model[model["truth"].notna()]
+    model = model[model["truth"].notna()].copy()
+    model[[*names]] = predictions.loc[model.index, [*target.columns]].to_numpy()
     if target.kind == "segmentation":
         return {"model": model}
-    frames: dict[str, list[pd.DataFrame]] = {}
+    found: dict[str, list[pd.DataFrame]] = {}
     nodules = table.assign(truth=truth)[truth.notna()].rename_axis("lesion_id")
     for _, tested in model.groupby("fold"):
         inside = pd.Series(nodules.index.isin(tested["lesion_id"]), index=nodules.index)
         for baseline in _baselines(target, nodules, inside.astype(int)):
-            found = baseline.predictions.set_index("lesion_id").loc[tested["lesion_id"]]
-            part = tested[KEYS].assign(truth=tested["truth"])
-            for column in found.columns:
-                if column not in (*KEYS, "truth"):
-                    part[column] = found[column].to_numpy()
-            frames.setdefault(baseline.name, []).append(part)
-    made = {name: pd.concat(parts).loc[model.index] for name, parts in frames.items()}
+            said = baseline.predictions.set_index("lesion_id").drop(columns=["patient", "fold"])
+            rows = tested[KEYS].join(said, on="lesion_id")
+            found.setdefault(baseline.name, []).append(rows)
+    frames = {name: pd.concat(parts).loc[model.index] for name, parts in found.items()}
     if target.kind == "regression":
-        made = {"constant" if name == "median" else name: frame for name, frame in made.items()}
-        constant = made["constant"]["prediction"]
-        made = {name: frame.assign(constant=constant) for name, frame in made.items()}
-        model = model.assign(constant=constant)
-    return {"model": model, **made}
+        frames = {"model": model, "constant": frames.pop("median"), **frames}
+        constant = frames["constant"]["prediction"]
+        return {name: frame.assign(constant=constant) for name, frame in frames.items()}
+    return {"model": model, **frames}
 
 
 def _baselines(
@@ -218,26 +195,22 @@ def _baselines(
             yield predictors.ratings_classifier(nodules, truth, **how)
 
 
-def _mean(frames: Sequence[pd.DataFrame], *, n_resamples: int, seed: int) -> dict[str, Estimate]:
+def _mean(frame: pd.DataFrame, how: Any) -> dict[str, Estimate]:
     """The mean absolute error over the ratings, and its skill, of one predictor.
 
-    Each lesion counts with the mean over those of its ratings that are known.
+    The frame has the ratings one below the other. Each lesion counts with the mean over those of
+    its ratings that are known.
     """
-    mean = {
-        column: pd.concat([(frame[column] - frame["truth"]).abs() for frame in frames], axis=1)
-        .mean(axis=1)
-        .to_numpy(dtype=float)
-        for column in ("prediction", "constant")
-    }
+    gaps = frame[["prediction", "constant"]].sub(frame["truth"], axis=0).abs()
+    lesions = gaps.assign(patient=frame["patient"]).groupby(level=0)
+    model, fixed = lesions[["prediction", "constant"]].mean().to_numpy().T
 
     def metrics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         n = weights.sum(1)
-        mae, constant = weights @ mean["prediction"] / n, weights @ mean["constant"] / n
-        skill = scoring.skill(mae, constant)
-        return {"mae": mae, "mae_constant": constant, "skill": skill}
+        mae, constant = weights @ model / n, weights @ fixed / n
+        return {"mae": mae, "mae_constant": constant, "skill": scoring.skill(mae, constant)}
 
-    patients = pd.concat([frame["patient"] for frame in frames], axis=1).bfill(axis=1).iloc[:, 0]
-    return bootstrap_weights_over_groups(metrics, patients, n_resamples=n_resamples, seed=seed)
+    return bootstrap_weights_over_groups(metrics, lesions["patient"].first(), **how)
 
 
 def _rows(
@@ -260,25 +233,16 @@ def _rows(
 
 def write(
     folder: Path,
-    *,
     about: Mapping[str, Any],
-    rests_on: Sequence[RestsOn],
+    *,
     predictions: pd.DataFrame,
     scores: pd.DataFrame,
     folds: list[dict[str, Any]],
 ) -> Outcome:
     """Write `predictions.csv`, then `results.json`, with the provenance of both.
 
-    Args:
-        folder: Where to.
-        about: Experiment, recipe, split and cohort; they come first in the file.
-        rests_on: What the result rests on.
-        predictions: As in `Outcome`.
-        scores: As in `Outcome`.
-        folds: As in `Outcome`.
-
-    Raises:
-        OSError: A file cannot be written.
+    `about` (experiment, recipe, split, cohort, data) comes first in the file; the others are as in
+    `Outcome`.
     """
     path = write_predictions(folder / PREDICTIONS, predictions)
     found = results.provenance(Path(lesionlab.__file__).resolve().parents[1])
@@ -287,7 +251,6 @@ def write(
     content = results.jsonable(
         {
             **about,
-            "data": list(rests_on),
             "device": sorted({fold["device"] for fold in folds}),
             "seconds": sum(fold["seconds"] for fold in folds),
             **found,
@@ -313,9 +276,6 @@ def keep(
 
     Returns:
         The JSON file.
-
-    Raises:
-        OSError: A file cannot be written.
     """
     content = dict(outcome.about)
     if analysis is not None:
@@ -331,8 +291,8 @@ def kept(folder: str | Path, *, data: str = "slices", by: str = "patient") -> di
 
     Args:
         folder: Where they are.
-        data: The data set that they were trained on, as in `studies.Plan`.
-        by: What the folds were made by, as in `studies.Plan`.
+        data: The data set that they were trained on.
+        by: What the folds were made by: `"patient"` or `"nodule"`.
 
     Raises:
         FileNotFoundError: There is no run of this kind in the folder.

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 from torch import nn
 
-from lesionlab import results
 from lesionlab.crops.sampling import Samples
 from lesionlab.training.recipes import Recipe, stages_of
 from lesionlab.training.targets import Targets, measure
@@ -19,6 +18,7 @@ from lesionlab.training.targets import Targets, measure
 if TYPE_CHECKING:
     from lesionlab.cohorts import Cohort
     from lesionlab.crops import Crop
+    from lesionlab.crops.datasets import Basis
 
 
 class Experiment(ABC):
@@ -115,54 +115,21 @@ def unchanged(samples: Samples) -> Samples:
     return samples
 
 
-@dataclass(frozen=True)
-class RestsOn:
-    """What a result rests on.
-
-    Attributes:
-        name: The data in words, with their version.
-        tier: One of `lesionlab.results.TIERS`.
-        checksum: SHA-256 of the file that was read; None for phantoms.
-
-    Raises:
-        ValueError: The tier is another word.
-    """
-
-    name: str
-    tier: str
-    checksum: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.tier not in results.TIERS:
-            raise ValueError(f"tier={self.tier!r}: expected one of {', '.join(results.TIERS)}")
-
-
-class Store(Protocol):
-    """Crops by lesion, as `lesionlab.crops.stores.CropStore` holds them."""
-
-    @property
-    def exclusions(self) -> Mapping[str, str]:
-        """Lesion ids to why there is no crop of them."""
-
-    def __contains__(self, lesion_id: object, /) -> bool: ...
-
-    def crops(self, lesion_ids: Sequence[str], /) -> Iterable[Crop]:
-        """The crops of some lesions, in that order."""
-
-
 @dataclass(frozen=True, eq=False)
 class Lesions:
     """The lesions of one data set and their voxels.
 
     Attributes:
         table: One row per lesion, index `lesion_id`: patient, and what cohort and labels need.
-        open: From the lesions that are wanted to a store with the crops that there are; asked once.
+        open: From the ids of the lesions that are wanted to a store of crops, as `CropStore` of
+            `lesionlab.crops.stores` is one: `store.crops(ids)`, `id in store`, and
+            `store.exclusions`, which says by id why there is no crop.
         rests_on: What a result on these lesions rests on, asked when the crops have been made.
     """
 
     table: pd.DataFrame
-    open: Callable[[Sequence[str]], Store]
-    rests_on: Callable[[], tuple[RestsOn, ...]]
+    open: Callable[[Sequence[str]], Any]
+    rests_on: Callable[[], Sequence[Basis]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,16 +159,12 @@ class Preset:
         return stages_of(self.recipe)
 
 
-Data = Callable[[int, bool], Lesions]
-"""From a seed (of phantoms), and whether to show a bar, to the lesions of a data set."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Paper:
     """All that the library knows of a paper; a package under `papers/` offers one as `PAPER`.
 
     Attributes:
-        name: As its package.
+        name: That of its package.
         title: As it is cited: `"Fu et al. 2021"`.
         variants: Its models by name; the first one is the paper's own.
         presets: By name: smoke, book, paper, and what else there is.
@@ -209,7 +172,8 @@ class Paper:
         prepare: From crops to samples, for a variant.
         labels: From a table to (lesion, target), for a variant; NaN where a label is missing.
         cohort: From the table of a data set to the paper's cohort, for a variant.
-        data: The data sets that it can be trained on, by name; the first one is the default.
+        data: The data sets that it can be trained on, by name; the first one is the default. Each
+            is given a seed (of phantoms), and whether to show a bar.
         tables: The variants in the rows of the paper's tables, by the number of the table.
         analyse: `module:function` that makes tables by name, to be kept beside the scores, of the
             trained models of a run and its predictions; empty for none. It is named because it
@@ -224,6 +188,6 @@ class Paper:
     prepare: Callable[[Iterator[Crop], str], Samples]
     labels: Callable[[pd.DataFrame, str], torch.Tensor]
     cohort: Callable[[pd.DataFrame, str], Cohort]
-    data: Mapping[str, Data]
+    data: Mapping[str, Callable[[int, bool], Lesions]]
     tables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     analyse: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,8 +15,6 @@ from lesionlab.training.targets import labelled
 
 if TYPE_CHECKING:
     from lesionlab.training.paper import Experiment
-
-Change = Callable[[Samples], Samples]
 
 
 @dataclass(frozen=True)
@@ -29,23 +28,18 @@ class Stream:
         lesion_ids: The lesions, in order.
         prepare: From some lesion ids to their samples, in that order.
         key: What decides over the samples (the store's checksum, the preparation), for checkpoints.
-        changes: What is done to each batch after its preparation, such as the normalisation.
         device: Where batches go.
     """
 
     lesion_ids: tuple[str, ...]
     prepare: Callable[[Sequence[str]], Samples]
     key: str
-    changes: tuple[Change, ...] = ()
     device: torch.device | str = "cpu"
 
     def select(self, lesions: Sequence[int] | torch.Tensor) -> Samples:
         """The samples of some lesions, by position, in the order asked for."""
         positions = torch.as_tensor(lesions, dtype=torch.int64).tolist()
-        samples = self.prepare([self.lesion_ids[i] for i in positions])
-        for change in self.changes:
-            samples = change(samples)
-        return samples.to(self.device)
+        return self.prepare([self.lesion_ids[i] for i in positions]).to(self.device)
 
     def split(self, size: int) -> Iterator[Samples]:
         """Batches of `size` lesions, in order; the last one may be smaller."""
@@ -61,6 +55,10 @@ class Stream:
         return {"lesions": len(self.lesion_ids)}
 
 
+Part = tuple[Samples | Stream, torch.Tensor]
+"""Some lesions' samples with their labels, (lesion, target)."""
+
+
 def part(samples: Samples | Stream, lesions: Sequence[int]) -> Samples | Stream:
     """Some of the lesions, by position; of a stream nothing is prepared yet."""
     if isinstance(samples, Samples):
@@ -68,15 +66,17 @@ def part(samples: Samples | Stream, lesions: Sequence[int]) -> Samples | Stream:
     return replace(samples, lesion_ids=tuple(samples.lesion_ids[i] for i in lesions))
 
 
-def changed(samples: Samples | Stream, change: Change) -> Samples | Stream:
+def changed(samples: Samples | Stream, change: Callable[[Samples], Samples]) -> Samples | Stream:
     """The samples after a change; a stream changes each batch when it is prepared."""
     if isinstance(samples, Samples):
         return change(samples)
-    return replace(samples, changes=(*samples.changes, change))
+    return replace(samples, prepare=partial(_prepare, samples.prepare, change))
 
 
-Part = tuple[Samples | Stream, torch.Tensor]
-"""Some lesions' samples with their labels, (lesion, target)."""
+def _prepare(
+    prepare: Callable[[Sequence[str]], Samples], change: Callable[[Samples], Samples], ids: Any
+) -> Samples:
+    return change(prepare(ids))
 
 
 def check_part(name: str, part: Part, experiment: Experiment) -> None:
@@ -116,12 +116,12 @@ def checksum(parts: Iterable[Part]) -> str:
     digest = hashlib.sha256()
     for samples, labels in parts:
         digest.update("\n".join(samples.lesion_ids).encode())
+        tensors = [labels]
         if isinstance(samples, Stream):
             digest.update(samples.key.encode())
-            tensors = [labels]
         else:
-            found = (samples.nodule, samples.images, samples.masks, labels)
-            tensors = [values for values in found if values is not None]
+            found = (samples.nodule, samples.images, samples.masks)
+            tensors = [*(values for values in found if values is not None), labels]
         for values in tensors:
             digest.update(f"{tuple(values.shape)} {values.dtype}".encode())
             digest.update(values.detach().cpu().contiguous().numpy().data)

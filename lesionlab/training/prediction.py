@@ -30,8 +30,8 @@ def predict(
         weights: `Fitted.state`, or what `checkpoints.load_weights(folder)` gives.
         samples: Normalised as those of the training were.
         batch_size: Lesions at once.
-        device: As in `fit`.
-        precision: As in `fit`.
+        device: `"auto"`, `"cpu"`, `"cuda"` or `"cuda:1"`.
+        precision: `"32-true"` or `"bf16-mixed"`.
 
     Returns:
         (lesion, column) float32 on the CPU; columns as `targets.columns(experiment.targets)`.
@@ -48,11 +48,7 @@ def predict(
 
 
 def trained_model(experiment: Experiment, weights: Mapping[str, torch.Tensor]) -> nn.Module:
-    """An experiment's model with these weights, in evaluation mode, on the CPU.
-
-    Raises:
-        RuntimeError: The weights are of another model.
-    """
+    """An experiment's model with these weights, in evaluation mode, on the CPU."""
     # any seed will do, the weights are replaced; the caller's random state stays as it was
     with torch.random.fork_rng(devices=[]):
         model = experiment.model(0)

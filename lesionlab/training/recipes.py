@@ -47,54 +47,48 @@ class Schedule:
         if self.epochs < 1 or self.grow < 1 or not 0 < self.factor < 1:
             raise ValueError(f"{self}: expected epochs and grow of 1 or more, factor in (0, 1)")
 
-    def start(
-        self, optimizer: torch.optim.Optimizer, past: Sequence[float], *, lower_is_better: bool
-    ) -> _Rates:
-        """Begin to set the rates of an optimiser, after so many epochs with these metrics."""
-        rates = _Rates(self, optimizer, lower_is_better)
-        with warnings.catch_warnings():
-            # the optimiser has made these steps, in the process that was stopped
-            warnings.filterwarnings("ignore", message=".*lr_scheduler.step", category=UserWarning)
-            for metric in past:
-                rates.end_epoch(metric)
-        return rates
 
+def make_scheduler(
+    schedule: Schedule,
+    optimizer: torch.optim.Optimizer,
+    past: Sequence[float | None] = (),
+    *,
+    lower: bool = True,
+) -> Any:
+    """Torch's scheduler, or None for constant rates, after so many epochs with these metrics.
 
-class _Rates:
-    """A schedule at work. Its state follows from the epochs that are past, so none is saved."""
-
-    def __init__(self, schedule: Schedule, optimizer: torch.optim.Optimizer, lower: bool) -> None:
-        self.schedule, self.scheduler = schedule, _scheduler(schedule, optimizer, lower)
-
-    def at(self, epoch: float) -> None:
-        """Set the rates for a step, `epoch` epochs from the start; a cosine moves at each step."""
-        if isinstance(self.scheduler, lr_scheduler.CosineAnnealingWarmRestarts):
-            self.scheduler.step(epoch)
-
-    def end_epoch(self, metric: float | None) -> None:
-        """Count an epoch, with its metric."""
-        if isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau):
-            self.scheduler.step(float("nan") if metric is None else metric)
-        elif isinstance(self.scheduler, lr_scheduler.StepLR):
-            self.scheduler.step()
-
-
-def _scheduler(schedule: Schedule, optimizer: torch.optim.Optimizer, lower: bool) -> Any:
+    Its state follows from the epochs that are past, so it is not saved. At the end of an epoch goes
+    `end_epoch`; a cosine is told before each step how many epochs are past: `scheduler.step(1.5)`.
+    """
+    scheduler: Any = None
     if schedule.kind == "step":
-        return lr_scheduler.StepLR(optimizer, schedule.epochs, schedule.factor)
-    if schedule.kind == "warm_restarts":
-        return lr_scheduler.CosineAnnealingWarmRestarts(optimizer, schedule.epochs, schedule.grow)
-    if schedule.kind == "plateau":
-        # torch counts the epochs that it still accepts, hence one fewer
-        return lr_scheduler.ReduceLROnPlateau(
+        scheduler = lr_scheduler.StepLR(optimizer, schedule.epochs, schedule.factor)
+    elif schedule.kind == "warm_restarts":
+        restarts = lr_scheduler.CosineAnnealingWarmRestarts
+        scheduler = restarts(optimizer, schedule.epochs, schedule.grow)
+    elif schedule.kind == "plateau":
+        scheduler = lr_scheduler.ReduceLROnPlateau(
             optimizer,
             "min" if lower else "max",
             schedule.factor,
-            schedule.epochs - 1,
+            schedule.epochs - 1,  # torch counts the epochs that it still accepts
             threshold=0,
             eps=0,
         )
-    return None
+    with warnings.catch_warnings():
+        # the optimiser has made these steps, in the process that was stopped
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.step", category=UserWarning)
+        for metric in past:
+            end_epoch(scheduler, metric)
+    return scheduler
+
+
+def end_epoch(scheduler: Any, metric: float | None) -> None:
+    """Tell a scheduler that an epoch is past, and its metric; a cosine needs no telling."""
+    if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
+        scheduler.step(math.nan if metric is None else metric)
+    elif isinstance(scheduler, lr_scheduler.StepLR):
+        scheduler.step()
 
 
 @dataclass(frozen=True, kw_only=True)

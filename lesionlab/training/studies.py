@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +29,10 @@ from lesionlab.crops.sampling import Samples
 from lesionlab.training import checkpoints, outcomes
 from lesionlab.training.devices import Precision, resolve
 from lesionlab.training.devices import quickest as quickest
-from lesionlab.training.folds import RESULT, Dataset, Options, cross_validate, train_folds
+from lesionlab.training.folds import RESULT, Dataset, cross_validate, digest
 from lesionlab.training.outcomes import Outcome
-from lesionlab.training.paper import Data, Experiment, Lesions, Preset, RestsOn, unchanged
-from lesionlab.training.parts import Stream, changed, part
+from lesionlab.training.paper import Experiment, Lesions, Preset, unchanged
+from lesionlab.training.parts import Stream, changed
 from lesionlab.training.prediction import predict, trained_model
 from lesionlab.training.recipes import Recipe, validates
 from lesionlab.training.targets import labelled
@@ -72,30 +72,25 @@ class Plan:
     data_seed: int = 0
 
     def __post_init__(self) -> None:
-        of = papers.get(self.paper)
-        filled = {"variant": self.variant or next(iter(of.variants))}
-        filled["data"] = self.data or next(iter(of.data))
-        for name, value in filled.items():
+        paper = papers.get(self.paper)
+        known = {"variant": paper.variants, "data": paper.data, "preset": paper.presets}
+        for name, expected in (known | {"by": ("patient", "nodule")}).items():
+            value = getattr(self, name) or next(iter(expected))
+            _names.one_of(name, value, expected)
             object.__setattr__(self, name, value)  # the class is frozen
-        for name, expected in (
-            ("variant", of.variants),
-            ("data", of.data),
-            ("preset", of.presets),
-            ("by", ("patient", "nodule")),
-        ):
-            _names.one_of(name, getattr(self, name), expected)
-        if self.folds is None:
-            object.__setattr__(self, "folds", tuple(range(of.presets[self.preset].n_folds)))
-        some, holdout = set(self.folds or ()), of.presets[self.preset].holdout
-        if not some or min(some) < 0 or (not holdout and max(some) >= N_FOLDS):
+        preset = paper.presets[self.preset]
+        some = range(preset.n_folds) if self.folds is None else self.folds
+        object.__setattr__(self, "folds", tuple(some))
+        chosen = self.chosen or (-1,)
+        if chosen[0] < 0 or (not preset.holdout and chosen[-1] >= N_FOLDS):
             raise ValueError(f"folds={self.folds!r}: expected some of 0 to {N_FOLDS - 1}")
         for name, least in (("seed", 0), ("data_seed", 0), ("n_lesions", 0), ("epochs", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name}={value!r}: expected {least} or more")
 
-    def preset_of(self) -> Preset:
-        """The preset that the plan names."""
+    @property
+    def _preset(self) -> Preset:
         return papers.get(self.paper).presets[self.preset]
 
     @property
@@ -106,7 +101,7 @@ class Plan:
     @property
     def stages(self) -> tuple[Recipe, ...]:
         """The preset's recipes, over another number of epochs if asked for."""
-        found = self.preset_of().stages
+        found = self._preset.stages
         if self.epochs is None:
             return found
         return tuple(stage.lasting(self.epochs) for stage in found)
@@ -119,12 +114,12 @@ class Plan:
     @property
     def size(self) -> int | None:
         """Lesions to draw from the cohort; None for all."""
-        return self.preset_of().n_lesions if self.n_lesions is None else self.n_lesions or None
+        return self._preset.n_lesions if self.n_lesions is None else self.n_lesions or None
 
     @property
     def enriched(self) -> tuple[str, ...]:
         """Ratings by which unusual lesions are drawn more often; none where all are taken."""
-        return self.preset_of().enriched if self.size is not None else ()
+        return self._preset.enriched if self.size is not None else ()
 
     @property
     def name(self) -> str:
@@ -143,17 +138,17 @@ class Plan:
 # --- lesions ------------------------------------------------------------------------------------
 
 
-def library_data(*names: str) -> dict[str, Data]:
+def library_data(*names: str) -> dict[str, Callable[[int, bool], Lesions]]:
     """Data sets of `lesionlab.crops.datasets` by name, for `Paper.data`."""
     return {name: partial(_library_lesions, name) for name in names}
 
 
 def _library_lesions(name: str, seed: int, progress: bool) -> Lesions:
-    def rests_on() -> tuple[RestsOn, ...]:
-        return tuple(RestsOn(*facts) for facts in datasets.rests_on(name, seed=seed))
-
-    opened = partial(datasets.crops, name, seed=seed, progress=progress)
-    return Lesions(datasets.table(name, seed=seed), opened, rests_on)
+    return Lesions(
+        table=datasets.table(name, seed=seed),
+        open=partial(datasets.crops, name, seed=seed, progress=progress),
+        rests_on=partial(datasets.rests_on, name, seed=seed),
+    )
 
 
 def load(plan: Plan, *, progress: bool = True) -> Dataset:
@@ -169,18 +164,18 @@ def load(plan: Plan, *, progress: bool = True) -> Dataset:
     Raises:
         ValueError: No lesion is left.
         FileNotFoundError: The data set is not set up.
-        RuntimeError: As `lesionlab.crops.datasets.crops`.
-        OSError: As `lesionlab.crops.datasets.crops`.
+        RuntimeError: Another process still makes crops of this data set, or one cannot be made.
+        OSError: A crop cannot be written or read.
     """
-    of, preset = papers.get(plan.paper), plan.preset_of()
-    lesions = of.data[plan.data](plan.data_seed, progress)
-    cohort = of.cohort(lesions.table, plan.variant)
+    paper, preset = papers.get(plan.paper), plan._preset
+    lesions = paper.data[plan.data](plan.data_seed, progress)
+    cohort = paper.cohort(lesions.table, plan.variant)
     if cohort.table.empty:
         raise ValueError(f"the cohort of {plan.paper} is empty")
     folds = None if preset.holdout else cohort.folds(by=plan.by, n_folds=N_FOLDS)
     wanted = draw(cohort.table, plan.size, enriched=plan.enriched)
-    targets, labels = of.experiment(plan.variant).targets, of.labels(wanted, plan.variant)
-    known = labelled(targets, labels).numpy()
+    targets = paper.experiment(plan.variant).targets
+    known = labelled(targets, paper.labels(wanted, plan.variant)).numpy()
     excluded = dict.fromkeys(wanted.index[~known], "no label is known")
     wanted = wanted[known]
     store = lesions.open(list(wanted.index))
@@ -189,25 +184,24 @@ def load(plan: Plan, *, progress: bool = True) -> Dataset:
     wanted = wanted.drop(missing)
     if wanted.empty:
         raise ValueError(f"data={plan.data!r}: none of the {len(excluded)} lesions is there")
-    rests_on = lesions.rests_on()
+    *first, last = lesions.rests_on()
 
     def prepare(some: Sequence[str]) -> Samples:
-        return of.prepare(iter(store.crops(some)), plan.variant)
+        return paper.prepare(iter(store.crops(some)), plan.variant)
 
     ids = list(wanted.index)
-    key = f"{plan.paper} {plan.variant} {plan.data} {plan.data_seed} {rests_on}"
+    key = f"{plan.paper} {plan.variant} {plan.data} {plan.data_seed} {(*first, last)}"
     samples = Stream(tuple(ids), prepare, key) if preset.streamed else prepare(ids)
     table = wanted.loc[list(samples.lesion_ids)]
     drawn_so = ", lesions of unusual ratings drawn more often" if plan.enriched else ""
-    *first, last = rests_on
     return Dataset(
         samples=samples,
-        labels=of.labels(table, plan.variant),
+        labels=paper.labels(table, plan.variant),
         table=table,
         folds=None if folds is None else folds.loc[table.index],
         by=plan.by,
         holdout=preset.holdout,
-        rests_on=(*first, replace(last, name=last.name + drawn_so)),
+        rests_on=(*first, last._replace(name=last.name + drawn_so)),
         cohort=cohort,
         excluded=excluded,
     )
@@ -263,8 +257,7 @@ def run(
     *,
     dataset: Dataset | None = None,
     folder: str | Path | None = None,
-    n_resamples: int = 2000,
-    **options: Unpack[Options],
+    **options: Any,
 ) -> Outcome:
     """Train a plan's model and score it; folds that are done already are read, not trained.
 
@@ -273,14 +266,14 @@ def run(
         dataset: What `load` gave for this plan, or for one with the same data; loaded if None.
         folder: Where to; `plan.folder` if None. Folds that are in it count, also those that the
             plan does not ask for: the scores are those of all.
-        n_resamples: Resamples of patients for the intervals.
-        **options: Arguments of `loop.fit`: device, devices, precision, progress, resume, ….
+        **options: Arguments of `loop.fit` (device, devices, precision, progress, resume), and
+            `n_resamples`, the number of resamples of patients for the intervals.
 
     Raises:
-        ValueError: As `load` and `folds.cross_validate`.
+        ValueError: Plan, data and options do not go together.
         FileNotFoundError: The data set is not set up.
-        CheckpointError: The folder holds another run.
-        TrainingError: As `loop.fit`.
+        CheckpointError: The folder holds another run, or a damaged one.
+        TrainingError: The loss, the metric or the weights became NaN or infinite.
         OSError: A file cannot be written.
     """
     resolve(options.get("device", "auto"))  # before minutes go into the samples
@@ -296,21 +289,9 @@ def run(
         folder=place,
         seed=plan.seed,
         only=sorted({*plan.chosen, *done}),
-        n_resamples=n_resamples,
         about={"plan": asdict(plan)},
         **options,
     )
-
-
-def train_fold(
-    plan: Plan, fold: int, dataset: Dataset, folder: Path, **options: Unpack[Options]
-) -> None:
-    """Train and predict one fold of a plan, and score nothing yet."""
-    experiment = papers.get(plan.paper).experiment(plan.variant)
-    train_folds(
-        experiment, dataset, recipe=plan.stages, folder=folder, seed=plan.seed, only=[fold],
-        **options,
-    )  # fmt: skip
 
 
 def finished(folder: str | Path) -> tuple[int, ...]:
@@ -328,7 +309,7 @@ def keep(
         plan: What was run.
         outcome: What came of it.
         folder: Where to; files of the same name are replaced.
-        dataset: As in `run`.
+        dataset: What `load` gave for the plan; loaded if None.
 
     Returns:
         The JSON file.
@@ -382,8 +363,8 @@ def trained(
 
     Args:
         plan: What was trained.
-        dataset: As in `run`.
-        folder: As in `run`.
+        dataset: What `load` gave for the plan; loaded if None.
+        folder: Where the run is; `plan.folder` if None.
 
     Raises:
         FileNotFoundError: The folder has no finished fold.
@@ -399,20 +380,21 @@ def trained(
     for fold in done:
         split = dataset.split(fold, validate=validate, seed=plan.seed)
         there: Mapping[str, Any] = _files.read_json(place / f"fold-{fold}" / RESULT)["identity"]
-        if there["parts"] != split.digest() or there["variant"] != plan.variant:
+        if there["parts"] != digest(split) or there["variant"] != plan.variant:
             raise checkpoints.CheckpointError(
                 f"{place / f'fold-{fold}'} is of another run: it tests other lesions, or "
                 f"{there['variant']!r} is not {plan.variant!r}"
             )
-        normalise = experiment.normalisation(part(dataset.samples, split.training))  # type: ignore[arg-type]
-        test = changed(part(dataset.samples, split.test), normalise)
+        normalise = experiment.normalisation(dataset.part(split["training"])[0])  # type: ignore[arg-type]
+        samples, labels = dataset.part(split["test"])
+        test = changed(samples, normalise)
         yield Trained(
             fold=fold,
             experiment=experiment,
             weights=checkpoints.load_weights(place / f"fold-{fold}"),
-            samples=test if isinstance(test, Samples) else test.select(range(len(split.test))),
-            labels=dataset.labels[split.test],
-            table=dataset.table.iloc[split.test],
+            samples=test.select(range(len(labels))),
+            labels=labels,
+            table=dataset.table.iloc[split["test"]],
             precision=there["precision"],
             normalise=normalise,
         )

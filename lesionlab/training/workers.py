@@ -9,55 +9,21 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lesionlab import _files
+from lesionlab import _files, papers
 from lesionlab.training.devices import Precision
-from lesionlab.training.folds import RESULT, Dataset
-from lesionlab.training.studies import Plan, load, train_fold
+from lesionlab.training.folds import Dataset, train_folds
+from lesionlab.training.studies import Plan, load
 
-TRIES = 3
-"""How often a job is tried again whose worker died."""
-
-RETURNING, PATIENCE, CONNECTING = 120.0, 120.0, 5.0
-"""Seconds that all workers of this machine may be gone (Dask starts them anew in a few), to wait
-for a fold that somebody else seems to train, and to wait for a scheduler."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One fold of one plan; `out` is the folder of the sweep, absolute."""
-
-    plan: Plan
-    fold: int
-    out: str
-
-    @property
-    def run(self) -> Path:
-        """The folder of the plan."""
-        return Path(self.out, self.plan.paper, self.plan.name)
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the fold."""
-        return self.run / f"fold-{self.fold}"
-
-    @property
-    def name(self) -> str:
-        """Its folder as seen from the folder of the sweep."""
-        return self.folder.relative_to(self.out).as_posix()
-
-    @property
-    def done(self) -> bool:
-        """Whether it has a result."""
-        return (self.folder / RESULT).exists()
-
+PATIENCE, CONNECTING = 120.0, 5.0
+"""Seconds to wait for a fold that somebody else seems to train, and for a scheduler."""
 
 _one_at_a_time = threading.Lock()
 
@@ -72,32 +38,38 @@ def _load(plan: Plan) -> Dataset:
     return load(plan, progress=False)
 
 
-def train(job: Job, topic: str, *, device: str, precision: Precision, threads: int | None) -> None:
+def train(
+    plan: Plan, fold: int, folder: Path, device: str, precision: Precision, threads: int | None
+) -> None:
     """Train a fold in a worker of Dask, or go on with it, or see that it is done.
 
     Args:
-        job: Which.
-        topic: Topic of the event that says that training has begun.
+        plan: What to train.
+        fold: Which of its folds.
+        folder: The folder of the plan.
         device: As in `loop.fit`; where a machine has several GPUs, numbered workers share them out.
         precision: As in `loop.fit`.
         threads: PyTorch threads; as they are if None.
 
     Raises:
         RuntimeError: Another process keeps training the same fold.
-        Exception: As `folds.train_folds` and `studies.load`.
     """
     worker = import_module("distributed").get_worker()
     # torch's generators and switches belong to the process: two at a time would mix them up
-    with _one_at_a_time:
+    with _one_at_a_time, _alone(folder / f"fold-{fold}"):
         if threads is not None:
             torch.set_num_threads(threads)
-        with _alone(job.folder):
-            # a job is called again also when its worker died after the last file was written
-            if not job.done:
-                worker.log_event(topic, job.name)
-                options: Any = {"device": own_device(device, worker.name), "precision": precision}
-                dataset = dataset_of(job.plan)
-                train_fold(job.plan, job.fold, dataset, job.run, progress=False, **options)
+        train_folds(
+            papers.get(plan.paper).experiment(plan.variant),
+            dataset_of(plan),
+            recipe=plan.stages,
+            folder=folder,
+            seed=plan.seed,
+            only=[fold],
+            device=own_device(device, worker.name),
+            precision=precision,
+            progress=False,
+        )
 
 
 @contextlib.contextmanager
@@ -125,10 +97,18 @@ def own_device(device: str, worker: object) -> str:
     return device
 
 
+def own_threads(workers: int) -> int:
+    """Threads for each of so many workers on this machine."""
+    there = hasattr(os, "sched_getaffinity")  # on a shared machine fewer than os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if there else os.cpu_count() or 1
+    return max(1, cores // workers)
+
+
 # --- Dask ---------------------------------------------------------------------------------------
 
 SETTINGS: Mapping[str, Any] = {
-    "distributed.scheduler.allowed-failures": TRIES,
+    # how often a job is tried again whose worker died
+    "distributed.scheduler.allowed-failures": 3,
     # a job that waits at a worker would be blamed for its death, too
     "distributed.scheduler.worker-saturation": 1.0,
     # or a machine too busy to start a worker anew within 15 s would never do it
@@ -195,36 +175,34 @@ def _client(distributed: Any, address: str) -> Any:
     raise kind(f"scheduler={address!r}: no scheduler answers there ({why})")
 
 
-def own_threads(workers: int) -> int:
-    """Threads for each of so many workers on this machine."""
-    there = hasattr(os, "sched_getaffinity")  # on a shared machine fewer than os.cpu_count()
-    cores = len(os.sched_getaffinity(0)) if there else os.cpu_count() or 1
-    return max(1, cores // workers)
+def as_completed(
+    client: Any, function: Callable[..., None], jobs: Mapping[str, tuple[Any, ...]]
+) -> Generator[tuple[str, BaseException | str | None], None, None]:
+    """Call a function with the arguments of each job, and say of each that has ended how it did.
 
-
-def as_completed(client: Any, futures: Iterable[Any]) -> Iterator[Any]:
-    """Futures as they end; RuntimeError if workers of this machine do not come back."""
-    completed = import_module("distributed").as_completed(futures, loop=client.loop)
-    seen = asked = time.monotonic()
-    while completed.count():
-        yield from (batch := completed.next_batch(block=False))
-        if not batch:
-            time.sleep(0.2)
-        if time.monotonic() - asked < 10:
-            continue
-        asked = time.monotonic()
-        # workers elsewhere may wait in the queue of a cluster for days
-        if client.cluster is None or client.scheduler_info(n_workers=1)["workers"]:
-            seen = time.monotonic()
-        elif time.monotonic() - seen > RETURNING:
-            raise RuntimeError("all workers are gone; the same command goes on where they were")
-
-
-def why(future: Any) -> BaseException | str:
-    """Why a future that has ended gave nothing."""
-    if future.status == "cancelled":
-        return "the scheduler is gone, or has given it up"
-    error: BaseException = future.exception()
-    if isinstance(error, import_module("distributed").KilledWorker):
-        return f"its worker died {error.allowed_failures + 1} times (out of memory?)"
-    return error
+    Yields:
+        The name of the job, and why it came to nothing; None where it did not.
+    """
+    topic = f"lesionlab-{time.time_ns()}"
+    futures = {
+        # keys that share a name are one group to Dask, which then keeps them in a queue
+        client.submit(function, *arguments, key=(topic, i), pure=False): name
+        for i, (name, arguments) in enumerate(jobs.items())
+    }
+    distributed = import_module("distributed")
+    try:
+        for future in distributed.as_completed(futures, loop=client.loop):
+            error: BaseException | str | None = None
+            if future.status == "cancelled":
+                error = "the scheduler is gone, or has given it up"
+            elif future.status == "error":
+                # what counts of others is on disk: to ask for their values could take long
+                error = future.exception()
+                if isinstance(error, distributed.KilledWorker):
+                    times = error.allowed_failures + 1
+                    error = f"its worker died {times} times (out of memory?)"
+            yield futures[future], error
+            future.release()
+    finally:
+        if left := [future for future in futures if not future.done()]:
+            client.cancel(left)

@@ -15,14 +15,13 @@ import pytest
 import torch
 
 from lesionlab import splits
-from lesionlab.training import checkpoints, outcomes
+from lesionlab.crops.datasets import Basis
+from lesionlab.training import checkpoints, folds, outcomes
 from lesionlab.training.checkpoints import CheckpointError
-from lesionlab.training.folds import Dataset, Split, cross_validate
+from lesionlab.training.folds import PARTS, Dataset, cross_validate
 from lesionlab.training.outcomes import Outcome
-from lesionlab.training.paper import RestsOn
 from lesionlab.training.targets import Target, read_predictions
 
-PHANTOM = (RestsOn("toys", "phantom"),)
 OPTIONS: dict[str, Any] = {"progress": False, "device": "cpu", "n_resamples": 20}
 DATA = ("samples", "labels", "table", "folds", "by", "holdout", "rests_on")
 
@@ -39,7 +38,7 @@ class Case:
 
     def dataset(self, **changes: Any) -> Dataset:
         given = {name: getattr(self, name) for name in ("samples", "labels", "table", "folds")}
-        return Dataset(**given | {"rests_on": PHANTOM} | changes)
+        return Dataset(**given | {"rests_on": [Basis("toys", "real", "a" * 64)]} | changes)
 
     def run(self, folder: Path, **changes: Any) -> Outcome:
         data = self.dataset(**{name: changes.pop(name) for name in DATA if name in changes})
@@ -53,27 +52,31 @@ def case(toys: ModuleType) -> Case:
     return Case(toys)
 
 
-def parts(data: Dataset, **changes: Any) -> list[Split]:
+def parts(data: Dataset, **changes: Any) -> list[dict[str, list[int]]]:
     return [data.split(k, **changes) for k in range(3)]
 
 
 # who sees what
 
 
+def check_apart(case: Case, found: dict[str, list[int]], *, by_patient: bool = True) -> None:
+    """No lesion is in two parts, nor left out, and no patient where folds are by patient."""
+    assert sorted(i for some in found.values() for i in some) == list(range(40))
+    if by_patient:
+        patients = [set(case.table["patient"].iloc[found[name]]) for name in PARTS]
+        assert not patients[0] & patients[1]
+        assert not (patients[0] | patients[1]) & patients[2]
+
+
 @pytest.mark.parametrize("by", ["patient", "nodule"])
 def test_the_parts_share_nothing_and_leave_nothing_out(case: Case, by: Any) -> None:
-    folds = splits.folds(case.table, n_folds=3, by=by)
+    made = splits.folds(case.table, n_folds=3, by=by)
     tested = []
-    for k, found in enumerate(parts(case.dataset(folds=folds, by=by))):
-        lists = [found.training, found.validation, found.test]
-        assert sorted(found.training + found.validation + found.test) == list(range(40))
-        assert set(folds.iloc[found.test]) == {k}
-        assert 1 <= len(found.validation) <= 5  # a tenth of about 27
-        if by == "patient":
-            patients = [set(case.table["patient"].iloc[some]) for some in lists]
-            assert not patients[0] & patients[1]
-            assert not (patients[0] | patients[1]) & patients[2]
-        tested += found.test
+    for k, found in enumerate(parts(case.dataset(folds=made, by=by))):
+        check_apart(case, found, by_patient=by == "patient")
+        assert set(made.iloc[found["test"]]) == {k}
+        assert 1 <= len(found["validation"]) <= 5  # a tenth of about 27
+        tested += found["test"]
     assert sorted(tested) == list(range(40))
 
 
@@ -82,25 +85,21 @@ def test_the_validation_part_is_drawn_by_the_seed(case: Case) -> None:
     one, two = (parts(data, seed=1) for _ in range(2))
     assert one == two != parts(data, seed=2)
     unlabelled = case.dataset(table=case.table.drop(columns="malignancy"))
-    assert [found.validation for found in parts(unlabelled, validate=False)] == [[], [], []]
-    assert len(parts(unlabelled)[0].validation) > 0
+    assert [found["validation"] for found in parts(unlabelled, validate=False)] == [[], [], []]
+    assert len(parts(unlabelled)[0]["validation"]) > 0
 
 
 def test_holdouts_are_by_patient_and_each_seed_is_another(case: Case, tmp_path: Path) -> None:
     data = case.dataset(folds=None, holdout=(0.6, 0.2, 0.2))
     first, second = data.split(0), data.split(1)
     for found in (first, second):
-        everything = [found.training, found.validation, found.test]
-        assert sorted(i for some in everything for i in some) == list(range(40))
-        assert [len(some) for some in everything] == [24, 8, 8]
-        patients = [set(case.table["patient"].iloc[some]) for some in everything]
-        assert not patients[0] & patients[1]
-        assert not (patients[0] | patients[1]) & patients[2]
+        check_apart(case, found)
+        assert [len(found[name]) for name in PARTS] == [24, 8, 8]
     assert first != second
     joined = data.split(0, validate=False)
-    assert sorted(first.training + first.validation) == joined.training
-    found = case.run(tmp_path, folds=None, holdout=(0.6, 0.2, 0.2), only=[0, 1])
-    assert found.predictions["fold"].tolist() == [0] * 8 + [1] * 8
+    assert sorted(first["training"] + first["validation"]) == joined["training"]
+    done = case.run(tmp_path, folds=None, holdout=(0.6, 0.2, 0.2), only=[0, 1])
+    assert done.predictions["fold"].tolist() == [0] * 8 + [1] * 8
 
 
 def other(case: Case, inside: np.ndarray) -> dict[str, Any]:
@@ -135,10 +134,9 @@ def test_the_test_part_decides_nothing_unless_the_recipe_says_so(
 
 
 def test_only_the_training_part_is_normalised_by(case: Case, tmp_path: Path) -> None:
-    case.run(tmp_path, only=[0])
-    training = case.dataset().split(0).training
+    found = case.run(tmp_path, only=[0]).folds[0]
+    training = case.dataset().split(0)["training"]
     mean = float(case.samples.select(training).images.double().mean())
-    found = json.loads((tmp_path / "fold-0/result.json").read_text(encoding="utf-8"))
     assert found["normalisation"] == {"mean": mean}
 
 
@@ -161,18 +159,15 @@ def test_every_lesion_is_predicted_once_by_a_model_that_has_not_seen_it(
 
 
 def test_results_say_where_they_come_from(case: Case, tmp_path: Path) -> None:
-    found = case.run(tmp_path, rests_on=(RestsOn("toys", "real", "a" * 64),), seed=4)
+    found = case.run(tmp_path, seed=4)
     written = json.loads(found.path.read_text(encoding="utf-8"))
-    assert written["experiment"] == "toy"
-    assert written["variant"] == "attention"
+    assert (written["experiment"], written["variant"]) == ("toy", "attention")
     assert written["settings"]["absolute"] == 0.1
     assert written["recipe"]["schedule"]["kind"] == "constant"
     assert written["seed"] == 4
-    assert written["split"]["folds"] == 3
-    assert written["split"]["trained"] == [0, 1, 2]
+    assert (written["split"]["folds"], written["split"]["trained"]) == (3, [0, 1, 2])
     assert written["data"] == [{"name": "toys", "tier": "real", "checksum": "a" * 64}]
-    assert written["cohort"]["lesions"] == 40
-    assert written["cohort"]["patients"] == 20
+    assert (written["cohort"]["lesions"], written["cohort"]["patients"]) == (40, 20)
     assert {"commit", "dirty", "platform", "versions"} <= written.keys()
     assert {"torch", "lightning-fabric", "safetensors"} <= written["versions"].keys()
     assert written["device"] == ["CPU, 1 threads"]
@@ -269,7 +264,7 @@ def test_finished_folds_are_skipped_and_the_outcome_is_the_same(
     whole = case.run(tmp_path / "whole")
     # the third fold dies
     seen: list[int] = []
-    fit = cross_validate.__globals__["fit"]
+    fit = folds.fit
 
     def dying(*arguments: Any, **options: Any) -> Any:
         seen.append(len(seen))
@@ -277,7 +272,7 @@ def test_finished_folds_are_skipped_and_the_outcome_is_the_same(
             raise KeyboardInterrupt
         return fit(*arguments, **options)
 
-    monkeypatch.setitem(cross_validate.__globals__, "fit", dying)
+    monkeypatch.setattr(folds, "fit", dying)
     with pytest.raises(KeyboardInterrupt):
         case.run(tmp_path / "killed")
     assert not (tmp_path / "killed" / "results.json").exists()
@@ -314,6 +309,11 @@ def test_the_result_of_another_run_is_refused(case: Case, tmp_path: Path) -> Non
 # what is refused, before anything is trained
 
 
+def hole(case: Case) -> dict[str, Any]:
+    case.samples.images[7, 0, 1, 1] = torch.nan
+    return {}
+
+
 def one_class(case: Case) -> dict[str, Any]:
     label = (case.folds != 2).to_numpy().astype(np.float32)
     labels = torch.cat([case.labels, torch.from_numpy(label)[:, None]], dim=1)
@@ -344,6 +344,11 @@ def unlabelled(case: Case) -> dict[str, Any]:
         (lambda c: {"labels": c.labels[:9]}, "labels: 9 rows, expected 40"),
         (lambda c: {"samples": c.samples.select([])}, "samples: expected lesions, each once"),
         (lambda c: {"samples": c.samples.select([0, 0])}, "samples: expected lesions, each once"),
+        (hole, "images of lesion 'l00.' have values that are not finite"),
+        (
+            lambda c: {"rests_on": [Basis("x", "slices")]},  # type: ignore[arg-type]
+            "tier='slices': expected one of real, phantom, private",
+        ),
         (one_class, r"part of fold \d: none of its \d+ lesions has malignancy [01]; use fewer"),
         (unlabelled, r"test part of fold 1: none of its \d+ lesions has a label of texture"),
     ],
@@ -354,15 +359,3 @@ def test_what_does_not_go_together_is_refused(
     with pytest.raises(ValueError, match=words):
         case.run(tmp_path / "run", **change(case))
     assert not (tmp_path / "run").exists()
-
-
-def test_a_hole_in_a_crop_is_refused(case: Case, tmp_path: Path) -> None:
-    case.samples.images[7, 0, 1, 1] = torch.nan
-    lesion = case.samples.lesion_ids[int(case.samples.nodule[7])]
-    with pytest.raises(ValueError, match=f"images of lesion '{lesion}' have values that are"):
-        case.run(tmp_path)
-
-
-def test_data_have_a_tier() -> None:
-    with pytest.raises(ValueError, match="tier='slices': expected one of real, phantom, private"):
-        RestsOn("x", "slices")

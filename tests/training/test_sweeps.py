@@ -15,18 +15,20 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 from typer.testing import CliRunner, Result
 
 from lesionlab import _files
 from lesionlab.cli import _sweep, app
 from lesionlab.papers import fu2021
-from lesionlab.training import folds, studies, sweeps, workers
-from lesionlab.training.sweeps import Job, grid, sweep
+from lesionlab.training import checkpoints, folds, studies, sweeps, workers
+from lesionlab.training.sweeps import grid, sweep
 
 dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 
 OPTIONS: dict[str, Any] = {"progress": False, "device": "cpu", "n_resamples": 20}
+NAME = "toy/slow-squares-smoke-patient-seed0"
 
 
 @pytest.fixture(autouse=True)
@@ -48,18 +50,20 @@ def inside(toy: ModuleType) -> Iterator[str]:
         yield cluster.scheduler_address
 
 
+def slow(folder: Path, scheduler: str | None = None, **changes: Any) -> sweeps.Sweep:
+    """One plan of two folds."""
+    plans = grid("toy", variants=["slow"], preset="smoke", **changes)
+    return sweep(plans, out=folder, scheduler=scheduler, **OPTIONS)
+
+
 # what there is to train
 
 
 def test_a_grid_has_every_variant_with_every_seed_once() -> None:
     names = ["no_attention", "full", "no_attention"]
     found = grid("fu2021", variants=names, seeds=[3, 1], folds=range(2), preset="smoke", epochs=1)
-    assert [(plan.variant, plan.seed) for plan in found] == [
-        ("no_attention", 3),
-        ("no_attention", 1),
-        ("full", 3),
-        ("full", 1),
-    ]
+    expected = [(name, seed) for name in ("no_attention", "full") for seed in (3, 1)]
+    assert [(plan.variant, plan.seed) for plan in found] == expected
     assert {plan.folds for plan in found} == {(0, 1)}
     assert {plan.recipe.epochs for plan in found} == {1}
     assert len({plan.folder for plan in found}) == 4
@@ -79,7 +83,7 @@ def test_a_grid_takes_a_table_of_the_paper_or_all_it_has() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"table": "7"}, "table='7': expected one of 1, 2, S1, for fu2021"),
+        ({"table": "7"}, "table='7': expected one of 1, 2, S1"),
         ({"variants": ["ful"]}, "variant='ful': expected one of full, "),
         ({"seeds": []}, r"seeds=\[\]: expected at least one"),
         ({"seeds": [-1]}, "seed=-1: expected 0 or more"),
@@ -117,9 +121,8 @@ def test_a_sweep_gives_what_each_run_gives_alone(
     chosen = grid("toy", variants=["slow", "other"], seeds=[0, 1], preset="smoke")
     lines: list[str] = []
     found = sweep(chosen, out=tmp_path / "a", scheduler=inside, tell=lines.append, **OPTIONS)
-    assert found.failures == []
-    assert set(found.begun.values()) == {1}
-    assert len(found.begun) == len(lines) == 8
+    assert found.failures == {}
+    assert len(lines) == 8
     rows = found.table.set_index(["variant", "seed"])
     for plan in chosen:
         folder = tmp_path / "b" / plan.name
@@ -149,33 +152,23 @@ def test_a_sweep_gives_what_each_run_gives_alone(
 def test_what_is_done_is_read_and_nothing_else(
     toy: ModuleType, inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = sweep(
-        grid("toy", variants=["slow"], preset="smoke"), out=tmp_path, scheduler=inside, **OPTIONS
-    )
+    first = slow(tmp_path, inside)
     before = seen(tmp_path)
     workers._load.cache_clear()
     # one fold more: the others are left alone
-    more = sweep(
-        grid("toy", variants=["slow"], preset="smoke", folds=range(3)),
-        out=tmp_path,
-        scheduler=inside,
-        **OPTIONS,
-    )
+    more = slow(tmp_path, inside, folds=range(3))
     after = seen(tmp_path)
-    name = "toy/slow-squares-smoke-patient-seed0"
-    assert list(more.begun) == [f"{name}/fold-2"]
+    assert {file.split("/")[2] for file in after.keys() - before.keys()} == {"fold-2"}
     assert all(after[file] == before[file] for file in before if "/fold-" in file)
     assert (first.table["of"].item(), more.table["of"].item()) == (2, 3)
     # nothing more: no worker, no data, and no file but the summary
     monkeypatch.setattr(sweeps, "connect", None)
-    last = sweep(
-        grid("toy", variants=["slow"], preset="smoke", folds=range(3)), out=tmp_path, **OPTIONS
-    )
+    last = slow(tmp_path, folds=range(3))
     then = seen(tmp_path)
     assert {file for file in then if then[file] != after.get(file)} == {"sweep.json"}
     assert then.keys() == after.keys()
     assert last.table.equals(more.table)
-    assert (last.begun, last.failures) == ({}, [])
+    assert last.failures == {}
 
 
 def test_one_that_fails_is_named_and_the_others_go_on(
@@ -185,9 +178,8 @@ def test_one_that_fails_is_named_and_the_others_go_on(
     assert [plan.variant for plan in chosen] == ["broken", "slow"]
     found = sweep(chosen, out=tmp_path, scheduler=inside, **OPTIONS)
     name = "toy/broken-squares-smoke-patient-seed0"
-    assert {(f.name, f.error) for f in found.failures} == {
-        (f"{name}/fold-{k}", "RuntimeError: no loss, none at all") for k in range(2)
-    }
+    error = "RuntimeError: no loss, none at all"
+    assert found.failures == {f"{name}/fold-{k}": error for k in range(2)}
     rows = found.table.set_index("variant")
     assert (rows.loc["broken", "folds"], rows.loc["slow", "folds"]) == (0, 2)
     assert rows["value"].isna().to_dict() == {"broken": True, "slow": False}
@@ -198,18 +190,16 @@ def test_one_that_fails_is_named_and_the_others_go_on(
 def test_a_fold_of_another_run_is_a_failure_and_stays(
     toy: ModuleType, inside: str, tmp_path: Path
 ) -> None:
-    plan = grid("toy", variants=["slow"], preset="smoke")
-    sweep(plan, out=tmp_path, scheduler=inside, **OPTIONS)
-    result = tmp_path / "toy" / plan[0].name / "fold-1" / folds.RESULT
+    slow(tmp_path, inside)
+    result = tmp_path / NAME / "fold-1" / folds.RESULT
     content = json.loads(result.read_text(encoding="utf-8"))
     content["identity"]["recipe"]["lr"] = 7
     result.write_text(json.dumps(content), encoding="utf-8")
     before = seen(tmp_path)
-    found = sweep(plan, out=tmp_path, scheduler=inside, **OPTIONS)
-    assert "recipe.lr: 7 there, 0.01 here" in found.failures[0].error
+    assert "recipe.lr: 7 there, 0.01 here" in slow(tmp_path, inside).failures[NAME]
     assert {f for f, t in seen(tmp_path).items() if t != before[f]} == {"sweep.json"}
     result.write_text("{", encoding="utf-8")
-    assert "is not a JSON file" in sweep(plan, out=tmp_path, **OPTIONS).failures[0].error
+    assert "is not a JSON file" in slow(tmp_path).failures[NAME]
 
 
 def test_two_sweeps_do_not_share_a_folder_unless_one_is_dead(
@@ -226,17 +216,9 @@ def test_two_sweeps_do_not_share_a_folder_unless_one_is_dead(
         assert other.stdout is not None
         other.stdout.readline()
         with pytest.raises(RuntimeError, match=f"written by process {other.pid} on "):
-            sweep(
-                grid("toy", variants=["slow"], preset="smoke"),
-                out=tmp_path,
-                scheduler=inside,
-                **OPTIONS,
-            )
+            slow(tmp_path, inside)
         other.kill()
-    found = sweep(
-        grid("toy", variants=["slow"], preset="smoke"), out=tmp_path, scheduler=inside, **OPTIONS
-    )
-    assert found.failures == []
+    assert slow(tmp_path, inside).failures == {}
     assert not list(tmp_path.rglob(_files.LOCK))
 
 
@@ -244,12 +226,10 @@ def test_a_fold_that_another_process_trains_is_waited_for(
     toy: ModuleType, inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "PATIENCE", 0.0)
-    plan = grid("toy", variants=["slow"], preset="smoke")[0]
-    job = Job(plan, 0, str(tmp_path))
-    with _files.sole_writer(job.folder):
-        found = sweep([plan], out=tmp_path, scheduler=inside, **OPTIONS)
-    assert [failure.name for failure in found.failures] == [job.name]
-    assert "is being written by process" in found.failures[0].error
+    with _files.sole_writer(tmp_path / NAME / "fold-0"):
+        found = slow(tmp_path, inside)
+    assert found.failures.keys() == {f"{NAME}/fold-0"}
+    assert "is being written by process" in found.failures[f"{NAME}/fold-0"]
 
 
 @pytest.mark.parametrize(
@@ -290,10 +270,10 @@ def until(true: Callable[[], Any], seconds: float = 300) -> Any:
 
 def history(folder: Path) -> list[dict[str, float]]:
     """The epochs in the checkpoint of a fold that is being trained."""
-    if not (folder / "state.json").exists() or (folder / folds.RESULT).exists():
+    if not (folder / checkpoints.NAME).exists() or (folder / folds.RESULT).exists():
         return []
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    return list(state["progress"]["history"])
+    with safe_open(folder / checkpoints.NAME, "pt") as file:
+        return list(json.loads(file.metadata()["state"])["history"])
 
 
 @pytest.mark.slow
@@ -304,14 +284,13 @@ def test_a_killed_worker_costs_its_run_a_little_and_the_others_nothing(
     psutil = pytest.importorskip("psutil")
     out = tmp_path / "killed"
     chosen = grid("toy", variants=["slow", "other"], seeds=[0, 1], preset="smoke", epochs=4)
-    jobs = [Job(plan, fold, str(out)) for plan in chosen for fold in plan.chosen]
+    jobs = {out / "toy" / plan.name / f"fold-{k}": plan for plan in chosen for k in plan.chosen}
     monkeypatch.setenv(toy.SLOWLY, "0.1")
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
-    lines: list[str] = []
-    cut: dict[str, list[dict[str, float]]] = {}
+    cut: dict[Path, list[dict[str, float]]] = {}
 
-    def at_work() -> dict[str, list[dict[str, float]]]:
-        return {job.name: rows for job in jobs if (rows := history(job.folder))}
+    def at_work() -> dict[Path, list[dict[str, float]]]:
+        return {folder: rows for folder in jobs if (rows := history(folder))}
 
     def kill() -> None:
         # both workers are in the middle of a run, and one epoch at least is kept
@@ -328,32 +307,22 @@ def test_a_killed_worker_costs_its_run_a_little_and_the_others_nothing(
 
     with ThreadPoolExecutor(1) as pool:
         killed = pool.submit(kill)
-        found = sweep(chosen, out=out, workers=2, threads=1, tell=lines.append, **OPTIONS)
+        found = sweep(chosen, out=out, workers=2, threads=1, **OPTIONS)
         killed.result()
-    assert found.failures == []
-    assert len(jobs) == 8
-    assert all(job.done for job in jobs)
+    assert found.failures == {}
     assert found.table["value"].notna().all()
-    # one was begun twice, and it is one of the two that were at work
-    again = [name for name, times in found.begun.items() if times == 2]
-    assert sorted(found.begun.values()) == [1] * 7 + [2], lines
-    assert len(again) == 1
-    assert again[0] in cut
-    assert f"{again[0]}: its worker died; it goes on from its last checkpoint" in lines
-    # it was gone on with: the epochs before are kept to the last digit of their seconds
-    for name, rows in cut.items():
-        result = json.loads((out / name / folds.RESULT).read_text(encoding="utf-8"))
+    # both were gone on with: the epochs before are kept to the last digit of their seconds
+    monkeypatch.setenv(toy.SLOWLY, "0")
+    for folder, rows in cut.items():
+        result = json.loads((folder / folds.RESULT).read_text(encoding="utf-8"))
         kept = [{k: row[k] for k in rows[0]} for row in result["history"]]
         assert kept[: len(rows)] == rows
         assert len(kept) == 4
-    # and it came to what it would have come to
-    monkeypatch.setenv(toy.SLOWLY, "0")
-    job = next(job for job in jobs if job.name == again[0])
-    whole = Job(job.plan, job.fold, str(tmp_path / "whole"))
-    dataset = workers.dataset_of(job.plan)
-    studies.train_fold(job.plan, job.fold, dataset, whole.run, device="cpu", progress=False)
-    one, two = (folder / "predictions.csv" for folder in (job.folder, whole.folder))
-    assert one.read_bytes() == two.read_bytes()
+        # and they came to what they would have come to
+        whole = tmp_path / "whole" / jobs[folder].name
+        studies.run(jobs[folder], folder=whole, **OPTIONS)
+        one, two = (place / "predictions.csv" for place in (folder, whole / folder.name))
+        assert one.read_bytes() == two.read_bytes()
 
 
 # the command

@@ -19,8 +19,9 @@ from torch import nn
 
 from lesionlab import cohorts
 from lesionlab.crops import Crop
+from lesionlab.crops.datasets import Basis
 from lesionlab.crops.sampling import Samples
-from lesionlab.training.paper import Experiment, Lesions, Paper, Preset, RestsOn
+from lesionlab.training.paper import Experiment, Lesions, Paper, Preset
 from lesionlab.training.recipes import Recipe
 from lesionlab.training.targets import (
     Target,
@@ -90,7 +91,7 @@ class Squares:
 
 def lesions(seed: int, progress: bool) -> Lesions:
     rows = table(seed)
-    return Lesions(rows, lambda ids: Squares(rows), lambda: (RestsOn("squares", "phantom"),))
+    return Lesions(rows, lambda ids: Squares(rows), lambda: [Basis("squares", "phantom")])
 
 
 def prepare(crops: Iterable[Crop], variant: str) -> Samples:
