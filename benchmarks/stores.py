@@ -115,7 +115,7 @@ class _Files:
 
     def check(self) -> None:
         """All of them give the same arrays."""
-        for crop in tqdm(CropStore.open(self.folder / "store").crops(), "equal?", unit="lesion"):
+        for crop in tqdm(CropStore(self.folder / "store").crops(), "equal?", unit="lesion"):
             hu, masks = self._load(crop.lesion_id)
             assert np.array_equal(crop.hu, hu), crop.lesion_id
             assert np.array_equal(crop.masks, masks), crop.lesion_id
@@ -130,10 +130,10 @@ class _Files:
     # ours
 
     def walk(self, names: list[str]) -> None:
-        assert sum(1 for _ in CropStore.open(self.folder / "store").crops()) == len(names)
+        assert sum(1 for _ in CropStore(self.folder / "store").crops()) == len(names)
 
     def picks(self, names: list[str]) -> None:
-        store = CropStore.open(self.folder / "store")
+        store = CropStore(self.folder / "store")
         for name in names:
             store[name]
 

@@ -168,7 +168,7 @@ def stores() -> Iterator[Finding]:
     """The cache folder, the disk that it lies on, and the stores of crops in it."""
     from lesionlab.crops import datasets
 
-    folder, fault = Path(datasets.default_url("phantom")).parent, ""
+    folder, fault = datasets.stores_folder(), ""
     place = next(p for p in (folder, *folder.parents) if p.exists())
     other = "export LESIONLAB_CACHE=/a/folder/that/can/be/written"
     try:
@@ -178,15 +178,19 @@ def stores() -> Iterator[Finding]:
     yield _judge("cache folder", str(folder), fault, f"Run: {other}", needed=True)
     free = shutil.disk_usage(place).free
     yield _room("disk", free, DISK_FOR_BUILD, f"Free some, or run: {other}")
-    for store in datasets.cached():
-        told, fault, fix = f"{store.lesions:,} of {store.expected:,} lesions", "", ""
-        if store.problem or not store.current:
-            fault = store.problem or f"{told}, made by another version of lesionlab and not used"
-            fix = f"Remove the folder {store.path}"
+    for name, store in datasets.cached().items():
+        fix = f"Remove the folder {folder / name}"
+        if isinstance(store, Exception):
+            yield _judge(name, "", str(store), fix)
+            continue
+        told, fault = f"{len(store):,} of {len(store.expected):,} lesions", ""
+        if not datasets.current(store):
+            fault = f"{told}, made by another version of lesionlab and not used"
         elif not store.complete:
-            fault, fix = f"{told}, not complete", f"Run: lesionlab data build {store.name}"
-            fix += "" if store.seed is None else f" --seed {store.seed}"
-        yield _judge(store.path.name, told, fault, fix, optional=not store.problem)
+            made = store.provenance
+            fault, fix = f"{told}, not complete", f"Run: lesionlab data build {made['dataset']}"
+            fix += f" --seed {made['seed']}" if "seed" in made else ""
+        yield _judge(name, told, fault, fix, optional=True)
 
 
 def memory() -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ Name = Annotated[str, typer.Argument(metavar="DATASET", help="The name of a data
 What = Annotated[
     str, typer.Argument(metavar="STORE", help="A folder or URL, or the name of a data set.")
 ]
-SeedOf = Annotated[int | None, typer.Option(help="Take the phantoms that have this seed.")]
+SeedOf = Annotated[int, typer.Option(help="Take the phantoms that have this seed.")]
 Source = Annotated[
     Path | None,
     typer.Option(
@@ -97,23 +98,21 @@ def build(
     from lesionlab.crops._dataset_checks import by_reason
 
     with plain_errors():
-        built = datasets.build(
-            dataset,
-            datasets.choose(dataset, file=lesions, cohort=cohort, limit=limit, seed=seed),
-            seed=seed,
-            source=source,
+        of, begun = datasets.get(dataset, seed=seed, source=source), time.monotonic()
+        store, n_made = datasets.build(
+            of,
+            datasets.choose(of, file=lesions, cohort=cohort, limit=limit),
             url=out,
             processes=processes,
             progress=sys.stderr.isatty(),
         )
-        store = built.store
         table(
             [
-                ("lesions", f"{len(store):,}, {built.made:,} of them made now"),
+                ("lesions", f"{len(store):,}, {n_made:,} of them made now"),
                 ("left out", len(store.exclusions)),
                 *(("", f"{n:,} × {why}") for why, n in _first(by_reason(store.exclusions).items())),
                 ("bytes", store.info()["bytes"]),
-                ("seconds", round(built.seconds, 1)),
+                ("seconds", round(time.monotonic() - begun, 1)),
                 ("store", store.url),
             ]
         )
@@ -122,7 +121,7 @@ def build(
 @data_app.command("info")
 def info(
     store: What,
-    seed: SeedOf = None,
+    seed: SeedOf = 0,
     quick: Annotated[
         bool, typer.Option("--quick", help="Leave out the range of HU, which needs all voxels.")
     ] = False,
@@ -134,7 +133,7 @@ def info(
     from lesionlab.crops.stores import CropStore
 
     with plain_errors():
-        opened = CropStore.open(datasets.locate(store, seed), allow_incomplete=True)
+        opened = CropStore(datasets.locate(store, seed), allow_incomplete=True)
         told = describe(opened, voxels=not quick, progress=sys.stderr.isatty())
         if as_json:
             typer.echo(as_text(told | {"exclusions": opened.exclusions}))
@@ -146,7 +145,7 @@ def info(
 @data_app.command("validate")
 def validate(
     store: What,
-    seed: SeedOf = None,
+    seed: SeedOf = 0,
     report: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write which slices or scans matched, as CSV."),
@@ -163,14 +162,14 @@ def validate(
     with plain_errors():
         if report is not None and report.exists() and not (force and report.is_file()):
             raise ValueError(f"report: {report} is there already; --force replaces a file")
-        url = datasets.locate(store, seed)
+        url = datasets.locate(store, seed, source)
         try:
-            opened = CropStore.open(url, allow_incomplete=True)
+            opened = CropStore(url, allow_incomplete=True)
         except ValueError as error:
             stop(str(error), FAILED)
         if report is not None:
             name = str(opened.provenance.get("dataset", opened.tier))
-            listed = datasets.report(name, source=source, progress=sys.stderr.isatty())
+            listed = datasets.get(name, source=source).report(sys.stderr.isatty())
             write_text(report, listed.to_csv(index=False))
             matched = listed["matched"] if name == "slices" else listed["n_files"] > 0
             typer.echo(f"matched {matched.sum():,} of {len(listed):,}, listed in {report}")

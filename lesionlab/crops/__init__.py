@@ -8,6 +8,8 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from lesionlab import _names
+
 Tier = Literal["phantom", "slices", "dicom"]
 
 
@@ -38,28 +40,24 @@ class Crop:
     tier: Tier
 
     def __post_init__(self) -> None:
-        hu, masks, each = self.hu, self.masks, (self.hu.shape[:1], "(z,), one value per slice")
-        for name, dtype, shape, words in (
-            ("hu", np.int16, hu.shape if hu.ndim == 3 and hu.size else (), "(z, y, x)"),
-            ("masks", np.bool_, (len(masks), *hu.shape), "(reader, z, y, x) as in hu"),
-            ("slice_index", np.int64, *each),
-            ("calibrated", np.bool_, *each),
+        shape, about = self.hu.shape, f"of {self.lesion_id}"
+        for name, dtype, expected in (
+            ("hu", np.int16, shape if len(shape) == 3 and self.hu.size else "(z, y, x)"),
+            ("masks", np.bool_, (len(self.masks), *shape)),
+            ("slice_index", np.int64, shape[:1]),
+            ("calibrated", np.bool_, shape[:1]),
         ):
             value = getattr(self, name)
-            if value.shape != shape or value.dtype != dtype:
-                got = f"{np.dtype(dtype)}, got {value.shape}, {value.dtype}"
-                raise ValueError(f"{name} of {self.lesion_id}: expected {words}, {got}")
-        tiers = get_args(Tier)
-        for name, good, words in (
-            ("spacing", len(self.spacing) == 3 and all(0 < s < np.inf for s in self.spacing),
-             "(z, y, x) mm above 0"),
-            ("corner", [isinstance(i, int | np.integer) for i in self.corner] == [True, True],
-             "two whole numbers (y, x)"),
-            ("tier", self.tier in tiers, f"one of {', '.join(tiers)}"),
-        ):  # fmt: skip
-            if not good:
-                got = getattr(self, name)
-                raise ValueError(f"{name} of {self.lesion_id}: expected {words}, got {got!r}")
+            if value.shape != expected or value.dtype != dtype:
+                got = f"{value.shape} {value.dtype}"
+                raise ValueError(
+                    f"{name} {about}: expected {expected} {np.dtype(dtype)}, got {got}"
+                )
+        if len(self.spacing) != 3 or not all(0 < mm < np.inf for mm in self.spacing):
+            raise ValueError(f"spacing {about}: expected (z, y, x) mm above 0, got {self.spacing}")
+        if [isinstance(i, int | np.integer) for i in self.corner] != [True, True]:
+            raise ValueError(f"corner {about}: expected whole numbers (y, x), got {self.corner}")
+        _names.one_of(f"tier {about}", self.tier, get_args(Tier))
 
     @property
     def origin(self) -> tuple[int, int, int]:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from lesionlab.crops import Crop
-from lesionlab.crops._recipes import recipe
+from lesionlab.crops import Crop, datasets
 from lesionlab.crops.stores import LESIONS, ROOT, CropStore
 from lesionlab.sources import lidc
 from lesionlab.sources.lidc import LesionMasks
@@ -32,14 +31,11 @@ def describe(store: CropStore, *, voxels: bool = True, progress: bool = False) -
     table = store.table
     told: dict[str, Any] = store.info() | {"dataset": store.provenance.get("dataset"), "hu": None}
     if len(table):
-        shape, spacing = np.array(table["shape"].tolist()), np.array(table["spacing"].tolist())
-        told |= {
-            "readers": _span(table["readers"]),
-            "masks": int(table["readers"].sum()),
-            **{n: _span(shape[:, k]) for k, n in enumerate(("depth", "rows", "columns"))},
-            **{f"spacing_{axis}": _span(spacing[:, k]) for k, axis in enumerate("zyx")},
-            "uncalibrated": int((~np.concatenate(table["calibrated"].tolist())).sum()),
-        }
+        columns = [*zip(*table["shape"], strict=True), *zip(*table["spacing"], strict=True)]
+        names = ("depth", "rows", "columns", "spacing_z", "spacing_y", "spacing_x")
+        told |= {"readers": _span(table["readers"]), "masks": int(table["readers"].sum())}
+        told |= {name: _span(values) for name, values in zip(names, columns, strict=True)}
+        told["uncalibrated"] = int((~np.concatenate(table["calibrated"].tolist())).sum())
     if voxels:
         bar = tqdm(store.crops(), "voxels", len(store), disable=not progress, unit="lesion")
         spans = [_span(c.hu[c.calibrated]) for c in bar if c.calibrated.any()]
@@ -56,14 +52,9 @@ def by_reason(exclusions: Mapping[str, str]) -> dict[str, int]:
 
     What differs from lesion to lesion (ids, UIDs, paths, numbers) is replaced by `…`.
     """
-    return dict(Counter(_general(i, why) for i, why in exclusions.items()).most_common())
-
-
-def _general(lesion_id: str, reason: str) -> str:
-    text = reason.rpartition(f"{lesion_id}: ")[2] or reason
-    text = re.sub(r"^\w+(Error|Exception): (?=.)", "", text)
-    text = re.sub(r"\S*[/\\]\S*|LIDC-IDRI-\S+|(?<!\w)-?\d+(\.\d+)*(?!\w)", "…", text)
-    return re.sub(r"…([,;:]? …)+", "…", text)
+    reasons = (why.rpartition(f"{i}: ")[2] or why for i, why in exclusions.items())
+    general = (re.sub(r"\S*[\d/\\]\S*", "…", why) for why in reasons)
+    return dict(Counter(re.sub(r"^\w+Error: (?=.)", "", why) for why in general).most_common())
 
 
 def validate(store: CropStore, *, progress: bool = False) -> dict[str, str]:
@@ -84,7 +75,7 @@ def validate(store: CropStore, *, progress: bool = False) -> dict[str, str]:
     wrong |= store.validate(progress=progress)
     try:
         name = str(store.provenance.get("dataset", store.tier))
-        of = recipe(name, seed=store.provenance.get("seed", 0))
+        of = datasets.get(name, seed=store.provenance.get("seed", 0))
     except ValueError as error:
         return wrong | {LESIONS: str(error)}
     if of.of_lidc and store.provenance.get("database", "") not in ("", lidc.default().checksum):

@@ -53,25 +53,17 @@ def move(
         rows: (sample of the result,) int64, which sample of `batch` goes here; each where it is if
             None. The other draws are for the samples of the result.
 
-    Returns:
-        A new tensor, as long as `rows` or `batch`.
-
     Example:
         >>> move(torch.tensor([[1, 2], [3, 4]]), flips={-1: torch.tensor([False, True])}).tolist()
         [[1, 2], [4, 3]]
     """
-    flips = flips or {}
-    n = len(batch if rows is None else rows)
-    if max((*flips, *axes)) >= 0:
-        raise ValueError(f"axes {(*flips, *axes)}: expected negative ones, -1 is x")
-    for name, drawn in [("turns", turns), *((f"flip {a}", f) for a, f in flips.items())]:
-        if drawn is not None and drawn.shape != (n,):
+    rows = torch.arange(len(batch)) if rows is None else rows.cpu()
+    n, flips = len(rows), flips or {}
+    turns = torch.zeros(n, dtype=torch.int64) if turns is None else turns.cpu()
+    for name, drawn in {"turns": turns, **{f"flip {a}": f for a, f in flips.items()}}.items():
+        if drawn.shape != (n,):
             raise ValueError(f"{name}: drawn for {tuple(drawn.shape)} samples, there are {n}")
-    if turns is not None and batch.shape[axes[0]] != batch.shape[axes[1]]:
-        raise ValueError(f"batch of shape {tuple(batch.shape)}: axes {axes} must be equally long")
-    rows = torch.arange(n) if rows is None else rows.cpu()
-    quarter = torch.zeros(n, dtype=torch.int64) if turns is None else turns.cpu().remainder(4)
-    way = quarter.clone()  # a number for each way to move: the turn, and a bit for each flip
+    way = turns.remainder(4)  # a number for each way to move: the turn, and a bit for each flip
     for k, drawn in enumerate(flips.values()):
         way += drawn.cpu().long() << (k + 2)
     out = batch.new_empty((n, *batch.shape[1:]))
@@ -91,17 +83,13 @@ def reversed_rows(where: torch.Tensor, nodule: torch.Tensor) -> torch.Tensor:
 
     Args:
         where: (nodule,) bool, which nodules.
-        nodule: (slice,) int64, whose slice each is; never descending.
+        nodule: (slice,) int64, the nodule that each slice belongs to; never descending.
 
     Example:
         >>> packed, nodule = torch.tensor([1, 2, 3, 8, 9]), torch.tensor([0, 0, 0, 1, 1])
         >>> packed[reversed_rows(torch.tensor([True, False]), nodule)].tolist()
         [3, 2, 1, 8, 9]
     """
-    if bool((nodule.diff() < 0).any()):
-        raise ValueError("nodule: expected indices that never descend")
-    if len(nodule) and int(nodule[-1]) >= len(where):
-        raise ValueError(f"where: drawn for {len(where)} nodules, there are {int(nodule[-1]) + 1}")
     lengths = torch.bincount(nodule, minlength=len(where))
     here = torch.arange(len(nodule), device=nodule.device)
     mirrored = (2 * lengths.cumsum(0) - lengths - 1)[nodule] - here

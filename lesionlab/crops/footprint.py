@@ -34,15 +34,12 @@ def footprint(
     """Find out where a preparation reads, by letting it prepare the coordinates themselves.
 
     The crop's values are replaced by a ramp along one axis, three times: what comes out are
-    positions. So the answer is what the code does, not what its docstring says.
+    positions. What lies beyond the crop along z counts as its last slice, as for the preparation.
 
     Args:
         crop: A crop, large enough that the middle of the window lies in it.
         prepare: A paper's `prepare` with its options; in-plane size even.
         unit: Values of the sample that stand for -1024 and 400 HU; None if it is in HU.
-
-    Returns:
-        Places; what lies beyond the crop along z counts as its last slice, as for the preparation.
     """
     places = []
     for axis, n in enumerate(crop.hu.shape):
@@ -59,13 +56,9 @@ def footprint(
     index = np.interp(at_z[:, middle, middle], np.arange(len(crop.hu)), crop.slice_index)
     z = (index - locate(crop).centroid[0]) * crop.spacing[0]
     whole = np.flatnonzero(np.isfinite(at_y[:, middle, middle]))[0]
-    corner, side, pixel = [], [], []
-    for line, mm in (
-        (at_y[whole, :, middle], crop.spacing[1]),
-        (at_x[whole, middle], crop.spacing[2]),
-    ):
-        pitch = float(line[middle] - line[middle - 1])
-        side.append(len(line) * pitch * mm)
-        pixel.append(pitch * mm)
-        corner.append(float(line[middle] + 0.5 - pitch * middle - pitch / 2) * mm)
-    return Footprint(z, *((a, b) for a, b in (corner, side, pixel)))
+    lines = np.stack([at_y[whole, :, middle], at_x[whole, middle]])  # voxels, along y and along x
+    mm = np.array(crop.spacing[1:])
+    pitch = lines[:, middle] - lines[:, middle - 1]
+    corner = (lines[:, middle] + 0.5 - pitch * (middle + 0.5)) * mm
+    side = lines.shape[1] * pitch * mm
+    return Footprint(z, *(tuple(pair.tolist()) for pair in (corner, side, pitch * mm)))

@@ -7,11 +7,10 @@
 first and last samples would lie on the window's rim, and the spacing would depend on `size`.
 
 *Resampling is linear algebra.* Along one axis, interpolation is a matrix with two numbers other
-than zero in each row, so the slices of a lesion become `W_y · slices · W_xᵀ`, on CPU or GPU.
-Positions and weights are computed in double precision, so whole-voxel shifts copy values exactly.
-There is no low-pass filter before shrinking, as in the bilinear resizing of torch and OpenCV.
-(On a GPU this takes products in full float32, torch's default:
-`torch.set_float32_matmul_precision("high")` would round HU to about 1.)
+than zero in each row, so the slices of a lesion become `W_y · slices · W_xᵀ`, on CPU or GPU, in
+full float32. Positions and weights are computed in double precision, so whole-voxel shifts copy
+values exactly. There is no low-pass filter before shrinking, as in the bilinear resizing of torch
+and OpenCV.
 
 What lies beyond a crop is `"edge"` (the nearest voxel goes on) or a number of HU, and is counted.
 """
@@ -53,7 +52,7 @@ def planes(
         size: Rows and columns of the result.
         mode: Interpolation.
         outside: What lies beyond a stack, further than half a voxel from its last centres.
-        device: Where to compute.
+        device: To compute on.
 
     Returns:
         All slices of all lesions `(sum of slices, size, size)`, float32, and per lesion the share

@@ -6,16 +6,17 @@ given places, `lesionlab.crops.augmentation` flips and rotates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from lesionlab.crops import Crop, votes_needed
+from lesionlab import _names
+from lesionlab.crops import Crop
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -65,7 +66,7 @@ class Samples:
         }
 
     def select(self, lesions: Sequence[int] | torch.Tensor) -> Samples:
-        """The samples of some lesions, in the order asked for: a mini-batch, a shuffled epoch."""
+        """The samples of some lesions, by position, in the order asked for: a shuffled epoch."""
         pick = torch.as_tensor(lesions, dtype=torch.int64, device=self.images.device)
         n = len(self.lesion_ids)
         if pick.ndim != 1 or bool(((pick < 0) | (pick >= n)).any()):
@@ -100,8 +101,7 @@ class Samples:
         ends = [0, *self.lengths.cumsum(0).tolist()]
         parts = []
         for low in range(0, n, size):
-            high = min(low + size, n)
-            rows, lesions = slice(ends[low], ends[high]), slice(low, high)
+            lesions, rows = slice(low, low + size), slice(ends[low], ends[min(low + size, n)])
             nodule = self.nodule[rows] - low
             parts.append(self._part(rows, lesions, nodule, self.lesion_ids[lesions]))
         return parts
@@ -116,38 +116,26 @@ class Samples:
         """Put batches one after the other."""
         if len(parts) == 1:
             return parts[0]
-        before = np.cumsum([0, *(len(part.lesion_ids) for part in parts)]).tolist()
-        masks = [part.masks for part in parts if part.masks is not None]
-        return Samples(
-            images=torch.cat([part.images for part in parts]),
-            nodule=torch.cat([p.nodule + n for p, n in zip(parts, before, strict=False)]),
-            lesion_ids=tuple(name for part in parts for name in part.lesion_ids),
-            padded=torch.cat([part.padded for part in parts]),
-            missing=torch.cat([part.missing for part in parts]),
-            calibrated=torch.cat([part.calibrated for part in parts]),
-            masks=torch.cat(masks) if masks else None,
-        )
+        joined: dict[str, Any] = {
+            name: torch.cat([getattr(part, name) for part in parts])
+            for name, value in vars(parts[0]).items()
+            if isinstance(value, torch.Tensor)
+        }
+        lengths = torch.cat([part.lengths for part in parts])
+        joined["nodule"] = torch.arange(len(lengths)).to(lengths).repeat_interleave(lengths)
+        return Samples(lesion_ids=sum((part.lesion_ids for part in parts), ()), **joined)
 
 
 @dataclass(frozen=True)
 class Lesion:
-    """A crop and where its lesion is, in indices of the crop.
-
-    `centroid` is the mean position `(z, y, x)` of the consensus' voxels; its z is a slice index of
-    the scan.
-    """
+    """A crop and where its lesion is, in indices of the crop."""
 
     crop: Crop
+    inside: npt.NDArray[np.bool_]  # (z, y, x), the readers' consensus
     area: IntArray  # (z,) voxels of the consensus in each slice
     low: IntArray  # first (z, y, x) index of the lesion's box
     high: IntArray  # last (z, y, x) index of the lesion's box, plus one
-    centroid: FloatArray
-    level: float  # share of the readers that make the consensus
-
-    @property
-    def inside(self) -> npt.NDArray[np.bool_]:
-        """(z, y, x), the readers' consensus."""
-        return self.crop.consensus(self.level)
+    centroid: FloatArray  # mean (z, y, x) of the consensus' voxels; z is a slice index of the scan
 
     @property
     def slices(self) -> IntArray:
@@ -172,39 +160,25 @@ def locate(crop: Crop, *, level: float = 0.5, box: Box = "consensus") -> Lesion:
             because LIDC's readers drew on the first pixels *outside* of a nodule. Along z the box
             is always the consensus'.
     """
-    if box not in ("consensus", "union", "outlines"):
-        raise ValueError(f"box={box!r}: expected 'consensus', 'union' or 'outlines'")
+    _names.one_of("box", box, get_args(Box))
     index = crop.slice_index
     if (index[1:] <= index[:-1]).any():
         raise ValueError(f"slice_index of {crop.lesion_id}: expected ascending, each slice once")
-    n = len(crop.masks)
-    corner, votes = _votes(crop.masks)
-    z, y, x = (votes >= votes_needed(n, level)).nonzero()  # counted from `corner`
-    if not len(z):
-        raise ValueError(f"masks of {crop.lesion_id}: no voxel with {level:.0%} of {n} readers")
-    area = np.bincount(z + corner[0], minlength=len(index))
-    mean = (area @ index / len(z), y.sum() / len(y) + corner[1], x.sum() / len(x) + corner[2])
-    # voxels come in order of z
-    low = corner + np.array([z[0], y.min(), x.min()])
-    high = corner + np.array([z[-1], y.max(), x.max()]) + 1
+    inside = crop.consensus(level)
+    area, rows, columns = (inside.sum(axis=axes) for axes in ((1, 2), (0, 2), (0, 1)))
+    if not area.any():
+        raise ValueError(
+            f"masks of {crop.lesion_id}: no voxel with {level:.0%} of {len(crop.masks)} readers"
+        )
+    places = (index, np.arange(len(rows)), np.arange(len(columns)))
+    sums = [n @ place for n, place in zip((area, rows, columns), places, strict=True)]
     if box != "consensus":
-        rim = int(box == "outlines")
-        low[1:], high[1:] = corner[1:] - rim, (corner + votes.shape)[1:] + rim
-    return Lesion(crop, area, low, high, np.array(mean), level)
-
-
-def _votes(masks: npt.NDArray[np.bool_]) -> tuple[IntArray, npt.NDArray[np.uint16]]:
-    """The box around all readers' voxels: its first `(z, y, x)`, and in it how many say so."""
-    n, depth, height, width = masks.shape
-    marked = masks.reshape(n * depth, height * width).any(axis=1).reshape(n, depth)
-    z = np.flatnonzero(marked.any(axis=0))
-    if not len(z):
-        return np.zeros(3, np.int64), np.zeros((1, 1, 1), np.uint16)
-    cut = masks[:, z[0] : z[-1] + 1]  # a few slices of many: only these are looked at closely
-    plane = np.asarray(cut.any(axis=(0, 1)))
-    y, x = (np.flatnonzero(plane.any(axis=axis)) for axis in (1, 0))
-    votes = cut[:, :, y[0] : y[-1] + 1, x[0] : x[-1] + 1].sum(axis=0, dtype=np.uint16)
-    return np.array([z[0], y[0], x[0]]), votes
+        union = np.asarray(crop.masks.any(axis=0))
+        rows, columns = union.any(axis=(0, 2)), union.any(axis=(0, 1))
+    ends = [np.flatnonzero(n)[[0, -1]] for n in (area, rows, columns)]
+    rim = np.array([0, 1, 1]) if box == "outlines" else 0
+    low, high = (np.array(end) for end in zip(*ends, strict=True))
+    return Lesion(crop, inside, area, low - rim, high + 1 + rim, np.array(sums) / area.sum())
 
 
 def batch(
@@ -217,18 +191,16 @@ def batch(
     masks: torch.Tensor | None = None,
 ) -> Samples:
     """Put images and the lesions they come from together; `lengths` samples each, else one."""
-    device = images.device
     lengths = [1] * len(lesions) if lengths is None else lengths
-    whole = [bool(lesion.crop.calibrated.all()) for lesion in lesions]
     return Samples(
         images=images,
-        nodule=torch.from_numpy(np.repeat(np.arange(len(lesions)), lengths)).to(device),
+        nodule=torch.from_numpy(np.repeat(np.arange(len(lesions)), lengths)),
         lesion_ids=tuple(lesion.crop.lesion_id for lesion in lesions),
-        padded=torch.from_numpy(padded).float().to(device),
-        missing=torch.from_numpy(missing).to(device),
-        calibrated=torch.tensor(whole, device=device),
+        padded=torch.from_numpy(padded).float(),
+        missing=torch.from_numpy(missing),
+        calibrated=torch.tensor([bool(lesion.crop.calibrated.all()) for lesion in lesions]),
         masks=masks,
-    )
+    ).to(images.device)
 
 
 def in_chunks(
@@ -240,8 +212,7 @@ def in_chunks(
     chunk: int = 128,
 ) -> Samples:
     """Locate and prepare some crops at a time: a whole store need not fit into memory."""
-    stream: Iterator[Crop] = iter(crops)
-    parts = []
+    stream, parts = iter(crops), []
     while some := list(islice(stream, chunk)):
         parts.append(prepare([locate(crop, level=level, box=box) for crop in some]))
     if not parts:

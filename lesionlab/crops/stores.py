@@ -19,12 +19,17 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import multiprocessing
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
-from typing import Any, Literal, Self, get_args
+from functools import partial
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -33,15 +38,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from lesionlab import _files
+from lesionlab import _files, _names
 from lesionlab._parquet import read_parquet
 from lesionlab.crops import Crop, Tier
-from lesionlab.crops._making import BuildError, MakeCrop, ahead, make_all
-
-__all__ = ["BuildError", "CropStore", "IncompleteStoreError", "build"]
 
 Url = str | os.PathLike[str]
 Row = dict[str, Any]
+MakeCrop = Callable[[str], Crop]
+Attempt = Callable[[str], "Crop | BuildError"]
 
 # a file name on every system, and nothing that leads out of the folder
 LESION_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,198}[A-Za-z0-9_-])?")
@@ -62,59 +66,102 @@ SCHEMA = pa.schema(
 )
 
 
+class BuildError(RuntimeError):
+    """No crop could be made of a lesion; the message names it."""
+
+
 class IncompleteStoreError(RuntimeError):
     """A store whose build did not come to its end."""
 
 
+class _Folder:
+    """Where a store lies, whether there is one or not."""
+
+    def __init__(self, url: Url) -> None:
+        from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+        from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
+
+        if not url:
+            raise ValueError(f"url={url!r}: expected a folder or a URL")
+        self.files, self.root = url_to_fs(os.path.expanduser(os.fspath(url)))
+        self.local = isinstance(self.files, LocalFileSystem)
+        self.url: str = self.root if self.local else os.fspath(url).rstrip("/")
+
+    def group(self, mode: Literal["r", "a"], attributes: Row | None = None) -> Any:
+        """The Zarr group; with mode `a` it is made, with the attributes, where there is none."""
+        import zarr  # takes a third of a second: only where it is wanted
+        from zarr.storage import FsspecStore
+
+        where: Any = self.root if self.local else FsspecStore.from_url(self.url)
+        return zarr.open_group(where, mode=mode, zarr_format=3, attributes=attributes)
+
+
 class CropStore(Mapping[str, Crop]):
-    """Crops of one tier by `lesion_id`, in a folder or behind any URL that fsspec knows.
+    """Crops of one tier by `lesion_id`, to read, in a folder or behind any URL that fsspec knows.
 
-    A mapping to read: `store[lesion_id]`, `lesion_id in store`, `len(store)`, `store.items()`;
-    iteration gives the ids, `crops()` the crops. `build` writes it and `open` opens it.
+    `build` writes a store.
 
-    Example:
-        >>> hu, masks = np.full((2, 8, 8), -800, np.int16), np.ones((1, 2, 8, 8), bool)
-        >>> def make(lesion_id):
-        ...     return Crop(lesion_id, hu, masks, (2.5, 0.7, 0.7), np.arange(2), (0, 0),
-        ...                 np.ones(2, bool), "phantom")
-        >>> store = build("memory://doc", ["L-1"], make, tier="phantom", progress=False)
-        >>> store.table[["tier", "readers"]]
-                      tier  readers
-        lesion_id
-        L-1        phantom        1
+    Args:
+        url: The folder or the URL.
+        allow_incomplete: Open the store however far its build has come.
+
+    Raises:
+        FileNotFoundError: There is no store.
+        IncompleteStoreError: It is incomplete; the message says how far it is.
+        ValueError: It is damaged, or another version of lesionlab wrote it.
     """
 
-    def __init__(self, folder: Folder) -> None:
-        header = folder.header()
-        self.url = folder.url
+    def __init__(self, url: Url, *, allow_incomplete: bool = False) -> None:
+        self._folder = _Folder(url)
+        self.url = self._folder.url
+        header = self._header()
         self.tier: Tier = header["tier"]  # which source its crops come from
         self.provenance: dict[str, Any] = header["provenance"]  # what its builder told
         self.expected: list[str] = header["expected"]  # what makes it complete, in this order
         self.exclusions: dict[str, str] = header["exclusions"]  # why lesions were left out
         self.complete = header["complete"] is not None
-        self._folder = folder
-        found = folder.table(header["complete"]) if self.complete else folder.stored()
+        found = self._finished(header["complete"]) if self.complete else self._begun()
         # only lesions that are expected count: these names are checked, and stay in the folder
         self._rows = {name: found[name] for name in self.expected if name in found}
         if self.complete and len(self) + len(self.exclusions) < len(self.expected):
             raise ValueError(f"{self.url}/{LESIONS} is damaged: lesions are missing")
-
-    @classmethod
-    def open(cls, url: Url, *, allow_incomplete: bool = False) -> Self:
-        """Open a store to read: a folder, or a URL that fsspec knows; nothing is written.
-
-        Raises:
-            FileNotFoundError: There is no store.
-            IncompleteStoreError: It is incomplete; the message says how far it is.
-            ValueError: It is damaged, or another version of lesionlab wrote it.
-        """
-        store = cls(Folder(url))
-        if not store.complete and not allow_incomplete:
+        if not self.complete and not allow_incomplete:
             raise IncompleteStoreError(
-                f"{store.url} is incomplete: {len(store)} of {len(store.expected)} lesions are "
+                f"{self.url} is incomplete: {len(self)} of {len(self.expected)} lesions are "
                 "stored; build it again to resume, or open it with allow_incomplete=True"
             )
-        return store
+
+    def _header(self) -> Row:
+        """What `zarr.json` says of the store; `complete` is the SHA-256 of the table, or None."""
+        try:
+            text = self._folder.files.cat_file(f"{self._folder.root}/{ROOT}")
+            header: Row = json.loads(text)["attributes"]["lesionlab"]
+            if (version := header["version"]) != FORMAT:
+                raise ValueError(f"it has format {version}, not {FORMAT}: build it anew")
+            _checked_ids(header["expected"])
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(f"{self.url}: no store of crops, {ROOT} is missing") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self.url}/{ROOT} is damaged or not from this version of lesionlab: {error}"
+            ) from error
+        return header
+
+    def _finished(self, sha256: str) -> dict[str, Row]:
+        """The rows of a complete store by lesion, from its table."""
+        try:
+            data = self._folder.files.cat_file(f"{self._folder.root}/{LESIONS}")
+        except FileNotFoundError:
+            data = b""
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise ValueError(f"{self.url}/{LESIONS} is damaged: its SHA-256 is not that in {ROOT}")
+        return {row["lesion_id"]: row for row in read_parquet(io.BytesIO(data)).to_pylist()}
+
+    def _begun(self) -> dict[str, Row]:
+        """The rows of the lesions that are stored whole, from the attributes of their voxels."""
+        voxels = self._folder.group("r").get("hu")
+        rows = {name: array.attrs.asdict() for name, array in voxels.arrays()} if voxels else {}
+        return {name: row for name, row in rows.items() if row.get("lesion_id") == name}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -137,7 +184,34 @@ class CropStore(Mapping[str, Crop]):
         if lesion_id not in self._rows:
             why = self.exclusions.get(lesion_id, "not in the store")
             raise KeyError(f"{lesion_id!r}: {why} ({self.url})")
-        return self._folder.read(self._rows[lesion_id])
+        row = self._rows[lesion_id]
+        z, y, x = row["shape"]
+        try:
+            hu = self._chunk(f"hu/{lesion_id}/c/0/0/0", "<i2", (z, y, x))
+            bits = np.zeros((0, z, y, 1), np.uint8)
+            if readers := row["readers"]:
+                shape = (readers, z, y, (x + 7) // 8)
+                bits = self._chunk(f"masks/{lesion_id}/c/0/0/0/0", "u1", shape)
+            return Crop(
+                lesion_id=lesion_id,
+                hu=hu.astype(np.int16, copy=False),
+                masks=np.unpackbits(bits, axis=-1, count=x).view(np.bool_),
+                spacing=tuple(row["spacing"]),
+                slice_index=np.array(row["slice_index"], np.int64),
+                corner=tuple(row["corner"]),
+                calibrated=np.array(row["calibrated"], np.bool_),
+                tier=row["tier"],
+            )
+        except (FileNotFoundError, ValueError, TypeError) as error:
+            raise ValueError(f"{self.url} is damaged: lesion {lesion_id}: {error}") from error
+
+    def _chunk(self, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """The only chunk of an array: without a compressor, its bytes as they are in memory.
+
+        Zarr's package would take fifteen times as long, most of it to look up the array.
+        """
+        data = bytearray(self._folder.files.cat_file(f"{self._folder.root}/{name}"))
+        return np.frombuffer(data, dtype).reshape(shape)
 
     def crops(self, lesion_ids: Iterable[str] | None = None) -> Iterator[Crop]:
         """Read many crops in the order asked for, all of them by default; errors as `store[…]`."""
@@ -145,8 +219,8 @@ class CropStore(Mapping[str, Crop]):
         if self._folder.local:
             yield from map(self.__getitem__, ids)
             return
-        with ThreadPoolExecutor(8) as pool:  # several are on their way at the same time
-            yield from ahead(pool, self.__getitem__, ids, 8)
+        with ThreadPoolExecutor(8) as pool:
+            yield from _ahead(pool, self.__getitem__, ids, 8)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -155,9 +229,8 @@ class CropStore(Mapping[str, Crop]):
         Columns are `tier`, `shape`, `readers`, `spacing`, `slice_index`, `corner` and `calibrated`
         as in `Crop`, and `sha256`.
         """
-        rows = pa.Table.from_pylist(list(self._rows.values()), schema=SCHEMA)
-        frame: pd.DataFrame = rows.to_pandas(use_threads=False)
-        return frame.set_index("lesion_id")
+        rows = list(self._rows.values())
+        return pd.DataFrame(rows, columns=SCHEMA.names).set_index("lesion_id")
 
     @property
     def checksum(self) -> str:
@@ -190,132 +263,6 @@ class CropStore(Mapping[str, Crop]):
             except (ValueError, OSError) as error:
                 wrong[name] = str(error)
         return wrong
-
-
-class Folder:
-    """The files of a store."""
-
-    def __init__(self, url: Url) -> None:
-        from fsspec.core import url_to_fs  # type: ignore[import-untyped]
-        from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
-
-        if not url:
-            raise ValueError(f"url={url!r}: expected a folder or a URL")
-        self.files, self.root = url_to_fs(os.path.expanduser(os.fspath(url)))
-        self.local = isinstance(self.files, LocalFileSystem)
-        self.url = self.root if self.local else os.fspath(url).rstrip("/")
-        self._group: Any = None
-
-    def group(self, attributes: Row | None = None) -> Any:
-        """The Zarr group; with attributes to write, and made with them where there is none."""
-        if self._group is None or attributes is not None:
-            import zarr  # takes a third of a second: only where voxels are wanted
-            from zarr.storage import FsspecStore, LocalStore
-
-            store: Any = LocalStore(self.root) if self.local else FsspecStore.from_url(self.url)
-            mode: Literal["r", "a"] = "r" if attributes is None else "a"
-            self._group = zarr.open_group(store, mode=mode, zarr_format=3, attributes=attributes)
-        return self._group
-
-    def header(self) -> dict[str, Any]:
-        """What `zarr.json` says of the store; `complete` is the SHA-256 of the table, or None."""
-        where = f"{self.url}/{ROOT}"
-        try:
-            text = self.files.cat_file(f"{self.root}/{ROOT}")
-            header: dict[str, Any] = json.loads(text)["attributes"]["lesionlab"]
-            if header["version"] == FORMAT:
-                _checked_ids(header["expected"])
-                return header
-        except (FileNotFoundError, NotADirectoryError):
-            raise FileNotFoundError(f"{self.url}: no store of crops, {ROOT} is missing") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{where} is damaged or not from lesionlab: {error}") from error
-        raise ValueError(
-            f"{self.url} was written by another version of lesionlab, in format "
-            f"{header['version']}, not {FORMAT}: delete it and build it anew"
-        )
-
-    def write_header(self, header: Row) -> None:
-        """Replace what `zarr.json` says of the store."""
-        with _files.plain_errors(ROOT, self.url):
-            self.group({"lesionlab": header}).update_attributes({"lesionlab": header})
-
-    def table(self, sha256: str) -> dict[str, Row]:
-        """The rows of a complete store by lesion, being what `zarr.json` says they are."""
-        try:
-            data = self.files.cat_file(f"{self.root}/{LESIONS}")
-        except FileNotFoundError:
-            data = b""
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise ValueError(f"{self.url}/{LESIONS} is damaged: its SHA-256 is not that in {ROOT}")
-        return {row["lesion_id"]: row for row in read_parquet(io.BytesIO(data)).to_pylist()}
-
-    def write_table(self, rows: Iterable[Row]) -> str:
-        """Write the table; gives its SHA-256."""
-        file = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), file)
-        with _files.plain_errors(LESIONS, self.url):
-            self.files.pipe_file(f"{self.root}/{LESIONS}", file.getvalue())
-        return hashlib.sha256(file.getvalue()).hexdigest()
-
-    def stored(self) -> dict[str, Row]:
-        """The rows of the lesions that are stored whole, from the attributes of their voxels."""
-        voxels = self.group().get("hu")
-        rows = {name: array.attrs.asdict() for name, array in voxels.arrays()} if voxels else {}
-        return {name: row for name, row in rows.items() if row.get("lesion_id") == name}
-
-    def read(self, row: Row) -> Crop:
-        """The crop of a row; ValueError where it is damaged."""
-        name, (z, y, x) = row["lesion_id"], row["shape"]
-        try:
-            hu = self._chunk(f"hu/{name}/c/0/0/0", "<i2", (z, y, x))
-            bits = np.zeros((0, z, y, 1), np.uint8)
-            if readers := row["readers"]:
-                shape = (readers, z, y, (x + 7) // 8)
-                bits = self._chunk(f"masks/{name}/c/0/0/0/0", "u1", shape)
-            return Crop(
-                lesion_id=name,
-                hu=hu.astype(np.int16, copy=False),
-                masks=np.unpackbits(bits, axis=-1, count=x).view(np.bool_),
-                spacing=tuple(row["spacing"]),
-                slice_index=np.array(row["slice_index"], np.int64),
-                corner=tuple(row["corner"]),
-                calibrated=np.array(row["calibrated"], np.bool_),
-                tier=row["tier"],
-            )
-        except (FileNotFoundError, ValueError, TypeError) as error:
-            raise ValueError(f"{self.url} is damaged: lesion {name}: {error}") from error
-
-    def _chunk(self, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """The only chunk of an array: without a compressor, its bytes as they are in memory.
-
-        Zarr's package would take fifteen times as long, most of it to look up the array.
-        """
-        data = bytearray(self.files.cat_file(f"{self.root}/{name}"))
-        return np.frombuffer(data, dtype).reshape(shape)
-
-    def write(self, crop: Crop) -> Row:
-        """Store a crop, in place of what an interrupted build has left of it; gives its row."""
-        name, row, bits = crop.lesion_id, _row(crop), np.packbits(crop.masks, axis=-1)
-        packed = {"packed": "x", "bit_order": "big", "columns": crop.hu.shape[2]}
-        options: dict[str, Any] = {
-            "overwrite": True,
-            "compressors": None,
-            "chunk_key_encoding": {"name": "default", "separator": "/"},
-            "config": {"write_empty_chunks": True},
-        }
-        with _files.plain_errors(f"the crop of {name}", self.url):
-            if len(bits):
-                self.group().create_array(
-                    f"masks/{name}", data=bits, chunks=bits.shape, attributes=packed,
-                    dimension_names=["reader", "z", "y", "x_byte"], **options,
-                )  # fmt: skip
-            voxels = self.group().create_array(
-                f"hu/{name}", data=crop.hu, chunks=crop.hu.shape,
-                dimension_names=["z", "y", "x"], **options,
-            )  # fmt: skip
-            voxels.update_attributes(row)  # in one write
-        return row
 
 
 def _row(crop: Crop) -> Row:
@@ -355,6 +302,9 @@ def _checked_ids(lesion_ids: Iterable[str]) -> list[str]:
     return ids
 
 
+# --- Building -----------------------------------------------------------------------------------
+
+
 def build(
     url: Url,
     lesion_ids: Iterable[str],
@@ -364,96 +314,187 @@ def build(
     provenance: Mapping[str, Any] | None = None,
     processes: int = 1,
     on_error: Literal["raise", "exclude"] = "raise",
-    retry_excluded: bool = False,
     progress: bool = True,
 ) -> CropStore:
     """Make a store of the crops of many lesions, or continue where an interrupted build ended.
 
-    This process alone writes. A few crops for each process are in memory at a time.
+    This process alone writes. A few crops for each process are in memory at a time. A lesion that
+    an earlier build had to leave out is tried again.
 
     Args:
         url: A folder, or a URL that fsspec knows.
         lesion_ids: Which lesions, in the order of the table. What the store holds already stays in
             it; lesions that are not asked for come last.
         make_crop: Gives a lesion's crop. For several processes, a function of a module or a
-            `functools.partial` of one.
+            `functools.partial` of one, and the script calls `build` under
+            `if __name__ == "__main__":`.
         tier: Which source the crops come from.
         provenance: How they are made (seed, versions, parameters), JSON-serialisable. When a build
             is resumed, it must equal the stored one, or the store would mix two kinds.
         processes: How many make crops at the same time; with 1, this process does.
         on_error: `raise` stops at the first lesion that fails; `exclude` leaves it out and keeps
             the reason in `CropStore.exclusions`. Running out of memory always stops.
-        retry_excluded: Try lesions again that an earlier build left out.
         progress: Show a bar.
 
-    Returns:
-        The complete store, to read.
-
     Raises:
-        BuildError: A lesion failed, and `on_error` is `raise`.
+        BuildError: A lesion failed, and `on_error` is `raise`. As after every error, the build can
+            be resumed.
         ValueError: An argument is wrong, or the store there was made otherwise or is damaged.
         RuntimeError: Another process writes there (`BusyError`), or a process of the build died.
-            As after every error, the build can be resumed.
     """
     ids = _checked_ids(lesion_ids)
-    if on_error not in ("raise", "exclude"):
-        raise ValueError(f"on_error={on_error!r}: expected 'raise' or 'exclude'")
+    _names.one_of("on_error", on_error, ("raise", "exclude"))
+    _names.one_of("tier", tier, get_args(Tier))
     if not isinstance(processes, int) or processes < 1:
         raise ValueError(f"processes={processes!r}: expected a whole number of at least 1")
-    if tier not in get_args(Tier):
-        raise ValueError(f"tier={tier!r}: expected one of {', '.join(get_args(Tier))}")
-    kind = {"tier": tier, "provenance": json.loads(json.dumps(provenance or {}, allow_nan=False))}
-    folder = Folder(url)
-    store = _existing(folder, kind)
-    retry = retry_excluded and store is not None and bool(store.exclusions)
-    if store is not None and store.complete and set(ids) <= set(store.expected) and not retry:
+    told: Row = json.loads(json.dumps(provenance or {}, allow_nan=False))
+    store = existing(url, told, tier)
+    if store is not None and store.complete and store.keys() >= set(ids):
         return store  # it may lie where nothing can be written
+    folder = _Folder(url)
     with _files.sole_writer(folder.url):
-        store = _existing(folder, kind)  # now that nobody else changes it
+        store = existing(url, told, tier)  # now that nobody else changes it
         rows = dict(store._rows) if store is not None else {}
+        todo = [name for name in ids if name not in rows]
         ids += [name for name in rows if name not in set(ids)]
-        excluded = {} if store is None or retry else store.exclusions
-        excluded = {name: excluded[name] for name in ids if name in excluded}
-        header = {"version": FORMAT, **kind, "expected": ids, "exclusions": excluded}
-        folder.write_header(header | {"complete": None})
-        todo = [name for name in ids if name not in rows and name not in excluded]
-        bar = tqdm(
-            todo, "build", len(ids), initial=len(ids) - len(todo), disable=not progress,
-            unit="lesion",
-        )  # fmt: skip
-        with closing(make_all(make_crop, todo, processes)) as attempts:
+        excluded: dict[str, str] = {}
+        header = {
+            "version": FORMAT, "tier": tier, "provenance": told, "expected": ids,
+            "exclusions": excluded, "complete": None,
+        }  # fmt: skip
+        with _files.plain_errors(ROOT, folder.url):
+            group = folder.group("a", {"lesionlab": header})
+            group.update_attributes({"lesionlab": header})
+        bar = tqdm(todo, "build", len(ids), initial=len(ids) - len(todo), disable=not progress)
+        with closing(_make_all(partial(_attempt, make_crop, tier), todo, processes)) as attempts:
             for name, made in zip(bar, attempts, strict=True):
                 if isinstance(made, Crop):
-                    if made.tier != tier:
-                        raise ValueError(f"{name}: expected a crop of {tier}, got {made.tier}")
-                    rows[name] = folder.write(made)
+                    with _files.plain_errors(f"the crop of {name}", folder.url):
+                        rows[name] = _write(group, made)
                 elif on_error == "raise":
                     raise made
                 else:
                     excluded[name] = str(made).removeprefix(f"{name}: ")
         if not rows:
             raise ValueError(f"{folder.url}: every lesion is excluded: {excluded}")
-        checksum = folder.write_table(rows[name] for name in ids if name in rows)
-        folder.write_header(header | {"complete": checksum})
-    return CropStore.open(url)
+        file = io.BytesIO()
+        in_order = [rows[name] for name in ids if name in rows]
+        pq.write_table(pa.Table.from_pylist(in_order, schema=SCHEMA), file)
+        header["complete"] = hashlib.sha256(file.getvalue()).hexdigest()
+        with _files.plain_errors(LESIONS, folder.url):
+            folder.files.pipe_file(f"{folder.root}/{LESIONS}", file.getvalue())
+            group.update_attributes({"lesionlab": header})
+    return CropStore(url)
 
 
-def _existing(folder: Folder, kind: Mapping[str, Any]) -> CropStore | None:
-    """The store that is there, if there is one; an error where crops may not be added to it."""
+def existing(url: Url, provenance: Row, tier: Tier | None = None) -> CropStore | None:
+    """The store at a place, complete or not, if there is one and it was made in the same way."""
     try:
-        store = CropStore(folder)
+        store = CropStore(url, allow_incomplete=True)
     except FileNotFoundError:
-        names = (
-            folder.files.ls(folder.root, detail=False) if folder.files.isdir(folder.root) else []
-        )
-        other = {os.path.basename(str(name).rstrip("/")) for name in names} - {_files.LOCK}
-        if other:
-            raise FileExistsError(f"{folder.url} is not empty: it holds {min(other)}") from None
+        at = _Folder(url)
+        there = at.files.ls(at.root, detail=False) if at.files.isdir(at.root) else []
+        if other := {os.path.basename(name.rstrip("/")) for name in there} - {_files.LOCK}:
+            raise FileExistsError(f"{at.url} is not empty: it holds {min(other)}") from None
         return None
-    for name, now in kind.items():
-        if (before := getattr(store, name)) != now:
-            raise ValueError(
-                f"{folder.url} was begun with {name}={before!r}, now it is {now!r}: use another "
-                "folder, or delete it"
-            )
+    before, now = store.provenance | {"tier": store.tier}, provenance | {"tier": tier or store.tier}
+    told = [
+        f"{k} was {before.get(k, 'not told')!s:.12}, now {now.get(k, 'not told')!s:.12}"
+        for k in sorted(before.keys() | now.keys())
+        if before.get(k) != now.get(k)
+    ]
+    if told:
+        raise ValueError(
+            f"{store.url} was made otherwise: {'; '.join(told)}: use another folder, or delete it"
+        )
     return store
+
+
+def _write(group: Any, crop: Crop) -> Row:
+    """Store a crop, in place of what an interrupted build has left of it; gives its row."""
+    name, row, bits = crop.lesion_id, _row(crop), np.packbits(crop.masks, axis=-1)
+    options: dict[str, Any] = {
+        "overwrite": True,
+        "compressors": None,
+        "chunk_key_encoding": {"name": "default", "separator": "/"},
+        "config": {"write_empty_chunks": True},
+    }
+    if len(bits):
+        packed = {"packed": "x", "bit_order": "big", "columns": crop.hu.shape[2]}
+        group.create_array(
+            f"masks/{name}", data=bits, chunks=bits.shape, attributes=packed,
+            dimension_names=["reader", "z", "y", "x_byte"], **options,
+        )  # fmt: skip
+    voxels = group.create_array(
+        f"hu/{name}", data=crop.hu, chunks=crop.hu.shape, dimension_names=["z", "y", "x"], **options
+    )
+    voxels.update_attributes(row)  # in one write
+    return row
+
+
+def _attempt(make_crop: MakeCrop, tier: Tier, lesion_id: str) -> Crop | BuildError:
+    """The crop of a lesion, or why there is none."""
+    try:
+        crop = make_crop(lesion_id)
+        if crop.tier != tier:
+            raise ValueError(f"its crop is {crop.tier}, the others are {tier}")
+    except MemoryError:
+        raise  # says nothing about the lesion
+    except Exception as error:
+        # as text, which survives the way to another process; not every exception does, and a file
+        # name in it may be no Unicode
+        reason = f"{lesion_id}: {type(error).__name__}: {error}".encode(errors="replace").decode()
+        failure = BuildError(reason)
+        failure.add_note(traceback.format_exc())
+        return failure
+    if crop.lesion_id != lesion_id:
+        raise ValueError(
+            f"make_crop({lesion_id!r}): expected its crop, got that of {crop.lesion_id}"
+        )
+    return crop
+
+
+def _make_all(
+    attempt: Attempt, lesion_ids: list[str], processes: int
+) -> Generator[Crop | BuildError, None, None]:
+    """Attempt all lesions, in their order."""
+    if processes == 1:
+        yield from map(attempt, lesion_ids)
+        return
+    # spawn is the same on every system, and safe in a process that has threads
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, _start, (attempt,)) as pool:
+        yield from _ahead(pool, _attempt_here, lesion_ids, processes + 1)
+
+
+def _ahead(
+    pool: Executor, function: Callable[[str], Any], lesion_ids: Iterable[str], n: int
+) -> Iterator[Any]:
+    """Results of a pool in the order of the lesions, at most `n` ahead of what is asked for."""
+    waiting: deque[Future[Any]] = deque()
+    for lesion_id in lesion_ids:
+        waiting.append(pool.submit(function, lesion_id))
+        if len(waiting) > n:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+_attempt_of_this_process: Attempt  # keeps what it made crops from, such as a scan that it opened
+
+
+def _start(attempt: Attempt) -> None:
+    global _attempt_of_this_process
+    _attempt_of_this_process = attempt
+    # a killed parent tells its workers nothing: they would wait for ever
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
+
+
+def _attempt_here(lesion_id: str) -> Crop | BuildError:
+    return _attempt_of_this_process(lesion_id)

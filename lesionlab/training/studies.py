@@ -144,11 +144,9 @@ def library_data(*names: str) -> dict[str, Callable[[int, bool], Lesions]]:
 
 
 def _library_lesions(name: str, seed: int, progress: bool) -> Lesions:
-    return Lesions(
-        table=datasets.table(name, seed=seed),
-        open=partial(datasets.crops, name, seed=seed, progress=progress),
-        rests_on=partial(datasets.rests_on, name, seed=seed),
-    )
+    of = datasets.get(name, seed=seed)
+    opened = partial(datasets.crops, name, seed=seed, progress=progress)
+    return Lesions(table=of.table(), open=opened, rests_on=of.rests_on)
 
 
 def load(plan: Plan, *, progress: bool = True) -> Dataset:

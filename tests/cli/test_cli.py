@@ -126,14 +126,14 @@ def test_a_store_is_built_gone_on_with_described_and_validated(cache: Path, tmp_
     done = command("data", "build", "phantom", "--limit", "2", "--seed", "1")
     assert done.exit_code == 0, done.output
     told = rows(done)
-    url = datasets.default_url("phantom", 1)
+    url = datasets.get("phantom", seed=1).url
     assert told["lesions"] == "2, 2 of them made now"
     assert (told["left out"], told["store"]) == ("0", url)
     (tmp_path / "ids").write_text(f"{IDS[2]}\n{IDS[0]}\n", encoding="utf-8")
     options = ["--lesions", str(tmp_path / "ids"), "--seed", "1"]
     assert rows(command("data", "build", "phantom", *options))["lesions"].startswith("3, 1 of them")
 
-    told = rows(command("data", "info", "phantom"))
+    told = rows(command("data", "info", "phantom", "--seed", "1"))
     assert (told["lesions"], told["expected"], told["complete"]) == ("3", "3", "True")
     assert " to " in told["hu"]
     assert told["seed"] == "1"
@@ -141,7 +141,7 @@ def test_a_store_is_built_gone_on_with_described_and_validated(cache: Path, tmp_
     told = json.loads(command("data", "info", "phantom", "--seed", "1", "--json").stdout)
     assert (told["lesions"], told["provenance"]["seed"], told["exclusions"]) == (3, 1, {})
 
-    done = command("data", "validate", "phantom")
+    done = command("data", "validate", url)
     assert (done.exit_code, done.stdout) == (0, f"{url}: 3 lesions, complete, nothing is wrong\n")
 
 
@@ -170,7 +170,7 @@ def test_what_is_wrong_is_listed_and_counted(cache: Path, monkeypatch: pytest.Mo
         (["build", "phantom", "--cohort", "fu"], 2, "cohort='fu': expected one of fu2021"),
         (["build", "slices"], 2, "the LIDC-IDRI slices are not set up: LESIONLAB_LIDC_SLICES"),
         (["build", "dicom", "--source", "nowhere"], 1, "nowhere"),
-        (["info", "phantom"], 2, "there is no store of phantom in"),
+        (["info", "phantom"], 2, "is missing; to make it: lesionlab data build phantom"),
         (["validate", "x/y", "--report", "."], 2, "report: . is there already"),
         (["realism", "--out", "x"], 2, "LESIONLAB_LIDC_SLICES is not set"),
     ],

@@ -12,18 +12,14 @@ import numpy as np
 from lesionlab.crops import Crop
 
 
-def crop(
-    lesion_id: str, *, depth: int | None = None, size: int = 20, readers: int | None = None
-) -> Crop:
+def crop(lesion_id: str) -> Crop:
     """Noise, the same for the same id; depth and number of readers differ from id to id."""
     rng = np.random.default_rng(zlib.crc32(lesion_id.encode()))
-    z = depth or int(rng.integers(1, 7))
-    n_readers = int(rng.integers(1, 5)) if readers is None else readers
-    start = int(rng.integers(-3, 200))
+    z, n_readers, start = (int(rng.integers(*ends)) for ends in ((1, 7), (1, 5), (-3, 200)))
     return Crop(
         lesion_id=lesion_id,
-        hu=rng.integers(-1024, 3071, (z, size, size)).astype(np.int16),
-        masks=rng.random((n_readers, z, size, size)) < 0.3,
+        hu=rng.integers(-1024, 3071, (z, 20, 20)).astype(np.int16),
+        masks=rng.random((n_readers, z, 20, 20)) < 0.3,
         spacing=(2.5, 0.703125, 0.703125),
         slice_index=np.arange(start, start + z),
         corner=(int(rng.integers(-9, 9)), int(rng.integers(-9, 9))),
@@ -54,6 +50,10 @@ def failing(lesion_id: str) -> Crop:
 
 def dying(lesion_id: str) -> Crop:
     os._exit(9)
+
+
+def hungry(lesion_id: str) -> Crop:
+    raise MemoryError
 
 
 def other(lesion_id: str) -> Crop:

@@ -62,13 +62,7 @@ def test_probabilities():
     ("call", "message"),
     [
         (lambda: move(BATCH, turns=torch.zeros(3)), r"turns: drawn for \(3,\) samples, .* 64"),
-        (lambda: move(BATCH, axes=(3, 4)), r"axes \(3, 4\): expected negative"),
         (lambda: move(BATCH, flips={-1: torch.zeros(65)}), r"flip -1: drawn for \(65,\)"),
-        (
-            lambda: move(BATCH, turns=torch.zeros(N, dtype=torch.int64), axes=(-3, -1)),
-            "must be equally long",
-        ),
-        (lambda: reversed_rows(torch.ones(2), torch.tensor([1, 0])), "never descend"),
         (lambda: happens(3, 1.2, torch.Generator()), "p=1.2: expected a probability"),
     ],
 )

@@ -41,13 +41,19 @@ def test_consensus_wants_a_share(level):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"hu": np.zeros((3, 4, 5))}, r"hu of L-1: expected \(z, y, x\), int16, got .*float64"),
-        ({"hu": np.zeros((3, 0), np.int16), "masks": np.zeros((2, 3, 0), bool)}, "hu of L-1"),
-        ({"masks": np.zeros((2, 3, 4, 4), bool)}, r"masks of L-1: expected \(reader, z, y, x\)"),
-        ({"slice_index": np.arange(2)}, "slice_index of L-1: .*one value per slice"),
-        ({"calibrated": np.ones(3)}, "calibrated of L-1: .*, bool, got .*float64"),
+        ({"hu": np.zeros((3, 4, 5))}, r"hu of L-1: expected \(3, 4, 5\) int16, got .*float64"),
+        (
+            {"hu": np.zeros((3, 0), np.int16)},
+            r"hu of L-1: expected \(z, y, x\) int16, got \(3, 0\)",
+        ),
+        ({"masks": np.zeros((2, 3, 4, 4), bool)}, r"masks of L-1: expected \(2, 3, 4, 5\) bool"),
+        ({"slice_index": np.arange(2)}, r"slice_index of L-1: expected \(3,\) int64, got \(2,\)"),
+        (
+            {"calibrated": np.ones(3)},
+            r"calibrated of L-1: expected \(3,\) bool, got \(3,\) float64",
+        ),
         ({"corner": (1, 2.5)}, r"corner of L-1: .*got \(1, 2\.5\)"),
-        ({"tier": "real"}, "tier of L-1: expected one of phantom, slices, dicom, got 'real'"),
+        ({"tier": "real"}, "tier of L-1='real': expected one of phantom, slices, dicom"),
         ({"spacing": (2.5, -0.7, float("nan"))}, "mm above 0"),
     ],
 )

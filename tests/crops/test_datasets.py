@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ import numpy as np
 import pytest
 
 from lesionlab import _files, cohorts
-from lesionlab.crops import _recipes, datasets
-from lesionlab.crops import stores as stores
+from lesionlab.crops import Crop, datasets, stores
 from lesionlab.crops._dataset_checks import by_reason, describe, validate
 from lesionlab.crops.stores import CropStore
 from lesionlab.results import TIERS
@@ -60,8 +58,8 @@ def crops(name: str = "phantom", lesion_ids: Any = None, **options: Any) -> Crop
     return datasets.crops(name, lesion_ids, progress=False, **options)
 
 
-def build(name: str = "phantom", lesion_ids: Any = None, **options: Any) -> datasets.Built:
-    return datasets.build(name, lesion_ids, progress=False, **options)
+def build(name: str, lesion_ids: Any, source: Any = None) -> tuple[CropStore, int]:
+    return datasets.build(datasets.get(name, source=source), lesion_ids, progress=False)
 
 
 def test_crops_are_those_of_the_source_and_kept(cache, monkeypatch):
@@ -70,7 +68,7 @@ def test_crops_are_those_of_the_source_and_kept(cache, monkeypatch):
     assert list(store) == IDS[:2]
     np.testing.assert_array_equal(store[IDS[1]].hu, phantom.make(IDS[1], seed=3).hu)
     assert Path(store.url).parent == cache / "stores"
-    assert store.url == datasets.default_url("phantom", 3)
+    assert store.url == datasets.get("phantom", seed=3).url == datasets.locate("phantom", 3)
     monkeypatch.setattr(phantom, "make", None)  # nothing is made again
     again = crops(lesion_ids=IDS[1:2], seed=3)
     assert (again.url, again.checksum) == (store.url, store.checksum)
@@ -80,7 +78,6 @@ def test_a_store_grows_in_the_order_of_the_database():
     crops(lesion_ids=[IDS[5], IDS[3]])
     store = crops(lesion_ids=iter([IDS[0], IDS[3]]))
     assert list(store) == [IDS[0], IDS[3], IDS[5]]
-    assert store.complete
     at_once = crops(lesion_ids=[IDS[0], IDS[3], IDS[5]], url="memory://at-once")
     assert at_once.checksum == store.checksum
 
@@ -91,13 +88,14 @@ def test_other_seeds_and_other_code_make_other_stores(monkeypatch):
     assert (first[IDS[0]].hu != second[IDS[0]].hu).any()
     with pytest.raises(ValueError, match="was made otherwise: seed was 0, now 1: use another"):
         crops(lesion_ids=IDS[:1], seed=1, url=first.url)
+    assert list(datasets.cached()) == [Path(store.url).name for store in (first, second)]
+    assert all(datasets.current(store) for store in datasets.cached().values())
     monkeypatch.setattr(_files, "sha256_code", lambda *packages: "f" * 64)
-    assert datasets.default_url("phantom") != first.url
+    assert not any(datasets.current(store) for store in datasets.cached().values())
+    with pytest.raises(FileNotFoundError, match="is missing; to make it: lesionlab data build"):
+        datasets.locate("phantom")
     with pytest.raises(ValueError, match=r"code was \w{12}, now ffffffffffff"):
         crops(lesion_ids=IDS[:1], url=first.url)
-    assert not any(old.current for old in datasets.cached())
-    crops(lesion_ids=IDS[:1])
-    assert datasets.locate("phantom") == datasets.default_url("phantom")
 
 
 def test_an_interrupted_store_gives_what_it_has_and_is_gone_on_with(monkeypatch):
@@ -115,15 +113,16 @@ def test_an_interrupted_store_gives_what_it_has_and_is_gone_on_with(monkeypatch)
     partly = crops(lesion_ids=IDS[:2])
     assert (partly.complete, list(partly)) == (False, IDS[:2])
     monkeypatch.setattr(phantom, "make", real)
-    built = build(lesion_ids=IDS[:4])
-    assert (built.made, built.store.complete) == (2, True)
+    store, n_made = build("phantom", IDS[:4])
+    assert (n_made, store.complete) == (2, True)
 
 
 @pytest.mark.parametrize(
     ("arguments", "options", "complaint"),
     [
-        (["phantm"], {}, "unknown data set 'phantm'; did you mean 'phantom'[?]; there are phantom"),
+        (["phantm"], {}, "unknown data set 'phantm'; did you mean 'phantom'[?]; there are dicom"),
         (["phantom"], {"seed": -1}, "seed=-1: expected a whole number from 0"),
+        (["phantom"], {"source": "x"}, "source='x': phantom is rendered and has none"),
         (["slices"], {"seed": 1}, "seed=1: slices is not rendered and has no seed"),
         (["phantom", []], {}, "lesion_ids: expected ids of phantom such as LIDC.*, got none"),
         (["phantom", ["x", None]], {}, "got None, x"),
@@ -135,24 +134,22 @@ def test_wrong_arguments(arguments, options, complaint, cache):
     assert not cache.exists()
 
 
-def test_another_writer_is_an_error_for_build_and_waited_for_by_crops(caplog):
-    place = datasets.default_url("phantom")
-    held = _files.sole_writer(place)
+def test_another_writer_is_an_error_for_build_and_waited_for_by_crops(caplog, monkeypatch):
+    held = _files.sole_writer(datasets.get("phantom").url)
     held.__enter__()
     with pytest.raises(RuntimeError, match="is being written by process"):
-        build(lesion_ids=IDS[:2])
+        build("phantom", IDS[:2])
+
+    def finish(seconds: float) -> None:
+        if "waiting" in caplog.text:
+            held.__exit__(None, None, None)
+
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr(datasets, "PATIENCE", 3)
     with pytest.raises(RuntimeError, match="is being written by process"):
-        crops(lesion_ids=IDS[:2], patience=0)
-
-    def finish() -> None:
-        while "waiting" not in caplog.text:
-            time.sleep(0.05)
-        held.__exit__(None, None, None)
-
-    other = threading.Thread(target=finish)
-    other.start()
-    assert list(crops(lesion_ids=IDS[1:3], patience=60)) == IDS[1:3]
-    other.join()
+        crops(lesion_ids=IDS[:2])
+    monkeypatch.setattr(time, "sleep", finish)
+    assert list(crops(lesion_ids=IDS[1:3])) == IDS[1:3]
 
 
 def test_each_data_set_says_what_a_result_rests_on(lidc_sources, tmp_path, monkeypatch):
@@ -163,26 +160,22 @@ def test_each_data_set_says_what_a_result_rests_on(lidc_sources, tmp_path, monke
         "phantom-li2021": li2021.lesions(seed=0),
         "phantom-wang2021": wang2021.nodules(seed=0),
     }
-    for name in datasets.NAMES:
-        table, of = datasets.table(name), datasets.recipe(name)
+    for name in datasets.DATASETS:
+        of = datasets.get(name)
+        assert of.table().equals(tables.get(name, NODULES))
         assert of.of_lidc == (name not in tables)
-        assert table.equals(tables.get(name, NODULES))
-        assert (table.index.name, "patient" in table) == ("lesion_id", True)
-        basis = datasets.rests_on(name)
+        basis = of.rests_on()
         assert {b.tier for b in basis} <= set(TIERS)
-        assert (basis[0].tier == "real") == of.of_lidc
-        assert (basis[-1].tier == "phantom") == (of.tier == "phantom")
+        assert (basis[-1].tier == "phantom") == of.rendered
         if of.of_lidc:
-            assert basis[0].checksum == lidc.default().checksum
-    assert datasets.table("phantom-li2021", seed=1).index.tolist()
-    assert "Li 2021" in datasets.rests_on("phantom-li2021")[0].name
-    assert "seed 5" in datasets.rests_on("phantom", seed=5)[1].name
-    assert datasets.rests_on("slices")[1].checksum == datasets.recipe("slices").provenance["set"]
+            assert basis[0][1:] == ("real", lidc.default().checksum)
+    assert "Li 2021, seed 1" in datasets.get("phantom-li2021", seed=1).rests_on()[0][0]
+    assert datasets.get("slices").rests_on()[1][2] == datasets.get("slices").provenance["set"]
 
 
 @pytest.mark.parametrize("paper", ["li2021", "wang2021"])
 def test_a_papers_phantoms_are_a_data_set_of_their_own(paper):
-    ids = datasets.choose(f"phantom-{paper}", limit=2, seed=2)
+    ids = datasets.choose(datasets.get(f"phantom-{paper}", seed=2), limit=2)
     store = crops(f"phantom-{paper}", ids, seed=2)
     assert (list(store), store.tier) == (ids, "phantom")
     assert validate(store) == {}
@@ -190,14 +183,15 @@ def test_a_papers_phantoms_are_a_data_set_of_their_own(paper):
 
 
 def test_choosing_by_file_cohort_and_number(tmp_path):
-    assert datasets.choose("phantom") is None
-    assert datasets.choose("phantom", limit=2) == IDS[:2]
+    of = datasets.get("phantom")
+    assert datasets.choose(of) == IDS
+    assert datasets.choose(of, limit=2) == IDS[:2]
     file = tmp_path / "ids.csv"
-    file.write_text(f'\ufefflesion_id,label\n{IDS[4]},1\n\n# none\n"{IDS[1]}",0\n', "utf-8")
-    assert datasets.choose("phantom", file=file) == [IDS[1], IDS[4]]
-    assert datasets.choose("phantom", file=file, limit=1) == [IDS[1]]
+    file.write_text(f'\ufefflesion_id\n{IDS[4]},1\n\n# none\n"{IDS[1]}",0\n', "utf-8")
+    assert datasets.choose(of, file=file) == [IDS[1], IDS[4]]
+    assert datasets.choose(of, file=file, limit=1) == [IDS[1]]
     for name in datasets.COHORTS:
-        chosen = datasets.choose("slices", cohort=name)
+        chosen = datasets.choose(of, cohort=name)
         assert chosen == getattr(cohorts, name)(NODULES).table.index.tolist()
 
 
@@ -208,21 +202,21 @@ def test_choosing_by_file_cohort_and_number(tmp_path):
         (b"\xff\xfe\x00", {}, "is not a text file"),
         (b"x", {"cohort": "fu2021"}, "expected one of the two, got both"),
         (None, {"cohort": "fu2022"}, "cohort='fu2022': expected one of fu2021"),
-        (None, {"cohort": "fu2021", "name": "phantom-li2021"}, "got phantom-li2021"),
+        (None, {"cohort": "fu2021", "name": "phantom-li2021"}, "cohort='fu2021': expected"),
     ],
 )
 def test_wrong_choices(content, options, complaint, tmp_path):
     if content is not None:
         (tmp_path / "ids").write_bytes(content)
         options = options | {"file": tmp_path / "ids"}
+    of = datasets.get(options.pop("name", "phantom"))
     with pytest.raises(ValueError, match=complaint):
-        datasets.choose(**({"name": "phantom"} | options))
+        datasets.choose(of, **options)
 
 
 def test_slices_are_built_with_the_unmatched_left_out(lidc_sources, tmp_path, monkeypatch):
     root = lidc_sources.write_slices(tmp_path / "set", OF_SCAN[:1])
     monkeypatch.setenv("LESIONLAB_LIDC_SLICES", str(root))
-    monkeypatch.setattr(lidc.default(), "_cache", None)  # or its matches would stay for ever
     store = crops("slices", OF_SCAN)
     assert store.complete
     assert (list(store), list(store.exclusions)) == (OF_SCAN[:1], OF_SCAN[1:])
@@ -231,19 +225,19 @@ def test_slices_are_built_with_the_unmatched_left_out(lidc_sources, tmp_path, mo
     assert (crop.tier, crop.calibrated.all()) == ("slices", True)
     np.testing.assert_array_equal(crop.hu[0, 0], 8 * np.arange(1, 129) - 1000)
     assert validate(store) == {}
-    report = datasets.report("slices").set_index("lesion_id")
+    report = datasets.get("slices").report().set_index("lesion_id")
     assert report.index[report["matched"]].tolist() == OF_SCAN[:1]
     # the place of the set does not matter, its content does
     moved = root.rename(tmp_path / "moved")
-    assert datasets.default_url("slices", source=moved) == store.url
+    assert datasets.get("slices", source=moved).url == store.url
     (moved / "lidc-idri-slices-intensity.csv").unlink()
-    assert datasets.default_url("slices", source=moved) != store.url
+    assert datasets.get("slices", source=moved).url != store.url
 
 
 def test_a_tree_of_phantom_scans_makes_a_store_of_phantoms(lidc_sources, scan, tmp_path):
     store = crops("dicom", [*OF_SCAN, IDS[0]], source=scan)
     assert store.tier == "phantom"
-    assert datasets.rests_on("dicom")[1].tier == "phantom"
+    assert datasets.get("dicom", source=scan).rests_on()[1][1] == "phantom"
     assert list(store) == OF_SCAN
     assert by_reason(store.exclusions) == {"its series … is not under …": 1}
     assert validate(store) == {}
@@ -251,8 +245,8 @@ def test_a_tree_of_phantom_scans_makes_a_store_of_phantoms(lidc_sources, scan, t
     both = shutil.copytree(scan, tmp_path / "both")
     lidc_sources.write_scan(both, int(NODULES.loc[IDS[0], "scan_id"]))
     assert crops("dicom", [IDS[0]], source=both).exclusions  # what was asked for is known
-    again = build("dicom", [IDS[0]], source=both)
-    assert (again.made, dict(again.store.exclusions)) == (1, {})
+    again, n_made = build("dicom", [IDS[0]], source=both)
+    assert (n_made, again.exclusions) == (1, {})
 
 
 def test_real_scans_are_not_mixed_with_phantoms(lidc_sources, scan, tmp_path):
@@ -260,34 +254,17 @@ def test_real_scans_are_not_mixed_with_phantoms(lidc_sources, scan, tmp_path):
     lidc_sources.write_scan(both, int(NODULES.loc[IDS[0], "scan_id"]), synthetic=False)
     store = crops("dicom", [*OF_SCAN, IDS[0]], source=both)
     assert (store.tier, list(store)) == ("dicom", [IDS[0]])
-    assert by_reason(store.exclusions) == {"its scan is phantom, the others are dicom": 2}
-    with pytest.raises(ValueError, match="was begun with tier='dicom', now it is 'phantom'"):
+    assert by_reason(store.exclusions) == {"its crop is phantom, the others are dicom": 2}
+    with pytest.raises(ValueError, match="was made otherwise: tier was dicom, now phantom"):
         build("dicom", OF_SCAN, source=scan)
 
 
 def test_a_folder_without_a_scan_and_an_environment_without_pydicom(monkeypatch, tmp_path):
-    with pytest.raises(ValueError, match="none of the 1,018 series of LIDC-IDRI is there"):
+    with pytest.raises(ValueError, match="none of the 1,018 series of LIDC-IDRI"):
         crops("dicom", IDS[:1], source=tmp_path)
     monkeypatch.setitem(sys.modules, "lesionlab.sources.dicom", None)
     with pytest.raises(RuntimeError, match=r"pip install .*\[images\]"):
         crops("dicom", IDS[:1], source=tmp_path)
-
-
-def test_stores_are_found_by_name_and_seed():
-    assert datasets.cached() == []
-    with pytest.raises(FileNotFoundError, match=r"no store of phantom in .*lesionlab data build"):
-        datasets.locate("phantom")
-    urls = [crops(lesion_ids=IDS[:1], seed=seed).url for seed in (0, 1)]
-    assert [datasets.locate("phantom", seed) for seed in (0, 1)] == urls
-    with pytest.raises(FileNotFoundError, match="no store of phantom of seed 7"):
-        datasets.locate("phantom", 7)
-    found = datasets.cached()
-    assert [(c.name, c.seed, c.lesions, c.expected) for c in found] == [
-        ("phantom", 0, 1, 1),
-        ("phantom", 1, 1, 1),
-    ]
-    assert all(c.complete and c.current and not c.problem for c in found)
-    assert found[0].bytes == CropStore.open(urls[0]).info()["bytes"]
 
 
 def test_a_broken_store_in_the_cache_is_told_and_breaks_nothing(cache):
@@ -295,9 +272,8 @@ def test_a_broken_store_in_the_cache_is_told_and_breaks_nothing(cache):
     folder.mkdir(parents=True)
     (cache / "stores" / "a-file").touch()
     (folder / "zarr.json").write_bytes(b'{"attributes": {"lesionlab": 1}}')
-    (found,) = datasets.cached()
-    assert (found.path, found.name) == (folder, "")
-    assert found.problem
+    ((name, problem),) = datasets.cached().items()
+    assert (name, type(problem)) == (folder.name, ValueError)
     assert crops(lesion_ids=IDS[:1]).complete
 
 
@@ -317,40 +293,27 @@ def test_a_description_says_what_is_there():
     assert describe(store, voxels=False)["hu"] is None
 
 
-def changed(crop: Any, **values: Any) -> Any:
-    return dataclasses.replace(crop, **values)
-
-
-def cut(crop: Any) -> Any:
-    """Half of the slices: the lesion, in the middle, is cut."""
-    n = len(crop.hu) // 2
-    return changed(
-        crop, hu=crop.hu[:n], masks=crop.masks[:, :n],
-        slice_index=crop.slice_index[:n], calibrated=crop.calibrated[:n],
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda c: c, None),
+        (lambda c: {}, None),
         (
-            lambda c: changed(c, masks=np.roll(c.masks, 1, axis=3)),
+            lambda c: {"masks": np.roll(c.masks, 1, axis=3)},
             r"^\d+ voxels of the masks are not as the readers drew them$",
         ),
-        (lambda c: changed(c, masks=c.masks[:1]), "^1 readers' masks, in the database 4$"),
-        (lambda c: changed(c, masks=np.zeros_like(c.masks)), "^no reader's mask has a voxel; "),
-        (lambda c: changed(c, hu=np.full_like(c.hu, -5)), "^the image is empty: -5 HU everywhere$"),
-        (lambda c: changed(c, spacing=(1.0, 0.5, 0.5)), r"^spacing 1 × 0\.5 × 0\.5 mm, in the d"),
-        (lambda c: changed(c, corner=(500, 500)), "voxels of the masks lie outside the crop$"),
-        (cut, r"^\d+ voxels of the masks lie outside the crop$"),
+        (lambda c: {"masks": c.masks[:1]}, "^1 readers' masks, in the database 4$"),
+        (lambda c: {"masks": np.zeros_like(c.masks)}, "^no reader's mask has a voxel; "),
+        (lambda c: {"hu": np.full_like(c.hu, -5)}, "^the image is empty: -5 HU everywhere$"),
+        (lambda c: {"spacing": (1.0, 0.5, 0.5)}, r"^spacing 1 × 0\.5 × 0\.5 mm, in the database"),
+        (lambda c: {"corner": (500, 500)}, r"\d+ voxels of the masks lie outside the crop$"),
     ],
 )
 def test_a_store_that_is_not_what_the_database_says(change, fault, tmp_path):
-    store = stores.build(
-        tmp_path / "s", IDS[:1], lambda i: change(phantom.make(i)), tier="phantom", progress=False
-    )
-    wrong = validate(store)
+    def make(lesion_id: str) -> Crop:
+        crop = phantom.make(lesion_id)
+        return dataclasses.replace(crop, **change(crop))
+
+    wrong = validate(stores.build(tmp_path / "s", IDS[:1], make, tier="phantom", progress=False))
     assert list(wrong) == ([] if fault is None else IDS[:1])
     assert fault is None or re.search(fault, wrong[IDS[0]])
 
@@ -359,7 +322,7 @@ def test_stores_and_lesions_that_are_not_known(tmp_path):
     options: dict[str, Any] = {"tier": "phantom", "progress": False}
     for k, (provenance, complaint) in enumerate(
         [
-            ({"dataset": "mine"}, "unknown data set 'mine'; there are phantom"),
+            ({"dataset": "mine"}, "unknown data set 'mine'; there are dicom"),
             ({"dataset": "phantom", "database": "0" * 64}, "with another LIDC-IDRI database"),
         ]
     ):
@@ -368,7 +331,7 @@ def test_stores_and_lesions_that_are_not_known(tmp_path):
         assert complaint in validate(store)["lesions.parquet"]
     with pytest.raises(stores.BuildError):
         stores.build(tmp_path / "s", ["L-1"], lambda _: 1 / 0, **options)  # type: ignore[arg-type, return-value]
-    store = CropStore.open(tmp_path / "s", allow_incomplete=True)
+    store = CropStore(tmp_path / "s", allow_incomplete=True)
     assert (describe(store)["lesions"], describe(store)["hu"]) == (0, None)
     assert validate(store) == {
         "zarr.json": "the build did not come to its end: 1 lesions are missing",
@@ -380,26 +343,25 @@ def test_reasons_are_counted_by_what_they_have_in_common():
     reasons = {
         "a": "DicomError: a: its series 1.3.6.1.4.1.14519 is not under some/where",
         "b": "DicomError: b: its series 1.3.6.1.4.1.99999 is not under some/where",
-        "x": "LookupError: the slices set has no crop of x: no folder of the set shows it; "
-        "slices of it in LIDC-IDRI-0132/nodule-0: 1",
+        "x": "LookupError: the slices set has no crop of x: 1 of its 3 pictures are missing",
         "y": "ValueError: ",
     }
     assert by_reason(reasons) == {
         "its series … is not under …": 2,
-        "no folder of the set shows it; slices of it in …": 1,
+        "… of its … pictures are missing": 1,
         "ValueError: ": 1,
     }
 
 
 def test_the_code_of_a_store_is_what_its_source_loads():
     """Whatever of lesionlab.sources a source imports lies in the packages of its recipe."""
-    for name, recipe in _recipes.RECIPES.items():
-        assert all((Path(_files.__file__).parent / package).is_dir() for package in recipe.packages)
-        if not recipe.of_lidc:
+    for name, of in datasets.DATASETS.items():
+        assert all((Path(_files.__file__).parent / package).is_dir() for package in of.packages)
+        if not of.of_lidc:
             continue
         ours = "(m for m in sys.modules if m.startswith('lesionlab.sources.'))"
         code = f"import sys, lesionlab.sources.{name}; print(*{ours})"
         command = [sys.executable, "-c", code]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         loaded = {f"sources/{module.split('.')[2]}" for module in done.stdout.split()}
-        assert loaded <= {*recipe.packages, "sources/origins"}, name
+        assert loaded <= {*of.packages, "sources/origins"}, name

@@ -64,13 +64,7 @@ def store(tmp_path: Path, makers: ModuleType) -> CropStore:
 
 def same(first: Crop, second: Crop) -> None:
     for name, one in vars(first).items():
-        two = getattr(second, name)
-        assert type(one) is type(two), name
-        if isinstance(one, np.ndarray):
-            assert one.dtype == two.dtype, name
-            np.testing.assert_array_equal(one, two, err_msg=name)
-        else:
-            assert one == two, name
+        np.testing.assert_array_equal(one, getattr(second, name), strict=True, err_msg=name)
 
 
 @st.composite
@@ -99,7 +93,7 @@ def test_any_crop_comes_back_from_a_folder_and_from_an_object_store(crop):
     with tempfile.TemporaryDirectory() as folder:
         for url, made in ((f"{folder}/s", crop), ("memory://any", turned)):
             build(url, lambda _, made=made: made, [crop.lesion_id], tier=crop.tier)
-            back = CropStore.open(url)
+            back = CropStore(url)
             same(back[crop.lesion_id], crop)
             assert back.validate(progress=False) == {}
             sums.append(back.checksum)
@@ -111,13 +105,11 @@ def test_any_crop_comes_back_from_a_folder_and_from_an_object_store(crop):
 def test_a_store_is_a_mapping_with_a_table(kind, tmp_path, memory, makers):
     url = {"folder": str(tmp_path / "s"), "file://": f"file://{tmp_path}/s"}.get(kind, memory)
     with pytest.raises(FileNotFoundError, match=r"no store of crops, zarr\.json is missing"):
-        CropStore.open(url)
+        CropStore(url)
     store = build(url, makers.crop)
     assert store.complete
     assert (len(store), list(store)) == (8, IDS)
     assert ("L-3" in store, "L-9" in store) == (True, False)
-    for lesion_id, crop in store.items():
-        same(crop, makers.crop(lesion_id))
     assert [c.lesion_id for c in store.crops(["L-5", "L-1"])] == ["L-5", "L-1"]
     for lesion_id, crop in zip(IDS, store.crops(), strict=True):
         same(crop, makers.crop(lesion_id))
@@ -125,8 +117,8 @@ def test_a_store_is_a_mapping_with_a_table(kind, tmp_path, memory, makers):
         store["L-9"]
     table, crop = store.table, makers.crop("L-2")
     assert (table.index.name, table.index.tolist()) == ("lesion_id", IDS)
-    assert table.loc["L-2", "shape"].tolist() == list(crop.hu.shape)
-    assert table.loc["L-2", "slice_index"].tolist() == crop.slice_index.tolist()
+    assert table.loc["L-2", "shape"] == list(crop.hu.shape)
+    assert table.loc["L-2", "slice_index"] == crop.slice_index.tolist()
     told = store.info()
     assert told["slices"] == sum(len(crop.hu) for crop in store.crops())
     assert told["bytes"] > sum(crop.hu.nbytes for crop in store.crops())
@@ -152,8 +144,7 @@ def test_zarr_and_pandas_read_the_store(store):
 def test_sum_of_a_lesion_by_hand(store):
     """The row as JSON, a line end, the voxels, the masks in bits; of the store: all sums."""
     crop, row = store["L-4"], store.table.reset_index().loc[4]
-    told = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in row.items()}
-    del told["sha256"]
+    told = row.drop("sha256").to_dict()
     text = json.dumps(told, sort_keys=True, separators=(",", ":"), default=int) + "\n"
     data = text.encode() + crop.hu.astype("<i2").tobytes() + np.packbits(crop.masks, -1).tobytes()
     assert hashlib.sha256(data).hexdigest() == row["sha256"]
@@ -163,8 +154,11 @@ def test_sum_of_a_lesion_by_hand(store):
 
 def test_order_and_number_of_processes_do_not_matter(store, memory, tmp_path, makers):
     assert build(memory, makers.crop, IDS[::-1]).checksum == store.checksum
-    two = build(tmp_path / "two", makers.crop, processes=2)
-    assert (list(two), two.checksum) == (IDS, store.checksum)
+    two = Path(build(tmp_path / "two", makers.crop, processes=2).url)
+    files = [file for file in Path(store.url).rglob("*") if file.is_file()]
+    assert len(files) > 4 * len(IDS)
+    for file in files:
+        assert (two / file.relative_to(store.url)).read_bytes() == file.read_bytes()
 
 
 def test_a_complete_store_is_left_alone_and_may_be_read_only(store):
@@ -177,7 +171,7 @@ def test_more_lesions_extend_a_store(store, makers):
     with pytest.raises(BuildError, match="L-new: ZeroDivisionError"):
         build(store.url, lambda _: makers.crop(1 / 0), ["L-new"])
     with pytest.raises(IncompleteStoreError, match=r"8 of 9 lesions are stored; build it again"):
-        CropStore.open(store.url)
+        CropStore(store.url)
     longer = build(store.url, makers.crop, ["L-new"])
     assert list(longer) == ["L-new", *IDS]
     assert longer.validate(progress=False) == {}
@@ -189,39 +183,30 @@ def test_a_lesion_that_fails_is_named_or_left_out(processes, tmp_path, makers):
     with pytest.raises(BuildError, match="L-3: StrangeError: no contour in L-3") as told:
         build(url, makers.failing, processes=processes)
     assert "in failing" in told.value.__notes__[0]
-    assert list(CropStore.open(url, allow_incomplete=True)) == IDS[:3]
+    assert list(CropStore(url, allow_incomplete=True)) == IDS[:3]
     left_out = build(url, makers.failing, processes=processes, on_error="exclude")
     assert list(left_out) == [i for i in IDS if i != "L-3"]
     assert left_out.exclusions == {"L-3": "StrangeError: no contour in L-3"}
     with pytest.raises(KeyError, match="no contour in L-3"):
         left_out["L-3"]
-    assert "L-3" not in build(url, makers.crop)
-    whole = build(url, makers.crop, retry_excluded=True)
+    whole = build(url, makers.crop)
     assert (list(whole), whole.exclusions) == (IDS, {})
 
 
 @pytest.mark.parametrize(
-    ("name", "error", "told"),
+    ("name", "options", "error", "told"),
     [
-        ("other", ValueError, r"make_crop\('L-0'\): expected its crop"),
-        ("dying", RuntimeError, "a process ended while it made a crop: it was killed"),
+        ("other", {}, ValueError, r"make_crop\('L-0'\): expected its crop"),
+        ("dying", {"processes": 2}, RuntimeError, "was terminated abruptly"),
+        ("hungry", {}, MemoryError, "^$"),
+        ("crop", {"tier": "dicom"}, ValueError, "every lesion is excluded: .*is phantom, the oth"),
     ],
 )
-def test_makers_that_are_wrong(name, error, told, tmp_path, makers):
+def test_makers_that_are_wrong(name, options, error, told, tmp_path, makers):
     with pytest.raises(error, match=told):
-        build(tmp_path / "s", getattr(makers, name), processes=2, on_error="exclude")
+        build(tmp_path / "s", getattr(makers, name), **{"on_error": "exclude"} | options)
     with pytest.raises(IncompleteStoreError, match="0 of 8"):
-        CropStore.open(tmp_path / "s")
-
-
-def test_running_out_of_memory_excludes_nobody_and_nothing_is_no_store(tmp_path, makers):
-    def hungry(lesion_id: str) -> Crop:
-        raise MemoryError
-
-    with pytest.raises(MemoryError):
-        build(tmp_path / "s", hungry, on_error="exclude")
-    with pytest.raises(ValueError, match=r"every lesion is excluded: .*StrangeError"):
-        build(tmp_path / "t", makers.failing, ["L-3"], on_error="exclude")
+        CropStore(tmp_path / "s")
 
 
 @pytest.mark.parametrize(
@@ -234,7 +219,7 @@ def test_running_out_of_memory_excludes_nobody_and_nothing_is_no_store(tmp_path,
         ({"ids": ["a-1", "A-1"]}, "each once, capitals not counting"),
         *(
             ({"ids": ["L-0", bad]}, "lesion_id=.*expected up to 200 letters")
-            for bad in ("", "../x", "a\\b", ".hidden", "a.", "zarr.json", "é", 7)
+            for bad in ("", "../x", "a\\b", ".hidden", "zarr.json", 7)
         ),
         ({"url": ""}, "url='': expected a folder or a URL"),
     ],
@@ -282,19 +267,10 @@ def test_interrupted_at_any_write_it_resumes_to_the_same(error, tmp_path, makers
                 break
         assert isinstance(error, Crash) or "the disk is full; free some space" in told
         with pytest.raises((IncompleteStoreError, FileNotFoundError)):
-            CropStore.open(url)
+            CropStore(url)
         made = build(url, makers.crop, IDS[:2])
         assert (made.checksum, made.validate(progress=False)) == (reference.checksum, {})
     assert at > 10
-
-
-def running(pid: int) -> bool:
-    """Whether a process is there and not a zombie that waits to be collected."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state not in "ZX"
 
 
 def wait_for(condition: Callable[[], bool], *, seconds: float = 60) -> None:
@@ -306,40 +282,32 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = 60) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks after processes in /proc")
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_killed_build_resumes(processes, tmp_path, makers):
+def test_a_killed_build_resumes_and_leaves_no_process_behind(tmp_path, makers):
     url, ids = tmp_path / "store", [f"L-{number:02}" for number in range(40)]
     script = tmp_path / "script.py"
     script.write_text(
         "import sys; sys.path.insert(0, sys.argv[1]); import crop_makers\n"
         "from lesionlab.crops.stores import build\n"
         "if __name__ == '__main__':\n"
-        "    build(sys.argv[2], sys.argv[4:], crop_makers.slow, tier='phantom',\n"
-        "          processes=int(sys.argv[3]), progress=False)\n",
+        "    build(sys.argv[2], sys.argv[3:], crop_makers.slow, tier='phantom',\n"
+        "          processes=2, progress=False)\n",
         encoding="utf-8",
     )
-    command = [sys.executable, script, Path(__file__).parent, url, str(processes), *ids]
-    with subprocess.Popen(command) as process:
+    with subprocess.Popen([sys.executable, script, Path(__file__).parent, url, *ids]) as process:
         wait_for(lambda: len(list(url.glob("hu/*/zarr.json"))) >= 5)
         with pytest.raises(RuntimeError, match=f"being written by process {process.pid} on"):
             build(url, makers.crop, ids)
         process.send_signal(signal.SIGKILL)
-    pids = [int(path.name) for path in (tmp_path / "pids").iterdir()]
-    assert 1 <= len(pids) <= processes
-    # the workers end with the process that started them
-    wait_for(lambda: not any(running(pid) for pid in pids))
+    workers = [Path("/proc", path.name, "stat") for path in (tmp_path / "pids").iterdir()]
+    assert 1 <= len(workers) <= 2
+    # gone, or zombies that wait to be collected
+    wait_for(lambda: all(not w.exists() or ") Z " in w.read_text("utf-8") for w in workers))
     with pytest.raises(IncompleteStoreError, match="of 40 lesions are stored"):
-        CropStore.open(url)
-    stored = list(CropStore.open(url, allow_incomplete=True))
+        CropStore(url)
+    stored = list(CropStore(url, allow_incomplete=True))
     assert 4 <= len(stored) < 40
     asked = []
-
-    def make_crop(lesion_id: str) -> Crop:
-        asked.append(lesion_id)
-        made: Crop = makers.crop(lesion_id)
-        return made
-
-    made = build(url, make_crop, ids)
+    made = build(url, lambda i: asked.append(i) or makers.crop(i), ids)
     assert asked == [lesion_id for lesion_id in ids if lesion_id not in stored]
     assert made.validate(progress=False) == {}
     assert made.checksum == build(tmp_path / "whole", makers.crop, ids).checksum
@@ -370,8 +338,8 @@ def test_places_that_are_taken(store, makers, tmp_path):
     with pytest.raises(OSError, match=r"cannot write writer\.lock in"):
         build(tmp_path / "mine" / "notes.txt", makers.crop)
     for change, told in [
-        ({"tier": "dicom"}, "was begun with tier='phantom', now it is 'dicom'"),
-        ({"provenance": {"seed": 2}}, r"was begun with provenance=\{\}, now it is \{'seed': 2\}"),
+        ({"tier": "dicom"}, "was made otherwise: tier was phantom, now dicom: use another folder"),
+        ({"provenance": {"seed": 2}}, "was made otherwise: seed was not told, now 2"),
     ]:
         with pytest.raises(ValueError, match=told):
             build(store.url, makers.crop, **change)
@@ -389,31 +357,28 @@ def test_damage_is_found_and_the_lesion_named(store):
     masks["L-0"].unlink()
     hu["L-1"].write_bytes(b"1234")
     hu["L-3"].unlink()
-    wrong = CropStore.open(store.url).validate(progress=False)
+    wrong = CropStore(store.url).validate(progress=False)
     assert wrong.keys() == {"L-0", "L-1", "L-2", "L-3", "L-5"}
     assert "SHA-256" in wrong["L-2"]
     for lesion_id in ("L-0", "L-1", "L-3"):
         with pytest.raises(ValueError, match=f"{store.url} is damaged: lesion {lesion_id}: "):
-            CropStore.open(store.url)[lesion_id]
-
-
-def test_a_table_that_is_cut(store):
-    file = Path(store.url) / "lesions.parquet"
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"lesions\.parquet is damaged: its SHA-256 is not"):
-        CropStore.open(store.url)
+            CropStore(store.url)[lesion_id]
 
 
 @pytest.mark.parametrize(
     ("ours", "told"),
     [
-        (None, r"zarr\.json is damaged or not from lesionlab"),
-        ('{"format": "crops", "version": 1}', "by another version of lesionlab, .* build it anew"),
+        (None, r"zarr\.json is damaged or not from this version of lesionlab"),
+        ('{"format": "crops", "version": 1}', "it has format 1, not 2: build it anew"),
         ('{"version": 2, "expected": ["../x"]}', r"lesion_id='\.\./x'"),
     ],
 )
-def test_roots_that_are_not_ours(ours, told, tmp_path):
+def test_a_root_that_is_not_ours_and_a_table_that_is_cut(ours, told, tmp_path, store):
     text = "" if ours is None else f'{{"attributes": {{"lesionlab": {ours}}}}}'
     (tmp_path / "zarr.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=told):
-        CropStore.open(tmp_path)
+        CropStore(tmp_path)
+    file = Path(store.url) / "lesions.parquet"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"lesions\.parquet is damaged: its SHA-256 is not"):
+        CropStore(store.url)

@@ -1,7 +1,8 @@
 """The files of the slices set, in a folder or in its zip, read one by one.
 
 Nothing is ever unpacked or written, so no name inside a zip becomes a path. What is not a plain
-file of the size of a picture is refused before it is opened.
+file of the size of a picture is refused before it is opened: a link can lead out of the folder, a
+pipe blocks, a zip bomb fills memory.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import re
 import stat
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from lesionlab._files import sha256
+from lesionlab.sources import origins
 
 SIZE = 128
 """Rows and columns of every picture."""
@@ -33,13 +34,10 @@ MAX_BYTES = 1 << 20
 IMAGES = "images"
 MASKS = ("mask-0", "mask-1", "mask-2", "mask-3")
 
-LAYOUT = "LIDC-IDRI-xxxx/nodule-k/{images,mask-0,mask-1,mask-2,mask-3}/slice-s.png"
-
 _NAME = re.compile(
     r"(?:[^/]+/)*(LIDC-IDRI-[0-9]{4})/nodule-([0-9]{1,4})/(images|mask-[0-3])/"
     r"slice-([0-9]{1,4})\.png"
 )
-_ZIP_ERRORS = (zipfile.BadZipFile, struct.error, zlib.error, ValueError, RuntimeError)
 
 
 class SlicesError(RuntimeError):
@@ -60,14 +58,20 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._zip: tuple[int, zipfile.ZipFile] | None = None  # with the process that opened it
+        try:
+            self._zip = None if path.is_dir() else zipfile.ZipFile(path)
+            files = list(self._files())
+        except Exception as error:  # damage shows in zipfile as errors of many kinds
+            raise SlicesError(f"{path} cannot be read as a folder or zip file: {error}") from error
         self.names: dict[Key, str] = {}  # what each picture is called inside
-        listing = list(self._of_folder() if path.is_dir() else self._of_zip())
-        for name, trouble in listing:
+        for name, plain, size in files:
             if not (found := _NAME.fullmatch(name)):
                 continue
-            if trouble:
-                raise SlicesError(f"{path}: {name!r} {trouble}; nothing of this set is read")
+            if not plain or size > MAX_BYTES:
+                raise SlicesError(
+                    f"{path}: {name!r} is no plain file of at most {MAX_BYTES:,} bytes; nothing of "
+                    "this set is read"
+                )
             patient, nodule, part, number = found.groups()
             key = Key(patient, int(nodule), part, int(number))
             if key in self.names:
@@ -77,12 +81,32 @@ class Archive:
             self.names[key] = name
         if not self.names:
             raise SlicesError(
-                f"{path} holds {len(listing):,} files but none of the slices set; expected {LAYOUT}"
+                f"{path} holds {len(files):,} files but none of the slices set; expected "
+                f"{origins.SLICES.expected}"
             )
+
+    def _files(self) -> Iterator[tuple[str, bool, int]]:
+        """Of every file its name inside, whether it is a plain file, and its size in bytes."""
+        if self._zip is not None:
+            for info in self._zip.infolist():
+                # other ways to compress are not cut off where a picture must end
+                plain = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+                plain &= stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+                yield info.filename, plain, info.file_size
+            return
+
+        def stop(error: OSError) -> None:
+            raise error
+
+        for folder, _, files in os.walk(self.path, onerror=stop):  # links to folders not followed
+            for file in files:
+                status = os.lstat(Path(folder, file))
+                name = Path(folder, file).relative_to(self.path).as_posix()
+                yield name, stat.S_ISREG(status.st_mode), status.st_size
 
     def checksum(self) -> str:
         """SHA-256 of the zip, or of the names, sizes and times of the folder's files."""
-        if not self.path.is_dir():
+        if self._zip is not None:
             return sha256(self.path)
         digest = hashlib.sha256()
         for name in sorted(self.names.values()):
@@ -94,52 +118,10 @@ class Archive:
         """The picture, (y, x); SlicesError if it is no 8-bit grey PNG of 128 × 128."""
         name = self.names[key]
         try:
-            if self.path.is_dir():
-                with (self.path / name).open("rb") as file:
-                    return decode(file.read(MAX_BYTES))
-            return decode(self._open_zip().read(name))
-        except (OSError, EOFError, NotImplementedError, *_ZIP_ERRORS) as error:
+            with self._zip.open(name) if self._zip else (self.path / name).open("rb") as file:
+                return decode(file.read(MAX_BYTES))
+        except Exception as error:
             raise SlicesError(f"{self.path}: {name}: {error or 'cannot be read'}") from error
-
-    def _open_zip(self) -> zipfile.ZipFile:
-        # after a fork both processes would move one file position: each opens the file itself
-        if self._zip is None or self._zip[0] != os.getpid():
-            try:
-                self._zip = os.getpid(), zipfile.ZipFile(self.path)
-            except _ZIP_ERRORS as error:
-                raise SlicesError(
-                    f"{self.path} is not a zip file, or only a part of one: {error}"
-                ) from error
-            except OSError as error:
-                raise SlicesError(f"{self.path} cannot be read: {error.strerror}") from error
-        return self._zip[1]
-
-    def _of_zip(self) -> Iterator[tuple[str, str]]:
-        for info in self._open_zip().infolist():
-            mode = stat.S_IFMT(info.external_attr >> 16) or stat.S_IFREG
-            odd = info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-            trouble = "is encrypted or compressed in an unexpected way"
-            yield (
-                info.filename,
-                _trouble(mode, info.file_size) or (trouble if odd or info.flag_bits & 0x41 else ""),
-            )
-
-    def _of_folder(self) -> Iterator[tuple[str, str]]:
-        def stop(error: OSError) -> None:
-            raise SlicesError(f"{error.filename} cannot be read: {error.strerror}") from error
-
-        for folder, _, files in os.walk(self.path, onerror=stop):  # links to folders not followed
-            for file in files:
-                status = os.lstat(Path(folder, file))
-                name = Path(folder, file).relative_to(self.path).as_posix()
-                yield name, _trouble(stat.S_IFMT(status.st_mode), status.st_size)
-
-
-def _trouble(mode: int, size: int) -> str:
-    """Why a file is not to be opened: a link can lead out, a pipe blocks, a bomb fills memory."""
-    if mode != stat.S_IFREG:
-        return "is a link, a pipe or something else than a plain file"
-    return f"has {size:,} bytes, expected {MAX_BYTES:,} at most" if size > MAX_BYTES else ""
 
 
 def decode(data: bytes) -> npt.NDArray[np.uint8]:
@@ -158,9 +140,6 @@ def decode(data: bytes) -> npt.NDArray[np.uint8]:
         )
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            pixels = np.array(picture, dtype=np.uint8)
-    except Exception as error:  # damage shows in Pillow as IndexError and others besides its own
+            return np.array(picture, dtype=np.uint8).reshape(SIZE, SIZE)
+    except Exception as error:  # in Pillow too
         raise ValueError(f"a broken PNG file: {error}") from error
-    if pixels.shape != (SIZE, SIZE):
-        raise ValueError(f"decodes to {pixels.shape}, expected {SIZE} × {SIZE}")
-    return pixels

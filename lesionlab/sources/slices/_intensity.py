@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import zlib
 from pathlib import Path
 
@@ -11,7 +11,8 @@ import pandas as pd
 
 from lesionlab.sources.slices._archive import IMAGES, Archive, Key, SlicesError
 
-ENVIRONMENT_INTENSITY = "LESIONLAB_LIDC_SLICES_INTENSITY"
+logger = logging.getLogger(__name__)
+
 INTENSITY_NAME = "lidc-idri-slices-intensity.csv"
 
 TABLE = Path(__file__).parents[1] / "tables" / f"{INTENSITY_NAME}.gz"
@@ -24,40 +25,28 @@ Calibration = dict[Key, tuple[float, float]]
 _COLUMNS = ["patient", "nodule", "slice", "slope", "intercept", "source"]
 
 
-def existing_path(
-    argument: str, given: str | Path | None, variable: str, expected: str
-) -> Path | None:
-    """The path given, or the one that an environment variable names; None if there is neither."""
-    named = given if given is not None else os.environ.get(variable)
-    if not named:
-        return None
-    path = Path(named).expanduser()
-    if not path.exists():
-        origin = variable if given is None else argument
-        raise FileNotFoundError(f"{origin}={str(named)!r} does not exist; expected {expected}")
-    return path.resolve()
-
-
-def find_intensity(
-    archive: Archive, given: str | Path | None = None
-) -> tuple[Path | None, Calibration, str]:
-    """The table for a set: its path, what it holds, and what a user should know of it or ""."""
-    own = existing_path("intensity", given, ENVIRONMENT_INTENSITY, f"a table like {INTENSITY_NAME}")
+def find_intensity(archive: Archive, given: str | Path | None) -> tuple[Path | None, Calibration]:
+    """The table for a set: its path and what it holds; a warning says what a user should know."""
     path = archive.path
-    if own is None:
-        beside = [folder / INTENSITY_NAME for folder in (path, path.parent)]
-        own = next((file for file in beside if file.is_file()), None)
+    beside = [folder / INTENSITY_NAME for folder in (path, path.parent)]
+    own = Path(given) if given else next((file for file in beside if file.is_file()), None)
     shipped = read_intensity(TABLE) if _is_public(archive) else {}
     if own is None:
-        remark = (
-            f"there is no {INTENSITY_NAME} beside {path}, and its pictures are not those that the "
-            "table of lesionlab is for: no slice has values in HU, and Crop.calibrated is False"
-        )
-        return (TABLE, shipped, "") if shipped else (None, {}, remark)
+        if not shipped:
+            logger.warning(
+                "there is no %s beside %s, and its pictures are not those that the table of "
+                "lesionlab is for: no slice has values in HU, and Crop.calibrated is False",
+                INTENSITY_NAME,
+                path,
+            )
+        return TABLE if shipped else None, shipped
     table = read_intensity(own)
+    if table.keys().isdisjoint(archive.names):
+        raise SlicesError(f"{own} has HU for no slice of {path}: expected the table of this set")
     n = sum(table.get(key) != shipped.get(key) for key in table.keys() | shipped.keys())
-    remark = f"{own} is used; on {n:,} slices it differs from the table that comes with lesionlab"
-    return own, table, remark if shipped and n else ""
+    if shipped and n:
+        logger.warning("%s is used; on %d slices it differs from lesionlab's own table", own, n)
+    return own, table
 
 
 def read_intensity(path: Path) -> Calibration:
@@ -113,16 +102,11 @@ def is_offset(slope: float, intercept: float, floor: int) -> bool:
     """Whether a row of the table gives stored values, 1024 above HU, instead of HU.
 
     Scanners store HU + 1024 and a lower number outside the field of view. Where such padding is
-    in the picture, some rows take it for air. Padding then stands apart: it is below
-    −800 and the next denser pixel above −350, denser than any lung, though lung surrounds
-    the nodule. In the public set this holds for 662 of 15,229 slices; on the others that pixel is
-    below −685 and on these above −70, so the limit does not matter. In 63 scans some nodules are
-    such and others not: lung (the 10th percentile of a slice without its padding) of the former is
-    1020 HU above that of the latter, in the median over scans.
-
-    Args:
-        slope: HU per grey value.
-        intercept: HU of grey value 0.
-        floor: Lowest grey value above 0 in the picture; 0 if there is none.
+    in the picture, some rows take it for air. Padding then stands apart: it is below −800 and the
+    next denser pixel, `floor` (0 if there is none), above −350, denser than any lung, though lung
+    surrounds the nodule. In the public set this holds for 662 of 15,229 slices; on the others that
+    pixel is below −685 and on these above −70, so the limit does not matter. In 63 scans some
+    nodules are such and others not: lung (the 10th percentile of a slice without its padding) of
+    the former is 1020 HU above that of the latter, in the median over scans.
     """
     return floor > 0 and intercept <= -800 and slope * floor + intercept >= -350
