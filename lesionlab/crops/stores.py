@@ -358,7 +358,7 @@ def build(
         todo = [name for name in ids if name not in rows]
         ids += [name for name in rows if name not in set(ids)]
         excluded: dict[str, str] = {}
-        header = {
+        header: Row = {
             "version": FORMAT, "tier": tier, "provenance": told, "expected": ids,
             "exclusions": excluded, "complete": None,
         }  # fmt: skip

@@ -189,7 +189,8 @@ class Slices:
             about = {"matched": False, "reason": self._why_not(lesion_id)}
             rows.append({"patient": nodules[lesion_id], "lesion_id": lesion_id} | about)
         counts = ["n_slices", "excluded", "n_calibrated", "n_offset"]
-        table = pd.DataFrame(rows, columns=[*Folder._fields, "matched", "reason", *counts])
+        columns = [*Folder._fields[:3], "matched", "reason", *Folder._fields[3:], *counts]
+        table = pd.DataFrame(rows, columns=columns)
         table[counts] = table[counts].fillna(0).astype(int)
         return table.astype({"nodule": "Int64"})
 
