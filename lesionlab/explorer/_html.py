@@ -8,7 +8,7 @@ import re
 import secrets
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from html import escape
 from importlib import import_module
@@ -180,7 +180,7 @@ def _pack(scene: Scene, quality: Quality) -> dict[str, Any]:
             "flat": len(values) != len(scene.hu),  # the same on all slices
         }
         | _encoding.graded(values, levels=quality.levels)
-        for method, head, values in scene.all_maps()
+        for (method, head), values in scene.maps.items()
     ]
     return {
         "title": scene.title,
@@ -197,11 +197,11 @@ def _pack(scene: Scene, quality: Quality) -> dict[str, Any]:
         "votes": scene.votes,
         "masks": _encoding.bits(scene.masks) if len(scene.masks) else None,
         "weights": None if scene.weights is None else scene.weights.tolist(),
-        "ratings": [asdict(rating) for rating in scene.ratings],
+        "ratings": scene.ratings,
         "presets": [[name, *window] for name, window in presets.items()],
         "first": scene.first_slice,
         "home": scene.home,
-        "output": _scene.output_word(head for _, head, _ in scene.all_maps()),
+        "output": _scene.output_word(head for _, head in scene.maps),
         "maps": maps,
         "notes": notes,
     }

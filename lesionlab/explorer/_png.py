@@ -56,13 +56,10 @@ def _bytes(figure: Figure, dpi: int) -> bytes:
 def _chosen(
     scene: Scene, state: Mapping[str, Any], prefix: str
 ) -> tuple[str, str, _scene.Floats] | None:
-    """Method, head and values of the map shown; None if none is."""
+    """Method, head and values of the map shown, the method's first if there is no such head."""
     method, head = state[f"{prefix}method"], state[f"{prefix}head"]
-    heads = scene.maps.get(method)
-    if heads is None:
-        return None
-    head = head if head in heads else next(iter(heads))
-    return method, head, heads[head]
+    found = [(m, h, v) for (m, h), v in scene.maps.items() if m == method]
+    return next((one for one in found if one[1] == head), found[0] if found else None)
 
 
 def _panel(

@@ -33,17 +33,6 @@ SCALES = {
 }
 
 
-@dataclass(frozen=True)
-class Rating:
-    """What readers gave an attribute and what a model predicts, on the attribute's scale."""
-
-    name: str
-    title: str
-    scale: tuple[float, float]
-    readings: tuple[float, ...]
-    predicted: float | None
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
     """Everything that one panel shows; `of` makes it from what users have.
@@ -59,8 +48,10 @@ class Scene:
             place in the scan is known, else the volume's own.
         stride: `(z, y, x)` subsampling step along each axis of the volume.
         masks: (reader, z, y, x); no reader if none were given.
-        maps: Method to head to map: (z, y, x), or (1, y, x) if it is the same on all slices.
+        maps: Method and head to map: (z, y, x), or (1, y, x) if it is the same on all slices.
         weights: (z,) share of attention of each slice.
+        ratings: What readers gave each attribute (`readings`) and what a model predicts, on the
+            attribute's `scale`.
         packed: What has been packed for a page; `_html.panel` keeps it here.
     """
 
@@ -74,9 +65,9 @@ class Scene:
     frame: str
     stride: tuple[int, int, int]
     masks: Bools
-    maps: Mapping[str, Mapping[str, Floats]]
+    maps: dict[tuple[str, str], Floats]
     weights: Floats | None
-    ratings: tuple[Rating, ...]
+    ratings: list[dict[str, Any]]
     notes: tuple[str, ...]
     packed: dict[Any, Any] = field(default_factory=dict, init=False)
 
@@ -113,12 +104,6 @@ class Scene:
         zoom = min(1 / share, min(height, width) / 32) if share < 0.8 else 1.0
         y, x = (float(v) for v in (low + high) / 2)
         return max(1.0, zoom), y, x
-
-    def all_maps(self) -> list[tuple[str, str, Floats]]:
-        """Method, head and map of each, in order."""
-        return [
-            (m, head, values) for m, heads in self.maps.items() for head, values in heads.items()
-        ]
 
     def near_masks(self) -> Bools:
         """(z, y, x), the readers' masks and two voxels around them."""
@@ -180,7 +165,7 @@ def of(
         frame=IN_SCAN if crop else "the first slice here",
         stride=stride,
         masks=_masks(masks, shape)[:, *at],
-        maps={str(m): _maps(str(m), heads, shape, at) for m, heads in (overlays or {}).items()},
+        maps=_maps(overlays or {}, shape, at),
         weights=None if slice_weights is None else _weights(slice_weights, shape[0])[at[0]],
         ratings=_ratings(predicted or {}, readings or {}),
         notes=tuple(notes),
@@ -236,22 +221,21 @@ def _masks(masks: Any, shape: tuple[int, ...]) -> Bools:
 
 
 def _maps(
-    method: str, heads: Any, shape: tuple[int, ...], at: tuple[slice, ...]
-) -> dict[str, Floats]:
-    """Head to map, of one method."""
-    named = heads if isinstance(heads, Mapping) else {"": heads}
-    if not method or not named:
-        raise ValueError(f"overlays[{method!r}]: expected a name and at least one map")
-    made: dict[str, Floats] = {}
-    for head, values in named.items():
-        array = np.asarray(values)
-        if array.shape not in (shape, shape[1:]) or array.dtype.kind not in "iufb":
-            raise ValueError(
-                f"overlays, map {method!r}, {head!r}: expected numbers {shape} or {shape[1:]} "
-                f"as the volume, got {array.dtype} {array.shape}"
-            )
-        array = array[at] if array.ndim == 3 else array[None, *at[1:]]
-        made[str(head)] = array.astype(np.float64)
+    overlays: Mapping[str, Any], shape: tuple[int, ...], at: tuple[slice, ...]
+) -> dict[tuple[str, str], Floats]:
+    made = {}
+    for method, heads in overlays.items():
+        for head, values in (heads if isinstance(heads, Mapping) else {"": heads}).items():
+            array = np.asarray(values)
+            if array.shape not in (shape, shape[1:]) or array.dtype.kind not in "iufb":
+                raise ValueError(
+                    f"overlays, map {method!r}, {head!r}: expected numbers {shape} or {shape[1:]} "
+                    f"as the volume, got {array.dtype} {array.shape}"
+                )
+            array = array[at] if array.ndim == 3 else array[None, *at[1:]]
+            made[str(method), str(head)] = array.astype(np.float64)
+    if not all(method for method, _ in made):
+        raise ValueError("overlays: expected a name for each method, got an empty one")
     return made
 
 
@@ -267,19 +251,23 @@ def _weights(weights: Any, n_slices: int) -> Floats:
 
 def _ratings(
     predicted: Mapping[str, float], readings: Mapping[str, Sequence[float]]
-) -> tuple[Rating, ...]:
-    made = []
+) -> list[dict[str, Any]]:
+    made: list[dict[str, Any]] = []
     for name in dict.fromkeys([*readings, *predicted]):
-        given = tuple(float(r) for r in readings.get(name, ()))
+        given = [float(r) for r in readings.get(name, ())]
         value = float(predicted[name]) if name in predicted else None
         numbers = [*given, *([] if value is None else [value])]
         if not np.isfinite(numbers).all():
             raise ValueError(f"ratings of {name!r}: expected finite numbers, got {numbers}")
         is_probability = bool(numbers) and min(numbers) >= 0 and max(numbers) <= 1
         low, high = SCALES.get(name, (0, 1) if is_probability else (1, 5))
-        scale = (min([low, *numbers]), max([high, *numbers]))
-        made.append(Rating(str(name), attributes.title(str(name)), scale, given, value))
-    return tuple(made)
+        scale = [min([low, *numbers]), max([high, *numbers])]
+        title = attributes.title(str(name))
+        made.append(
+            {"name": str(name), "title": title, "scale": scale, "readings": given,
+             "predicted": value}
+        )  # fmt: skip
+    return made
 
 
 def output_word(heads: Iterable[str]) -> str:

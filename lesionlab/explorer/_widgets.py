@@ -136,9 +136,8 @@ class VolumeViewer(_Widget):
         if name.endswith("slice"):
             if not 0 <= value < len(scene.hu):
                 raise ValueError(f"{name}={value}: expected 0 to {len(scene.hu) - 1}")
-        elif value and value not in scene.maps:
-            known = ", ".join(map(repr, scene.maps)) or "none: there are no overlays"
-            raise ValueError(f"{name}={value!r}: expected '' or one of {known}")
+        elif value not in (known := {"": None} | {method: None for method, _ in scene.maps}):
+            raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, known))}")
         return value
 
 

@@ -115,12 +115,11 @@ def view(
 def state_of(scenes: Sequence[Scene]) -> dict[str, Any]:
     """Where the controls stand at first."""
     first, second = scenes[0], scenes[-1]
-    maps, others = first.all_maps(), second.all_maps()
-    if len(scenes) == 1:  # another method, if there is one
-        others = [m for m in maps if m[0] != maps[0][0]] or maps
-    (method, head, here), (other_method, other_head, there) = (
-        found[0] if found else ("", "", None) for found in (maps, others)
-    )
+    none: tuple[tuple[str, str], Any] = (("", ""), None)
+    (method, head), here = next(iter(first.maps.items()), none)
+    # in a second panel of one volume another method, if there is one
+    others = [m for m in second.maps.items() if len(scenes) > 1 or m[0][0] != method]
+    (other_method, other_head), there = next(iter([*others, *second.maps.items()]), none)
     return _html.window("lung") | {
         "slice": _start(first, here),
         "other_slice": _start(second, there),

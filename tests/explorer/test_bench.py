@@ -244,12 +244,11 @@ def test_before_and_after_stand_side_by_side(of_fu: Any, toys: Any, bench: Bench
     assert before.title == f"{toys.IDS[0]}, Fu, as it is"
     assert after.title == f"{toys.IDS[0]}, Fu, slices reversed"
     assert np.array_equal(after.hu, before.hu[::-1])
-    assert list(before.maps) == ["Grad-CAM"]
-    assert list(before.maps["Grad-CAM"]) == ["malignancy"]
-    rated = {r.name: r for r in before.ratings}
+    assert list(before.maps) == [("Grad-CAM", "malignancy")]
+    rated = {r["name"]: r for r in before.ratings}
     assert len(rated) == 9
-    assert len(rated["malignancy"].readings) == 4
-    assert rated["malignancy"].predicted == of_fu.before.predicted["malignancy"]
+    assert len(rated["malignancy"]["readings"]) == 4
+    assert rated["malignancy"]["predicted"] == of_fu.before.predicted["malignancy"]
     rows = of_fu.table()
     assert list(rows) == ["readers", "before", "after", "difference"]
     ratings = bench.ratings.loc[of_fu.request.lesion_id]

@@ -132,9 +132,9 @@ def test_of_many_slices_some_are_shown_where_they_lie() -> None:
         "overlays": {"a": {"m": hu / 7, "flat": hu[0]}},
     }  # fmt: skip
     few = _scene.of(hu, **given, most_slices=16)
-    for thin, whole in ((few.hu, hu), (few.maps["a"]["m"], hu / 7), (few.weights, weights)):
+    for thin, whole in ((few.hu, hu), (few.maps["a", "m"], hu / 7), (few.weights, weights)):
         assert np.array_equal(thin, whole[::3])
-    assert few.maps["a"]["flat"].shape == (1, 2, 2)
+    assert few.maps["a", "flat"].shape == (1, 2, 2)
     assert np.array_equal(few.masks, masks[:, ::3])
     assert (few.spacing, few.stride, few.z_mm[2]) == ((1.5, 1, 2), (3, 1, 1), 3.0)
     assert few.notes == ("shown is 1 slice of 3, to keep the page small",)

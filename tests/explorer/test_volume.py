@@ -135,7 +135,7 @@ def test_colours_are_matplotlibs(name: str) -> None:
     [
         ("slice", 4, "slice=4: expected 0 to 3"),
         ("other_slice", -1, "other_slice=-1: expected 0 to 3"),
-        ("method", "CAM", "method='CAM': expected '' or one of 'Grad-CAM', 'SAM'"),
+        ("method", "CAM", "method='CAM': expected one of '', 'Grad-CAM', 'SAM'"),
         ("opacity", 2, "opacity"),
     ],
 )

@@ -57,7 +57,7 @@ def test_a_change_stands_beside_what_it_was_on_the_same_slice(made: Any) -> None
     viewer = made.viewer
     assert (len(viewer.scenes), viewer.compare) == (2, True)
     assert (viewer.slice, viewer.other_slice) == (3, 3)
-    before, after = (float(r.predicted) for s in viewer.scenes for r in s.ratings if r.predicted)
+    before, after = (r["predicted"] for s in viewer.scenes for r in s.ratings if r["predicted"])
     assert before == pytest.approx(result.before.predicted["probability of malignant"])
     assert after == pytest.approx(result.after.predicted["probability of malignant"])
     words = made._controls.values.value
