@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from lesionlab import colours
@@ -60,14 +59,14 @@ HINT = (
 class GamePage(_html.Page):
     """The game without a kernel: HTML and a PNG; what `be_the_reader` gives without anywidget.
 
-    `scenes` are by `lesion_id`, in the order in which they are shown; `state` is where the game
-    stands.
+    `scenes` are by `lesion_id`, in the order in which they are shown; `references` has a row for
+    each attribute; `state` is where the game stands.
     """
 
     scenes: dict[str, Scene]
     readings: pd.DataFrame
     attributes: Sequence[Attribute]
-    references: Mapping[str, Mapping[str, float]]
+    references: pd.DataFrame
     state: dict[str, Any]
     NAME, ENTRY, MORE = "game", "mountGamePage", ("choice.js", "game.js")
     BUDGET = 16_000  # for each nodule
@@ -79,7 +78,6 @@ class GamePage(_html.Page):
 
     def data(self, budget: float = inf) -> dict[str, Any]:
         """As `Page.data`; `budget` is for each nodule."""
-        constant = _constants(self.readings, self.names)
         said = dict(list(self.readings.groupby("lesion_id")))
         tiers = " · ".join(dict.fromkeys(s.tier_text for s in self.scenes.values()))
         unseen = UNSEEN if any(s.tier == "phantom" for s in self.scenes.values()) else ""
@@ -99,19 +97,19 @@ class GamePage(_html.Page):
                     "title": a.title,
                     "meaning": a.meaning + (unseen if a.name == "malignancy" else ""),
                     "nominal": a.kind == "nominal",
-                    "words": [[code, word] for code, word in a.words.items()],
-                    "constant": constant[a.name],
-                    "references": [_number(v.get(a.name)) for v in self.references.values()],
+                    "words": list(a.words.items()),
+                    "constant": _constant(self.readings, a.name),
+                    "references": _gaps(self.references).loc[a.name].tolist(),
                 }
                 for a in self.attributes
             ],
             "nodules": [
                 {
-                    "id": lesion_id,
+                    "id": i,
                     "panel": _html.fitted([scene], budget)[0],
-                    "readings": {n: [_number(v) for v in said[lesion_id][n]] for n in self.names},
+                    "readings": _gaps(said[i][self.names].astype("Int64")).to_dict("list"),
                 }
-                for lesion_id, scene in self.scenes.items()
+                for i, scene in self.scenes.items()
             ],
         } | colours.palette()
 
@@ -127,8 +125,7 @@ class GamePage(_html.Page):
     def score(self, answers: Answers | None = None) -> pd.DataFrame:
         """`score` of some answers, or of those that the page starts with, and the references."""
         table = score(self.state["answers"] if answers is None else answers, self.readings)
-        table = table.loc[[n for n in self.names if n in table.index]]
-        return table.assign(**{k: pd.Series(v) for k, v in self.references.items()})
+        return table.join(self.references).loc[[n for n in self.names if n in table.index]]
 
     def check(self, answers: Answers) -> None:
         """Raise what `score` raises for answers that are not about these nodules and scales."""
@@ -174,11 +171,10 @@ def be_the_reader(
     if unknown := [i for i in ids if i not in set(readings["lesion_id"])]:
         raise ValueError(f"crops: {unknown[0]} has no row in readings")
     scenes = {c.lesion_id: _scene.of(c, most_slices=MOST_SLICES) for c in crops}
-    everybody: dict[Any, Any] = pairwise_difference(readings, names)["value"].to_dict()
-    columns = {ALL_READERS: everybody}
-    columns |= {str(name): dict(values) for name, values in (references or {}).items()}
+    columns = {ALL_READERS: pairwise_difference(readings, names)["value"]}
+    columns |= {str(name): pd.Series(values) for name, values in (references or {}).items()}
     state = {"phase": "start", "reveal": True, "chosen": chosen, "at": 0, "answers": {}, "seen": []}
-    page = GamePage(scenes, readings, known, columns, state)
+    page = GamePage(scenes, readings, known, pd.DataFrame(columns, index=names), state)
     shown: ReaderGame | GamePage = _html.in_kernel(page, "_widgets", "ReaderGame")
     return shown
 
@@ -197,10 +193,6 @@ def score(answers: Answers, readings: pd.DataFrame) -> pd.DataFrame:
         somebody who always gives `answer`), `answer` (the median of all readings; the commonest
         one where the codes have no order).
 
-    Raises:
-        LookupError: LIDC has no such rating.
-        ValueError: A nodule has no reading, or a code is not on its scale.
-
     Example:
         >>> readings = pd.DataFrame({"lesion_id": ["a", "a", "b", "b"], "margin": [1, 2, 5, 5]})
         >>> score({"a": {"margin": 3}, "b": {"margin": 5}}, readings).loc["margin", "you"]
@@ -208,23 +200,22 @@ def score(answers: Answers, readings: pd.DataFrame) -> pd.DataFrame:
     """
     _check(answers, set(readings["lesion_id"]))
     names = [n for n in RATING_NAMES if any(n in own for own in answers.values())]
-    constant = _constants(readings, names)
-    rows = []
+    rows = {}
     for name in names:
         mine = {i: own[name] for i, own in answers.items() if name in own}
         theirs = readings.loc[readings["lesion_id"].isin(mine), ["lesion_id", name]].dropna()
-        rows.append(
-            {
-                "you": (theirs["lesion_id"].map(mine) - theirs[name]).abs().mean(),
-                "n_nodules": theirs["lesion_id"].nunique(),
-                "n_pairs": len(theirs),
-                "readers": pairwise_difference(theirs, [name]).loc[name, "value"],
-                "constant": (theirs[name] - constant[name]).abs().mean(),
-                "answer": constant[name],
-            }
-        )
+        constant = _constant(readings, name)
+        rows[name] = [
+            (theirs["lesion_id"].map(mine) - theirs[name]).abs().mean(),
+            theirs["lesion_id"].nunique(),
+            len(theirs),
+            pairwise_difference(theirs, [name]).loc[name, "value"],
+            (theirs[name] - constant).abs().mean(),
+            constant,
+        ]
     columns = ["you", "n_nodules", "n_pairs", "readers", "constant", "answer"]
-    return pd.DataFrame(rows, index=pd.Index(names, name="attribute"), columns=columns)
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    return table.rename_axis("attribute")
 
 
 def _check(answers: Answers, lesion_ids: Any) -> None:
@@ -238,20 +229,13 @@ def _check(answers: Answers, lesion_ids: Any) -> None:
                 raise ValueError(f"answers: {name} of {lesion_id}: expected {span}, got {code!r}")
 
 
-def _constants(readings: pd.DataFrame, names: Sequence[str]) -> dict[str, int]:
+def _constant(readings: pd.DataFrame, name: str) -> int:
     """The answer that is best without looking: the median, or the commonest one of names."""
-    return {
-        name: int(
-            readings[name].mode().iloc[0]
-            if rating(name).kind == "nominal"
-            else readings[name].quantile(interpolation="lower")
-        )
-        for name in names
-    }
+    if rating(name).kind == "nominal":
+        return int(readings[name].mode().iloc[0])
+    return int(readings[name].quantile(interpolation="lower"))
 
 
-def _number(value: Any) -> float | int | None:
-    """As JSON has it: nothing for a gap, whole numbers without a point."""
-    if value is None or not np.isfinite(value):
-        return None
-    return int(value) if float(value).is_integer() else float(value)
+def _gaps(table: pd.DataFrame) -> pd.DataFrame:
+    """None, which JSON knows, in place of what is missing."""
+    return table.astype(object).where(table.notna(), None)
