@@ -13,21 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lesionlab.explorer.bench import workbench
-    from lesionlab.explorer.game import GamePage, be_the_reader
-    from lesionlab.explorer.scale import ScalePage, atlas
+    from lesionlab.explorer.game import be_the_reader
+    from lesionlab.explorer.scale import atlas
     from lesionlab.explorer.volume import VolumePage, view
 
-__all__ = ["GamePage", "ScalePage", "VolumePage", "atlas", "be_the_reader", "view", "workbench"]
+__all__ = ["VolumePage", "atlas", "be_the_reader", "view", "workbench"]
 
-_MODULES = {
-    "GamePage": "game",
-    "be_the_reader": "game",
-    "ScalePage": "scale",
-    "atlas": "scale",
-    "VolumePage": "volume",
-    "view": "volume",
-    "workbench": "bench",
-}
+_MODULES = dict(zip(__all__, ("volume", "scale", "game", "volume", "bench"), strict=True))
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ import ipywidgets as w
 
 from lesionlab import attributes
 from lesionlab.explorer._filters import RELATIONS, Filter
-from lesionlab.explorer.bench import FILLS, Change
+from lesionlab.explorer.bench import FILLS, Request
 
 
 def title(name: str) -> str:
@@ -37,13 +37,13 @@ def offer(widget: Any, options: list[tuple[str, Any]], value: Any, *, must: bool
 
 
 class Controls:
-    """Widgets by what they are for."""
+    """Widgets by what they are for, those that ask by the fields of a `Request`."""
 
     def __init__(self) -> None:
         self.model = _field(w.Dropdown, "Model")
         self.method = _field(w.Dropdown, "Map")
         self.about = _field(w.Dropdown, "Rating")
-        self.lesion = _field(w.Text, "Lesion id", min_width="19rem", continuous_update=False)
+        self.lesion_id = _field(w.Text, "Lesion id", min_width="19rem", continuous_update=False)
         self.column = _field(w.Dropdown, "Filter by")
         self.relation = _field(w.Dropdown, "that is", options=list(RELATIONS))
         self.value = _field(w.Text, "value")
@@ -53,23 +53,19 @@ class Controls:
         fills = [(f"{name} (−{-hu:g} HU)", name) for name, hu in FILLS.items()]
         self.surroundings = _field(w.Dropdown, "Surroundings")
         self.surroundings.options = [("as they are", None), *fills]
-        self.margin = _field(
-            w.BoundedFloatText, "Surroundings beyond (mm)", min=0, max=100, step=0.5
-        )
+        beyond: dict[str, Any] = {"min": 0, "max": 100, "step": 0.5}
+        self.margin = _field(w.BoundedFloatText, "Surroundings beyond (mm)", **beyond)
         self.duplicate = _field(w.Dropdown, "One slice in all places")
-        self.reverse = w.Checkbox(
-            description="Reverse the slices", indent=False, layout=w.Layout(width="auto")
-        )
+        self.reverse = _field(w.Checkbox, "Reverse the slices", flex="none", indent=False)
         self.undo = _button("Undo the changes")
         self._count, self._status, self._alert, self.values = (w.HTML() for _ in range(4))
         self.say("ready")
 
     def rows(self) -> list[Any]:
         """All controls, from top to bottom."""
-        asked = (self.lesion, self.column, self.relation, self.value, self.add)
         seen = (self.surroundings, self.margin, self.duplicate, self.reverse, self.undo)
         return [
-            _row("Lesion", *asked),
+            _row("Lesion", self.lesion_id, self.column, self.relation, self.value, self.add),
             self._filters,
             self._count,
             self.listed,
@@ -79,23 +75,13 @@ class Controls:
             self._alert,
         ]
 
-    def change(self) -> Change:
-        """What the controls ask to be changed."""
-        return Change(
-            surroundings=self.surroundings.value,
-            margin=self.margin.value,
-            duplicate=self.duplicate.value,
-            reverse=self.reverse.value,
-        )
-
-    def set_change(self, change: Change, n_slices: int) -> None:
+    def set_change(self, request: Request, n_slices: int) -> None:
         """Show what is changed in a stack of so many slices."""
         slices = [(f"slice {k + 1} of {n_slices}", k) for k in range(n_slices)]
-        offer(self.duplicate, [("no", None), *slices], change.duplicate)
-        offer(self.surroundings, list(self.surroundings.options), change.surroundings)
-        self.margin.value = change.margin
-        self.reverse.value = change.reverse
-        self.undo.disabled = not change
+        offer(self.duplicate, [("no", None), *slices], request.duplicate)
+        offer(self.surroundings, list(self.surroundings.options), request.surroundings)
+        self.margin.value, self.reverse.value = request.margin, request.reverse
+        self.undo.disabled = not request.change
 
     def say(self, words: str) -> None:
         """What is going on."""

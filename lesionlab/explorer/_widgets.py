@@ -8,7 +8,6 @@ import anywidget
 import traitlets
 
 from lesionlab.explorer import _html
-from lesionlab.explorer._scene import Scene
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,10 +102,9 @@ class VolumeViewer(_Widget):
     error = traitlets.Unicode().tag(sync=True)
 
     @property
-    def scenes(self) -> tuple[Scene, ...]:
-        """What is shown: one volume, or two side by side."""
-        scenes: tuple[Scene, ...] = self._page.scenes
-        return scenes
+    def scenes(self) -> Any:
+        """What is shown: one `Scene`, or two side by side."""
+        return self._page.scenes
 
     def replace(self, page: Any, *, keep_place: bool) -> None:
         """Show something else; the controls stay where they mean the same there.
@@ -181,8 +179,7 @@ class ReaderGame(_Widget):
 
     def score(self) -> pd.DataFrame:
         """The result of the answers so far, as `lesionlab.explorer.game.score` gives it."""
-        table: pd.DataFrame = self._page.score(self.answers)
-        return table
+        return self._page.score(self.answers)  # type: ignore[no-any-return]
 
     @traitlets.validate("answers", "chosen", "at")
     def _check(self, proposal: Any) -> Any:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from functools import partial
 from html import escape
 from typing import Any
@@ -20,7 +19,7 @@ from lesionlab.explorer._filters import Filter
 from lesionlab.explorer._latest import Latest
 from lesionlab.explorer._scene import output_word
 from lesionlab.explorer._widgets import VolumeViewer
-from lesionlab.explorer.bench import Bench, Change, Request, Result
+from lesionlab.explorer.bench import UNCHANGED, Bench, Request, Result
 from lesionlab.explorer.volume import VolumePage
 from lesionlab.tables import show
 
@@ -35,9 +34,15 @@ NEEDS_KERNEL = (
 
 
 class _Silent(threading.local):
-    """Whether controls are being set; by thread, as another may click what one sets."""
+    """While it is entered, controls are set; by thread, as another may click what one sets."""
 
     now = False
+
+    def __enter__(self) -> None:
+        self.now = True
+
+    def __exit__(self, *_: Any) -> None:
+        self.now = False
 
 
 class Workbench(ipywidgets.VBox):  # type: ignore[misc]
@@ -52,11 +57,7 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
     """
 
     def __init__(
-        self,
-        first: VolumePage,
-        bench: Bench,
-        result: Result,
-        errors: Mapping[str, pd.DataFrame],
+        self, first: VolumePage, bench: Bench, result: Result, errors: Mapping[str, pd.DataFrame]
     ) -> None:
         self.bench, self.result, self.request = bench, result, result.request
         self.table = bench.table()
@@ -95,8 +96,8 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
             named = {name: changes.get(name, "") for name in ("method", "about")}
             asked = replace(asked, **named)
         moved = (asked.lesion_id, asked.model) != (before.lesion_id, before.model)
-        if moved and "change" not in changes:
-            asked = replace(asked, change=replace(asked.change, duplicate=None))
+        if moved and "duplicate" not in changes:
+            asked = replace(asked, duplicate=None)
         self.request = self.bench.filled(asked)
         self._set_controls()
         self._latest.submit(self.request)
@@ -125,14 +126,13 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
     def _fail(self, task: Any, error: Exception) -> None:
         log.info("%s failed", task, exc_info=error)
         words = str(error)
-        if not isinstance(error, ValueError) or not words:  # the words alone say too little
-            words = ": ".join(filter(None, [type(error).__name__, words]))
-        self._rest(words)
+        # the words of other errors say too little
+        self._rest(words if isinstance(error, ValueError) else f"{type(error).__name__}: {words}")
 
     def _rest(self, error: str) -> None:
         self.error = error
         shown = self.result.request
-        left = f"not computed; shown is still {shown.lesion_id}, {shown.change}"
+        left = f"not computed; shown is still {shown.lesion_id}, {shown.change or 'as it is'}"
         self._controls.say(left if error else "ready")
         self._controls.complain(error)
 
@@ -148,20 +148,16 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
     def _listen(self) -> None:
         c = self._controls
         c.model.options = list(self.bench.models)
-        fields = {"model": c.model, "method": c.method, "about": c.about, "lesion_id": c.lesion}
-        for name, widget in fields.items():
-            self._on(widget, partial(self._ask_for, name))
-        self._on(c.listed, lambda value: self.ask(lesion_id=value) if value else None)
-        for widget in (c.surroundings, c.margin, c.duplicate, c.reverse):
-            self._on(widget, lambda _: self.ask(change=c.change()))
-        c.undo.on_click(lambda _: self._try(lambda: self.ask(change=Change())))
+        asks = {one.name: getattr(c, one.name) for one in fields(Request)}
+        for name, widget in [*asks.items(), ("lesion_id", c.listed)]:
+            widget.observe(partial(self._changed, name), "value")
+        c.undo.on_click(lambda _: self._try(lambda: self.ask(**UNCHANGED)))
         c.add.on_click(lambda _: self._try(self._add_filter))
 
-    def _ask_for(self, name: str, value: str) -> None:
-        self.ask(**{name: value.strip()})
-
-    def _on(self, widget: Any, act: Callable[[Any], None]) -> None:
-        widget.observe(lambda change: self._try(lambda: act(change["new"])), "value")
+    def _changed(self, name: str, change: Any) -> None:
+        value = change["new"].strip() if isinstance(change["new"], str) else change["new"]
+        if name != "lesion_id" or value:  # in the list of lesions nothing may be chosen
+            self._try(lambda: self.ask(**{name: value}))
 
     def _try(self, act: Callable[[], Any]) -> None:
         """What a control asks for; what is wrong with it is said in the widget."""
@@ -178,37 +174,27 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
         c = self._controls
         self.filter(*self.filters, Filter(c.column.value, c.relation.value, c.value.value))
 
-    @contextlib.contextmanager
-    def _silently(self) -> Iterator[None]:
-        """Controls are set without asking for anything."""
-        self._silent.now = True
-        try:
-            yield
-        finally:
-            self._silent.now = False
-
     # -- to the controls ---------------------------------------------------------------
 
     def _set_controls(self) -> None:
         c, request = self._controls, self.request
         model = self.bench.models[request.model]
-        with self._silently():
+        with self._silent:
             c.model.value = request.model
             _controls.offer(c.method, _controls.titled(model.methods), request.method)
             _controls.offer(c.about, _controls.titled(model.about), request.about)
             has_classes = any(target.kind != "regression" for target in model.targets)
             c.about.description = "Class" if has_classes else output_word(model.about)
-            c.lesion.value = request.lesion_id
+            c.lesion_id.value = request.lesion_id
             names = [value for _, value in c.listed.options]
             c.listed.value = request.lesion_id if request.lesion_id in names else None
         self._offer_slices()
 
     def _offer_slices(self) -> None:
         """As many as there are in what is shown."""
-        change = self.request.change
-        n = max(len(self.result.before.hu), (change.duplicate or 0) + 1)
-        with self._silently():
-            self._controls.set_change(change, n)
+        n = max(len(self.result.before.hu), (self.request.duplicate or 0) + 1)
+        with self._silent:
+            self._controls.set_change(self.request, n)
 
     def _list(self) -> None:
         rows = _filters.matching(self.table, self.filters)
@@ -221,7 +207,7 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
         for lesion, row in rows.head(MOST_LISTED)[list(columns)].iterrows():
             said = (f"{k} {v if isinstance(v, str) else f'{v:.4g}'}" for k, v in row.items())
             options.append((" · ".join([str(lesion), *said]), str(lesion)))
-        with self._silently():
+        with self._silent:
             here = self.request.lesion_id
             _controls.offer(self._controls.listed, options, here, must=False)
         self._controls.count(len(rows), len(self.table), min(len(rows), MOST_LISTED))
@@ -252,7 +238,7 @@ class Workbench(ipywidgets.VBox):  # type: ignore[misc]
 
 def values_html(result: Result) -> str:
     """The predictions before and after as an HTML table."""
-    request, change = result.request, result.request.change
-    about = f"after: {change}" if change else "nothing is changed"
+    request = result.request
+    about = f"after: {request.change}" if request.change else "nothing is changed"
     caption = f"Predicted for {request.lesion_id} by {request.model}; {about}"
     return str(show(result.table(), caption=caption, decimals=3).to_html())

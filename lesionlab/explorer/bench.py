@@ -2,8 +2,8 @@
 
     bench = Bench({"Fu 2021": studies.trained(plan)}, store)
     found = bench.compute(Request(lesion_id, "Fu 2021", about="malignancy"))
-    air = Change(surroundings="air", margin=2.0)
-    bench.compute(Request(lesion_id, "Fu 2021", about="malignancy", change=air)).after.predicted
+    air = replace(found.request, surroundings="air", margin=2.0)
+    bench.compute(air).after.predicted
 
 `lesionlab.explorer.workbench` puts controls around this.
 """
@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -35,17 +35,24 @@ FILLS: Mapping[str, float] = MappingProxyType({"lung": LUNG, "air": AIR})
 """What surroundings can be replaced by, HU."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """What is done to a lesion before a model is given it.
+@dataclass(frozen=True)
+class Request:
+    """What is to be computed: of which lesion, by which of the models, after which change.
 
     Attributes:
+        lesion_id, model: The lesion, and the name of the model.
+        method: One of the model's maps, its first one if "".
+        about: The rating or class that the map is about, if "" malignancy, where there is one.
         surroundings: One of `FILLS` replaces all that is not lesion; None leaves it.
         margin: What is within so many mm of the readers' consensus counts as lesion.
         duplicate: The slice (from 0, of what the model is given) that replaces all others.
         reverse: Whether the slices come in reverse order.
     """
 
+    lesion_id: str
+    model: str
+    method: str = ""
+    about: str = ""
     surroundings: str | None = None
     margin: float = 0.0
     duplicate: int | None = None
@@ -57,11 +64,9 @@ class Change:
         if not 0 <= self.margin < float("inf"):
             raise ValueError(f"margin={self.margin!r}: expected mm, 0 or more")
 
-    def __bool__(self) -> bool:
-        """Whether anything is changed."""
-        return self.surroundings is not None or self.duplicate is not None or self.reverse
-
-    def __str__(self) -> str:
+    @property
+    def change(self) -> str:
+        """What is changed, in words; "" for nothing."""
         words = []
         if self.surroundings is not None:
             words.append(f"{self.surroundings} beyond {self.margin:g} mm of the consensus")
@@ -69,22 +74,16 @@ class Change:
             words.append(f"slice {self.duplicate + 1} in all places")
         if self.reverse:
             words.append("slices reversed")
-        return ", ".join(words) or "as it is"
+        return ", ".join(words)
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is to be computed: of which lesion, by which of the models, after which change.
-
-    `method` is one of the model's maps, its first one if ""; `about` the rating or class that the
-    map is about, if "" malignancy, where there is one.
-    """
-
-    lesion_id: str
-    model: str
-    method: str = ""
-    about: str = ""
-    change: Change = field(default_factory=Change)
+UNCHANGED: dict[str, Any] = {
+    "surroundings": None,
+    "margin": 0.0,
+    "duplicate": None,
+    "reverse": False,
+}
+"""Fields of a `Request` that leave the lesion as it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,10 +169,10 @@ class Bench:
         `tell` is told before each step what comes; what it raises ends the computation.
         """
         request = self.filled(request)
-        model, change = self.models[request.model], request.change
+        model = self.models[request.model]
         tell("reading the lesion")
         crop = self._crops[request.lesion_id]
-        plain = replace(request, change=Change())
+        plain = replace(request, **UNCHANGED)
         if self._last is None or self._last[0] != plain:
             tell("preparing it for the model")
             given = model.given(crop)
@@ -183,14 +182,14 @@ class Bench:
                 model.asked(request.lesion_id, given, request.method, request.about),
             )
         _, before = self._last
-        after, looks = None, [(before, str(Change()) if change else "")]
-        if change:
+        after, looks = None, [(before, "as it is" if request.change else "")]
+        if request.change:
             tell("changing what the model sees")
-            samples, hu = model.voxels(masked(crop, change))
-            other = reordered(replace(before, samples=samples, hu=hu), change)
+            samples, hu = model.voxels(masked(crop, request))
+            other = reordered(replace(before, samples=samples, hu=hu), request)
             tell("predicting and looking again")
             after = model.asked(request.lesion_id, other, request.method, request.about)
-            looks.append((after, str(change)))
+            looks.append((after, request.change))
         readings = _filters.readings(self.ratings, request.lesion_id)
         # only what is predicted, be it as a rating or as classes that are made of it
         rated = {t.name: readings[t.name] for t in model.targets if t.name in readings}
@@ -198,7 +197,7 @@ class Bench:
         return Result(request, before, after, readings, scenes)
 
 
-def masked(crop: Crop, change: Change) -> Crop:
+def masked(crop: Crop, change: Request) -> Crop:
     """The crop with other surroundings; what is near the consensus stays, by voxels' centres."""
     if change.surroundings is None:
         return crop
@@ -207,7 +206,7 @@ def masked(crop: Crop, change: Change) -> Crop:
     return replace(crop, hu=np.where(away <= change.margin, crop.hu, fill))
 
 
-def reordered(given: Look, change: Change) -> Look:
+def reordered(given: Look, change: Request) -> Look:
     """One slice in all places, and then all in reverse; the outlines go along."""
     depth = len(given.hu)
     order = np.arange(depth)

@@ -99,7 +99,7 @@ class GamePage(_html.Page):
                     "nominal": a.kind == "nominal",
                     "words": list(a.words.items()),
                     "constant": _constant(self.readings, a.name),
-                    "references": _gaps(self.references).loc[a.name].tolist(),
+                    "references": list(_gaps(self.references).loc[a.name]),
                 }
                 for a in self.attributes
             ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 
 from lesionlab import explorer
 from lesionlab.attributes import RATING_NAMES
-from lesionlab.crops import Crop
 from lesionlab.explorer import game as games
 from lesionlab.sources import lidc
 from lesionlab.statistics.agreement import pairwise_difference
@@ -143,43 +141,12 @@ def test_another_game_keeps_its_answers_elsewhere(game: Any, payload: Any) -> No
     assert len(keys) == 3
 
 
-def test_a_nodule_keeps_to_its_share_of_the_page(payload: Any) -> None:
-    noise = np.random.default_rng(0).integers(-1000, 1000, (6, 40, 40)).astype(np.int16)
-    at = np.arange(6)
-    large = Crop("a", noise, np.zeros((1, *noise.shape), np.bool_), (1.0, 1.0, 1.0), at, (0, 0),
-                 at >= 0, "phantom")  # fmt: skip
-    shown = explorer.be_the_reader([large], readings(), attributes=NAMES)
-    nodule = payload(shown)["data"]["nodules"][0]
-    assert len(json.dumps(nodule)) < 17_000
-    assert nodule["panel"]["hu"]["step"] > 1
-
-
-def test_a_widget_counts_and_its_page_goes_on_from_here(game: Any, payload: Any) -> None:
+def test_a_widget_counts_the_answers_so_far(game: Any) -> None:
     pytest.importorskip("anywidget")
     shown = game(references={"a paper": {"margin": 0.5}})
-    answers = {"a": {"margin": 3}}
-    shown.answers = answers
-    expected = games.score(answers, readings()).loc["margin", "you"]
+    shown.answers = {"a": {"margin": 3}}
+    expected = games.score(shown.answers, readings()).loc["margin", "you"]
     assert shown.score().loc["margin", ["you", "a paper"]].tolist() == [expected, 0.5]
-    assert payload(shown)["state"]["answers"] == answers
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("answers", {"z": {"margin": 3}}, "there is no nodule 'z' here"),
-        ("chosen", ["texture", "lobulation"], r"chosen=\['lobulation'\]: expected some of"),
-        ("at", 3, "at=3: expected 0 to 2"),
-        ("phase", "over", "phase"),
-    ],
-)
-def test_a_trait_out_of_range_is_refused(game: Any, name: str, value: Any, message: str) -> None:
-    traitlets = pytest.importorskip("traitlets")
-    shown = game()
-    before = getattr(shown, name)
-    with pytest.raises((ValueError, traitlets.TraitError), match=message):
-        setattr(shown, name, value)
-    assert getattr(shown, name) == before
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -20,18 +21,21 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 NASTY = "</script><script>alert(1)</script><!--<img src=x onerror=alert(1)>\"'& $\\alpha$"
 
 
-def made(kind: str, name: str, crop: Callable[..., Any], **options: Any) -> Any:
+def made(kind: str, name: str, crop: Callable[..., Any], size: int = 12) -> Any:
     if kind == "view":
-        options |= {"title": name, "tier": name, "readings": {name: [1, 2]}}
-        return explorer.view(crop(name), overlays={name: {name: np.eye(12)}}, **options)
+        maps = {name: {name: np.eye(size)}}
+        readings: Any = {name: [1, 2]}
+        return explorer.view(
+            crop(name, size), overlays=maps, title=name, tier=name, readings=readings
+        )
     readings = pd.DataFrame({"lesion_id": [name, name, "b"], "margin": [1, 1, 5]})
+    crops = {name: crop(name, size), "b": crop("b", size)}
     if kind == "game":
-        crops = [crop(name), crop("b")]
-        references = {name: {"margin": 1}}
-        return explorer.be_the_reader(crops, readings, attributes=["margin"], references=references,
-                                      **options)  # fmt: skip
+        return explorer.be_the_reader(
+            list(crops.values()), readings, attributes=["margin"], references={name: {"margin": 1}}
+        )
     given = atlas.examples(readings, "margin"), atlas.coverage(readings, "margin")
-    return explorer.atlas("margin", *given, {name: crop(name), "b": crop("b")}, **options)
+    return explorer.atlas("margin", *given, crops)
 
 
 KINDS = {
@@ -50,6 +54,68 @@ def test_a_widget_brings_html_and_a_picture(kind: str, crop: Any) -> None:
     assert shown["text/plain"] == KINDS[kind]
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "state"),
+    [
+        ("view", "slice", 3, None),
+        ("scale", "step", 5, {"step": 5}),
+        ("game", "answers", {"a": {"margin": 3}}, None),
+    ],
+)
+def test_a_page_saved_now_starts_where_the_widget_stands(
+    kind: str, name: str, value: Any, state: Any, crop: Any, payload: Any
+) -> None:
+    pytest.importorskip("anywidget")
+    viewer = made(kind, "a", crop)
+    setattr(viewer, name, value)
+    assert payload(viewer)["state"][name] == value
+    assert state is None or payload(viewer)["state"] == state
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "message"),
+    [
+        ("view", "slice", 4, "slice=4: expected 0 to 3"),
+        ("view", "other_slice", -1, "other_slice=-1: expected 0 to 3"),
+        ("view", "method", "CAM", "method='CAM': expected one of '', 'a'"),
+        ("view", "opacity", 2, "opacity"),
+        ("game", "answers", {"z": {"margin": 3}}, "there is no nodule 'z' here"),
+        ("game", "chosen", ["texture"], "chosen=['texture']: expected some of"),
+        ("game", "at", 2, "at=2: expected 0 to 1"),
+        ("game", "phase", "over", "phase"),
+        ("scale", "step", 6, "step=6: expected 1 to 5"),
+    ],
+)
+def test_a_trait_out_of_range_is_refused(
+    kind: str, name: str, value: Any, message: str, crop: Any
+) -> None:
+    traitlets = pytest.importorskip("traitlets")
+    viewer = made(kind, "a", crop)
+    before = getattr(viewer, name)
+    with pytest.raises((ValueError, traitlets.TraitError), match=re.escape(message)):
+        setattr(viewer, name, value)
+    assert getattr(viewer, name) == before
+
+
+@pytest.mark.parametrize(("kind", "most"), [("scale", 21_000), ("game", 17_000)])
+def test_a_nodule_keeps_to_its_share_of_the_page_and_says_what_was_rounded(
+    kind: str, most: int, crop: Any, payload: Any
+) -> None:
+    viewer = made(kind, "a", crop, size=60)
+    data = payload(viewer)["data"]
+    panels = data["volumes"] if kind == "scale" else [n["panel"] for n in data["nodules"]]
+    for panel in panels:
+        assert len(json.dumps(panel, ensure_ascii=False)) < most
+        assert panel["hu"]["step"] > 1
+        assert "HU are rounded to multiples of" in panel["notes"][0]
+    exact = (
+        viewer._data["volumes"]
+        if kind == "scale"
+        else [n["panel"] for n in viewer._data["nodules"]]
+    )
+    assert {panel["hu"]["step"] for panel in exact} == {1}, "in a kernel"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_anywidget_html_and_picture_are_left(
     kind: str, crop: Any, monkeypatch: pytest.MonkeyPatch
@@ -57,7 +123,7 @@ def test_without_anywidget_html_and_picture_are_left(
     monkeypatch.setitem(sys.modules, "anywidget", None)
     monkeypatch.delitem(sys.modules, "lesionlab.explorer._widgets", raising=False)
     page = made(kind, "a", crop)
-    assert isinstance(page, explorer.VolumePage | explorer.GamePage | explorer.ScalePage)
+    assert isinstance(page, _html.Page)
     assert set(page._repr_mimebundle_()) == {"text/html", "image/png", "text/plain"}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -125,27 +124,6 @@ def test_colours_are_matplotlibs(name: str) -> None:
     for at in (0, 17, 128, 255):
         colour = [255 * share for share in colormaps[name](at)[:3]]
         assert list(entries[3 * at : 3 * at + 3]) == pytest.approx(colour, abs=1)
-
-
-# -- the widget ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("slice", 4, "slice=4: expected 0 to 3"),
-        ("other_slice", -1, "other_slice=-1: expected 0 to 3"),
-        ("method", "CAM", "method='CAM': expected one of '', 'Grad-CAM', 'SAM'"),
-        ("opacity", 2, "opacity"),
-    ],
-)
-def test_a_trait_out_of_range_is_refused(name: str, value: Any, message: str, crop: Any) -> None:
-    traitlets = pytest.importorskip("traitlets")
-    viewer = explorer.view(crop("a"), overlays=maps())
-    before = getattr(viewer, name)
-    with pytest.raises((ValueError, traitlets.TraitError), match=re.escape(message)):
-        setattr(viewer, name, value)
-    assert getattr(viewer, name) == before
 
 
 # -- sizes -----------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import torch
 
 from lesionlab import explorer
 from lesionlab.explorer._filters import Filter
-from lesionlab.explorer.bench import Change, Request
+from lesionlab.explorer.bench import UNCHANGED, Request
 from lesionlab.sources import lidc
 
 PATIENCE = 60
@@ -52,7 +52,7 @@ def test_it_begins_with_a_lesion_that_the_model_was_tested_on(made: Any, toys: A
 
 def test_a_change_stands_beside_what_it_was_on_the_same_slice(made: Any) -> None:
     made.viewer.slice = 3
-    made.ask(change=Change(surroundings="lung", margin=2.0))
+    made.ask(surroundings="lung", margin=2.0)
     result = settled(made)
     viewer = made.viewer
     assert (len(viewer.scenes), viewer.compare) == (2, True)
@@ -62,7 +62,7 @@ def test_a_change_stands_beside_what_it_was_on_the_same_slice(made: Any) -> None
     assert after == pytest.approx(result.after.predicted["probability of malignant"])
     words = made._controls.values.value
     assert re.search(f">{before:.3f}</td>.*>{after:.3f}</td>", words, re.DOTALL)
-    made.ask(change=Change())
+    made.ask(**UNCHANGED)
     settled(made)
     assert (len(viewer.scenes), viewer.compare, viewer.slice) == (1, False, 3)
 
@@ -73,15 +73,15 @@ def test_a_change_stands_beside_what_it_was_on_the_same_slice(made: Any) -> None
 def test_every_control_asks_for_its_part(made: Any, toys: Any) -> None:
     c = made._controls
     c.surroundings.value = "air"
-    assert settled(made).request.change == Change(surroundings="air")
+    assert settled(made).request.surroundings == "air"
     c.margin.value = 2.5
     c.reverse.value = True
     c.duplicate.value = 4
-    change = Change(surroundings="air", margin=2.5, duplicate=4, reverse=True)
-    assert settled(made).request.change == change
+    change = {"surroundings": "air", "margin": 2.5, "duplicate": 4, "reverse": True}
+    assert settled(made).request == Request(toys.IDS[0], "HESAM", "HESAM", "malignant", **change)
     assert len(c.duplicate.options) == 12, "none, or one of 11 slices"
     c.undo.click()
-    assert settled(made).request.change == Change()
+    assert settled(made).request.change == ""
     assert (c.surroundings.value, c.duplicate.value, c.reverse.value) == (None, None, False)
     assert [w.index for w in (c.surroundings, c.duplicate)] == [0, 0], "None is shown as chosen"
     assert c.undo.disabled
@@ -91,11 +91,11 @@ def test_every_control_asks_for_its_part(made: Any, toys: Any) -> None:
     c.model.value = "ratings"
     assert settled(made).request.model == "ratings"
     assert (c.about.description, len(c.about.options)) == ("Rating", 9)
-    c.lesion.value = f" {toys.IDS[2]} "
+    c.lesion_id.value = f" {toys.IDS[2]} "
     assert settled(made).request.lesion_id == toys.IDS[2]
     c.listed.value = toys.IDS[1]
     assert settled(made).request.lesion_id == toys.IDS[1]
-    assert c.lesion.value == toys.IDS[1]
+    assert c.lesion_id.value == toys.IDS[1]
     assert made.error == ""
 
 
@@ -154,13 +154,13 @@ def test_an_exception_in_the_model_is_said_in_the_widget(
     assert (made.result, made.viewer.scenes) == (before, page)
     monkeypatch.undo()
     made._controls.undo.click()
-    assert settled(made).request.change == Change()
+    assert settled(made).request.change == ""
     assert (made.error, made._controls._alert.value) == ("", "")
 
 
 def test_what_is_typed_wrongly_is_said_in_the_widget(made: Any) -> None:
     c = made._controls
-    c.lesion.value = "LIDC-IDRI-9999"
+    c.lesion_id.value = "LIDC-IDRI-9999"
     assert "lesion_id='LIDC-IDRI-9999': not among the 3 lesions here" in made.error
     assert "LIDC-IDRI-9999" in c._alert.value
     c.column.value, c.value.value = "malignancy", "much"
@@ -237,7 +237,7 @@ def test_wrong_arguments(models: Any, toys: Any, changed: Any, message: str) -> 
 
 
 def test_the_output_is_a_page_and_a_picture_of_what_is_shown_now(made: Any, toys: Any) -> None:
-    made.ask(lesion_id=toys.IDS[1], change=Change(reverse=True))
+    made.ask(lesion_id=toys.IDS[1], reverse=True)
     settled(made)
     shown = made._repr_mimebundle_()
     assert {"text/html", "image/png", "text/plain"} < set(shown)
@@ -254,7 +254,7 @@ def test_the_output_is_a_page_and_a_picture_of_what_is_shown_now(made: Any, toys
 def test_names_from_outside_are_never_markup(models: Any, toys: Any) -> None:
     nasty = "</script><img src=x onerror=alert(1)>"
     made = explorer.workbench({nasty: models["HESAM"]}, toys.crops())
-    made.ask(change=Change(reverse=True))
+    made.ask(reverse=True)
     settled(made)
     page = made.to_html()
     assert "<img" not in page
