@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 from scipy import ndimage
 
 from lesionlab import attributes, realism
@@ -25,7 +26,6 @@ from lesionlab.statistics.intervals import Estimate
 STYLES: Mapping[str, Mapping[str, Any]] = {
     "phantom": {"color": draw.ORANGE, "linestyle": "--", "label": "phantoms"},
     "slices": {"color": draw.BLUE, "linestyle": "-", "label": "real slices"},
-    "dicom": {"color": draw.BLUE, "linestyle": "-", "label": "real scans"},
 }
 EFFECTS = {
     "inside_mean": "mean inside (HU)",
@@ -33,23 +33,12 @@ EFFECTS = {
     "edge_gradient": "slope at the edge (HU/mm)",
 }
 FEATURE_NAMES = {
-    "inside_mean": "inside: mean",
-    "inside_sd": "inside: spread",
-    "inside_p10": "inside: 10th percentile",
-    "inside_p90": "inside: 90th percentile",
-    "ring_mean": "5 mm around: mean",
-    "ring_sd": "5 mm around: spread",
-    "ring_p10": "5 mm around: 10th percentile",
-    "ring_p90": "5 mm around: 90th percentile",
     "edge_gradient": "slope at the edge",
-    "lung_median": "lung: median",
-    "lung_sd": "lung: spread",
-    "lung_skewness": "lung: skewness",
     "grain_lung": "grain in lung",
     "grain_soft": "grain in soft tissue",
     "grain_correlation": "grain: correlation of neighbours",
 }
-"""Words for the features whose names do not speak for themselves."""
+WORDS = {"ring": "5 mm around", "sd": "spread", "p10": "10th percentile", "p90": "90th percentile"}
 COLUMNS = 6  # lesions in a row
 REGION_NAMES = {
     "inside": "inside the consensus",
@@ -58,18 +47,16 @@ REGION_NAMES = {
 }
 
 
-def side_by_side(phantoms: Sequence[Crop], real: Sequence[Crop], titles: Sequence[str]) -> Figure:
+def side_by_side(pairs: Sequence[tuple[Crop, Crop]], titles: Sequence[str]) -> Figure:
     """Phantoms above the real slices of the same lesions, each at its largest slice."""
-    if [crop.lesion_id for crop in phantoms] != [crop.lesion_id for crop in real]:
-        raise ValueError("phantoms and real: expected the same lesions in the same order")
     rows: dict[str, list[Picture]] = {}
     for start in range(0, len(titles), COLUMNS):
         some = slice(start, start + COLUMNS)
         blanks = " " * (start // COLUMNS)  # rows are told apart by their names
-        for name, crops in (("phantom", phantoms), ("real", real)):
+        for k, name in enumerate(("phantom", "real")):
             rows[name + blanks] = [
-                Picture(crop.hu[largest_slice(crop)], crop.spacing[1:], title)
-                for crop, title in zip(crops[some], titles[some], strict=True)
+                Picture(both[k].hu[largest_slice(both[k])], both[k].spacing[1:], title)
+                for both, title in zip(pairs[some], titles[some], strict=True)
             ]
     return sheet(rows, size=1.25)
 
@@ -79,17 +66,13 @@ def examples(slices: Slices, *, seed: int = 0) -> Figure:
     diameter = lidc.nodules()["diameter"]
     there = set(slices.lesion_ids)
     ids = [name for name in diameter.index[100::200] if name in there][:12]
-    phantoms, real = realism.pair(
-        (phantom.phantom(name, seed=seed) for name in ids), map(slices.crop, ids)
-    )
-    titles = [f"Ø {diameter[crop.lesion_id]:.0f} mm" for crop in real]
-    return side_by_side(phantoms, real, titles)
+    found = (realism.pair(phantom.phantom(name, seed=seed), slices.crop(name)) for name in ids)
+    pairs = [both for both in found if both]
+    return side_by_side(pairs, [f"Ø {diameter[real.lesion_id]:.0f} mm" for _, real in pairs])
 
 
 def png(figure: Figure, *, dpi: int = 100) -> bytes:
     """A figure as a small PNG file in shades of grey."""
-    from PIL import Image
-
     drawn, small = BytesIO(), BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)
     Image.open(drawn).convert("L").quantize(32).save(small, format="png", optimize=True)
@@ -99,14 +82,12 @@ def png(figure: Figure, *, dpi: int = 100) -> bytes:
 @draw.styled
 def histograms(table: pd.DataFrame) -> Figure:
     """Rows of `lesionlab.realism.histograms` of one or both tiers, a panel per region."""
-    regions = [r for r in REGION_NAMES if (table["region"] == r).any()]
-    figure, axes = draw.row(len(regions), 3 * len(regions), 2.7)
-    for ax, region in zip(axes, regions, strict=True):
-        for tier, rows in table[table["region"] == region].groupby("tier", sort=True):
+    figure, axes = draw.row(len(REGION_NAMES), 9, 2.7)
+    for ax, (region, name) in zip(axes, REGION_NAMES.items(), strict=True):
+        for tier, rows in table[table["region"] == region].groupby("tier"):
             ends = [*rows["low"], rows["high"].iloc[-1]]
             ax.stairs(100 * rows["share"], ends, linewidth=1.4, **STYLES[str(tier)])
-        ax.set(title=REGION_NAMES[region], xlabel="HU", xlim=(-1050, 700))
-        ax.set_xticks([-1000, -500, 0, 500])
+        ax.set(title=name, xlabel="HU", xlim=(-1050, 700), xticks=[-1000, -500, 0, 500])
     axes[0].set_ylabel("share of voxels (%)")
     draw.legend(figure, columns=2)
     return figure
@@ -118,7 +99,7 @@ def noise_power(table: pd.DataFrame) -> Figure:
     figure, axes = draw.row(2, 7.6, 2.8)
     labels = {"power": "power (HU² mm²)", "share": "share of the sum"}
     for ax, (column, label) in zip(axes, labels.items(), strict=True):
-        for tier, rows in table.groupby("tier", sort=True):
+        for tier, rows in table.groupby("tier"):
             ax.plot(rows["frequency"], rows[column], marker="o", markersize=3, **STYLES[str(tier)])
         ax.set(xlabel="frequency (1/mm)", ylabel=label)
         ax.set_ylim(bottom=0)
@@ -130,7 +111,7 @@ def noise_power(table: pd.DataFrame) -> Figure:
 def edge_widths(table: pd.DataFrame) -> Figure:
     """Rows of `lesionlab.realism.edge_widths`: share of lesions whose edge is at most so wide."""
     figure, (ax,) = draw.row(1, 5, 2.9)
-    for tier, rows in table.groupby("tier", sort=True):
+    for tier, rows in table.groupby("tier"):
         style = STYLES[str(tier)]
         told = f": {len(rows):,} lesions, median {rows['width'].median():.1f} mm"
         ax.ecdf(rows["width"], **{**style, "label": style["label"] + told})
@@ -146,15 +127,12 @@ def told_apart(single: pd.DataFrame, together: Mapping[str, Estimate]) -> Figure
     `single` has `feature` and `auc`, largest first, from `lesionlab.realism.classifier_auc`;
     `together` is the name of a classifier to its area under the curve.
     """
-    alone = [FEATURE_NAMES.get(f, f.replace("_", " of ", 1)) for f in single["feature"].astype(str)]
-    values = [*(e.value for e in together.values()), *single["auc"].astype(float)]
-    names = [*together, *alone]
+    names = [*together, *map(_name, single["feature"])]
     figure, (ax,) = draw.row(1, 6.4, 0.2 * len(names) + 1)
-    for y, value in enumerate(values):
-        whole = y < len(together)
+    for y, value in enumerate([*(e.value for e in together.values()), *single["auc"]]):
+        marker, colour = ("D", draw.ORANGE) if y < len(together) else ("o", draw.BLUE)
         ax.plot([0.5, value], [y, y], color=draw.GREY, linewidth=1)
-        ax.plot(value, y, "D" if whole else "o", color=draw.ORANGE if whole else draw.BLUE,
-                markersize=6)  # fmt: skip
+        ax.plot(value, y, marker, color=colour, markersize=6)
     for y, estimate in enumerate(together.values()):
         ax.plot([estimate.low, estimate.high], [y, y], color=draw.ORANGE, linewidth=3, alpha=0.5)
     draw.rows_of(ax, names)
@@ -166,23 +144,27 @@ def told_apart(single: pd.DataFrame, together: Mapping[str, Estimate]) -> Figure
     return figure
 
 
+def _name(feature: str) -> str:
+    place, what = feature.split("_")
+    if place == "share":
+        return f"share of {what}"
+    return FEATURE_NAMES.get(feature, f"{WORDS.get(place, place)}: {WORDS.get(what, what)}")
+
+
 @draw.styled
 def rating_effects(table: pd.DataFrame, ratings: Sequence[str], *, effect: str) -> Figure:
     """What a rating does to the pixels, in phantoms and in real slices of the same lesions.
 
-    Values with fewer than 20 lesions are left out.
-
     `table` is `ratings` of `lesionlab.realism.Realism`, `effect` a key of `EFFECTS`; each of
-    `ratings` has a panel.
+    `ratings` has a panel. Values with fewer than 20 lesions are left out.
     """
     if effect not in EFFECTS:
         raise ValueError(f"effect={effect!r}: expected one of {list(EFFECTS)}")
     figure, axes = draw.row(len(ratings), 2.3 * len(ratings), 2.6, sharey=True)
     for ax, rating in zip(axes, ratings, strict=True):
         rows = table[(table["rating"] == rating) & (table["lesions"] >= 20)]
-        for tier in ("phantom", "slices"):
-            values = rows[f"{tier}_{effect}"]
-            ax.plot(rows["value"], values, marker="o", **STYLES[tier])
+        for tier, style in STYLES.items():
+            ax.plot(rows["value"], rows[f"{tier}_{effect}"], marker="o", **style)
         codes = attributes.rating(rating).codes
         ax.set(title=attributes.title(rating), xlabel="readers' mean, rounded",
                xlim=(codes[0] - 0.4, codes[-1] + 0.4), xticks=codes)  # fmt: skip

@@ -113,19 +113,18 @@ def test_the_flattest_square_is_lung() -> None:
 def test_phantoms_stand_above_the_real_slices_of_the_same_lesions() -> None:
     phantoms = [dataclasses.replace(crop("phantom"), lesion_id=f"L-{i}") for i in range(7)]
     real = [dataclasses.replace(crop("slices"), lesion_id=f"L-{i}") for i in range(7)]
-    figure = figures.side_by_side(phantoms, real, list("abcdefg"))
+    pairs = list(zip(phantoms, real, strict=True))
+    figure = figures.side_by_side(pairs, list("abcdefg"))
     rows = [figure.axes[k : k + 6] for k in range(0, 24, 6)]
     titles = ["".join(ax.get_title() for ax in row if ax.get_visible()) for row in rows]
     assert titles == ["abcdef", "abcdef", "g", "g"]
     assert [row[0].get_ylabel().strip() for row in rows] == ["phantom", "real", "phantom", "real"]
     shown = rows[1][0].images[0].get_array()
     assert np.array_equal(shown, real[0].hu[largest_slice(real[0])])
-    with pytest.raises(ValueError, match="expected the same lesions in the same order"):
-        figures.side_by_side(phantoms, real[::-1], list("abcdefg"))
 
 
 def test_a_figure_becomes_a_small_grey_png() -> None:
-    made = figures.png(figures.side_by_side([crop("phantom")], [crop("slices")], ["a"]))
+    made = figures.png(figures.side_by_side([(crop("phantom"), crop("slices"))], ["a"]))
     with Image.open(io.BytesIO(made)) as image:
         shades = np.asarray(image.convert("RGB"))
     assert len(np.unique(shades)) <= 32
