@@ -24,8 +24,8 @@ from lesionlab.sources import lidc
 from lesionlab.sources.lidc import LesionMasks
 from lesionlab.sources.phantom import _lung
 from lesionlab.sources.phantom import _scene as scene
-from lesionlab.sources.phantom._lesion import RENDERED, Lesion, build_lesion, shape_on_planes
-from lesionlab.sources.phantom._physics import FloatArray, Grid, generator
+from lesionlab.sources.phantom._lesion import RENDERED, build_lesion, shape_on_planes
+from lesionlab.sources.phantom._physics import Grid, generator
 from lesionlab.sources.phantom._thorax import make_room, surroundings
 
 __all__ = ["drawn_ratings", "lesions", "make", "phantom", "render"]
@@ -123,14 +123,14 @@ def render(
     grid = _grid(nodule, masks, size, scan_slices)
     spacing, series = grid.spacing, nodule["series_uid"]
     height = scan_slices * spacing if scan_slices else max(SCAN_MM, grid.z_slices[-1] + spacing)
-    scan = scene.draw_scan(
+    chest, lung, scanner = scene.draw_scan(
         series, seed, thickness=grid.thickness, spacing=spacing, pixel=grid.pixel, height=height
     )
-    lung = _lung.inflated(scan.lung, scan.chest.scale)
+    lung = _lung.inflated(lung, chest.scale)
     # readers of one nodule may have drawn side by side and agree on no voxel
     marked = masks.consensus if masks.consensus.any() else masks.readers.any(axis=0)
     inside = (np.argwhere(marked) + np.array(masks.origin)) * np.array(masks.spacing)
-    chest = make_room(scan.chest, inside)
+    chest = make_room(chest, inside)
 
     def draws(what: str) -> np.random.Generator:
         return generator(what, lesion_id, seed)
@@ -142,34 +142,20 @@ def render(
     volume[window] += _lung.halo(draws("halo"), lesion.distance)
     middle, radius = inside.mean(0), float(nodule["diameter"]) / 2
     feeding = _lung.feeding_vessels(draws("feeding"), chest, grid, middle, radius)
-    blood = np.maximum(blood, feeding)
-    volume = _embed(volume, blood * (chest.blood - 5 - volume), lesion, grid)
-    share = np.zeros_like(volume)
-    share[window] = lesion.share
-    return scene.finish(
-        volume,
-        share,
-        surroundings(draws("wall"), chest, grid),
-        grid,
-        scan.scanner,
-        lesion_id=lesion_id,
-        seed=seed,
-        masks=_place(masks, grid),
-    )
-
-
-def _embed(volume: FloatArray, vessels_over: FloatArray, lesion: Lesion, grid: Grid) -> FloatArray:
-    """Put vessels and lesion into the lung: what is denser shows."""
-    w = lesion.window
-    filled = volume[w] + lesion.share * (lesion.hu - volume[w])
-    volume = volume + vessels_over
-    volume[w] = np.maximum(volume[w], filled)
+    # what is denser shows: the lung with its vessels or the lesion, then strands and content
+    filled = volume[window] + lesion.share * (lesion.hu - volume[window])
+    volume = volume + np.maximum(blood, feeding) * (chest.blood - 5 - volume)
+    volume[window] = np.maximum(volume[window], filled)
     if len(lesion.strands.start):
         strands = _lung.fill(lesion.strands, grid)
         volume = np.maximum(volume, volume + strands * (-10 - volume))
     emptied = lesion.content_share * lesion.share
-    volume[w] += emptied * (np.float32(lesion.content_hu) - volume[w])
-    return volume
+    volume[window] += emptied * (np.float32(lesion.content_hu) - volume[window])
+    share = np.zeros_like(volume)
+    share[window] = lesion.share
+    around = surroundings(draws("wall"), chest, grid)
+    key, placed = (lesion_id, seed), _place(masks, grid)
+    return scene.finish(volume, share, around, grid, scanner, key, masks=placed)
 
 
 def _grid(nodule: pd.Series[Any], masks: LesionMasks, size: int, scan_slices: int | None) -> Grid:

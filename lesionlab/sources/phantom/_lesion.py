@@ -202,8 +202,7 @@ def _spicules(
     near = np.argwhere(np.abs(surface) < 0.6 * grid.pixel)
     if not count or not len(near):
         return NO_TUBES
-    axes = zip((grid.z_fine, grid.y, grid.x), window, strict=True)
-    corner = np.array([at[span.start] for at, span in axes])
+    corner = np.array([at[span.start] for at, span in zip(grid.axes, window, strict=True)])
     inside = np.argwhere(surface < 0)
     middle = (inside.mean(0) if len(inside) else near.mean(0)) * grid.voxel
     at = near[rng.integers(len(near), size=count)] * grid.voxel

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from lesionlab.sources.phantom import _physics as physics
-from lesionlab.sources.phantom._physics import Array, FloatArray, Grid, Window, lengths, unit
+from lesionlab.sources.phantom._physics import Array, FloatArray, Grid, Window, unit
 from lesionlab.sources.phantom._thorax import MEAN_SCALE, Chest
 
 GOLDEN = np.pi * (3 - np.sqrt(5))
@@ -58,7 +58,7 @@ def grow_tree(
     n = len(points)
     if n == 0:
         return NO_TUBES
-    points = points[np.argsort(lengths(points - root), kind="stable")]
+    points = points[np.argsort(np.linalg.norm(points - root, axis=-1), kind="stable")]
     parent = _parents(points, unit(points - root))
     cube = np.full(n, tip**3) * np.exp(0.5 * rng.standard_normal(n))
     for child in range(n - 1, 0, -1):
@@ -68,7 +68,7 @@ def grow_tree(
     start[0] = root
     upstream = np.minimum(radius[parent], 1.25 * radius)
     upstream[0] = radius[0]
-    span = lengths(points - start)[:, None]
+    span = np.linalg.norm(points - start, axis=-1)[:, None]
     middle = (start + points) / 2 + 0.06 * span * rng.standard_normal((n, 3))
     return bent((start, middle, points), (upstream, (upstream + radius) / 2, radius))
 
@@ -84,13 +84,15 @@ def _parents(points: Array, outwards: Array) -> npt.NDArray[np.int64]:
     near = near.reshape(n, -1)
     step = points[:, None] - points[near]  # (child, neighbour, 3)
     along = (step * outwards[:, None]).sum(-1)
-    cost = 2.4 * lengths(step) - 1.4 * along  # the length, if straight
+    cost = 2.4 * np.linalg.norm(step, axis=-1) - 1.4 * along  # the length, if straight
     cost[near >= order[:, None]] = np.inf
     best = cost.argmin(1)
     parent: npt.NDArray[np.int64] = near[order, best]
     for child in np.flatnonzero(np.isinf(cost[order, best]))[1:]:  # none nearer to the root
         step = points[child] - points[:child]
-        parent[child] = (2.4 * lengths(step) - 1.4 * (step * outwards[child]).sum(1)).argmin()
+        parent[child] = (
+            2.4 * np.linalg.norm(step, axis=-1) - 1.4 * (step * outwards[child]).sum(1)
+        ).argmin()
     parent[0] = 0
     return parent
 
@@ -110,7 +112,7 @@ def fill(tubes: Tubes, grid: Grid) -> FloatArray:
     if not len(t.start):
         return np.zeros(grid.shape, np.float32)
     between = 0.5 * grid.pixel
-    length, axis = lengths(t.end - t.start), unit(t.end - t.start)
+    length, axis = np.linalg.norm(t.end - t.start, axis=-1), unit(t.end - t.start)
     thick = t.radius.mean(1)
     fibres = np.maximum(1, np.rint(np.pi * (thick / between) ** 2)).astype(np.int32)
     steps = np.maximum(1, np.ceil(length / between)).astype(np.int32)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -40,86 +39,48 @@ def generator(*keys: object) -> np.random.Generator:
 
 def unit(vectors: Array) -> Array:
     """Vectors `(..., 3)` at length 1; one of no length stays as it is."""
-    return np.asarray(vectors / np.maximum(lengths(vectors), 1e-6)[..., None])
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1), 1e-6)[..., None])
 
 
-def lengths(vectors: Array) -> Array:
-    """Lengths of vectors `(..., 3)`."""
-    return np.asarray(np.sqrt((vectors**2).sum(-1)))
-
-
-@dataclass(frozen=True)
 class Grid:
-    """Where a crop's voxels lie in the scan, and the finer planes that its object is sampled on."""
+    """Where a crop's voxels lie in the scan, and the finer planes that its object is sampled on.
 
-    first: int  # index in the scan of the crop's first slice
-    n_slices: int
-    corner: tuple[int, int]  # (y, x) index in the scan of the first row and column
-    size: int  # rows and columns
-    spacing: float  # distance between slices, mm
-    thickness: float  # thickness of a slice, mm
-    pixel: float  # distance between pixels, mm
+    Lengths are in mm, positions from the scan's first slice, row and column.
+    """
 
-    @cached_property
-    def per_slice(self) -> int:
-        """Fine planes in the distance of two slices."""
-        return max(1, int(np.ceil(self.spacing / FINE_MM)))
-
-    @property
-    def step(self) -> float:
-        """Distance of the fine planes, mm."""
-        return self.spacing / self.per_slice
-
-    @cached_property
-    def voxel(self) -> Array:
-        """(3,) size of a fine voxel along z, y and x, mm."""
-        return np.array([self.step, self.pixel, self.pixel])
-
-    @cached_property
-    def weights(self) -> Array:
-        """Share of a slice's thickness that each fine plane around its centre covers; sums to 1."""
-        half = int(np.ceil((self.thickness + self.step) / (2 * self.step)))
-        centre = np.arange(-half, half + 1) * self.step
-        low = np.maximum(centre - self.step / 2, -self.thickness / 2)
-        high = np.minimum(centre + self.step / 2, self.thickness / 2)
+    def __init__(
+        self,
+        first: int,
+        n_slices: int,
+        corner: tuple[int, int],
+        size: int,
+        spacing: float,
+        thickness: float,
+        pixel: float,
+    ) -> None:
+        # index in the scan of the first slice, and (y, x) of the first row and column
+        self.first, self.corner = first, corner
+        self.n_slices, self.size = n_slices, size  # size: rows and columns
+        # distance between slices, thickness of a slice, distance between pixels
+        self.spacing, self.thickness, self.pixel = spacing, thickness, pixel
+        self.per_slice = max(1, int(np.ceil(spacing / FINE_MM)))  # fine planes from slice to slice
+        self.step = step = spacing / self.per_slice  # distance of the fine planes
+        self.voxel = np.array([step, pixel, pixel])  # of a fine voxel
+        half = int(np.ceil((thickness + step) / (2 * step)))
+        centre = np.arange(-half, half + 1) * step
+        low = np.maximum(centre - step / 2, -thickness / 2)
+        high = np.minimum(centre + step / 2, thickness / 2)
         covered = np.maximum(high - low, 0)
-        return np.asarray(covered / covered.sum())
-
-    # positions in the scan, mm from its first slice, row and column
-
-    @cached_property
-    def z_slices(self) -> Array:
-        """(n_slices,) position of the slices, mm."""
-        return np.asarray((self.first + np.arange(self.n_slices)) * self.spacing, np.float64)
-
-    @cached_property
-    def z_fine(self) -> Array:
-        """(planes,) position of the fine planes, mm."""
-        half = len(self.weights) // 2
-        n = (self.n_slices - 1) * self.per_slice + 1 + 2 * half
-        at = self.first * self.spacing + (np.arange(n) - half) * self.step
-        return np.asarray(at, np.float64)
-
-    @cached_property
-    def y(self) -> Array:
-        """(size,) position of the rows, mm."""
-        return np.asarray((self.corner[0] + np.arange(self.size)) * self.pixel, np.float64)
-
-    @cached_property
-    def x(self) -> Array:
-        """(size,) position of the columns, mm."""
-        return np.asarray((self.corner[1] + np.arange(self.size)) * self.pixel, np.float64)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Fine planes, rows and columns."""
-        return len(self.z_fine), self.size, self.size
-
-    @property
-    def ends(self) -> tuple[Array, Array]:
-        """(3,) centres of the first and of the last fine voxel, mm."""
-        axes = (self.z_fine, self.y, self.x)
-        return np.array([at[0] for at in axes]), np.array([at[-1] for at in axes])
+        # share of a slice's thickness that each fine plane around its centre covers
+        self.weights = covered / covered.sum()
+        self.z_slices = (first + np.arange(n_slices)) * spacing
+        n = (n_slices - 1) * self.per_slice + 1 + 2 * half
+        self.z_fine = first * spacing + (np.arange(n) - half) * step
+        self.y, self.x = ((start + np.arange(size)) * pixel for start in corner)
+        self.axes = (self.z_fine, self.y, self.x)
+        self.shape = (n, size, size)  # of fine voxels
+        # (3,) centres of the first and of the last fine voxel
+        self.ends = tuple(np.array([at[k] for at in self.axes]) for k in (0, -1))
 
     def average(self, fine: FloatArray) -> FloatArray:
         """Average fine planes over each slice's thickness: (planes, y, x) to (slices, y, x)."""
@@ -173,15 +134,12 @@ def draw_scanner(rng: np.random.Generator, *, thickness: float, spacing: float) 
 
 def blur(slices: FloatArray, *, scanner: Scanner, pixel: float) -> FloatArray:
     """Convolve each slice with the point spread `(1 + e) G(s) - e G(2.5 s)`, s = fwhm / 2.355."""
-
-    def gaussian(s: float) -> FloatArray:
-        smooth: FloatArray = ndimage.gaussian_filter(
-            slices, (0, s, s), mode="nearest", truncate=3.0
-        )
-        return smooth
-
     s, e = scanner.fwhm / FWHM / pixel, np.float32(scanner.enhancement)
-    return gaussian(s) if e == 0 else (1 + e) * gaussian(s) - e * gaussian(2.5 * s)
+    narrow, wide = (
+        ndimage.gaussian_filter(slices, (0, sigma, sigma), mode="nearest", truncate=3.0)
+        for sigma in (s, 2.5 * s)
+    )
+    return np.asarray((1 + e) * narrow - e * wide)
 
 
 def noise_power(size: int, pixel: float, scanner: Scanner) -> Array:

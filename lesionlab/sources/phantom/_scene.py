@@ -18,7 +18,7 @@ from lesionlab.crops import Crop
 from lesionlab.sources.phantom import _physics as physics
 from lesionlab.sources.phantom._lung import GOLDEN, MARGIN_MM, Lung, draw_lung, parenchyma, vessels
 from lesionlab.sources.phantom._physics import Array, FloatArray, Grid, Scanner, Window, generator
-from lesionlab.sources.phantom._thorax import Chest, Surroundings, draw_chest, make_room
+from lesionlab.sources.phantom._thorax import Chest, draw_chest, make_room
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -41,9 +41,19 @@ def check_whole(least: int, **values: object) -> None:
 
 
 def numbers(
-    row: pd.Series[Any], ranges: dict[str, tuple[float, float]], *, seed: int, size: int
-) -> dict[str, float]:
-    """Columns of a row as floats; a ValueError unless each lies in its range."""
+    row: pd.Series[Any],
+    ranges: dict[str, tuple[float, float]],
+    *,
+    seed: int,
+    size: int,
+    around: float,
+    least: float = 0.0,
+) -> list[float]:
+    """Columns of a row, the first of them the diameter, as floats.
+
+    A ValueError unless each lies in its range and the lesion, with `around` mm of lung in all but
+    `least` mm at least, fits into `size` pixels.
+    """
     check_whole(0, seed=seed)
     check_whole(1, size=size)
     checked = {}
@@ -52,25 +62,13 @@ def numbers(
         if value is None or not low <= value <= high:
             raise ValueError(f"{name}={row[name]!r} of {row.name}: expected {low:g} to {high:g}")
         checked[name] = float(value)
-    return checked
-
-
-def check_room(lesion: object, size: int, pixel: float, least: float) -> None:
-    """Raise a ValueError unless `least` mm fit into `size` pixels."""
-    if least > size * pixel:
+    wide, pixel = max(least, checked["diameter"] + around), checked["pixel_spacing"]
+    if wide > size * pixel:
         raise ValueError(
-            f"size={size}: a crop of {lesion} has to be {least:.1f} mm wide, "
-            f"expected {int(np.ceil(least / pixel))} pixels or more"
+            f"size={size}: a crop of {row.name} has to be {wide:.1f} mm wide, "
+            f"expected {int(np.ceil(wide / pixel))} pixels or more"
         )
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What all lesions of one scan share."""
-
-    chest: Chest
-    lung: Lung
-    scanner: Scanner
+    return list(checked.values())
 
 
 def draw_scan(
@@ -82,7 +80,7 @@ def draw_scan(
     pixel: float,
     height: float | None = None,
     contrast: bool = True,
-) -> Scan:
+) -> tuple[Chest, Lung, Scanner]:
     """Draw the patient and the scanner of a scan; id and seed alone decide.
 
     Half of the patients get contrast medium, none if not `contrast`. `height` is in mm.
@@ -95,7 +93,7 @@ def draw_scan(
         chest = replace(chest, blood=blood)
     rng = generator("scanner", scan_id, seed)
     scanner = physics.draw_scanner(rng, thickness=thickness, spacing=spacing)
-    return Scan(chest, draw_lung(generator("lung", scan_id, seed)), scanner)
+    return chest, draw_lung(generator("lung", scan_id, seed)), scanner
 
 
 def is_right(chest: Chest, x: Array) -> BoolArray:
@@ -134,16 +132,6 @@ def fissure_hu(chest: Chest, centre: Array, grid: Grid) -> FloatArray:
     return (250 * sheet).astype(np.float32)[:, :, None]
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a lesion lies, in a chest that is widened where the lesion would not fit."""
-
-    chest: Chest
-    centre: Array  # (3,) middle of the lesion, mm
-    outwards: Array  # (3,) unit vector, in plane, to the nearest place on the chest wall
-    to_wall: float  # distance to it, mm
-
-
 def find_place(
     rng: np.random.Generator,
     chest: Chest,
@@ -152,7 +140,7 @@ def find_place(
     gap: float,
     lobe: int | None = None,
     facing: Literal["any", "wall", "back"] = "any",
-) -> Place:
+) -> tuple[Chest, Array]:
     """Look for a place at which a sphere of `radius` lies `gap` from the pleura; both in mm.
 
     The best of a thousand random places is taken, by how far off the gap is, which is negative
@@ -161,6 +149,8 @@ def find_place(
     `lobe` is a code of Li 2021's location, 0 for a place on the oblique fissure, None for anywhere.
     `facing` says which pleura must be the nearest: the chest wall's and not the mediastinum's, or
     that of the back, where fluid gathers.
+
+    Returns the chest, widened where the lesion would not fit, and (3,) the lesion's middle, mm.
     """
     best, where = np.inf, np.zeros(3)
     low, high = HEIGHTS[lobe] if lobe is not None else (0.34, 0.80)
@@ -185,7 +175,7 @@ def find_place(
         around += [(0.7 * a, 0.7 * b) for a in (-1, 1) for b in (-1, 1)]
         ball = np.array([(0, *at) for at in around] + [(-1, 0, 0)])
         chest = make_room(chest, where + reach * ball)
-    return Place(chest, where, *_nearest_wall(chest, where))
+    return chest, where
 
 
 def _lobe_cost(chest: Chest, lobe: int, z: Array, y: Array, x: Array, radius: float) -> Array:
@@ -198,7 +188,7 @@ def _lobe_cost(chest: Chest, lobe: int, z: Array, y: Array, x: Array, radius: fl
     return np.asarray(1e4 * wrong + np.maximum(radius + 2 - near, 0))
 
 
-def _nearest_wall(chest: Chest, centre: Array) -> tuple[Array, float]:
+def nearest_wall(chest: Chest, centre: Array) -> tuple[Array, float]:
     """Direction in plane and distance of the nearest chest wall, along 72 rays of up to 90 mm."""
     turn = 2 * np.pi * np.arange(72) / 72
     along = np.arange(0.5, 90, 1.0)
@@ -211,13 +201,12 @@ def _nearest_wall(chest: Chest, centre: Array) -> tuple[Array, float]:
     return np.array([0.0, np.cos(turn[k]), np.sin(turn[k])]), float(first[k])
 
 
-def grid_around(place: Place, *, size: int, half_z: float, spacing: float) -> Grid:
+def grid_around(chest: Chest, middle: Array, *, size: int, half_z: float, spacing: float) -> Grid:
     """The crop around a place: `half_z` mm of slices above and below, `size` pixels across."""
-    pixel, middle = place.chest.pixel, int(np.rint(place.centre[0] / spacing))
-    half = int(np.ceil(half_z / spacing))
-    first = max(0, middle - half)
-    y, x = (int(np.rint(place.centre[k] / pixel)) - size // 2 for k in (1, 2))
-    return Grid(first, middle + half + 1 - first, (y, x), size, spacing, spacing, pixel)
+    at, half = int(np.rint(middle[0] / spacing)), int(np.ceil(half_z / spacing))
+    first = max(0, at - half)
+    y, x = (int(np.rint(middle[k] / chest.pixel)) - size // 2 for k in (1, 2))
+    return Grid(first, at + half + 1 - first, (y, x), size, spacing, spacing, chest.pixel)
 
 
 def offsets(z: Array, grid: Grid, centre: Array) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -306,48 +295,48 @@ def directions(rng: np.random.Generator, n: int) -> Array:
 
 
 def made_up_lung(
-    scan: Scan,
-    place: Place,
+    chest: Chest,
+    lung: Lung,
+    middle: Array,
     grid: Grid,
-    lesion_id: str,
-    seed: int,
+    key: tuple[str, int],
     clear: tuple[Window, FloatArray] | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """HU of the lung around a made-up lesion, with fissures, and what `vessels` gives."""
     low, high = grid.ends
     sides = np.array([high[0] - low[0], *(2 * [grid.size * grid.pixel])])
     twigs = MOST_TWIGS / (float(np.prod(sides + 2 * MARGIN_MM)) / 1000)
-    lung = replace(scan.lung, density=min(scan.lung.density, twigs))
-    volume = parenchyma(generator("parenchyma", lesion_id, seed), lung, grid)
-    volume += fissure_hu(place.chest, place.centre, grid)
-    rng = generator("vessels", lesion_id, seed)
-    return volume, vessels(rng, volume, lung, place.chest, grid, clear)
+    lung = replace(lung, density=min(lung.density, twigs))
+    volume = parenchyma(generator("parenchyma", *key), lung, grid)
+    volume += fissure_hu(chest, middle, grid)
+    return volume, vessels(generator("vessels", *key), volume, lung, chest, grid, clear)
 
 
 def finish(
     volume: FloatArray,
     share: FloatArray,
-    around: Surroundings,
+    around: tuple[FloatArray, FloatArray],
     grid: Grid,
     scanner: Scanner,
+    key: tuple[str, int],
     *,
-    lesion_id: str,
-    seed: int,
     masks: BoolArray | None = None,
     not_lesion: BoolArray | None = None,
 ) -> Crop:
     """From the object on fine planes to a crop: slices, wall, blur, noise, and the mask.
 
     `volume` (planes, y, x) has the HU of the lung with its lesion, `share` the lesion's share of
-    each fine voxel; lesion and seed decide the noise. `masks` are (reader, slices, y, x); if None,
-    there is one mask of where a slice has half of the lesion, without `not_lesion` (slices, y, x).
+    each fine voxel, `around` is of `surroundings`, `key` the lesion and the seed. `masks` are
+    (reader, slices, y, x); if None, there is one mask of where a slice has half of the lesion,
+    without `not_lesion` (slices, y, x).
     """
     filled = grid.average(share)
-    aerated = np.clip(0.5 - around.depth / np.float32(1.2 * grid.pixel), 0, 1)
+    depth, outside = around
+    aerated = np.clip(0.5 - depth / np.float32(1.2 * grid.pixel), 0, 1)
     aerated = 1 - (1 - aerated) * (1 - filled)
-    slices = aerated * grid.average(volume) + (1 - aerated) * around.hu
+    slices = aerated * grid.average(volume) + (1 - aerated) * outside
     slices = physics.blur(slices.astype(np.float32), scanner=scanner, pixel=grid.pixel)
-    slices += physics.noise(generator("noise", lesion_id, seed), grid, scanner)
+    slices += physics.noise(generator("noise", *key), grid, scanner)
     if masks is None:
         mask = filled >= 0.5
         if not_lesion is not None and (mask & ~not_lesion).any():
@@ -356,7 +345,7 @@ def finish(
             mask[np.unravel_index(int(np.argmax(filled)), mask.shape)] = True
         masks = mask[None]
     return Crop(
-        lesion_id=lesion_id,
+        lesion_id=key[0],
         hu=np.clip(np.rint(slices), *physics.HU_RANGE).astype(np.int16),
         masks=masks,
         spacing=(grid.spacing, grid.pixel, grid.pixel),

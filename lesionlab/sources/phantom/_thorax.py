@@ -9,7 +9,6 @@ each lesion they are widened where it would otherwise lie outside.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
@@ -170,16 +169,14 @@ def make_room(chest: Chest, points: Array) -> Chest:
     return wide
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What surrounds the lung within a crop."""
+def surroundings(
+    rng: np.random.Generator, chest: Chest, grid: Grid
+) -> tuple[FloatArray, FloatArray]:
+    """The chest wall, mediastinum and diaphragm in a crop.
 
-    depth: FloatArray  # (slices, y, x) mm outside the lungs, negative within
-    hu: FloatArray  # (slices, y, x) density; meaningful where `depth` > -1 pixel
-
-
-def surroundings(rng: np.random.Generator, chest: Chest, grid: Grid) -> Surroundings:
-    """The chest wall, mediastinum and diaphragm in a crop, on its slices."""
+    Returns two arrays (slices, y, x): mm outside the lungs, negative within, and HU, which say
+    something where that depth is above -1 pixel.
+    """
     z, y, x = grid.z_slices, grid.y[:, None], grid.x[None]
     first, angle = chest.radial(float(z[0]), y, x)
     last, _ = chest.radial(float(z[-1]), y, x)
@@ -188,28 +185,24 @@ def surroundings(rng: np.random.Generator, chest: Chest, grid: Grid) -> Surround
     dome = chest.diaphragm(z[:, None, None], y, x).astype(np.float32)
     depth = np.maximum(wall, dome)
     hu = np.full(depth.shape, -850, np.float32)
-    at = np.flatnonzero(depth > -1.5 * grid.pixel)
-    if at.size:
+    outside = depth > -1.5 * grid.pixel
+    if outside.any():
         rough = texture(rng, depth.shape, (6 / grid.spacing, 5 / grid.pixel, 5 / grid.pixel))
         fine = texture(rng, depth.shape, (2 / grid.spacing, 1.6 / grid.pixel, 1.6 / grid.pixel))
-        inner = _between_lungs(chest, y, x, angle).ravel()[at % grid.size**2]
-        beneath = dome.ravel()[at] > wall.ravel()[at]
-        values = np.full(at.size, 55 + 0.3 * chest.blood, np.float32)  # beneath the diaphragm
-        for part, density in ((inner & ~beneath, _mediastinum), (~inner & ~beneath, _wall)):
-            here, plane = at[part], at[part] % grid.size**2
-            place = SimpleNamespace(  # one value for each voxel outside the lungs
-                z=z.astype(np.float32)[here // grid.size**2],
-                y=grid.y.astype(np.float32)[plane // grid.size],
-                x=grid.x.astype(np.float32)[plane % grid.size],
-                depth=np.maximum(wall.ravel()[here], 0),
-                angle=angle.astype(np.float32).ravel()[plane],
-                rough=rough.ravel()[here],
-            )
-            values[part] = density(chest, place)
-        hu.ravel()[at] = values
+        hu[outside] = 55 + 0.3 * chest.blood  # beneath the diaphragm
+        above = outside & (dome <= wall)
+        inner = _between_lungs(chest, y, x, angle)
+        z32, y32, x32 = (at.astype(np.float32) for at in (z[:, None, None], y, x))
+        of_wall = (z32, angle.astype(np.float32), np.maximum(wall, 0), rough)
+        for part, density, values in (
+            (above & inner, _mediastinum, (z32, y32, x32, rough)),
+            (above & ~inner, _wall, of_wall),
+        ):
+            here = (np.broadcast_to(value, depth.shape)[part] for value in values)
+            hu[part] = density(chest, *here)
         hu = np.where(wall > -0.5, np.maximum(hu, _spine(chest, z, y, x)), hu)
-        hu.ravel()[at] += 8 * fine.ravel()[at]
-    return Surroundings(depth, hu)
+        hu[outside] += 8 * fine[outside]
+    return depth, hu
 
 
 def _step(distance: Array, pixel: float) -> Array:
@@ -217,12 +210,11 @@ def _step(distance: Array, pixel: float) -> Array:
     return np.clip(distance / pixel + 0.5, 0, 1)
 
 
-def _wall(chest: Chest, at: SimpleNamespace) -> Array:
+def _wall(chest: Chest, z: Array, angle: Array, d: Array, rough: Array) -> Array:
     """HU in the wall: intercostal muscle and ribs, muscle with planes of fat, fat, skin, air."""
-    d, angle, rough, pixel = at.depth, at.angle, at.rough, chest.pixel
-    w = chest.waves.astype(np.float32)
+    pixel, w = chest.pixel, chest.waves.astype(np.float32)
     uneven = 0.3 * np.sin(2 * angle + w[0]) + 0.2 * np.sin(5 * angle + w[1])
-    muscle = chest.muscle * (1 + uneven + 0.12 * np.sin(11 * angle + 0.08 * at.z + w[2]))
+    muscle = chest.muscle * (1 + uneven + 0.12 * np.sin(11 * angle + 0.08 * z + w[2]))
     skin = muscle + chest.fat * (1 + 0.35 * np.sin(angle + w[3])) + 2
     hu: Array = np.asarray(52 + 8 * rough)
     for share in (0.4, 0.75):
@@ -233,7 +225,7 @@ def _wall(chest: Chest, at: SimpleNamespace) -> Array:
     hu = hu + _step(d - skin - 1.8, pixel) * (-1000 - hu)
     # ribs run obliquely, so that a slice cuts them at length: period 24 mm across the rib
     arc = angle * (0.24 * chest.fov)
-    across = (0.42 * arc + 0.9 * at.z + 24 * chest.rib_phase) % 24 - 12
+    across = (0.42 * arc + 0.9 * z + 24 * chest.rib_phase) % 24 - 12
     q = np.hypot(across / 5.4, (d - 5.5) / 3.6)
     bone = np.where(q < 0.68, 210 + 60 * rough, 720.0)
     return np.asarray(hu + _step((1 - q) * 3.5, pixel) * (bone - hu))
@@ -248,12 +240,12 @@ def _between_lungs(chest: Chest, y: Array, x: Array, angle: Array) -> npt.NDArra
     return np.asarray((ay**2 + ax**2 < 1) & facing)
 
 
-def _mediastinum(chest: Chest, at: SimpleNamespace) -> Array:
+def _mediastinum(chest: Chest, z: Array, y: Array, x: Array, rough: Array) -> Array:
     """HU between the lungs: fat and soft tissue, heart, great vessels, trachea or bronchi."""
-    fov, level = chest.fov, at.z / chest.height
-    v = (at.y - chest.shift[0]) / fov
-    u = (at.x - chest.shift[1]) / fov - 0.5
-    hu = 40 - 125 * np.clip(0.5 + 1.2 * at.rough, 0, 1)
+    fov, level = chest.fov, z / chest.height
+    v = (y - chest.shift[0]) / fov
+    u = (x - chest.shift[1]) / fov - 0.5
+    hu = 40 - 125 * np.clip(0.5 + 1.2 * rough, 0, 1)
 
     def disc(cy: Array | float, cx: Array | float, ry: float, rx: float) -> Array:
         q = np.hypot((v - cy) / ry, (u - cx) / rx)

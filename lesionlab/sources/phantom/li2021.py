@@ -43,8 +43,8 @@ from lesionlab.sources.phantom import _physics as physics
 from lesionlab.sources.phantom import _scene as scene
 from lesionlab.sources.phantom._lung import Tubes, bent, fill, hilum
 from lesionlab.sources.phantom._physics import Array, FloatArray, Grid, Window, generator, unit
-from lesionlab.sources.phantom._scene import Blobs, Place, Scan
-from lesionlab.sources.phantom._thorax import Surroundings, surroundings
+from lesionlab.sources.phantom._scene import Blobs
+from lesionlab.sources.phantom._thorax import Chest, surroundings
 
 __all__ = ["N_LESIONS", "lesions", "phantom", "render"]
 
@@ -154,41 +154,44 @@ def render(lesion: pd.Series[Any], *, seed: int = 0, size: int = 128) -> Crop:
         name, allowed = attribute.name, sorted({*attribute.codes, *attribute.unknown})
         if codes[name] not in allowed:
             raise ValueError(f"{name}={codes[name]!r} of {lesion.name}: expected one of {allowed}")
-    diameter, spacing, pixel = scene.numbers(lesion, _RANGES, seed=seed, size=size).values()
-    scene.check_room(lesion.name, size, pixel, diameter + 2 * ROOM_MM)
-
-    lesion_id, scan_id = str(lesion.name), lesion["scan_id"]
-    scan = scene.draw_scan(scan_id, seed, thickness=spacing, spacing=spacing, pixel=pixel)
-    rng, signs = generator("form", lesion_id, seed), generator("signs", lesion_id, seed)
+    diameter, spacing, pixel = scene.numbers(
+        lesion, _RANGES, seed=seed, size=size, around=2 * ROOM_MM
+    )
+    key, scan_id = (str(lesion.name), seed), lesion["scan_id"]
+    chest, lung, scanner = scene.draw_scan(
+        scan_id, seed, thickness=spacing, spacing=spacing, pixel=pixel
+    )
+    rng, signs = generator("form", *key), generator("signs", *key)
     shape = _shape(rng, codes).with_diameter(diameter)
-    place = _place(generator("place", lesion_id, seed), scan, codes, diameter)
+    chest, centre = _place(generator("place", *key), chest, codes, diameter)
     half_z = max(float(np.abs(shape.surface()[:, 0]).max()) + 3.0, 6 * spacing)
-    grid = scene.grid_around(place, size=size, half_z=half_z, spacing=spacing)
-    body = _body(rng, codes, shape, place, grid, diameter)
+    grid = scene.grid_around(chest, centre, size=size, half_z=half_z, spacing=spacing)
+    body = _body(rng, codes, shape, chest, centre, grid, diameter)
 
-    around = surroundings(generator("wall", lesion_id, seed), place.chest, grid)
+    around = surroundings(generator("wall", *key), chest, grid)
     clear = (body.window, np.clip(body.surface / CLEARANCE_MM - 0.25, 0, 1))
-    volume, blood = scene.made_up_lung(scan, place, grid, lesion_id, seed, clear)
-    root = hilum(signs, place.chest, float(place.centre[2]))
+    volume, blood = scene.made_up_lung(chest, lung, centre, grid, key, clear)
+    root = hilum(signs, chest, float(centre[2]))
     if codes["vessel_convergence"] == 2:
-        blood = np.maximum(blood, fill(_convergence(signs, shape, place, root, diameter), grid))
-    volume += blood * (place.chest.blood - 5 - volume)
-    share = _fill_in(volume, signs, codes, body, place, root, grid)
+        blood = np.maximum(blood, fill(_convergence(signs, shape, centre, root, diameter), grid))
+    volume += blood * (chest.blood - 5 - volume)
+    share = _fill_in(volume, signs, codes, body, centre, root, grid)
     if codes["spiculation_length"] != 1:
-        burrs = fill(_strands(signs, codes, shape, place, diameter), grid)
+        burrs = fill(_strands(signs, codes, shape, centre, diameter), grid)
         volume = np.maximum(volume, volume + burrs * (0 - volume))
     if codes["pleural_indentation"] == 2 and codes["lesion_type"] != joint.EFFUSION:
-        start = float(shape.reach(place.outwards[None], diameter)[0])
-        around = _indent(around, grid, place, gap=max(place.to_wall - start, 1.0))
-        ends = [place.centre[None] + at * place.outwards for at in (start - 1.0, place.to_wall)]
+        outwards, to_wall = scene.nearest_wall(chest, centre)
+        start = float(shape.reach(outwards[None], diameter)[0])
+        around = _indent(around, grid, centre, outwards, gap=max(to_wall - start, 1.0))
+        ends = [centre[None] + at * outwards for at in (start - 1.0, to_wall)]
         line = fill(bent(ends, np.full((2, 1), 0.6)), grid)
         volume = np.maximum(volume, volume + line * (20 - volume))
-    return scene.finish(volume, share, around, grid, scan.scanner, lesion_id=lesion_id, seed=seed)
+    return scene.finish(volume, share, around, grid, scanner, key)
 
 
 def _place(
-    rng: np.random.Generator, scan: Scan, codes: Mapping[str, int], diameter: float
-) -> Place:
+    rng: np.random.Generator, chest: Chest, codes: Mapping[str, int], diameter: float
+) -> tuple[Chest, Array]:
     """A place in the lobe: at the wall where the pleura is drawn in, and for some of the others."""
     kind, indented = codes["lesion_type"], codes["pleural_indentation"] == 2
     near = rng.random() < 0.4 or indented
@@ -200,7 +203,7 @@ def _place(
         gap = float(rng.uniform(0.8, 3.0))
     return scene.find_place(
         rng,
-        scan.chest,
+        chest,
         radius=radius,
         gap=gap,
         lobe=codes["lesion_location"],
@@ -241,7 +244,8 @@ def _body(
     rng: np.random.Generator,
     codes: Mapping[str, int],
     shape: Blobs,
-    place: Place,
+    chest: Chest,
+    centre: Array,
     grid: Grid,
     diameter: float,
 ) -> _Body:
@@ -251,17 +255,17 @@ def _body(
         reach = np.maximum(reach, diameter / 2)
     reach = reach + RIM_MM + CLEARANCE_MM + 2
     spans = []
-    for at, middle, span in zip((grid.z_fine, grid.y, grid.x), place.centre, reach, strict=True):
+    for at, middle, span in zip(grid.axes, centre, reach, strict=True):
         inside = np.flatnonzero(np.abs(at - middle) <= span)
         spans.append(slice(int(inside[0]), int(inside[-1]) + 1))
     window = (spans[0], spans[1], spans[2])
-    z, y, x = scene.offsets(grid.z_fine, grid, place.centre)
+    z, y, x = scene.offsets(grid.z_fine, grid, centre)
     z, y, x = z[window[0]], y[:, window[1]], x[:, :, window[2]]
     if kind == joint.EFFUSION:
         # a lens of fluid inside the pleura, whose depth is linear between the outermost planes
         rows, columns = grid.y[window[1], None], grid.x[None, window[2]]
         first, last = (
-            place.chest.radial(float(at), rows, columns)[0].astype(np.float32)
+            chest.radial(float(at), rows, columns)[0].astype(np.float32)
             for at in grid.z_fine[[0, -1]]
         )
         share = np.linspace(0, 1, len(grid.z_fine), dtype=np.float32)[window[0], None, None]
@@ -287,7 +291,7 @@ def _fill_in(
     rng: np.random.Generator,
     codes: Mapping[str, int],
     body: _Body,
-    place: Place,
+    centre: Array,
     root: Array,
     grid: Grid,
 ) -> FloatArray:
@@ -307,7 +311,7 @@ def _fill_in(
         wall = min(float(rng.uniform(1.0, 1.6)), 0.35 * body.deepest)
         _empty(here, body.surface + np.float32(wall), grid)
     if kind == joint.CONSOLIDATION:
-        bronchi = fill(_bronchi(rng, place, root, body.deepest), grid)[body.window]
+        bronchi = fill(_bronchi(rng, centre, root, body.deepest), grid)[body.window]
         here += bronchi * part * (body.inward > 0.05) * (-930 - here)
     if codes["cavity"] == 2:  # its inner wall is uneven and not quite in the middle
         ball = _ball(rng, body, grid, 0.15, float(rng.uniform(0.5, 0.68)))
@@ -366,11 +370,11 @@ def _empty(here: FloatArray, inner: FloatArray, grid: Grid) -> None:
     here += np.clip(0.5 - inner / np.float32(grid.pixel), 0, 1) * (np.float32(LUMEN_HU) - here)
 
 
-def _bronchi(rng: np.random.Generator, place: Place, root: Array, deepest: float) -> Tubes:
+def _bronchi(rng: np.random.Generator, centre: Array, root: Array, deepest: float) -> Tubes:
     """Air-filled bronchi that fan out through a consolidation from the side of the hilum."""
-    towards = unit(root - place.centre)
+    towards = unit(root - centre)
     n = 5
-    start = place.centre + 0.7 * deepest * towards + 0.15 * deepest * rng.standard_normal((n, 3))
+    start = centre + 0.7 * deepest * towards + 0.15 * deepest * rng.standard_normal((n, 3))
     aim = -towards + 0.55 * rng.standard_normal((n, 3))
     end = start + deepest * rng.uniform(1.1, 1.8, (n, 1)) * aim
     width = rng.uniform(0.9, 1.5, n)
@@ -378,7 +382,7 @@ def _bronchi(rng: np.random.Generator, place: Place, root: Array, deepest: float
 
 
 def _strands(
-    rng: np.random.Generator, codes: Mapping[str, int], shape: Blobs, place: Place, diameter: float
+    rng: np.random.Generator, codes: Mapping[str, int], shape: Blobs, centre: Array, diameter: float
 ) -> Tubes:
     """Spicules: straight, unbranched, thicker at the lesion (4.1.6)."""
     count = int(np.clip(10 + 0.8 * diameter, 14, 44))
@@ -387,18 +391,18 @@ def _strands(
     aim = unit(out + rng.standard_normal((count, 3)) * np.array([0.05, 0.2, 0.2]))
     length = rng.uniform(*STRANDS_MM[codes["spiculation_length"]], (count, 1))
     width = rng.uniform(0.6, 1.0, count)
-    ends = (at - 0.8 * aim + place.centre, at + length * aim + place.centre)
+    ends = (at - 0.8 * aim + centre, at + length * aim + centre)
     return bent(ends, (width, 0.3 * width))
 
 
 def _convergence(
-    rng: np.random.Generator, shape: Blobs, place: Place, root: Array, diameter: float
+    rng: np.random.Generator, shape: Blobs, centre: Array, root: Array, diameter: float
 ) -> Tubes:
     """Three to five vessels that bend and end in the lesion's edge, one of them from the hilum."""
     count = int(rng.integers(3, 6))
     out = scene.directions(rng, count)
-    out[1] = unit(root - place.centre)
-    at = (shape.reach(out, diameter)[:, None] - 1.0) * out + place.centre
+    out[1] = unit(root - centre)
+    at = (shape.reach(out, diameter)[:, None] - 1.0) * out + centre
     bend = rng.standard_normal((count, 3)) * np.array([0.1, 0.35, 0.35])
     far = rng.uniform(30, 45, (count, 1))
     far[1] = 60
@@ -409,18 +413,21 @@ def _convergence(
     return bent(knots, [thick * (1 + s * growth) for s in along])
 
 
-def _indent(around: Surroundings, grid: Grid, place: Place, gap: float) -> Surroundings:
+def _indent(
+    around: tuple[FloatArray, FloatArray], grid: Grid, centre: Array, outwards: Array, gap: float
+) -> tuple[FloatArray, FloatArray]:
     """Draw the pleura in: a trumpet on the wall whose tip points at the lesion (4.1.9).
 
     Its profile is `height * exp(-distance from the axis / width)`, and grows with the `gap` between
     lesion and wall.
     """
     height, width = 0.55 * gap + 1.0, 0.3 * gap + 1.0
-    z, y, x = scene.offsets(grid.z_slices, grid, place.centre)
-    _, down, right = place.outwards.astype(np.float32)
+    z, y, x = scene.offsets(grid.z_slices, grid, centre)
+    _, down, right = outwards.astype(np.float32)
     along, across = down * y + right * x, right * y - down * x
     away = np.sqrt(z**2 + across**2)
     drawn = np.float32(height) * np.exp(-away / np.float32(width)) * (along > 0)
-    depth = (around.depth + drawn).astype(np.float32)
-    new = (depth > -1.5 * grid.pixel) & (around.depth < 0)
-    return Surroundings(depth, np.where(new, np.float32(PLEURA_HU), around.hu))
+    before, hu = around
+    depth = (before + drawn).astype(np.float32)
+    new = (depth > -1.5 * grid.pixel) & (before < 0)
+    return depth, np.where(new, np.float32(PLEURA_HU), hu)

@@ -41,8 +41,7 @@ from lesionlab.crops import Crop
 from lesionlab.sources.phantom import _scene as scene
 from lesionlab.sources.phantom._joint import apportion
 from lesionlab.sources.phantom._lung import Tubes, bent, fill
-from lesionlab.sources.phantom._physics import FloatArray, Grid, generator, grain
-from lesionlab.sources.phantom._scene import Place
+from lesionlab.sources.phantom._physics import Array, generator, grain
 from lesionlab.sources.phantom._thorax import surroundings
 
 __all__ = ["N_NODULES", "TYPES", "NoduleType", "nodules", "phantom", "render"]
@@ -158,66 +157,49 @@ def render(nodule: pd.Series[Any], *, seed: int = 0, size: int = 64) -> Crop:
     Raises:
         ValueError: A value is out of range, or the nodule does not fit into `size`.
     """
-    row = scene.numbers(nodule, _RANGES, seed=seed, size=size)
+    numbers = scene.numbers(nodule, _RANGES, seed=seed, size=size, around=4, least=LEAST_MM)
+    diameter, glass_hu, solid_share, spacing, pixel = numbers
     for name in ("has_vessel", "at_wall"):
         if not isinstance(nodule[name], bool | np.bool_):
             raise ValueError(f"{name}={nodule[name]!r} of {nodule.name}: expected a boolean")
-    pixel, spacing, radius = row["pixel_spacing"], row["slice_thickness"], row["diameter"] / 2
-    scene.check_room(nodule.name, size, pixel, max(LEAST_MM, 2 * radius + 4))
-    lesion_id, scan_id = str(nodule.name), str(nodule["scan_id"])
-    scan = scene.draw_scan(
+    key, scan_id, radius = (str(nodule.name), seed), str(nodule["scan_id"]), diameter / 2
+    chest, lung, scanner = scene.draw_scan(
         scan_id, seed, thickness=spacing, spacing=spacing, pixel=pixel, contrast=False
     )
-    rng = generator("place", lesion_id, seed)
+    rng = generator("place", *key)
     gap = float(rng.uniform(0.5, 4.0) if nodule["at_wall"] else rng.uniform(6.0, 30.0))
     facing: Literal["wall", "any"] = "wall" if nodule["at_wall"] else "any"
-    place = scene.find_place(rng, scan.chest, radius=radius, gap=gap, facing=facing)
-    grid = scene.grid_around(place, size=size, half_z=HALF_Z_MM, spacing=spacing)
-    around = surroundings(generator("wall", lesion_id, seed), place.chest, grid)
-    volume, blood = scene.made_up_lung(scan, place, grid, lesion_id, seed)
+    chest, middle = scene.find_place(rng, chest, radius=radius, gap=gap, facing=facing)
+    grid = scene.grid_around(chest, middle, size=size, half_z=HALF_Z_MM, spacing=spacing)
+    volume, blood = scene.made_up_lung(chest, lung, middle, grid, key)
     if nodule["has_vessel"]:
-        crossing = _crossing(generator("vessel", lesion_id, seed), place)
-        blood = np.maximum(blood, fill(crossing, grid))
-    glass, share = _nodule(generator("form", lesion_id, seed), row, place, grid)
-    filled = volume + share * (glass - volume)
-    volume += blood * (place.chest.blood - 5 - volume)
-    return scene.finish(
-        np.maximum(volume, filled),
-        share,
-        around,
-        grid,
-        scan.scanner,
-        lesion_id=lesion_id,
-        seed=seed,
-        not_lesion=grid.average(blood) > LARGE_VESSEL,
-    )
-
-
-def _nodule(
-    rng: np.random.Generator, row: Mapping[str, float], place: Place, grid: Grid
-) -> tuple[FloatArray, FloatArray]:
-    """HU of the nodule, and its share of every fine voxel."""
-    radius = row["diameter"] / 2
-    shape = scene.round_shape(rng).with_diameter(2 * radius)
-    surface = shape.distance(*scene.offsets(grid.z_fine, grid, place.centre))
+        blood = np.maximum(blood, fill(_crossing(generator("vessel", *key), middle), grid))
+    # the nodule's own density, and its share of every fine voxel
+    rng = generator("form", *key)
+    shape = scene.round_shape(rng).with_diameter(diameter)
+    surface = shape.distance(*scene.offsets(grid.z_fine, grid, middle))
     coarse, fine = grain(rng, surface.shape, 0.6 * radius, grid)
     surface = surface + np.float32(0.08 * radius) * coarse
-    edge = np.float32(rng.uniform(0.5, 0.9))
-    share = ndtr(-surface / edge).astype(np.float32)
-    hu = row["glass_hu"] + 30 * fine + 20 * coarse
-    if row["solid_share"] > 0:
-        core = surface + np.float32(radius * (1 - row["solid_share"])) + 0.15 * radius * coarse
+    share = ndtr(-surface / np.float32(rng.uniform(0.5, 0.9))).astype(np.float32)
+    hu = glass_hu + 30 * fine + 20 * coarse
+    if solid_share > 0:
+        core = surface + np.float32(radius * (1 - solid_share)) + 0.15 * radius * coarse
         hu = hu + ndtr(-core / np.float32(0.5)) * (SOLID_HU + 15 * fine - hu)
-    return np.asarray(hu, np.float32), share
+    filled = volume + share * (np.asarray(hu, np.float32) - volume)
+    volume += blood * (chest.blood - 5 - volume)
+    around = surroundings(generator("wall", *key), chest, grid)
+    large = grid.average(blood) > LARGE_VESSEL
+    volume = np.maximum(volume, filled)
+    return scene.finish(volume, share, around, grid, scanner, key, not_lesion=large)
 
 
-def _crossing(rng: np.random.Generator, place: Place) -> Tubes:
+def _crossing(rng: np.random.Generator, middle: Array) -> Tubes:
     """A vessel of two straight pieces that meet in the nodule."""
     aim = scene.directions(rng, 1)[0]
     ends = np.stack((aim, -aim + 0.4 * rng.standard_normal(3))) * 30
-    middle = place.centre + rng.uniform(-1.2, 1.2, 3)
+    meeting = middle + rng.uniform(-1.2, 1.2, 3)
     width = float(rng.uniform(0.7, 1.3))
     return bent(
-        (np.stack((middle, middle)), place.centre + ends),
+        (np.stack((meeting, meeting)), middle + ends),
         (np.full(2, width), np.array([1.2, 0.7]) * width),
     )
