@@ -24,7 +24,7 @@ from lesionlab.sources import lidc
 from lesionlab.sources.lidc import LesionMasks
 from lesionlab.sources.phantom import _lung
 from lesionlab.sources.phantom import _scene as scene
-from lesionlab.sources.phantom._lesion import RENDERED, build_lesion, shape_on_planes
+from lesionlab.sources.phantom._lesion import RENDERED, Lesion, shape_on_planes
 from lesionlab.sources.phantom._physics import Grid, generator
 from lesionlab.sources.phantom._thorax import make_room, surroundings
 
@@ -41,11 +41,7 @@ def lesions() -> list[str]:
 
 
 def phantom(lesion_id: str, *, seed: int = 0, size: int = 128) -> Crop:
-    """Render one lesion of the installed database; see `render`.
-
-    Raises:
-        LookupError: No nodule has that id.
-    """
+    """Render one lesion of the installed database; see `render`. A LookupError for other ids."""
     masks = lidc.masks(lesion_id)  # also says so if there is no such lesion
     nodule: Any = _nodules().loc[lesion_id]
     n_slices = len(lidc.default().database.slice_z[int(nodule["scan_id"])])
@@ -138,7 +134,7 @@ def render(
     volume = _lung.parenchyma(draws("parenchyma"), lung, grid)
     blood = _lung.vessels(draws("vessels"), volume, lung, chest, grid)
     distance, window = shape_on_planes(masks.readers, masks.origin, grid)
-    lesion = build_lesion(draws("lesion"), told, distance, window, grid, lung_hu=lung.hu)
+    lesion = Lesion(draws("lesion"), told, distance, window, grid, lung_hu=lung.hu)
     volume[window] += _lung.halo(draws("halo"), lesion.distance)
     middle, radius = inside.mean(0), float(nodule["diameter"]) / 2
     feeding = _lung.feeding_vessels(draws("feeding"), chest, grid, middle, radius)

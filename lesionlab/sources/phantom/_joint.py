@@ -99,37 +99,36 @@ def draw_codes(rng: np.random.Generator, n: int) -> dict[str, Codes]:
     (`SHARES`) and on those drawn before (`LIFT`); then a systematic sample with these unequal
     chances (Madow, Ann Math Stat 20 (1949) 333–354) takes exactly as many as are wanted.
     """
+    printed = printed_counts()
     wanted = {
         name: dict(zip(counts, apportion(list(counts.values()), n).tolist(), strict=True))
-        for name, counts in printed_counts().items()
+        for name, counts in printed.items()
     }
     types = np.repeat(list(wanted["lesion_type"]), list(wanted["lesion_type"].values()))
+    of_type = np.array(list(printed["lesion_type"].values()))
+    strands, calcium = wanted["spiculation_length"], wanted["calcification_extent"]
+    lobes = wanted["lesion_location"]
+    counts = {
+        "unclear": wanted["margin_clarity"][2],
+        "lobulated": wanted["lobulation_presence"][2],
+        "spiculated": strands[2] + strands[3],
+        "long": strands[2],
+        "indented": wanted["pleural_indentation"][2],
+        "convergent": wanted["vessel_convergence"][2],
+        "calcified": calcium[2] + calcium[3],
+        "total": calcium[3],
+        "cavity": wanted["cavity"][2],
+        "several": lobes[0],
+    }
     has: dict[str, Bools] = {}
-
-    def draw(name: str, count: int, among: Bools | None = None, of: str | None = None) -> Bools:
-        among = np.ones(n, np.bool_) if among is None else among
-        base = printed_types if of is None else np.array(SHARES[of])
+    for name, count in counts.items():
+        whole = {"long": "spiculated", "total": "calcified"}.get(name)
+        among, base = (has[whole], SHARES[whole]) if whole else (np.ones(n, np.bool_), of_type)
         share = (np.array(SHARES[name]) / np.maximum(base, 1))[types - 1]
         lift: Floats = np.zeros(n)
         for given, log_odds in LIFT.get(name, {}).items():
             lift += log_odds * has[given]
         has[name] = _sample(rng, _chances(share, lift, types, among, count), types, count)
-        return has[name]
-
-    printed_types = np.array(list(printed_counts()["lesion_type"].values()))
-    draw("unclear", wanted["margin_clarity"][2])
-    draw("lobulated", wanted["lobulation_presence"][2])
-    strands = wanted["spiculation_length"]
-    draw("spiculated", strands[2] + strands[3])
-    draw("long", strands[2], has["spiculated"], "spiculated")
-    draw("indented", wanted["pleural_indentation"][2])
-    draw("convergent", wanted["vessel_convergence"][2])
-    calcium = wanted["calcification_extent"]
-    draw("calcified", calcium[2] + calcium[3])
-    draw("total", calcium[3], has["calcified"], "calcified")
-    draw("cavity", wanted["cavity"][2])
-    lobes = wanted["lesion_location"]
-    draw("several", lobes[0])
     location = np.zeros(n, np.int64)
     left = ~has["several"]
     for code in category("lesion_location").codes:

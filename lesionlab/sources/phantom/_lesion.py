@@ -7,7 +7,6 @@ where their masks are stairs. One reader's ratings say the rest.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -43,19 +42,6 @@ GROUND_GLASS = {1: (-640, 9.0), 2: (-560, 0.75), 3: (-520, 0.42), 4: (-330, 0.16
 SOLID_HU = 58.0
 # By internal structure: 2 fluid, 3 fat, 4 air, with the depth from which it fills the nodule.
 CONTENT = {2: (8.0, 0.15), 3: (-95.0, 0.15), 4: (-950.0, 0.38)}
-
-
-@dataclass(frozen=True)
-class Lesion:
-    """A lesion on the fine planes, in a window of the crop."""
-
-    window: Window  # (z, y, x) of the fine grid
-    share: FloatArray  # of each voxel that the lesion fills
-    hu: FloatArray  # density of the lesion there
-    content_share: FloatArray  # that a cavity, fat or fluid takes within it
-    content_hu: float  # density of that
-    strands: Tubes  # spicules
-    distance: FloatArray  # signed distance to the lesion's surface, mm, negative inside
 
 
 def average_distance(
@@ -111,102 +97,94 @@ def shape_on_planes(
     return smooth.astype(np.float32) + np.float32(INSET_MM), (planes, rows, columns)
 
 
-def build_lesion(
-    rng: np.random.Generator,
-    ratings: Mapping[str, int],
-    distance: FloatArray,
-    window: Window,
-    grid: Grid,
-    *,
-    lung_hu: float,
-) -> Lesion:
-    """Give a shape its edge, its density and its strands, by one reader's ratings.
+class Lesion:
+    """A shape with its edge, density and strands, by one reader's ratings, on the fine planes.
 
     `distance` (planes, y, x) is signed, to the surface, in mm, and stands in `window` of the grid.
     """
-    deepest = max(float(-distance.min()), 0.5 * grid.pixel)
-    coarse, fine = grain(rng, distance.shape, 0.55 * deepest, grid)
-    lobes = (ratings["lobulation"] - 1) / 4 * min(0.16 * deepest, 1.0)
-    # a margin that cannot be seen well is also an irregular one
-    ragged = {1: 0.5, 2: 0.3, 3: 0.12}.get(ratings["margin"], 0.0) * min(1.0, deepest / 3)
-    surface = distance + np.float32(lobes) * coarse + np.float32(ragged) * fine
-    sigma = max(min(EDGE_MM[ratings["margin"]], 0.45 * deepest), 0.29 * grid.pixel)
-    share = ndtr(-surface / np.float32(sigma)).astype(np.float32)
-    inward = np.clip(-surface / deepest, 0, 1)  # 0 at the edge, 1 at the deepest place
 
-    level = rng.standard_normal(2)
-    hu = _density(ratings["texture"], inward, coarse, fine, level, deepest)
-    if ratings["calcification"] != 6:
-        hu = _calcify(rng, ratings["calcification"], hu, inward, coarse, grid)
-    contrast = np.float32(CONTRAST[ratings["subtlety"]])
-    hu = (np.float32(lung_hu) + contrast * (hu - np.float32(lung_hu))).astype(np.float32)
-    content_hu, from_depth = CONTENT.get(ratings["internal_structure"], (0.0, 9.0))
-    content = np.clip((inward - from_depth) * deepest / grid.pixel + 0.5, 0, 1).astype(np.float32)
-    strands = _spicules(rng, SPICULES[ratings["spiculation"]], surface, window, grid, deepest)
-    return Lesion(window, share, hu, content, content_hu, strands, surface)
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        ratings: Mapping[str, int],
+        distance: FloatArray,
+        window: Window,
+        grid: Grid,
+        *,
+        lung_hu: float,
+    ) -> None:
+        self.window, self.grid, ragged = window, grid, {1: 0.5, 2: 0.3, 3: 0.12}
+        self.deepest = deepest = max(float(-distance.min()), 0.5 * grid.pixel)
+        self.coarse, self.fine = grain(rng, distance.shape, 0.55 * deepest, grid)
+        lobes = (ratings["lobulation"] - 1) / 4 * min(0.16 * deepest, 1.0)
+        # a margin that cannot be seen well is also an irregular one
+        rough = ragged.get(ratings["margin"], 0.0) * min(1.0, deepest / 3)
+        # mm to the lesion's surface, negative inside
+        self.distance = distance + np.float32(lobes) * self.coarse + np.float32(rough) * self.fine
+        sigma = max(min(EDGE_MM[ratings["margin"]], 0.45 * deepest), 0.29 * grid.pixel)
+        # of each voxel that the lesion fills
+        self.share = ndtr(-self.distance / np.float32(sigma)).astype(np.float32)
+        # 0 at the edge, 1 at the deepest place
+        self.inward = np.clip(-self.distance / deepest, 0, 1)
+        hu = self._density(ratings["texture"], rng.standard_normal(2))
+        if ratings["calcification"] != 6:
+            hu = self._calcify(rng, ratings["calcification"], hu)
+        contrast, lung = np.float32(CONTRAST[ratings["subtlety"]]), np.float32(lung_hu)
+        self.hu = (lung + contrast * (hu - lung)).astype(np.float32)
+        # a cavity, fat or fluid: its density, and its share of the lesion
+        self.content_hu, depth = CONTENT.get(ratings["internal_structure"], (0.0, 9.0))
+        content = np.clip((self.inward - depth) * deepest / grid.pixel + 0.5, 0, 1)
+        self.content_share = content.astype(np.float32)
+        self.strands = self._spicules(rng, SPICULES[ratings["spiculation"]])
 
+    def _density(self, rating: int, level: Array) -> FloatArray:
+        """HU by texture: ground glass at the rim, solid from some depth on, patchily."""
+        solid = SOLID_HU + 25 * level[0] + 10 * self.fine
+        glass_hu, onset = GROUND_GLASS[rating]
+        if rating == 5:
+            return np.asarray(solid, np.float32)
+        glass = glass_hu + 60 * level[1] + 35 * self.fine + 25 * self.coarse
+        inside = (self.inward + 0.18 * self.coarse - onset) * max(self.deepest, 1.5)
+        ramp = np.clip(inside / 1.2 + 0.5, 0, 1)
+        return np.asarray(glass + ramp * (solid - 40 - glass), np.float32)
 
-def _density(
-    rating: int, inward: Array, coarse: FloatArray, fine: FloatArray, level: Array, deepest: float
-) -> FloatArray:
-    """HU by texture: ground glass at the rim, solid from some depth on, patchily."""
-    solid = SOLID_HU + 25 * level[0] + 10 * fine
-    glass_hu, onset = GROUND_GLASS[rating]
-    if rating == 5:
-        return np.asarray(solid, np.float32)
-    glass = glass_hu + 60 * level[1] + 35 * fine + 25 * coarse
-    ramp = np.clip((inward + 0.18 * coarse - onset) * max(deepest, 1.5) / 1.2 + 0.5, 0, 1)
-    return np.asarray(glass + ramp * (solid - 40 - glass), np.float32)
+    def _calcify(self, rng: np.random.Generator, pattern: int, hu: FloatArray) -> FloatArray:
+        """HU with calcium: 1 popcorn, 2 laminated, 3 solid, 4 non-central, 5 central."""
+        inward, voxel = self.inward, self.grid.voxel
+        peak = float(np.clip(np.exp(np.log(950) + 0.5 * rng.standard_normal()), 350, 2400))
+        turn = rng.uniform(0, 2 * np.pi)
+        if pattern == 1:
+            share = np.clip(2.5 * self.coarse, 0, 1) * np.clip(6 * inward, 0, 1)
+        elif pattern == 2:
+            share = 0.5 + 0.5 * np.sin(2 * np.pi * (2.2 * inward - 0.1))
+        elif pattern == 3:
+            share = np.clip(8 * inward, 0, 1)
+        else:
+            inside = inward > 0
+            axes = np.ogrid[tuple(slice(n) for n in inside.shape)]
+            around = [a * v for a, v in zip(axes, voxel, strict=True)]
+            n = max(int(inside.sum()), 1)
+            middle = np.array([float((a * inside).sum()) / n for a in around])
+            radius = float(np.cbrt(3 * n * voxel.prod() / (4 * np.pi)))  # of a ball of that volume
+            if pattern == 4:
+                middle = middle + 0.5 * radius * np.array([0.0, np.sin(turn), np.cos(turn)])
+            away = np.sqrt(sum((a - m) ** 2 for a, m in zip(around, middle, strict=True)))
+            share = np.clip((0.48 * radius - away) / self.grid.pixel + 0.5, 0, 1) * inside
+        return np.asarray(hu + share * (peak - hu), np.float32)
 
-
-def _calcify(
-    rng: np.random.Generator,
-    pattern: int,
-    hu: FloatArray,
-    inward: Array,
-    coarse: FloatArray,
-    grid: Grid,
-) -> FloatArray:
-    """HU with calcium: 1 popcorn, 2 laminated, 3 solid, 4 non-central, 5 central."""
-    peak = float(np.clip(np.exp(np.log(950) + 0.5 * rng.standard_normal()), 350, 2400))
-    turn = rng.uniform(0, 2 * np.pi)
-    if pattern == 1:
-        share = np.clip(2.5 * coarse, 0, 1) * np.clip(6 * inward, 0, 1)
-    elif pattern == 2:
-        share = 0.5 + 0.5 * np.sin(2 * np.pi * (2.2 * inward - 0.1))
-    elif pattern == 3:
-        share = np.clip(8 * inward, 0, 1)
-    else:
-        inside = inward > 0
-        axes = np.ogrid[tuple(slice(n) for n in inside.shape)]
-        around = [a * v for a, v in zip(axes, grid.voxel, strict=True)]
-        n = max(int(inside.sum()), 1)
-        middle = np.array([float((a * inside).sum()) / n for a in around])
-        radius = float(np.cbrt(3 * n * grid.voxel.prod() / (4 * np.pi)))  # of a ball of that volume
-        if pattern == 4:
-            middle = middle + 0.5 * radius * np.array([0.0, np.sin(turn), np.cos(turn)])
-        away = np.sqrt(sum((a - m) ** 2 for a, m in zip(around, middle, strict=True)))
-        share = np.clip((0.48 * radius - away) / grid.pixel + 0.5, 0, 1) * inside
-    return np.asarray(hu + share * (peak - hu), np.float32)
-
-
-def _spicules(
-    rng: np.random.Generator,
-    count: int,
-    surface: FloatArray,
-    window: Window,
-    grid: Grid,
-    deepest: float,
-) -> Tubes:
-    """Strands that start on the surface and run straight out, tapering."""
-    near = np.argwhere(np.abs(surface) < 0.6 * grid.pixel)
-    if not count or not len(near):
-        return NO_TUBES
-    corner = np.array([at[span.start] for at, span in zip(grid.axes, window, strict=True)])
-    inside = np.argwhere(surface < 0)
-    middle = (inside.mean(0) if len(inside) else near.mean(0)) * grid.voxel
-    at = near[rng.integers(len(near), size=count)] * grid.voxel
-    out = unit(at - middle) + 0.3 * rng.standard_normal((count, 3))
-    reach = rng.uniform(0.5, 1.4, (count, 1)) * (2.5 + 0.15 * count) * min(1.0, deepest / 4 + 0.3)
-    width = rng.uniform(*SPICULE_MM, count) * min(1.0, 0.5 + deepest / 8)
-    return bent((at - 0.8 * out + corner, at + reach * out + corner), (width, 0.4 * width))
+    def _spicules(self, rng: np.random.Generator, count: int) -> Tubes:
+        """Strands that start on the surface and run straight out, tapering."""
+        deepest, voxel = self.deepest, self.grid.voxel
+        near = np.argwhere(np.abs(self.distance) < 0.6 * self.grid.pixel)
+        if not count or not len(near):
+            return NO_TUBES
+        window = zip(self.grid.axes, self.window, strict=True)
+        corner = np.array([at[span.start] for at, span in window])
+        inside = np.argwhere(self.distance < 0)
+        middle = (inside.mean(0) if len(inside) else near.mean(0)) * voxel
+        at = near[rng.integers(len(near), size=count)] * voxel
+        out = unit(at - middle) + 0.3 * rng.standard_normal((count, 3))
+        reach = rng.uniform(0.5, 1.4, (count, 1)) * (2.5 + 0.15 * count)
+        reach = reach * min(1.0, deepest / 4 + 0.3)
+        width = rng.uniform(*SPICULE_MM, count) * min(1.0, 0.5 + deepest / 8)
+        return bent((at - 0.8 * out + corner, at + reach * out + corner), (width, 0.4 * width))

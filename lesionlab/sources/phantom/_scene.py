@@ -114,17 +114,10 @@ def horizontal(chest: Chest, z: Array) -> Array:
     return z - HORIZONTAL_LEVEL * chest.height
 
 
-def lobes(chest: Chest, z: Array, y: Array, x: Array) -> npt.NDArray[np.int64]:
-    """The lobe at places in the lungs: Li 2021's codes of the location, 1 to 5."""
-    upper = oblique(chest, z, y) > 0
-    right = np.where(upper, np.where(horizontal(chest, z) > 0, 1, 2), 3)
-    return np.asarray(np.where(is_right(chest, x), right, np.where(upper, 4, 5)))
-
-
 def fissure_hu(chest: Chest, centre: Array, grid: Grid) -> FloatArray:
     """(planes, y, 1) HU that the fissures of the lesion's lung add: sheets of half a millimetre."""
-    z, y = grid.z_fine[:, None], grid.y[None]
-    above = oblique(chest, z, y)
+    z = grid.z_fine[:, None]
+    above = oblique(chest, z, grid.y[None])
     sheet = np.exp(-0.5 * (above / 0.55) ** 2)
     if is_right(chest, centre[2]):
         flat = np.exp(-0.5 * (horizontal(chest, z) / 0.55) ** 2)
@@ -179,13 +172,16 @@ def find_place(
 
 
 def _lobe_cost(chest: Chest, lobe: int, z: Array, y: Array, x: Array, radius: float) -> Array:
-    near = np.abs(oblique(chest, z, y))
+    """How far a sphere reaches over a fissure, mm, and far more in another lobe than `lobe`."""
+    above, over = oblique(chest, z, y), horizontal(chest, z)
+    near = np.abs(above)
     if lobe == 0:
         return 3 * np.maximum(near - 0.25 * radius, 0)
     if lobe in (1, 2):
-        near = np.minimum(near, np.abs(horizontal(chest, z)))
-    wrong = lobes(chest, z, y, x) != lobe
-    return np.asarray(1e4 * wrong + np.maximum(radius + 2 - near, 0))
+        near = np.minimum(near, np.abs(over))
+    right = np.where(above > 0, np.where(over > 0, 1, 2), 3)
+    here = np.where(is_right(chest, x), right, np.where(above > 0, 4, 5))
+    return np.asarray(1e4 * (here != lobe) + np.maximum(radius + 2 - near, 0))
 
 
 def nearest_wall(chest: Chest, centre: Array) -> tuple[Array, float]:

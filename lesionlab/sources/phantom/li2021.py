@@ -27,7 +27,6 @@ share patient and scanner, but not their signs. Lengths in mm, axes (z, y, x).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -39,10 +38,9 @@ from lesionlab import published
 from lesionlab.attributes import LI_CATEGORIES
 from lesionlab.crops import Crop
 from lesionlab.sources.phantom import _joint as joint
-from lesionlab.sources.phantom import _physics as physics
 from lesionlab.sources.phantom import _scene as scene
 from lesionlab.sources.phantom._lung import Tubes, bent, fill, hilum
-from lesionlab.sources.phantom._physics import Array, FloatArray, Grid, Window, generator, unit
+from lesionlab.sources.phantom._physics import Array, FloatArray, Grid, generator, grain, unit
 from lesionlab.sources.phantom._scene import Blobs
 from lesionlab.sources.phantom._thorax import Chest, surroundings
 
@@ -127,11 +125,7 @@ _table = lru_cache(maxsize=4)(lesions)
 
 
 def phantom(lesion_id: str, *, seed: int = 0, size: int = 128) -> Crop:
-    """Render one lesion of `lesions(seed=seed)`; see `render`.
-
-    Raises:
-        LookupError: No lesion of that table has the id.
-    """
+    """Render one lesion of `lesions(seed=seed)`; see `render`. A LookupError for an unknown id."""
     lesion: Any = _table(seed=seed).loc[lesion_id]
     return render(lesion, seed=seed, size=size)
 
@@ -149,9 +143,10 @@ def render(lesion: pd.Series[Any], *, seed: int = 0, size: int = 128) -> Crop:
     Raises:
         ValueError: A value is not on its scale, or the lesion does not fit into `size`.
     """
-    codes = {attribute.name: lesion[attribute.name] for attribute in LI_CATEGORIES}
+    codes = {}
     for attribute in LI_CATEGORIES:
         name, allowed = attribute.name, sorted({*attribute.codes, *attribute.unknown})
+        codes[name] = lesion[name]
         if codes[name] not in allowed:
             raise ValueError(f"{name}={codes[name]!r} of {lesion.name}: expected one of {allowed}")
     diameter, spacing, pixel = scene.numbers(
@@ -166,7 +161,7 @@ def render(lesion: pd.Series[Any], *, seed: int = 0, size: int = 128) -> Crop:
     chest, centre = _place(generator("place", *key), chest, codes, diameter)
     half_z = max(float(np.abs(shape.surface()[:, 0]).max()) + 3.0, 6 * spacing)
     grid = scene.grid_around(chest, centre, size=size, half_z=half_z, spacing=spacing)
-    body = _body(rng, codes, shape, chest, centre, grid, diameter)
+    body = _Body(rng, codes, shape, chest, centre, grid, diameter)
 
     around = surroundings(generator("wall", *key), chest, grid)
     clear = (body.window, np.clip(body.surface / CLEARANCE_MM - 0.25, 0, 1))
@@ -175,7 +170,7 @@ def render(lesion: pd.Series[Any], *, seed: int = 0, size: int = 128) -> Crop:
     if codes["vessel_convergence"] == 2:
         blood = np.maximum(blood, fill(_convergence(signs, shape, centre, root, diameter), grid))
     volume += blood * (chest.blood - 5 - volume)
-    share = _fill_in(volume, signs, codes, body, centre, root, grid)
+    share = body.fill_in(volume, signs, codes, centre, root)
     if codes["spiculation_length"] != 1:
         burrs = fill(_strands(signs, codes, shape, centre, diameter), grid)
         volume = np.maximum(volume, volume + burrs * (0 - volume))
@@ -201,14 +196,10 @@ def _place(
         radius, gap = 0.0, 4.0
     elif kind == joint.AIR and not indented:
         gap = float(rng.uniform(0.8, 3.0))
-    return scene.find_place(
-        rng,
-        chest,
-        radius=radius,
-        gap=gap,
-        lobe=codes["lesion_location"],
-        facing="back" if kind == joint.EFFUSION else "wall" if near or kind == joint.AIR else "any",
-    )
+    facing: Any = "wall" if near or kind == joint.AIR else "any"
+    facing = "back" if kind == joint.EFFUSION else facing
+    lobe = codes["lesion_location"]
+    return scene.find_place(rng, chest, radius=radius, gap=gap, lobe=lobe, facing=facing)
 
 
 def _shape(rng: np.random.Generator, codes: Mapping[str, int]) -> Blobs:
@@ -228,146 +219,125 @@ def _shape(rng: np.random.Generator, codes: Mapping[str, int]) -> Blobs:
     return scene.round_shape(rng)
 
 
-@dataclass(frozen=True)
 class _Body:
     """A lesion in its window of the fine planes."""
 
-    window: Window  # (z, y, x) of the fine grid
-    surface: FloatArray  # signed distance to the outline, mm, negative inside
-    inward: FloatArray  # 0 at the outline to 1 at the deepest place
-    deepest: float  # depth there, mm
-    coarse: FloatArray  # random field with blobs of about half the lesion
-    fine: FloatArray  # random field with blobs of 1.5 mm
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        codes: Mapping[str, int],
+        shape: Blobs,
+        chest: Chest,
+        centre: Array,
+        grid: Grid,
+        diameter: float,
+    ) -> None:
+        kind, self.grid = codes["lesion_type"], grid
+        reach = np.abs(shape.surface()).max(axis=0)
+        if kind == joint.EFFUSION:
+            reach = np.maximum(reach, diameter / 2)
+        reach = reach + RIM_MM + CLEARANCE_MM + 2
+        near = (np.abs(at - m) <= r for at, m, r in zip(grid.axes, centre, reach, strict=True))
+        ends = [np.flatnonzero(each)[[0, -1]].tolist() for each in near]
+        a, b, c = (slice(first, last + 1) for first, last in ends)
+        self.window = (a, b, c)  # (z, y, x) of the fine grid
+        z, y, x = scene.offsets(grid.z_fine, grid, centre)
+        z, y, x = z[a], y[:, b], x[:, :, c]
+        if kind == joint.EFFUSION:
+            # a lens of fluid inside the pleura, whose depth is linear between the outermost planes
+            first, last = (
+                chest.radial(float(at), grid.y[b, None], grid.x[None, c])[0].astype(np.float32)
+                for at in grid.z_fine[[0, -1]]
+            )
+            share = np.linspace(0, 1, len(grid.z_fine), dtype=np.float32)[a, None, None]
+            depth = first + share * (last - first)
+            lens = 1 - (z * z + y * y + x * x) / np.float32((diameter / 2) ** 2)
+            thick = np.float32(rng.uniform(0.2, 0.32) * diameter)
+            surface = 0.8 * np.maximum(depth, -depth - thick * np.maximum(lens, np.float32(-1)))
+        else:
+            surface = shape.distance(z, y, x)
+        # the depth of the deepest place, mm, and random fields with blobs of about half the lesion
+        # and of 1.5 mm
+        self.deepest = max(float(-surface.min()), 0.5 * grid.pixel)
+        self.coarse, self.fine = grain(rng, surface.shape, 0.55 * self.deepest, grid)
+        uneven = min((0.12 if kind == joint.CONSOLIDATION else 0.03) * self.deepest, 1.5)
+        surface = surface + np.float32(uneven) * self.coarse
+        if codes["margin_clarity"] == 2:
+            surface += np.float32(0.6 * min(1.0, self.deepest / 3)) * self.fine
+        # signed distance to the outline, mm, negative inside; 0 there to 1 at the deepest place
+        self.surface = surface.astype(np.float32)
+        self.inward = np.clip(-self.surface / np.float32(self.deepest), 0, 1)
 
-
-def _body(
-    rng: np.random.Generator,
-    codes: Mapping[str, int],
-    shape: Blobs,
-    chest: Chest,
-    centre: Array,
-    grid: Grid,
-    diameter: float,
-) -> _Body:
-    kind = codes["lesion_type"]
-    reach = np.abs(shape.surface()).max(axis=0)
-    if kind == joint.EFFUSION:
-        reach = np.maximum(reach, diameter / 2)
-    reach = reach + RIM_MM + CLEARANCE_MM + 2
-    spans = []
-    for at, middle, span in zip(grid.axes, centre, reach, strict=True):
-        inside = np.flatnonzero(np.abs(at - middle) <= span)
-        spans.append(slice(int(inside[0]), int(inside[-1]) + 1))
-    window = (spans[0], spans[1], spans[2])
-    z, y, x = scene.offsets(grid.z_fine, grid, centre)
-    z, y, x = z[window[0]], y[:, window[1]], x[:, :, window[2]]
-    if kind == joint.EFFUSION:
-        # a lens of fluid inside the pleura, whose depth is linear between the outermost planes
-        rows, columns = grid.y[window[1], None], grid.x[None, window[2]]
-        first, last = (
-            chest.radial(float(at), rows, columns)[0].astype(np.float32)
-            for at in grid.z_fine[[0, -1]]
+    def ball(self, rng: np.random.Generator, off: float, radius: float) -> FloatArray:
+        """Signed distance to a ball near the deepest place; lengths in shares of the depth."""
+        deep = np.unravel_index(int(np.argmin(self.surface)), self.surface.shape)
+        aim = rng.standard_normal(3)
+        aim *= off * self.deepest / max(float(np.sqrt((aim**2).sum())), 1e-6)
+        axes = np.ogrid[tuple(slice(n) for n in self.surface.shape)]
+        z, y, x = (
+            ((at - d) * v - a).astype(np.float32)
+            for at, d, v, a in zip(axes, deep, self.grid.voxel, aim, strict=True)
         )
-        share = np.linspace(0, 1, len(grid.z_fine), dtype=np.float32)[window[0], None, None]
-        depth = first + share * (last - first)
-        lens = 1 - (z * z + y * y + x * x) / np.float32((diameter / 2) ** 2)
-        thickness = np.float32(rng.uniform(0.2, 0.32) * diameter)
-        surface = 0.8 * np.maximum(depth, -depth - thickness * np.maximum(lens, np.float32(-1)))
-    else:
-        surface = shape.distance(z, y, x)
-    deepest = max(float(-surface.min()), 0.5 * grid.pixel)
-    coarse, fine = physics.grain(rng, surface.shape, 0.55 * deepest, grid)
-    uneven = min((0.12 if kind == joint.CONSOLIDATION else 0.03) * deepest, 1.5)
-    surface = surface + np.float32(uneven) * coarse
-    if codes["margin_clarity"] == 2:
-        surface += np.float32(0.6 * min(1.0, deepest / 3)) * fine
-    surface = surface.astype(np.float32)
-    inward = np.clip(-surface / np.float32(deepest), 0, 1)
-    return _Body(window, surface, inward, deepest, coarse, fine)
+        return np.asarray(np.sqrt(z * z + (y * y + x * x)) - np.float32(radius * self.deepest))
 
+    def empty(self, here: FloatArray, inner: FloatArray) -> None:
+        """Air where `inner`, a signed distance, is negative."""
+        air = np.clip(0.5 - inner / np.float32(self.grid.pixel), 0, 1)
+        here += air * (np.float32(LUMEN_HU) - here)
 
-def _fill_in(
-    volume: FloatArray,
-    rng: np.random.Generator,
-    codes: Mapping[str, int],
-    body: _Body,
-    centre: Array,
-    root: Array,
-    grid: Grid,
-) -> FloatArray:
-    """Write the lesion into `volume`; its share of every fine voxel."""
-    here, kind = volume[body.window], codes["lesion_type"]
-    unclear = codes["margin_clarity"] == 2
-    edge = min(UNCLEAR_MM, 0.4 * body.deepest) if unclear else CLEAR_MM
-    part = ndtr(-body.surface / np.float32(max(edge, 0.29 * grid.pixel))).astype(np.float32)
-    if unclear:
-        rim = np.exp(-((np.maximum(body.surface, 0) / np.float32(RIM_MM)) ** 2))
-        here += np.float32(0.45) * rim * np.clip(1 + 0.5 * body.fine, 0, 2) * (-430 - here)
-    hu = _density(rng, kind, body)
-    if codes["calcification_extent"] != 1:
-        hu = _calcify(rng, codes["calcification_extent"], hu, body, grid)
-    here += part * (hu - here)
-    if kind == joint.AIR:
-        wall = min(float(rng.uniform(1.0, 1.6)), 0.35 * body.deepest)
-        _empty(here, body.surface + np.float32(wall), grid)
-    if kind == joint.CONSOLIDATION:
-        bronchi = fill(_bronchi(rng, centre, root, body.deepest), grid)[body.window]
-        here += bronchi * part * (body.inward > 0.05) * (-930 - here)
-    if codes["cavity"] == 2:  # its inner wall is uneven and not quite in the middle
-        ball = _ball(rng, body, grid, 0.15, float(rng.uniform(0.5, 0.68)))
-        inner = ball + np.float32(0.08 * body.deepest) * body.coarse
-        wall = min(1.5, 0.3 * body.deepest)
-        _empty(here, np.maximum(inner, body.surface + np.float32(wall)), grid)
-    share = np.zeros_like(volume)
-    share[body.window] = part
-    return share
+    def fill_in(
+        self,
+        volume: FloatArray,
+        rng: np.random.Generator,
+        codes: Mapping[str, int],
+        centre: Array,
+        root: Array,
+    ) -> FloatArray:
+        """Write the lesion into `volume`; its share of every fine voxel."""
+        here, kind, deepest = volume[self.window], codes["lesion_type"], self.deepest
+        unclear = codes["margin_clarity"] == 2
+        edge = min(UNCLEAR_MM, 0.4 * deepest) if unclear else CLEAR_MM
+        edge = max(edge, 0.29 * self.grid.pixel)
+        part = ndtr(-self.surface / np.float32(edge)).astype(np.float32)
+        if unclear:
+            rim = np.exp(-((np.maximum(self.surface, 0) / np.float32(RIM_MM)) ** 2))
+            here += np.float32(0.45) * rim * np.clip(1 + 0.5 * self.fine, 0, 2) * (-430 - here)
+        here += part * (self.density(rng, kind, codes["calcification_extent"]) - here)
+        if kind == joint.AIR:
+            wall = min(float(rng.uniform(1.0, 1.6)), 0.35 * deepest)
+            self.empty(here, self.surface + np.float32(wall))
+        if kind == joint.CONSOLIDATION:
+            bronchi = fill(_bronchi(rng, centre, root, deepest), self.grid)[self.window]
+            here += bronchi * part * (self.inward > 0.05) * (-930 - here)
+        if codes["cavity"] == 2:  # its inner wall is uneven and not quite in the middle
+            ball = self.ball(rng, 0.15, float(rng.uniform(0.5, 0.68)))
+            inner = ball + np.float32(0.08 * deepest) * self.coarse
+            wall = min(1.5, 0.3 * deepest)
+            self.empty(here, np.maximum(inner, self.surface + np.float32(wall)))
+        share = np.zeros_like(volume)
+        share[self.window] = part
+        return share
 
-
-def _density(rng: np.random.Generator, kind: int, body: _Body) -> FloatArray:
-    """HU of the lesion without calcium and holes."""
-    level = float(rng.standard_normal())
-    if kind == joint.GLASS:
-        hu = -570 + 40 * level + 35 * body.fine + 25 * body.coarse
-    else:
-        of_kind = {joint.EFFUSION: (8, 5, 3), joint.AIR: (-30, 20, 10)}
-        mean, spread, rough = of_kind.get(kind, (38, 12, 10))
-        hu = mean + spread * level + rough * body.fine
-    return np.asarray(hu, np.float32)
-
-
-def _calcify(
-    rng: np.random.Generator, code: int, hu: FloatArray, body: _Body, grid: Grid
-) -> FloatArray:
-    """Calcium in one or two clumps (2), or in nearly all of the lesion (3)."""
-    peak = np.float32(np.clip(600 * np.exp(0.35 * rng.standard_normal()), 350, 1500))
-    if code == 3:
-        share = np.clip((body.inward * body.deepest - 0.3) / grid.pixel + 0.5, 0, 1)
-    else:
-        clumps = [_ball(rng, body, grid, 0.45, 0.4) for _ in range(int(rng.integers(1, 3)))]
-        rough = np.minimum.reduce(clumps) + np.float32(0.12 * body.deepest) * body.coarse
-        share = np.clip(0.5 - rough / grid.pixel, 0, 1)
-    return np.asarray(hu + share * (peak * (1 + 0.12 * body.fine) - hu), np.float32)
-
-
-def _ball(
-    rng: np.random.Generator, body: _Body, grid: Grid, off: float, radius: float
-) -> FloatArray:
-    """Signed distance to a ball near the deepest place; lengths in shares of the depth there."""
-    deep = np.unravel_index(int(np.argmin(body.surface)), body.surface.shape)
-    aim = rng.standard_normal(3)
-    aim *= off * body.deepest / max(float(np.sqrt((aim**2).sum())), 1e-6)
-    axes = np.ogrid[tuple(slice(n) for n in body.surface.shape)]
-    z, y, x = (
-        ((at - d) * v - a).astype(np.float32)
-        for at, d, v, a in zip(axes, deep, grid.voxel, aim, strict=True)
-    )
-    away: FloatArray = np.sqrt(z * z + (y * y + x * x))
-    return away - np.float32(radius * body.deepest)
-
-
-def _empty(here: FloatArray, inner: FloatArray, grid: Grid) -> None:
-    """Air where `inner`, a signed distance, is negative."""
-    here += np.clip(0.5 - inner / np.float32(grid.pixel), 0, 1) * (np.float32(LUMEN_HU) - here)
+    def density(self, rng: np.random.Generator, kind: int, calcium: int) -> FloatArray:
+        """HU without holes; calcium in one or two clumps (2), or in nearly all of it (3)."""
+        level = float(rng.standard_normal())
+        if kind == joint.GLASS:
+            hu = -570 + 40 * level + 35 * self.fine + 25 * self.coarse
+        else:
+            of_kind = {joint.EFFUSION: (8, 5, 3), joint.AIR: (-30, 20, 10)}
+            mean, spread, rough = of_kind.get(kind, (38, 12, 10))
+            hu = mean + spread * level + rough * self.fine
+        hu = np.asarray(hu, np.float32)
+        if calcium == 1:
+            return hu
+        peak = np.float32(np.clip(600 * np.exp(0.35 * rng.standard_normal()), 350, 1500))
+        if calcium == 3:
+            share = np.clip((self.inward * self.deepest - 0.3) / self.grid.pixel + 0.5, 0, 1)
+        else:
+            clumps = [self.ball(rng, 0.45, 0.4) for _ in range(int(rng.integers(1, 3)))]
+            rough = np.minimum.reduce(clumps) + np.float32(0.12 * self.deepest) * self.coarse
+            share = np.clip(0.5 - rough / self.grid.pixel, 0, 1)
+        return np.asarray(hu + share * (peak * (1 + 0.12 * self.fine) - hu), np.float32)
 
 
 def _bronchi(rng: np.random.Generator, centre: Array, root: Array, deepest: float) -> Tubes:

@@ -26,11 +26,8 @@ the first task) of the mask's equivalent diameter, the mean HU in it, and these 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -61,8 +58,7 @@ SOLID_HU = 0.0
 LARGE_VESSEL = 0.5  # share of a voxel from which a reader leaves it out of the mask
 
 
-@dataclass(frozen=True)
-class NoduleType:
+class NoduleType(NamedTuple):
     """What is assumed of the nodules of one pathology."""
 
     diameter: float  # median, mm, of a lognormal distribution cut at `DIAMETERS`
@@ -75,14 +71,12 @@ class NoduleType:
 
 SOLID_WEIGHT = 9.0  # observations that the beta distribution of the core's share stands for
 
-TYPES: Mapping[str, NoduleType] = MappingProxyType(
-    {
-        "AAH": NoduleType(5.8, 0.20, -655, 60, 0.05, 0.25),
-        "AIS": NoduleType(6.6, 0.22, -630, 60, 0.25, 0.32),
-        "MIA": NoduleType(7.4, 0.23, -602, 65, 0.50, 0.40),
-        "IAC": NoduleType(8.5, 0.22, -570, 70, 0.75, 0.52),
-    }
-)
+TYPES = {
+    "AAH": NoduleType(5.8, 0.20, -655, 60, 0.05, 0.25),
+    "AIS": NoduleType(6.6, 0.22, -630, 60, 0.25, 0.32),
+    "MIA": NoduleType(7.4, 0.23, -602, 65, 0.50, 0.40),
+    "IAC": NoduleType(8.5, 0.22, -570, 70, 0.75, 0.52),
+}
 
 _RANGES = {
     "diameter": (2.0, 40.0),
@@ -112,7 +106,7 @@ def nodules(n: int = N_NODULES, *, seed: int = 0) -> pd.DataFrame:
     cells = printed.loc[list(TYPES), ["training", "testing"]].stack()
     table = cells.index.repeat(apportion(cells.to_numpy(), n)).to_frame(index=False)
     table.columns = pd.Index(["pathology", "part"])
-    kinds = pd.DataFrame([vars(TYPES[name]) for name in table["pathology"]])
+    kinds = pd.DataFrame([TYPES[name] for name in table["pathology"]])
     low, high = (ndtr((np.log(d / kinds["diameter"])) / kinds["spread"]) for d in DIAMETERS)
     normal = ndtri(low + (high - low) * rng.random(n))
     table["diameter"] = np.round(kinds["diameter"] * np.exp(kinds["spread"] * normal), 2)
@@ -135,11 +129,7 @@ _table = lru_cache(maxsize=4)(nodules)
 
 
 def phantom(lesion_id: str, *, seed: int = 0, size: int = 64) -> Crop:
-    """Render one nodule of `nodules(seed=seed)`; see `render`.
-
-    Raises:
-        LookupError: No nodule of that table has the id.
-    """
+    """Render one nodule of `nodules(seed=seed)`; see `render`. A LookupError for an unknown id."""
     nodule: Any = _table(seed=seed).loc[lesion_id]
     return render(nodule, seed=seed, size=size)
 
