@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from lesionlab.sources import lidc, phantom
 from lesionlab.sources.phantom import _scene, li2021, wang2021
-from lesionlab.sources.phantom._lesion import build_lesion, shape_on_planes
+from lesionlab.sources.phantom._lesion import Lesion, shape_on_planes
 from lesionlab.sources.phantom._physics import generator
 
 SOLID = "LIDC-IDRI-0003-S0014-N03"  # four readers, 9 to 14 mm
@@ -51,10 +51,10 @@ def inside(crop):
     return crop.hu[crop.consensus()].astype(float)
 
 
-def centre(crop):
-    """HU of the innermost third of the consensus."""
+def centre(crop, share=0.6):
+    """HU of the consensus deeper than a share of its depth."""
     depth = ndimage.distance_transform_edt(crop.consensus(), sampling=crop.spacing)
-    return crop.hu[depth > 0.6 * depth.max()].astype(float)
+    return crop.hu[depth > share * depth.max()].astype(float)
 
 
 def ring(crop, low, high):
@@ -99,21 +99,15 @@ def test_malignancy_is_never_read(nodules):
     assert content(phantom.render(changed, masks)) == expected
 
 
-def test_the_ratings_given_by_hand_draw_no_reader(nodules):
-    nodule, masks = nodules.loc[SOLID], lidc.masks(SOLID)
-    told = phantom.drawn_ratings(nodule, seed=3)
-    by_hand = phantom.render(nodule, masks, seed=3, ratings=told)
-    assert content(by_hand) == content(phantom.render(nodule, masks, seed=3))
-
-
-def test_one_reader_is_drawn_whole_and_each_has_a_turn(nodules):
+def test_one_reader_is_drawn_whole_and_rendered_and_each_has_a_turn(nodules):
     nodule = nodules.loc["LIDC-IDRI-0013-S0024-N02"]
-    readers = list(
-        zip(*(nodule[f"{name}_readings"] for name in phantom.drawn_ratings(nodule)), strict=True)
-    )
-    drawn = [tuple(phantom.drawn_ratings(nodule, seed=k).values()) for k in range(60)]
-    assert set(drawn) == {tuple(int(v) for v in reader) for reader in readers}
-    assert drawn[0] == tuple(phantom.drawn_ratings(nodule, seed=0).values())
+    told = [phantom.drawn_ratings(nodule, seed=k) for k in range(60)]
+    columns = [nodule[f"{name}_readings"] for name in told[0]]
+    assert {tuple(one.values()) for one in told} == set(zip(*columns, strict=True))
+    assert told[3] == phantom.drawn_ratings(nodule, seed=3)
+    masks = lidc.masks(nodule.name)
+    by_hand = phantom.render(nodule, masks, seed=3, ratings=told[3])
+    assert content(by_hand) == content(phantom.render(nodule, masks, seed=3))
 
 
 def test_a_missing_internal_structure_is_soft_tissue(nodules):
@@ -175,12 +169,12 @@ def built(nodules, lesion_id, **ratings):
     grid = phantom._grid(nodules.loc[lesion_id], masks, 128, None)
     distance, window = shape_on_planes(masks.readers, masks.origin, grid)
     rng = generator("lesion", lesion_id, 0)
-    return build_lesion(rng, PLAIN | ratings, distance, window, grid, lung_hu=-870), grid
+    return Lesion(rng, PLAIN | ratings, distance, window, grid, lung_hu=-870)
 
 
 @pytest.mark.parametrize("lesion_id", LESIONS)
 def test_more_spiculation_is_more_and_longer_strands(nodules, rendered, lesion_id):
-    strands = [built(nodules, lesion_id, spiculation=v)[0].strands for v in range(1, 6)]
+    strands = [built(nodules, lesion_id, spiculation=v).strands for v in range(1, 6)]
     counts = [len(s.start) for s in strands]
     assert counts[0] == 0
     assert counts == sorted(set(counts))
@@ -192,11 +186,8 @@ def test_more_spiculation_is_more_and_longer_strands(nodules, rendered, lesion_i
 
 @pytest.mark.parametrize("lesion_id", LESIONS)
 def test_more_lobulation_bends_the_surface_more(nodules, lesion_id):
-    smooth = built(nodules, lesion_id, lobulation=1)[0].distance
-    bent = [
-        float(np.abs(built(nodules, lesion_id, lobulation=v)[0].distance - smooth).mean())
-        for v in (2, 3, 4, 5)
-    ]
+    smooth, *lobed = (built(nodules, lesion_id, lobulation=v).distance for v in range(1, 6))
+    bent = [float(np.abs(surface - smooth).mean()) for surface in lobed]
     assert bent == sorted(set(bent))
     assert bent[-1] == pytest.approx(4 * bent[0], rel=0.02)
 
@@ -223,9 +214,7 @@ def test_calcium_patterns(rendered):
     ("structure", "low", "high"), [(1, 0, 140), (2, -60, 60), (3, -170, -40), (4, -960, -500)]
 )
 def test_internal_structure_fills_the_middle(rendered, structure, low, high):
-    crop = rendered(internal_structure=structure)
-    depth = ndimage.distance_transform_edt(crop.consensus(), sampling=crop.spacing)
-    assert low < np.median(crop.hu[depth > 0.75 * depth.max()]) < high
+    assert low < np.median(centre(rendered(internal_structure=structure), 0.75)) < high
 
 
 @pytest.mark.parametrize("lesion_id", [SOLID, ONE_SLICE, LARGEST, WIDEST, SMALLEST])
@@ -252,17 +241,11 @@ def test_crops_of_all_sizes(nodules, lesion_id):
 
 def test_lesions_of_one_scan_share_kernel_chest_and_lung(nodules, monkeypatch):
     asked = []
-
-    def spy(*keys):
-        asked.append(keys)
-        return generator(*keys)
-
-    monkeypatch.setattr(_scene, "generator", spy)
+    monkeypatch.setattr(_scene, "generator", lambda *keys: asked.append(keys) or generator(*keys))
     scan = nodules[nodules["scan_id"] == nodules.loc[ONE_SLICE, "scan_id"]]
     for lesion_id in scan.index[:2]:
         phantom.make(lesion_id)
-    of_scan = {"scanner", "lung", "chest"}
-    assert len({keys for keys in asked if keys[0] in of_scan}) == 3
+    assert len({keys for keys in asked if keys[0] in {"scanner", "lung", "chest"}}) == 3
     assert len({keys for keys in asked if keys[0] == "noise"}) == 2
 
 
@@ -291,43 +274,36 @@ def test_readers_who_agree_on_no_voxel_are_rendered_and_arguments_stay_as_they_w
 
 
 BOTH = pytest.mark.parametrize(
-    ("draw", "render", "by_id"),
-    [
-        (li2021.lesions, li2021.render, li2021.phantom),
-        (wang2021.nodules, wang2021.render, wang2021.phantom),
-    ],
+    ("draw", "of"), [(li2021.lesions, li2021), (wang2021.nodules, wang2021)], ids=["li", "wang"]
 )
 
 
 @BOTH
 @pytest.mark.parametrize("value", [-1, 2.5, True, "10"])
-def test_whole_numbers_that_are_none(draw, render, by_id, value):
+def test_whole_numbers_that_are_none(draw, of, value):
     row = draw(5).iloc[0]
-    for name, call in (
-        ("n", lambda: draw(value)),
-        ("seed", lambda: draw(5, seed=value)),
-        ("seed", lambda: render(row, seed=value)),
-        ("size", lambda: render(row, size=value)),
-    ):
-        with pytest.raises(ValueError, match=f"{name}="):
+    with pytest.raises(ValueError, match="n="):
+        draw(value)
+    for call in (lambda: draw(5, seed=value), lambda: of.render(row, seed=value)):
+        with pytest.raises(ValueError, match="seed="):
             call()
+    with pytest.raises(ValueError, match="size="):
+        of.render(row, size=value)
 
 
 @BOTH
-def test_rows_that_cannot_be_rendered(draw, render, by_id):
+def test_rows_that_cannot_be_rendered(draw, of):
     row = draw(5).iloc[0].astype(object)
-    of_one = {"has_vessel": ["no", np.nan], "glass_hu": [3000.0], "solid_share": ["half"]}
-    of_one |= {"lesion_type": [0], "cavity": [np.nan], "spiculation_length": ["long"]}
-    for name, values in (
-        {"diameter": [np.nan, np.inf], "pixel_spacing": [None, 0]} | of_one
-    ).items():
-        if name in row.index:
-            for value in values:
-                with pytest.raises(ValueError, match=name):
-                    render(row.where(row.index != name, value))
-            with pytest.raises(KeyError, match=name):
-                render(row.drop(name))
+    bad = {"diameter": [np.nan, np.inf], "pixel_spacing": [None, 0], "has_vessel": ["no", np.nan]}
+    bad |= {"glass_hu": [3000.0], "solid_share": ["half"]}
+    bad |= {"lesion_type": [0], "cavity": [np.nan], "spiculation_length": ["long"]}
+    for name in row.index.intersection(list(bad)):
+        for value in bad[name]:
+            with pytest.raises(ValueError, match=name):
+                of.render(row.where(row.index != name, value))
+        with pytest.raises(KeyError, match=name):
+            of.render(row.drop(name))
     with pytest.raises(ValueError, match=r"size=32: a crop of .* pixels or more"):
-        render(row, size=32)
+        of.render(row, size=32)
     with pytest.raises(LookupError, match="nobody"):
-        by_id("nobody")
+        of.phantom("nobody")

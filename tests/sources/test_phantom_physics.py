@@ -51,7 +51,7 @@ def test_a_plane_across_a_slice_fills_its_share(spacing, thickness, planes_above
     g = grid(spacing=spacing, thickness=thickness)
     # everything above a face between two fine planes, just below or above the middle slice's centre
     face = (g.first + 2) * spacing + (planes_above - 0.5) * g.step
-    fine = np.zeros((len(g.z_fine), g.size, g.size), np.float32)
+    fine = np.zeros(g.shape, np.float32)
     fine[g.z_fine > face] = 1
     low = g.z_slices - thickness / 2
     by_hand = np.clip((low + thickness - face) / thickness, 0, 1)
@@ -61,12 +61,14 @@ def test_a_plane_across_a_slice_fills_its_share(spacing, thickness, planes_above
 
 @pytest.mark.parametrize("enhancement", [0.0, 0.4])
 def test_blur_keeps_the_mean(enhancement):
-    image = np.zeros((2, 65, 65), np.float32)
-    image[:, 32, 32] = 1000
-    out = blur(image, scanner=scanner(enhancement=enhancement), pixel=0.7)
-    assert out.sum(axis=(1, 2)) == pytest.approx(1000, rel=1e-4)
+    point = np.zeros((2, 65, 65), np.float32)
+    point[:, 32, 32] = 1000
     constant = np.full((1, 20, 20), -850, np.float32)
-    same = blur(constant, scanner=scanner(enhancement=enhancement), pixel=0.7)
+    out, same = (
+        blur(image, scanner=scanner(enhancement=enhancement), pixel=0.7)
+        for image in (point, constant)
+    )
+    assert out.sum(axis=(1, 2)) == pytest.approx(1000, rel=1e-4)
     assert same == pytest.approx(constant, rel=1e-5)
 
 
@@ -128,16 +130,13 @@ def tube(start, end, radius):
 @pytest.mark.parametrize("radius", [0.15, 0.5, 1.4, 4.0])
 @pytest.mark.parametrize("end", [(36, 22, 36), (28, 32, 30), (24, 34, 12)])
 def test_a_tube_fills_its_volume(radius, end):
-    g = grid(n_slices=31, size=64, spacing=1.0, thickness=1.0, first=15)
+    g = grid(n_slices=31, spacing=1.0, thickness=1.0, first=15)
     start = (26.0, 18.0, 16.0)
     share = fill(tube(start, end, radius), g)
-    length = np.linalg.norm(np.subtract(end, start))
-    voxel = g.step * g.pixel**2
     # samples fall unevenly, and a voxel that got too many is cut at 1: some volume is lost
-    volume = np.pi * radius**2 * length
-    assert 0.9 * volume < share.sum() * voxel < 1.02 * volume
-    assert share.max() <= 1
-    assert share.min() >= 0
+    volume = np.pi * radius**2 * np.linalg.norm(np.subtract(end, start))
+    assert 0.9 * volume < share.sum() * g.voxel.prod() < 1.02 * volume
+    assert 0 <= share.min() <= share.max() <= 1
 
 
 def test_a_thick_tube_is_full_inside_and_nothing_lies_outside_it():
@@ -166,13 +165,10 @@ def test_a_tree_hangs_together_and_its_radii_follow_murray():
     assert all(tuple(p) in ends for p in tree.start)
     # at every branch the cube of what comes in is what goes out plus the branch's own twig
     into = {tuple(tree.end[200 + k]): tree.radius[200 + k, 1] for k in range(200)}
-    out: dict[tuple[float, ...], float] = {}
+    out = dict.fromkeys([*into, tuple(root)], 0.0)
     for k in range(200):
-        parent, child = tuple(tree.start[k]), tuple(tree.end[200 + k])
-        out[parent] = out.get(parent, 0) + into[child] ** 3
-    for point, total in out.items():
-        if point in into:
-            assert into[point] ** 3 > total
+        out[tuple(tree.start[k])] += into[tuple(tree.end[200 + k])] ** 3
+    assert all(radius**3 > out[point] for point, radius in into.items())
     trunk = out[tuple(root)]
     assert trunk == pytest.approx(200 * 0.3**3 * np.exp(0.125), rel=0.25)  # mean of lognormals
 
@@ -193,9 +189,8 @@ def test_a_small_tree_joins_each_point_where_the_path_is_cheapest():
 
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_trees_of_hardly_any_points(n):
-    tree = grow_tree(generator("t"), np.ones((n, 3)) * np.arange(1, n + 1)[:, None], np.zeros(3),
-                     tip=0.3)  # fmt: skip
-    assert len(tree.start) == 2 * n
+    points = np.ones((n, 3)) * np.arange(1, n + 1)[:, None]
+    assert len(grow_tree(generator("t"), points, np.zeros(3), tip=0.3).start) == 2 * n
 
 
 def test_smaller_lungs_are_denser_by_the_tissue_that_they_keep():

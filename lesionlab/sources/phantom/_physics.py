@@ -73,10 +73,13 @@ class Grid:
         covered = np.maximum(high - low, 0)
         # share of a slice's thickness that each fine plane around its centre covers
         self.weights = covered / covered.sum()
-        self.z_slices = (first + np.arange(n_slices)) * spacing
         n = (n_slices - 1) * self.per_slice + 1 + 2 * half
-        self.z_fine = first * spacing + (np.arange(n) - half) * step
-        self.y, self.x = ((start + np.arange(size)) * pixel for start in corner)
+        fine = first * spacing + (np.arange(n) - half) * step
+        self.z_fine: Array = np.asarray(fine, np.float64)
+        slices, pixels = np.arange(n_slices), np.arange(size)
+        self.z_slices: Array = np.asarray((first + slices) * spacing, np.float64)
+        self.y: Array = np.asarray((corner[0] + pixels) * pixel, np.float64)
+        self.x: Array = np.asarray((corner[1] + pixels) * pixel, np.float64)
         self.axes = (self.z_fine, self.y, self.x)
         self.shape = (n, size, size)  # of fine voxels
         # (3,) centres of the first and of the last fine voxel
