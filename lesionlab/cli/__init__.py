@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from lesionlab import __version__
-from lesionlab.cli._data import as_text, data_app
+from lesionlab.cli._data import data_app
 from lesionlab.cli._errors import FAILED, plain_errors
 from lesionlab.cli._runs import runs_app
 from lesionlab.cli._sweep import sweep
@@ -54,10 +54,8 @@ def _main(
 
 
 @app.command("doctor")
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Say which packages, data, device and browser are found, and what to do next.
+def doctor() -> None:
+    """Say which packages, data and device are found, and what to do next.
 
     The exit status is 1 where phantoms, the default way with no download, do not work.
     """
@@ -65,7 +63,7 @@ def doctor(
 
     with plain_errors():
         found = examination.examine()
-        typer.echo(as_text(examination.to_dict(found)) if as_json else examination.to_text(found))
+        typer.echo(examination.to_text(found))
     if not examination.healthy(found):
         raise typer.Exit(FAILED)
 

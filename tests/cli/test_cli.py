@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from lesionlab import __version__, doctor, realism
+from lesionlab import __version__, realism
 from lesionlab.cli import _data, app
 from lesionlab.crops import datasets
 from lesionlab.sources import lidc, origins, phantom
@@ -237,19 +237,3 @@ def test_realism_writes_what_the_chapter_reads(real_slices: Path, tmp_path: Path
     assert rows(done)["nodules"] == str(found.n_lesions)
     assert 0 < found.n_lesions <= 30
     assert (tmp_path / "new" / "side_by_side.png").read_bytes().startswith(b"\x89PNG")
-
-
-# -- doctor ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("needed", "status"), [(False, 0), (True, 1)])
-def test_the_doctor_fails_only_where_phantoms_would(
-    needed: bool, status: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    findings = [doctor.Finding("one", "problem", "is so", "Do that.", needed)]
-    monkeypatch.setattr(doctor, "examine", lambda: findings)
-    done = command("doctor")
-    assert done.exit_code == status
-    assert "problem  one  is so\n              → Do that.\n" in done.stdout
-    done = command("doctor", "--json")
-    assert (done.exit_code, json.loads(done.stdout)) == (status, doctor.to_dict(findings))
