@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,8 @@ LOCK = "writer.lock"
 def replacing(path: str | Path) -> Iterator[Path]:
     """Give a temporary path that takes the place of `path` when the block ends well.
 
-    It lies in the same folder, which is made if it is missing, so that the last step is one rename:
-    a reader, or a run that is killed, never meets half a file. If the block raises, the temporary
-    file is removed and whatever stood at `path` before is left as it was.
+    Nobody ever meets half a file: the temporary one lies in the same folder, which is made if it is
+    missing, and the last step is one rename. If the block raises, `path` is left as it was.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -41,13 +40,12 @@ def write_text(path: str | Path, text: str) -> Path:
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()
-        # or a power cut can leave the new name on an empty file
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # or a power cut can leave the new name on an empty file
     return Path(path)
 
 
 def write_json(path: str | Path, value: Any) -> Path:
-    """Write `value` as indented, strictly standard JSON, atomically; gives the path.
+    """Write `value` as indented JSON, atomically; gives the path.
 
     NaN and infinity, which JSON does not have, are a ValueError; see `lesionlab.results.jsonable`.
     """
@@ -72,12 +70,8 @@ def plain_errors(name: str, folder: object) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             why = "the disk is full; free some space and try again, what is stored is kept"
         # OSError picks the subclass, e.g. PermissionError, by the number
-        raise OSError(
-            error.errno or errno.EIO, f"cannot write {name} in {folder}: {why}"
-        ) from error
-
-
-# --- Checksums ----------------------------------------------------------------------------------
+        told = f"cannot write {name} in {folder}: {why}"
+        raise OSError(error.errno or errno.EIO, told) from error
 
 
 def sha256(path: str | Path) -> str:
@@ -86,18 +80,15 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_tree(folder: str | Path, suffixes: Iterable[str]) -> str:
-    """One SHA-256 for the names and contents of all files of some kinds under a folder.
+def sha256_tree(folder: str | Path, suffixes: Sequence[str]) -> str:
+    """One SHA-256 for names and contents of all files under a folder that end like `".py"`.
 
-    It changes when a file with one of the `suffixes`, e.g. `[".py", ".csv"]`, is added, removed,
-    renamed or edited at any depth, and does not depend on where the folder lies.
+    Files that begin with a dot, such as an editor's and our own temporary ones, do not count.
     """
-    folder, wanted = Path(folder), frozenset(suffixes)
     found = {
         path.relative_to(folder).as_posix(): path
-        for path in folder.rglob("*")
-        # a dot in front: an editor's or our own temporary file
-        if path.suffix in wanted and not path.name.startswith(".") and path.is_file()
+        for path in Path(folder).rglob("[!.]*")
+        if path.suffix in suffixes and path.is_file()
     }
     lines = "".join(f"{sha256(found[name])}  {name}\n" for name in sorted(found))
     return hashlib.sha256(lines.encode()).hexdigest()
@@ -114,9 +105,6 @@ def sha256_code(*packages: str) -> str:
     return hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
-# --- One writer ---------------------------------------------------------------------------------
-
-
 class BusyError(RuntimeError):
     """Another process writes to the same folder; the message names both."""
 
@@ -125,9 +113,11 @@ class BusyError(RuntimeError):
 def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Keep other writers out of a folder while the block runs, by a file `writer.lock` in it.
 
-    The folder is a path, which is made if it is missing, or a URL that fsspec knows. Where another
-    process writes there is a BusyError. A lock that a process of this machine left behind when it
-    was killed keeps nobody out.
+    The folder is a path, which is made if it is missing, or a URL that fsspec knows. A lock that a
+    process of this machine left behind when it was killed keeps nobody out.
+
+    Raises:
+        BusyError: Another process writes there.
     """
     from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
@@ -155,12 +145,11 @@ def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
 def _gone(owner: str) -> bool:
     """Whether a writer ran on this machine and has ended for certain."""
     pid, _, host = owner.partition(" on ")
-    if os.name != "posix" or host != socket.gethostname():
-        return False
-    try:
-        os.kill(int(pid), 0)  # signal 0 only asks
-    except ProcessLookupError:
-        return True
-    except (ValueError, PermissionError):
-        pass
+    if os.name == "posix" and host == socket.gethostname():
+        try:
+            os.kill(int(pid), 0)  # signal 0 only asks
+        except ProcessLookupError:
+            return True
+        except (ValueError, PermissionError):
+            pass
     return False

@@ -27,6 +27,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lesionlab import _names
 from lesionlab._files import read_json, write_json
 
 ENVIRONMENT = "LESIONLAB_RESULTS"  # the variable that names the file to collect into
@@ -37,16 +38,14 @@ _data: dict[str, dict[str, str | None]] = {}
 
 
 def record(name: str, value: Any) -> None:
-    """Keep one result of the running notebook.
+    """Keep one result of the running notebook, in the form that `jsonable` gives it.
 
-    Args:
-        name: Lower-case words, digits and underscores in groups separated by dots: `"auc"`,
-            `"kappa.malignancy"`.
-        value: Anything that `jsonable` takes.
+    A name such as `"kappa.malignancy"` is lower-case words, digits and underscores, in groups
+    separated by dots.
 
     Raises:
         ValueError: The name has another form; or, while results go to a file, it was recorded with
-            another value before. In JupyterLab, where cells are run again, the last one stands.
+            another value before. In JupyterLab, where cells are run again, the last value stays.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*", name):
         raise ValueError(f"name must look like 'kappa.malignancy', got {name!r}")
@@ -60,16 +59,8 @@ def record_data(name: str, *, tier: str, checksum: str | None = None) -> None:
         name: What it is, in words, with its version.
         tier: One of `TIERS`.
         checksum: SHA-256 of the file that was read.
-
-    Raises:
-        ValueError: An argument has another form, or as in `record`.
     """
-    if not name.strip():
-        raise ValueError(f"name must say what the data are, got {name!r}")
-    if tier not in TIERS:
-        raise ValueError(f"tier must be one of {', '.join(TIERS)}, got {tier!r}")
-    if checksum is not None and not re.fullmatch(r"[0-9a-f]{64}", checksum):
-        raise ValueError(f"checksum must be 64 hexadecimal digits (SHA-256), got {checksum!r}")
+    _names.one_of("tier", tier, TIERS)
     _keep(_data, name, {"tier": tier, "checksum": checksum})
 
 
@@ -85,23 +76,16 @@ def _keep(store: dict[str, Any], name: str, value: Any) -> None:
 
 def collected() -> dict[str, Any]:
     """What this process has recorded: `{"data": [...], "results": {...}}`."""
-    data = [{"name": name, **facts} for name, facts in _data.items()]
-    return {"data": data, "results": dict(_values)}
-
-
-def clear() -> None:
-    """Forget what this process has recorded."""
-    _values.clear()
-    _data.clear()
+    return {"data": [{"name": n, **facts} for n, facts in _data.items()], "results": dict(_values)}
 
 
 def jsonable(value: Any, name: str = "value") -> Any:
     """Put a value into the types that JSON has: dict, list, str, int, float, bool and None.
 
-    Numbers keep their full precision. NaN, NaT and pandas' NA become None, infinities the words
-    `"Infinity"` and `"-Infinity"`. Arrays become (nested) lists. A Series becomes a mapping from
-    label to value, a DataFrame a list of rows, each a mapping from column to value, its index first
-    unless it only numbers the rows. Dataclasses become mappings, dates ISO 8601 text.
+    NaN, NaT and pandas' NA become None, infinities the words `"Infinity"` and `"-Infinity"`. Arrays
+    become (nested) lists. A Series becomes a mapping from label to value, a DataFrame a list of
+    rows, each a mapping from column to value, its index first unless it only numbers the rows.
+    Dataclasses become mappings, dates ISO 8601 text.
 
     Raises:
         TypeError: There is no such form. Paths have none on purpose: they say something about a
@@ -117,11 +101,13 @@ def jsonable(value: Any, name: str = "value") -> Any:
             return value
         case enum.Enum():
             return jsonable(value.value, name)
-        case str() | int():  # also numpy's own strings
-            return str(value) if isinstance(value, str) else int(value)
+        case str():  # also numpy's own
+            return str(value)
+        case int():
+            return int(value)
+        case float() if math.isfinite(value):
+            return float(value)
         case float():
-            if math.isfinite(value):
-                return float(value)
             return None if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
         case Mapping():
             return _mapping(value.items(), name)
@@ -134,7 +120,7 @@ def jsonable(value: Any, name: str = "value") -> Any:
 
 
 def _label(key: Any) -> str:
-    """Pandas gives tuples for several header rows or index levels."""
+    # several header rows or index levels are a tuple
     return " / ".join(map(str, key)) if isinstance(key, tuple) else str(key)
 
 
@@ -152,27 +138,25 @@ def _from_numpy_or_pandas(value: Any, name: str) -> Any:
     import numpy as np
     import pandas as pd
 
-    if value is pd.NA or value is pd.NaT:
-        return None
     if isinstance(value, pd.DataFrame):
         # plain labels first, as reset_index refuses categorical columns (pd.crosstab)
         rows = value.set_axis([_label(column) for column in value.columns], axis=1)
         if not isinstance(value.index, pd.RangeIndex) or value.index.name is not None:
             rows = rows.reset_index()
-        return [
-            _mapping(zip(rows.columns, row, strict=True), f"{name}[{i}]")
-            for i, row in enumerate(rows.itertuples(index=False))
-        ]
+        every = enumerate(rows.itertuples(index=False))
+        return [_mapping(zip(rows, row, strict=True), f"{name}[{i}]") for i, row in every]
     if isinstance(value, pd.Series):
         return _mapping(value.items(), name)
-    if isinstance(value, np.datetime64):
-        return jsonable(pd.Timestamp(value), name)
-    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufUSO":
+    if isinstance(value, (np.ndarray, np.generic)):
+        if value.dtype.kind in "biufUSO":
+            return jsonable(value.tolist(), name)
+        if value.dtype.kind == "M":  # numpy would give nanoseconds
+            dates = pd.DatetimeIndex(np.atleast_1d(value)).tolist()
+            return jsonable(dates if value.ndim else dates[0], name)
+    if isinstance(value, (pd.Index, pd.api.extensions.ExtensionArray)):
         return jsonable(value.tolist(), name)
-    if isinstance(value, (pd.Index, pd.api.extensions.ExtensionArray)) or (
-        isinstance(value, np.ndarray) and value.dtype.kind == "M"
-    ):
-        return jsonable(list(value), name)
+    if value is pd.NA or value is pd.NaT:
+        return None
     if hasattr(value, "isoformat"):
         return value.isoformat()
     if isinstance(value, pd.Interval):
@@ -187,34 +171,25 @@ def provenance(root: str | Path) -> dict[str, Any]:
     `commit` of the checkout `root` (None outside of git), `dirty` (whether files differ from it or
     are not in it), `platform` and `versions`: of Python, lesionlab, what it depends on, and torch.
     """
-    root, commit, changes = Path(root), None, None
+    told, git = "", shutil.which("git")
     # unpacked inside somebody else's repository, that one's commit would be a lie
-    top = _git(root, "rev-parse", "--show-toplevel")
-    if top and Path(top).resolve() == root.resolve():
-        commit = _git(root, "rev-parse", "--verify", "HEAD")
-        changes = _git(root, "status", "--porcelain")
+    if git is not None and Path(root, ".git").exists():
+        command = [git, "-C", str(root), "status", "--porcelain=v2", "--branch"]
+        told = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603
+    found = re.match(r"# branch\.oid ([0-9a-f]+)\n", told)
     return {
-        "commit": commit,
-        "dirty": None if changes is None else bool(changes),
+        "commit": found and found[1],
+        "dirty": any(not line.startswith("#") for line in told.splitlines()) if found else None,
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": _versions(),
     }
 
 
-def _git(root: Path, *arguments: str) -> str | None:
-    if (program := shutil.which("git")) is None:
-        return None
-    done = subprocess.run(  # noqa: S603 - fixed arguments, no shell
-        [program, "-C", str(root), *arguments], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
 def _versions() -> dict[str, str]:
-    lines = [line for line in metadata.requires("lesionlab") or () if "extra ==" not in line]
-    required = [re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in lines]
+    required = [line for line in metadata.requires("lesionlab") or () if "extra ==" not in line]
+    names = [re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in required]
     found = {"python": platform.python_version()}
-    for name in sorted(["lesionlab", "torch", *required], key=str.lower):
+    for name in sorted(["lesionlab", "torch", *names], key=str.lower):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found

@@ -152,12 +152,12 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], notebooks.Run]:
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], notebooks.Plan]:
     """Execute a chapter with its smoke set, once however many tests ask."""
     out = tmp_path_factory.mktemp("executed")
 
     @functools.cache
-    def executed(name: str) -> notebooks.Run:
+    def executed(name: str) -> notebooks.Plan:
         task = notebooks.plan(
             name,
             set_name="smoke",
@@ -204,7 +204,7 @@ def build_book(source: Path, out: Path, **environment: str) -> Build:
 
 @pytest.fixture(scope="session")
 def built_book(
-    smoke: Callable[[str], notebooks.Run], tmp_path_factory: pytest.TempPathFactory
+    smoke: Callable[[str], notebooks.Plan], tmp_path_factory: pytest.TempPathFactory
 ) -> Build:
     """The book itself, from smoke copies of its chapters."""
     executed = [smoke(name).path for name in notebooks.available(ROOT / "notebooks")]

@@ -79,7 +79,7 @@ def test_every_image_is_described_and_nothing_comes_from_elsewhere(built_book: A
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_a_chapters_page_shows_its_outputs(
-    name: str, built_book: Any, smoke: Callable[[str], notebooks.Run]
+    name: str, built_book: Any, smoke: Callable[[str], notebooks.Plan]
 ) -> None:
     page = Page(built_book.html / "notebooks" / f"{name}.html")
     executed = json.loads(smoke(name).path.read_text(encoding="utf-8"))
@@ -198,7 +198,7 @@ def test_only_a_copy_that_is_valid_takes_the_notebooks_place_and_shows_solutions
     monkeypatch.setenv("LESIONLAB_BOOK_SET", "smoke")
     assert swap(path)[1] == []
     fake_copy(path, copy.parent, library_sha256="2")
-    assert "lesionlab has changed" in swap(path)[1][0]
+    assert "the library changed" in swap(path)[1][0]
 
 
 @pytest.mark.parametrize("url", ["", "https://example.org/lesionlab"])

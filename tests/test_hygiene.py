@@ -18,7 +18,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
-from lesionlab.chapters import SOLUTION, notebooks
+from lesionlab.chapters import SOLUTION, notebooks, parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
@@ -79,7 +79,7 @@ def parameter_faults(path: Path, code: list[Any]) -> Iterator[str]:
     if len(tagged) != 1:
         yield f"{len(tagged)} cells tagged parameters"
         return
-    declared = notebooks.parameters(path)
+    declared = parameters.declared(path)
     rest = "\n".join(cell.source for cell in code if cell is not tagged[0])
     if re.search(r"\bseed\b|\bdefault_rng\b|\bmanual_seed\b", rest) and "seed" not in declared:
         yield "randomness without a parameter called seed"

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import lesionlab
 from lesionlab import _names
-from lesionlab.chapters import _parameters
+from lesionlab.chapters import parameters
 
 SET = "LESIONLAB_SET"  # the variable that names a set for a notebook that papermill does not run
 SOLUTION = "%%solution"  # the first line of a cell that runs only if `solutions` is true
@@ -41,11 +41,7 @@ class Chapter:
     progress: bool
 
     def results(self, folder: str | Path = "") -> Path:
-        """The folder of results that this chapter shows: `folder`, or the one of the book.
-
-        Raises:
-            FileNotFoundError: There is no such folder.
-        """
+        """The folder of results that this chapter shows: `folder`, or the one of the book."""
         if not folder:
             return shipped("book", "results", self.name)
         if not Path(folder).is_dir():
@@ -54,19 +50,14 @@ class Chapter:
 
 
 def shipped(*parts: str) -> Path:
-    """A file or folder that comes with the library, by its path in the checkout.
-
-    Raises:
-        FileNotFoundError: It is not there.
-    """
+    """A file or folder that comes with the library, by its path in the checkout."""
     package = Path(lesionlab.__file__).resolve().parent
     for root in (package / "_book", package.parent):  # in a wheel, then in a checkout
         if root.joinpath(*parts).exists():
             return root.joinpath(*parts)
     raise FileNotFoundError(
-        f"{'/'.join(parts)} did not come with lesionlab {lesionlab.__version__}: this copy of the "
-        "library is not complete. Install it again, from its wheel or from a checkout "
-        "(pip install --editable .)"
+        f"{'/'.join(parts)} did not come with lesionlab {lesionlab.__version__}: install it again, "
+        "from its wheel or from a checkout (pip install --editable .)"
     )
 
 
@@ -97,7 +88,6 @@ def begin(name: str) -> Chapter:
 
     Raises:
         ValueError: A parameter is unknown, or its value is not of its default's type.
-        LookupError: The cell that declares the parameters was not run.
         RuntimeError: No notebook is running.
     """
     from IPython.core.getipython import get_ipython
@@ -107,20 +97,16 @@ def begin(name: str) -> Chapter:
         raise RuntimeError("chapters.begin is called by a notebook, and no notebook is running")
     folder = shipped("notebooks")
     _names.known("notebook", name, (p.stem for p in folder.glob("*.ipynb")), "of the book")
-    declared = _parameters.parameters(folder / f"{name}.ipynb")
+    declared = parameters.declared(folder / f"{name}.ipynb")
     values = shell.user_ns
     injected = list(_injected(values.get("In", ())))
     for key in injected:
         _names.known("parameter", key, declared, f"of {name}")
     if chosen := os.environ.get(SET):
-        there = _parameters.sets(folder, name)
+        there = parameters.sets(folder, name)
         _names.known("set", chosen, there, f"of {name}, from the variable {SET}")
         values.update({k: v for k, v in there[chosen].items() if k not in injected})
-    if missing := [key for key in declared if key not in values]:
-        raise LookupError(
-            f"parameter {missing[0]} of {name} has no value: run the cell of parameters first"
-        )
-    _parameters.check(name, {key: values[key] for key in declared}, declared)
+    parameters.check(name, {key: values[key] for key in declared if key in values}, declared)
     logging.basicConfig(stream=sys.stdout, format="%(message)s", force=True)
     if _without_unwanted_solutions not in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.append(_without_unwanted_solutions)

@@ -15,35 +15,25 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lesionlab
 from lesionlab import _names, chapters, results
 from lesionlab._files import read_json, sha256, sha256_tree, write_json, write_text
-from lesionlab.chapters import _parameters
-from lesionlab.chapters._parameters import parameters as parameters
-from lesionlab.chapters._parameters import parse_parameter as parse_parameter
-from lesionlab.chapters._parameters import sets as sets
-from lesionlab.chapters._parameters import title as title
+from lesionlab.chapters import parameters as _parameters
 
 # they say how a notebook is run, not what it computes
 _OWN_SETTINGS = {results.ENVIRONMENT, chapters.SET} | {
     f"LESIONLAB_{name}" for name in ("EXECUTED", "BOOK_SET", "DEBUG")
 }
-
-
 FAILED = ".failed.ipynb"  # a notebook as far as it got
 COLLECTED = "results.json"  # what `lesionlab.results` collects while a notebook runs
 
 
 class ExecutionError(RuntimeError):
-    """A notebook that did not run to its end; `copy` is where it was kept as far as it got."""
-
-    def __init__(self, message: str, copy: Path | None = None) -> None:
-        super().__init__(message)
-        self.copy = copy
+    """A notebook that did not run to its end; the message says where it was kept so far."""
 
 
 def default_folder() -> Path:
@@ -65,6 +55,7 @@ class Plan:
 
     The kernel starts in the folder `root`; the executed copy goes to `path`. `parameters` has the
     value of every declared parameter, and `injected` those that the notebook itself does not say.
+    A plan that was carried out has the seconds that it took; it is `fresh` if that was just now.
     """
 
     name: str
@@ -74,6 +65,8 @@ class Plan:
     parameters: dict[str, Any]
     path: Path
     root: Path
+    seconds: float = 0.0
+    fresh: bool = False
 
     @property
     def results(self) -> Path:
@@ -93,17 +86,9 @@ class Plan:
 
     def outdated(self) -> str | None:
         """Why the notebook has to be run, in words, or None if the copy is still valid."""
-        return _changed(self.path, self.record()) or (
-            None if self.results.exists() else "its results are missing"
-        )
-
-
-@dataclass(frozen=True)
-class Run(Plan):
-    """An executed notebook: how long it took, and whether it was executed now (`fresh`)."""
-
-    seconds: float
-    fresh: bool
+        if not self.results.exists():
+            return "it has not been executed, or its results are missing"
+        return _changed(self.path, self.record())
 
 
 def plan(
@@ -130,7 +115,7 @@ def plan(
     folder = (default_folder() if folder is None else Path(folder)).resolve()
     _names.known("notebook", name, available(folder), f"in {folder.name}/")
     notebook = folder / f"{name}.ipynb"
-    declared, there = _parameters.parameters(notebook), sets(folder, name)
+    declared, there = _parameters.declared(notebook), _parameters.sets(folder, name)
     _names.known("set", set_name, there, f"of {name}")
     injected = there[set_name] | dict(parameters or {})
     _parameters.check(name, injected, declared)
@@ -153,22 +138,19 @@ def library_sha256() -> str:
 
 
 def _checksums(notebook: Path) -> dict[str, str]:
-    """Checksums of a notebook, of the library, and of the book's results that a chapter shows."""
     kept = chapters.shipped("book", "results") / notebook.stem
     return {
         "notebook_sha256": sha256(notebook),
         "library_sha256": library_sha256(),
-        "kept_sha256": sha256_tree(kept, [".json", ".csv", ".png"]),
+        "results_sha256": sha256_tree(kept, [".json", ".csv", ".png"]),
     }
 
 
 def _recorded(path: Path) -> dict[str, Any]:
-    try:
-        content = read_json(path)
-    except ValueError:
-        return {}
-    found = content.get("metadata", {}).get("lesionlab") if isinstance(content, dict) else None
-    return found if isinstance(found, dict) else {}
+    """What was written into an executed copy; nothing if it is damaged."""
+    with contextlib.suppress(ValueError, AttributeError):
+        return dict(read_json(path).get("metadata", {}).get("lesionlab", {}))
+    return {}
 
 
 def outdated(copy: str | Path, notebook: str | Path) -> str | None:
@@ -180,20 +162,13 @@ def _changed(copy: Path, record: Mapping[str, Any]) -> str | None:
     if not copy.exists():
         return "it has not been executed"
     old = _recorded(copy)
-    reasons = {
-        "notebook_sha256": "the notebook has changed since it was executed",
-        "library_sha256": "lesionlab has changed since it was executed",
-        "kept_sha256": "the results that it shows have changed since it was executed",
-        "set": "it was executed with another set",
-        "parameters": "it was executed with other parameters",
-        "settings": "it was executed with other settings",
-    }
-    return next((reasons[key] for key in record if old.get(key) != record[key]), None)
+    differ = (key.removesuffix("_sha256") for key in record if old.get(key) != record[key])
+    return next((f"the {what} changed since it was executed" for what in differ), None)
 
 
 def carry_out(
     task: Plan, *, force: bool = False, timeout: float | None = None, progress: bool = True
-) -> Run:
+) -> Plan:
     """Execute a notebook, unless an executed copy is there and still valid.
 
     The kernel is the running Python, whatever kernels are installed, without the user's IPython
@@ -212,7 +187,7 @@ def carry_out(
     """
     if not force and task.outdated() is None:
         seconds = float(_recorded(task.path).get("seconds", 0.0))
-        return Run(**vars(task), seconds=seconds, fresh=False)
+        return replace(task, seconds=seconds)
     # before, not after: an edit while it runs must make the copy stale
     record, start = task.record(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lesionlab-") as scratch:
@@ -225,7 +200,7 @@ def carry_out(
     notebook.metadata["lesionlab"] = record | {k: origin[k] for k in ("seconds", "versions")}
     _save(notebook, task.path)  # last: without the copy, the run has not happened
     task.path.with_suffix(FAILED).unlink(missing_ok=True)
-    return Run(**vars(task), seconds=seconds, fresh=True)
+    return replace(task, seconds=seconds, fresh=True)
 
 
 def _execute(task: Plan, scratch: Path, timeout: float | None, progress: bool) -> Any:
@@ -243,7 +218,7 @@ def _execute(task: Plan, scratch: Path, timeout: float | None, progress: bool) -
         scratch / "jupyter" / "kernels" / "python3",
         extra_arguments=["--IPKernelApp.log_level=50"],
     )
-    partial, begun = scratch / "partial.ipynb", list[int]()
+    file, partial, begun = task.notebook.name, scratch / "partial.ipynb", list[int]()
     bar = {"desc": task.name, "leave": False, "disable": None}  # None: only on a terminal
     try:
         with _kernel_environment(scratch):
@@ -260,34 +235,33 @@ def _execute(task: Plan, scratch: Path, timeout: float | None, progress: bool) -
                 log_output=False,
                 progress_bar=bar if progress else False,
             )
+        code = [cell for cell in done.cells if cell.cell_type == "code" and cell.source.strip()]
+        if all(cell.execution_count for cell in code):
+            return _cleaned(done)
+        raise ExecutionError("exits before the last cell")  # papermill takes it for success
     except Exception as error:
-        done = nbformat.read(partial, 4) if begun and partial.exists() else None  # type: ignore[no-untyped-call]
-        raise _failure(task, done, begun[-1:], _reason(error, timeout)) from error
-    for index, cell in enumerate(done.cells):
-        wanted = cell.cell_type == "code" and cell.source.strip()
-        # papermill takes sys.exit() for success
-        if wanted and cell.execution_count is None and "skip-execution" not in _tags(cell):
-            raise _failure(task, done, [index], "was never reached: a cell before it exits")
-    return _cleaned(done)
+        reason = _reason(error, timeout)
+        if not begun:
+            raise ExecutionError(f"{file} did not start: {reason}") from error
+        so_far = _cleaned(nbformat.read(partial, 4))  # type: ignore[no-untyped-call]
+        copy = os.path.relpath(_save(so_far, task.path.with_suffix(FAILED)))
+        where = f"{file}, In [{len(begun)}]"
+        raise ExecutionError(f"{where}: {reason}; as far as it got: {copy}") from error
 
 
 @contextlib.contextmanager
 def _kernel_environment(scratch: Path) -> Iterator[None]:
     """Tell the kernel where results go, and keep this user's habits from it."""
-    ours = {
-        results.ENVIRONMENT: str(scratch / COLLECTED),
-        "JUPYTER_PATH": str(scratch / "jupyter"),
-        "IPYTHONDIR": str(scratch / "ipython"),
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a warning about frozen modules on each start
-    }
-    # MPLBACKEND=agg, common on servers, would leave out every figure; the other two would pretend
-    # that no values are injected, and that somebody watches
-    without = ("PYTHONSTARTUP", "MPLBACKEND", chapters.SET, "JPY_SESSION_NAME")
     before = dict(os.environ)
+    # MPLBACKEND=agg, common on servers, would leave out every figure; the last two would pretend
+    # that no values are injected, and that somebody watches
+    for name in ("PYTHONSTARTUP", "MPLBACKEND", chapters.SET, "JPY_SESSION_NAME"):
+        os.environ.pop(name, None)
+    os.environ[results.ENVIRONMENT] = str(scratch / COLLECTED)
+    os.environ["JUPYTER_PATH"] = str(scratch / "jupyter")
+    os.environ["IPYTHONDIR"] = str(scratch / "ipython")
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # or each start warns of frozen modules
     try:
-        for name in without:
-            os.environ.pop(name, None)
-        os.environ.update(ours)
         yield
     finally:
         os.environ.clear()
@@ -296,39 +270,23 @@ def _kernel_environment(scratch: Path) -> Iterator[None]:
 
 def _reason(error: Exception, timeout: float | None) -> str:
     name, text = type(error).__name__, str(error)
-    if name == "CellTimeoutError":
-        return f"took longer than {timeout:g} s"
-    if name == "DeadKernelError":
-        return "killed the kernel (out of memory?)"
+    known = {
+        "CellTimeoutError": f"took longer than {timeout} s",
+        "DeadKernelError": "killed the kernel (out of memory?)",
+        "ExecutionError": text,
+    }
     if name == "PapermillExecutionError":
         name, text = getattr(error, "ename", name), str(getattr(error, "evalue", ""))
-    return ": ".join([name, *text.strip().splitlines()[:1]])
-
-
-def _failure(task: Plan, done: Any, at: list[int], reason: str) -> ExecutionError:
-    file = task.notebook.name
-    if done is None:
-        return ExecutionError(f"{file} did not start: {reason}")
-    # the stored notebook has neither papermill's note of the error nor the injected values
-    cells = [cell for cell in done.cells if "papermill-error-cell-tag" not in _tags(cell)]
-    number = at[0] + 1 - sum("injected-parameters" in _tags(cell) for cell in cells[: at[0]])
-    count = cells[at[0]].get("execution_count")
-    where = f"cell {number}" + (f" (In [{count}])" if count else "")
-    copy = _save(_cleaned(done), task.path.with_suffix(FAILED))
-    return ExecutionError(f"{file}, {where}: {reason}", copy)
-
-
-def _tags(cell: Any) -> list[str]:
-    return list(cell.metadata.get("tags", ()))
+    return known.get(name) or ": ".join([name, *text.strip().splitlines()[:1]])
 
 
 def _cleaned(done: Any) -> Any:
     done.metadata.pop("papermill", None)  # it holds absolute paths
     for cell in done.cells:
         cell.metadata.pop("papermill", None)
-        if "injected-parameters" in _tags(cell):
+        if "injected-parameters" in cell.metadata.get("tags", ()):
             # in a page, a second cell of parameters confuses; the values of a set are in sets.yml
-            cell.metadata["tags"] = [*_tags(cell), "remove-cell"]
+            cell.metadata["tags"] = [*cell.metadata.tags, "remove-cell"]
     return done
 
 

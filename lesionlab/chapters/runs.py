@@ -16,13 +16,13 @@ import datetime
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from lesionlab import _names
 from lesionlab._files import read_json
-from lesionlab.chapters import notebooks
+from lesionlab.chapters import notebooks, parameters
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ class Run:
         name: The notebook, or the paper whose model was trained.
         label: What its folder is called, such as `smoke-b00ddc95`.
         path: Its file of results; without one, the file or folder that says how far it got.
-        why: What is unfinished or damaged, in words.
+        state: `complete`, `failed`, or `unfinished: …` and `damaged: …` with the reason.
         preset: The set of parameters of the notebook, or the preset of the training.
         parameters: By name; a recipe's are called like `recipe.schedule.kind`, or
             `recipe.2.schedule.kind` in the second of several stages.
@@ -60,8 +60,7 @@ class Run:
     name: str
     label: str
     path: Path
-    state: Literal["complete", "unfinished", "failed", "damaged"] = "complete"
-    why: str = ""
+    state: str = "complete"
     preset: str | None = None
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     scores: pd.DataFrame = dataclasses.field(default_factory=lambda: _as_scores([]))
@@ -85,7 +84,7 @@ class Run:
         else:
             with contextlib.suppress(FileNotFoundError, ValueError):  # nothing to compare with
                 file = notebooks.default_folder() / f"{Path(self.name).name}.ipynb"
-                defaults = notebooks.parameters(file)
+                defaults = parameters.declared(file)
         return {k: v for k, v in given.items() if k not in defaults or v != defaults[k]}
 
 
@@ -93,72 +92,67 @@ def find(folder: str | Path = "runs") -> list[Run]:
     """All runs below a folder, also those that failed, are unfinished, or are damaged.
 
     Raises:
-        FileNotFoundError: There is no such folder, or no run in it.
+        FileNotFoundError: There is no run, or no such folder.
     """
-    made = "`lesionlab notebooks run NAME -p …` and `lesionlab train PAPER` make some"
-    place = Path(folder)
-    if not place.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(folder)!r} of runs; {made} in runs/")
-    found: list[Run] = []
-    for path in sorted(place.rglob("*")):
-        *folders, name = path.relative_to(place).parts
-        if any(part.startswith((".", _FOLD)) for part in folders) or name.startswith("."):
-            continue
-        if name.startswith(_FOLD) and not (path.parent / _RESULTS).exists():
-            if all(run.path != path.parent for run in found):
-                paths = sorted(path.parent.glob(f"{_FOLD}*/result.json"))
-                done = ", ".join(p.parent.name.removeprefix(_FOLD) for p in paths) or "none"
-                why, at = f"not scored; folds that are done: {done}", path.parent.absolute()
-                found.append(
-                    Run(kind="training", name=at.parent.name, label=at.name, path=path.parent,
-                        state="unfinished", why=why)
-                )  # fmt: skip
-        elif name.endswith(notebooks.FAILED):
-            label, name = path.parent.name, name.removesuffix(notebooks.FAILED)
-            found.append(
-                Run(kind="notebook", name=name, label=label, path=path, state="failed",
-                    preset=label.rpartition("-")[0] or None)
-            )  # fmt: skip
-        elif name.endswith(".json"):
-            found += _read(path)
+    found = {run.path: run for path in _below(folder, "*.json") for run in _read(path)}
+    for path in _below(folder, f"*{notebooks.FAILED}"):
+        name, label = path.name.removesuffix(notebooks.FAILED), path.parent.name
+        preset = label.rpartition("-")[0] or None
+        found[path] = Run(
+            kind="notebook", name=name, label=label, path=path, state="failed", preset=preset
+        )
+    for path in {fold.parent for fold in _below(folder, f"{_FOLD}*")}:
+        if not (path / _RESULTS).exists():
+            folds = [p.parent.name for p in sorted(path.glob(f"{_FOLD}*/result.json"))]
+            why = f"unfinished: not scored; done: {', '.join(folds) or 'no fold'}"
+            name, label = path.absolute().parts[-2:]
+            found[path] = Run(kind="training", name=name, label=label, path=path, state=why)
     if not found:
-        raise FileNotFoundError(f"there are no runs in {str(folder)!r}; {made}")
-    return found
+        raise FileNotFoundError(
+            f"there are no runs in {str(folder)!r}; `lesionlab notebooks run NAME -p …` and "
+            "`lesionlab train PAPER` make some in runs/"
+        )
+    return [found[path] for path in sorted(found)]
+
+
+def _below(folder: str | Path, pattern: str) -> Iterator[Path]:
+    """Files and folders at any depth, but none that is hidden or inside a fold of a training."""
+    for path in sorted(Path(folder).rglob(pattern)):
+        *folders, name = path.relative_to(folder).parts
+        if not name.startswith(".") and not any(f.startswith((".", _FOLD)) for f in folders):
+            yield path
 
 
 def _read(path: Path) -> Iterator[Run]:
     """The run that a JSON file describes; none if it describes something else."""
     trained, label = path.name == _RESULTS, path.absolute().parent.name
     try:
-        content = read_json(path)
-        if not isinstance(content, dict) or not isinstance(content.get("results"), (dict, list)):
+        if not isinstance(content := read_json(path), dict):
             return
-        if {"notebook", "parameters"} <= content.keys():
+        if {"notebook", "parameters", "results"} <= set(content):
             facts = _notebook(content)
-        elif {"experiment", "variant", "folds"} <= content.keys():
+        elif {"experiment", "variant", "folds", "results"} <= set(content):
             # a training that the book keeps is one file among others
             facts, label = _training(content), label if trained else path.stem
         else:
             return
-        facts |= {key: content.get(key) for key in ("commit", "dirty")}
-        facts["version"] = content.get("versions", {}).get("lesionlab")
-        facts["seconds"] = None if content.get("seconds") is None else float(content["seconds"])
-        yield Run(path=path, label=label, **facts)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        facts |= {key: content.get(key) for key in ("commit", "dirty", "seconds")}
+        version = content.get("versions", {}).get("lesionlab")
+        yield Run(path=path, label=label, version=version, **facts)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         kind, name = KINDS[trained], path.parent.parent.name if trained else path.stem
         why = str(error) if str(path) in str(error) else f"{path}: {error!r}"
-        yield Run(kind=kind, name=name, label=label, path=path, state="damaged", why=why)
+        yield Run(kind=kind, name=name, label=label, path=path, state=f"damaged: {why}")
 
 
 def _notebook(content: Mapping[str, Any]) -> dict[str, Any]:
+    scores = [{"score": k, "value": value} for k, value in _numbers(content["results"], "")]
     return {
         "kind": "notebook",
         "name": str(content["notebook"]),
         "preset": content.get("set"),
         "parameters": dict(content["parameters"]),
-        "scores": _as_scores(
-            {"score": name, "value": value} for name, value in _numbers(content["results"], "")
-        ),
+        "scores": _as_scores(scores),
     }
 
 
@@ -203,7 +197,7 @@ def _training(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, list) and value and all(isinstance(stage, dict) for stage in value):
-        value = {str(number): stage for number, stage in enumerate(value, 1)}
+        value = dict(enumerate(value, 1))
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _flat(item, f"{name}.{key}")
@@ -211,19 +205,19 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _as_scores(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+def _as_scores(rows: list[dict[str, Any]]) -> pd.DataFrame:
     found = pd.DataFrame(rows, columns=["score", *_SCORE]).set_index("score")
     return found[~found.index.duplicated()].astype(float)
 
 
 def table(found: Iterable[Run]) -> pd.DataFrame:
     """One row per run; its label is called run, and what was changed is in words."""
-    columns = ["kind", "name", "preset", "run", "changed", "when", "seconds", "commit", "dirty"]
     rows = []
     for run in found:
         changed = ", ".join(f"{k}={v}" for k, v in run.changed.items())
         rows.append(vars(run) | {"run": run.label, "changed": changed, "when": run.when})
-    return pd.DataFrame(rows)[[*columns, "version", "state", "why"]]
+    columns = ["kind", "name", "preset", "run", "changed", "when", "seconds", "commit", "dirty"]
+    return pd.DataFrame(rows)[[*columns, "version", "state"]]
 
 
 def choose(found: Sequence[Run], names: Sequence[str], *, kind: str | None = None) -> list[Run]:
@@ -238,8 +232,6 @@ def choose(found: Sequence[Run], names: Sequence[str], *, kind: str | None = Non
     Raises:
         ValueError: No run has such a name, or the runs cannot be compared.
     """
-    if kind is not None:
-        _names.known("kind", kind, KINDS, "of run")
     chosen: dict[Path, Run] = {}
     for name in names:
         own = [run for run in found if name in (run.name, run.label, f"{run.name}/{run.label}")]
@@ -269,10 +261,7 @@ def differences(chosen: Sequence[Run]) -> pd.DataFrame:
     Among them are the set or preset, and the version of lesionlab; None where a run has no such
     parameter.
     """
-    given = []
-    for run in chosen:
-        first = "set" if run.kind == "notebook" else "preset"
-        given.append({first: run.preset, **run.parameters, "lesionlab": run.version})
+    given = [{"set": r.preset, **r.parameters, "lesionlab": r.version} for r in chosen]
     every = dict.fromkeys(name for one in given for name in one)
     rows = {name: [one.get(name) for one in given] for name in every}
     differ = {name: row for name, row in rows.items() if any(v != row[0] for v in row)}
@@ -291,28 +280,22 @@ def scores(chosen: Sequence[Run], patterns: Sequence[str] = ()) -> pd.DataFrame:
     Returns:
         Columns score, run (its label), group (what is the same for runs that differ only in the
         seed), seed and those of `Run.scores`, in the order of the first run that has the score.
-
-    Raises:
-        ValueError: No score has such a name.
     """
-    seeds = [run.parameters.get("seed") for run in chosen]
     apart = differences(chosen).drop(index="seed", errors="ignore").astype(str)
     parts = []
-    for label, run, seed, (_, own) in zip(
-        labels(chosen), chosen, seeds, apart.items(), strict=True
-    ):
-        group = ", ".join(f"{name}={value}" for name, value in own.items()) or run.name
+    for label, run in zip(labels(chosen), chosen, strict=True):
+        group = ", ".join(f"{name}={value}" for name, value in apart[label].items()) or run.name
+        seed = run.parameters.get("seed")
         parts.append(run.scores.reset_index().assign(run=label, group=group, seed=seed))
     every = pd.concat(parts, ignore_index=True)
     names = list(dict.fromkeys(every["score"]))
     wanted = [name for name in names if _matches(name, patterns)]
     if not wanted:
-        told = f"scores: none is called {' or '.join(map(repr, patterns))}" if patterns else (
-            "the runs have no scores")  # fmt: skip
-        raise ValueError(f"{told}{_names.close((*patterns, '')[0], names)}")
-    found = every[every["score"].isin(wanted)]
-    found = found.sort_values("score", key=lambda column: column.map(names.index), kind="stable")
-    return found[["score", "run", "group", "seed", *_SCORE]].reset_index(drop=True)
+        told = f"no score is called {' or '.join(map(repr, patterns))}"
+        close = _names.close((*patterns, "")[0], names)
+        raise ValueError(f"{told}{close}" if patterns else "the runs have no scores")
+    found = every.set_index("score").loc[wanted].reset_index()
+    return found[["score", "run", "group", "seed", *_SCORE]]
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -332,27 +315,22 @@ def over_seeds(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot(found: pd.DataFrame) -> Figure:
-    """The result of `scores` as a panel per score: a point per run, mean and SD of runs alike.
-
-    Raises:
-        ValueError: There are more scores than panels fit on a page.
-    """
+    """The result of `scores` as a panel per score: a point per run, mean and SD of runs alike."""
     import matplotlib.pyplot as plt
     import seaborn as sns
 
-    names, groups = (list(dict.fromkeys(found[column])) for column in ("score", "group"))
-    if len(names) > MOST_PANELS:
+    n_scores, groups = found["score"].nunique(), list(dict.fromkeys(found["group"]))
+    if n_scores > MOST_PANELS:
         raise ValueError(
-            f"{len(names)} scores to plot: expected at most {MOST_PANELS}, choose with a pattern"
+            f"{n_scores} scores to plot: expected at most {MOST_PANELS}, choose with a pattern"
         )
     how: dict[str, Any] = {"x": "group", "y": "value", "order": groups}
     grid = sns.catplot(
         found, **how, kind="strip", size=6, alpha=0.6, jitter=0.1, sharey=False, height=2.5,
-        col="score", col_wrap=min(3, len(names)), aspect=max(1.0, 0.24 * len(groups) + 0.6),
+        col="score", col_wrap=min(3, n_scores), aspect=max(1.0, 0.24 * len(groups) + 0.6),
     )  # fmt: skip
-    for name, ax in grid.axes_dict.items():
-        own, line = found[found["score"] == name], {"linestyle": "none", "marker": "_"}
-        sns.pointplot(own, **how, **line, ax=ax, color="black", errorbar="sd", capsize=0.1)
+    line: dict[str, Any] = {"linestyle": "none", "marker": "_", "errorbar": "sd", "capsize": 0.1}
+    grid.map_dataframe(sns.pointplot, **how, **line, color="black")
     grid.set_titles("{col_name}").set_axis_labels("", "").tick_params(axis="x", rotation=30)
     plt.close(grid.figure)  # or pyplot would show it a second time
     figure: Figure = grid.figure

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -68,27 +68,23 @@ def doctor() -> None:
         raise typer.Exit(FAILED)
 
 
-Folder = Annotated[
-    Path | None, typer.Option(help="Take the notebooks here.", show_default="notebooks/")
-]
-Out = Annotated[
-    Path | None, typer.Option(help="Put executed copies here.", show_default="_build/executed")
-]
+Folder = Annotated[Path | None, typer.Option(help="Take the notebooks here, not in notebooks/.")]
+Out = Annotated[Path | None, typer.Option(help="Put copies here, not in _build/executed.")]
 
 
 @notebooks_app.command("list")
 def list_notebooks(folder: Folder = None, out: Out = None) -> None:
     """Show every notebook: its title, its parameters, and whether it has to be run."""
-    from lesionlab.chapters import notebooks
+    from lesionlab.chapters import notebooks, parameters
 
     with plain_errors():
         place = folder or notebooks.default_folder()
         for name in notebooks.available(place):
             task = notebooks.plan(name, folder=place, out=out)
-            typer.echo(f"{name}: {notebooks.title(task.notebook)}")
+            typer.echo(f"{name}: {parameters.title(task.notebook)}")
             for key, value in task.parameters.items():
                 typer.echo(f"    {key} = {value!r}")
-            typer.echo(f"    sets: {', '.join(notebooks.sets(place, name))}")
+            typer.echo(f"    sets: {', '.join(parameters.sets(place, name))}")
             typer.echo(f"    executed copy: {task.outdated() or 'up to date'}")
 
 
@@ -106,20 +102,14 @@ def copy_notebooks(
 
 @notebooks_app.command("run")
 def run_notebooks(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Default: all of them.")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Default: all of them.")] = None,
     parameter: Annotated[
         list[str] | None,
         typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Set one parameter, as YAML."),
     ] = None,
-    set_name: Annotated[
-        str, typer.Option("--set", help="Take a set of parameters from notebooks/sets.yml.")
-    ] = "book",
+    set_name: Annotated[str, typer.Option("--set", help="A set of sets.yml.")] = "book",
     force: Annotated[bool, typer.Option("--force", help="Run even what is up to date.")] = False,
-    timeout: Annotated[
-        float | None, typer.Option(min=1, help="Stop a cell that takes so many seconds.")
-    ] = None,
+    timeout: Annotated[float | None, typer.Option(min=1, help="Seconds for a cell.")] = None,
     folder: Folder = None,
     out: Out = None,
 ) -> None:
@@ -127,26 +117,23 @@ def run_notebooks(
 
     With -p, or another set than "book", the copy goes to runs/ and leaves the book alone.
     """
-    from lesionlab.chapters import notebooks
+    from lesionlab.chapters import notebooks, parameters
 
     failed = False
     with plain_errors():
-        values = dict(map(notebooks.parse_parameter, parameter or ()))
+        values = dict(map(parameters.parse, parameter or ()))
         place = folder or notebooks.default_folder()
-        chosen = list(dict.fromkeys(names or notebooks.available(place)))
+        how: Any = {"set_name": set_name, "parameters": values, "folder": place, "out": out}
+        chosen = dict.fromkeys(names or notebooks.available(place))
         # all of them before the first one runs
-        tasks = [
-            notebooks.plan(name, set_name=set_name, parameters=values, folder=place, out=out)
-            for name in chosen
-        ]
-        width = max(map(len, chosen), default=0)
+        tasks = [notebooks.plan(name, **how) for name in chosen]
+        width = max(map(len, chosen))
         for task in tasks:
             try:
                 done = notebooks.carry_out(task, force=force, timeout=timeout)
             except notebooks.ExecutionError as error:
                 failed = True
-                kept = f"; as far as it got: {os.path.relpath(error.copy)}" if error.copy else ""
-                typer.echo(f"lesionlab: {error}{kept}", err=True)
+                typer.echo(f"lesionlab: {error}", err=True)
                 typer.echo(f"{task.name:<{width}}  FAILED")
             else:
                 state = "executed  " if done.fresh else "up to date"

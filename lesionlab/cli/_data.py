@@ -18,31 +18,21 @@ data_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
 SHOWN = 20  # faults or reasons
 
-Name = Annotated[str, typer.Argument(metavar="DATASET", help="The name of a data set.")]
 What = Annotated[
     str, typer.Argument(metavar="STORE", help="A folder or URL, or the name of a data set.")
 ]
 SeedOf = Annotated[int, typer.Option(help="Take the phantoms that have this seed.")]
+Seed = Annotated[int, typer.Option(help="Render phantoms with this seed.")]
 Source = Annotated[
-    Path | None,
-    typer.Option(
-        help="Read the slices, or the folder above the DICOM scans, from here.",
-        show_default="LESIONLAB_LIDC_SLICES or LESIONLAB_LIDC_DICOM",
-    ),
+    Path | None, typer.Option(help="Read the slices, or the folder above the DICOM scans, here.")
 ]
 
 
 @data_app.command("fetch")
 def fetch(
     wanted: Annotated[str, typer.Argument(metavar="SET", help="The name of a public set.")],
-    to: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Keep it here.", show_default="the user's data folder"),
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option("--from", metavar="URL", help="Take this address or file of the archive."),
-    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Keep it here, not in your data folder.")] = None,
+    source: Annotated[str | None, typer.Option("--from", help="Take this address or file.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Download without asking.")] = False,
 ) -> None:
     """Download a public set or, where nobody may pass it on, say where it lies.
@@ -54,15 +44,13 @@ def fetch(
 
     with plain_errors():
         origin = origins.find(wanted)
-        table(origin.rows())
-        if origin.mirror is None:
-            typer.echo(f"Nothing is downloaded: {origin.addresses[0]}. {origin.next_step()}")
-            return
-        if not (yes or fetching.place(origin.mirror, to).exists()):
-            if not sys.stdin.isatty():
-                raise ValueError("yes: nobody can be asked; give --yes to download without asking")
-            if not typer.confirm("Download it?"):
-                stop("nothing was downloaded", FAILED)
+    table(origin.rows())
+    if origin.mirror is None:
+        typer.echo(f"Nothing is downloaded: {origin.addresses[0]}. {origin.next_step()}")
+        return
+    if not (yes or fetching.place(origin.mirror, to).exists()):
+        typer.confirm("Download it?", abort=True)
+    with plain_errors():
         path = fetching.fetch(origin, to, source, progress=sys.stderr.isatty())
     typer.echo(f"{path}: {origin.mirror.n_files:,} files, all as they should be")
     typer.echo(f"Run: export {origin.variable}={shlex.quote(str(path))}")
@@ -70,61 +58,42 @@ def fetch(
 
 @data_app.command("build")
 def build(
-    dataset: Name,
-    out: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Make this folder or URL.", show_default="in the cache"),
-    ] = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(min=1, help="Use so many processes.", show_default="one a core, up to 3"),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Render phantoms with this seed.")] = 0,
-    lesions: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Take the lesion_id on each line.")
-    ] = None,
+    dataset: Annotated[str, typer.Argument(help="The name of a data set.")],
+    out: Annotated[str | None, typer.Option(help="A folder or URL, not in the cache.")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Use so many processes.")] = None,
+    seed: Seed = 0,
+    lesions: Annotated[Path | None, typer.Option(help="Take the lesion_id on each line.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first so many.")] = None,
-    cohort: Annotated[
-        str | None, typer.Option(metavar="PAPER", help="Take the nodules of this paper.")
-    ] = None,
+    cohort: Annotated[str | None, typer.Option(help="Take the nodules of this paper.")] = None,
     source: Source = None,
 ) -> None:
     """Make the crops of all lesions or of some, and keep them in a store.
 
     Crops that are stored already stay: an interrupted build goes on where it ended, and tries
-    lesions again that were left out.
+    lesions again that were left out. By default one process works for each core, up to three.
     """
     from lesionlab.crops import datasets
     from lesionlab.crops._dataset_checks import by_reason
 
     with plain_errors():
         of, begun = datasets.get(dataset, seed=seed, source=source), time.monotonic()
-        store, n_made = datasets.build(
-            of,
-            datasets.choose(of, file=lesions, cohort=cohort, limit=limit),
-            url=out,
-            processes=processes,
-            progress=sys.stderr.isatty(),
-        )
-        table(
-            [
-                ("lesions", f"{len(store):,}, {n_made:,} of them made now"),
-                ("left out", len(store.exclusions)),
-                *(("", f"{n:,} × {why}") for why, n in _first(by_reason(store.exclusions).items())),
-                ("bytes", store.info()["bytes"]),
-                ("seconds", round(time.monotonic() - begun, 1)),
-                ("store", store.url),
-            ]
-        )
+        chosen = datasets.choose(of, file=lesions, cohort=cohort, limit=limit)
+        progress = sys.stderr.isatty()
+        store, n_made = datasets.build(of, chosen, url=out, processes=processes, progress=progress)
+        told = [
+            ("lesions", f"{len(store):,}, {n_made:,} of them made now"),
+            ("left out", len(store.exclusions)),
+        ]
+        told += [("", f"{n:,} × {why}") for why, n in _first(by_reason(store.exclusions).items())]
+        told += [("bytes", store.info()["bytes"]), ("seconds", round(time.monotonic() - begun, 1))]
+        table([*told, ("store", store.url)])
 
 
 @data_app.command("info")
 def info(
     store: What,
     seed: SeedOf = 0,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Leave out the range of HU, which needs all voxels.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out the range of HU.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what is in a store, complete or not."""
@@ -136,7 +105,8 @@ def info(
         opened = CropStore(datasets.locate(store, seed), allow_incomplete=True)
         told = describe(opened, voxels=not quick, progress=sys.stderr.isatty())
         if as_json:
-            typer.echo(as_text(told | {"exclusions": opened.exclusions}))
+            told["exclusions"] = opened.exclusions
+            typer.echo(json.dumps(told, indent=2, ensure_ascii=False, default=str))
         else:
             provenance, reasons = told.pop("provenance"), told.pop("excluded_by_reason")
             table([*told.items(), *provenance.items(), *((n, why) for why, n in reasons.items())])
@@ -146,11 +116,8 @@ def info(
 def validate(
     store: What,
     seed: SeedOf = 0,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write which slices or scans matched, as CSV."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace that file.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write which sources matched: CSV.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the report.")] = False,
     source: Source = None,
 ) -> None:
     """Check every file of a store, and compare it with the LIDC-IDRI database."""
@@ -160,42 +127,38 @@ def validate(
     from lesionlab.crops.stores import CropStore
 
     with plain_errors():
+        progress = sys.stderr.isatty()
         if report is not None and report.exists() and not (force and report.is_file()):
             raise ValueError(f"report: {report} is there already; --force replaces a file")
-        url = datasets.locate(store, seed, source)
-        try:
-            opened = CropStore(url, allow_incomplete=True)
-        except ValueError as error:
-            stop(str(error), FAILED)
+        opened = CropStore(datasets.locate(store, seed, source), allow_incomplete=True)
         if report is not None:
             name = str(opened.provenance.get("dataset", opened.tier))
-            listed = datasets.get(name, source=source).report(sys.stderr.isatty())
+            listed = datasets.get(name, source=source).report(progress)
             write_text(report, listed.to_csv(index=False))
             matched = listed["matched"] if name == "slices" else listed["n_files"] > 0
             typer.echo(f"matched {matched.sum():,} of {len(listed):,}, listed in {report}")
-        wrong = check(opened, progress=sys.stderr.isatty())
+        wrong = check(opened, progress=progress)
     for name, why in _first(wrong.items()):
         typer.echo(f"{name}: {why}")
     if wrong:
-        stop(f"{url}: {len(wrong):,} things are wrong, {len(opened):,} lesions checked", FAILED)
+        told = f"{len(wrong):,} things are wrong, {len(opened):,} lesions checked"
+        stop(f"{opened.url}: {told}", FAILED)
     excluded = f", {len(opened.exclusions):,} left out" if opened.exclusions else ""
-    typer.echo(f"{url}: {len(opened):,} lesions{excluded}, complete, nothing is wrong")
+    typer.echo(f"{opened.url}: {len(opened):,} lesions{excluded}, complete, nothing is wrong")
 
 
 @data_app.command("realism")
 def realism(
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Write the two files here, over older ones.")
-    ] = Path("book/results/phantoms"),
+    out: Annotated[Path, typer.Option(help="Write here.")] = Path("book/results/phantoms"),
     processes: Annotated[int, typer.Option(min=1, help="Use so many processes.")] = 2,
-    seed: Annotated[int, typer.Option(help="Render phantoms with this seed.")] = 0,
+    seed: Seed = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only so many nodules.")] = None,
     source: Source = None,
 ) -> None:
     """Measure how far phantoms are from the real slices, and draw both side by side.
 
     The command writes what the chapter "Phantoms beside real slices" shows: realism.json and
-    side_by_side.png.
+    side_by_side.png, over older ones.
     """
     from lesionlab import realism as measuring
     from lesionlab._files import replacing
@@ -203,14 +166,13 @@ def realism(
     from lesionlab.sources.slices import Slices
 
     with plain_errors():
-        progress = sys.stderr.isatty()
         slices = Slices(source)
         picture = figures_realism.png(figures_realism.examples(slices, seed=seed))
         found = measuring.measure(
-            slices, seed=seed, n=limit, processes=processes, progress=progress
+            slices, seed=seed, n=limit, processes=processes, progress=sys.stderr.isatty()
         )
-        written = measuring.write(found, out / "realism.json")
-        drawn = out / "side_by_side.png"
+        written, drawn = out / "realism.json", out / "side_by_side.png"
+        measuring.write(found, written)
         with replacing(drawn) as temporary:
             temporary.write_bytes(picture)
     rows = [(f"AUC, {name}", f"{e.value:.3f}") for name, e in found.together.items()]
@@ -233,8 +195,3 @@ def _first(items: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
     every = list(items)
     more = len(every) - SHOWN
     return every[:SHOWN] + ([("…", f"and {more:,} more")] if more > 0 else [])
-
-
-def as_text(value: Any) -> str:
-    """JSON to print."""
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str)

@@ -22,17 +22,14 @@ def stop(message: str, status: int) -> NoReturn:
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
     """Turn what a user can cause into one line; anything else is ours and keeps its traceback."""
-    if os.environ.get("LESIONLAB_DEBUG"):
-        yield
-        return
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
-        stop(str(error), WRONG_USE)
-    except BrokenPipeError:  # as in `… | head`: typer ends quietly
-        raise
-    except (RuntimeError, OSError, ImportError) as error:
-        stop(str(error), FAILED)
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        # a BrokenPipeError is as in `… | head`, which typer ends quietly
+        if os.environ.get("LESIONLAB_DEBUG") or isinstance(error, BrokenPipeError):
+            raise
+        wrong_use = isinstance(error, (ValueError, FileNotFoundError))
+        stop(str(error), WRONG_USE if wrong_use else FAILED)
     except KeyboardInterrupt:
         # a task that still waits for a killed kernel would print a traceback when it is collected
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -43,7 +40,5 @@ def aligned(lines: Iterable[Sequence[str]]) -> str:
     """A table as text, words on the left; no spaces at the ends of lines."""
     lines = list(lines)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    padded = ([cell.ljust(n) for cell, n in zip(line, widths, strict=True)] for line in lines)
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)

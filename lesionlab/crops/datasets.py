@@ -379,23 +379,6 @@ def stores_folder() -> Path:
     return cache_folder() / "stores"
 
 
-def cached() -> dict[str, CropStore | Exception]:
-    """All stores in the cache folder by name, complete or not; of a broken one, what is wrong."""
-    found: dict[str, CropStore | Exception] = {}
-    for path in sorted(stores_folder().glob("*/")):
-        try:
-            found[path.name] = CropStore(path, allow_incomplete=True)
-        except (OSError, ValueError) as error:
-            found[path.name] = error
-    return found
-
-
-def current(store: CropStore) -> bool:
-    """Whether this version of lesionlab would make the crops of a store in the same way."""
-    kind = DATASETS.get(str(store.provenance.get("dataset")))
-    return kind is not None and store.provenance["code"] == _files.sha256_code(*kind.packages)
-
-
 def locate(what: str, seed: int = 0, source: str | Path | None = None) -> str:
     """The URL of a store: `what` itself, or, for the name of a data set, its store in the cache.
 

@@ -14,6 +14,7 @@ import hashlib
 import http.client
 import logging
 import os
+import shutil
 import tarfile
 import urllib.error
 import urllib.request
@@ -23,7 +24,6 @@ from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 from tqdm.auto import tqdm
 
@@ -32,14 +32,9 @@ from lesionlab._files import replacing
 from lesionlab.sources import origins
 from lesionlab.sources.origins import Mirror, Origin
 
-__all__ = ["FetchError", "digest", "fetch", "place"]
-
 logger = logging.getLogger(__name__)
 
-TIMEOUT = 60
-"""Seconds that a server may be silent."""
-
-BLOCK = 1 << 20
+TIMEOUT = 60  # seconds that a server may be silent
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error)
 
 
@@ -74,23 +69,29 @@ def fetch(
     mirror = origin.mirror
     if mirror is None:
         raise ValueError(f"{origin.name} cannot be downloaded from here. {origin.next_step()}")
-    target = place(mirror, folder)
+    target, url = place(mirror, folder), source or mirror.url
     if target.exists():
-        _check_existing(target, mirror)
-        return target
-    url = source or mirror.url
-    remote = urlsplit(url).scheme in ("http", "https")
+        if _digest_of(target, mirror) == mirror.digest:
+            return target
+        raise FileExistsError(
+            f"{target} is there already and is something else than the set: move it away, or name "
+            "another folder with --to"
+        )
+    remote = url.startswith(("http://", "https://"))
     if not remote and not Path(url).is_file():
         raise ValueError(f"from={url!r}: expected an address (https://…) or a tar.gz file")
     target.parent.mkdir(parents=True, exist_ok=True)
     # not ….tar.gz, which may be a file of the user's
     archive = target.with_name(f"{target.name}.download") if remote else Path(url)
     if not archive.exists():
-        by_hand = (
-            "By hand: download it elsewhere, then run: lesionlab data fetch "
-            f"{origin.name} --from FILE; or look at {' or '.join(origin.addresses)}"
-        )
-        _download(url, archive, by_hand, progress)
+        try:
+            _download(url, archive, progress)
+        except (OSError, http.client.HTTPException) as error:
+            raise FetchError(
+                f"{url} was not downloaded to its end ({error}): run the same command again to go "
+                f"on, or download it by hand and run: lesionlab data fetch {origin.name} --from "
+                f"FILE; or look at {' or '.join(origin.addresses)}"
+            ) from error
     try:
         with replacing(target) as temporary:
             _repack(archive, temporary, mirror, progress)
@@ -116,70 +117,48 @@ def digest(files: Iterable[tuple[str, bytes]]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _check_existing(path: Path, mirror: Mirror) -> None:
+def _digest_of(path: Path, mirror: Mirror) -> str:
+    """The digest of what is in a zip; empty if it is no zip, or is broken."""
     try:
         with zipfile.ZipFile(path) as made:
             names = [n for n in made.namelist() if not n.endswith("/")]
-            found = digest(
-                (name.removeprefix(f"{mirror.root}/"), made.read(name)) for name in names
-            )
+            return digest((n.removeprefix(f"{mirror.root}/"), made.read(n)) for n in names)
     except (OSError, *_BROKEN):
-        found = ""
-    if found != mirror.digest:
-        raise FileExistsError(
-            f"{path} is there already and is something else than the set: move it away, or name "
-            "another folder with --to"
-        )
+        return ""
 
 
-def _download(url: str, archive: Path, by_hand: str, progress: bool) -> None:
+def _download(url: str, archive: Path, progress: bool) -> None:
     """Write what lies at an address; what an earlier try left in `….part` is gone on with."""
     partial = archive.with_name(f"{archive.name}.part")
     have = partial.stat().st_size if partial.exists() else 0
-    host = urlsplit(url).netloc
-    cut = f"the download of {url} was cut ({{}}): run the same command again to go on"
-    with _open(url, have, by_hand) as answer:
-        resumed = answer.status == HTTPStatus.PARTIAL_CONTENT
-        if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            raise FetchError(f"{url} answers with another part of the file than was asked for")
-        if have and not resumed:
-            logger.warning("%s cannot go on where it was cut, and starts again", host)
+    headers = {"User-Agent": f"lesionlab/{__version__}", "Range": f"bytes={have}-"}
+    # the scheme is one of two
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310
+    try:
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310
+    except urllib.error.HTTPError as error:
+        if not have or error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        partial.unlink()  # it is as long as the file or longer, so it is no part of it
+        return _download(url, archive, progress)
+    with answer:
+        if have and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            logger.warning("%s cannot go on where it was cut, and starts again", url)
             have = 0
         total = have + int(answer.headers["Content-Length"] or 0)
-        with (
-            partial.open("ab" if resumed else "wb") as file,
-            tqdm(desc="download", initial=have, total=total if total > have else None, unit="B",
-                 unit_scale=True, disable=not progress) as bar,
-        ):  # fmt: skip
-            try:
-                while block := answer.read1(BLOCK):  # what has come, or a cut would lose it
-                    file.write(block)
-                    bar.update(len(block))
-            except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-                raise FetchError(cut.format(error)) from error
+        bar: dict[str, Any] = {
+            "desc": "download",
+            "initial": have,
+            "total": total,
+            "disable": not progress,
+        }
+        with partial.open("ab" if have else "wb") as file:
+            with tqdm.wrapattr(file, "write", **bar) as counted:
+                shutil.copyfileobj(answer, counted)
             size = file.tell()
     if size < total:
-        raise FetchError(cut.format(f"after {size:,} of {total:,} bytes"))
+        raise ConnectionError(f"it was cut after {size:,} of {total:,} bytes")
     os.replace(partial, archive)
-
-
-def _open(url: str, have: int, by_hand: str) -> Any:
-    headers = {"User-Agent": f"lesionlab/{__version__}"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    try:
-        # the scheme is one of two
-        request = urllib.request.Request(url, headers=headers)  # noqa: S310
-        return urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310
-    except urllib.error.HTTPError as error:
-        error.close()
-        if have and error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return _open(url, 0, by_hand)  # what is there already is no part of it
-        raise FetchError(f"{url} answers {error.code} {error.reason}. {by_hand}") from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        host = urlsplit(url).netloc
-        raise FetchError(f"{host} cannot be reached ({reason}): {url}. {by_hand}") from error
 
 
 def _repack(archive: Path, path: Path, mirror: Mirror, progress: bool) -> None:
@@ -187,27 +166,15 @@ def _repack(archive: Path, path: Path, mirror: Mirror, progress: bool) -> None:
 
     They go from one archive into the other, so no name in it ever becomes a path on the disk.
     """
-    with path.open("wb") as file:
-        with zipfile.ZipFile(file, "w") as made:
-            bar = tqdm(
-                _members(archive, mirror), "unpack", mirror.n_files, unit="file",
-                disable=not progress,
-            )  # fmt: skip
-
-            def copied() -> Iterator[tuple[str, bytes]]:
-                for name, content in bar:
-                    # without a date and not compressed: the same zip on every machine
-                    made.writestr(zipfile.ZipInfo(f"{mirror.root}/{name}"), content)
-                    yield name, content
-
-            found = digest(copied())
-            n_files = len(made.namelist())
-        file.flush()
-        os.fsync(file.fileno())
-    if found != mirror.digest:
+    members = _members(archive, mirror)
+    with zipfile.ZipFile(path, "w") as made:
+        for name, content in tqdm(members, "unpack", mirror.n_files, disable=not progress):
+            # without a date and not compressed: the same zip on every machine
+            made.writestr(zipfile.ZipInfo(f"{mirror.root}/{name}"), content)
+    if (found := _digest_of(path, mirror)) != mirror.digest:
         raise FetchError(
-            f"{archive.name} is not the set: it holds {n_files:,} files with the digest "
-            f"{found[:12]}…; expected {mirror.n_files:,} with {mirror.digest[:12]}…"
+            f"{archive.name} is not the set: the digest of its files is {found[:12]}…, expected "
+            f"{mirror.digest[:12]}…"
         )
 
 

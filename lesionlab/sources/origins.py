@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CITE", "LICENCE", "ORIGINS", "Mirror", "Origin", "find"]
+from lesionlab import _names
 
 LICENCE = "CC BY 3.0"
 CITE = (
@@ -31,10 +31,9 @@ class Mirror:
     root: str
     n_files: int
     n_bytes: int  # of all files together
+    # SHA-256 over one line for each file, `<SHA-256 of its content>  <name>`, sorted by the names,
+    # which are relative to `folder`, as `lesionlab._files.sha256_tree` gives it
     digest: str
-    """SHA-256 over one line for each file, `<SHA-256 of its content>  <name>`, sorted by the names,
-    which are relative to `folder`, as `lesionlab._files.sha256_tree` gives it."""
-    download: str  # how much comes over the network, in words
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,6 @@ class Origin:
             ("licence", f"{LICENCE}, which is LIDC-IDRI's"),
             ("to cite", CITE),
             ("size", self.size),
-            *([("download", self.mirror.download)] if self.mirror else []),
         ]
 
     def next_step(self) -> str:
@@ -96,8 +94,7 @@ def data_folder() -> Path:
 
 def find(name: str) -> Origin:
     """The set of that name."""
-    if name not in ORIGINS:
-        raise ValueError(f"name={name!r}: expected one of {', '.join(ORIGINS)}")
+    _names.one_of("name", name, ORIGINS)
     return ORIGINS[name]
 
 
@@ -108,15 +105,12 @@ def named(origin: Origin) -> Path | None:
     return origin.fetched
 
 
-_GITHUB = "https://github.com"
-_ARCHIVES = "https://codeload.github.com"
-
 SLICES = Origin(
     name="slices",
     title="LIDC-IDRI slices",
     what="2,630 nodules as 128 × 128 pictures of 8 bits, with a mask for each reader",
     addresses=(
-        f"{_GITHUB}/nikeboke/lidc_project",
+        "https://github.com/nikeboke/lidc_project",
         "https://www.kaggle.com/datasets/zhangweiled/lidcidri",
     ),
     note="The repository says that it holds the set from Kaggle, where an account is needed; it "
@@ -126,35 +120,33 @@ SLICES = Origin(
     expected="a zip or a folder that holds "
     "LIDC-IDRI-xxxx/nodule-k/{images,mask-0,mask-1,mask-2,mask-3}/slice-s.png",
     mirror=Mirror(
-        url=f"{_ARCHIVES}/nikeboke/lidc_project/tar.gz/773f8ad94d12841a0b815e118a7a75659cdd294c",
+        url="https://codeload.github.com/nikeboke/lidc_project/tar.gz/773f8ad94d12841a0b815e118a7a75659cdd294c",
         folder="data/LIDC-IDRI-slices",
         target="lidc-idri-slices.zip",
         root="LIDC-IDRI-slices",
         n_files=77_740,
         n_bytes=153_064_106,
         digest="62cb0144458c6ffd8d21ce147b7f3e97d9f90a9e5432ad5747ccda6c124200a7",
-        download="some 160 MB by our estimate",
     ),
 )
 VOLUMES = Origin(
     name="volumes",
     title="LIDC-IDRI volumes",
     what="994 nodules as small 3D crops (NIfTI) in exact HU",
-    addresses=(f"{_GITHUB}/PabloLION/ct-slicing",),
-    note="Folder data/VOIs/image. The code in this repository is GPL-2, the pixels are LIDC-IDRI's",
+    addresses=("https://github.com/PabloLION/ct-slicing",),
+    note="Folder data/VOIs/image. The repository's code is GPL-2, the pixels are LIDC-IDRI's. The "
+    "download is some 150 MB by our estimate, as the repository also holds three whole scans",
     size="29 MB",
     variable="LESIONLAB_LIDC_VOLUMES",
     expected="a zip or a folder of files LIDC-IDRI-xxxx_R_n.nii.gz",
     mirror=Mirror(
-        url=f"{_ARCHIVES}/PabloLION/ct-slicing/tar.gz/07d32abf6d8b8f1c61a0dccb685affa29b1512af",
+        url="https://codeload.github.com/PabloLION/ct-slicing/tar.gz/07d32abf6d8b8f1c61a0dccb685affa29b1512af",
         folder="data/VOIs/image",
         target="lidc-idri-volumes.zip",
         root="lidc-idri-volumes",
         n_files=994,
         n_bytes=28_583_733,
         digest="2a7b1c019fb38e62e024fd60da3b6832491a80dd6750e5de9685178b807f37a3",
-        download="more than the set, some 150 MB by our estimate: the repository also holds three "
-        "whole scans",
     ),
 )
 DIAGNOSES = Origin(
@@ -182,4 +174,3 @@ DICOM = Origin(
 )
 
 ORIGINS = {origin.name: origin for origin in (SLICES, VOLUMES, DIAGNOSES, DICOM)}
-"""All sets by name."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lesionlab import chapters, results
-from lesionlab.chapters import notebooks, runs
+from lesionlab.chapters import notebooks, parameters, runs
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -24,7 +24,7 @@ def papermill(notebook: Path, cwd: Path, name: str) -> dict[str, Any]:
     """Run the command as its users do; gives what the chapter recorded."""
     recorded = cwd / "recorded.json"
     command = [sys.executable, "-m", "papermill", notebook, cwd / "out.ipynb", "--no-progress-bar"]
-    values = notebooks.sets(ROOT / "notebooks", name)["smoke"] | {"solutions": True}
+    values = parameters.sets(ROOT / "notebooks", name)["smoke"] | {"solutions": True}
     given = [part for key, value in values.items() for part in ("-p", key, str(value))]
     environment = os.environ | {results.ENVIRONMENT: str(recorded)}
     environment.pop(chapters.SET, None)
@@ -37,7 +37,7 @@ def papermill(notebook: Path, cwd: Path, name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["phantoms", "fu2021"])
 def test_two_folders_give_the_same_results(
-    name: str, smoke: Callable[[str], notebooks.Run], tmp_path: Path
+    name: str, smoke: Callable[[str], notebooks.Plan], tmp_path: Path
 ) -> None:
     # the first folder is the checkout, where `lesionlab notebooks run` starts kernels
     expected = dict(runs._numbers(results.read(smoke(name).results)["results"], ""))

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from lesionlab import __version__
+from lesionlab._files import write_text
 from lesionlab.chapters import runs
 from lesionlab.training.studies import Plan
 
@@ -51,9 +52,7 @@ def training(folder: Path, label: str, *, mae: float, seed: int = 0, **changed: 
 
 
 def write(path: Path, content: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    return path
+    return write_text(path, content if isinstance(content, str) else json.dumps(content))
 
 
 # --- found ----------------------------------------------------------------------------------------
@@ -66,7 +65,7 @@ def test_runs_of_both_kinds_are_found(tmp_path: Path, monkeypatch: pytest.Monkey
     # neither a run, nor damaged
     write(tmp_path / "sweep.json", '{"plans": []}')
     write(tmp_path / "fu2021" / "full-seed1" / "fold-0" / "result.json", "damaged")
-    found = runs.table(runs.find(tmp_path)).drop(columns=["when", "why"]).to_dict("records")
+    found = runs.table(runs.find(tmp_path)).drop(columns="when").to_dict("records")
     assert found == [
         {"kind": "training", "name": "fu2021", "preset": "smoke", "run": "full-seed1",
          "changed": "variant=full, data=phantom, seed=1", "seconds": 3.0, "commit": mock.ANY,
@@ -92,12 +91,12 @@ def test_failed_unfinished_and_damaged_runs_are_named(tmp_path: Path) -> None:
           '{"notebook": "one", "parameters": {}, "results": {}, "versions": []}')  # fmt: skip
     training(tmp_path, "full-seed9", mae=0.4, folds=[])
     found = {run.label: run for run in runs.find(tmp_path)}
-    assert {label: run.state for label, run in found.items()} == {
+    assert {label: run.state.partition(":")[0] for label, run in found.items()} == {
         "full-seed0": "unfinished", "full-seed9": "damaged", "book-0a": "complete",
         "book-0c": "damaged", "book-0d": "damaged", "smoke-0b": "failed",
     }  # fmt: skip
-    assert found["full-seed0"].why == "not scored; folds that are done: 0"
-    assert "one.json is not a JSON file" in found["book-0c"].why
+    assert found["full-seed0"].state == "unfinished: not scored; done: fold-0"
+    assert "one.json is not a JSON file" in found["book-0c"].state
     assert found["smoke-0b"].preset == "smoke"
     assert len(runs.table(found.values())) == 6  # all have a row
 
@@ -169,7 +168,7 @@ def test_scores_and_their_mean_and_sd_over_seeds_by_hand(seeds: list[runs.Run]) 
     assert (first["run"], first["group"], first["seed"]) == ("book-10.1", "lr=0.1", 1)
     assert runs.scores(seeds, ["los*"])["score"].unique().tolist() == ["loss"]
     assert runs.scores(seeds, ["uc", "loss"])["score"].nunique() == 2
-    with pytest.raises(ValueError, match=r"none is called 'acu'; did you mean 'auc'\?"):
+    with pytest.raises(ValueError, match=r"no score is called 'acu'; did you mean 'auc'\?"):
         runs.scores(seeds, ["acu"])
     over = runs.over_seeds(found)
     assert over.loc[("auc", "lr=0.1")].tolist() == pytest.approx([0.7, 0.2, 3])

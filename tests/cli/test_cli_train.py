@@ -1,3 +1,9 @@
+"""`lesionlab train`, and its runs beside each other in `lesionlab runs`."""
+
+import json
+import re
+import shutil
+
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -5,19 +11,22 @@ from typer.testing import CliRunner
 from lesionlab.cli import app
 from lesionlab.sources import origins
 
+TINY = ("fu2021", "--preset", "smoke", "--lesions", 50, "--epochs", 1, "--device", "cpu")
+
 
 def call(*arguments):
-    found = CliRunner().invoke(app, ["train", *map(str, arguments)])
+    found = CliRunner().invoke(app, list(map(str, arguments)))
     return found.exit_code, found.stdout, found.stderr
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("train") / "run"
-    return folder, call(*TINY, "--out", folder)
-
-
-TINY = ("fu2021", "--preset", "smoke", "--lesions", 50, "--epochs", 1, "--device", "cpu")
+    """The folder of a run that was made without saying where, and what the command told."""
+    folder = tmp_path_factory.mktemp("train")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        told = call("train", *TINY, "--by", "nodule", "--seed", 2)
+    return folder / "runs" / "fu2021" / "full-phantom-smoke-nodule-seed2-n50-epochs1", told
 
 
 def test_trains_and_tells(trained):
@@ -26,16 +35,19 @@ def test_trains_and_tells(trained):
     rows = [line.split() for line in out.splitlines() if " mae " in line]
     assert [row[0] for row in rows][-2:] == ["malignancy", "mean"]
     assert out.splitlines()[0].split() == ["target", "metric", "model", "constant", "diameter"]
-    assert f"written to {folder / 'results.json'}" in out
+    assert f"written to {folder.relative_to(folder.parents[2]) / 'results.json'}" in out
     assert "(fold 0)" in out
+    assert (folder / "fold-0" / "result.json").exists()
 
 
 def test_a_second_time_nothing_is_trained_and_another_variant_does_not_overwrite(trained):
     folder, (_, out, _) = trained
     before = {p: p.stat().st_mtime_ns for p in (folder / "fold-0").iterdir()}
-    assert call(*TINY, "--out", folder) == (0, out, "")
+    again = ("train", *TINY, "--by", "nodule", "--seed", 2, "--out", folder)
+    status, told, err = call(*again)
+    assert (status, told.partition("written")[0], err) == (0, out.partition("written")[0], "")
     results = (folder / "results.json").read_bytes()
-    status, out, err = call(*TINY, "--variant", "no_attention", "--out", folder)
+    status, out, err = call(*again, "--variant", "no_attention")
     assert (status, out) == (1, "")
     assert "of another run" in err
     assert "--restart" in err
@@ -44,13 +56,30 @@ def test_a_second_time_nothing_is_trained_and_another_variant_does_not_overwrite
     assert {p: p.stat().st_mtime_ns for p in (folder / "fold-0").iterdir()} == before
 
 
-def test_without_a_folder_it_goes_to_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    status, out, _ = call(*TINY, "--by", "nodule", "--seed", 2)
+def test_trainings_are_listed_and_compared(trained, tmp_path):
+    folder, _ = trained
+    first, second = tmp_path / "first", tmp_path / "second"
+    shutil.copytree(folder, first)
+    content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    content["seed"] = content["plan"]["seed"] = 3
+    for row in content["results"]:  # as after several folds
+        row |= {"fold_mean": 0.5, "fold_sd": 0.125}
+    second.mkdir()
+    (second / "results.json").write_text(json.dumps(content), encoding="utf-8")
+    rows = [re.split("  +", line) for line in call("runs", "list", tmp_path)[1].splitlines()]
+    assert [row[:5] for row in rows[1:]] == [
+        ["training", "fu2021", "smoke", label, "variant=full, data=phantom, by=nodule, "
+         f"seed={seed}, n_lesions=50, epochs=1"] for label, seed in (("first", 2), ("second", 3))
+    ]  # fmt: skip
+    status, out, _ = call("runs", "compare", "fu2021", "--folder", tmp_path, "--score", "mean/mae")
     assert status == 0
-    name = "full-phantom-smoke-nodule-seed2-n50-epochs1"
-    assert f"runs/fu2021/{name}/results.json" in out
-    assert (tmp_path / "runs" / "fu2021" / name / "fold-0" / "result.json").exists()
+    lines = {name: cells for name, *cells in (re.split("  +", line) for line in out.splitlines())}
+    assert lines["seed"] == ["2", "3", "–"]
+    one, other, over = lines["mean/mae"]
+    assert re.fullmatch(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", one)
+    assert other == f"{one} (0.500 ± 0.125)"
+    assert float(over.partition(" ")[0]) == pytest.approx(float(one[:5]), abs=1.1e-3)
+    assert out.endswith("then mean ± SD over the folds.\n")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +101,7 @@ def test_without_a_folder_it_goes_to_runs(tmp_path, monkeypatch):
 def test_wrong_use(arguments, message, tmp_path, monkeypatch):
     monkeypatch.delenv("LESIONLAB_LIDC_SLICES", raising=False)
     monkeypatch.setattr(origins, "data_folder", lambda: tmp_path / "data")
-    status, out, err = call(*arguments, "--out", tmp_path / "run")
+    status, out, err = call("train", *arguments, "--out", tmp_path / "run")
     assert (status, out) == (2, "")
     assert message in err
     assert not (tmp_path / "run").exists()

@@ -21,7 +21,7 @@ def title(path: str | Path) -> str:
     return found[1].strip() if found else Path(path).stem
 
 
-def parameters(path: str | Path) -> dict[str, Any]:
+def declared(path: str | Path) -> dict[str, Any]:
     """The parameters a notebook declares, with their default values, in the order of the cell.
 
     Raises:
@@ -32,20 +32,15 @@ def parameters(path: str | Path) -> dict[str, Any]:
     tagged = [c for c in _cells(path) if "parameters" in c["metadata"].get("tags", ())]
     if len(tagged) > 1:
         raise ValueError(f"{path} has {len(tagged)} cells tagged 'parameters', one is allowed")
-    cell = f"{path}: the cell tagged 'parameters'"
+    found: dict[str, Any] = {}
     try:
-        statements = ast.parse(_source(tagged[0]) if tagged else "").body
-    except SyntaxError as error:
-        raise ValueError(f"{cell} is not Python, see its line {error.lineno}") from None
-    declared: dict[str, Any] = {}
-    for node in statements:
-        try:
+        for node in ast.parse(_source(tagged[0]) if tagged else "").body:
             (target,) = node.targets  # type: ignore[attr-defined]
-            declared[target.id] = ast.literal_eval(node.value)  # type: ignore[attr-defined]
-        except (AttributeError, ValueError):
-            what = ast.unparse(node)
-            raise ValueError(f"{cell} takes lines like 'seed = 0', not {what!r}") from None
-    return declared
+            found[target.id] = ast.literal_eval(node.value)  # type: ignore[attr-defined]
+    except (SyntaxError, AttributeError, ValueError) as error:
+        told = f"{path}: the cell tagged 'parameters' takes only lines like 'seed = 0'"
+        raise ValueError(f"{told}: {error}") from None
+    return found
 
 
 def _cells(path: str | Path) -> list[dict[str, Any]]:
@@ -64,20 +59,16 @@ def sets(folder: str | Path, name: str) -> dict[str, dict[str, Any]]:
 
     There is always a set `book`; it is empty unless the file says more, because the book shows a
     notebook's defaults.
-
-    Raises:
-        ValueError: The file does not map notebooks to sets, and sets to values.
     """
     file = Path(folder) / "sets.yml"
+    found: dict[str, dict[str, Any]] = {"book": {}}
     try:
         content = _load(file.read_text(encoding="utf-8")) if file.exists() else None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
-    named = (content or {}).get(name) or {} if isinstance(content or {}, dict) else None
-    if not isinstance(named, dict) or not all(isinstance(v or {}, dict) for v in named.values()):
-        raise ValueError(f"{file}: {name} must map sets to parameters, e.g. smoke: {{seed: 1}}")
-    found: dict[str, dict[str, Any]] = {"book": {}}
-    return found | {str(chosen): dict(values or {}) for chosen, values in named.items()}
+        for chosen, values in ((content or {}).get(name) or {}).items():
+            found[str(chosen)] = dict(values or {})
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError):
+        raise ValueError(f"{file}: expected YAML like {name}: {{smoke: {{seed: 1}}}}") from None
+    return found
 
 
 class _Loader(yaml.SafeLoader):
@@ -95,25 +86,22 @@ def _load(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
 
 
-def parse_parameter(text: str) -> tuple[str, Any]:
+def parse(text: str) -> tuple[str, Any]:
     """Read `name=value` as it is given on the command line; the value is YAML.
 
-    Raises:
-        ValueError: The text has another form.
-
-    >>> parse_parameter("weights=[1, 2e-3]")
+    >>> parse("weights=[1, 2e-3]")
     ('weights', [1, 0.002])
     """
     name, equals, value = text.partition("=")
-    if not equals or not name.strip().isidentifier():
-        raise ValueError(f"a parameter is given as name=value, got {text!r}")
     try:
-        return name.strip(), _load(value)
+        if equals and name.strip().isidentifier():
+            return name.strip(), _load(value)
     except yaml.YAMLError:
-        raise ValueError(f"the value of {name.strip()} is not YAML: {value!r}") from None
+        pass
+    raise ValueError(f"a parameter is given as name=value, the value as YAML; got {text!r}")
 
 
-def check(name: str, values: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
+def check(name: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """Check values against the parameters, with their defaults, that the notebook `name` declares.
 
     Raises:
@@ -122,12 +110,11 @@ def check(name: str, values: Mapping[str, Any], declared: Mapping[str, Any]) -> 
     """
     also: dict[type, Any] = {float: (int, float), list: (list, tuple), tuple: (list, tuple)}
     for key, value in values.items():
-        _names.known("parameter", key, declared, f"of {name}")
-        kind = type(default := declared[key])
+        _names.known("parameter", key, known, f"of {name}")
+        kind = type(known[key])
         # to Python, a bool is an int
-        both_or_neither = isinstance(value, bool) == isinstance(default, bool)
-        fits = both_or_neither and isinstance(value, also.get(kind, kind))
-        if default is not None and not fits:
+        fits = isinstance(value, bool) == (kind is bool) and isinstance(value, also.get(kind, kind))
+        if known[key] is not None and not fits:
             raise ValueError(
                 f"parameter {key} of {name} takes a value of type {kind.__name__}, got {value!r}"
             )
