@@ -1,18 +1,26 @@
-"""What several papers have in common: labels, lesions to show, and a printed table beside ours."""
+"""What several papers have in common: labels, errors, intervals, a printed table beside ours."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, get_args
+from typing import Any, Unpack, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 
 from lesionlab import _names, published, tables
+from lesionlab.attributes import rating
 from lesionlab.cohorts import malignancy_label
 from lesionlab.crops import Tier
+from lesionlab.statistics.intervals import (
+    Array,
+    Estimate,
+    Resampling,
+    bootstrap_weights_over_groups,
+)
 from lesionlab.statistics.scoring import check_columns
 from lesionlab.training.paper import Experiment
 from lesionlab.training.targets import Target
@@ -41,9 +49,23 @@ class Designed(Experiment):
     def __post_init__(self) -> None:
         _names.one_of("variant", self.variant, self.designs)
 
+    @property
+    def design(self) -> Any:
+        """Which parts the model has."""
+        return self.designs[self.variant]
+
     def settings(self) -> dict[str, Any]:
         """The fields, and the parts of the model."""
-        return super().settings() | {"design": asdict(self.designs[self.variant])}
+        return super().settings() | {"design": asdict(self.design)}
+
+    def scale(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(target,) the lowest value and the width of each target's scale; 0 and 1 of a class."""
+        ends = [
+            (0, 1) if t.kind == "binary" else (rating(t.name).minimum, rating(t.name).maximum)
+            for t in self.targets
+        ]
+        low, high = torch.tensor(ends, dtype=torch.float32, device=like.device).unbind(1)
+        return low, high - low
 
 
 def labels(table: pd.DataFrame, targets: Sequence[Target]) -> torch.Tensor:
@@ -56,52 +78,130 @@ def labels(table: pd.DataFrame, targets: Sequence[Target]) -> torch.Tensor:
     return torch.from_numpy(np.stack(values, axis=1))
 
 
+def squared_errors(scores: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """`(scores − truth)²`, 0 where the truth is missing."""
+    return (scores - truth.where(truth.isfinite(), scores.detach())).square()
+
+
 def nearest(values: pd.Series[float], quantiles: Sequence[float]) -> list[str]:
     """For each quantile of the values, the lesion (of the index) that is nearest to it."""
     return [str((values - float(values.quantile(q))).abs().idxmin()) for q in quantiles]
 
 
-def scores_of(scores: pd.DataFrame, predictor: str = "model") -> pd.DataFrame:
-    """The rows of `Outcome.scores` by one predictor, index (metric, target), each once."""
-    check_columns(scores, ["target", "predictor", "metric", "value", "n", "n_groups"])
-    found = scores[scores["predictor"] == predictor].set_index(["metric", "target"])
-    if found.index.has_duplicates:
-        twice = found.index[found.index.duplicated()][0]
-        raise ValueError(f"scores: {twice} by {predictor} is there twice")
+def patients_of(lesion_ids: Iterable[str], patients: pd.Series[str]) -> pd.Series[str]:
+    """The patient of each lesion; `ValueError` if `patients`, by lesion, has none for one."""
+    found = patients.reindex(pd.Index(lesion_ids, name="lesion_id")).rename("patient")
+    if found.isna().any():
+        raise ValueError(f"patients: none for {found.index[found.isna()][0]!r}")
     return found
 
 
-def malignancy_scores(scores: pd.DataFrame, predictor: str = "model") -> pd.DataFrame:
-    """`scores_of` for malignancy alone, index metric."""
-    return scores_of(scores, predictor).query("target == 'malignancy'").droplevel("target")
+def intervals(
+    statistics: Callable[[Array], Mapping[Any, Array]],
+    patients: pd.Series[str],
+    **how: Unpack[Resampling],
+) -> pd.DataFrame:
+    """Statistics of lesions with their intervals from resampling patients, as a table.
+
+    `statistics` are as in `bootstrap_weights_over_groups`, `patients` the patient of each lesion.
+    Index name; columns value, low, high, n (lesions), n_groups (patients). The ends are NaN where
+    there is one patient only, or where more than 5 % of the resamples do not define the statistic.
+    """
+    if patients.nunique() > 1:
+        return estimates(
+            bootstrap_weights_over_groups(statistics, patients, **how)
+        )
+    alone = {name: float(v[0]) for name, v in statistics(np.ones((1, len(patients)))).items()}
+    table = pd.DataFrame({"value": alone, "low": np.nan, "high": np.nan})
+    return table.assign(n=len(patients), n_groups=1)
+
+
+def estimates(found: Mapping[Any, Estimate]) -> pd.DataFrame:
+    """Numbers with their intervals, one in each row: value, low, high, n, n_groups."""
+    columns = ["value", "low", "high", "n", "n_groups"]
+    rows = {name: [getattr(one, column) for column in columns] for name, one in found.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def scores_of(scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `Outcome.scores`, index (predictor, metric, target), each once."""
+    check_columns(scores, ["predictor", "metric", "target", "value", "n", "n_groups"])
+    found = scores.set_index(["predictor", "metric", "target"])
+    if found.index.has_duplicates:
+        twice = found.index[found.index.duplicated()][0]
+        raise ValueError(f"scores: {twice} is there twice")
+    return found
 
 
 def beside(
     printed: pd.DataFrame,
-    ours: pd.DataFrame,
+    runs: Mapping[str, pd.DataFrame],
+    cell: Callable[[Any, str], tuple[str | None, str, str]],
     *,
+    columns: Sequence[str],
     tier: Tier,
-    used: Mapping[str, pd.DataFrame],
-    attrs: Mapping[Any, Any],
+    percent: Collection[str] = (),
+    baselines: bool = True,
+    others: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """A paper's printed table beside ours, as `lesionlab.tables.beside`, the tier at our head.
+    """A paper's printed table beside the scores of runs, as `joined`.
 
-    `used` are the scores that `ours` was made from, by name: `ValueError` if they are not of the
-    same lesions, as far as the columns n and n_groups can tell. `attrs` are those of
-    `published.table`.
+    Args:
+        printed: The paper's table, the names of its rows as the index, with the `attrs` of
+            `published.table`.
+        runs: Variant to the scores of its run, as `Outcome.scores`.
+        cell: From a row and a column of the table to the variant, metric and target of our number.
+            It stays empty where that variant was not run.
+        columns: The columns in which we have numbers; a last one says on how many lesions.
+        tier: What the voxels of the runs were.
+        percent: Metrics that the paper prints in per cent.
+        baselines: Add what predictors without an image reach on the same lesions, in each column
+            beside the first run that has a number there.
+        others: Further rows of ours by name: columns to numbers.
+
+    Raises:
+        ValueError: The runs are not on the same lesions, as far as n and n_groups can tell, or
+            `others` have none of the columns.
+    """
+    known = {variant: scores_of(scores) for variant, scores in runs.items()}
+    rows: dict[Any, dict[str, float]] = {}
+    sizes: dict[str, set[tuple[int, int]]] = {}
+    for row, column in itertools.product(printed.index, columns):
+        variant, metric, target = cell(row, column)
+        scores = known.get(variant or "", pd.DataFrame())
+        for predictor, name in {"model": row, **(BASELINES if baselines else {})}.items():
+            if (predictor, metric, target) in scores.index:
+                score = scores.loc[(predictor, metric, target)]
+                value = float(score["value"]) * (100 if metric in percent else 1)
+                rows.setdefault(name, {}).setdefault(column, value)
+                if predictor == "model":
+                    size = int(score["n"]), int(score["n_groups"])
+                    sizes.setdefault(str(variant), set()).add(size)
+    if len(different := set().union(*sizes.values())) > 1:
+        raise ValueError(
+            f"Table {printed.attrs['table']}: the runs are not on the same lesions; their "
+            f"(lesions, patients) are {sizes}"
+        )
+    for values, (n, _) in itertools.product(rows.values(), different):
+        values["lesions"] = n
+    for row, given in (others or {}).items():
+        rows[row] = {column: given[column] for column in columns if column in given}
+        if not rows[row]:
+            raise ValueError(f"others: {row!r} has {list(given)}, expected some of {columns}")
+    ours = pd.DataFrame(rows, index=[*columns, "lesions"], dtype=float).T
+    return joined(printed, ours.astype({"lesions": "Int64"}), tier=tier)
+
+
+def joined(printed: pd.DataFrame, ours: pd.DataFrame, *, tier: Tier) -> pd.DataFrame:
+    """A paper's printed table beside numbers of ours, as `lesionlab.tables.beside`.
+
+    Columns are (name, the paper), (name, `"lesionlab (<tier>)"`) and (name, `"difference"`).
+    `attrs` are those of the printed table, and the tier.
     """
     if tier not in get_args(Tier):
         raise ValueError(f"tier={tier!r}: expected one of {', '.join(get_args(Tier))}")
-    sizes = {
-        name: sorted({(int(n), int(g)) for n, g in zip(s["n"], s["n_groups"], strict=True)})
-        for name, s in used.items()
-    }
-    if len({size for found in sizes.values() for size in found}) > 1:
-        raise ValueError(
-            f"Table {attrs['table']}: the runs are not on the same lesions; their "
-            f"(lesions, patients) are {sizes}"
-        )
-    paper = published.PAPERS[str(attrs["paper"])].name
+    paper = published.PAPERS[str(printed.attrs["paper"])].name
     table = tables.beside(printed, ours, paper=paper, here=f"lesionlab ({tier})")
-    table.attrs = {**attrs, "tier": tier}
+    table = table.rename_axis(printed.index.names)
+    table.attrs = {**printed.attrs, "tier": tier}
     return table

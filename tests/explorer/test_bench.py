@@ -190,9 +190,9 @@ def test_what_is_shown_is_what_is_given(bench: Bench, crop: Any, toys: Any) -> N
     lei = bench.models["Lei"].given(crop)
     images = toys.lei().samples.images[0].numpy()  # 0 to 1 for -1024 to 400 HU
     assert lei.hu == pytest.approx(images * 1424 - 1024, abs=0.01)
-    (drawn,) = outlines([crop]).masks
+    (drawn,) = outlines([crop]).values()
     middle = lei.masks[:, len(lei.hu) // 2]
-    assert np.array_equal(middle[middle.any(axis=(1, 2))], drawn)
+    assert np.array_equal(middle[middle.any(axis=(1, 2))], drawn.masks)
     side = lei.spacing[1] * 32  # of two equivalent diameters
     volume = crop.consensus().sum() * np.prod(crop.spacing)
     assert side == pytest.approx(2 * (6 * volume / np.pi) ** (1 / 3), rel=1e-3)

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lesionlab.crops import Crop
+from lesionlab.crops.sampling import Samples
 
 
 def fabricate(
@@ -67,3 +69,22 @@ def some_crops() -> list[Crop]:
         crops.append(fabricate(f"l{i}", shape=(depth, *side), seed=i, **options))
     flat = fabricate("flat", shape=(1, 64, 64), spacing=(5.0, 0.7, 0.7), radii=(3, 4, 5))
     return [*crops, flat]
+
+
+def pack(lengths: Sequence[int], *, dtype: torch.dtype = torch.float32) -> Samples:
+    """Packed noise, 16 × 16 pixels, of lesions n0, n1, …."""
+    n = len(lengths)
+    generator = torch.Generator().manual_seed(1)
+    return Samples(
+        images=torch.randn(sum(lengths), 1, 16, 16, generator=generator, dtype=dtype),
+        nodule=torch.repeat_interleave(torch.arange(n), torch.tensor(lengths)),
+        lesion_ids=tuple(f"n{i}" for i in range(n)),
+        padded=torch.zeros(n),
+        missing=torch.zeros(n, dtype=torch.int64),
+        calibrated=torch.ones(n, dtype=torch.bool),
+    )
+
+
+@pytest.fixture(scope="session")
+def make_packed() -> Callable[..., Samples]:
+    return pack

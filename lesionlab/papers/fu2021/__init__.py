@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import nn
+from torch.nn import functional
 
 from lesionlab import cohorts
 from lesionlab.attributes import rating
@@ -158,17 +159,12 @@ class Fu2021(_shared.Designed):
     designs = VARIANTS
 
     @property
-    def design(self) -> Design:
-        """Which parts the model has."""
-        return VARIANTS[self.variant]
-
-    @property
     def targets(self) -> tuple[Target, ...]:  # type: ignore[override]
         """The ratings that are scored; malignancy as a class where the variant says so."""
-        is_class = {"malignancy"} if self.design.classes else set()
         malignancy = Target("malignancy", "binary", ("benign", "malignant"))
         return tuple(
-            malignancy if name in is_class else Target(name) for name in self.design.attributes
+            malignancy if name == "malignancy" and self.design.classes else Target(name)
+            for name in self.design.attributes
         )
 
     @property
@@ -190,7 +186,7 @@ class Fu2021(_shared.Designed):
         self, outputs: Outputs, labels: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """`λ L_ASCMM + L_P` (eq. 8), and the two by themselves."""
-        low, span = self._scale(labels)
+        low, span = self.scale(labels)
         truth = (labels - low) / span
         prediction = self._misfit(outputs.predictions, truth)  # eq. 7
         if outputs.auxiliary is None or self.design.auxiliary is None:
@@ -201,13 +197,14 @@ class Fu2021(_shared.Designed):
 
     def _misfit(self, scores: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         """Squared errors, or cross-entropy for a class; summed over attributes, mean of nodules."""
-        known = truth.isfinite()
-        truth = truth.where(known, scores.detach())  # a missing rating has no error
-        errors = (scores - truth).square()
-        if self.design.classes:
-            p, label = scores[:, -1:].clamp(1e-7, 1 - 1e-7), truth[:, -1:]
-            entropy = -(label * p.log() + (1 - label) * (1 - p).log())
-            errors = torch.cat([errors[:, :-1], entropy * known[:, -1:]], dim=1)
+        errors = _shared.squared_errors(scores, truth)
+        if self.design.classes:  # malignancy, the last one
+            label, logit = truth[:, -1], scores[:, -1].logit(eps=1e-7)
+            known = label.isfinite()
+            entropy = functional.binary_cross_entropy_with_logits(
+                logit, label.where(known, 0.0), reduction="none"
+            )
+            errors = torch.cat([errors[:, :-1], (entropy * known)[:, None]], dim=1)
         return errors.sum(1).mean()
 
     def predict(self, outputs: Outputs) -> torch.Tensor:
@@ -216,7 +213,7 @@ class Fu2021(_shared.Designed):
 
     def to_ratings(self, scores: torch.Tensor) -> torch.Tensor:
         """Scores of 0 to 1, final or auxiliary, on each attribute's own scale."""
-        low, span = self._scale(scores)
+        low, span = self.scale(scores)
         return scores * span + low
 
     def augment(self, samples: Samples, generator: torch.Generator) -> Samples:
@@ -226,15 +223,6 @@ class Fu2021(_shared.Designed):
     def normalisation(self, training: Samples) -> Normalisation:
         """The training part's mean and standard deviation (3.2)."""
         return Normalisation.of(training)
-
-    def _scale(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(attribute,) the lowest value of each target and the width of its scale."""
-        ends = [
-            (0, 1) if t.kind == "binary" else (rating(t.name).minimum, rating(t.name).maximum)
-            for t in self.targets
-        ]
-        low, high = torch.tensor(ends, dtype=torch.float32, device=like.device).unbind(1)
-        return low, high - low
 
 
 def labels(table: pd.DataFrame, variant: str = "full") -> torch.Tensor:

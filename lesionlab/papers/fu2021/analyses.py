@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lesionlab.papers._shared import nearest
+from lesionlab.papers._shared import intervals, nearest
 from lesionlab.papers.fu2021.attention import (
     Attention,
     attention_agreement,
@@ -31,7 +31,7 @@ from lesionlab.papers.fu2021.samples import ATTRIBUTES
 from lesionlab.sources.phantom import drawn_ratings
 from lesionlab.statistics.baselines import diameter_regression
 from lesionlab.statistics.correlation import correlation_matrix
-from lesionlab.statistics.intervals import bootstrap_weights_over_groups
+from lesionlab.statistics.intervals import Array
 from lesionlab.statistics.paired import paired
 from lesionlab.statistics.scoring import skill
 
@@ -121,7 +121,7 @@ def summary(folds: Iterable[Trained], predictions: pd.DataFrame) -> dict[str, pd
     weights (`mean_weights`), agreement (`attention_agreement`, with the correlations of the
     readers' mean ratings over the same lesions), auxiliary (`auxiliary_against_final`).
     """
-    seen = Attention.join(describe(fold.experiment, fold.weights, fold.samples) for fold in folds)
+    seen = describe(folds)
     rows = predictions.set_index("lesion_id")
     found: dict[str, pd.DataFrame] = {}
     if seen.slices is not None:
@@ -217,18 +217,17 @@ def visible(
         steps = learned.groupby(shown.loc[learned.index, name]).median()
         constant = float(learned.median())
         said = shown.loc[asked.index, name].map(steps).fillna(constant).astype(float)
-        row = {"constant": (asked - constant).abs().mean(), "known": (asked - said).abs().mean()}
-        gain = ((asked - constant).abs() - (asked - said).abs()).to_numpy()
-        interval = bootstrap_weights_over_groups(
-            lambda weights, gain=gain: {"gain": weights @ gain / weights.sum(1)},  # type: ignore[misc]
-            table.loc[asked.index, "patient"],
-            n_resamples=n_resamples,
-            seed=seed,
-        )["gain"]
-        row |= {"skill": skill(row["known"], row["constant"])}
-        rows[name] = row | {"low": interval.low, "high": interval.high, "n": len(asked)}
-    found = pd.DataFrame.from_dict(rows, orient="index").rename_axis("attribute")
-    return found.astype({"n": int})
+        errors = (asked - constant).abs().to_numpy(), (asked - said).abs().to_numpy()
+
+        def statistics(weights: Array, errors: tuple[Array, Array] = errors) -> dict[str, Array]:
+            return {"gain": weights @ (errors[0] - errors[1]) / weights.sum(1)}
+
+        patients = table.loc[asked.index, "patient"]
+        gain = intervals(statistics, patients, n_resamples=n_resamples, seed=seed).loc["gain"]
+        row = {"constant": errors[0].mean(), "known": errors[1].mean()}
+        row["skill"] = skill(row["known"], row["constant"])
+        rows[name] = row | {"low": gain["low"], "high": gain["high"], "n": len(asked)}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("attribute")
 
 
 def examples(
@@ -266,9 +265,9 @@ def lesion_scores(
     """
     values: Any = predictions.set_index("lesion_id").loc[lesion_id]
     names = [name for name in ATTRIBUTES if name in values and f"{name}_truth" in values]
-    said = [(float(values[f"{name}_truth"]), float(values[name])) for name in names]
-    index = pd.Index(names, name="attribute")
-    table = pd.DataFrame(said, index=index, columns=["truth", "predicted"])
+    table = pd.DataFrame(index=pd.Index(names, name="attribute"))
+    table["truth"] = values[[f"{name}_truth" for name in names]].to_numpy(dtype=float)
+    table["predicted"] = values[names].astype(float)
     table["error"] = (table["predicted"] - table["truth"]).abs()
     if readings is not None:
         own = readings[readings["lesion_id"] == lesion_id]

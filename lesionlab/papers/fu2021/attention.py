@@ -1,6 +1,6 @@
 """What the attention weights of Fu et al. 2021 say (4.1, Fig. 5 and 6).
 
-    seen = Attention.join(describe(f.experiment, f.weights, f.samples) for f in folds)
+    seen = describe(studies.trained(plan))
     ends_against_middle(seen.slices, table["patient"])             # Fig. 5, "4.7 times"
     attention_agreement(seen.matrices, correlations, ATTRIBUTES)   # Fig. 6
 
@@ -11,21 +11,23 @@ gives: `n_resamples`, `level` and `seed`. A lesion without a patient is refused 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
 
-from lesionlab.crops.sampling import Samples
+from lesionlab.papers._shared import intervals, patients_of
 from lesionlab.statistics.correlation import matrix_agreement
-from lesionlab.statistics.intervals import Array, Resampling, bootstrap_weights_over_groups
+from lesionlab.statistics.intervals import Array, Resampling
 from lesionlab.statistics.scoring import check_columns
 from lesionlab.training.devices import resolve
-from lesionlab.training.prediction import trained_model
+
+if TYPE_CHECKING:
+    from lesionlab.training.studies import Trained
 
 MIN_SLICES = 3
 """The paper compares ends with the rest in stacks of at least so many slices (4.1)."""
@@ -54,87 +56,67 @@ class Attention:
     slices: pd.DataFrame | None
     matrices: Array | None
 
-    @staticmethod
-    def join(parts: Iterable[Attention]) -> Attention:
-        """Put the test parts of several folds of one kind of model together."""
-        some = list(parts)
-        lesions = tuple(name for part in some for name in part.lesion_ids)
-        if not some or len(set(lesions)) < len(lesions):
-            raise ValueError(f"parts: expected lesions, each once, got {len(lesions)}")
 
-        def joined(name: str) -> Any:
-            found = [getattr(part, name) for part in some]
-            if found[0] is None:
-                return None
-            return (
-                pd.concat(found, ignore_index=True) if name == "slices" else np.concatenate(found)
-            )
-
-        arrays = {name: joined(name) for name in ("final", "auxiliary", "slices", "matrices")}
-        return Attention(lesion_ids=lesions, attributes=some[0].attributes, **arrays)
-
-
-def describe(
-    experiment: Any,
-    weights: Mapping[str, torch.Tensor],
-    samples: Samples,
-    *,
-    batch_size: int = 32,
-    device: str = "auto",
-) -> Attention:
-    """Run a model over lesions and keep its attention with its scores.
+def describe(folds: Iterable[Trained], *, batch_size: int = 32, device: str = "auto") -> Attention:
+    """Run the models of one variant over the lesions that they have not seen.
 
     Args:
-        experiment: The `Fu2021` that makes the model.
-        weights: The model's: `checkpoints.load_weights(folder)`, `studies.Trained.weights`.
-        samples: Normalised as those of the training were.
+        folds: As from `studies.trained`, each with its model and its test lesions.
         batch_size: Lesions at once.
         device: As in `lesionlab.training.prediction.predict`.
     """
     place = resolve(device)
-    model = trained_model(experiment, weights).to(place)
-    parts: dict[str, list[torch.Tensor]] = {}
-    with torch.no_grad():
-        for batch in samples.to(place).split(batch_size):
-            outputs = experiment.forward(model, batch)
+    lesion_ids: tuple[str, ...] = ()
+    parts: dict[str, list[torch.Tensor | None]] = {}
+    for fold in folds:
+        experiment = fold.experiment
+        model = fold.model().to(place)
+        lesion_ids += fold.samples.lesion_ids
+        for batch in fold.samples.to(place).split(batch_size):
+            with torch.no_grad():
+                outputs = experiment.forward(model, batch)
             auxiliary = outputs.auxiliary
             found = {
                 "final": experiment.predict(outputs),
                 "auxiliary": None if auxiliary is None else experiment.to_ratings(auxiliary),
                 "slices": outputs.slice_weights,
                 "matrices": outputs.attribute_weights,
+                "lengths": batch.lengths,
             }
             for name, value in found.items():
-                if value is not None:
-                    parts.setdefault(name, []).append(value)
-    arrays = {name: torch.cat(some).double().cpu().numpy() for name, some in parts.items()}
+                parts.setdefault(name, []).append(value)
+    if not lesion_ids:
+        raise ValueError("folds: expected at least one, got none")
+    arrays: dict[str, Array] = {
+        name: torch.cat(values).double().cpu().numpy()
+        for name, values in parts.items()
+        if values[0] is not None
+    }
+    lengths = arrays["lengths"].astype(int)
+    weights = arrays.get("slices")
     return Attention(
-        lesion_ids=samples.lesion_ids,
+        lesion_ids=lesion_ids,
         attributes=tuple(target.name for target in experiment.targets),
         final=arrays["final"],
         auxiliary=arrays.get("auxiliary"),
-        slices=slice_table(samples, arrays["slices"]) if "slices" in arrays else None,
+        slices=None if weights is None else slice_table(lesion_ids, lengths, weights),
         matrices=arrays.get("matrices"),
     )
 
 
-def slice_table(samples: Samples, weights: npt.ArrayLike) -> pd.DataFrame:
+def slice_table(
+    lesion_ids: Sequence[str], lengths: npt.ArrayLike, weights: npt.ArrayLike
+) -> pd.DataFrame:
     """Weights of packed slices, (slice,) with the sum 1 in each lesion, as `Attention.slices`."""
-    values = np.asarray(weights, dtype=float)
-    n = samples.lengths.cpu().numpy()
-    lesion, length = np.repeat(np.arange(len(n)), n), np.repeat(n, n)
-    number = np.arange(len(values)) - np.repeat(np.cumsum(n) - n, n)
-    position = np.where(length > 1, number / np.maximum(length - 1, 1), 0.5)
-    return pd.DataFrame(
-        {
-            "lesion_id": np.array(samples.lesion_ids, dtype=object)[lesion],
-            "slice": number,
-            "n_slices": length,
-            "position": position,
-            "weight": values,
-            "relative": values * length,
-        }
-    )
+    n = np.asarray(lengths)
+    table = pd.DataFrame({"lesion_id": np.repeat(np.array(lesion_ids, dtype=object), n)})
+    table["slice"] = np.concatenate([np.arange(k) for k in n])
+    table["n_slices"] = np.repeat(n, n)
+    last = table["n_slices"] - 1
+    table["position"] = (table["slice"] / last.clip(lower=1)).where(last > 0, 0.5)
+    table["weight"] = np.asarray(weights, dtype=float)
+    table["relative"] = table["weight"] * table["n_slices"]
+    return table
 
 
 def ends_against_middle(
@@ -156,10 +138,9 @@ def ends_against_middle(
     long = _long(slices, patients)
     at_end = (long["slice"] == 0) | (long["slice"] == long["n_slices"] - 1)
     parts = long.assign(end=long["relative"].where(at_end), inner=long["relative"].where(~at_end))
-    of_lesion = parts.groupby("lesion_id", sort=True)
-    sums = of_lesion[["end", "inner"]].sum()
-    n_inner = (of_lesion["n_slices"].first() - 2).to_numpy(dtype=float)
-    end, inner = (sums[name].to_numpy(dtype=float) for name in ("end", "inner"))
+    of_lesion = parts.groupby("lesion_id")
+    end, inner = of_lesion[["end", "inner"]].sum().to_numpy().T
+    n_inner = of_lesion["n_slices"].first().to_numpy() - 2.0
     above = inner / n_inner > end / 2 + 1e-6  # equal weights differ by rounding
 
     def statistics(weights: Array) -> dict[str, Array]:
@@ -169,7 +150,7 @@ def ends_against_middle(
         share = weights @ above / weights.sum(1)
         return {"end": ends, "inner": inners, "ratio": ratio, "inner_above_end": share}
 
-    return _intervals(statistics, of_lesion["patient"].first(), how)
+    return intervals(statistics, of_lesion["patient"].first(), **how)
 
 
 def position_profile(
@@ -191,47 +172,37 @@ def position_profile(
     counts = pd.crosstab(long["lesion_id"], at)
     of_lesion, total = sums.to_numpy(dtype=float), counts.to_numpy(dtype=float)
 
-    def statistics(weights: Array) -> dict[str, Array]:
+    def statistics(weights: Array) -> dict[float, Array]:
         n = weights @ total
         means = np.divide(weights @ of_lesion, n, out=np.full_like(n, np.nan), where=n > 0)
-        return {str(k): means[:, i] for i, k in enumerate(sums.columns)}
+        return dict(zip(sums.columns / (bins - 1), means.T, strict=True))
 
     patient = long.groupby("lesion_id")["patient"].first()
-    found = _intervals(statistics, patient, {"n_resamples": 1000, **how})
-    found.index = pd.Index(sums.columns.to_numpy() / (bins - 1), name="position")
-    return found.assign(n=counts.sum().to_numpy())
+    found = intervals(statistics, patient, **{"n_resamples": 1000, **how})
+    return found.rename_axis("position").assign(n=counts.sum().to_numpy())
 
 
 def _long(slices: pd.DataFrame, patients: pd.Series[str]) -> pd.DataFrame:
     """Slices of the nodules with so many of them that they have a middle, with their patient."""
     check_columns(slices, ["lesion_id", "slice", "n_slices", "position", "relative"])
-    patient = slices["lesion_id"].map(patients)
-    if patient.isna().any():
-        raise ValueError(f"patients: none for {slices['lesion_id'][patient.isna()].iloc[0]!r}")
+    patient = patients_of(slices["lesion_id"], patients).to_numpy()
     long = slices.assign(patient=patient)[slices["n_slices"] >= MIN_SLICES]
     if long.empty:
         raise ValueError(f"slices: no nodule has {MIN_SLICES} slices or more")
     return long
 
 
-def _intervals(statistics: Any, patients: pd.Series[str], how: Resampling) -> pd.DataFrame:
-    found = bootstrap_weights_over_groups(statistics, patients, **how)
-    ends = ("value", "low", "high", "n", "n_groups")
-    rows = {name: {end: getattr(e, end) for end in ends} for name, e in found.items()}
-    return pd.DataFrame(rows).T.astype({"n": int, "n_groups": int})
-
-
 def mean_weights(matrices: Array, attributes: Sequence[str]) -> pd.DataFrame:
     """The weight of each attribute for each, as magnitudes with rows of sum 1 (Fig. 6b, c).
 
-    The mean over lesions is taken first, and then each row is normalised: "normalised mean CAAM
-    weights". So weights of different signs cancel out. Row t, column k: "the weight of attribute
-    j for attribute i".
+    The mean over the lesions of `matrices`, (lesion, attribute t, attribute k), is taken first, and
+    then each row is normalised: "normalised mean CAAM weights". So weights of different signs
+    cancel out. Row t, column k: "the weight of attribute j for attribute i".
     """
-    magnitude = np.abs(_matrices(matrices, attributes).mean(axis=0))
+    magnitude = np.abs(matrices.mean(axis=0))
     total = magnitude.sum(axis=-1, keepdims=True)
     shares = np.divide(magnitude, total, out=np.full_like(magnitude, np.nan), where=total > 0)
-    return _square(shares, attributes)
+    return pd.DataFrame(shares, index=list(attributes), columns=list(attributes))
 
 
 def profile_correlations(matrices: Array, attributes: Sequence[str]) -> pd.DataFrame:
@@ -241,16 +212,14 @@ def profile_correlations(matrices: Array, attributes: Sequence[str]) -> pd.DataF
     Pearson's r over the nodules. A nodule counts for the pairs in which neither attribute has the
     same weight for all; NaN where no nodule does.
     """
-    values = _matrices(matrices, attributes)
-    centred = values - values.mean(axis=-1, keepdims=True)
+    centred = matrices - matrices.mean(axis=-1, keepdims=True)
     length = np.sqrt((centred**2).sum(axis=-1, keepdims=True))
-    flat = length <= 1e-12 * np.abs(values).max(axis=-1, keepdims=True)
-    unit = np.divide(centred, length, out=np.full_like(values, np.nan), where=~flat)
+    flat = length <= 1e-12 * np.abs(matrices).max(axis=-1, keepdims=True)
+    unit = np.divide(centred, length, out=np.full_like(centred, np.nan), where=~flat)
     r = np.clip(unit @ unit.transpose(0, 2, 1), -1, 1)  # (lesion, t, t')
-    known = np.isfinite(r)
-    n, total = known.sum(axis=0), np.where(known, r, 0.0).sum(axis=0)
-    mean = np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
-    return _square(mean, attributes)
+    n = np.isfinite(r).sum(axis=0)
+    mean = np.divide(np.nansum(r, axis=0), n, out=np.full(n.shape, np.nan), where=n > 0)
+    return pd.DataFrame(mean, index=list(attributes), columns=list(attributes))
 
 
 def attention_agreement(
@@ -275,36 +244,19 @@ def attention_agreement(
     """
     names = list(attributes)
     readers = correlations.loc[names, names].abs()
-    seen = {
-        "weights": mean_weights(matrices, names),
-        "profiles": profile_correlations(matrices, names).abs(),
-    }
+    weights = mean_weights(matrices, names)
+    profiles = profile_correlations(matrices, names).abs()
     rows = {}
-    for what, matrix in seen.items():
+    for what, matrix in {"weights": weights, "profiles": profiles}.items():
         symmetric = (matrix + matrix.T) / 2
-        known = [n for n in names if not _undefined(n, readers) and not _undefined(n, symmetric)]
+        both = (readers + symmetric).mask(np.eye(len(names), dtype=bool))
+        known = both.index[both.notna().any(axis=1)]
         if len(known) < 3:
             raise ValueError(f"{what}: {len(known)} attributes have correlations, expected 3")
         found = matrix_agreement(
             symmetric.loc[known, known], readers.loc[known, known],
             n_resamples=n_resamples, seed=seed,
         )  # fmt: skip
-        rows[what] = found | {"n_attributes": len(known)}
-    return pd.DataFrame(rows).T.astype({"n": int, "n_attributes": int})
-
-
-def _undefined(name: str, matrix: pd.DataFrame) -> bool:
-    return bool(matrix.loc[name].drop(name).isna().all())
-
-
-def _matrices(matrices: Array, attributes: Sequence[str]) -> Array:
-    values, k = np.asarray(matrices, dtype=float), len(attributes)
-    if values.ndim != 3 or values.shape[1:] != (k, k) or not np.isfinite(values).all():
-        raise ValueError(
-            f"matrices: shape {values.shape}, expected finite values (lesion, {k}, {k})"
-        )
-    return values
-
-
-def _square(values: Array, attributes: Sequence[str]) -> pd.DataFrame:
-    return pd.DataFrame(values, index=list(attributes), columns=list(attributes))
+        ends = ("pearson", "pearson_p", "spearman", "spearman_p", "n")
+        rows[what] = {end: getattr(found, end) for end in ends} | {"n_attributes": len(known)}
+    return pd.DataFrame.from_dict(rows, orient="index")

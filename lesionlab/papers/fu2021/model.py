@@ -16,7 +16,6 @@ Equations and sections are those of the paper. What the paper leaves open:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -53,17 +52,6 @@ class Design:
     classes: bool = False
     attributes: tuple[str, ...] = ATTRIBUTES
 
-    def __post_init__(self) -> None:
-        alone = self.auxiliary is not None and not self.cross_attribute
-        if alone or not 0 <= (self.auxiliary or 0) < math.inf:
-            raise ValueError(
-                f"auxiliary={self.auxiliary!r}: expected 0 or more, and with cross_attribute only"
-            )
-        if self.volumetric and (self.slice_attention or self.cross_attribute):
-            raise ValueError("volumetric: the 3D network has no attention")
-        if self.classes and self.attributes[-1:] != ("malignancy",):
-            raise ValueError("classes: expected malignancy as the last of the attributes")
-
 
 FULL = Design()
 VOLUMETRIC = Design(slice_attention=False, cross_attribute=False, auxiliary=None, volumetric=True)
@@ -97,6 +85,7 @@ class Backbone(nn.Module):
 
     def __init__(self, axes: int = 2) -> None:
         super().__init__()
+        self.axes = axes
         layer = nn.Conv2d if axes == 2 else nn.Conv3d
         self.pool = nn.MaxPool2d(2) if axes == 2 else nn.MaxPool3d(2)
         self.blocks = nn.ModuleList()
@@ -105,14 +94,19 @@ class Backbone(nn.Module):
             inputs = [channels, *[width] * (n - 1)]
             self.blocks.append(nn.ModuleList(layer(c, width, 3, padding=1) for c in inputs))
             channels = width
-        for convolution in self.modules():
-            if isinstance(convolution, nn.Conv2d | nn.Conv3d) and convolution.bias is not None:
-                # He et al. 2015, normal as in their code; the paper does not say which
-                nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-                nn.init.zeros_(convolution.bias)
+        for convolution in (c for block in self.blocks for c in cast(nn.ModuleList, block)):
+            # He et al. 2015, normal as in their code; the paper does not say which
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            nn.init.zeros_(convolution.bias)
 
     def maps(self, images: torch.Tensor) -> torch.Tensor:
         """The last feature map, (row, 256, y, x) or (row, 256, z, y, x), before its mean."""
+        if images.ndim != self.axes + 2 or images.shape[1] != 1 or min(images.shape[-2:]) < 8:
+            wanted = "(slice, 1, y, x)" if self.axes == 2 else "(nodule, 1, z, y, x)"
+            raise ValueError(
+                f"images: expected {wanted}, 8 pixels or more along each side, got shape "
+                f"{tuple(images.shape)}"
+            )
         features = _filled(images)
         for i, block in enumerate(self.blocks):
             features = self.pool(_channels_last(features)) if i else _channels_last(features)
@@ -156,14 +150,17 @@ class SliceAttention(nn.Module):
     """A weight for each slice of a nodule, and the mean of the slices so weighted (eq. 1–3).
 
     The softmax makes the weights of a nodule sum to 1, and `b1` without effect, as it adds the
-    same to all slices. This is the paper's SAM; Lei 2020's is `SoftActivationMap`.
+    same to all slices. The paper calls it SAM, which in
+    Lei 2020 is another thing.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.w0 = nn.Linear(FEATURES, HIDDEN)
         self.w1 = nn.Linear(HIDDEN, 1)
-        glorot(self.w0, self.w1)
+        for layer in (self.w0, self.w1):  # Glorot and Bengio 2010, and biases of zero (3.2)
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(
         self, features: torch.Tensor, nodule: torch.Tensor, n: int
@@ -239,7 +236,6 @@ class Network(nn.Module):
             nodule: (slice,) int64, the number of the nodule that each slice belongs to.
             n: How many nodules, if it is known.
         """
-        n = _count(images, nodule, n)
         return self.head(self.trunk(images), nodule, n)
 
     def trunk(self, images: torch.Tensor) -> torch.Tensor:
@@ -248,6 +244,11 @@ class Network(nn.Module):
 
     def head(self, maps: torch.Tensor, nodule: torch.Tensor, n: int | None = None) -> Outputs:
         """What comes after the feature maps."""
+        if nodule.shape != maps.shape[:1] or nodule.dtype != torch.int64:
+            raise ValueError(
+                f"nodule: expected an int64 index for each of {len(maps)} slices, "
+                f"got shape {tuple(nodule.shape)}, {nodule.dtype}"
+            )
         n = int(nodule.max()) + 1 if n is None else n
         features = maps.flatten(2).mean(2)  # (slice, 256)
         content, slice_weights = self.slices(features, nodule, n)  # (nodule, 256), (slice,)
@@ -268,7 +269,6 @@ class VolumeNetwork(nn.Module):
 
     def forward(self, images: torch.Tensor) -> Outputs:
         """Score nodules, (nodule, 1, z, y, x) as `samples.volumes` makes them."""
-        _check(images, "(nodule, 1, z, y, x)")
         return self.head(self.trunk(images))
 
     def trunk(self, images: torch.Tensor) -> torch.Tensor:
@@ -278,13 +278,6 @@ class VolumeNetwork(nn.Module):
     def head(self, maps: torch.Tensor) -> Outputs:
         """What comes after the feature maps."""
         return Outputs(self.heads(maps.flatten(2).mean(2)[:, None]))
-
-
-def glorot(*layers: nn.Linear) -> None:
-    """Glorot and Bengio 2010, uniform, and biases of zero (3.2)."""
-    for layer in layers:
-        nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)
 
 
 def unit(scores: torch.Tensor) -> torch.Tensor:
@@ -312,29 +305,3 @@ def _channels_last(images: torch.Tensor) -> torch.Tensor:
     if images.shape[1] == 1:  # torch takes either order for the other; the strides have to say it
         return images.squeeze(1).unsqueeze(-1).movedim(-1, 1)
     return images.contiguous(memory_format=torch.channels_last)
-
-
-def _check(images: torch.Tensor, axes: str) -> None:
-    if images.ndim != axes.count(",") + 1 or images.shape[1] != 1 or min(images.shape[2:]) < 8:
-        raise ValueError(
-            f"images: expected {axes} with 8 or more along each side, got shape "
-            f"{tuple(images.shape)}"
-        )
-
-
-def _count(images: torch.Tensor, nodule: torch.Tensor, n: int | None) -> int:
-    """How many nodules a packed batch has; `ValueError` if it is none."""
-    _check(images, "(slice, 1, y, x)")
-    if nodule.shape != images.shape[:1] or nodule.dtype != torch.int64 or not len(nodule):
-        raise ValueError(
-            f"nodule: expected an int64 index for each of {len(images)} slices, "
-            f"got shape {tuple(nodule.shape)}, {nodule.dtype}"
-        )
-    if n is None:
-        n = int(nodule.max()) + 1
-    # not on a GPU, where reading a value would wait for all that is still being computed
-    if nodule.device.type == "cpu" and not 0 <= (low := int(nodule.min())) <= nodule.max() < n:
-        raise ValueError(
-            f"nodule: expected indices from 0 to {n - 1}, got {low} to {int(nodule.max())}"
-        )
-    return n

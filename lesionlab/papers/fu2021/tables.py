@@ -1,20 +1,18 @@
-"""Fu et al. 2021: its Tables 1–5, S1 and S2 beside ours.
+"""Fu et al. 2021: its Tables 1 to 5, S1 and S2 beside ours.
 
-Scores are those of `lesionlab.training.outcomes.Outcome`. What lacks a column is refused with
-`KeyError`, a score that is there twice with `ValueError`.
+Scores are those of `lesionlab.training.outcomes.Outcome`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from lesionlab import published
 from lesionlab.crops import Tier
 from lesionlab.papers import _shared
-from lesionlab.papers._shared import BASELINES, malignancy_scores, scores_of
 from lesionlab.papers.fu2021 import TABLES
 from lesionlab.papers.fu2021.samples import ATTRIBUTES
 from lesionlab.statistics.agreement import one_against_rest, pairwise_difference
@@ -25,6 +23,14 @@ ERRORS = (*ATTRIBUTES, MEAN)
 
 CLASSES = ("accuracy", "sensitivity", "specificity", "precision", "auc")
 """The columns of Table 5."""
+
+ROWS: Mapping[str, Mapping[str, str]] = {
+    **TABLES,
+    "4": {"Proposed": "full"},
+    "5": {"Proposed": "malignancy_class"},
+    "S2": {"Proposed": "full", "Individual": "individual"},
+}
+"""By table and row of the paper, the variant; `individual` is a network for each attribute."""
 
 INTER_OBSERVER = "IB"
 ONE_AGAINST_REST = "One reader against the others' mean"
@@ -44,14 +50,18 @@ def errors(scores: pd.DataFrame, *, readings: pd.DataFrame | None = None) -> pd.
         is never wrong; n, n_groups; and from the readings inter_observer (mean difference of two
         readers, as Table 4) and one_against_rest, the like-for-like error of a reader.
     """
-    mae = _metric(scores, "mae")
+    known: Any = _shared.scores_of(scores)
+    mae, skill, constant, diameter = (
+        known.query("predictor == @predictor and metric == @metric").droplevel([0, 1])
+        for predictor, metric in (
+            ("model", "mae"), ("model", "skill"), ("constant", "mae"), ("diameter", "mae"),
+        )
+    )  # fmt: skip
     if mae.empty:
         raise ValueError("scores: the model has no row with the metric 'mae'")
     table = mae.loc[[name for name in ERRORS if name in mae.index], ["value", "low", "high"]]
     table = table.astype(float).rename(columns={"value": "mae"}).rename_axis("attribute")
-    for name in ("constant", "diameter"):
-        table[name] = _metric(scores, "mae", name)["value"]
-    skill = _metric(scores, "skill")
+    table = table.assign(constant=constant["value"], diameter=diameter["value"])
     for column, end in (("skill", "value"), ("skill_low", "low"), ("skill_high", "high")):
         table[column] = skill[end]
     table = table.join(mae[["n", "n_groups"]].astype(int))
@@ -78,12 +88,10 @@ def readers(readings: pd.DataFrame) -> dict[str, pd.Series[float]]:
     }
 
 
-def auxiliary_rows(comparison: pd.DataFrame) -> dict[str, Mapping[Hashable, float]]:
+def auxiliary_rows(comparison: pd.DataFrame) -> dict[str, dict[Hashable, float]]:
     """The two rows of Table 3 from `analyses.auxiliary_against_final`, for `beside(others=…)`."""
-    return {
-        "Auxiliary": comparison["mae_auxiliary"].to_dict(),
-        "Final": comparison["mae_final"].to_dict(),
-    }
+    rows = {"Auxiliary": "mae_auxiliary", "Final": "mae_final"}
+    return {name: comparison[column].to_dict() for name, column in rows.items()}
 
 
 def beside(
@@ -91,10 +99,10 @@ def beside(
     results: Mapping[str, pd.DataFrame],
     *,
     tier: Tier,
-    others: Mapping[str, Mapping[Hashable, float] | pd.Series[float]] | None = None,
+    others: Mapping[str, Any] | None = None,
     baselines: bool = True,
 ) -> pd.DataFrame:
-    """One of the paper's tables with our numbers beside its own, as `lesionlab.tables.beside`.
+    """One of the paper's tables with our numbers beside its own.
 
     Args:
         number: 1, 2, 3, 4, 5, `"S1"` or `"S2"`.
@@ -116,73 +124,34 @@ def beside(
         ValueError: The runs are on different lesions, or `others` do not fit the table.
     """
     printed = published.table("fu2021", number)
-    attrs, name, key = printed.attrs, str(printed.attrs["table"]), str(printed.columns[0])
+    name, key = str(printed.attrs["table"]), str(printed.columns[0])
     if name.startswith("Fig"):
         raise LookupError(f"number={number!r}: that is a figure, expected a table")
     words = published.as_printed("fu2021", number)
     labels = words[key]  # "10", not 10.0
     if name == "5":  # two rows are "Xie et al. 2019"
         labels = (labels + " " + words["reference"]).str.strip()
-    columns = list(CLASSES if name == "5" else ERRORS)
-    rows = _class_rows(results, baselines) if name == "5" else _rows(name, results, baselines)
-    ours, used = {}, {}
-    for row, scores, values in rows:
-        used[row] = scores
-        ours[row] = values.reindex([*columns, "lesions"])
-        ours[row]["lesions"] = scores["n"].iloc[0]
-    for row, given in (others or {}).items():
-        ours[row] = pd.Series(dict(given), dtype=float)
-        if not ours[row].index.isin(columns).any():
-            raise ValueError(
-                f"others: {row!r} has {list(ours[row].index)}, expected some of {columns}"
-            )
-    mine = pd.DataFrame(ours, index=[*columns, "lesions"], dtype=float).T
+    wanted = ROWS.get(name, {})
+    runs = {v: results[v] for v in wanted.values() if v in results}
+    if name == "S2" and (individual := _individual(results)):
+        runs["individual"] = pd.concat(individual)
+
+    def cell(row: str, column: str) -> tuple[str | None, str, str]:
+        metric, target = (column, "malignancy") if name == "5" else ("mae", column)
+        return wanted.get(row), metric, target
+
     return _shared.beside(
         printed.drop(columns=key).set_axis(pd.Index(labels, name=key)),
-        mine.astype({"lesions": "Int64"}),
-        tier=tier,
-        used=used,
-        attrs=attrs,
-    )
+        runs, cell, columns=CLASSES if name == "5" else ERRORS, percent=CLASSES,
+        tier=tier, others=others, baselines=baselines,
+    )  # fmt: skip
 
 
-Row = tuple[str, pd.DataFrame, "pd.Series[float]"]
-"""Its name, the scores that it was made from, and its values by column."""
-
-
-def _metric(scores: pd.DataFrame, metric: str, predictor: str = "model") -> pd.DataFrame:
-    """One metric of one predictor, index target; empty where there is none."""
-    return scores_of(scores, predictor).query("metric == @metric").droplevel("metric")
-
-
-def _rows(number: str, results: Mapping[str, pd.DataFrame], baselines: bool) -> Iterator[Row]:
-    """Rows of a table of errors that there are runs for."""
-    wanted = {"4": {"Proposed": "full"}, "S2": {"Proposed": "full"}, **TABLES}.get(number, {})
-    used = {row: results[variant] for row, variant in wanted.items() if variant in results}
-    for row, scores in used.items():
-        found = _metric(scores, "mae")
-        yield row, found, found["value"]
-    alone = {name: f"only_{name}" for name in ATTRIBUTES if f"only_{name}" in results}
-    if number == "S2" and alone:
-        parts = [_metric(results[v], "mae").loc[[name]] for name, v in alone.items()]
-        values = pd.concat(parts)["value"]
-        # the mean of nine networks, and of no fewer: others would not be the paper's mean
-        values[MEAN] = values.mean() if len(parts) == len(ATTRIBUTES) else np.nan
-        yield "Individual", pd.concat(parts), values
-    if baselines and used:
-        first = next(iter(used.values()))
-        for predictor, row in BASELINES.items():
-            found = _metric(first, "mae", predictor)
-            if len(found):
-                yield row, _metric(first, "mae"), found["value"]
-
-
-def _class_rows(results: Mapping[str, pd.DataFrame], baselines: bool) -> Iterator[Row]:
-    """As `_rows`, for Table 5, in per cent; the scores of a run have no precision."""
-    if (scores := results.get("malignancy_class")) is None:
-        return
-    for predictor, row in {"model": "Proposed", **(BASELINES if baselines else {})}.items():
-        found = malignancy_scores(scores, predictor)
-        found = found[found.index.isin(CLASSES)]
-        if len(found):
-            yield row, found, 100 * found["value"]
+def _individual(results: Mapping[str, pd.DataFrame]) -> list[pd.DataFrame]:
+    """The scores of the networks for one attribute each, and their mean if all nine were run."""
+    alone = {name: results[f"only_{name}"] for name in ATTRIBUTES if f"only_{name}" in results}
+    parts = [scores[scores["target"] == name] for name, scores in alone.items()]
+    if len(parts) == len(ATTRIBUTES):
+        means = pd.concat(parts).groupby(["predictor", "metric"])[["value", "n", "n_groups"]].mean()
+        parts.append(means.reset_index().assign(target=MEAN))
+    return parts

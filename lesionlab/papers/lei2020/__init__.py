@@ -5,7 +5,7 @@
     fit(experiment, samples, labels(table), recipe=PRESETS["paper"].recipe, …)
 
     maps = network.trunk(images)                        # feature maps g, and high-level maps
-    network.head(maps)                                  # logits, as network(images).logits
+    network.head(maps)                                  # what network(images) gives: logits, …
 
 Equations and sections are those of the paper. `samples` has the images, `model` the paper's
 network, `comparators` the networks of others, `maps` the activation maps, `analyses` the tables.
@@ -32,45 +32,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from lesionlab import cohorts
-from lesionlab.attributes import RATING_NAMES, rating
+from lesionlab.attributes import RATING_NAMES
 from lesionlab.crops.sampling import Samples
 from lesionlab.papers import _shared
 from lesionlab.papers.lei2020 import comparators
-from lesionlab.papers.lei2020.model import (
-    HESAM,
-    N_CHANNELS,
-    CAMHead,
-    Design,
-    Head,
-    HESAMHead,
-    Outputs,
-    SAMHead,
-    UNet,
-)
-from lesionlab.papers.lei2020.samples import (
-    CHANNELS,
-    WINDOW,
-    Outlines,
-    draw_reader_study,
-    duplicate_slice,
-    example_lesions,
-    lidc_crops,
-    masks_of,
-    outlines,
-    pasted,
-    pixel_of,
-    prepare,
-    prepare_scales,
-    reader_accuracy,
-    sample_lesions,
-)
+from lesionlab.papers.lei2020.model import HESAM, N_CHANNELS, Design, Outputs
+from lesionlab.papers.lei2020.samples import CHANNELS, prepare, prepare_scales
+from lesionlab.papers.lei2020.samples import WINDOW as WINDOW
+from lesionlab.papers.lei2020.samples import Outline as Outline
+from lesionlab.papers.lei2020.samples import lidc_crops as lidc_crops
+from lesionlab.papers.lei2020.samples import masks_of as masks_of
+from lesionlab.papers.lei2020.samples import outlines as outlines
+from lesionlab.papers.lei2020.samples import pasted as pasted
+from lesionlab.papers.lei2020.samples import pixel_of as pixel_of
 from lesionlab.training.paper import Paper, Preset
 from lesionlab.training.recipes import Recipe, Schedule
 from lesionlab.training.studies import library_data
@@ -80,39 +61,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lesionlab.crops import Crop
-
-__all__ = [
-    "CHANNELS",
-    "EXACT",
-    "NAMES",
-    "N_CHANNELS",
-    "PAPER",
-    "PRESETS",
-    "PRINTED",
-    "TABLES",
-    "VARIANTS",
-    "WINDOW",
-    "Design",
-    "Lei2020",
-    "Network",
-    "Outlines",
-    "Outputs",
-    "draw_reader_study",
-    "duplicate_slice",
-    "example_lesions",
-    "labels",
-    "lidc_crops",
-    "masks_of",
-    "outlines",
-    "pasted",
-    "pixel_of",
-    "prepare",
-    "prepare_scales",
-    "reader_accuracy",
-    "sample_lesions",
-    "scaled_recipe",
-    "variant_on",
-]
 
 
 def variant_on(variant: str, images: str) -> str:
@@ -161,7 +109,7 @@ The rows of Table 3 are its two columns, high-level / final. "Baseline" of Table
 _OURS = {"hesam": HESAM, "sam": Design(), "cam": Design(head="cam")}
 # table 4 has 256 maps at the end of the U-Net "for fair comparisons"
 _WIDE = Design(outputs=256)
-_HEADS: Any = {"": "own", "_cam": "cam", "_sam": "sam"}
+_HEADS: Mapping[str, Any] = {"": "own", "_cam": "cam", "_sam": "sam"}
 
 _ON_D11C: dict[str, Design] = {
     # Table 2
@@ -170,7 +118,7 @@ _ON_D11C: dict[str, Design] = {
     "pn_samp": Design(head="cam", high_level="average", fusion="concatenate", residual=False),
     "sag_c": Design(trunk="attention_gate", head="own"),
     **{
-        f"{name}{suffix}": Design(trunk=cast(Any, name), head=head)
+        f"{name}{suffix}": Design(trunk=name, head=head)  # type: ignore[arg-type]
         for suffix, head in _HEADS.items()
         for name in _COMPARED.values()
     },
@@ -196,22 +144,22 @@ _ON_D11C: dict[str, Design] = {
 }
 
 _ROWS = {variant: row for table in ("4", "3", "2") for row, variant in TABLES[table].items()}
-_ON_OTHERS: dict[tuple[str, Any], str] = {
-    (variant, images): variant_on(variant, images)
+_ELSEWHERE: list[tuple[str, Any]] = [
+    (variant, images)
     for images in N_CHANNELS
     for variant in (*TABLES["2"].values(), *TABLES["4"].values())
     if images != "D11C"
-}
+]
 
 VARIANTS: Mapping[str, Design] = _ON_D11C | {
-    name: replace(_ON_D11C[variant], images=images)
-    for (variant, images), name in _ON_OTHERS.items()
+    variant_on(variant, images): replace(_ON_D11C[variant], images=images)
+    for variant, images in _ELSEWHERE
 }
 """By name. Those of Tables 2 and 4 are there for each image set: `hesam` is on D11C, `hesam_d1c`,
 `hesam_d3c` and `hesam_d21c` are the same on the others."""
 
 NAMES: Mapping[str, str] = _ROWS | {
-    name: f"{_ROWS[variant]}, {images}" for (variant, images), name in _ON_OTHERS.items()
+    variant_on(variant, images): f"{_ROWS[variant]}, {images}" for variant, images in _ELSEWHERE
 }
 """By variant, for `lesionlab.tables.show`: what the paper calls its row, in Table 2 if it is there.
 
@@ -224,34 +172,27 @@ EXACT = ", exact"
 class Network(nn.Module):
     """The model of figure 3, or another one of `VARIANTS`: a `trunk`, and a `head` on its maps.
 
-    `size` is the side of the images, pixels: a head with weights for places is made for one.
+    It takes images of `size` × `size` pixels: most heads have weights for places.
     """
 
     def __init__(self, design: Design = HESAM, *, size: int = 32) -> None:
         super().__init__()
         n, outputs = N_CHANNELS[design.images], len(RATING_NAMES) if design.ratings else 2
-        self.trunk: nn.Module
-        self.head: nn.Module
-        if design.trunk == "unet":
-            self.trunk = UNet(n, design)
-            features, side = design.features, size // 2 if design.residual else size
-        else:
-            self.trunk = trunk = comparators.trunk(design, n)
-            features, side = trunk.features, size // trunk.stride
-        shape = (side, side) if design.axes == 2 else (n, side, side)
-        if design.head == "cam":
-            self.head = CAMHead(design, features, shape, outputs)
-        elif design.head == "sam":
-            kind = SAMHead if design.high_level is None else HESAMHead
-            self.head = kind(design, features, shape, outputs)
-        else:
-            self.head = comparators.head(design, features, shape, outputs)
+        self.shape = (n, size, size)
+        self.trunk = comparators.trunk(design, n)
+        side = size // self.trunk.stride
+        places = (side, side) if design.axes == 2 else (n, side, side)
+        self.head = comparators.head(design, self.trunk.features, places, outputs)
 
     def forward(self, images: torch.Tensor) -> Outputs:
         """Score lesions, (lesion, slice, y, x) as `prepare` makes them; in three axes the same."""
-        maps = self.trunk(images)
-        offset = self.head.offset(maps) if isinstance(self.head, Head) else None
-        return Outputs(self.head(maps), maps.features, offset)
+        if images.ndim != 4 or images.shape[1:] != self.shape or not images.is_floating_point():
+            raise ValueError(
+                f"images: expected floating point (lesion, {', '.join(map(str, self.shape))}), "
+                f"got {images.dtype} {tuple(images.shape)}"
+            )
+        outputs: Outputs = self.head(self.trunk(images))
+        return outputs
 
 
 @dataclass(frozen=True)
@@ -285,11 +226,6 @@ class Lei2020(_shared.Designed):
         """Whether the channels are neighbouring slices; those of D3C are scales."""
         return self.design.images != "D3C"
 
-    @property
-    def design(self) -> Design:
-        """Which parts the model has."""
-        return VARIANTS[self.variant]
-
     def maps(self) -> dict[str, tuple[str, bool]]:
         """The maps that the model has: name to the method of `attention`, and whether it is exact.
 
@@ -316,19 +252,17 @@ class Lei2020(_shared.Designed):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Cross-entropy (eq. 13), or squared errors summed over the ratings; mean of lesions."""
         if self.design.ratings:
+            low, span = self.scale(labels)
             unit = outputs.logits.float().sigmoid()
-            scaled = [rating(k).to_unit(v) for k, v in zip(RATING_NAMES, labels.T, strict=True)]
-            truth = torch.stack(scaled, dim=1)
-            errors = (unit - truth.where(truth.isfinite(), unit.detach())).square()
-            return errors.sum(1).mean(), {}
+            return _shared.squared_errors(unit, (labels - low) / span).sum(1).mean(), {}
         return functional.cross_entropy(outputs.logits.float(), labels[:, 0].long()), {}
 
     def predict(self, outputs: Outputs) -> torch.Tensor:
         """(lesion, 1) probability of malignant, or (lesion, rating) in rating steps."""
         logits = outputs.logits.float()  # never in half precision
         if self.design.ratings:
-            unit = zip(RATING_NAMES, logits.sigmoid().T, strict=True)
-            return torch.stack([rating(name).from_unit(values) for name, values in unit], dim=1)
+            low, span = self.scale(logits)
+            return logits.sigmoid() * span + low
         return logits.softmax(1)[:, 1:]
 
 

@@ -3,18 +3,19 @@
     classification(outcome.predictions)                            # what Table 2 measures, and more
     compare({"hesam": …, "cam": …})                                # Table 5, and what it leaves out
     paper_table(2, {"hesam": outcome.scores, …}, tier="phantom")   # Tables 2 to 5
+    reader_accuracy(readings, draw_reader_study(…))                # Table 6
 
 Predictions and scores are those of `lesionlab.training.outcomes.Outcome`, runs those of
 `lesionlab.training.outcomes.kept`; both are given by variant. Predictions have one row per lesion:
-lesion_id, patient, fold, malignancy (a probability) and malignancy_truth (0 or 1); what lacks a
-column is refused with `KeyError`. Intervals are from resampling patients, as often and with the
-seed that `**how` gives: `n_resamples`, `level` and `seed`.
+lesion_id, patient, fold, malignancy (a probability) and malignancy_truth (0 or 1). Intervals are
+from resampling patients, as often and with the seed that `**how` gives: `n_resamples`, `level` and
+`seed`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 from lesionlab import published, tables
 from lesionlab.cohorts import Cohort, malignancy_label
 from lesionlab.crops import Tier
-from lesionlab.papers._shared import BASELINES, beside, malignancy_scores
+from lesionlab.papers import _shared
+from lesionlab.papers._shared import BASELINES as BASELINES
 from lesionlab.papers.lei2020 import N_CHANNELS, TABLES, variant_on
 from lesionlab.splits import By
 from lesionlab.statistics.association import holm
@@ -54,10 +56,17 @@ def classification(predictions: pd.DataFrame, **how: Unpack[Resampling]) -> pd.D
     no threshold. Others call a lesion malignant from 0.5 on. Index `MEASURES`; columns value, low,
     high (fractions), n (lesions), n_groups (patients).
     """
-    found = score_binary(_scored(predictions), **how)
-    columns = (*ENDS, "n", "n_groups")
-    table = [{name: getattr(found[m], name) for name in columns} for m in MEASURES]
-    return pd.DataFrame(table, index=pd.Index(MEASURES, name="measure"))
+    found = _shared.estimates(score_binary(_scored(predictions), **how))
+    return found.loc[list(MEASURES)].rename_axis("measure")
+
+
+def within_folds(predictions: pd.DataFrame, **how: Unpack[Resampling]) -> Estimate:
+    """The AUC within each fold, averaged over the folds.
+
+    It compares only lesions that the same network was tested on. An AUC over all folds also asks
+    how alike the levels of their networks are (see `statistics.scoring`).
+    """
+    return score_binary(_scored(predictions, "fold"), **how)["auc"]
 
 
 def _scored(predictions: pd.DataFrame, *further: str) -> pd.DataFrame:
@@ -86,15 +95,6 @@ def on_fold(
     return pd.concat(parts, ignore_index=True)
 
 
-def within_folds(predictions: pd.DataFrame, **how: Unpack[Resampling]) -> Estimate:
-    """The AUC within each fold, averaged over the folds.
-
-    It compares only lesions that the same network was tested on. An AUC over all folds also asks
-    how alike the levels of their networks are (see `statistics.scoring`).
-    """
-    return score_binary(_scored(predictions, "fold"), **how)["auc"]
-
-
 def baseline_predictions(
     predictions: pd.DataFrame, cohort: Cohort, *, by: By = "patient"
 ) -> dict[str, pd.DataFrame]:
@@ -103,10 +103,7 @@ def baseline_predictions(
     Both are the baselines of `statistics.baselines`, learned on the folds that the model was not
     tested on, so that a model can be held against them on the same lesions. `cohort` is the
     paper's, which the lesions and their folds are of, and `by` is what the folds of the run were
-    by.
-
-    Returns:
-        `"diameter"` and `"ratings"` to predictions like the given ones.
+    by. The result is `"diameter"` and `"ratings"` to predictions like the given ones.
     """
     nodules, labels = cohort.table.rename_axis("lesion_id"), malignancy_label(cohort.table)
     found = {}
@@ -146,10 +143,9 @@ def compare(
     rows = {}
     for variant in (name for name in predictions if name != reference):
         pair = predictions[reference], predictions[variant]
-        within = paired_auc(pair[0], pair[1], **how)["difference"]
-        whole = [frame.drop(columns="fold") for frame in pair]  # all lesions ranked together
-        pooled = paired_auc(whole[0], whole[1], **how)["difference"]
-        errors = paired(*pair, ["malignancy"], n_resamples=1)
+        within = paired_auc(*pair, **how)["difference"]
+        one, two = (frame.drop(columns="fold") for frame in pair)  # all lesions ranked together
+        pooled = paired_auc(one, two, **how)["difference"]
         ours, other = (frame.set_index("lesion_id").sort_index() for frame in pair)
         malignant = ours["malignancy_truth"] == 1
         right, right_other = ((f["malignancy"] >= 0.5) == malignant for f in (ours, other))
@@ -160,7 +156,7 @@ def compare(
             "only_reference": only, "only_other": only_other,
             "p_mcnemar": float(mcnemar([[0, only], [only_other, 0]], exact=True).pvalue),
             "p_mcnemar_holm": np.nan,
-            "p_error": errors["p"].loc["malignancy"],
+            "p_error": paired(*pair, ["malignancy"], n_resamples=1).loc["malignancy", "p"],
             "auc_difference": pooled.value, "low": pooled.low, "high": pooled.high,
             "within_difference": within.value, "within_low": within.low, "within_high": within.high,
         }  # fmt: skip
@@ -178,7 +174,7 @@ def signed_rank(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
 
 
 def paper_table(number: int | str, runs: Mapping[str, pd.DataFrame], *, tier: Tier) -> pd.DataFrame:
-    """One of the paper's Tables 2 to 5 with our numbers beside its own, as `tables.beside`.
+    """One of the paper's Tables 2 to 5 with our numbers beside its own.
 
     Args:
         number: 2, 3 or 4: `runs` are variant to its scores, as `Outcome.scores`. 5: tables of
@@ -190,65 +186,51 @@ def paper_table(number: int | str, runs: Mapping[str, pd.DataFrame], *, tier: Ti
     Returns:
         The paper's rows in its order, then in Tables 2 and 3 what predictors without an image
         reach on the same lesions. Columns (name, `"Lei 2020"`) as printed, (name,
-        `"lesionlab (<tier>)"`) and (name, `"difference"`), accuracy in per cent; in Tables 2 and 3
+        `"lesionlab (<tier>)"`) and (name, `"difference"`), accuracy in per cent; in Tables 2 to 4
         the last says on how many lesions we are. In Table 5, where the paper prints bounds, those
         are text ("< 0.01"). NaN where the paper prints nothing or we ran nothing. `attrs` are those
         of `published.table`, and the tier.
     """
     printed = published.table("lei2020", number)
-    attrs, name = printed.attrs, str(printed.attrs["table"])
-    if name not in ("2", "3", "4", "5"):
-        raise LookupError(f"number={number!r}: expected one of the tables 2, 3, 4, 5")
+    name = str(printed.attrs["table"])
     if name == "3":
-        labels = printed["high_level_pooling"] + " / " + printed["final_pooling"]
-        printed = printed[list(PRINTED)].assign(method=labels)
-    theirs = printed.set_index(["metric", "method"] if name == "4" else "method")
-    used: dict[str, pd.DataFrame] = {}
-    if name == "5":
-        theirs = theirs.filter(like="_below").rename(columns=lambda c: c.removesuffix("_below"))
-        theirs = theirs.map(lambda p: f"< {p:g}", na_action="ignore")
-        tests = [(v, p) for t in runs.values() for v, p in t["p_probability"].items()]
-        known = {str(variant): {"p_probability": float(p)} for variant, p in tests}
-    else:
-        wanted = [variant_on(v, images) for v in TABLES[name].values() for images in IMAGE_SETS]
-        used = {v: malignancy_scores(runs[v]) for v in wanted if v in runs}
-        known = {variant: _measured(scores) for variant, scores in used.items()}
-    columns = [column for column in map(str, theirs) if not column.endswith("_sd")]
-    ours = pd.DataFrame(np.nan, index=theirs.index, columns=columns)
-    for row in ours.index:
-        for column in columns:
-            variant, measure = _source(name, row, column)
-            ours.loc[row, column] = known.get(variant, {}).get(measure, np.nan)
-    if name in ("2", "3"):
-        lesions = next((m["lesions"] for m in known.values()), np.nan)
-        ours["lesions"] = np.where(ours.notna().any(axis=1), lesions, np.nan)
-        # baselines see no image, so one run has the numbers for all; they stand under D11C
-        for predictor, row in BASELINES.items() if known else ():
-            found = malignancy_scores(runs[next(iter(known))], predictor)
-            if len(found):
-                measured = _measured(found)
-                measured |= {"d11c": measured["accuracy"]}
-                ours.loc[row] = pd.Series(measured).reindex(ours.columns)
-        ours = ours.astype({"lesions": "Int64"})
-    return beside(theirs, ours, tier=tier, used=used, attrs=attrs)
+        pools = printed["high_level_pooling"] + " / " + printed["final_pooling"]
+        printed = printed[list(PRINTED)].assign(method=pools)
+    elif name == "5":
+        return _table_5(printed, runs, tier)
+    elif name not in TABLES:
+        raise LookupError(f"number={number!r}: expected one of the tables 2, 3, 4, 5")
+    variants = TABLES[name]
+
+    def cell(row: Any, column: str) -> tuple[str, str, str]:
+        metric, method = row if name == "4" else (column, row)
+        if column not in IMAGE_SETS:
+            return variants[method], metric, "malignancy"
+        metric = "accuracy" if name == "2" else metric
+        return variant_on(variants[method], column), metric, "malignancy"
+
+    printed = printed.set_index(["metric", "method"] if name == "4" else "method")
+    columns = [column for column in printed if not column.endswith("_sd")]
+    return _shared.beside(
+        printed, runs, cell, columns=columns, percent=["accuracy"], tier=tier, baselines=name != "4"
+    )
 
 
-def _source(table: str, row: Any, column: str) -> tuple[str, str]:
-    """The variant and the measure that a cell of one of the paper's tables is about."""
-    if table == "4":
-        return variant_on(TABLES["4"][row[1]], column), row[0]
-    if table == "5":
-        return variant_on(TABLES["2"][row], column.removesuffix("_p")), "p_probability"
-    if column in IMAGE_SETS:
-        return variant_on(TABLES[table][row], column), "accuracy"
-    return TABLES[table][row], column
+def _table_5(printed: pd.DataFrame, runs: Mapping[str, pd.DataFrame], tier: Tier) -> pd.DataFrame:
+    """HESAM against the networks of others, the p of the paper's test."""
+    theirs = printed.set_index("method").filter(like="_below")
+    theirs = theirs.rename(columns=lambda name: name.removesuffix("_below"))
+    ours = pd.DataFrame(np.nan, index=theirs.index, columns=theirs.columns)
+    found = pd.concat([test["p_probability"] for test in runs.values()]) if runs else {}
+    for method in ours.index:
+        for images in IMAGE_SETS:
+            ours.loc[method, f"{images}_p"] = found.get(variant_on(TABLES["2"][method], images))
+    theirs = theirs.map(lambda p: f"< {p:g}", na_action="ignore")
+    theirs.attrs = printed.attrs
+    return _shared.joined(theirs, ours, tier=tier)
 
 
-def _measured(scores: pd.DataFrame) -> dict[str, float]:
-    """What the paper prints, in its units, from scores by metric; and on how many lesions."""
-    values = scores["value"].astype(float)
-    found = {name: float(values[name]) for name in PRINTED}
-    return found | {"accuracy": 100 * found["accuracy"], "lesions": int(scores["n"].iloc[0])}
+# --- the tables of the chapter --------------------------------------------------------------------
 
 
 def courses(
@@ -323,9 +305,14 @@ def head_differences(
     Index as "SAM − CAM, D11C". Columns ("within folds", …) and ("folds together", …), each
     difference (of the AUCs, above 0 the first is better), low, high.
     """
-    ends = ("difference", "low", "high")
-    columns = {("within folds", end): f"within_{end}" for end in ends}
-    columns |= {("folds together", e): "auc_difference" if e == ends[0] else e for e in ends}
+    columns = {
+        ("within folds", "difference"): "within_difference",
+        ("within folds", "low"): "within_low",
+        ("within folds", "high"): "within_high",
+        ("folds together", "difference"): "auc_difference",
+        ("folds together", "low"): "low",
+        ("folds together", "high"): "high",
+    }
     found = {}
     for first, second in (("sam", "cam"), ("hesam", "cam"), ("hesam", "diameter")):
         for images in N_CHANNELS:
@@ -353,20 +340,20 @@ def by_split(
     …) and ("by nodule", …), each value, low, high; and ("by nodule less by patient", "difference").
     """
     frames = {
-        words: (by_patient[v].predictions, by_nodule[v].predictions)
+        words: {"by patient": by_patient[v].predictions, "by nodule": by_nodule[v].predictions}
         for v, words in _heads(by_patient).items()
         if v in by_nodule
     }
-    one, other = next(iter(frames.values()))
-    frames["diameter alone"] = (
-        baseline_predictions(one, cohort)["diameter"],
-        baseline_predictions(other, cohort, by="nodule")["diameter"],
-    )
+    kinds: dict[str, By] = {"by patient": "patient", "by nodule": "nodule"}
+    frames["diameter alone"] = {
+        by: baseline_predictions(frame, cohort, by=kinds[by])["diameter"]
+        for by, frame in next(iter(frames.values())).items()
+    }
     rows: dict[str, dict[tuple[str, str], float]] = {}
     for words, both in frames.items():
         row = rows[words] = {}
-        for by, frame in zip(("by patient", "by nodule"), both, strict=True):
-            auc: Any = on_fold({"model": frame}, 0, **how).set_index("metric").loc["auc"]
+        for by, frame in both.items():
+            auc = classification(frame[frame["fold"] == 0], **how).loc["auc"]
             row |= {(by, end): float(auc[end]) for end in ENDS}
         change = row["by nodule", "value"] - row["by patient", "value"]
         row["by nodule less by patient", "difference"] = change
@@ -382,5 +369,118 @@ def kept_maps(runs: Mapping[str, Outcome], name: str, level: str) -> pd.DataFram
     for head, words in HEADS.items():
         rows = pd.DataFrame(runs[head].about["analysis"][name])
         parts.append(rows.replace({"method": {"Grad-CAM": f"Grad-CAM, {words} network"}}))
-    table: pd.DataFrame = pd.concat(parts)
-    return table.set_index(["method", level])
+    return pd.concat(parts).set_index(["method", level])
+
+
+# --- lesions to show, and the readers (Table 6) ---------------------------------------------------
+
+
+def sample_lesions(
+    lesion_ids: Sequence[str] | pd.Series[str], n: int, *, seed: int = 0
+) -> list[str]:
+    """`n` lesions, drawn; all if there are no more. The order they are given in does not matter."""
+    there = sorted(set(lesion_ids))
+    drawn = np.random.default_rng(seed).choice(there, min(n, len(there)), replace=False)
+    return sorted(drawn.tolist())
+
+
+def example_lesions(
+    predictions: pd.DataFrame, *, quantiles: Sequence[float] = (0.1, 0.5, 0.9)
+) -> pd.DataFrame:
+    """Lesions to show, picked by rule: of each class, some called rightly and some wrongly.
+
+    The paper chose the nodules of its figures by what they show. Here it is, for each quantile of
+    the probability of the true class over the lesions of a class, the lesion nearest to it.
+
+    Returns:
+        Index lesion_id, benign ones first; columns malignant (bool), probability (of malignant),
+        quantile. A lesion may serve twice where there are few.
+    """
+    rows = predictions.set_index("lesion_id").sort_index()
+    found = []
+    for label in (0, 1):
+        own = rows.loc[rows["malignancy_truth"] == label, "malignancy"].astype(float)
+        if own.empty:
+            raise ValueError(f"predictions: no lesion of class {label}")
+        picked = _shared.nearest(own if label else 1 - own, quantiles)
+        found += [(n, bool(label), own[n], q) for n, q in zip(picked, quantiles, strict=True)]
+    columns = ["lesion_id", "malignant", "probability", "quantile"]
+    return pd.DataFrame(found, columns=columns).set_index("lesion_id")
+
+
+def draw_reader_study(
+    predictions: pd.DataFrame, readings: pd.DataFrame, *, each: int = 10, seed: int = 0
+) -> list[str]:
+    """Nodules for a reader comparison as in 4.8: `each` malignant and as many benign, drawn.
+
+    The paper's twenty were rated by at least three doctors *and* were all classified rightly by its
+    model and by the radiologists of its study. Here only the first holds: of nodules chosen for
+    being right, no accuracy can be learned. `predictions` say which lesions there are, and which
+    are malignant; `readings` have one row per reading.
+    """
+    count = readings.dropna(subset="malignancy").groupby("lesion_id").size()
+    rows = predictions[predictions["lesion_id"].map(count).fillna(0) >= 3]
+    rng = np.random.default_rng(seed)
+    chosen: list[str] = []
+    for label in (0, 1):
+        there = sorted(rows.loc[rows["malignancy_truth"] == label, "lesion_id"])
+        if len(there) < each:
+            raise ValueError(f"each={each!r}: only {len(there)} nodules of class {label}")
+        chosen += rng.choice(there, each, replace=False).tolist()
+    return sorted(chosen)
+
+
+def reader_accuracy(
+    readings: pd.DataFrame,
+    lesion_ids: Sequence[str],
+    *,
+    truth: Literal["all", "others"] = "all",
+    shuffle: int | None = None,
+) -> pd.DataFrame:
+    """Each "doctor" against the label, as in Table 6.
+
+    LIDC's readers are anonymous: nothing says that the first reader of one scan and that of another
+    are the same person, and more than four radiologists took part. "Dr. 1" is a column of a table,
+    not a person: `shuffle` (a seed) puts the readings of each nodule into other columns, which
+    changes all four rows and nothing about the readers. And the label is the mean of the readers'
+    own ratings, which a reader agrees with more than with what the others say: `truth="others"` is
+    the mean of all but the doctor. Where a mean or a rating is 3, it does not count.
+
+    Args:
+        readings: One row per reading: lesion_id, malignancy (1 to 5); the order of a nodule's
+            readings is that of the columns.
+        lesion_ids: Which nodules; `ValueError` for one without readings.
+        truth: Whose mean is the label.
+        shuffle: See above.
+
+    Returns:
+        Index doctor, `Dr. 1` to `Dr. 4`, or as many as a nodule has readings, and `all`. Columns n
+        (nodules that count), accuracy (per cent, NaN where there are none), false_positives,
+        false_negatives.
+    """
+    if truth not in ("all", "others"):
+        raise ValueError(f"truth={truth!r}: expected 'all' or 'others'")
+    known = readings.dropna(subset="malignancy").set_index("lesion_id")["malignancy"]
+    if missing := set(lesion_ids) - set(known.index):
+        raise ValueError(f"readings: none of lesion {min(missing)!r}")
+    given = known.loc[list(lesion_ids)].astype(float)
+    own = given.groupby(level=0, sort=False)
+    size, mean = own.transform("size"), own.transform("mean")
+    if truth == "others":
+        mean = (own.transform("sum") - given) / (size - 1)  # NaN for a single reader
+    doctor = own.cumcount()
+    if shuffle is not None:
+        rng = np.random.default_rng(shuffle)
+        doctor[:] = np.concatenate([rng.permutation(max(4, n))[:n] for n in own.size()])
+    called, malignant, counts = given > 3, mean > 3, (given != 3) & (mean != 3) & mean.notna()
+    rows = {f"Dr. {k + 1}": counts & (doctor == k) for k in range(max(4, size.max()))}
+    table = {
+        name: {
+            "n": int(part.sum()),
+            "accuracy": 100 * float((called == malignant)[part].mean()),
+            "false_positives": int((called & ~malignant)[part].sum()),
+            "false_negatives": int((~called & malignant)[part].sum()),
+        }
+        for name, part in (rows | {"all": counts}).items()
+    }
+    return pd.DataFrame.from_dict(table, orient="index").rename_axis("doctor")

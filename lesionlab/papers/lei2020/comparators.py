@@ -9,6 +9,7 @@ networks.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,15 +22,15 @@ from lesionlab.papers.lei2020.model import (
     Design,
     FeatureMaps,
     Head,
-    checked,
+    Outputs,
+    SAMHead,
+    UNet,
+    channels_last,
     convolution,
     normalise,
-    pooled_size,
+    pooled,
     pooling,
 )
-
-VGG16 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
-"""Widths of the convolutions; 0 is a max pool (configuration D of its Table 1)."""
 
 GATED = (16, 32, 64, 128, 128)
 """Maps at the five scales of the attention-gated classifier."""
@@ -42,14 +43,13 @@ class Compared(nn.Module):
     32 as published.
     """
 
-    def __init__(self, layers: nn.Module, channels: int, *, features: int, stride: int) -> None:
+    def __init__(self, layers: nn.Module, *, features: int, stride: int) -> None:
         super().__init__()
-        self.layers, self.channels = layers, channels
-        self.features, self.stride = features, stride
+        self.layers, self.features, self.stride = layers, features, stride
 
     def forward(self, images: torch.Tensor) -> FeatureMaps:
         """From (lesion, slice, y, x) to (lesion, feature, y / stride, x / stride)."""
-        return FeatureMaps(self.layers(checked(images, self.channels, least=32)))
+        return FeatureMaps(self.layers(channels_last(images)))
 
 
 def resnet(blocks: list[int], channels: int, *, large_maps: bool = False) -> nn.Sequential:
@@ -114,15 +114,13 @@ def vgg16(channels: int, *, large_maps: bool = False) -> nn.Sequential:
     Large maps: without the last four of its five max pools.
     """
     layers: list[nn.Module] = []
-    before, pools = channels, 0
-    for width in VGG16:
-        if width:
-            layers += [convolution(before, width), nn.ReLU(inplace=True)]
-            before = width
-        else:
-            pools += 1
-            if pools == 1 or not large_maps:
-                layers.append(nn.MaxPool2d(2))
+    # configuration D of its Table 1
+    for width, n in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        for _ in range(n):
+            layers += [convolution(channels, width), nn.ReLU(inplace=True)]
+            channels = width
+        if width == 64 or not large_maps:
+            layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers)
 
 
@@ -140,10 +138,9 @@ class PerceptronHead(nn.Module):
             layers += [nn.Linear(inputs, 4096), nn.ReLU(inplace=True), nn.Dropout()]
         self.layers = nn.Sequential(*layers, nn.Linear(4096, outputs))
 
-    def forward(self, maps: FeatureMaps) -> torch.Tensor:
-        """(lesion, output) logits."""
-        logits: torch.Tensor = self.layers(maps.features.flatten(2).mean(2))
-        return logits
+    def forward(self, maps: FeatureMaps) -> Outputs:
+        """The logits."""
+        return Outputs(self.layers(maps.features.flatten(2).mean(2)), maps.features)
 
 
 class GatedTrunk(nn.Module):
@@ -158,7 +155,6 @@ class GatedTrunk(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.channels = channels
         self.scales = nn.ModuleList(
             nn.Sequential(convolution(a, b), normalise(b), nn.ReLU(inplace=True))
             for a, b in zip((channels, *GATED[:-1]), GATED, strict=True)
@@ -166,7 +162,7 @@ class GatedTrunk(nn.Module):
 
     def forward(self, images: torch.Tensor) -> FeatureMaps:
         """The last scale, and the third and fourth in `earlier`."""
-        maps = [checked(images, self.channels)]
+        maps = [channels_last(images)]
         for i, scale in enumerate(self.scales):
             maps.append(scale(functional.max_pool2d(maps[-1], 2) if i else maps[-1]))
         return FeatureMaps(maps[-1], earlier=(maps[3], maps[4]))
@@ -205,12 +201,12 @@ class GatedHead(nn.Module):
         self.gates = nn.ModuleList([AttentionGate(third, last), AttentionGate(fourth, last)])
         self.classifier = nn.Linear(third + fourth + last, outputs)
 
-    def forward(self, maps: FeatureMaps) -> torch.Tensor:
-        """(lesion, output) logits."""
+    def forward(self, maps: FeatureMaps) -> Outputs:
+        """The logits."""
         last = maps.features
         gated = [gate(early, last) for gate, early in zip(self.gates, maps.earlier, strict=True)]
-        logits: torch.Tensor = self.classifier(torch.cat([*gated, last.flatten(2).mean(2)], dim=1))
-        return logits
+        means = torch.cat([*gated, last.flatten(2).mean(2)], dim=1)
+        return Outputs(self.classifier(means), last)
 
 
 class FullyConnectedHead(Head):
@@ -222,12 +218,11 @@ class FullyConnectedHead(Head):
 
     def __init__(self, design: Design, features: int, size: tuple[int, ...], outputs: int) -> None:
         super().__init__(design, features, size, outputs)
-        self.pool = pooling("average", axes=len(size))
-        self.mix = nn.Linear(features * math.prod(pooled_size(size)), features)
+        self.pool = pooling("average", len(size))
+        self.mix = nn.Linear(features * math.prod(pooled(size)), features)
 
     def values(self, features: torch.Tensor) -> torch.Tensor:
         """The outputs of the layer, in place of H."""
-        self.check_size(features)
         found: torch.Tensor = self.mix(self.pool(features).flatten(1))
         return found
 
@@ -244,34 +239,42 @@ class FlatHead(Head):
 
     def values(self, features: torch.Tensor) -> torch.Tensor:
         """All values, (lesion, feature × y × x)."""
-        self.check_size(features)
         return features.flatten(1)
 
 
-def trunk(design: Design, channels: int) -> Compared | GatedTrunk:
-    """The trunk of a design; its maps are large, 16 × 16, unless the head is its own."""
+def trunk(design: Design, channels: int) -> Any:
+    """All that comes before the head, with its number of maps (`features`) and `stride`.
+
+    The maps of the networks of others are large, 16 × 16, unless the head is their own.
+    """
+    if design.trunk == "unet":
+        return UNet(channels, design)
     if design.trunk == "attention_gate":
         return GatedTrunk(channels)
+    layers = {
+        "resnet18": partial(resnet, [2, 2, 2, 2]),
+        "resnet34": partial(resnet, [3, 4, 6, 3]),
+        "vgg16": vgg16,
+        "densenet121": densenet121,
+    }[design.trunk]
     large = design.head != "own"
     features = 1024 if design.trunk == "densenet121" else 512
-    if design.trunk == "vgg16":
-        layers = vgg16(channels, large_maps=large)
-    elif design.trunk == "densenet121":
-        layers = densenet121(channels, large_maps=large)
-    else:
-        blocks = [2, 2, 2, 2] if design.trunk == "resnet18" else [3, 4, 6, 3]
-        layers = resnet(blocks, channels, large_maps=large)
-    return Compared(layers, channels, features=features, stride=2 if large else 32)
+    return Compared(
+        layers(channels, large_maps=large), features=features, stride=2 if large else 32
+    )
 
 
 def head(design: Design, features: int, size: tuple[int, ...], outputs: int) -> nn.Module:
-    """The head that the network was published with, or one in place of the paper's."""
-    if design.head == "fully_connected":
-        return FullyConnectedHead(design, features, size, outputs)
-    if design.head == "flat":
-        return FlatHead(design, features, size, outputs)
-    if design.trunk == "attention_gate":
+    """The head of a design, for feature maps of that size."""
+    if design.head == "own" and design.trunk == "attention_gate":
         return GatedHead(outputs)
-    if design.trunk == "vgg16":
+    if design.head == "own" and design.trunk == "vgg16":
         return PerceptronHead(features, outputs)
-    return CAMHead(design, features, size, outputs)
+    kinds: dict[str, type[Head]] = {
+        "own": CAMHead,
+        "cam": CAMHead,
+        "sam": SAMHead,
+        "fully_connected": FullyConnectedHead,
+        "flat": FlatHead,
+    }
+    return kinds[design.head](design, features, size, outputs)

@@ -2,7 +2,7 @@
 
     fold = next(studies.trained(plan))
     seen = explain(fold.experiment, fold.model(), fold.samples)        # all maps of the network
-    drawn = outlines(store.crops(seen.lesion_ids))                     # the readers', on its pixels
+    drawn = lei2020.outlines(store.crops(seen.lesion_ids))     # the readers', on its pixels
     mean_shares(lesion_shares(seen.maps, seen.lesion_ids, drawn), patients)   # on margins?
     gallery(7, folds, lesion_id)                                       # Figures 5 to 8
 
@@ -36,18 +36,10 @@ from lesionlab.attention.regions import REGIONS
 from lesionlab.attributes import RATING_NAMES
 from lesionlab.crops import resampling
 from lesionlab.crops.sampling import Samples, to_unit
-from lesionlab.papers.lei2020 import (
-    TABLES,
-    WINDOW,
-    Lei2020,
-    Outlines,
-    duplicate_slice,
-    lidc_crops,
-    outlines,
-    sample_lesions,
-)
-from lesionlab.papers.lei2020.analyses import classification
-from lesionlab.statistics.intervals import Array, Resampling, bootstrap_weights_over_groups
+from lesionlab.papers import _shared
+from lesionlab.papers.lei2020 import TABLES, WINDOW, Lei2020, Outline, lidc_crops, outlines
+from lesionlab.papers.lei2020.analyses import ENDS, classification, sample_lesions
+from lesionlab.statistics.intervals import Array, Resampling
 
 if TYPE_CHECKING:
     from lesionlab.training.studies import Trained
@@ -75,6 +67,9 @@ FIGURES: Mapping[str, Mapping[str, tuple[str, str]]] = {
 """Rows of the paper's figures of maps: the variant, and which of its maps."""
 
 
+# --- maps of a network ----------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, eq=False)
 class Maps:
     """What a network predicts for some lesions, and its maps for "malignant".
@@ -84,7 +79,8 @@ class Maps:
         maps: Name, such as `"HESAM, exact"`, to (lesion, y, x) of the images' size. In three axes
             it is the middle slice of the map.
         malignancy: (lesion,) what is predicted: a probability, or a rating.
-        bias: (lesion,) the part of the logit that is the same for all lesions.
+        bias: (lesion,) the part of the logit that is the same for all lesions; None for a head
+            that is not linear.
         high_level_share: (lesion,) as `attention.ActivationMaps.high_level_share`.
     """
 
@@ -108,58 +104,54 @@ def explain(
     They are those of the class "malignant", or of the malignancy rating.
     """
     wanted = experiment.maps()
-    ratings = experiment.design.ratings
-    head, of = (RATING_NAMES.index("malignancy"), None) if ratings else (0, 1)
-    score = malignancy(experiment, model)
-    maps: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
-    seen: list[ActivationMaps] = []
-    for batch in samples.split(batch_size):
-        made: dict[bool, Mapping[str, ActivationMaps]] = {}
-        for exact in (False, True):
-            methods = [method for method, is_exact in wanted.values() if is_exact == exact]
+    which: Any = {"target": 1}
+    if experiment.design.ratings:
+        which = {"head": RATING_NAMES.index("malignancy")}
+    parts: dict[str, list[ActivationMaps]] = {name: [] for name in wanted}
+    batches = samples.split(batch_size)
+    for batch in batches:
+        for exact, weights in ((False, "paper"), (True, "exact")):
+            methods = {name: m for name, (m, is_exact) in wanted.items() if is_exact == exact}
             if methods:
-                made[exact] = activation_maps(
-                    model, batch.images, methods, head=head, target=of,
-                    weights="exact" if exact else "paper",
-                )  # fmt: skip
-        for name, (method, exact) in wanted.items():
-            found = made[exact][method].maps
-            maps[name].append(found[:, found.shape[1] // 2] if found.ndim == 4 else found)
-        seen.append(next(iter(made[max(made)].values())))
+                found = activation_maps(
+                    model, batch.images, list(methods.values()), weights=weights, **which
+                )
+                for name, method in methods.items():
+                    parts[name].append(found[method])
 
     def joined(name: str) -> torch.Tensor | None:
-        parts = [getattr(one, name) for one in seen]
-        return None if parts[0] is None else torch.cat(parts)
+        values = [getattr(one, name) for one in next(iter(parts.values()))]
+        return None if values[0] is None else torch.cat(values)
 
+    maps = {name: torch.cat([one.maps for one in several]) for name, several in parts.items()}
+    score = malignancy(experiment, model)
     return Maps(
         lesion_ids=samples.lesion_ids,
-        maps={name: torch.cat(parts) for name, parts in maps.items()},
-        malignancy=torch.cat([score(batch.images) for batch in samples.split(batch_size)]),
+        maps={n: m[:, m.shape[1] // 2] if m.ndim == 4 else m for n, m in maps.items()},
+        malignancy=torch.cat([score(batch.images) for batch in batches]),
         bias=joined("bias"),
         high_level_share=joined("high_level_share"),
     )
 
 
 def malignancy(experiment: Lei2020, model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    """From images to what a network predicts of malignancy, (lesion,); in evaluation mode."""
+    """From images to what a network, put in evaluation mode, predicts of malignancy, (lesion,)."""
     column = RATING_NAMES.index("malignancy") if experiment.design.ratings else 0
 
     def score(images: torch.Tensor) -> torch.Tensor:
-        was = model.training
-        model.eval()
-        try:
-            with torch.no_grad():
-                return experiment.predict(model(images))[:, column]
-        finally:
-            model.train(was)
+        with torch.no_grad():
+            return experiment.predict(model.eval()(images))[:, column]
 
     return score
+
+
+# --- what the maps are worth ----------------------------------------------------------------------
 
 
 def lesion_shares(
     maps: Mapping[str, torch.Tensor],
     lesion_ids: Sequence[str],
-    drawn: Outlines,
+    drawn: Mapping[str, Outline],
     *,
     band: float = 2.0,
 ) -> pd.DataFrame:
@@ -175,19 +167,20 @@ def lesion_shares(
         Index (method, lesion_id), columns as `attention.region_table`; NaN for a map without
         positive values.
     """
-    at = {name: i for i, name in enumerate(drawn.lesion_ids)}
-    rows = [(i, at[name]) for i, name in enumerate(lesion_ids) if name in at]
+    rows = [(i, name) for i, name in enumerate(lesion_ids) if name in drawn]
     if not rows:
         raise ValueError(f"drawn: none of {len(lesion_ids)} lesions has an outline")
+    found = [drawn[name] for _, name in rows]
     tables = {
-        name: region_table(
-            [found[i].detach().double().numpy() for i, _ in rows],
-            [drawn.masks[j] for _, j in rows],
-            [(drawn.pixel[j], drawn.pixel[j]) for _, j in rows],
-            band=band, lesion_ids=[drawn.lesion_ids[j] for _, j in rows],
+        method: region_table(
+            [values[i].detach().double().numpy() for i, _ in rows],
+            [one.masks for one in found],
+            [(one.pixel, one.pixel) for one in found],
+            band=band,
+            lesion_ids=[name for _, name in rows],
         )
-        for name, found in maps.items()
-    }  # fmt: skip
+        for method, values in maps.items()
+    }
     return pd.concat(tables, names=["method", "lesion_id"])
 
 
@@ -202,49 +195,31 @@ def mean_shares(
         n_groups (patients). Lesions whose map has no positive value are left out of both; where
         those of one patient are left, the intervals are NaN.
     """
-    rows = {}
+    parts = {}
+    uniform_regions = [f"uniform_{region}" for region in REGIONS]
     for method, of_method in table.groupby(level="method", sort=False):
         known = of_method.dropna(subset=list(REGIONS)).droplevel("method")
-        for region in REGIONS if len(known) else ():
-            share = known[region].to_numpy(dtype=float)
-            chance = known[f"uniform_{region}"].to_numpy(dtype=float)
-            parts = {"": (share, np.ones(len(share))), "times": (share, chance)}
-            found = _ratios(parts, known.index, patients, **how)
-            rows[str(method), region] = found | {"uniform": float(chance.mean())}
-    columns = ["value", "low", "high", "uniform", "times", "times_low", "times_high"]
-    table = pd.DataFrame.from_dict(rows, orient="index")[[*columns, "n", "n_groups"]]
-    return table.rename_axis(["method", "region"])
+        if known.empty:
+            continue
+        share, uniform = known[list(REGIONS)].to_numpy(), known[uniform_regions].to_numpy()
 
+        def statistics(
+            weights: Array, share: Array = share, uniform: Array = uniform
+        ) -> dict[str, Array]:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                means = weights @ share / weights.sum(1, keepdims=True)
+                times = (weights @ share) / (weights @ uniform)
+            names = [*REGIONS, *uniform_regions]
+            return dict(zip(names, np.concatenate([means, times], axis=1).T, strict=True))
 
-def _ratios(
-    parts: Mapping[str, tuple[Array, Array]],
-    lesion_ids: pd.Index[str],
-    patients: pd.Series[str],
-    **how: Unpack[Resampling],
-) -> dict[str, float]:
-    """Ratios of two sums over lesions, each with its interval over patients.
-
-    `"times"` is given as times, times_low, times_high, and `""` as value, low, high.
-    """
-    patient = pd.Series(patients.reindex(lesion_ids).to_numpy(), index=lesion_ids, name="patient")
-    if patient.isna().any():
-        raise ValueError(f"patients has no patient for {patient.index[patient.isna()][0]!r}")
-
-    def ratios(weights: Array) -> dict[str, Array]:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return {k: (weights @ over) / (weights @ under) for k, (over, under) in parts.items()}
-
-    row: dict[str, float] = {"n": len(patient), "n_groups": patient.nunique()}
-    if row["n_groups"] == 1:
-        of_all = ratios(np.ones((1, len(patient)))).items()
-        ends = {name: (float(value[0]), np.nan, np.nan) for name, value in of_all}
-    else:
-        found = bootstrap_weights_over_groups(ratios, patient, **how)
-        ends = {name: (e.value, e.low, e.high) for name, e in found.items()}
-    for name, (value, low, high) in ends.items():
-        prefix = f"{name}_" if name else ""
-        row |= {name or "value": value, f"{prefix}low": low, f"{prefix}high": high}
-    return row
+        found = _shared.intervals(statistics, _shared.patients_of(known.index, patients), **how)
+        part = found.loc[list(REGIONS)].assign(uniform=uniform.mean(axis=0))
+        part[["times", "times_low", "times_high"]] = found.loc[
+            uniform_regions, list(ENDS)
+        ].to_numpy()
+        parts[method] = part
+    columns = [*ENDS, "uniform", "times", "times_low", "times_high", "n", "n_groups"]
+    return pd.concat(parts, names=["method", "region"])[columns]
 
 
 def faithfulness(
@@ -291,16 +266,21 @@ def against_random(
         high, n, n_groups.
     """
     chance = table.loc[RANDOM]
-    rows = {}
+    of_lesion = _shared.patients_of(chance.index, patients)
+    parts = {}
     for method in table.index.get_level_values("method").unique().drop(RANDOM):
         own = table.loc[method].loc[chance.index]
-        for curve in ("deletion", "insertion"):
-            gap = (own[curve] - chance[curve]).to_numpy(dtype=float)
-            found = _ratios({"": (gap, np.ones(len(gap)))}, chance.index, patients, **how)
-            means = {"area": own[curve].mean(), "random": chance[curve].mean()}
-            rows[str(method), curve] = found | means | {"difference": found["value"]}
+        gap = (own - chance).to_numpy(dtype=float)
+
+        def statistics(weights: Array, gap: Array = gap) -> dict[str, Array]:
+            means = weights @ gap / weights.sum(1, keepdims=True)
+            return dict(zip(chance.columns, means.T, strict=True))
+
+        found = _shared.intervals(statistics, of_lesion, **how)
+        parts[method] = found.assign(area=own.mean(), random=chance.mean())
     columns = ["area", "random", "difference", "low", "high", "n", "n_groups"]
-    return pd.DataFrame.from_dict(rows, orient="index")[columns].rename_axis(["method", "curve"])
+    joined = pd.concat(parts, names=["method", "curve"]).rename(columns={"value": "difference"})
+    return joined[columns]
 
 
 def randomised(
@@ -348,7 +328,7 @@ def analyse(
     patients = predictions.set_index("lesion_id")["patient"]
     how: Resampling = {"n_resamples": n_resamples, "seed": seed}
     tables: dict[str, pd.DataFrame] = {}
-    if predictions.get("malignancy_truth", pd.Series([0.5])).isin([0, 1]).all():
+    if predictions["malignancy_truth"].isin([0, 1]).all():
         tables["classes"] = classification(predictions, **how)
     regions, blank, curves, shuffled, high = [], [], [], [], []
     for fold in folds:
@@ -382,6 +362,9 @@ def analyse(
         quantiles = pd.concat(high).quantile([0.1, 0.5, 0.9])
         tables["high_level"] = quantiles.rename_axis("quantile").to_frame("share")
     return tables
+
+
+# --- Figures 5 to 8 -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -426,8 +409,9 @@ def gallery(
         count = one.images.shape[1]
         # inside of the ends, where most volumes have left the nodule
         picked = [round((i + 0.5) * count / n - 0.5) for i in range(n)]
-        single = [duplicate_slice(one.images[:1], k) for k in picked]
-        images = torch.cat([*single, one.images[:1]])
+        images = one.images.clone()
+        for i, k in enumerate(picked):
+            images[i] = one.images[i, k]  # in all channels
         seen = explain(fold.experiment, fold.model(), replace(one, images=images))
         malignant = bool(fold.labels[at, 0] == 1)
         shown = zip([*picked, count // 2], seen.maps[method], seen.malignancy.tolist(), strict=True)

@@ -23,9 +23,6 @@ N_CHANNELS = {"D1C": 1, "D3C": 3, "D11C": 11, "D21C": 21}
 DEPTH = 3
 """How often the U-Net halves the image (3.2)."""
 
-KERNEL, STRIDE = 5, 2
-"""Of the pooling in the soft activation head, without padding (figure 3)."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
@@ -66,11 +63,6 @@ class Design:
     def deepest(self) -> int:
         """Maps of the U-Net's deepest block: 256 in the paper."""
         return 8 * self.width
-
-    @property
-    def features(self) -> int:
-        """Maps that the U-Net trunk gives its head: 256 in all but `pn_samp`."""
-        return self.deepest if self.residual else self.outputs
 
 
 HESAM = Design(high_level="max")
@@ -116,7 +108,7 @@ def convolution(
     Weights are normal as in He et al. 2015, which Ronneberger et al. 2015 and He et al. 2016 use.
     """
     kind: Any = nn.Conv2d if axes == 2 else nn.Conv3d
-    steps = (stride, stride) if axes == 2 else (1, stride, stride)
+    steps = (1, stride, stride)[-axes:]
     layer: nn.Conv2d | nn.Conv3d = kind(inputs, outputs, kernel, steps, kernel // 2, bias=bias)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     if layer.bias is not None:
@@ -179,13 +171,13 @@ def _pair(inputs: int, outputs: int, axes: int) -> nn.Sequential:
     )
 
 
-def _up(inputs: int, outputs: int, axes: int) -> nn.ConvTranspose2d | nn.ConvTranspose3d:
+def _up(inputs: int, outputs: int, axes: int) -> nn.Module:
     """Twice the size in plane, by a 2 × 2 transposed convolution without overlap."""
     kind: Any = nn.ConvTranspose2d if axes == 2 else nn.ConvTranspose3d
-    window = (2, 2) if axes == 2 else (1, 2, 2)
-    layer: nn.ConvTranspose2d | nn.ConvTranspose3d = kind(inputs, outputs, window, window)
+    window = (1, 2, 2)[-axes:]
+    layer: nn.Module = kind(inputs, outputs, window, window)
     # every pixel has one weight from each input map, and no ReLU follows
-    nn.init.normal_(layer.weight, std=inputs**-0.5)
+    nn.init.normal_(cast(torch.Tensor, layer.weight), std=inputs**-0.5)
     nn.init.zeros_(cast(torch.Tensor, layer.bias))
     return layer
 
@@ -202,8 +194,9 @@ class UNet(nn.Module):
 
     def __init__(self, channels: int, design: Design = HESAM) -> None:
         super().__init__()
-        axes = design.axes
-        self.channels, self.axes = channels, axes
+        axes = self.axes = design.axes
+        self.features = design.deepest if design.residual else design.outputs
+        self.stride = 2 if design.residual else 1
         widths = [design.width * 2**i for i in range(DEPTH + 1)]
         inputs = [channels if axes == 2 else 1, *widths]
         self.down = nn.ModuleList(_pair(inputs[i], widths[i], axes) for i in range(DEPTH + 1))
@@ -221,8 +214,7 @@ class UNet(nn.Module):
 
     def forward(self, images: torch.Tensor) -> FeatureMaps:
         """From (lesion, slice, y, x) to the final and the deepest maps."""
-        images = checked(images, self.channels, multiple=2**DEPTH)
-        features = images if self.axes == 2 else images.contiguous()[:, None]
+        features = channels_last(images) if self.axes == 2 else images[:, None]
         skipped = []
         for i, block in enumerate(self.down):
             features = block(self.pool(features) if i else features)
@@ -233,20 +225,9 @@ class UNet(nn.Module):
         return FeatureMaps(self.residual(self.last(features)), high_level=deepest)
 
 
-def checked(
-    images: torch.Tensor, channels: int, *, multiple: int = 1, least: int = 16
-) -> torch.Tensor:
-    """The images, refused with `ValueError` if they are no batch, (lesion, channels, y, x)."""
-    sides = f"{least} pixels or more" + (f", a multiple of {multiple}," if multiple > 1 else "")
-    if images.ndim != 4 or images.shape[1] != channels or not len(images):
-        expected = f"(lesion, {channels} slices, y, x)"
-    elif any(n < least or n % multiple for n in images.shape[2:]):
-        expected = f"{sides} along each side"
-    elif not images.is_floating_point():
-        raise ValueError(f"images: expected floating point, got {images.dtype}")
-    else:  # the order in memory that makes torch's convolutions quick
-        return images.contiguous(memory_format=torch.channels_last)
-    raise ValueError(f"images: expected {expected}, got shape {tuple(images.shape)}")
+def channels_last(images: torch.Tensor) -> torch.Tensor:
+    """The images in the order in memory that makes torch's convolutions quick."""
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 class Head(nn.Module):
@@ -258,12 +239,11 @@ class Head(nn.Module):
         classifier: γ is its `weight`, (output, feature), and b^c its `bias`, (output,). For
             `fusion="concatenate"` (4.5.2) the columns of d come after those of H.
         features: How many values H there are.
-        size: Size of a feature map: (y, x) or (z, y, x).
     """
 
     def __init__(self, design: Design, features: int, size: tuple[int, ...], outputs: int) -> None:
         super().__init__()
-        self.design, self.features, self.size = design, features, size
+        self.design, self.features = design, features
         joined = design.deepest if design.fusion == "concatenate" else 0
         self.classifier = nn.Linear(features + joined, outputs)
 
@@ -271,11 +251,9 @@ class Head(nn.Module):
     def values(self, features: torch.Tensor) -> torch.Tensor:
         """H, (lesion, feature)."""
 
-    def high_level(self, maps: FeatureMaps) -> torch.Tensor | None:
+    def high_level(self, deepest: torch.Tensor) -> torch.Tensor:
         """The vector d of eq. 12, (lesion, feature): a value for each of the deepest maps (3.2)."""
-        if self.design.high_level is None:
-            return None
-        deepest = cast(torch.Tensor, maps.high_level).flatten(2)
+        deepest = deepest.flatten(2)
         d = deepest.amax(2) if self.design.high_level == "max" else deepest.mean(2)
         return d.roll(self.design.roll, 1)
 
@@ -284,30 +262,16 @@ class Head(nn.Module):
         """γ, (output, feature): what eq. 2, 7 and 11 weight the maps with."""
         return self.classifier.weight[:, : self.features]
 
-    def forward(self, maps: FeatureMaps) -> torch.Tensor:
-        """(lesion, output) logits."""
-        values, d = self.values(maps.features), self.high_level(maps)
-        if d is not None:
-            joined = self.design.fusion == "concatenate"
-            values = torch.cat([values, d], dim=1) if joined else values + d
-        logits: torch.Tensor = self.classifier(values)
-        return logits
-
-    def offset(self, maps: FeatureMaps) -> torch.Tensor | None:
-        """`Σ_k γ_k^c d_k`, (lesion, output): the part of each logit that no map shows, or None."""
-        d = self.high_level(maps)
-        if d is None:
-            return None
-        start = self.features if self.design.fusion == "concatenate" else 0
-        return functional.linear(d, self.classifier.weight[:, start:])
-
-    def check_size(self, features: torch.Tensor) -> None:
-        """Refuse maps of another size than the weights were made for."""
-        if tuple(features.shape[2:]) != self.size:
-            raise ValueError(
-                f"features: expected maps of {self.size}, got {tuple(features.shape[2:])}; "
-                "the head was made for images of another size"
-            )
+    def forward(self, maps: FeatureMaps) -> Outputs:
+        """The logits, and the part of them that no map shows."""
+        values = self.values(maps.features)
+        if self.design.high_level is None or maps.high_level is None:
+            return Outputs(self.classifier(values), maps.features)
+        d, gamma = self.high_level(maps.high_level), self.classifier.weight
+        if self.design.fusion == "sum":
+            return Outputs(self.classifier(values + d), maps.features, d @ gamma.T)
+        logits = self.classifier(torch.cat([values, d], dim=1))
+        return Outputs(logits, maps.features, d @ gamma[:, self.features :].T)
 
 
 class CAMHead(Head):
@@ -315,8 +279,7 @@ class CAMHead(Head):
 
     `H_k = Σ_p g_k(p) / P`. Eq. 1 writes the sum; global average pooling, as its source and the
     text have it, is the mean. The map of eq. 2, `Σ_k γ_k^c g_k(p)`, divided by P, sums over p to
-    the logit without b^c (and without `offset`): the printed map and the exact one are the same
-    but for that factor.
+    the logit without b^c and d: the printed map and the exact one are the same but for that factor.
     """
 
     def values(self, features: torch.Tensor) -> torch.Tensor:
@@ -327,68 +290,45 @@ class CAMHead(Head):
 class SAMHead(Head):
     """Soft activation mapping (eq. 5–10): each feature map has a layer of its own for its regions.
 
-    `A^k = pool(g_k)`, `H_k = b_k + Σ_l β_kl A_l^k`, `S_c = b^c + Σ_k γ_k^c H_k`.
+    `A^k = pool(g_k)`, `H_k = b_k + Σ_l β_kl A_l^k`, `S_c = b^c + Σ_k γ_k^c H_k`. With high-level
+    features, d of eq. 12, it is HESAM.
 
     The map of eq. 7, `M'_c(p) = Σ_k γ_k^c g_k(p)`, leaves β out. The exact one takes β back
     through the average pooling, whose window W_l has 25 pixels (125 in three axes):
 
         E_c(p) = Σ_k γ_k^c g_k(p) Σ_{l: p ∈ W_l} β_kl / 25
-        S_c    = Σ_p E_c(p) + Σ_k γ_k^c b_k + b^c  (+ `offset`)
+        S_c    = Σ_p E_c(p) + Σ_k γ_k^c b_k + b^c  (+ Σ_k γ_k^c d_k)
 
-    The inner sum is a transposed convolution of β, on its grid `pooled`, with a 5 × 5 window of
-    1/25 and stride 2, padded with zeros to the size of the map: the six windows over 16 pixels
-    end at the 15th, so the last row and the last column have no part in the logit. With max
-    pooling there is no such map that is the same for all images.
+    The inner sum is a transposed convolution of β with a 5 × 5 window of 1/25 and stride 2, padded
+    with zeros to the size of the map: the six windows over 16 pixels end at the 15th, so the last
+    row and the last column have no part in the logit. With max pooling there is no such map that
+    is the same for all images.
 
     Attributes:
-        pool: Window 5, stride 2, no padding, average or maximum.
-        pooled: The grid of A, in the order of the axes: (6, 6).
+        pool: Window 5, stride 2, no padding, average or maximum (figure 3): 6 × 6 values are left.
         local: h_k for all k, a convolution in one group per map whose filters are as large as A:
-            `weight` is β, (feature, 1, *pooled), and `bias` b_k, (feature,).
+            `weight` is β, (feature, 1, 6, 6), and `bias` b_k, (feature,).
     """
 
     def __init__(self, design: Design, features: int, size: tuple[int, ...], outputs: int) -> None:
         super().__init__(design, features, size, outputs)
-        self.pool = pooling(design.pool, axes=len(size))
-        self.pooled = pooled_size(size)
+        self.pool = pooling(design.pool, len(size))
         kind: Any = nn.Conv2d if len(size) == 2 else nn.Conv3d
-        self.local: nn.Conv2d = kind(features, features, self.pooled, groups=features)
-        cast(Any, self).register_load_state_dict_pre_hook(_earlier_weights)
+        self.local: nn.Conv2d = kind(features, features, pooled(size), groups=features)
 
     def values(self, features: torch.Tensor) -> torch.Tensor:
         """H of eq. 6."""
-        self.check_size(features)
         minor = self.pool(features)  # (lesion, feature, 6, 6), A of eq. 5
         found: torch.Tensor = self.local(minor)  # (lesion, feature, 1, 1)
         return found.flatten(1)
 
 
-def _earlier_weights(head: nn.Module, state: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
-    """Take β from checkpoints that have it as (feature, place)."""
-    name = f"{prefix}local.weight"
-    if name in state and state[name].ndim == 2:
-        state[name] = state[name].reshape(cast(SAMHead, head).local.weight.shape)
-
-
-class HESAMHead(SAMHead):
-    """Soft activation mapping with high-level features (eq. 11, 12), d their maxima.
-
-    The maps are those of `SAMHead` with this head's γ; d changes with the image, has no place in
-    it, and is in neither of them: `offset` is its part of the logit.
-    """
-
-
-def pooled_size(size: tuple[int, ...]) -> tuple[int, ...]:
-    """What the pooling makes of a map of that size: (side - 5) // 2 + 1."""
-    if min(size) < KERNEL:
-        raise ValueError(
-            f"size={size}: the soft activation head pools over {KERNEL} places along each axis "
-            "of a feature map"
-        )
-    return tuple((side - KERNEL) // STRIDE + 1 for side in size)
-
-
-def pooling(kind: Literal["max", "average"], *, axes: int) -> nn.Module:
+def pooling(kind: Literal["max", "average"], axes: int) -> nn.Module:
     """Average or maximum over windows of 5, every 2 places (figure 3)."""
     kinds = {"average": (nn.AvgPool2d, nn.AvgPool3d), "max": (nn.MaxPool2d, nn.MaxPool3d)}
-    return kinds[kind][axes - 2](KERNEL, STRIDE)
+    return kinds[kind][axes - 2](5, 2)
+
+
+def pooled(size: tuple[int, ...]) -> tuple[int, ...]:
+    """What the pooling leaves of a map of that size."""
+    return tuple((side - 5) // 2 + 1 for side in size)
