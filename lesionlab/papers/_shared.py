@@ -168,7 +168,7 @@ def beside(
     sizes: dict[str, set[tuple[int, int]]] = {}
     for row, column in itertools.product(printed.index, columns):
         variant, metric, target = cell(row, column)
-        scores = known.get(variant or "", pd.DataFrame())
+        scores: Any = known.get(variant or "", pd.DataFrame())
         for predictor, name in {"model": row, **(BASELINES if baselines else {})}.items():
             if (predictor, metric, target) in scores.index:
                 score = scores.loc[(predictor, metric, target)]

@@ -217,16 +217,16 @@ def visible(
         steps = learned.groupby(shown.loc[learned.index, name]).median()
         constant = float(learned.median())
         said = shown.loc[asked.index, name].map(steps).fillna(constant).astype(float)
-        errors = (asked - constant).abs().to_numpy(), (asked - said).abs().to_numpy()
+        row = {"constant": (asked - constant).abs().mean(), "known": (asked - said).abs().mean()}
+        row["skill"] = skill(row["known"], row["constant"])
+        gains = ((asked - constant).abs() - (asked - said).abs()).to_numpy()
 
-        def statistics(weights: Array, errors: tuple[Array, Array] = errors) -> dict[str, Array]:
-            return {"gain": weights @ (errors[0] - errors[1]) / weights.sum(1)}
+        def gain(weights: Array, gains: Array = gains) -> dict[str, Array]:
+            return {"gain": weights @ gains / weights.sum(1)}
 
         patients = table.loc[asked.index, "patient"]
-        gain = intervals(statistics, patients, n_resamples=n_resamples, seed=seed).loc["gain"]
-        row = {"constant": errors[0].mean(), "known": errors[1].mean()}
-        row["skill"] = skill(row["known"], row["constant"])
-        rows[name] = row | {"low": gain["low"], "high": gain["high"], "n": len(asked)}
+        found = intervals(gain, patients, n_resamples=n_resamples, seed=seed).iloc[0]
+        rows[name] = row | {"low": found["low"], "high": found["high"], "n": len(asked)}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("attribute")
 
 

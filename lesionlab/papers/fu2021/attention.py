@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -67,9 +67,9 @@ def describe(folds: Iterable[Trained], *, batch_size: int = 32, device: str = "a
     """
     place = resolve(device)
     lesion_ids: tuple[str, ...] = ()
-    parts: dict[str, list[torch.Tensor | None]] = {}
+    parts: dict[str, list[torch.Tensor]] = {}
     for fold in folds:
-        experiment = fold.experiment
+        experiment: Any = fold.experiment  # a `Fu2021`
         model = fold.model().to(place)
         lesion_ids += fold.samples.lesion_ids
         for batch in fold.samples.to(place).split(batch_size):
@@ -84,13 +84,12 @@ def describe(folds: Iterable[Trained], *, batch_size: int = 32, device: str = "a
                 "lengths": batch.lengths,
             }
             for name, value in found.items():
-                parts.setdefault(name, []).append(value)
+                if value is not None:
+                    parts.setdefault(name, []).append(value)
     if not lesion_ids:
         raise ValueError("folds: expected at least one, got none")
     arrays: dict[str, Array] = {
-        name: torch.cat(values).double().cpu().numpy()
-        for name, values in parts.items()
-        if values[0] is not None
+        name: torch.cat(values).double().cpu().numpy() for name, values in parts.items()
     }
     lengths = arrays["lengths"].astype(int)
     weights = arrays.get("slices")
@@ -178,7 +177,7 @@ def position_profile(
         return dict(zip(sums.columns / (bins - 1), means.T, strict=True))
 
     patient = long.groupby("lesion_id")["patient"].first()
-    found = intervals(statistics, patient, **{"n_resamples": 1000, **how})
+    found = intervals(statistics, patient, **(Resampling(n_resamples=1000) | how))
     return found.rename_axis("position").assign(n=counts.sum().to_numpy())
 
 

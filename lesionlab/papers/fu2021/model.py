@@ -94,10 +94,11 @@ class Backbone(nn.Module):
             inputs = [channels, *[width] * (n - 1)]
             self.blocks.append(nn.ModuleList(layer(c, width, 3, padding=1) for c in inputs))
             channels = width
-        for convolution in (c for block in self.blocks for c in cast(nn.ModuleList, block)):
-            # He et al. 2015, normal as in their code; the paper does not say which
-            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-            nn.init.zeros_(convolution.bias)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            else:  # He et al. 2015, normal as in their code; the paper does not say which
+                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
 
     def maps(self, images: torch.Tensor) -> torch.Tensor:
         """The last feature map, (row, 256, y, x) or (row, 256, z, y, x), before its mean."""

@@ -50,18 +50,18 @@ def errors(scores: pd.DataFrame, *, readings: pd.DataFrame | None = None) -> pd.
         is never wrong; n, n_groups; and from the readings inter_observer (mean difference of two
         readers, as Table 4) and one_against_rest, the like-for-like error of a reader.
     """
-    known: Any = _shared.scores_of(scores)
-    mae, skill, constant, diameter = (
-        known.query("predictor == @predictor and metric == @metric").droplevel([0, 1])
-        for predictor, metric in (
-            ("model", "mae"), ("model", "skill"), ("constant", "mae"), ("diameter", "mae"),
-        )
-    )  # fmt: skip
+    known = _shared.scores_of(scores)
+
+    def by_target(predictor: str, metric: str) -> pd.DataFrame:
+        return known.query("predictor == @predictor and metric == @metric").droplevel([0, 1])
+
+    mae, skill = by_target("model", "mae"), by_target("model", "skill")
     if mae.empty:
         raise ValueError("scores: the model has no row with the metric 'mae'")
     table = mae.loc[[name for name in ERRORS if name in mae.index], ["value", "low", "high"]]
     table = table.astype(float).rename(columns={"value": "mae"}).rename_axis("attribute")
-    table = table.assign(constant=constant["value"], diameter=diameter["value"])
+    for name in ("constant", "diameter"):
+        table[name] = by_target(name, "mae")["value"]
     for column, end in (("skill", "value"), ("skill_low", "low"), ("skill_high", "high")):
         table[column] = skill[end]
     table = table.join(mae[["n", "n_groups"]].astype(int))

@@ -43,8 +43,11 @@ from lesionlab.attributes import RATING_NAMES
 from lesionlab.crops.sampling import Samples
 from lesionlab.papers import _shared
 from lesionlab.papers.lei2020 import comparators
-from lesionlab.papers.lei2020.model import HESAM, N_CHANNELS, Design, Outputs
-from lesionlab.papers.lei2020.samples import CHANNELS, prepare, prepare_scales
+from lesionlab.papers.lei2020.model import HESAM
+from lesionlab.papers.lei2020.model import N_CHANNELS as N_CHANNELS
+from lesionlab.papers.lei2020.model import Design as Design
+from lesionlab.papers.lei2020.model import Outputs as Outputs
+from lesionlab.papers.lei2020.samples import CHANNELS as CHANNELS
 from lesionlab.papers.lei2020.samples import WINDOW as WINDOW
 from lesionlab.papers.lei2020.samples import Outline as Outline
 from lesionlab.papers.lei2020.samples import lidc_crops as lidc_crops
@@ -52,6 +55,8 @@ from lesionlab.papers.lei2020.samples import masks_of as masks_of
 from lesionlab.papers.lei2020.samples import outlines as outlines
 from lesionlab.papers.lei2020.samples import pasted as pasted
 from lesionlab.papers.lei2020.samples import pixel_of as pixel_of
+from lesionlab.papers.lei2020.samples import prepare as prepare
+from lesionlab.papers.lei2020.samples import prepare_scales as prepare_scales
 from lesionlab.training.paper import Paper, Preset
 from lesionlab.training.recipes import Recipe, Schedule
 from lesionlab.training.studies import library_data
@@ -224,7 +229,7 @@ class Lei2020(_shared.Designed):
     @property
     def stacked(self) -> bool:  # type: ignore[override]
         """Whether the channels are neighbouring slices; those of D3C are scales."""
-        return self.design.images != "D3C"
+        return bool(self.design.images != "D3C")
 
     def maps(self) -> dict[str, tuple[str, bool]]:
         """The maps that the model has: name to the method of `attention`, and whether it is exact.

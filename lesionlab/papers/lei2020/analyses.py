@@ -210,7 +210,7 @@ def paper_table(number: int | str, runs: Mapping[str, pd.DataFrame], *, tier: Ti
         return variant_on(variants[method], column), metric, "malignancy"
 
     printed = printed.set_index(["metric", "method"] if name == "4" else "method")
-    columns = [column for column in printed if not column.endswith("_sd")]
+    columns = [column for column in map(str, printed) if not column.endswith("_sd")]
     return _shared.beside(
         printed, runs, cell, columns=columns, percent=["accuracy"], tier=tier, baselines=name != "4"
     )
@@ -353,7 +353,7 @@ def by_split(
     for words, both in frames.items():
         row = rows[words] = {}
         for by, frame in both.items():
-            auc = classification(frame[frame["fold"] == 0], **how).loc["auc"]
+            auc: Any = classification(frame[frame["fold"] == 0], **how).loc["auc"]
             row |= {(by, end): float(auc[end]) for end in ENDS}
         change = row["by nodule", "value"] - row["by patient", "value"]
         row["by nodule less by patient", "difference"] = change

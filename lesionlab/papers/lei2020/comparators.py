@@ -9,6 +9,7 @@ networks.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -251,17 +252,16 @@ def trunk(design: Design, channels: int) -> Any:
         return UNet(channels, design)
     if design.trunk == "attention_gate":
         return GatedTrunk(channels)
-    layers = {
+    layers: dict[str, Callable[..., nn.Module]] = {
         "resnet18": partial(resnet, [2, 2, 2, 2]),
         "resnet34": partial(resnet, [3, 4, 6, 3]),
         "vgg16": vgg16,
         "densenet121": densenet121,
-    }[design.trunk]
+    }
     large = design.head != "own"
     features = 1024 if design.trunk == "densenet121" else 512
-    return Compared(
-        layers(channels, large_maps=large), features=features, stride=2 if large else 32
-    )
+    made = layers[design.trunk](channels, large_maps=large)
+    return Compared(made, features=features, stride=2 if large else 32)
 
 
 def head(design: Design, features: int, size: tuple[int, ...], outputs: int) -> nn.Module:

@@ -110,12 +110,11 @@ def explain(
     parts: dict[str, list[ActivationMaps]] = {name: [] for name in wanted}
     batches = samples.split(batch_size)
     for batch in batches:
-        for exact, weights in ((False, "paper"), (True, "exact")):
+        for exact in (False, True):
             methods = {name: m for name, (m, is_exact) in wanted.items() if is_exact == exact}
             if methods:
-                found = activation_maps(
-                    model, batch.images, list(methods.values()), weights=weights, **which
-                )
+                which["weights"] = "exact" if exact else "paper"
+                found = activation_maps(model, batch.images, list(methods.values()), **which)
                 for name, method in methods.items():
                     parts[name].append(found[method])
 
@@ -195,7 +194,7 @@ def mean_shares(
         n_groups (patients). Lesions whose map has no positive value are left out of both; where
         those of one patient are left, the intervals are NaN.
     """
-    parts = {}
+    parts: dict[Any, pd.DataFrame] = {}
     uniform_regions = [f"uniform_{region}" for region in REGIONS]
     for method, of_method in table.groupby(level="method", sort=False):
         known = of_method.dropna(subset=list(REGIONS)).droplevel("method")
@@ -214,12 +213,12 @@ def mean_shares(
 
         found = _shared.intervals(statistics, _shared.patients_of(known.index, patients), **how)
         part = found.loc[list(REGIONS)].assign(uniform=uniform.mean(axis=0))
-        part[["times", "times_low", "times_high"]] = found.loc[
-            uniform_regions, list(ENDS)
-        ].to_numpy()
+        times = found.loc[uniform_regions, list(ENDS)].to_numpy()
+        part[["times", "times_low", "times_high"]] = times
         parts[method] = part
     columns = [*ENDS, "uniform", "times", "times_low", "times_high", "n", "n_groups"]
-    return pd.concat(parts, names=["method", "region"])[columns]
+    means: pd.DataFrame = pd.concat(parts, names=["method", "region"])[columns]
+    return means
 
 
 def faithfulness(
@@ -279,8 +278,8 @@ def against_random(
         found = _shared.intervals(statistics, of_lesion, **how)
         parts[method] = found.assign(area=own.mean(), random=chance.mean())
     columns = ["area", "random", "difference", "low", "high", "n", "n_groups"]
-    joined = pd.concat(parts, names=["method", "curve"]).rename(columns={"value": "difference"})
-    return joined[columns]
+    gaps: pd.DataFrame = pd.concat(parts, names=["method", "curve"])
+    return gaps.rename(columns={"value": "difference"})[columns]
 
 
 def randomised(
