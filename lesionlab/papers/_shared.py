@@ -108,9 +108,7 @@ def intervals(
     there is one patient only, or where more than 5 % of the resamples do not define the statistic.
     """
     if patients.nunique() > 1:
-        return estimates(
-            bootstrap_weights_over_groups(statistics, patients, **how)
-        )
+        return estimates(bootstrap_weights_over_groups(statistics, patients, **how))
     alone = {name: float(v[0]) for name, v in statistics(np.ones((1, len(patients)))).items()}
     table = pd.DataFrame({"value": alone, "low": np.nan, "high": np.nan})
     return table.assign(n=len(patients), n_groups=1)
