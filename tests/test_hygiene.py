@@ -32,6 +32,16 @@ _spec.loader.exec_module(sizes)
 ABBREVIATIONS = {"ASCMM", "CAAM", "DICOM", "HESAM", "IDRI", "LIDC", "MTMR", "TCIA"}
 SECTIONS = ("What you will be able to do", "What you need", "What was found", "What to doubt")
 SETS = {"smoke", "book", "paper"}
+# what the book hides, JupyterLab folds
+FOLDED = {
+    "hide-input": {"source_hidden": True},
+    "hide-output": {"outputs_hidden": True},
+    "hide-cell": {"source_hidden": True, "outputs_hidden": True},
+}
+
+
+def tags_of(cell: Any) -> set[str]:
+    return set(cell.metadata.get("tags", ()))
 
 
 def faults(path: Path) -> Iterator[str]:
@@ -49,7 +59,6 @@ def faults(path: Path) -> Iterator[str]:
         yield f"metadata: {', '.join(sorted(extra))}"
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     yield from code_faults(code)
-    yield from folding_faults(code)
     after = next((i for i, cell in enumerate(code, 1) if "parameters" in tags_of(cell)), len(code))
     if f'chapters.begin("{path.stem}")' not in "".join(cell.source for cell in code[after:][:1]):
         yield "the cell after the parameters does not check them (chapters.begin)"
@@ -72,6 +81,11 @@ def code_faults(code: list[Any]) -> Iterator[str]:
             yield "a cell of more than 20 lines"
         if re.search(r"\b(pip|conda|mamba) +install\b", cell.source):
             yield "installs packages"
+        wanted: dict[str, bool] = {}
+        for tag in tags_of(cell) & FOLDED.keys():
+            wanted |= FOLDED[tag]
+        if cell.metadata.get("jupyter", {}) != wanted:
+            yield "folded in the book and not in JupyterLab, or the other way round"
 
 
 def parameter_faults(path: Path, code: list[Any]) -> Iterator[str]:
@@ -88,27 +102,6 @@ def parameter_faults(path: Path, code: list[Any]) -> Iterator[str]:
         for name in declared
         if name != "solutions" and not re.search(rf"\b{name}\b", rest)
     )
-
-
-# what the book hides, JupyterLab folds
-FOLDED = {
-    "hide-input": {"source_hidden": True},
-    "hide-output": {"outputs_hidden": True},
-    "hide-cell": {"source_hidden": True, "outputs_hidden": True},
-}
-
-
-def tags_of(cell: Any) -> set[str]:
-    return set(cell.metadata.get("tags", ()))
-
-
-def folding_faults(code: list[Any]) -> Iterator[str]:
-    for cell in code:
-        wanted: dict[str, bool] = {}
-        for tag in tags_of(cell) & FOLDED.keys():
-            wanted |= FOLDED[tag]
-        if cell.metadata.get("jupyter", {}) != wanted:
-            yield "folded in the book and not in JupyterLab, or the other way round"
 
 
 def exercise_faults(cells: list[Any]) -> Iterator[str]:
@@ -173,7 +166,6 @@ def tagged(source: str, *tags: str) -> nbformat.NotebookNode:
         (1, [], "0 cells tagged parameters"),
         (6, [tagged("n = 1", "parameters")], "2 cells tagged parameters"),
         (6, [new_code_cell("#" * 100_000)], "100 KB or more"),
-        (5, [], "an exercise without a hidden solution"),
         (5, [new_code_cell("2")], "an exercise without a hidden solution"),
         (6, [tagged("%%solution\n2", "solution")], "a solution that is not hidden"),
         (6, [tagged("2", "solution")], "a solution that Run All runs"),

@@ -46,7 +46,6 @@ frame = pd.DataFrame({"n": [1, 2], "p": [0.5, np.nan]})
         (-np.inf, "-Infinity"),
         (np.int64(3), 3),
         (np.float32(0.5), 0.5),
-        (np.str_("a"), "a"),
         (np.array([[0.5, np.nan], [3, 4]]), [[0.5, None], [3, 4]]),
         (np.array(["a", None], dtype=object), ["a", None]),
         (np.datetime64("2011-02-01"), "2011-02-01T00:00:00"),
@@ -93,10 +92,8 @@ def assert_plain(value: Any) -> None:
     ("value", "complaint"),
     [
         ({1, 2}, "value is of type set, which has no form in JSON"),
-        (b"bytes", "value is of type bytes"),
         ([object()], r"value\[0\] is of type object"),
         ({"a": {"b": Path("x")}}, r"value\.a\.b is of type pathlib\."),
-        (Interval, "value is of type type"),
         (np.array([1j]), "value is of type numpy.ndarray"),
         (pd.Series([1, 2], index=["a", "a"]), "value has two entries called 'a'"),
         ({1: 0, "1": 0}, "value has two entries called '1'"),

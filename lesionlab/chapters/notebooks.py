@@ -54,8 +54,8 @@ class Plan:
     """A run that can be made: every name in it exists and every value fits.
 
     The kernel starts in the folder `root`; the executed copy goes to `path`. `parameters` has the
-    value of every declared parameter, and `injected` those that the notebook itself does not say.
-    A plan that was carried out has the seconds that it took; it is `fresh` if that was just now.
+    value of every declared parameter, and `injected` only those of the set and of the caller. A
+    plan that was carried out has the seconds that it took; it is `fresh` if that was just now.
     """
 
     name: str
@@ -99,15 +99,10 @@ def plan(
     folder: str | Path | None = None,
     out: str | Path | None = None,
 ) -> Plan:
-    """Check a run before it is made.
+    """Check a run before it is made: the set's values with `parameters` on top.
 
-    Args:
-        name: The notebook's name, without `.ipynb`.
-        set_name: A set of parameters from `sets.yml`.
-        parameters: Values on top of the set.
-        folder: Where the notebooks are; `default_folder()` if None.
-        out: Where the copy goes. If None: `_build/executed` for the unchanged set `book`, else
-            `runs/NAME/SET-CHECKSUM`, so that an experiment never replaces what the book shows.
+    The copy goes to `out`. If that is None, it is `_build/executed` for the unchanged set `book`,
+    else `runs/NAME/SET-CHECKSUM`, so that an experiment never replaces what the book shows.
 
     Raises:
         ValueError: A name is unknown, or a value is not of its default's type.
@@ -169,16 +164,11 @@ def _changed(copy: Path, record: Mapping[str, Any]) -> str | None:
 def carry_out(
     task: Plan, *, force: bool = False, timeout: float | None = None, progress: bool = True
 ) -> Plan:
-    """Execute a notebook, unless an executed copy is there and still valid.
+    """Execute a notebook, unless an executed copy is there and still valid, or with `force`.
 
     The kernel is the running Python, whatever kernels are installed, without the user's IPython
-    profile. The copy and its results take their place only when the last cell has run.
-
-    Args:
-        task: From `plan`.
-        force: Execute even if the copy is valid.
-        timeout: Seconds that one cell may take.
-        progress: Show a bar on a terminal.
+    profile. A cell may take `timeout` seconds. The copy and its results take their place only when
+    the last cell has run.
 
     Raises:
         ExecutionError: A cell failed, took too long, killed the kernel or ended the notebook early.

@@ -70,14 +70,9 @@ class Run:
     version: str | None = None
 
     @property
-    def when(self) -> datetime.datetime:
-        """When its file was last written, in the time of this machine."""
-        return datetime.datetime.fromtimestamp(self.path.stat().st_mtime)
-
-    @property
     def changed(self) -> dict[str, Any]:
         """The parameters that differ from the notebook's, or from those of `lesionlab train`."""
-        given, defaults = dict(self.parameters), dict[str, Any]()
+        given, defaults = self.parameters, dict[str, Any]()
         if self.kind == "training":
             given = {k: v for k, v in given.items() if k in ("variant", "data", *_DEFAULTS)}
             defaults = _DEFAULTS
@@ -94,30 +89,27 @@ def find(folder: str | Path = "runs") -> list[Run]:
     Raises:
         FileNotFoundError: There is no run, or no such folder.
     """
-    found = {run.path: run for path in _below(folder, "*.json") for run in _read(path)}
+    found = [run for path in _below(folder, "*.json") for run in _read(path)]
     for path in _below(folder, f"*{notebooks.FAILED}"):
         name, label = path.name.removesuffix(notebooks.FAILED), path.parent.name
-        preset = label.rpartition("-")[0] or None
-        found[path] = Run(
-            kind="notebook", name=name, label=label, path=path, state="failed", preset=preset
-        )
+        found.append(Run(kind="notebook", name=name, label=label, path=path, state="failed"))
     for path in {fold.parent for fold in _below(folder, f"{_FOLD}*")}:
         if not (path / _RESULTS).exists():
-            folds = [p.parent.name for p in sorted(path.glob(f"{_FOLD}*/result.json"))]
-            why = f"unfinished: not scored; done: {', '.join(folds) or 'no fold'}"
+            done = ", ".join(p.parent.name for p in sorted(path.glob(f"{_FOLD}*/result.json")))
+            state = f"unfinished: not scored; done: {done or 'no fold'}"
             name, label = path.absolute().parts[-2:]
-            found[path] = Run(kind="training", name=name, label=label, path=path, state=why)
+            found.append(Run(kind="training", name=name, label=label, path=path, state=state))
     if not found:
         raise FileNotFoundError(
             f"there are no runs in {str(folder)!r}; `lesionlab notebooks run NAME -p …` and "
             "`lesionlab train PAPER` make some in runs/"
         )
-    return [found[path] for path in sorted(found)]
+    return sorted(found, key=lambda run: run.path)
 
 
 def _below(folder: str | Path, pattern: str) -> Iterator[Path]:
     """Files and folders at any depth, but none that is hidden or inside a fold of a training."""
-    for path in sorted(Path(folder).rglob(pattern)):
+    for path in Path(folder).rglob(pattern):
         *folders, name = path.relative_to(folder).parts
         if not name.startswith(".") and not any(f.startswith((".", _FOLD)) for f in folders):
             yield path
@@ -147,13 +139,8 @@ def _read(path: Path) -> Iterator[Run]:
 
 def _notebook(content: Mapping[str, Any]) -> dict[str, Any]:
     scores = [{"score": k, "value": value} for k, value in _numbers(content["results"], "")]
-    return {
-        "kind": "notebook",
-        "name": str(content["notebook"]),
-        "preset": content.get("set"),
-        "parameters": dict(content["parameters"]),
-        "scores": _as_scores(scores),
-    }
+    about = {"kind": "notebook", "name": str(content["notebook"]), "preset": content.get("set")}
+    return about | {"parameters": dict(content["parameters"]), "scores": _as_scores(scores)}
 
 
 def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
@@ -173,26 +160,24 @@ def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
 
 def _training(content: Mapping[str, Any]) -> dict[str, Any]:
     plan = {k: v for k, v in content.get("plan", {}).items() if k not in ("paper", "folds")}
+    preset = plan.pop("preset", None)
     rows = []
     for row in content["results"]:
         by = "" if row["predictor"] == "model" else f" ({row['predictor']})"
         rows.append(row | {"score": f"{row['target']}/{row['metric']}{by}"})
-    return {
-        "kind": "training",
-        "name": str(content["experiment"]),
-        "preset": plan.pop("preset", None),
-        "parameters": {
-            "variant": content["variant"],
-            **plan,
-            "by": content["split"]["by"],
-            "seed": content["seed"],
-            "folds": content["split"]["trained"],
-            "lesions": content["cohort"]["lesions"],
-            "precision": content["folds"][0]["identity"]["precision"],
-            **dict(_flat(content["recipe"], "recipe")),
-        },
-        "scores": _as_scores(rows),
+    split = content["split"]
+    facts = {
+        "variant": content["variant"],
+        **plan,
+        "by": split["by"],
+        "seed": content["seed"],
+        "folds": split["trained"],
+        "lesions": content["cohort"]["lesions"],
+        "precision": content["folds"][0]["identity"]["precision"],
+        **dict(_flat(content["recipe"], "recipe")),
     }
+    about = {"kind": "training", "name": str(content["experiment"])}
+    return about | {"preset": preset, "parameters": facts, "scores": _as_scores(rows)}
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -215,7 +200,9 @@ def table(found: Iterable[Run]) -> pd.DataFrame:
     rows = []
     for run in found:
         changed = ", ".join(f"{k}={v}" for k, v in run.changed.items())
-        rows.append(vars(run) | {"run": run.label, "changed": changed, "when": run.when})
+        # when its file was last written, in the time of this machine
+        when = datetime.datetime.fromtimestamp(run.path.stat().st_mtime)
+        rows.append(vars(run) | {"run": run.label, "changed": changed, "when": when})
     columns = ["kind", "name", "preset", "run", "changed", "when", "seconds", "commit", "dirty"]
     return pd.DataFrame(rows)[[*columns, "version", "state"]]
 
@@ -223,11 +210,9 @@ def table(found: Iterable[Run]) -> pd.DataFrame:
 def choose(found: Sequence[Run], names: Sequence[str], *, kind: str | None = None) -> list[Run]:
     """The runs that are asked for, which must be of one notebook, or of one paper's models.
 
-    Args:
-        found: Runs from `find`.
-        names: Notebooks or papers, for all their runs; single runs by label, by `NAME/LABEL`, or
-            by their file or folder.
-        kind: Which, where a notebook and a paper have the same name.
+    A name is that of a notebook or a paper, for all its runs; or of a single run: its label,
+    `NAME/LABEL`, its file or its folder. The kind says which, where a notebook and a paper have
+    the same name.
 
     Raises:
         ValueError: No run has such a name, or the runs cannot be compared.

@@ -116,28 +116,16 @@ def info(
 def validate(
     store: What,
     seed: SeedOf = 0,
-    report: Annotated[Path | None, typer.Option(help="Write which sources matched: CSV.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the report.")] = False,
     source: Source = None,
 ) -> None:
     """Check every file of a store, and compare it with the LIDC-IDRI database."""
-    from lesionlab._files import write_text
     from lesionlab.crops import datasets
     from lesionlab.crops._dataset_checks import validate as check
     from lesionlab.crops.stores import CropStore
 
     with plain_errors():
-        progress = sys.stderr.isatty()
-        if report is not None and report.exists() and not (force and report.is_file()):
-            raise ValueError(f"report: {report} is there already; --force replaces a file")
         opened = CropStore(datasets.locate(store, seed, source), allow_incomplete=True)
-        if report is not None:
-            name = str(opened.provenance.get("dataset", opened.tier))
-            listed = datasets.get(name, source=source).report(progress)
-            write_text(report, listed.to_csv(index=False))
-            matched = listed["matched"] if name == "slices" else listed["n_files"] > 0
-            typer.echo(f"matched {matched.sum():,} of {len(listed):,}, listed in {report}")
-        wrong = check(opened, progress=progress)
+        wrong = check(opened, progress=sys.stderr.isatty())
     for name, why in _first(wrong.items()):
         typer.echo(f"{name}: {why}")
     if wrong:

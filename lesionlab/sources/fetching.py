@@ -23,7 +23,6 @@ import zlib
 from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -53,12 +52,10 @@ def fetch(
 
     Args:
         origin: The set, of `lesionlab.sources.origins`.
-        folder: Where the zip goes; the user's data folder if None.
+        folder: Where the zip goes; the user's data folder if None. Until the zip is whole,
+            `….zip.download.part` or `….zip.download` lies in its place.
         source: Another address of the archive, or the archive itself, downloaded by hand.
         progress: Show bars.
-
-    Returns:
-        The zip. Until it is whole, `….zip.download.part` or `….zip.download` lies in its place.
 
     Raises:
         ValueError: The set cannot be downloaded, or `source` is no address and no file.
@@ -146,15 +143,9 @@ def _download(url: str, archive: Path, progress: bool) -> None:
             logger.warning("%s cannot go on where it was cut, and starts again", url)
             have = 0
         total = have + int(answer.headers["Content-Length"] or 0)
-        bar: dict[str, Any] = {
-            "desc": "download",
-            "initial": have,
-            "total": total,
-            "disable": not progress,
-        }
         with partial.open("ab" if have else "wb") as file:
-            with tqdm.wrapattr(file, "write", **bar) as counted:
-                shutil.copyfileobj(answer, counted)
+            with tqdm.wrapattr(file, "write", total, initial=have, disable=not progress) as shown:
+                shutil.copyfileobj(answer, shown)
             size = file.tell()
     if size < total:
         raise ConnectionError(f"it was cut after {size:,} of {total:,} bytes")

@@ -171,7 +171,6 @@ def test_what_is_wrong_is_listed_and_counted(cache: Path, monkeypatch: pytest.Mo
         (["build", "slices"], 2, "the LIDC-IDRI slices are not set up: LESIONLAB_LIDC_SLICES"),
         (["build", "dicom", "--source", "nowhere"], 1, "nowhere"),
         (["info", "phantom"], 2, "is missing; to make it: lesionlab data build phantom"),
-        (["validate", "x/y", "--report", "."], 2, "report: . is there already"),
         (["realism", "--out", "x"], 2, "LESIONLAB_LIDC_SLICES is not set"),
     ],
 )
@@ -186,34 +185,18 @@ def test_wrong_use_of_data_is_one_line(
     assert done.stdout == ""
 
 
-def test_the_report_goes_to_a_file_that_is_not_replaced_unasked(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_lesions_that_a_source_does_not_show_are_left_out(
+    cache: Path, tmp_path: Path, lidc_sources: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
-    import lidc_sources
-
     monkeypatch.setattr(lidc.default(), "_cache", None)
-    source = lidc_sources.write_slices(tmp_path / "set", IDS[:1])
-    with_source = ["--source", str(source)]
+    source = ["--source", str(lidc_sources.write_slices(tmp_path / "set", IDS[:1]))]
     (tmp_path / "ids").write_text(f"{IDS[0]}\n{IDS[9]}\n", encoding="utf-8")
-    done = command("data", "build", "slices", "--lesions", str(tmp_path / "ids"), *with_source)
+    done = command("data", "build", "slices", "--lesions", str(tmp_path / "ids"), *source)
     assert done.exit_code == 0, done.output
     assert "1 × no folder of the set shows it" in done.stdout
-    file = tmp_path / "report.csv"
-    options = ["validate", "slices", "--report", str(file), *with_source]
-    done = command("data", *options)
+    done = command("data", "validate", "slices", *source)
     assert done.exit_code == 0, done.output
-    assert done.stdout.startswith(f"matched 1 of 2,651, listed in {file}\n")
     assert ", 1 left out, complete, nothing is wrong" in done.stdout
-    content = file.read_text(encoding="utf-8")
-    assert content.count("\n") == 2652
-    assert f"{IDS[0][:14]},0,{IDS[0]},True," in content
-    file.write_text("mine", encoding="utf-8")
-    done = command("data", *options)
-    assert (done.exit_code, "--force replaces a file" in done.stderr) == (2, True)
-    assert file.read_text(encoding="utf-8") == "mine"
-    assert command("data", *options, "--force").exit_code == 0
-    assert file.read_text(encoding="utf-8") == content
 
 
 @pytest.mark.slow
