@@ -41,10 +41,7 @@ def plain(table: pd.DataFrame) -> list[pd.Series]:
 
 
 def changed(row: pd.Series, **values: object) -> pd.Series:
-    row = row.copy()
-    for name, value in values.items():
-        row[name] = value
-    return row
+    return pd.Series(row.to_dict() | values, name=row.name)
 
 
 def measured(plain: list[pd.Series], measure, **codes: int) -> np.ndarray:  # type: ignore[no-untyped-def]
@@ -93,18 +90,11 @@ def test_apportion_by_hand() -> None:
 
 def shares(table: pd.DataFrame) -> pd.DataFrame:
     """Share of each sign by lesion type."""
-    signs = pd.DataFrame(
-        {
-            "unclear": table["margin_clarity"] == 2,
-            "lobulated": table["lobulation_presence"] == 2,
-            "spiculated": table["spiculation_length"] > 1,
-            "indented": table["pleural_indentation"] == 2,
-            "convergent": table["vessel_convergence"] == 2,
-            "calcified": table["calcification_extent"] > 1,
-            "cavity": table["cavity"] == 2,
-        }
-    )
-    return signs.groupby(table["lesion_type"]).mean()
+    names = {"unclear": "margin_clarity", "lobulated": "lobulation_presence"}
+    names |= {"spiculated": "spiculation_length", "indented": "pleural_indentation"}
+    names |= {"convergent": "vessel_convergence", "calcified": "calcification_extent"}
+    signs = table[[*names.values(), "cavity"]] > 1
+    return signs.set_axis([*names, "cavity"], axis=1).groupby(table["lesion_type"]).mean()
 
 
 @pytest.mark.parametrize("seed", [0, 5])
@@ -290,18 +280,17 @@ def test_lesions_lie_in_their_lobe(table: pd.DataFrame) -> None:
     """By place in the scan: sides by column, lobes by height and by front and back."""
     small = table[table["diameter"] < 15]
     places = {}
-    for name, code in (("RU", 1), ("RM", 2), ("RL", 3), ("LU", 4), ("LL", 5)):
-        found = []
-        for _, row in small[small["lesion_location"] == code].head(4).iterrows():
-            crop = li.render(row)
-            at = np.argwhere(crop.masks[0]).mean(axis=0) + crop.origin
-            found.append([at[0] * crop.spacing[0], at[1], at[2]])
-        places[name] = np.array(found)
-    for name, found in places.items():  # the patient's right is on the left of the image
-        assert ((found[:, 2] < 256) == (name[0] == "R")).all(), name
-    assert places["RU"][:, 0].mean() > places["RL"][:, 0].mean() + 15
-    assert places["LU"][:, 0].mean() > places["LL"][:, 0].mean() + 15
-    assert places["RM"][:, 1].mean() < places["RL"][:, 1].mean() - 20  # in front of
+    for name, code in {"RU": 1, "RM": 2, "RL": 3, "LU": 4, "LL": 5}.items():
+        rows = small[small["lesion_location"] == code].head(4)
+        crops = [li.render(row) for _, row in rows.iterrows()]
+        found = [np.argwhere(crop.masks[0]).mean(axis=0) + crop.origin for crop in crops]
+        places[name] = np.array(found) * [[crop.spacing[0], 1, 1] for crop in crops]
+    for name, at in places.items():  # the patient's right is on the left of the image
+        assert ((at[:, 2] < 256) == (name[0] == "R")).all(), name
+    height, row = ({name: at[:, axis].mean() for name, at in places.items()} for axis in (0, 1))
+    assert height["RU"] > height["RL"] + 15
+    assert height["LU"] > height["LL"] + 15
+    assert row["RM"] < row["RL"] - 20  # in front of
     assert places["RU"][:, 0].min() > places["RM"][:, 0].max()  # the horizontal fissure
 
 
