@@ -16,7 +16,7 @@ from lesionlab.sources.dicom._files import AIR, BadFileError, DicomError, read_p
 from lesionlab.sources.dicom._series import FloatArray, Series, arrange, list_files, select
 from lesionlab.sources.dicom._tree import Located
 from lesionlab.sources.lidc import LesionMasks, Lidc
-from lesionlab.sources.lidc._windows import overlap, place
+from lesionlab.sources.lidc._windows import overlap, place, slices_around
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +26,6 @@ Plane = tuple[npt.NDArray[np.int16], bool]
 
 MAX_OFF = 0.1
 """mm that a slice may lie off the database's z; also at most a fifth of the step."""
-
-# both as in `lesionlab.sources.phantom`, which is not loaded for them: a test holds them together
-CONTEXT = 2  # slices taken along below and above the outlines
-REACH_MM = 10.5  # slices reach so far from the lesion's centre: 21 at 1 mm can be cut out
 
 
 @dataclass
@@ -117,10 +113,7 @@ def frame(
             f"size={size}"
         )
     if margin_mm is None:
-        reach = math.ceil(REACH_MM / masks.spacing[0])
-        first = max(min(low[0] - CONTEXT, math.floor(centre) - reach), 0)
-        stop = min(max(end[0] + CONTEXT, math.ceil(centre) + reach + 1), len(z))
-        slices = np.arange(first, stop, dtype=np.int64)
+        slices = slices_around(int(low[0]), int(end[0]), centre, masks.spacing[0], len(z))
     else:
         near = (z >= z[low[0]] - margin_mm - 1e-6) & (z <= z[end[0] - 1] + margin_mm + 1e-6)
         slices = np.flatnonzero(near).astype(np.int64)

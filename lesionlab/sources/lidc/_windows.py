@@ -1,11 +1,29 @@
-"""Square windows of a scan's slices, as crops show them."""
+"""Windows of a scan, as crops show them: which slices, and squares of them."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import numpy.typing as npt
 
 from lesionlab.sources.lidc import LesionMasks
+
+CONTEXT = 2  # slices taken along below and above the outlines
+REACH_MM = 10.5  # slices reach so far from the lesion's centre: 21 at 1 mm can be cut out
+
+
+def slices_around(
+    first: int, end: int, centre: float, spacing: float, n_slices: int | None
+) -> npt.NDArray[np.int64]:
+    """Indices of the slices around outlines on `first` up to and without `end`, within the scan.
+
+    `centre` is the slice index of the lesion's centre, with a fraction; `spacing` is in mm.
+    """
+    reach = math.ceil(REACH_MM / spacing)
+    low = max(min(first - CONTEXT, math.floor(centre) - reach), 0)
+    high = max(end + CONTEXT, math.ceil(centre) + reach + 1)
+    return np.arange(low, high if n_slices is None else min(high, n_slices), dtype=np.int64)
 
 
 def overlap(

@@ -76,8 +76,8 @@ class Grid:
         n = (n_slices - 1) * self.per_slice + 1 + 2 * half
         fine = first * spacing + (np.arange(n) - half) * step
         self.z_fine: Array = np.asarray(fine, np.float64)
-        slices, pixels = np.arange(n_slices), np.arange(size)
-        self.z_slices: Array = np.asarray((first + slices) * spacing, np.float64)
+        self.slices, pixels = first + np.arange(n_slices, dtype=np.int64), np.arange(size)
+        self.z_slices: Array = np.asarray(self.slices * spacing, np.float64)
         self.y: Array = np.asarray((corner[0] + pixels) * pixel, np.float64)
         self.x: Array = np.asarray((corner[1] + pixels) * pixel, np.float64)
         self.axes = (self.z_fine, self.y, self.x)

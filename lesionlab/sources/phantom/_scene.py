@@ -345,7 +345,7 @@ def finish(
         hu=np.clip(np.rint(slices), *physics.HU_RANGE).astype(np.int16),
         masks=masks,
         spacing=(grid.spacing, grid.pixel, grid.pixel),
-        slice_index=grid.first + np.arange(grid.n_slices, dtype=np.int64),
+        slice_index=grid.slices,
         corner=grid.corner,
         calibrated=np.ones(grid.n_slices, np.bool_),
         tier="phantom",
