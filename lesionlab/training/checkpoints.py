@@ -43,15 +43,12 @@ def on_cpu(state: Mapping[str, torch.Tensor]) -> Tensors:
 
 
 def save(folder: Path, state: Mapping[str, Any], groups: Mapping[str, Tensors]) -> None:
-    """Write a checkpoint in place of the one before it.
+    """Write a checkpoint in place of the one before it, which stays whole if it cannot be written.
 
     Args:
         folder: The run's folder; made when it is missing.
         state: What JSON can hold; under `identity`, what a run that goes on must agree with.
         groups: Tensors by name, by what they are for: `selected` are the weights of the run.
-
-    Raises:
-        OSError: The checkpoint could not be written; the one before it is whole.
     """
     tensors = {f"{group}/{k}": v for group, some in groups.items() for k, v in some.items()}
     text = json.dumps(jsonable({"format": FORMAT, **state}), allow_nan=False)
@@ -75,9 +72,7 @@ def load(
 ) -> tuple[dict[str, Any], dict[str, Tensors]] | None:
     """State and tensors as `save` was given them; None where there is no checkpoint yet.
 
-    Raises:
-        CheckpointError: It is damaged, of an earlier version, or of a run that differs from
-            `identity` in something.
+    It is a `CheckpointError` if they are damaged, or of a run that differs from `identity`.
     """
     if not _exists(folder):
         return None

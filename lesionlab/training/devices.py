@@ -25,15 +25,10 @@ class TrainingError(RuntimeError):
 
 
 def open_fabric(device: str, devices: int, precision: Precision) -> Fabric:
-    """Fabric for one process, or for `devices` that train together (DDP).
+    """Fabric for one process, or for `devices` (GPUs, or processes on the CPU) with DDP.
 
-    Args:
-        device: `"auto"` (CUDA where there is one), `"cpu"`, `"cuda"`, or a certain `"cuda:1"`.
-        devices: GPUs, or processes on the CPU.
-        precision: `"32-true"` or `"bf16-mixed"`.
-
-    Raises:
-        ValueError: An argument is out of range, or the machine has no such device.
+    The arguments are those of `loop.fit`. One that is out of range, or a device that the machine
+    does not have, is a `ValueError`.
     """
     if precision not in get_args(Precision):
         raise ValueError(f"precision={precision!r}: expected '32-true' or 'bf16-mixed'")

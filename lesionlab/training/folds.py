@@ -9,22 +9,23 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 
-from lesionlab import _files, _names, splits
+import lesionlab
+from lesionlab import _files, _names, results, splits
 from lesionlab.crops.sampling import Samples
-from lesionlab.results import TIERS, jsonable
 from lesionlab.training import outcomes
-from lesionlab.training.checkpoints import CheckpointError, differences, versions
-from lesionlab.training.loop import fit
-from lesionlab.training.outcomes import PREDICTIONS, Outcome
+from lesionlab.training.checkpoints import CheckpointError, differences
+from lesionlab.training.loop import fit, identity_of
+from lesionlab.training.outcomes import PREDICTIONS, RESULTS, Outcome
 from lesionlab.training.paper import Experiment
-from lesionlab.training.parts import Part, Stream, changed, check_part, checksum, part
+from lesionlab.training.parts import Part, Stream, changed, check_part
 from lesionlab.training.prediction import predict
 from lesionlab.training.recipes import Recipe, stages_of, validates
 from lesionlab.training.targets import check_labels, read_predictions, to_frame, write_predictions
@@ -69,7 +70,7 @@ class Dataset:
 
     def __post_init__(self) -> None:
         for basis in self.rests_on:
-            _names.one_of("tier", basis.tier, TIERS)
+            _names.one_of("tier", basis.tier, results.TIERS)
         ids = list(self.samples.lesion_ids)
         if not ids or len(set(ids)) < len(ids):
             raise ValueError(f"samples: expected lesions, each once, got {len(ids)}")
@@ -89,11 +90,6 @@ class Dataset:
                 f"folds: patient {shared.idxmax()!r} is in more than one; make them by patient, "
                 "or say by='nodule'"
             )
-
-    @property
-    def n_folds(self) -> int:
-        """How many folds there are; of hold-out splits there are as many as seeds."""
-        return 0 if self.folds is None else int(self.folds.nunique())
 
     def split(self, fold: int, *, validate: bool = True, seed: int = 0) -> dict[str, list[int]]:
         """The lesions of the three `PARTS`, by position; no lesion is in two of them.
@@ -135,8 +131,12 @@ class Dataset:
         return drawn.index[drawn == 0]
 
     def part(self, lesions: Sequence[int]) -> Part:
-        """Samples and labels of some lesions, by position."""
-        return part(self.samples, lesions), self.labels[list(lesions)]
+        """Samples and labels of some lesions, by position; of a stream nothing is prepared yet."""
+        labels = self.labels[list(lesions)]
+        if isinstance(self.samples, Samples):
+            return self.samples.select(lesions), labels
+        ids = tuple(self.samples.lesion_ids[i] for i in lesions)
+        return replace(self.samples, lesion_ids=ids), labels
 
 
 def _strata(rest: pd.DataFrame, n_folds: int) -> pd.Series[int]:
@@ -181,7 +181,12 @@ def cross_validate(
         predictions, dataset.table, dataset.labels, experiment.targets,
         n_resamples=n_resamples, seed=seed,
     )  # fmt: skip
-    about = {
+    folds, path = [found for found, _ in done], Path(folder) / PREDICTIONS
+    entry = write_predictions(path, predictions)
+    made = results.provenance(Path(lesionlab.__file__).resolve().parents[1])
+    for name in ("lightning-fabric", "safetensors"):
+        made["versions"][name] = metadata.version(name)
+    content = {
         **(about or {}),
         "experiment": experiment.name,
         "variant": experiment.variant,
@@ -191,9 +196,9 @@ def cross_validate(
         "seed": seed,
         "split": {
             "by": dataset.by,
-            "folds": dataset.n_folds,
+            "folds": 0 if dataset.folds is None else int(dataset.folds.nunique()),
             "holdout": dataset.holdout,
-            "trained": [fold["fold"] for fold, _ in done],
+            "trained": [fold["fold"] for fold in folds],
             "validation_share": VALIDATION_SHARE if validates(stages_of(recipe)) else None,
         },
         "cohort": {
@@ -201,9 +206,16 @@ def cross_validate(
             **dataset.samples.report(),
         },
         "data": [basis._asdict() for basis in dataset.rests_on],
+        "device": sorted({fold["device"] for fold in folds}),
+        "seconds": sum(fold["seconds"] for fold in folds),
+        **made,
+        "predictions": entry,
+        "results": scores,
+        "folds": folds,
     }
-    folds = [found for found, _ in done]
-    return outcomes.write(Path(folder), about, predictions=predictions, scores=scores, folds=folds)
+    content = results.jsonable(content)
+    path = _files.write_json(path.with_name(RESULTS), content)
+    return Outcome(predictions=predictions, scores=scores, about=content, path=path)
 
 
 def train_folds(
@@ -256,20 +268,12 @@ def train_folds(
     tested = sorted({i for split in parts.values() for i in split["test"]})
     if (n := dataset.table["patient"].iloc[tested].nunique()) < 2:
         raise ValueError(f"table: {n} patient to predict, an interval needs two or more")
-    common = {
-        "seed": seed,
-        "data": checksum([(dataset.samples, dataset.labels)]),
-        "experiment": experiment.name,
-        "variant": experiment.variant,
-        "settings": experiment.settings(),
-        "recipe": _kept(recipe),
-        "precision": options.get("precision", "32-true"),
-        "versions": versions(),
-    }
+    everything, precision = (dataset.samples, dataset.labels), options.get("precision", "32-true")
+    common = identity_of(experiment, _kept(recipe), seed, precision, [everything])
     done = []
     for fold, split in parts.items():
         place = Path(folder) / f"fold-{fold}"
-        identity = jsonable({**common, "fold": fold, "parts": digest(split)})
+        identity = results.jsonable({**common, "fold": fold, "parts": digest(split)})
         if (place / RESULT).exists() and options.get("resume", True):
             done.append(_read(place, identity))
         else:
@@ -329,10 +333,10 @@ def _train(
     keys["fold"] = identity["fold"]
     frame = to_frame(experiment.targets, pd.DataFrame(keys), predicted, truth)
     # predictions first: where there is a result, they are there, too
-    path = write_predictions(place / PREDICTIONS, frame)
+    entry = write_predictions(place / PREDICTIONS, frame)
     patient, metric = dataset.table["patient"], experiment.metric
     measured = None if metric == "loss" else experiment.measure(metric, predicted, truth)
-    content = jsonable(
+    content = results.jsonable(
         {
             "identity": identity,
             "fold": identity["fold"],
@@ -346,7 +350,7 @@ def _train(
             "device": fitted.device,
             "seconds": fitted.seconds,
             "history": fitted.history.reset_index(),
-            "predictions": {"file": PREDICTIONS, "sha256": _files.sha256(path)},
+            "predictions": entry,
         }
     )
     _files.write_json(place / RESULT, content)
@@ -355,10 +359,10 @@ def _train(
 
 def _read(place: Path, identity: dict[str, Any]) -> tuple[dict[str, Any], pd.DataFrame]:
     """What a finished fold has left, if it is of this run."""
-    path, table = place / RESULT, place / PREDICTIONS
+    path = place / RESULT
     try:
         found = _files.read_json(path)
-        there, kept = found["identity"], found["predictions"]["sha256"]
+        there, entry = found["identity"], dict(found["predictions"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} is damaged ({error}): remove it to do the fold again"
@@ -368,6 +372,4 @@ def _read(place: Path, identity: dict[str, Any]) -> tuple[dict[str, Any], pd.Dat
             f"{path} is of another run: {'; '.join(words)}. Use another folder, "
             "or do it anew with resume=False (--restart)"
         )
-    if not table.exists() or _files.sha256(table) != kept:
-        raise CheckpointError(f"{table} is not what {RESULT} was written with; remove both")
-    return found, read_predictions(table)
+    return found, read_predictions(place, entry)

@@ -13,19 +13,19 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
+from safetensors.torch import save as save_tensors
 from torch import nn
 from tqdm import tqdm
 
-from lesionlab.crops.sampling import Samples
 from lesionlab.training import checkpoints
 from lesionlab.training.checkpoints import CheckpointError, Tensors
 from lesionlab.training.devices import (
@@ -47,7 +47,6 @@ from lesionlab.training.recipes import (
     set_training,
     stages_of,
 )
-from lesionlab.training.targets import LOWER_IS_BETTER
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -201,16 +200,11 @@ class _Run:
     selected: Tensors = field(default_factory=dict)
     saved: dict[str, Tensors] = field(default_factory=dict)
 
-    @property
-    def metric(self) -> str:
-        """What selects an epoch."""
-        return self.recipe.select_by or self.experiment.metric
-
-    @property
-    def column(self) -> str:
-        """What it is called in the history."""
+    def __post_init__(self) -> None:
+        self.metric = self.recipe.select_by or self.experiment.metric
+        self.lower_is_better = self.metric in ("loss", "mae")
         part = "test" if self.recipe.select_on == "test" else "validation"
-        return f"{part}_{self.metric}"
+        self.column = f"{part}_{self.metric}"
 
     @property
     def finished(self) -> bool:
@@ -222,21 +216,10 @@ class _Run:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What a run must agree with another in, to go on from its checkpoint."""
-        found = {
-            "experiment": self.experiment.name,
-            "variant": self.experiment.variant,
-            "settings": self.experiment.settings(),
-            "recipe": asdict(self.recipe),
-            "seed": self.seed,
-            "precision": self.precision,
-            "data": checksum(part for part in (self.training, self.validation) if part is not None),
-            "versions": checkpoints.versions(),
-        }
+        parts = [self.training] + [self.validation] * (self.validation is not None)
+        found = identity_of(self.experiment, self.recipe, self.seed, self.precision, parts)
         if self.start:
-            digest = hashlib.sha256()
-            for name, tensor in sorted(self.start.items()):
-                digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-            found["start"] = digest.hexdigest()
+            found["start"] = hashlib.sha256(save_tensors(self.start)).hexdigest()
         return found
 
     def load(self) -> None:
@@ -287,9 +270,9 @@ class _Run:
         # in place: self.model and optimizer are those inside, now on the device
         self.module, self.optimizer = fabric.setup(_Call(self.model), optimizer)
         self._restore(optimizer)
-        self.lower = LOWER_IS_BETTER[self.metric]
         past = [row.get(self.column) for row in self.history]
-        self.scheduler = make_scheduler(self.recipe.schedule, optimizer, past, lower=self.lower)
+        lower = self.lower_is_better
+        self.scheduler = make_scheduler(self.recipe.schedule, optimizer, past, lower=lower)
         samples, labels = self.training
         self.samples, self.labels = samples.to(fabric.device), labels.to(fabric.device)
         if self.validation is not None:  # its labels are only compared with, on the CPU
@@ -346,7 +329,7 @@ class _Run:
         if self.recipe.select_on == "last" or metric is None:
             better = epoch + 1 == self.recipe.epochs
         else:
-            sign = 1 if self.lower else -1
+            sign = 1 if self.lower_is_better else -1
             better = self.best is None or sign * metric < sign * self.best
         if better:
             self.best_epoch, self.best = epoch + 1, metric
@@ -369,18 +352,23 @@ class _Run:
         set_training(self.model, self.recipe)
         self.optimizer.zero_grad()
         size = self.recipe.micro_batch or len(labels)
-        chunks, names, sums = batch.split(size), ["loss"], torch.zeros(())
+        chunks, sums = batch.split(size), dict[str, torch.Tensor]()
         for i, (chunk, truth) in enumerate(zip(chunks, torch.split(labels, size), strict=True)):
             share = weight * len(truth)
             # DDP adds up over the processes once, and takes the mean, where a sum is wanted
             early = world > 1 and i < len(chunks) - 1
             with fabric.no_backward_sync(self.module, enabled=early):
-                total, parts = self.module(partial(_objective, job, chunk, truth))
+                total, parts = self.module(
+                    lambda model: job.loss(job.forward(model, chunk), truth)  # noqa: B023
+                )
                 fabric.backward(total * (share * world))
-            names = ["loss", *(f"loss_{name}" for name in parts)]
-            values = torch.stack([value.detach().double() for value in (total, *parts.values())])
-            sums = sums.to(values) + share * values
-        losses = dict(zip(names, self._total(sums).tolist(), strict=True))
+            for name, value in {
+                "loss": total,
+                **{f"loss_{k}": v for k, v in parts.items()},
+            }.items():
+                sums[name] = sums.get(name, 0.0) + share * value.detach().double()
+        values = self._total(torch.stack([*sums.values()])).tolist()
+        losses = dict(zip(sums, values, strict=True))
         for name, value in losses.items():
             if not math.isfinite(value):
                 raise TrainingError(f"{name} is {value} {self._at(step + 1)}")
@@ -421,6 +409,22 @@ class _Run:
         return f"at epoch {len(self.history) + 1}, step {step}{kept}"
 
 
+def identity_of(
+    experiment: Experiment, recipe: Any, seed: int, precision: Precision, parts: Iterable[Any]
+) -> dict[str, Any]:
+    """What two runs must agree in to be the same: recipe, settings, data, and versions."""
+    return {
+        "experiment": experiment.name,
+        "variant": experiment.variant,
+        "settings": experiment.settings(),
+        "recipe": recipe,
+        "seed": seed,
+        "precision": precision,
+        "data": checksum(parts),
+        "versions": checkpoints.versions(),
+    }
+
+
 class _Call(nn.Module):
     """Runs a function of the model as a forward pass.
 
@@ -434,12 +438,6 @@ class _Call(nn.Module):
 
     def forward(self, function: Callable[[nn.Module], Any]) -> Any:
         return function(self.model)
-
-
-def _objective(
-    experiment: Experiment, samples: Samples, labels: torch.Tensor, model: nn.Module
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    return experiment.loss(experiment.forward(model, samples), labels)
 
 
 # --- seeds that follow from what they are for, so that no random state has to be carried along --

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,15 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-import lesionlab
-from lesionlab import __version__, _files, results
+from lesionlab import __version__, _files
 from lesionlab.statistics import baselines as predictors
 from lesionlab.statistics import scoring
 from lesionlab.statistics.intervals import Estimate, bootstrap_weights_over_groups
-from lesionlab.training.checkpoints import CheckpointError
 from lesionlab.training.targets import (
     KEYS,
     Target,
     Targets,
     read_predictions,
-    write_predictions,
 )
 
 RESULTS = "results.json"
@@ -231,61 +227,6 @@ def _rows(
 # --- files --------------------------------------------------------------------------------------
 
 
-def write(
-    folder: Path,
-    about: Mapping[str, Any],
-    *,
-    predictions: pd.DataFrame,
-    scores: pd.DataFrame,
-    folds: list[dict[str, Any]],
-) -> Outcome:
-    """Write `predictions.csv`, then `results.json`, with the provenance of both.
-
-    `about` (experiment, recipe, split, cohort, data) comes first in the file; the others are as in
-    `Outcome`.
-    """
-    path = write_predictions(folder / PREDICTIONS, predictions)
-    found = results.provenance(Path(lesionlab.__file__).resolve().parents[1])
-    for name in ("lightning-fabric", "safetensors"):
-        found["versions"][name] = metadata.version(name)
-    content = results.jsonable(
-        {
-            **about,
-            "device": sorted({fold["device"] for fold in folds}),
-            "seconds": sum(fold["seconds"] for fold in folds),
-            **found,
-            "predictions": {"file": PREDICTIONS, "sha256": _files.sha256(path)},
-            "results": scores,
-            "folds": folds,
-        }
-    )
-    path = _files.write_json(folder / RESULTS, content)
-    return Outcome(predictions=predictions, scores=scores, about=content, path=path)
-
-
-def keep(
-    name: str, outcome: Outcome, folder: str | Path, *, analysis: Mapping[str, Any] | None = None
-) -> Path:
-    """Keep the numbers of a finished run in a folder, without its weights.
-
-    Args:
-        name: What the files are called, without an ending.
-        outcome: What came of the run.
-        folder: Where to; files of the same name are replaced.
-        analysis: Tables by name that the paper makes of the trained models.
-
-    Returns:
-        The JSON file.
-    """
-    content = dict(outcome.about)
-    if analysis is not None:
-        content["analysis"] = results.jsonable(analysis)
-    target = Path(folder) / f"{name}.json"
-    table = write_predictions(target.with_suffix(".csv"), outcome.predictions)
-    content["predictions"] = {"file": table.name, "sha256": _files.sha256(table)}
-    return _files.write_json(target, content)
-
-
 def kept(folder: str | Path, *, data: str = "slices", by: str = "patient") -> dict[str, Outcome]:
     """The runs that were kept on one data set and one kind of folds, by variant.
 
@@ -304,11 +245,8 @@ def kept(folder: str | Path, *, data: str = "slices", by: str = "patient") -> di
         about = _about(path)
         if (about["plan"].get("data"), about["plan"].get("by")) != (data, by):
             continue
-        table = path.parent / Path(about["predictions"]["file"]).name
-        if not table.exists() or _files.sha256(table) != about["predictions"]["sha256"]:
-            raise CheckpointError(f"{table} is not what {path.name} was written with")
         one = Outcome(
-            predictions=read_predictions(table),
+            predictions=read_predictions(path.parent, about["predictions"]),
             scores=pd.DataFrame(about["results"]),
             about=about,
             path=path,

@@ -59,13 +59,6 @@ Part = tuple[Samples | Stream, torch.Tensor]
 """Some lesions' samples with their labels, (lesion, target)."""
 
 
-def part(samples: Samples | Stream, lesions: Sequence[int]) -> Samples | Stream:
-    """Some of the lesions, by position; of a stream nothing is prepared yet."""
-    if isinstance(samples, Samples):
-        return samples.select(lesions)
-    return replace(samples, lesion_ids=tuple(samples.lesion_ids[i] for i in lesions))
-
-
 def changed(samples: Samples | Stream, change: Callable[[Samples], Samples]) -> Samples | Stream:
     """The samples after a change; a stream changes each batch when it is prepared."""
     if isinstance(samples, Samples):
@@ -80,12 +73,7 @@ def _prepare(
 
 
 def check_part(name: str, part: Part, experiment: Experiment) -> None:
-    """Refuse lesions that nothing can be learned from.
-
-    Raises:
-        ValueError: No lesions, a lesion without a slice or a label, values that are not finite, or
-            labels that do not go with the lesions or the experiment.
-    """
+    """Refuse lesions, by the name of their part, that nothing can be learned from."""
     samples, labels = part
     n, names = len(samples.lesion_ids), [target.name for target in experiment.targets]
     if not n:

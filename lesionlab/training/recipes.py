@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from lesionlab.training.targets import LOWER_IS_BETTER
+from lesionlab.training.targets import METRICS
 
 Optimizer = Literal["adam", "sgd"]
 SelectOn = Literal["validation", "test", "last"]
@@ -158,7 +158,7 @@ class Recipe:
             if not 0 <= value < 1:
                 raise ValueError(f"{name}={value!r}: expected 0 or more, below 1")
         words = {"optimizer": get_args(Optimizer), "select_on": get_args(SelectOn)}
-        for name, expected in (words | {"select_by": (None, *LOWER_IS_BETTER)}).items():
+        for name, expected in (words | {"select_by": (None, *METRICS)}).items():
             if (value := getattr(self, name)) not in expected:
                 raise ValueError(f"{name}={value!r}: expected one of {expected}")
         if self.patience is not None and self.select_on == "last":

@@ -26,7 +26,8 @@ from lesionlab import _files, _names, papers, splits
 from lesionlab.attributes import rating
 from lesionlab.crops import datasets
 from lesionlab.crops.sampling import Samples
-from lesionlab.training import checkpoints, outcomes
+from lesionlab.results import jsonable
+from lesionlab.training import checkpoints
 from lesionlab.training.devices import Precision, resolve
 from lesionlab.training.devices import quickest as quickest
 from lesionlab.training.folds import RESULT, Dataset, cross_validate, digest
@@ -35,7 +36,7 @@ from lesionlab.training.paper import Experiment, Lesions, Preset, unchanged
 from lesionlab.training.parts import Stream, changed
 from lesionlab.training.prediction import predict, trained_model
 from lesionlab.training.recipes import Recipe, validates
-from lesionlab.training.targets import labelled
+from lesionlab.training.targets import labelled, write_predictions
 
 N_FOLDS = 5
 
@@ -312,12 +313,15 @@ def keep(
     Returns:
         The JSON file.
     """
-    analysis = None
+    content = dict(outcome.about)
     module, _, function = papers.get(plan.paper).analyse.partition(":")
     if module:
         folds = trained(plan, dataset=dataset, folder=outcome.path.parent)
         analysis = getattr(importlib.import_module(module), function)(folds, outcome.predictions)
-    return outcomes.keep(plan.name, outcome, folder, analysis=analysis)
+        content["analysis"] = jsonable(analysis)
+    path = Path(folder) / f"{plan.name}.json"
+    content["predictions"] = write_predictions(path.with_suffix(".csv"), outcome.predictions)
+    return _files.write_json(path, content)
 
 
 @dataclass(frozen=True, eq=False)

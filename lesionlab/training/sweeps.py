@@ -15,12 +15,13 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+import torch
 from tqdm import tqdm
 
 import lesionlab
@@ -29,12 +30,11 @@ from lesionlab.training.devices import Precision, resolve
 from lesionlab.training.folds import RESULT
 from lesionlab.training.outcomes import RESULTS
 from lesionlab.training.studies import Plan, finished, run
-from lesionlab.training.workers import as_completed, connect, dataset_of, own_threads, train
+from lesionlab.training.workers import as_completed, connect, dataset_of, train
 
 SWEEP = "sweep.json"
 
-ARRIVING = 60.0
-"""Seconds until a file that another machine has written must be here."""
+ARRIVING = 60.0  # seconds until a file that another machine has written must be here
 
 
 def grid(
@@ -123,9 +123,9 @@ def sweep(
             is storage that all of them see under the same path.
         workers: Processes on this machine, each with one job at a time.
         scheduler: Address of a Dask scheduler, `tcp://host:8786`, to use its workers instead.
-        device: As in `loop.fit`; workers of a machine with several GPUs share them out.
-        threads: PyTorch threads per worker. If None: on this machine the cores by the workers,
-            with a scheduler whatever the worker has (1, unless it was started otherwise).
+        device: `"auto"`, `"cpu"` or `"cuda"`; several GPUs of a machine are shared out.
+        threads: PyTorch threads per worker. If None: on this machine those of this process, shared
+            out; with a scheduler whatever the worker has (1, unless it was started otherwise).
         precision: `"32-true"` or `"bf16-mixed"`.
         n_resamples: Resamples of patients for the intervals.
         progress: Show a bar.
@@ -152,7 +152,7 @@ def sweep(
             raise ValueError(f"{name}={value!r}: expected a whole number, 1 or more")
     if scheduler is None:
         resolve(device)
-        threads = threads or own_threads(workers)
+        threads = threads or max(1, torch.get_num_threads() // workers)
     failures: dict[str, str] = {}
 
     def failed(name: str, error: BaseException | str) -> None:
@@ -237,11 +237,10 @@ def _write(plans: Sequence[Plan], out: Path, failures: dict[str, str]) -> Sweep:
     found["versions"]["distributed"] = metadata.version("distributed")
     content = results.jsonable({**found, "plans": rows, "failures": failures})
     path = _files.write_json(out / SWEEP, content)
-    columns = ["paper", "variant", "seed", "folds", "of", "metric", "value", "low", "high"]
-    table = pd.DataFrame(rows)[[*columns, "seconds"]]
-    table["folds"] = [len(folds) for folds in table["folds"]]
-    numbers = dict.fromkeys(("value", "low", "high", "seconds"), float)
-    return Sweep(table.astype(numbers), failures, path)
+    numbers = ["value", "low", "high", "seconds"]
+    table = pd.DataFrame(rows)[["paper", "variant", "seed", "folds", "of", "metric", *numbers]]
+    table["folds"] = table["folds"].map(len)
+    return Sweep(table.astype(dict.fromkeys(numbers, float)), failures, path)
 
 
 def _summary(plan: Plan, out: Path, failures: dict[str, str]) -> dict[str, Any]:
@@ -250,10 +249,7 @@ def _summary(plan: Plan, out: Path, failures: dict[str, str]) -> dict[str, Any]:
     done = set(plan.chosen) & set(finished(folder))
     done -= {fold for fold in done if f"{name}/fold-{fold}" in failures}
     metric = papers.get(plan.paper).experiment(plan.variant).metric
-    names = ("paper", "variant", "data", "preset", "by", "seed", "data_seed")
-    about = {field: getattr(plan, field) for field in names} | {
-        "n_lesions": plan.size,
-        "epochs": sum(stage.epochs for stage in plan.stages),
+    about = asdict(plan) | {
         "folder": name,
         "folds": sorted(done),
         "of": len(plan.chosen),
@@ -262,12 +258,11 @@ def _summary(plan: Plan, out: Path, failures: dict[str, str]) -> dict[str, Any]:
     }
     if len(done) == len(plan.chosen) and name not in failures:
         there = _files.read_json(folder / RESULTS)
-        about["folds"] = there["split"]["trained"]  # others may have been trained before
-        about["of"] = len(about["folds"])
+        folds = there["split"]["trained"]  # others may have been trained before
         rows = [r for r in there["results"] if (r["predictor"], r["metric"]) == ("model", metric)]
         # the mean over all ratings, or else the first target
         rows.sort(key=lambda row: row["target"] != "mean")
         about |= {end: rows[0][end] for end in ("value", "low", "high") if rows}
         about |= {field: there[field] for field in ("seconds", "device")}
-        about["rests_on"] = there["data"]
+        about |= {"folds": folds, "of": len(folds), "rests_on": there["data"]}
     return about

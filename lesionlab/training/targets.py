@@ -8,6 +8,7 @@ lesion's other targets do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,20 +20,15 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional
 
 from lesionlab import _files
+from lesionlab.training.checkpoints import CheckpointError
 
 Kind = Literal["regression", "binary", "multiclass", "segmentation"]
 
 COUNTS = ("intersection", "predicted", "reference")
 """What a segmentation is scored by: voxels in both masks, in the predicted one, in the readers'."""
 
-LOWER_IS_BETTER: Mapping[str, bool] = {
-    "loss": True,
-    "mae": True,
-    "auc": False,
-    "accuracy": False,
-    "dice": False,
-}
-"""Numbers that an epoch can be selected by, and whether the lower one is better."""
+METRICS = ("loss", "mae", "auc", "accuracy", "dice")
+"""Numbers that an epoch can be selected by; of the first two, the lower one is better."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +56,11 @@ class Target:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ValueError(f"kind={self.kind!r}: expected one of {', '.join(get_args(Kind))}")
-        most = {"multiclass": None, "binary": 2}.get(self.kind, 0)
-        if (self.kind == "multiclass" and len(self.codes) < 2) or (
-            most is not None and len(self.classes) not in (0, most)
-        ):
-            raise ValueError(
-                f"classes={self.classes!r}: a {self.kind} target cannot have {len(self.classes)}"
-            )
-        if self.ignored is not None and not (
-            self.kind == "multiclass" and 0 <= self.ignored < len(self.classes)
-        ):
+        n, several = len(self.classes), self.kind == "multiclass"
+        if self.ignored is not None and not (several and 0 <= self.ignored < n):
             raise ValueError(f"ignored={self.ignored!r}: expected the code of one of its classes")
+        if not (len(self.codes) > 1 if several else n in (0, 2 * (self.kind == "binary"))):
+            raise ValueError(f"classes={self.classes!r}: a {self.kind} target cannot have {n}")
 
     @property
     def codes(self) -> tuple[int, ...]:
@@ -122,16 +112,13 @@ def labelled(targets: Targets, labels: torch.Tensor) -> torch.Tensor:
 
 
 def misfit(target: Target, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(lesion,) the loss of one target, 0 where its label is missing.
+    """(lesion,) the squared error or the cross-entropy of one target, 0 where its label is missing.
 
     Args:
         target: Any but a segmentation, whose loss needs the masks (see `dice_loss`).
         outputs: (lesion, column): a regression's prediction, a binary target's logit, the logits
             of several classes.
         labels: (lesion,).
-
-    Returns:
-        The squared error, or the cross-entropy.
     """
     known = target.known(labels)
     safe = labels.where(known, torch.zeros_like(labels))
@@ -213,20 +200,21 @@ def measure(
     for target, part, label in zip(targets, parts, labels.unbind(1), strict=True):
         known = target.known(label)
         part, label = part[known], label[known]
-        if metric == "mae" and target.kind == "regression":
-            found.append((part[:, 0] - label).abs())
-        elif metric == "dice" and target.kind == "segmentation":
-            found.append(2 * part[:, 0] / (part[:, 1] + part[:, 2]).clamp(min=1))
-        elif metric == "auc" and target.kind == "binary":
-            found.append(torch.tensor([auc(part[:, 0], label == 1)]))
-        elif metric == "auc" and target.kind == "multiclass":
-            at = target.positions(label)
-            each = [auc(part[:, k], at == k) for k in range(part.shape[1]) if (at == k).any()]
-            found.append(torch.tensor([sum(each) / len(each) if each else float("nan")]))
-        elif metric == "accuracy" and target.kind == "binary":
-            found.append(((part[:, 0] >= 0.5) == (label == 1)).float().mean()[None])
-        elif metric == "accuracy" and target.kind == "multiclass":
-            found.append((part.argmax(1) == target.positions(label)).float().mean()[None])
+        match metric, target.kind:
+            case "mae", "regression":
+                found.append((part[:, 0] - label).abs())
+            case "dice", "segmentation":
+                found.append(2 * part[:, 0] / (part[:, 1] + part[:, 2]).clamp(min=1))
+            case "auc", "binary":
+                found.append(torch.tensor([auc(part[:, 0], label == 1)]))
+            case "auc", "multiclass":
+                at = target.positions(label)
+                each = [auc(part[:, k], at == k) for k in sorted(set(at.tolist()))]
+                found.append(torch.tensor([sum(each) / len(each) if each else math.nan]))
+            case "accuracy", "binary":
+                found.append(((part[:, 0] >= 0.5) == (label == 1)).float().mean()[None])
+            case "accuracy", "multiclass":
+                found.append((part.argmax(1) == target.positions(label)).float().mean()[None])
     if not found:
         kinds = ", ".join(sorted({target.kind for target in targets}))
         raise ValueError(f"metric={metric!r}: none of the targets ({kinds}) can be measured by it")
@@ -247,32 +235,25 @@ def check_labels(
         labels: (lesion, target) of the part.
         everywhere: (lesion, target) of all lesions: each class that occurs there must occur in a
             training part, and both classes of a binary target in every part.
-
-    Raises:
-        ValueError: A target has no label, a label is none of its codes, or a class is missing.
     """
-    for column, target in enumerate(targets):
-        known = target.known(labels[:, column])
-        if not known.any():
-            raise ValueError(
-                f"{part}: none of its {len(labels)} lesions has a label of {target.name}"
-            )
-        if target.kind not in ("binary", "multiclass"):
+    for target, label, every in zip(targets, labels.unbind(1), everywhere.unbind(1), strict=True):
+        found = set(label[target.known(label)].tolist())
+        words = f"{part}: none of its {len(labels)} lesions has"
+        if not found:
+            raise ValueError(f"{words} a label of {target.name}")
+        if target.kind == "binary":
+            codes = wanted = {0, 1}
+        elif target.kind == "multiclass":
+            codes = set(target.codes)
+            wanted = set(every[target.known(every)].tolist()) & codes
+            wanted = wanted if part.startswith("training") else set()
+        else:
             continue
-        found = set(labels[known, column].tolist())
-        codes = {0, 1} if target.kind == "binary" else set(target.codes)
         if not found <= codes:
             raise ValueError(f"{target.name}: expected {sorted(codes)}, got {sorted(found)[:9]}")
-        every = everywhere[:, column]
-        wanted = codes if target.kind == "binary" else set(every[target.known(every)].tolist())
-        if target.kind == "multiclass" and not part.startswith("training"):
-            continue
         if missing := sorted(wanted - found):
             name = target.classes[int(missing[0])] if target.classes else f"{missing[0]:g}"
-            raise ValueError(
-                f"{part}: none of its {len(labels)} lesions has {target.name} {name}; "
-                "use fewer folds, or stratify them by it"
-            )
+            raise ValueError(f"{words} {target.name} {name}; use fewer folds, or stratify by it")
 
 
 # --- predictions on disk ------------------------------------------------------------------------
@@ -281,17 +262,10 @@ def check_labels(
 def to_frame(
     targets: Targets, rows: pd.DataFrame, predictions: torch.Tensor, labels: torch.Tensor
 ) -> pd.DataFrame:
-    """Predictions as a wide table.
+    """Predictions (lesion, column) and labels (lesion, target) as a wide table.
 
-    Args:
-        targets: What the columns are.
-        rows: lesion_id, patient, fold.
-        predictions: (lesion, column).
-        labels: (lesion, target).
-
-    Returns:
-        `rows`, a column for each of `columns(targets)`, and the label of each target under
-        `…_truth`.
+    To the `rows` (lesion_id, patient, fold) comes a column for each of `columns(targets)`, and the
+    label of each target under `…_truth`.
     """
     values = dict(zip(columns(targets), predictions.double().T.numpy(), strict=True))
     truths = {
@@ -304,56 +278,29 @@ def to_frame(
 KEYS = ["lesion_id", "patient", "fold"]
 
 
-def write_predictions(path: str | Path, frame: pd.DataFrame) -> Path:
-    """Write predictions in long form: lesion_id, patient, fold, target, class, value, truth.
-
-    Args:
-        path: A CSV file.
-        frame: As `to_frame` makes it.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    parts = []
-    for column in frame.columns.drop(KEYS):
-        if column.endswith("_truth"):
-            continue
-        target, _, name = column.partition(": ")
-        part = frame[KEYS].assign(target=target, value=frame[column])
-        part["truth"] = frame[f"{target}_truth"]
-        part.insert(4, "class", name)
-        parts.append(part)
-    long = pd.concat(parts, ignore_index=True)
-    return _files.write_text(path, long.to_csv(index=False, lineterminator="\n"))
+def write_predictions(path: Path, frame: pd.DataFrame) -> dict[str, str]:
+    """Write a table of `to_frame` as CSV; gives what `read_predictions` needs to find it again."""
+    _files.write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+    return {"file": path.name, "sha256": _files.sha256(path)}
 
 
-def read_predictions(path: str | Path) -> pd.DataFrame:
+def read_predictions(folder: Path, entry: Mapping[str, str]) -> pd.DataFrame:
     """Read predictions back, number for number, as `to_frame` made them.
 
-    Files of versions before 0.2, a column for each target, are read as well.
-
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no table of predictions.
+        CheckpointError: They are not those that were written.
+        ValueError: They were written by another version.
     """
+    path = folder / Path(entry["file"]).name  # a name with a path in it leads nowhere else
+    if not path.exists() or _files.sha256(path) != entry["sha256"]:
+        raise CheckpointError(f"{path} is not what the JSON file beside it was written with")
     # as text, and then by Python's float: what pandas makes of numbers is not exact in all versions
     found = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if missing := [name for name in KEYS if name not in found]:
-        raise ValueError(f"{path} is no table of predictions: it has no {', '.join(missing)}")
-    found["fold"] = found["fold"].astype("int64")
-    if {"target", "class", "value", "truth"} <= set(found.columns):
-        found["value"], found["truth"] = (_floats(found[name]) for name in ("value", "truth"))
-        wide = None
-        truths = {}
-        for (target, name), part in found.groupby(["target", "class"], sort=False):
-            part = part.reset_index(drop=True)
-            wide = part[KEYS].copy() if wide is None else wide
-            wide[f"{target}: {name}" if name else str(target)] = part["value"]
-            truths[f"{target}_truth"] = part["truth"]
-        return pd.DataFrame() if wide is None else wide.assign(**truths)
-    numbers = found.columns.drop(KEYS)
-    return found.assign(**{name: _floats(found[name]) for name in numbers})
-
-
-def _floats(texts: pd.Series[str]) -> list[float]:
-    return [float(text) if text else float("nan") for text in texts]
+    if not set(KEYS) <= set(found.columns) or "class" in found:
+        raise ValueError(
+            f"{path} is no table of predictions as this version of lesionlab writes them: expected "
+            f"a row for each lesion with {', '.join(KEYS)}, and a column for each prediction"
+        )
+    for name in found.columns.drop(["lesion_id", "patient"]):
+        found[name] = [float(text) if text else math.nan for text in found[name]]
+    return found.astype({"fold": "int64"})

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import gc
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -22,8 +21,8 @@ from lesionlab.training.devices import Precision
 from lesionlab.training.folds import Dataset, train_folds
 from lesionlab.training.studies import Plan, load
 
-PATIENCE, CONNECTING = 120.0, 5.0
-"""Seconds to wait for a fold that somebody else seems to train, and for a scheduler."""
+PATIENCE = 120.0  # seconds to wait for a fold that somebody else seems to train
+CONNECTING = 5.0  # seconds to wait for a scheduler
 
 _one_at_a_time = threading.Lock()
 
@@ -43,16 +42,8 @@ def train(
 ) -> None:
     """Train a fold in a worker of Dask, or go on with it, or see that it is done.
 
-    Args:
-        plan: What to train.
-        fold: Which of its folds.
-        folder: The folder of the plan.
-        device: As in `loop.fit`; where a machine has several GPUs, numbered workers share them out.
-        precision: As in `loop.fit`.
-        threads: PyTorch threads; as they are if None.
-
-    Raises:
-        RuntimeError: Another process keeps training the same fold.
+    The arguments are those of `sweeps.sweep`, and `folder` is that of the plan. A `RuntimeError`
+    says that another process keeps training the same fold.
     """
     worker = import_module("distributed").get_worker()
     # torch's generators and switches belong to the process: two at a time would mix them up
@@ -76,16 +67,17 @@ def train(
 def _alone(folder: Path) -> Iterator[None]:
     """Keep others away from a fold: a scheduler that loses sight of a worker tries elsewhere."""
     until = time.monotonic() + PATIENCE
-    with contextlib.ExitStack() as held:
-        while True:
-            try:
-                held.enter_context(_files.sole_writer(folder))
-                break
-            except _files.BusyError:
-                # a file system over the network may take a while to notice that a machine is gone
-                if time.monotonic() >= until:
-                    raise
-                time.sleep(0.5)
+    held = contextlib.ExitStack()
+    while True:
+        try:
+            held.enter_context(_files.sole_writer(folder))
+            break
+        except _files.BusyError:
+            # a file system over the network may take a while to notice that a machine is gone
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.5)
+    with held:
         yield
 
 
@@ -95,13 +87,6 @@ def own_device(device: str, worker: object) -> str:
     if device in ("auto", "cuda") and count > 1 and str(worker).isdigit():
         return f"cuda:{int(str(worker)) % count}"
     return device
-
-
-def own_threads(workers: int) -> int:
-    """Threads for each of so many workers on this machine."""
-    there = hasattr(os, "sched_getaffinity")  # on a shared machine fewer than os.cpu_count()
-    cores = len(os.sched_getaffinity(0)) if there else os.cpu_count() or 1
-    return max(1, cores // workers)
 
 
 # --- Dask ---------------------------------------------------------------------------------------
@@ -124,17 +109,7 @@ SETTINGS: Mapping[str, Any] = {
 
 @contextlib.contextmanager
 def connect(scheduler: str | None, workers: int) -> Iterator[Any]:
-    """A `distributed.Client`.
-
-    Args:
-        scheduler: Address of one that runs; None for workers of this machine.
-        workers: How many of these.
-
-    Raises:
-        ImportError: Dask is not installed.
-        OSError: There is no scheduler at the address.
-        ValueError: The address is none.
-    """
+    """A `distributed.Client` of a scheduler at an address, or else of workers on this machine."""
     try:
         # only here, as it takes a while; half of its functions have no types
         dask, distributed = import_module("dask"), import_module("distributed")
@@ -178,10 +153,9 @@ def _client(distributed: Any, address: str) -> Any:
 def as_completed(
     client: Any, function: Callable[..., None], jobs: Mapping[str, tuple[Any, ...]]
 ) -> Generator[tuple[str, BaseException | str | None], None, None]:
-    """Call a function with the arguments of each job, and say of each that has ended how it did.
+    """Call a function with the arguments of each job.
 
-    Yields:
-        The name of the job, and why it came to nothing; None where it did not.
+    Of each job that has ended come its name and why it came to nothing, None if it did not.
     """
     topic = f"lesionlab-{time.time_ns()}"
     futures = {

@@ -146,7 +146,8 @@ def test_only_the_training_part_is_normalised_by(case: Case, tmp_path: Path) -> 
 def test_every_lesion_is_predicted_once_by_a_model_that_has_not_seen_it(
     case: Case, tmp_path: Path
 ) -> None:
-    found = case.run(tmp_path).predictions
+    done = case.run(tmp_path)
+    found = done.predictions
     columns = ["lesion_id", "patient", "fold", "malignancy", "malignancy_truth"]
     assert list(found.columns) == columns
     assert sorted(found["lesion_id"]) == sorted(case.table.index)
@@ -154,7 +155,7 @@ def test_every_lesion_is_predicted_once_by_a_model_that_has_not_seen_it(
     assert by_id["fold"].to_dict() == case.folds.to_dict()
     assert by_id["patient"].to_dict() == case.table["patient"].to_dict()
     assert by_id["malignancy_truth"].to_dict() == case.table["malignancy"].to_dict()
-    back = read_predictions(tmp_path / "predictions.csv")
+    back = read_predictions(tmp_path, json.loads(done.path.read_text())["predictions"])
     pd.testing.assert_frame_equal(back, found, check_exact=True)
 
 
@@ -298,7 +299,7 @@ def test_the_result_of_another_run_is_refused(case: Case, tmp_path: Path) -> Non
         case.run(tmp_path, only=[0], seed=1)
     case.run(tmp_path, only=[0], recipe=changed, resume=False)
     predictions.write_text("lesion_id\n", encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"predictions.csv is not what result.json was"):
+    with pytest.raises(CheckpointError, match=r"predictions.csv is not what the JSON file"):
         case.run(tmp_path, only=[0], recipe=changed)
     for text in ("", "[]", "{}", kept[:100]):
         result.write_text(text, encoding="utf-8")

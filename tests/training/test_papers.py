@@ -60,10 +60,8 @@ def test_it_trains_in_two_stages_and_is_scored_by_kind(toy: ModuleType, tmp_path
     known = done.predictions.dropna(subset="brightness_truth")
     gaps = (known["brightness"] - known["brightness_truth"]).abs().mean()
     assert scores["brightness", "model", "mae"] == pytest.approx(gaps)
-    # one long file for all of it
-    text = pd.read_csv(tmp_path / "predictions.csv", keep_default_na=False)
-    assert set(text["target"]) == {"kind", "brightness", "mask"}
-    assert read_predictions(tmp_path / "predictions.csv").shape == done.predictions.shape
+    back = read_predictions(tmp_path, done.about["predictions"])
+    pd.testing.assert_frame_equal(back, done.predictions, check_exact=True)
     # the second stage did not touch what the first has learned
     (fold, *_) = studies.trained(plan, dataset=dataset, folder=tmp_path)
     again = fold.predict(device="cpu")

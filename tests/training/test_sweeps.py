@@ -251,11 +251,6 @@ def test_workers_share_out_the_gpus(
     assert workers.own_device(device, worker) == expected
 
 
-def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(9)), raising=False)
-    assert [workers.own_threads(n) for n in (1, 2, 4, 20)] == [9, 4, 2, 1]
-
-
 # with workers of their own
 
 

@@ -13,7 +13,9 @@ import torch
 from sklearn import metrics
 from torch.nn import functional
 
+from lesionlab import _files
 from lesionlab.training import targets
+from lesionlab.training.checkpoints import CheckpointError
 from lesionlab.training.targets import Target
 
 NAN = float("nan")
@@ -133,23 +135,14 @@ def frame() -> pd.DataFrame:
     return targets.to_frame([RATING, CLASS, LOCATION], keys, said, labels)
 
 
-def test_predictions_are_long_on_disk_and_come_back_exactly(tmp_path: Path) -> None:
-    path = targets.write_predictions(tmp_path / "p.csv", frame())
-    rows = pd.read_csv(path)
-    names = ["lesion_id", "patient", "fold", "target", "class", "value", "truth"]
-    assert list(rows.columns) == names
-    assert len(rows) == 8
-    back = targets.read_predictions(path)
-    pd.testing.assert_frame_equal(back[frame().columns], frame(), check_exact=True)
-
-
-def test_predictions_of_earlier_versions_are_read(tmp_path: Path) -> None:
-    text = "lesion_id,patient,fold,x,x_truth\na,007,2,0.1,3.0\n"
-    (tmp_path / "old.csv").write_text(text, encoding="utf-8")
-    found = targets.read_predictions(tmp_path / "old.csv")
-    assert found.to_dict("records") == [
-        {"lesion_id": "a", "patient": "007", "fold": 2, "x": 0.1, "x_truth": 3.0}
-    ]
-    (tmp_path / "other.csv").write_text("a,b\n1,2\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="is no table of predictions: it has no lesion_id"):
-        targets.read_predictions(tmp_path / "other.csv")
+def test_predictions_come_back_from_disk_exactly(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    entry = targets.write_predictions(path, frame())
+    found = targets.read_predictions(tmp_path, {**entry, "file": f"../{tmp_path.name}/p.csv"})
+    pd.testing.assert_frame_equal(found, frame(), check_exact=True)
+    for text in ("a,b\n1,2\n", "lesion_id,patient,fold,target,class,value,truth\n"):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(CheckpointError, match=r"p\.csv is not what the JSON file beside it"):
+            targets.read_predictions(tmp_path, entry)
+        with pytest.raises(ValueError, match="is no table of predictions as this version"):
+            targets.read_predictions(tmp_path, {"file": "p.csv", "sha256": _files.sha256(path)})
