@@ -166,28 +166,18 @@ def test_parts_of_the_model_learn_at_their_own_rates(toys: ModuleType) -> None:
 
 
 def test_the_best_epoch_is_kept_and_none_is_waited_for_too_long(toys: ModuleType) -> None:
-    metrics = iter([3.0, 1.0, 2.0, 1.0, 5.0, 0.0])
-
     class Told(toys.Toy):  # type: ignore[misc, name-defined]
         def measure(self, metric: str, predictions: torch.Tensor, labels: torch.Tensor) -> float:
             return next(metrics)
 
-    recipe = dataclasses.replace(toys.RECIPE, epochs=20, patience=3)
-    found = trained(toys, experiment=Told(), recipe=recipe)
-    assert found.history["validation_mae"].tolist() == [3, 1, 2, 1, 5]
-    assert (found.best_epoch, found.best) == (2, 1)
-    last = dataclasses.replace(toys.LAST, epochs=2)
-    assert same(found.state, trained(toys, recipe=last).state)
-
-
-def test_higher_can_be_better(toys: ModuleType) -> None:
-    class Higher(toys.Toy):  # type: ignore[misc, name-defined]
-        metric = "accuracy"
-
-        def measure(self, metric: str, predictions: torch.Tensor, labels: torch.Tensor) -> float:
-            return -super().measure("mae", predictions, labels)
-
-    assert same(trained(toys, experiment=Higher()).state, trained(toys).state)
+    last = trained(toys, recipe=dataclasses.replace(toys.LAST, epochs=2))
+    for name, sign in (("mae", 1), ("accuracy", -1)):  # of which the higher one is better
+        metrics = iter([sign * value for value in (3.0, 1.0, 2.0, 1.0, 5.0, 0.0)])
+        recipe = dataclasses.replace(toys.RECIPE, epochs=20, patience=3, select_by=name)
+        found = trained(toys, experiment=Told(), recipe=recipe)
+        assert [sign * v for v in found.history[f"validation_{name}"]] == [3, 1, 2, 1, 5]
+        assert (found.best_epoch, found.best) == (2, sign)
+        assert same(found.state, last.state)
 
 
 def test_the_validation_loss_can_select(toys: ModuleType) -> None:

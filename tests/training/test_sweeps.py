@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 from lesionlab import _files
 from lesionlab.cli import _sweep, app
 from lesionlab.papers import fu2021
-from lesionlab.training import checkpoints, folds, studies, sweeps, workers
+from lesionlab.training import checkpoints, folds, studies, sweeps
 from lesionlab.training.sweeps import grid, sweep
 
 dask = pytest.importorskip("dask")
@@ -33,7 +33,7 @@ NAME = "toy/slow-squares-smoke-patient-seed0"
 
 @pytest.fixture(autouse=True)
 def nothing_loaded() -> None:
-    workers._load.cache_clear()
+    sweeps._load.cache_clear()
 
 
 def seen(folder: Path) -> dict[str, int]:
@@ -86,8 +86,6 @@ def test_a_grid_takes_a_table_of_the_paper_or_all_it_has() -> None:
         ({"table": "7"}, "table='7': expected one of 1, 2, S1"),
         ({"variants": ["ful"]}, "variant='ful': expected one of full, "),
         ({"seeds": []}, r"seeds=\[\]: expected at least one"),
-        ({"seeds": [-1]}, "seed=-1: expected 0 or more"),
-        ({"folds": [5]}, "folds="),
         ({"epochs": 0}, "epochs=0: expected 1 or more"),
     ],
 )
@@ -101,7 +99,6 @@ def test_a_grid_of_what_there_is_not_is_refused(change: dict[str, Any], words: s
     [
         ({"plans": []}, r"plans=\[\]: expected at least one"),
         ({"workers": 0}, "workers=0: expected a whole number, 1 or more"),
-        ({"threads": 0}, "threads=0: expected a whole number, 1 or more"),
         ({"device": "gpu"}, "device='gpu': expected"),
         ({"plans": grid("fu2021", folds=[0]) + grid("fu2021", folds=[1])}, "is there twice"),
     ],
@@ -154,7 +151,7 @@ def test_what_is_done_is_read_and_nothing_else(
 ) -> None:
     first = slow(tmp_path, inside)
     before = seen(tmp_path)
-    workers._load.cache_clear()
+    sweeps._load.cache_clear()
     # one fold more: the others are left alone
     more = slow(tmp_path, inside, folds=range(3))
     after = seen(tmp_path)
@@ -225,7 +222,7 @@ def test_two_sweeps_do_not_share_a_folder_unless_one_is_dead(
 def test_a_fold_that_another_process_trains_is_waited_for(
     toy: ModuleType, inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "PATIENCE", 0.0)
+    monkeypatch.setattr(sweeps, "PATIENCE", 0.0)
     with _files.sole_writer(tmp_path / NAME / "fold-0"):
         found = slow(tmp_path, inside)
     assert found.failures.keys() == {f"{NAME}/fold-0"}
@@ -248,7 +245,7 @@ def test_workers_share_out_the_gpus(
     count: int, device: str, worker: Any, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: count)
-    assert workers.own_device(device, worker) == expected
+    assert sweeps.own_device(device, worker) == expected
 
 
 # with workers of their own
@@ -328,21 +325,18 @@ def command(*arguments: str) -> Result:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "complaint"),
+    ("arguments", "complaint"),
     [
-        (["fu2021", "--variant", "ful"], 2, "lesionlab: variant='ful': expected one of full"),
-        (["fu2021", "--table", "9"], 2, "lesionlab: table='9': expected one of 1, 2, S1"),
-        (["fu2021", "--preset", "tiny"], 2, "lesionlab: preset='tiny': expected one of smoke"),
-        (["fu2021", "--device", "gpu"], 2, "lesionlab: device='gpu': expected"),
-        (["fu2021", "--workers", "0"], 2, "--workers"),
-        (["fu2022"], 2, "fu2022"),
+        (["fu2021", "--table", "9"], "lesionlab: table='9': expected one of 1, 2, S1"),
+        (["fu2021", "--device", "gpu"], "lesionlab: device='gpu': expected"),
+        (["fu2022"], "fu2022"),
     ],
 )
 def test_wrong_use_is_told_before_anything_begins(
-    arguments: list[str], status: int, complaint: str, tmp_path: Path
+    arguments: list[str], complaint: str, tmp_path: Path
 ) -> None:
     done = command(*arguments, "--out", str(tmp_path / "new"))
-    assert (done.exit_code, done.stdout) == (status, "")
+    assert (done.exit_code, done.stdout) == (2, "")
     assert complaint in done.stderr
     assert not (tmp_path / "new").exists()
 
@@ -353,7 +347,7 @@ def test_wrong_use_is_told_before_anything_begins(
 def test_a_scheduler_that_is_not_there_is_told_soon(
     address: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "CONNECTING", 0.5)
+    monkeypatch.setattr(sweeps, "CONNECTING", 0.5)
     begun = time.monotonic()
     done = command("fu2021", "--scheduler", address, "--out", str(tmp_path))
     assert time.monotonic() - begun < 10
@@ -377,14 +371,13 @@ def test_a_failure_ends_the_command_with_1(
     assert "Traceback" not in done.output
 
 
-def test_dask_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    done = command("fu2021", "--out", str(tmp_path))
-    assert done.exit_code == 1
-    assert done.stderr == "lesionlab: a sweep needs Dask: pip install 'lesionlab[scale]'\n"
-
-
-def test_a_sweep_loads_dask_when_it_trains() -> None:
+def test_dask_is_loaded_when_needed_and_asked_for_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     code = "import sys, lesionlab.training.sweeps; print('distributed' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    refused = command("fu2021", "--out", str(tmp_path))
+    assert refused.exit_code == 1
+    assert refused.stderr == "lesionlab: a sweep needs Dask: pip install 'lesionlab[scale]'\n"
