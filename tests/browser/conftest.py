@@ -18,7 +18,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from lesionlab.crops import Crop
 
 DARK = (
     "color-scheme: dark; --pst-color-background: #14181e; --pst-color-text-base: #ced6dd; "
@@ -69,6 +72,29 @@ def serve() -> Iterator[Callable[[Path], str]]:
         server.server_close()
 
 
+def _listen(page: Any, base: str, *levels: str) -> list[str]:
+    wrong: list[str] = []
+
+    def decide(route: Any) -> None:
+        if route.request.url.startswith((base, "data:", "blob:")):
+            route.continue_()
+        else:
+            wrong.append(f"asks {route.request.url}")
+            route.abort()
+
+    page.context.route("**/*", decide)
+    page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", *levels) else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("response", lambda r: wrong.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+    return wrong
+
+
+@pytest.fixture(scope="session")
+def listen() -> Callable[..., list[str]]:
+    """Collect what goes wrong on a page, which may ask for nothing but what begins with `base`."""
+    return _listen
+
+
 @pytest.fixture(scope="session")
 def watch(browser: Any) -> Callable[..., contextlib.AbstractContextManager[Any]]:
     """Open a page of which nothing may go wrong and that may ask for nothing elsewhere."""
@@ -79,20 +105,8 @@ def watch(browser: Any) -> Callable[..., contextlib.AbstractContextManager[Any]]
     ) -> Iterator[Any]:
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         context.add_init_script(script)
-        wrong: list[str] = []
-        base = address.rpartition("/")[0]
-
-        def decide(route: Any) -> None:
-            if route.request.url.startswith((base, "data:", "blob:")):
-                route.continue_()
-            else:
-                wrong.append(f"asks {route.request.url}")
-                route.abort()
-
-        context.route("**/*", decide)
         page = context.new_page()
-        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
+        wrong = _listen(page, address.rpartition("/")[0])
         try:
             page.goto(address)
             yield page
@@ -101,6 +115,33 @@ def watch(browser: Any) -> Callable[..., contextlib.AbstractContextManager[Any]]
             context.close()
 
     return opened
+
+
+@pytest.fixture(scope="session")
+def accessible() -> Callable[[Any, str], None]:
+    """Assert that axe finds nothing in an element, and that no page is wider than a phone."""
+    package = pytest.importorskip("axe_playwright_python.sync_playwright")
+
+    def check(page: Any, selector: str) -> None:
+        found = package.Axe().run(page, selector).response["violations"]
+        assert [(v["id"], [n["html"][:90] for n in v["nodes"]]) for v in found] == []
+        assert page.evaluate("document.scrollingElement.scrollWidth") == 390
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def noise() -> Callable[..., Crop]:
+    """A crop of noise with a box for every reader, by its id and a seed."""
+
+    def make(lesion_id: str, seed: int, n_readers: int = 3) -> Crop:
+        hu = np.random.default_rng(seed).integers(-1000, 300, (5, 20, 24)).astype(np.int16)
+        masks = np.zeros((n_readers, *hu.shape), np.bool_)
+        masks[:, 1:4, 5:14, 6:15] = True
+        at = np.arange(5) + 40
+        return Crop(lesion_id, hu, masks, (2.5, 0.7, 0.7), at, (100, 90), at > 0, "phantom")
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,9 @@ def run_all(page: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def lab(browser: Any, lab_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def lab(
+    browser: Any, listen: Any, lab_server: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
     """The page of a notebook whose one cell has been run."""
     pytest.importorskip("jupyterlab")
     pytest.importorskip("anywidget")
@@ -80,19 +82,7 @@ def lab(browser: Any, lab_server: Any, tmp_path_factory: pytest.TempPathFactory)
         address = address_of("viewer.ipynb")
         context = browser.new_context(viewport={"width": 1300, "height": 1300})
         page = context.new_page()
-        page.elsewhere = []
-        page.errors = []
-
-        def decide(route: Any) -> None:
-            if route.request.url.startswith((address.partition("/lab")[0], "data:", "blob:")):
-                route.continue_()
-            else:
-                page.elsewhere.append(route.request.url)
-                route.abort()
-
-        context.route("**/*", decide)
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        page.on("console", lambda m: page.errors.append(m.text) if m.type == "error" else None)
+        page.wrong = listen(page, address.partition("/lab")[0])
         page.goto(address)
         run_all(page)
         page.wait_for_function(VIEWER, timeout=60_000)
@@ -169,8 +159,7 @@ def test_the_saved_notebook_carries_html_and_a_picture(lab: Any) -> None:
         lab.evaluate("document.querySelectorAll('.jp-OutputArea-output .lesionlab-volume').length")
         == 0
     )
-    assert lab.elsewhere == []
-    assert lab.errors == []
+    assert lab.wrong == []
 
 
 def test_a_game_is_played_in_the_lab_and_read_by_python(lab: Any) -> None:
@@ -194,8 +183,7 @@ def test_a_game_is_played_in_the_lab_and_read_by_python(lab: Any) -> None:
     assert lab.evaluate(RUN, "game.phase = 'result'") == ""
     lab.get_by_text("You differ from a reader by 0.75 steps").wait_for()
     assert "expected 1 to 5, got 9" in lab.evaluate(RUN, "game.answers = {'a': {'margin': 9}}")
-    assert lab.elsewhere == []
-    assert lab.errors == []
+    assert lab.wrong == []
 
 
 # -- the workbench, in a notebook of its own ------------------------------------------
@@ -264,5 +252,4 @@ def test_a_workbench_chooses_changes_and_complains(lab: Any) -> None:
     lab.get_by_role("button", name="Undo the changes").click()
     assert shown(lab, f"{second}, HESAM", 1)
     alert.wait_for(state="detached")
-    assert lab.elsewhere == []
-    assert lab.errors == []
+    assert lab.wrong == []
