@@ -29,7 +29,7 @@ def whole_numbers(values: npt.NDArray[Any]) -> str:
     """(z, y, x) whole numbers in the range of int16, exactly.
 
     Each is stored as its difference, modulo 2¹⁶, from the median of left, upper, and left + upper
-    − upper left; then all high bytes, then all low bytes.
+    − upper left; first all high bytes, then all low bytes.
     """
     v = values.astype(np.int32)
     left, upper, corner = np.zeros_like(v), np.zeros_like(v), np.zeros_like(v)
@@ -69,13 +69,9 @@ def graded(values: npt.NDArray[np.floating[Any]], *, levels: int = TOP_LEVEL) ->
     to within a third of a level. A map that was enlarged from a network's few cells comes down to
     these cells.
 
-    Args:
-        values: (z, y, x); NaN and infinity count as missing.
-        levels: How finely to grade.
-
-    Returns:
-        `low` and `high` of the finite values, `levels`, the axes' `grid` (None for an axis that
-        is stored whole), the largest `error` of a value in the page, and the packed numbers.
+    `values` are (z, y, x), NaN and infinity count as missing. Returned are `low` and `high` of the
+    finite values, `levels`, the axes' `grid` (None for an axis that is stored whole), the largest
+    `error` of a value in the page, and the packed numbers.
     """
     finite = np.isfinite(values)
     low, high = (float(f(values[finite])) if finite.any() else 0.0 for f in (np.min, np.max))

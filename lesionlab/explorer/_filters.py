@@ -89,11 +89,8 @@ def lesion_table(lesion_ids: Sequence[str], ratings: pd.DataFrame) -> pd.DataFra
     """What lesions can be chosen by, as far as it is known.
 
     `ratings` has one row per lesion, as `lesionlab.sources.lidc.nodules`; lesions that are not in
-    it have gaps.
-
-    Returns:
-        Index lesion_id; the readers' mean ratings under their names, `…, range` (the largest
-        minus the smallest of at least two readings), and those of `MEASURES` that are there.
+    it have gaps. The columns are the readers' mean ratings under their names, `…, range` (the
+    largest minus the smallest of at least two readings), and those of `MEASURES` that are there.
     """
     rows = ratings.reindex(pd.Index(lesion_ids, name="lesion_id"))
     names = rated(rows)
@@ -114,13 +111,10 @@ def _given(readings: Any) -> npt.NDArray[np.float64]:
 
 
 def errors(predictions: pd.DataFrame, targets: Sequence[str]) -> pd.DataFrame:
-    """How far a model is off, lesion by lesion.
+    """|prediction − truth| of each target, and their mean as `error`; index lesion_id.
 
     `predictions` are as `lesionlab.training.outcomes.Outcome.predictions`: one row per lesion,
     lesion_id, predictions under the targets' names, and the truth under `…_truth`.
-
-    Returns:
-        Index lesion_id; |prediction − truth| of each target, and their mean as `error`.
     """
     needed = ["lesion_id", *targets, *(f"{name}_truth" for name in targets)]
     if missing := [name for name in needed if name not in predictions]:

@@ -51,8 +51,7 @@ class Look:
         spacing: `(z, y, x)` mm between the samples' values; z where slices have equal distances.
         z, corner: (z,) position of each slice, and `(y, x)` of the first row and column, in mm
             from the scan's first slice and corner.
-        notes: What has to be known about them.
-        predicted: What is predicted, by `columns` of the targets.
+        predicted: By `columns` of the targets.
         map: (z, y, x), NaN where it has no value: a map without places along z lies on the middle
             slice.
         weights: (z,) attention of each slice; None for a model without.

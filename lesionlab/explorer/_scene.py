@@ -38,7 +38,6 @@ class Scene:
     """Everything that one panel shows; `of` makes it from what users have.
 
     Attributes:
-        hu: (z, y, x) int16.
         missing: (z, y, x), True where the volume had no number; None if it had one everywhere.
         spacing: `(z, y, x)` distance between the voxels shown, mm; None if not known.
         z_mm: (z,) position of each slice, mm from the slice that `frame` names (its index,

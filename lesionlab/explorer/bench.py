@@ -88,13 +88,10 @@ UNCHANGED: dict[str, Any] = {
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What came of a request, with its method and `about` filled in.
+    """What came of a request, whose method and `about` are filled in.
 
-    Attributes:
-        before: The look at the lesion as it is.
-        after: The look at the changed lesion; None if nothing was changed.
-        readings: Attribute to the readers' values.
-        scenes: The same for a viewer: one, or before and after side by side.
+    `after` is None if nothing was changed. `readings` are the readers' values by attribute,
+    `scenes` the same for a viewer: one, or before and after side by side.
     """
 
     request: Request

@@ -59,8 +59,7 @@ HINT = (
 class GamePage(_html.Page):
     """The game without a kernel: HTML and a PNG; what `be_the_reader` gives without anywidget.
 
-    `scenes` are by `lesion_id`, in the order in which they are shown; `references` has a row for
-    each attribute; `state` is where the game stands.
+    `scenes` are by `lesion_id`, in the order in which they are shown.
     """
 
     scenes: dict[str, Scene]
@@ -193,7 +192,6 @@ def score(answers: Answers, readings: pd.DataFrame) -> pd.DataFrame:
         somebody who always gives `answer`), `answer` (the median of all readings; the commonest
         one where the codes have no order).
 
-    Example:
         >>> readings = pd.DataFrame({"lesion_id": ["a", "a", "b", "b"], "margin": [1, 2, 5, 5]})
         >>> score({"a": {"margin": 3}, "b": {"margin": 5}}, readings).loc["margin", "you"]
         np.float64(0.75)

@@ -37,11 +37,9 @@ MOST_SLICES = 16
 class ScalePage(_html.Page):
     """A scale without a kernel: HTML and a PNG; what `atlas` gives where anywidget is missing.
 
-    Attributes:
-        scenes: The examples' voxels by `lesion_id`; one nodule may stand for several steps.
-        steps: What is shown and said about each step: `code`, `word`, `share` of the readings,
-            `text`, and `examples`, each with its `volume` (index in `scenes`), `title`, `notes`.
-        state: The `step` that is shown.
+    `scenes` are the examples' voxels by `lesion_id`; one nodule may stand for several steps.
+    `steps` is what is shown and said about each step: `code`, `word`, `share` of the readings,
+    `text`, and `examples`, each with its `volume` (index in `scenes`), `title`, `notes`.
     """
 
     attribute: Attribute
@@ -178,16 +176,13 @@ def _said(row: Mapping[Any, Any], n_shown: int, n_left_out: int) -> str:
     nodules = "one nodule" if row["n_nodules"] == 1 else f"{row['n_nodules']:,} nodules"
     times = "once" if row["n_readings"] == 1 else f"{row['n_readings']:,} times"
     n = row["n_readers"]
-    words = [f"Given {times}, in {nodules}."]
-    if row["most"]:
-        words.append(f"Of {n} readers of one nodule, at most {row['most']} gave it.")
-    else:
-        words.append(f"In no nodule that has {n} readers did one of them give it.")
+    most = f"Of {n} readers of one nodule, at most {row['most']} gave it."
+    words = most if row["most"] else f"In no nodule that has {n} readers did one of them give it."
     if n_left_out:
-        words.append(f"{n_left_out} of its examples have no voxels here.")
+        words += f" {n_left_out} of its examples have no voxels here."
     elif not n_shown:
-        words.append("No example was chosen for it.")
-    return " ".join(words)
+        words += " No example was chosen for it."
+    return f"Given {times}, in {nodules}. {words}"
 
 
 def _percent(share: float) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,14 +18,9 @@ from lesionlab.crops import Crop
 
 
 @pytest.fixture(scope="session")
-def toys() -> Iterator[ModuleType]:
+def toys() -> ModuleType:
     sys.path.insert(0, str(Path(__file__).parent))
-    try:
-        import bench_toys
-
-        yield bench_toys
-    finally:
-        sys.path.remove(str(Path(__file__).parent))
+    return import_module("bench_toys")
 
 
 @pytest.fixture(scope="session")

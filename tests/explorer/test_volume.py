@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from lesionlab import explorer
-from lesionlab.colours import MAP, SIGNED_MAP, table
 from lesionlab.explorer import _scene
 
 SHAPE = (4, 12, 12)
@@ -113,17 +112,6 @@ def test_two_volumes_stand_side_by_side(payload: Any, crop: Any) -> None:
     assert (shown["state"]["compare"], shown["state"]["other_slice"]) == (True, 3)
     assert shown["state"]["other_method"] == "x"
     assert repr(viewer).endswith("4×12×12, 7×5×5)")
-
-
-@pytest.mark.parametrize("name", [MAP, SIGNED_MAP])
-def test_colours_are_matplotlibs(name: str) -> None:
-    from matplotlib import colormaps
-
-    entries = bytes.fromhex(table(name))
-    assert len(entries) == 768
-    for at in (0, 17, 128, 255):
-        colour = [255 * share for share in colormaps[name](at)[:3]]
-        assert list(entries[3 * at : 3 * at + 3]) == pytest.approx(colour, abs=1)
 
 
 # -- sizes -----------------------------------------------------------------------------
