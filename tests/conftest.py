@@ -39,7 +39,6 @@ KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language":
 TOGETHER = {
     "tests/training/test_studies.py": {"small_dataset", "small_run"},
     "tests/chapters/test_notebooks.py": (book := {"smoke", "built_book", "hard_book"}),
-    "tests/chapters/test_papermill.py": book,
     "tests/test_book.py": book,
     "tests/browser/test_pages.py": book,
 }

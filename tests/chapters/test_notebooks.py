@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,9 +21,9 @@ import papermill
 import pytest
 from nbformat.v4 import new_code_cell
 
-from lesionlab import results
-from lesionlab._files import write_text
-from lesionlab.chapters import notebooks, parameters
+from lesionlab import chapters, results
+from lesionlab._files import read_json, write_text
+from lesionlab.chapters import notebooks, parameters, runs
 from lesionlab.chapters.notebooks import ExecutionError
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
@@ -57,6 +59,25 @@ def test_a_chapter_runs_with_its_smoke_set(
     assert found["results"], "a chapter records what it found"
     assert found["data"], "a chapter says what its numbers rest on"
     assert_says_nothing_about_the_machine(run.results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["phantoms", "fu2021"])
+def test_plain_papermill_in_another_folder_gives_the_same_results(
+    name: str, smoke: Callable[[str], notebooks.Plan], tmp_path: Path
+) -> None:
+    alone = Path(shutil.copy(FOLDER / f"{name}.ipynb", tmp_path))
+    recorded = tmp_path / "recorded.json"
+    values = parameters.sets(FOLDER, name)["smoke"] | {"solutions": True}
+    given = [part for key, value in values.items() for part in ("-p", key, str(value))]
+    command = [sys.executable, "-m", "papermill", alone, "out.ipynb", "--no-progress-bar", *given]
+    environment = os.environ | {results.ENVIRONMENT: str(recorded)}
+    environment.pop(chapters.SET, None)
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    # `smoke` runs in the checkout
+    expected = dict(runs._numbers(results.read(smoke(name).results)["results"], ""))
+    found = dict(runs._numbers(read_json(recorded)["results"], ""))
+    assert found == pytest.approx(expected, abs=1e-6, rel=1e-6)
 
 
 def assert_says_nothing_about_the_machine(path: Path) -> None:
@@ -286,16 +307,16 @@ def test_other_ways_to_fail(project: Any, cell: str, complaint: str) -> None:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Replace the kernel: these tests are about when something runs, not how."""
-    runs: list[str] = []
+    ran: list[str] = []
 
     def execute(task: notebooks.Plan, *_: Any) -> Any:
-        runs.append(task.name)
+        ran.append(task.name)
         return nbformat.read(task.notebook, as_version=4)
 
     monkeypatch.setattr(notebooks, "_execute", execute)
     # so that an editor at work in lesionlab/ does not disturb them
     monkeypatch.setattr(notebooks, "library_sha256", lambda: "1")
-    return runs
+    return ran
 
 
 def test_what_is_up_to_date_is_not_run_again(project: Any, counted: list[str]) -> None:
