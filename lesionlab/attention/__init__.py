@@ -12,32 +12,16 @@
 - `sanity`: random weights must change a map.
 """
 
-from lesionlab.attention._models import Split
-from lesionlab.attention.faithfulness import Curve, deletion_curve, insertion_curve
-from lesionlab.attention.maps import (
-    METHODS,
-    ActivationMaps,
-    activation_map,
-    activation_maps,
-    normalised,
-)
-from lesionlab.attention.regions import outline_distance, region_shares, region_table
-from lesionlab.attention.sanity import Randomisation, randomisation_test, similarity
-
-__all__ = [
-    "METHODS",
-    "ActivationMaps",
-    "Curve",
-    "Randomisation",
-    "Split",
-    "activation_map",
-    "activation_maps",
-    "deletion_curve",
-    "insertion_curve",
-    "normalised",
-    "outline_distance",
-    "randomisation_test",
-    "region_shares",
-    "region_table",
-    "similarity",
-]
+from lesionlab.attention._models import Split as Split
+from lesionlab.attention.faithfulness import deletion_curve as deletion_curve
+from lesionlab.attention.faithfulness import insertion_curve as insertion_curve
+from lesionlab.attention.maps import METHODS as METHODS
+from lesionlab.attention.maps import ActivationMaps as ActivationMaps
+from lesionlab.attention.maps import activation_map as activation_map
+from lesionlab.attention.maps import activation_maps as activation_maps
+from lesionlab.attention.maps import normalised as normalised
+from lesionlab.attention.regions import outline_distance as outline_distance
+from lesionlab.attention.regions import region_shares as region_shares
+from lesionlab.attention.regions import region_table as region_table
+from lesionlab.attention.sanity import randomisation_test as randomisation_test
+from lesionlab.attention.sanity import similarity as similarity

@@ -47,7 +47,6 @@ def deletion_curve(
     fill: float | torch.Tensor = 0.0,
     steps: int = 20,
     seed: int = 0,
-    insert: bool = False,
 ) -> Curve:
     """Scores while an image's places are replaced, those with the greatest map values first.
 
@@ -63,20 +62,10 @@ def deletion_curve(
             or images of the same shape.
         steps: How many changes, as equal in size as can be.
         seed: For the order among equal values.
-        insert: Begin with `fill` and put the image's places into it.
 
     Returns:
-        `steps + 1` points, from the image as it is to none of it, or the other way round.
+        `steps + 1` points, from the image as it is to none of it.
     """
-    if images.ndim not in (4, 5):
-        raise ValueError(
-            "images: expected (lesion, channel, y, x) or (lesion, channel, z, y, x), "
-            f"got shape {tuple(images.shape)}"
-        )
-    if isinstance(fill, torch.Tensor) and fill.shape != images.shape:
-        raise ValueError(
-            f"fill: expected a number or shape {tuple(images.shape)}, got {tuple(fill.shape)}"
-        )
     shape = (len(images), *images.shape[2:])
     places = math.prod(shape[1:])
     if not 1 <= steps <= places:
@@ -94,11 +83,10 @@ def deletion_curve(
         order = order.gather(1, by_value)
     rank = order.argsort(1).view(len(images), 1, *images.shape[2:])
     changed = torch.linspace(0, places, steps + 1, dtype=torch.float64).round().long()
-    before, after = (torch.zeros_like(images) + fill, images) if insert else (images, fill)
     scores = []
     with torch.no_grad():
         for n in changed.tolist():
-            found = score(torch.where(rank < n, after, before))
+            found = score(torch.where(rank < n, fill, images))
             if found.ndim != 1:
                 raise ValueError(f"score: expected one number a lesion, got {tuple(found.shape)}")
             scores.append(found.detach())
@@ -106,7 +94,12 @@ def deletion_curve(
 
 
 def insertion_curve(
-    score: Score, images: torch.Tensor, maps: torch.Tensor | None, **options: Any
+    score: Score,
+    images: torch.Tensor,
+    maps: torch.Tensor | None,
+    *,
+    fill: float | torch.Tensor = 0.0,
+    **options: Any,
 ) -> Curve:
     """Scores while an image's places are put into `fill`; arguments as in `deletion_curve`."""
-    return deletion_curve(score, images, maps, insert=True, **options)
+    return deletion_curve(score, torch.zeros_like(images) + fill, maps, fill=images, **options)

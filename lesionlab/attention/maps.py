@@ -6,50 +6,21 @@ for output c, β_k the weights of its own fully connected layer over pooled regi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from lesionlab.attention._models import (
-    Chosen,
-    HeadChoice,
-    Name,
-    Seen,
-    Select,
-    Target,
-    choose,
-    look,
-    untouched,
-)
+from lesionlab.attention._models import HeadChoice, Name, Seen, Select, choose, look, untouched
 
 Weights = Literal["paper", "exact"]
 
-
-class Method(NamedTuple):
-    """What a method needs, and its name on a network with, or without, high-level features."""
-
-    by_gradient: bool
-    local: bool
-    high_level: bool
-    other: str
-
-
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {
-        "cam": Method(False, False, False, "he-cam"),
-        "grad-cam": Method(True, False, False, "he-grad-cam"),
-        "sam": Method(False, True, False, "hesam"),
-        "hesam": Method(False, True, True, "sam"),
-        "he-cam": Method(False, False, True, "cam"),
-        "he-grad-cam": Method(True, False, True, "grad-cam"),
-    }
-)
-"""By name, as in Lei et al. 2020, sections 4.3 and 4.4."""
+METHODS = ("cam", "grad-cam", "sam", "hesam", "he-cam", "he-grad-cam")
+"""The methods of Lei et al. 2020, sections 4.3 and 4.4; "he" is for high-level features."""
 
 TOLERANCE = 1e-4
 """How far from linear a head may be, as a share of its largest score, to count as linear."""
@@ -60,19 +31,17 @@ FAR = 16.0
 
 @dataclass(frozen=True, eq=False)
 class ActivationMaps:
-    """Maps, and the scores that they are about.
-
-    Every tensor begins with an axis for heads where several were asked for.
+    """Maps, and the scores that they are about; first an axis for heads if several were asked for.
 
     Attributes:
         maps: (row, …) of the image's size, or of the feature map's. A row is a lesion, or a slice
             where the model takes packed slices. Not normalised: see `normalised`.
         scores: (lesion,) the model's scores.
         bias: (lesion,) what of a score comes from the biases; with `layer`, from all that is not
-            the feature map. None where the head is not linear in the feature map, or where that
-            was not looked at (Grad-CAM with `layer`).
+            the feature map. None where the head is not linear in the feature map, and for Grad-CAM
+            with `layer`, which need not know.
         high_level: (lesion,) what of a score comes from the high-level features (eq. 12),
-            `Σ_k γ_k d_k`, which no map shows; 0 without them, None as `bias`.
+            `Σ_k γ_k d_k`, which no map shows; 0 without them, None where `bias` is.
         method: One of `METHODS`.
         heads: Whose maps they are.
     """
@@ -108,8 +77,8 @@ def activation_map(
     - `"grad-cam"`: `ReLU(Σ_k α_k^c g_k(p))`, α the mean over all positions of the gradient of the
       score by g_k (eq. 3, 4; Selvaraju et al. 2017). For any head.
     - `"sam"`: `M'_c(p) = Σ_k γ_k^c g_k(p)` (eq. 7). Needs a head with local weights β. It is
-      eq. 2 again: the networks differ, by how γ is learned, and not the formula, so that on one
-      network with local weights CAM and the printed SAM are the same map.
+      eq. 2 again: the networks differ in how γ is learned, so that on one network with local
+      weights CAM and the printed SAM are the same map.
     - `"hesam"`: the same with the γ of a head that adds high-level features (eq. 11). Those add
       `Σ_k γ_k d_k` to the score (eq. 12), an amount that changes with the lesion and has no place
       in the image: `ActivationMaps.high_level`.
@@ -120,10 +89,9 @@ def activation_map(
     β_k brought back through the average pooling. Its sum over p, `bias` and `high_level` make up
     the score. On a head with a global average it is CAM divided by the number of positions.
 
-    The part before the feature map runs once for all lesions, heads and methods, without a graph.
-    The model is evaluated in evaluation mode; its modes, gradients and statistics and torch's
-    random state are the same afterwards, and no hook stays. A lesion's map must not depend on the
-    other lesions of the batch, as is so for every network in evaluation mode.
+    The model runs in evaluation mode, the part before the feature map once and without a graph;
+    its modes, gradients and statistics are the same afterwards, and no hook stays. A lesion's map
+    must not depend on the other lesions of the batch.
 
     What is a head: of an output (lesion, output), each column, or all columns as the classes of
     one head if `target` is given; of (lesion, head, class), each slice of the second axis; of a
@@ -138,7 +106,7 @@ def activation_maps(
     methods: Sequence[str],
     *,
     head: HeadChoice = 0,
-    target: Target = None,
+    target: int | None = None,
     layer: str | None = None,
     weights: Weights = "paper",
     relu: bool | None = None,
@@ -149,13 +117,12 @@ def activation_maps(
     """Maps by several methods, under their names, from one pass; see `activation_map`.
 
     Args:
-        model: One with `trunk` and `head` (`lesionlab.attention.Split`), as the papers' networks
-            are; or any, with `layer`.
+        model: One with `trunk` and `head` (`attention.Split`), or any with `layer`.
         images: (lesion, channel, y, x) or (lesion, channel, z, y, x), in the model's type and on
             its device. Slices as channels make one map of (y, x).
         methods: Some of `METHODS`.
         head: Number or name; several, or None for all, make an axis of heads in front.
-        target: Class of the head, or an int64 class of each lesion; None if it has one score.
+        target: Class of the head; None if it has one score.
         layer: Name, as in `model.named_modules()`, of the layer whose output is the feature map.
             It must run once. CAM by `layer` runs the model twice, to see that the rest is linear.
         weights: `"paper"`, or `"exact"` for all but the methods by gradient.
@@ -165,22 +132,22 @@ def activation_maps(
         select: From the model's output to scores.
 
     Raises:
-        ValueError: The method, layer, head or class does not exist; the model has not the head
-            that the method needs; or the model cannot take the images.
+        ValueError: The method, layer, head or class does not exist, the head is not of the kind
+            that the method needs, or the model cannot take the images.
     """
     for name in methods:
         if name not in METHODS:
             raise ValueError(f"method={name!r}: expected one of {', '.join(METHODS)}")
     if weights not in ("paper", "exact"):
         raise ValueError(f"weights={weights!r}: expected 'paper' or 'exact'")
-    if weights == "exact" and methods and all(METHODS[name].by_gradient for name in methods):
+    if weights == "exact" and methods and all(map(_by_gradient, methods)):
         raise ValueError(f"weights='exact': method={methods[0]!r} has no exact form")
     with untouched(model):
         work = _Work(model, look(model, images, layer, inputs), (select, head, target))
         maps = {}
         for name in methods:
             made = work.maps(name, weights)
-            if METHODS[name].by_gradient if relu is None else relu:
+            if _by_gradient(name) if relu is None else relu:
                 made = made.relu()  # eq. 4
             size = images.shape[-(made.ndim - 2) :]
             if upsample and made.shape[2:] != size:
@@ -188,26 +155,19 @@ def activation_maps(
                 made = functional.interpolate(made, size=size, mode=mode, align_corners=False)
             maps[name] = made
         bias, high_level = work.parts()
-        chosen = work.chosen
-        first = 0 if chosen.single else slice(None)
+        first = 0 if work.chosen.single else slice(None)
+        parts = {"scores": work.scores, "bias": bias, "high_level": high_level}
+        of_all: Any = {k: None if v is None else v[first] for k, v in parts.items()}
         return {
-            name: ActivationMaps(
-                maps=maps[name][first],
-                scores=chosen.values.detach()[first],
-                bias=None if bias is None else bias[first],
-                high_level=None if high_level is None else high_level[first],
-                method=name,
-                heads=chosen.heads,
-            )
+            name: ActivationMaps(maps[name][first], method=name, heads=work.chosen.heads, **of_all)
             for name in methods
         }
 
 
 def normalised(maps: torch.Tensor, axes: int = 2) -> torch.Tensor:
-    """Each map brought to 0 to 1 by its own least and greatest value, for display.
+    """Each map, of so many axes, brought to 0 to 1 by its own least and greatest value.
 
-    A constant map, which shows no place more than another, becomes 0 everywhere. `axes` says
-    whether maps are (…, y, x) or (…, z, y, x).
+    For display. A constant map, which shows no place more than another, becomes 0 everywhere.
 
     >>> normalised(torch.tensor([[[1.0, 3.0]], [[5.0, 5.0]]]))
     tensor([[[0., 1.]], [[0., 0.]]])
@@ -215,111 +175,107 @@ def normalised(maps: torch.Tensor, axes: int = 2) -> torch.Tensor:
     which = tuple(range(-axes, 0))
     low = maps.amin(which, keepdim=True)
     span = maps.amax(which, keepdim=True) - low
-    return torch.where(span > 0, (maps - low) / torch.where(span > 0, span, 1.0), 0.0)
+    return (maps - low) / torch.where(span > 0, span, 1.0)
+
+
+def _by_gradient(method: str) -> bool:
+    return method.endswith("grad-cam")
 
 
 class _Work:
     """One pass of a model, what was asked of it, and what several methods and heads share."""
 
     def __init__(
-        self, model: nn.Module, seen: Seen, options: tuple[Select | None, HeadChoice, Target]
+        self, model: nn.Module, seen: Seen, options: tuple[Select | None, HeadChoice, int | None]
     ) -> None:
         self._model, self._seen, self._options = model, seen, options
-        with torch.enable_grad():  # for what has a graph
-            self.chosen: Chosen = choose(seen.output, *options)
+        with torch.enable_grad():  # for an output that has a graph
+            self.chosen = choose(seen.output, *options)
+        self.scores = self.chosen.scores.detach().T  # (head, lesion)
         self._features = seen.features.detach()
-        # columns of scores that maps are about, each once; and which of these each lesion has
-        self._columns, self._place = torch.unique(self.chosen.columns, return_inverse=True)
-        self._head = getattr(model, "head", None) if seen.split else None
-        self._tried = False
-        self._found: tuple[torch.Tensor, torch.Tensor] | None = None
+        # None by `layer`, where the graph of the output begins at the feature map
+        self._head = None if seen.features.requires_grad else getattr(model, "head", None)
 
     def maps(self, method: str, weights: Weights) -> torch.Tensor:
         """(head, row, …) before ReLU, of the feature map's size."""
-        need = METHODS[method]
         self._check_high_level(method)
-        if need.by_gradient:
-            return self._by_gradient()
+        if _by_gradient(method):
+            return self._grad_cam()
         local = isinstance(getattr(self._head, "local", None), nn.Module)
-        if need.local and not local:
+        if method.endswith("sam") and not local:
             raise ValueError(
                 f"method={method!r}: needs a head with local weights, `model.head.local` (eq. 6), "
                 f"which {type(self._model).__name__} has not"
             )
-        gamma = getattr(self._head, "map_weights", None)
-        if local and isinstance(gamma, torch.Tensor):
-            rows = gamma.detach()[self._columns]  # eq. 7 and 11
+        if local and isinstance(gamma := getattr(self._head, "map_weights", None), torch.Tensor):
+            rows = gamma.detach()[self.chosen.columns]  # eq. 7 and 11
         else:
             rows = self._means_only(method)  # eq. 2
         if weights == "exact":
-            slopes = self._needed(method)
-            return self._each_lesion(torch.stack([(self._features * s).sum(1) for s in slopes]))
-        return self._each_lesion(_weighted(rows, self._features))
+            return torch.stack([(self._features * s).sum(1) for s in self._needed(method)])
+        return _weighted(rows, self._features)
 
     def parts(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """(head, lesion) what scores have from biases, and from high-level features.
-
-        None where the head is not linear, or where that was not looked at, as it would take
-        another pass of the whole model.
-        """
-        if (linear := self._linear(costly=False)) is None:
+        """(head, lesion) what scores have from biases, and from high-level features."""
+        if (linear := self._known_linear()) is None:
             return None, None
         high = self._high_level()
-        return self._each_lesion(linear[1] - high), self._each_lesion(high)
+        return linear[1] - high, high
 
-    def _by_gradient(self) -> torch.Tensor:
+    def _grad_cam(self) -> torch.Tensor:
         """`Σ_k α_k g_k(p)`, α the mean over all positions of the gradient (eq. 3, 4)."""
-        if (linear := self._linear(costly=False)) is not None:
-            return self._each_lesion(_weighted(linear[0].flatten(2).mean(2), self._features))
-        leaf, chosen = self._seen.features, self.chosen
+        if (linear := self._known_linear()) is not None:
+            return _weighted(linear[0].flatten(2).mean(2), self._features)
+        alphas = (slope.flatten(2).mean(2) for slope in self._slopes(len(self._features)))
+        maps = [torch.einsum("nc,nc...->n...", alpha, self._features) for alpha in alphas]
+        return torch.stack(maps)
+
+    def _slopes(self, n: int) -> Iterator[torch.Tensor]:
+        """By head, the gradient of its scores by the feature maps of the first n rows."""
+        leaf, scores = self._seen.features, self.chosen.scores
         with torch.enable_grad():
-            if self._seen.split:  # only now is a graph needed
-                leaf = self._features.clone().requires_grad_()
-                chosen = choose(self._seen.again(leaf, True), *self._options)
-            totals = chosen.values.sum(1).unbind()
-        found = []
-        for total in totals:  # one head after the other: the rest of the model is small
-            alpha = _slope(total, leaf).flatten(2).mean(2)
-            found.append(torch.einsum("nc,nc...->n...", alpha, self._features))
-        return torch.stack(found)
+            if self._head is not None:
+                leaf = self._features[:n].clone().requires_grad_()
+                scores = self._scores(leaf)
+            totals = scores.sum(0).unbind()  # a row counts in the scores of its own lesion only
+        for total in totals:  # one head after the other: the head is small
+            found = None
+            if total.requires_grad:
+                (found,) = torch.autograd.grad(total, leaf, retain_graph=True, allow_unused=True)
+            if found is None:
+                raise ValueError(
+                    "layer, head: the score has no gradient by the feature map; it does not depend "
+                    "on it, or the model disables gradients"
+                )
+            yield found
 
-    def _linear(self, *, costly: bool = True) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The head as `score = Σ slope · feature + rest`, if that is what it is.
+    def _known_linear(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """`_linear`; None where to find out would take another pass of the whole model."""
+        return self._linear if self._head is not None or "_linear" in vars(self) else None
 
-        Slopes are (column, channel, …), rests (column, lesion), of the columns in use.
-        """
-        if not self._tried and (costly or self._seen.split):
-            self._tried = True
-            self._found = self._probe()
-        return self._found
+    @cached_property
+    def _linear(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Slopes (head, channel, …) and rests (head, lesion) of `score = Σ slope · feature + rest`.
 
-    def _probe(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Put the gradient for the first lesion to the test.
-
-        It must explain how the scores of all lesions change when their features change sign and
+        None where the head is not like that. The gradient for the first lesion is put to the test:
+        it must explain how the scores of all lesions change when their features change sign and
         grow. A sigmoid, a maximum, or a ReLU between two layers fails that.
         """
         features = self._features
-        if len(features) != len(self.chosen.scores):
+        if len(features) != self.scores.shape[1]:
             return None  # packed: a row has no score of its own
-        leaf, scores = self._seen.features, self.chosen.scores
-        with torch.enable_grad():
-            if self._seen.split:
-                leaf = features[: 1 if self._seen.alone else None].clone().requires_grad_()
-                scores = self._scores(leaf)
-            first = scores[0, self._columns]
-            slopes = torch.stack([_slope(score, leaf)[0] for score in first.unbind()])
-        scores = self.chosen.scores.detach()[:, self._columns].T
+        n = 1 if self._seen.alone else len(features)
+        slopes = torch.stack([slope[0] for slope in self._slopes(n)])
         explained = slopes.flatten(1) @ features.flatten(1).T
-        far = self._scores(-FAR * features)[:, self._columns].T
+        far = self._scores(-FAR * features).T
         change = (1 + FAR) * explained
-        gap = (far - (scores - change)).abs().max()
-        if not gap <= TOLERANCE * torch.stack([scores, change, far]).abs().max():
+        gap = (far - (self.scores - change)).abs().max()
+        if not gap <= TOLERANCE * torch.stack([self.scores, change, far]).abs().max():
             return None
-        return slopes, scores - explained
+        return slopes, self.scores - explained
 
     def _needed(self, method: str) -> torch.Tensor:
-        if (linear := self._linear()) is None:
+        if (linear := self._linear) is None:
             raise ValueError(
                 f"method={method!r}: needs scores that are linear in the feature map, with "
                 "averages and linear layers only after it; 'grad-cam' needs no such head"
@@ -327,7 +283,7 @@ class _Work:
         return linear[0]
 
     def _means_only(self, method: str) -> torch.Tensor:
-        """(column, channel) γ of a head that is a global average and a linear classifier."""
+        """(head, channel) γ of a head that is a global average and a linear classifier."""
         slopes = self._needed(method).flatten(2)
         middle = slopes.mean(2, keepdim=True)
         if not (slopes - middle).abs().max() <= TOLERANCE * slopes.abs().max():
@@ -338,49 +294,27 @@ class _Work:
         return slopes.sum(2)
 
     def _high_level(self) -> torch.Tensor:
-        """(column, lesion) what high-level features add to the scores (eq. 12)."""
-        scores = self.chosen.scores.detach()
-        rest = self._scores(self._features, high_level=False) if self._seen.high_level else scores
-        return (scores - rest)[:, self._columns].T
+        """(head, lesion) what high-level features add to the scores (eq. 12)."""
+        if not self._seen.high_level:
+            return torch.zeros_like(self.scores)
+        return self.scores - self._scores(self._features, high_level=False).T
 
     def _check_high_level(self, method: str) -> None:
         """A name says whether high-level features count, so that no figure is mislabelled."""
-        if method == "grad-cam" or (not self._seen.split and method == "cam"):
+        if method == "grad-cam" or (self._head is None and method == "cam"):
             return
-        has = self._seen.high_level and bool(self._high_level().any())
-        if has != METHODS[method].high_level:
+        if (has := bool(self._high_level().any())) != method.startswith("he"):
             raise ValueError(
-                f"method={method!r}: {type(self._model).__name__} adds "
-                f"{'' if has else 'no '}high-level features to its scores, "
-                f"which is method={METHODS[method].other!r}"
+                f"method={method!r}: {type(self._model).__name__} adds {'' if has else 'no '}"
+                "high-level features to its scores, as 'he-cam', 'he-grad-cam' and 'hesam' are for"
             )
 
     def _scores(self, features: torch.Tensor, *, high_level: bool = True) -> torch.Tensor:
-        """(lesion, column) the scores for other feature maps."""
-        select, head, target = self._options
-        if isinstance(target, torch.Tensor):
-            target = target[: len(features)]
-        return choose(self._seen.again(features, high_level), select, head, target).scores
-
-    def _each_lesion(self, found: torch.Tensor) -> torch.Tensor:
-        """From (column, lesion, …) to (head, lesion, …): each lesion its own column."""
-        return found[self._place, torch.arange(found.shape[1], device=found.device)]
-
-
-def _slope(score: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
-    """The gradient of a score by the feature map, and by nothing before it."""
-    found: torch.Tensor | None = None
-    if score.requires_grad:
-        (found,) = torch.autograd.grad(score, leaf, retain_graph=True, allow_unused=True)
-    if found is None:
-        raise ValueError(
-            "layer, head: the score has no gradient by the feature map; it does not depend on it, "
-            "or the model disables gradients"
-        )
-    return found
+        """(lesion, head) the scores for other feature maps."""
+        return choose(self._seen.again(features, high_level), *self._options).scores
 
 
 def _weighted(rows: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-    """`Σ_k w_k g_k(p)`: (column, channel) and (lesion, channel, …) to (column, lesion, …)."""
-    found = rows @ features.flatten(2)  # (lesion, column, place)
+    """`Σ_k w_k g_k(p)`: (head, channel) and (lesion, channel, …) to (head, lesion, …)."""
+    found = rows @ features.flatten(2)  # (lesion, head, place)
     return found.transpose(0, 1).reshape(len(rows), len(features), *features.shape[2:])

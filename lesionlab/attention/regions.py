@@ -20,11 +20,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import distance_transform_edt
 
 REGIONS = ("inside", "margin", "outside")
-COLUMNS = (
-    *REGIONS,
-    *(f"uniform_{region}" for region in REGIONS),
-    *("points_inside", "points_margin", "points_mm", "chance_inside", "chance_margin"),
-)
 
 
 def outline_distance(mask: ArrayLike, spacing: Sequence[float]) -> NDArray[np.float64]:
@@ -80,10 +75,8 @@ def region_shares(
           greatest value, each counts alike: a constant map has these chances.
     """
     found, readers = np.asarray(values, float), np.asarray(masks)
-    if found.ndim not in (2, 3) or not found.size or not np.isfinite(found).all():
-        raise ValueError(
-            f"values: expected one finite map, (y, x) or (z, y, x), got shape {found.shape}"
-        )
+    if not np.isfinite(found).all() or not band > 0:
+        raise ValueError(f"values, band={band!r}: expected finite values, and a band above 0 mm")
     if readers.shape == found.shape:
         readers = readers[None]
     if readers.dtype != bool or readers.shape[1:] != found.shape or not len(readers):
@@ -93,8 +86,6 @@ def region_shares(
         )
     if not readers.reshape(len(readers), -1).any(axis=1).all():
         raise ValueError("masks: expected a lesion in each, one is empty")
-    if not (math.isfinite(band) and band > 0):
-        raise ValueError(f"band={band!r}: expected a length in mm above 0")
     weights = found.clip(min=0)
     total = weights.sum() or math.nan  # without positive values nothing can be shared out
     top = found == found.max()
@@ -102,14 +93,14 @@ def region_shares(
     for mask in readers:
         d = outline_distance(mask, spacing)
         in_lesion, in_band = d < 0, np.abs(d) <= band
-        parts = [d < -band, in_band, d > band]
-        rows.append(
-            [weights[part].sum() / total for part in parts]
-            + [part.mean() for part in parts]
-            + [in_lesion[top].mean(), in_band[top].mean(), d[top].mean()]
-            + [in_lesion.mean(), in_band.mean()]
-        )
-    return dict(zip(COLUMNS, np.mean(rows, axis=0).tolist(), strict=True))
+        parts = dict(zip(REGIONS, (d < -band, in_band, d > band), strict=True))
+        row = {region: weights[part].sum() / total for region, part in parts.items()}
+        row |= {f"uniform_{region}": part.mean() for region, part in parts.items()}
+        row |= {"points_inside": in_lesion[top].mean(), "points_margin": in_band[top].mean()}
+        row |= {"points_mm": d[top].mean()}
+        row |= {"chance_inside": in_lesion.mean(), "chance_margin": in_band.mean()}
+        rows.append(row)
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 def region_table(

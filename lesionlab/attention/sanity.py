@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
@@ -20,20 +20,6 @@ Explain = Callable[[nn.Module, torch.Tensor], torch.Tensor]
 """From a model and images to maps, (lesion, …); `lambda m, x: activation_map(m, x, …).maps`."""
 
 
-@dataclass(frozen=True, eq=False)
-class Randomisation:
-    """How alike the maps of a model are to those with random weights.
-
-    Attributes:
-        layers: Whose weights are random, one more at each step, from the output back.
-        similarity: (step, lesion) Spearman's correlation of the two maps' values over the places;
-            NaN where one of the maps is constant.
-    """
-
-    layers: tuple[str, ...]
-    similarity: NDArray[np.float64]
-
-
 def randomisation_test(
     model: nn.Module,
     images: torch.Tensor,
@@ -41,7 +27,7 @@ def randomisation_test(
     *,
     cascade: bool = True,
     seed: int = 0,
-) -> Randomisation:
+) -> pd.DataFrame:
     """Compare a model's maps with those of copies that lose what they learned, layer by layer.
 
     A parameter becomes random by shuffling its values, which keeps their distribution: activations
@@ -52,46 +38,39 @@ def randomisation_test(
         model: The model; layers count in the order in which it lists them.
         images: (lesion, channel, …).
         explain: Makes the maps.
-        cascade: One layer more at each step, from the last to the first; or all at once.
+        cascade: Compare after each layer, from the last to the first; or once, after all of them.
         seed: Seed of the shuffling.
+
+    Returns:
+        `similarity` by layer, the index, and lesion. In each row one layer more is shuffled.
     """
     reference = explain(model, images)
     randomised = copy.deepcopy(model)
-    layers = [
-        (name or "(model)", [*module.parameters(recurse=False)])
-        for name, module in randomised.named_modules()
-    ]
-    layers = [(name, parameters) for name, parameters in reversed(layers) if parameters]
     generator = torch.Generator().manual_seed(seed)
-    found = []
-    for step, (_, parameters) in enumerate(layers):
-        for parameter in parameters:
+    layers = [(name or "(model)", module) for name, module in randomised.named_modules()]
+    layers = [part for part in layers if [*part[1].parameters(recurse=False)]]
+    found = {}
+    for name, module in reversed(layers):
+        for parameter in module.parameters(recurse=False):
             order = torch.randperm(parameter.numel(), generator=generator)
             with torch.no_grad():
                 flat = parameter.detach().flatten()[order.to(parameter.device)]
                 parameter.copy_(flat.view_as(parameter))
-        if cascade or step == len(layers) - 1:
-            found.append(similarity(reference, explain(randomised, images)))
-    names = tuple(name for name, _ in layers)
-    return Randomisation(names if cascade else (" + ".join(names),), np.stack(found))
+        if cascade or module is layers[0][1]:
+            found[name] = similarity(reference, explain(randomised, images))
+    return pd.DataFrame.from_dict(found, orient="index").rename_axis("layer")
 
 
 def similarity(first: torch.Tensor, second: torch.Tensor) -> NDArray[np.float64]:
     """Spearman's correlation over the places of each lesion's two maps, (lesion, …), to (lesion,).
 
-    It is NaN where a map is constant or not finite.
+    It is NaN where a map is constant or has a NaN.
     """
     if first.shape != second.shape:
         raise ValueError(f"maps of one shape expected, got {first.shape} and {second.shape}")
-    a, b = (_ranks(maps) for maps in (first, second))
-    size = np.sqrt((a**2).sum(1) * (b**2).sum(1))
-    return np.where(size > 0, (a * b).sum(1) / np.where(size > 0, size, 1), np.nan)
-
-
-def _ranks(maps: torch.Tensor) -> NDArray[np.float64]:
-    """(lesion, place) ranks about their mean; of a map that is not finite, NaN."""
-    values = maps.detach().cpu().double().flatten(1).numpy()
-    ranks: NDArray[np.float64] = rankdata(values, axis=1)
-    ranks[~np.isfinite(values).all(axis=1)] = np.nan
-    centred: NDArray[np.float64] = ranks - ranks.mean(axis=1, keepdims=True)
-    return centred
+    values = (maps.detach().cpu().double().flatten(1).numpy() for maps in (first, second))
+    a, b = (rankdata(v, axis=1) for v in values)
+    a, b = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (a, b))
+    with np.errstate(invalid="ignore"):
+        rho: NDArray[np.float64] = (a * b).sum(1) / np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    return rho

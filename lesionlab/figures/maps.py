@@ -25,8 +25,6 @@ from lesionlab.crops import Tier
 from lesionlab.figures import _draw as draw
 from lesionlab.figures.samples import colour_bar, lay
 
-METHOD_COLOURS = (draw.BLUE, draw.ORANGE, draw.GREEN, draw.PURPLE, draw.YELLOW, draw.GREY)
-
 
 @draw.styled
 def one_feature_map(
@@ -111,25 +109,15 @@ def _against(
 
 
 @draw.styled
-def cascade(
-    found: Mapping[str, tuple[Sequence[str], npt.ArrayLike]], *, tier: Tier | None = None
-) -> Figure:
+def cascade(found: Mapping[str, pd.DataFrame], *, tier: Tier | None = None) -> Figure:
     """How alike maps stay while layer after layer loses its weights, from the output back.
 
-    `found` is a method to the layers, and (step, lesion) similarities, as
-    `attention.Randomisation` has them.
+    `found` is a method to what `attention.randomisation_test` gives.
     """
-    if not found:
-        raise ValueError("found: expected at least one method, got none")
     figure, (ax,) = draw.row(1, 6.8, 2.9)
-    for number, (name, (layers, similarity)) in enumerate(found.items()):
-        values = pd.DataFrame(np.asarray(similarity, dtype=float))
-        if len(values) != len(layers):
-            raise ValueError(f"found: {name!r} has {values.shape} for {len(layers)} layers")
-        mean = values.where(np.isfinite(values)).mean(axis=1)  # NaN where no lesion has a value
-        colour = METHOD_COLOURS[number % len(METHOD_COLOURS)]
-        ax.plot(range(len(values) + 1), [1, *mean], "o-", markersize=3, linewidth=1.2,
-                color=colour, label=name)  # fmt: skip
+    for name, similarity in found.items():
+        mean = similarity.mean(axis=1)  # NaN where no lesion has a value
+        ax.plot(range(len(mean) + 1), [1, *mean], "o-", markersize=3, linewidth=1.2, label=name)
     ax.axhline(0, color="black", linestyle="--", linewidth=0.8)
     ax.set(ylim=(-1.05, 1.05), xlabel="layers with shuffled weights, counted from the output",
            ylabel="Spearman's correlation\nwith the map as it was")  # fmt: skip

@@ -6,11 +6,11 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 import torch
 from torch import nn
 
 HEADS = 9
+CONV: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,14 @@ class Body(nn.Module):
 
     def __init__(self, channels: int, features: int, axes: int) -> None:
         super().__init__()
-        conv = nn.Conv2d if axes == 2 else nn.Conv3d
-        norm = nn.BatchNorm2d if axes == 2 else nn.BatchNorm3d
-        self.first = conv(channels, 4, 3, padding=1)
-        self.norm = norm(4)
+        self.first = CONV[axes](channels, 4, 3, padding=1)
+        self.norm = (nn.BatchNorm2d if axes == 2 else nn.BatchNorm3d)(4)
         self.drop = nn.Dropout(0.5)
-        self.second = conv(4, features, 3, padding=1)
+        self.second = CONV[axes](4, features, 3, padding=1)
         self.saw_gradients: list[bool] = []
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         self.saw_gradients.append(torch.is_grad_enabled())
-        torch.rand(1)  # as some models do, in evaluation mode too
         return self.second(self.drop(self.norm(self.first(images)).relu())).relu()
 
 
@@ -60,16 +57,6 @@ class Means(nn.Module):
         return self.classifier(values)
 
 
-class Local(nn.Module):
-    def __init__(self, features: int, places: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(features, places))
-        self.bias = nn.Parameter(torch.randn(features))
-
-    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        return (pooled * self.weight).sum(2) + self.bias
-
-
 class Soft(Means):
     """Eq. 5–9: average pooling by 5, every 2, and a linear layer for each feature map."""
 
@@ -77,12 +64,15 @@ class Soft(Means):
         self, features: int, outputs: int, size: tuple[int, ...], high_level: bool = False
     ) -> None:
         super().__init__(features, outputs, high_level)
-        self.pool = (nn.AvgPool2d if len(size) == 2 else nn.AvgPool3d)(5, 2)
-        places = self.pool(torch.zeros(1, 1, *size)).numel()
-        self.local = Local(features, places)
+        conv, pool = CONV[len(size)], nn.AvgPool2d if len(size) == 2 else nn.AvgPool3d
+        self.pool = pool(5, 2)
+        places = self.pool(torch.zeros(1, 1, *size)).shape[2:]
+        self.local = conv(features, features, places, groups=features)
+        nn.init.normal_(self.local.weight)
+        nn.init.normal_(self.local.bias)
 
     def values(self, features: torch.Tensor) -> torch.Tensor:
-        return self.local(self.pool(features).flatten(2))
+        return self.local(self.pool(features)).flatten(1)
 
 
 class Told(nn.Module):
@@ -135,10 +125,9 @@ def size(axes: int) -> tuple[int, ...]:
 def told(kind: str, axes: int = 2, channels: int = 3) -> Told:
     """`cam`, `sam`, `he-cam` or `hesam`."""
     high = kind.startswith("he")
-    conv = nn.Conv2d if axes == 2 else nn.Conv3d
 
     def make() -> Told:
-        body, deep = Body(channels, 6, axes), conv(channels, 6, 3, stride=3)
+        body, deep = Body(channels, 6, axes), CONV[axes](channels, 6, 3, stride=3)
         if kind.endswith("cam"):
             return Told(body, Means(6, HEADS, high), deep)
         return Told(body, Soft(6, HEADS, size(axes), high), deep)
@@ -155,28 +144,13 @@ def close(a: torch.Tensor, b: torch.Tensor, share: float = 1e-5) -> bool:
 
 
 def state(model: nn.Module) -> dict[str, Any]:
+    """All that using a model might change, for `torch.testing.assert_close`."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return {
-        "modes": {name: module.training for name, module in model.named_modules()},
+        "modes": [module.training for module in model.modules()],
         "hooks": [len(getattr(module, h)) for module in model.modules() for h in hooks],
-        "own": [sorted(k for k in vars(module)) for module in model.modules()],
         "values": copy.deepcopy(model.state_dict()),
         "needs": [p.requires_grad for p in model.parameters()],
-        "grads": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
-        "random": torch.get_rng_state(),
+        "grads": [p.grad.clone() for p in model.parameters() if p.grad is not None],
         "enabled": torch.is_grad_enabled(),
     }
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
-
-
-def captum() -> Any:
-    return pytest.importorskip("captum.attr", reason="captum: pip install captum==0.9.0")

@@ -107,6 +107,28 @@ def test_grad_cam_by_definition(axes: int) -> None:
             assert toys.close(found.maps[head, lesion], expected, 1e-4)
 
 
+PEERS = {
+    "means": lambda axes: (toys.told("cam", axes), {}),
+    "soft, high-level": lambda axes: (toys.told("hesam", axes), {}),
+    "hidden": lambda axes: (toys.made(lambda: toys.Plain(axes, hidden=True)), {"layer": "body"}),
+}
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("name", PEERS)
+def test_captum_finds_the_same(name: str, axes: int) -> None:
+    captum = pytest.importorskip("captum.attr", reason="captum: pip install captum==0.9.0")
+    network, options = PEERS[name](axes)
+    images = toys.images(axes)
+    options |= {"head": None, "relu": False, "upsample": False}
+    ours = activation_map(network, images, "grad-cam", **options).maps
+    theirs = captum.LayerGradCam(network, network.body)
+    for head in range(toys.HEADS):
+        expected = theirs.attribute(images, head)[:, 0].detach()
+        assert (ours[head] - expected).abs().max() < 1e-4
+        assert toys.close(ours[head], expected, 1e-4)
+
+
 def test_a_layer_says_what_a_network_tells() -> None:
     network, images = toys.told("cam"), toys.images()
     for method in ("cam", "grad-cam"):
@@ -203,14 +225,7 @@ def test_columns_are_classes_when_a_target_is_given() -> None:
     by_head = activation_map(network, images, "sam", head=3)
     by_class = activation_map(network, images, "sam", target=3)
     torch.testing.assert_close(by_head.maps, by_class.maps)
-    each = torch.tensor([4, 0, 4, 8])
-    for method, weights in (("sam", "paper"), ("sam", "exact"), ("grad-cam", "paper")):
-        own = activation_map(network, images, method, target=each, weights=weights)
-        every = activation_map(network, images, method, head=None, weights=weights)
-        for i, target in enumerate(each.tolist()):
-            torch.testing.assert_close(own.maps[i], every.maps[target, i])
-            torch.testing.assert_close(own.scores[i], every.scores[target, i])
-            torch.testing.assert_close(own.bias[i], every.bias[target, i])
+    torch.testing.assert_close(by_head.scores, by_class.scores)
 
 
 # --- Nothing is left behind ---------------------------------------------------------------------
@@ -239,7 +254,7 @@ def test_a_model_is_left_as_it_was(options: dict[str, Any]) -> None:
         found = activation_map(network, images, **options)
         assert not found.maps.requires_grad
         assert not found.scores.requires_grad
-    assert toys.same(before, toys.state(network))
+    torch.testing.assert_close(toys.state(network), before, rtol=0, atol=0)
     assert images.grad is None
     assert not any(network.body.saw_gradients), "the part before the feature map has no graph"
 
@@ -260,13 +275,12 @@ def test_a_layer_before_one_that_works_in_place() -> None:
 
 @pytest.mark.parametrize(("kind", "options", "message"), [
     ("cam", {"method": "sam"}, "needs a head with local weights"),
-    ("sam", {"method": "hesam"}, "adds no high-level features.*method='sam'"),
-    ("he-cam", {"method": "cam"}, "adds high-level features.*method='he-cam'"),
+    ("sam", {"method": "hesam"}, "adds no high-level features"),
+    ("he-cam", {"method": "cam"}, "adds high-level features"),
     ("sam", {"method": "SAM"}, "method='SAM': expected one of cam, grad-cam"),
-    ("sam", {"method": "sam", "head": "margin"}, "head='margin': the model has heads 0 to 8"),
+    ("sam", {"method": "sam", "head": "margin"}, "head='margin': the model has the heads 0, 1, 2"),
     ("sam", {"method": "sam", "head": []}, "expected one or more"),
     ("sam", {"method": "sam", "target": 9}, "target=9: head 0 has classes 0 to 8"),
-    ("sam", {"method": "sam", "target": torch.zeros(3, dtype=torch.int64)}, "each of 4 lesions"),
     ("sam", {"method": "sam", "weights": "true"}, "weights='true'"),
     ("sam", {"method": "grad-cam", "weights": "exact"}, "no exact form"),
     ("sam", {"method": "grad-cam", "layer": "bodi"}, "layer='bodi': name the layer .* body.first"),
@@ -291,23 +305,20 @@ def test_bad_images(change: Any, message: str) -> None:
 
 def test_a_model_that_tells_nothing() -> None:
     network, images = toys.made(toys.Plain), toys.images()
-    with pytest.raises(ValueError, match="name the layer"):
-        activation_map(network, images, "cam")
-    with pytest.raises(ValueError, match="0 times"):
-        activation_map(network, images, "grad-cam", layer="unused")
+    hidden = toys.made(lambda: toys.Plain(hidden=True))
     twice = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     twice.insert(1, twice[0])
-    with pytest.raises(ValueError, match="2 times"):
-        activation_map(twice, images, "grad-cam", layer="0")
-    hidden = toys.made(lambda: toys.Plain(hidden=True))
-    for some in (images, images[:1]):
-        with pytest.raises(ValueError, match="linear in the feature map"):
-            activation_map(hidden, some, "cam", layer="body", weights="exact")
-    with pytest.raises(ValueError, match="linear in the feature map"):
-        activation_map(toys.told("cam"), images, "cam", layer="body", select=torch.sigmoid)
     blocked = nn.Sequential(nn.Conv2d(3, 4, 3), NoGradients(), nn.Flatten(), nn.Linear(4, 2))
-    with pytest.raises(ValueError, match="no gradient by the feature map"):
-        activation_map(blocked, images, "grad-cam", layer="0")
+    for model, options, message in (
+        (network, {"method": "cam"}, "name the layer"),
+        (network, {"method": "grad-cam", "layer": "unused"}, "0 times"),
+        (twice, {"method": "grad-cam", "layer": "0"}, "2 times"),
+        (hidden, {"method": "cam", "layer": "body"}, "linear in the feature map"),
+        (toys.told("cam"), {"method": "cam", "layer": "body", "select": torch.sigmoid}, "linear"),
+        (blocked, {"method": "grad-cam", "layer": "0"}, "no gradient by the feature map"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            activation_map(model, images, **options)
 
 
 class NoGradients(nn.Module):
@@ -315,11 +326,5 @@ class NoGradients(nn.Module):
         return features.detach().mean((2, 3))
 
 
-def test_constant_maps() -> None:
-    network = toys.told("sam")
-    with torch.no_grad():
-        network.body.second.weight.zero_()
-        network.body.second.bias.fill_(2.0)
-    maps = activation_map(network, toys.images(), "sam").maps
-    assert maps.std() < 1e-6
+def test_a_constant_map_is_normalised_to_0() -> None:
     assert not normalised(torch.full((2, 3, 3), 7.0)).any()

@@ -111,7 +111,7 @@ def test_table() -> None:
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"values": np.ones((6, 7))}, r"masks: expected .* \(6, 7\), got bool \(7, 7\)"),
-    ({"values": np.full((7, 7), np.nan)}, "finite"),
+    ({"values": np.full((7, 7), np.nan)}, "finite values"),
     ({"masks": np.stack([LESION, LESION & False])}, "one is empty"),
     ({"spacing": (1.0, 0.0)}, "above 0"),
     ({"band": math.nan}, "band=nan"),

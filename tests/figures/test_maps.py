@@ -56,13 +56,9 @@ def test_deletion_has_both_curves(drawn: Any) -> None:
 
 
 def test_cascade_begins_at_one_and_leaves_gaps_out(drawn: Any) -> None:
-    similarity = [[0.8, 0.6], [np.nan, 0.2], [np.nan, np.nan]]
-    (ax,) = drawn(maps.cascade({"SAM": (["c", "b", "a"], similarity)}))
+    similarity = pd.DataFrame([[0.8, 0.6], [np.nan, 0.2], [np.nan, np.nan]], index=list("cba"))
+    (ax,) = drawn(maps.cascade({"SAM": similarity}))
     np.testing.assert_allclose(ax.get_lines()[0].get_ydata(), [1, 0.7, 0.2, np.nan])
-    with pytest.raises(ValueError, match="for 2 layers"):
-        maps.cascade({"SAM": (["b", "a"], similarity)})
-    with pytest.raises(ValueError, match="at least one"):
-        maps.cascade({})
 
 
 def test_matching_has_slice_maps_box_and_words(drawn: Any) -> None:

@@ -297,7 +297,7 @@ def randomised(
             return explain(experiment, network, replace(samples, images=images)).maps[name]
 
         found = randomisation_test(model, samples.images, one, cascade=False, seed=seed)
-        rho = pd.Series(found.similarity[-1]).dropna()
+        rho = found.iloc[-1].dropna()
         rows[name] = {"similarity": rho.mean(), "magnitude": rho.abs().mean(), "n": len(rho)}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
