@@ -9,11 +9,6 @@ from types import ModuleType
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name.startswith("_"):
+    if name not in ("maps", "models", "readers", "realism", "samples"):
         raise AttributeError(name)
-    try:
-        return importlib.import_module(f"lesionlab.figures.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"lesionlab.figures.{name}":
-            raise
-        raise AttributeError(f"lesionlab.figures has no module {name!r}") from None
+    return importlib.import_module(f"lesionlab.figures.{name}")

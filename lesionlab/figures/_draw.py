@@ -8,13 +8,11 @@ from typing import Any, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-import seaborn as sns
+from cycler import cycler
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.patheffects import withStroke
-from seaborn.utils import relative_luminance
 
 from lesionlab.attributes import LI_CATEGORIES, LIDC_RATINGS
 from lesionlab.crops import Tier
@@ -27,6 +25,7 @@ PURPLE, YELLOW, RED = "#CC79A7", "#E69F00", "#B00020"
 MAP = "viridis"  # even in lightness, and seen alike with any colour vision
 
 STYLE: dict[Any, Any] = {
+    "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, PURPLE, YELLOW, GREY]),
     "figure.dpi": 120,
     "figure.constrained_layout.use": True,
     "axes.labelsize": 8,
@@ -101,8 +100,8 @@ def legend(figure: Figure, columns: int, place: str = "lower") -> None:
     """One legend outside the axes for all of them, each name once."""
     found: dict[str, Any] = {}
     for ax in figure.axes:
-        for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
-            found.setdefault(name, handle)
+        handles, names = ax.get_legend_handles_labels()
+        found = dict(zip(names, handles, strict=True)) | found
     outside: Any = f"outside {place} center"
     figure.legend(list(found.values()), list(found), loc=outside, ncols=min(columns, len(found)))
 
@@ -158,36 +157,17 @@ def outline(
 
 
 def estimates(
-    ax: Axes, at: npt.ArrayLike, table: Any, *, upright: bool = False,
-    names: Sequence[str] = ("value", "low", "high"), **style: Any,
+    ax: Axes, table: Any, shift: float = 0.0, *, columns: Sequence[str] = ("value", "low", "high"),
+    **style: Any,
 ) -> None:  # fmt: skip
-    """A dot with its interval for each row of a table, at these places of the other axis."""
-    value, low, high = (table[name].to_numpy(dtype=float) for name in names)
-    error, others = np.abs([value - low, high - value]), np.asarray(at)
-    own: dict[str, Any] = {"fmt": "o", "linewidth": 1, "color": BLUE, **style}
-    if upright:
-        ax.errorbar(others, value, yerr=error, **own)
-    else:
-        ax.errorbar(value, others, xerr=error, **own)
+    """A dot with its interval for each row of a table, the first one at the height `shift`."""
+    value, low, high = (table[name].to_numpy(dtype=float) for name in columns)
+    error = np.abs([value - low, high - value])
+    own: dict[str, Any] = {"fmt": "o", "linewidth": 1, **style}
+    ax.errorbar(value, np.arange(len(value)) + shift, xerr=error, **own)
 
 
 def rows_of(ax: Axes, names: Sequence[str]) -> None:
     """A name for each row, the first one above."""
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
-
-
-def cells(
-    ax: Axes, matrix: pd.DataFrame, limits: tuple[float, float], *, colours: str = MAP, **bar: Any,
-) -> None:  # fmt: skip
-    """A square matrix between attributes as coloured cells with their values; NaN stay empty."""
-    names = [SHORT.get(str(name), str(name)) for name in matrix.index]
-    sns.heatmap(matrix, vmin=limits[0], vmax=limits[1], cmap=colours, annot=True,
-                fmt=".2f", annot_kws={"fontsize": 7.5}, square=True,
-                xticklabels=names, yticklabels=names, cbar_kws=bar, ax=ax)  # fmt: skip
-    filled = np.asarray(ax.collections[0].get_facecolor())[matrix.notna().to_numpy().ravel()]
-    for text, colour in zip(ax.texts, filled, strict=True):
-        # equal contrast with black and white is at 0.18; seaborn changes at 0.41
-        text.set_color("white" if relative_luminance(colour) < 0.18 else "black")
-    ax.tick_params(axis="y", rotation=0)
-    ax.spines[:].set_visible(True)  # or an empty cell in a corner would be missing

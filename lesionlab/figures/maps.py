@@ -57,12 +57,11 @@ def region_shares(tables: Mapping[str, pd.DataFrame], *, tier: Tier | None = Non
     `tables` are up to three: name of a network (trained, untrained) to its table with the index
     (method, region) and the columns times, times_low, times_high.
     """
-    if not 1 <= len(tables) <= 3:
-        raise ValueError(f"tables: expected 1 to 3, got {len(tables)}")
     titles = {region: region for region in REGIONS} | {"margin": "margin band"}
-    says = "share of the map / share of a uniform map (1: no preference)"
-    names = ("times", "times_low", "times_high")
-    return draw.note(_against(tables, titles, names, even=1, says=says, width=8), tier)
+    columns = ("times", "times_low", "times_high")
+    figure = _against(tables, titles, columns, even=1, width=8)
+    figure.supxlabel("share of the map / share of a uniform map (1: no preference)")
+    return draw.note(figure, tier)
 
 
 @draw.styled
@@ -75,14 +74,14 @@ def deletion(table: pd.DataFrame, *, tier: Tier | None = None) -> Figure:
         "deletion": "deletion (left of the line: places matter)",
         "insertion": "insertion (right of the line: places matter)",
     }
-    says = "area under the curve, less that of a random order"
-    names = ("difference", "low", "high")
-    return draw.note(_against({"": table}, titles, names, even=0, says=says, width=7.2), tier)
+    figure = _against({"": table}, titles, ("difference", "low", "high"), even=0, width=7.2)
+    figure.supxlabel("area under the curve, less that of a random order")
+    return draw.note(figure, tier)
 
 
 def _against(
     tables: Mapping[str, pd.DataFrame], titles: Mapping[str, str], columns: Sequence[str], *,
-    even: float, says: str, width: float,
+    even: float, width: float,
 ) -> Figure:  # fmt: skip
     """Estimates of each method beside the value that says nothing, a panel for each title.
 
@@ -91,18 +90,18 @@ def _against(
     methods = list(dict.fromkeys(m for t in tables.values() for m in t.index.get_level_values(0)))
     height = 0.36 * len(methods) * max(1.0, 0.6 * len(tables)) + 1.2
     figure, axes = draw.row(len(titles), width, height, sharey=True)
-    for ax, (panel, title) in zip(axes, titles.items(), strict=True):
-        for number, (name, table) in enumerate(tables.items()):
-            y = np.arange(len(methods)) + (number - (len(tables) - 1) / 2) * 0.25
-            colour = (draw.BLUE, draw.GREY, draw.ORANGE)[number]
-            draw.estimates(ax, y, table.xs(panel, level=1).reindex(methods), names=columns,
-                           label=name, fmt="oDs"[number], color=colour)  # fmt: skip
+    looks = zip((draw.BLUE, draw.GREY, draw.ORANGE), "oDs", tables.items(), strict=False)
+    for number, (colour, mark, (name, table)) in enumerate(looks):
+        shift = (number - (len(tables) - 1) / 2) * 0.25
+        for ax, panel in zip(axes, titles, strict=True):
+            rows = table.xs(panel, level=1).reindex(methods)
+            draw.estimates(ax, rows, shift, columns=columns, label=name, fmt=mark, color=colour)
+    for ax, title in zip(axes, titles.values(), strict=True):
         ax.axvline(even, color="black", linestyle="--", linewidth=0.8)
         ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.set_title(title)
         ax.grid(axis="x")
     draw.rows_of(axes[0], methods)
-    figure.supxlabel(says)
     if len(tables) > 1:
         draw.legend(figure, columns=3, place="upper")
     return figure

@@ -34,7 +34,6 @@ PREDICTORS = {
     "ratings": "the readers' other ratings",
 }
 MOST_SLICES = 8  # of more, `example` shows evenly spaced ones with the first and the last
-FOLD_COLOURS = (draw.BLUE, draw.ORANGE, draw.GREEN, draw.PURPLE, draw.GREY)
 
 
 def histories(folds: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
@@ -61,24 +60,15 @@ def learning_curves(courses: Mapping[str, pd.DataFrame], *, tier: Tier | None = 
     `courses` are as `histories`: columns loss, and `validation_…` or `test_…` where a part was
     measured; the epoch that was kept gets a dot.
     """
-    if not courses:
-        raise ValueError("courses: expected at least one, got none")
-    for name, course in courses.items():
-        if "loss" not in course:
-            raise ValueError(f"courses: {name} has no column 'loss'; it has {list(course)}")
     columns = dict.fromkeys(str(c) for course in courses.values() for c in course)
     panels = ["loss", *(c for c in columns if c.startswith(("validation_", "test_")))]
     figure, axes = draw.row(len(panels), 3.7 * len(panels), 2.9)
     for ax, column in zip(axes, panels, strict=True):
-        for number, (name, course) in enumerate(courses.items()):
-            if column not in course:
-                continue
-            colour = FOLD_COLOURS[number % len(FOLD_COLOURS)]
-            values = course[column].astype(float)
-            ax.plot(values.index, values, color=colour, linewidth=1.2, label=name)
-            best = int(course.attrs.get("best_epoch", 0))
-            if best in values.index:
-                ax.plot([best], [values[best]], "o", color=colour)
+        for name, course in courses.items():
+            values = course.get(column, pd.Series(np.nan, course.index)).astype(float)
+            (line,) = ax.plot(values.index, values, linewidth=1.2, label=name)
+            kept = values.reindex([course.attrs.get("best_epoch", 0)])
+            ax.plot(kept.index, kept, "o", color=line.get_color())
         part, _, metric = column.partition("_")
         title = "loss of the training part" if part == "loss" else f"{part} part"
         ax.set(title=title, xlabel="epoch", ylabel=METRICS.get(metric, metric) or "loss")
@@ -109,17 +99,16 @@ def scores(
             row, the difference between two readers. Targets that are not there are left out.
         tier: Where the voxels come from.
     """
-    if len(predictors) > 4:
-        raise ValueError(f"predictors: {len(predictors)}, expected at most 4")
     wanted = table[(table["metric"] == metric) & table["predictor"].isin(list(predictors))]
     if wanted.empty:
         raise ValueError(f"metric={metric!r}: no score of {', '.join(predictors)}")
     targets = list(dict.fromkeys(wanted["target"]))
-    found: dict[str, pd.DataFrame] = {}
-    for name in predictors:
-        rows = wanted[wanted["predictor"] == name].set_index("target")[["value", "low", "high"]]
-        if len(rows):
-            found[PREDICTORS.get(name, name)] = rows.astype(float).reindex(targets)
+    by_predictor = wanted.set_index(["predictor", "target"])[["value", "low", "high"]]
+    found = {
+        PREDICTORS.get(name, name): by_predictor.loc[name].reindex(targets)
+        for name in predictors
+        if name in by_predictor.index
+    }
     points = {
         name: {k: float(v) for k, v in values.items() if k in targets and np.isfinite(v)}
         for name, values in (marks or {}).items()
@@ -146,63 +135,24 @@ def slice_profile(
         tier: Where the voxels come from.
     """
     figure, (left, right) = draw.row(2, 7.2, 2.9, width_ratios=(2.4, 1), sharey=True)
-    _ends(right, ends, printed)
     x = profile.index.to_numpy(dtype=float)
-    low, value, high = (profile[name].to_numpy(dtype=float) for name in ("low", "value", "high"))
-    left.fill_between(x, low, high, color=draw.BLUE, alpha=0.2, linewidth=0)
-    left.plot(x, value, "o-", color=draw.BLUE)
-    left.axhline(1, color=draw.GREY, linestyle="--", linewidth=1)
+    left.fill_between(x, profile["low"], profile["high"], alpha=0.2, linewidth=0)
+    left.plot(x, profile["value"], "o-")
     left.annotate("all slices alike", (0.5, 1), xytext=(0, 3), textcoords="offset points",
                   ha="center", fontsize=7.5, color="#555555")  # fmt: skip
     left.set_xticks([0, 0.5, 1], ["first slice", "middle", "last slice"])
     left.set_ylabel("weight × number of slices")
     left.set_ylim(bottom=0)
-    return draw.note(figure, tier)
-
-
-def _ends(ax: Axes, ends: pd.DataFrame, printed: Mapping[str, float]) -> None:
-    names = {"end": "first and last", "inner": "between"}
-    rows = [name for name in names if name in ends.index]
-    draw.estimates(
-        ax, range(len(rows)), ends.loc[rows], upright=True, markersize=5, label="lesionlab"
-    )
-    theirs = {i + 0.18: printed[name] for i, name in enumerate(rows) if name in printed}
-    ax.plot(list(theirs), list(theirs.values()), "D", color=draw.ORANGE, markersize=5,
-            label="Fu 2021")  # fmt: skip
-    ax.legend()
-    ax.axhline(1, color=draw.GREY, linestyle="--", linewidth=1)
-    ax.set_xticks(range(len(rows)), [names[name] for name in rows])
-    ax.set_xlim(-0.5, len(rows) - 0.5)
-
-
-@draw.styled
-def attribute_matrices(
-    matrices: Mapping[str, pd.DataFrame],
-    *,
-    limits: Mapping[str, tuple[float, float]] | None = None,
-    tier: Tier | None = None,
-) -> Figure:
-    """Matrices between attributes side by side with their values (Fu 2021, Fig. 6 and S2).
-
-    Args:
-        matrices: Title to a square matrix named by attributes; NaN cells stay empty.
-        limits: By title, the values at the ends of its colour scale; its own smallest and largest
-            value off the diagonal otherwise.
-        tier: Where the voxels come from.
-    """
-    if not matrices:
-        raise ValueError("matrices: expected at least one, got none")
-    figure, axes = draw.row(len(matrices), 4.1 * len(matrices), 4)
-    for ax, (name, matrix) in zip(axes, matrices.items(), strict=True):
-        values = matrix.to_numpy(dtype=float)
-        if list(matrix.index) != list(matrix.columns):
-            raise ValueError(f"matrices: {name!r} has the shape {values.shape}, expected square")
-        off = values[~np.eye(len(values), dtype=bool)]
-        off = off[np.isfinite(off)]
-        own = (float(off.min()), float(off.max())) if len(off) else (0.0, 1.0)
-        ends = (limits or {}).get(name, own)
-        draw.cells(ax, matrix, ends, shrink=0.7)
-        ax.set_title(name)
+    ours = ends.loc[["end", "inner"]]
+    error = [ours["value"] - ours["low"], ours["high"] - ours["value"]]
+    right.errorbar([0, 1], ours["value"], yerr=error, fmt="o", markersize=5, label="lesionlab")
+    theirs = [printed["end"], printed["inner"]]
+    right.plot([0.18, 1.18], theirs, "D", color=draw.ORANGE, markersize=5, label="Fu 2021")
+    right.set_xticks([0, 1], ["first and last", "between"])
+    right.set_xlim(-0.5, 1.5)
+    right.legend()
+    for ax in (left, right):
+        ax.axhline(1, color=draw.GREY, linestyle="--", linewidth=1)
     return draw.note(figure, tier)
 
 
@@ -226,34 +176,31 @@ def example(
         title: What stands above, such as the lesion's id.
         tier: Where the voxels come from.
     """
-    stack = np.asarray(images, dtype=float)
-    if stack.ndim != 3 or not len(stack):
-        raise ValueError(f"images: shape {stack.shape}, expected (slice, row, column)")
-    share = np.asarray(weights, dtype=float)
-    if share.shape != (len(stack),):
-        raise ValueError(f"weights: shape {share.shape}, expected one for each of {len(stack)}")
-    shown = np.unique(
-        np.linspace(0, len(stack) - 1, min(MOST_SLICES, len(stack))).round().astype(int)
-    )
+    stack, share = np.asarray(images, dtype=float), np.asarray(weights, dtype=float)
+    if stack.ndim != 3 or share.shape != (len(stack),):
+        raise ValueError(
+            f"images, weights: shapes {stack.shape} and {share.shape}, expected (slice, row, "
+            "column) and a weight for each slice"
+        )
+    n = min(MOST_SLICES, len(stack))
+    shown = np.linspace(0, len(stack) - 1, n).round().astype(int)
     figure = draw.blank(7.4, 4.4)
     parts: Any = figure.subfigures(2, 1, height_ratios=(1.7, 2.7))
-    above, below = parts
-    axes = above.subplots(2, max(len(shown), 6), height_ratios=(2, 1))
-    for ax in axes[:, len(shown) :].flat:
+    axes = parts[0].subplots(2, max(n, 6), height_ratios=(2, 1))
+    for ax in axes[:, n:].flat:
         ax.set_visible(False)
-    for ax, k in zip(axes[0], shown, strict=False):
-        draw.grey(ax, stack[k], None, draw.WINDOW)
-        ax.set_title(f"{k + 1} of {len(stack)}", pad=2)
     even = 1 / len(stack)
-    for ax, k in zip(axes[1], shown, strict=False):
-        ax.bar([0], [share[k]], width=0.5, color=draw.BLUE)
+    for image, ax, k in zip(axes[0], axes[1], shown, strict=False):
+        draw.grey(image, stack[k], None, draw.WINDOW)
+        image.set_title(f"{k + 1} of {len(stack)}", pad=2)
+        ax.bar([0], [share[k]], width=0.5)
         ax.axhline(even, color=draw.GREY, linestyle="--", linewidth=0.8)
         ax.annotate(f"{share[k]:.2f}", (0, max(share[k], even)), xytext=(0, 1),
                     textcoords="offset points", ha="center", fontsize=8)  # fmt: skip
         draw.bare(ax, spines=False).spines["bottom"].set_visible(True)
         ax.set(xlim=(-0.5, 0.5), ylim=(0, 1.25 * max(float(share.max()), even)))
     axes[1, 0].set_ylabel("weight")
-    _dumbbells(below.subplots(), lesion)
+    _dumbbells(parts[1].subplots(), lesion)
     if title:
         figure.suptitle(title)
     return draw.note(figure, tier)

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from seaborn.utils import relative_luminance
 
 from lesionlab.attributes import LIDC_RATINGS, Attribute, title
+from lesionlab.crops import Tier
 from lesionlab.figures import _draw as draw
 
 
@@ -42,17 +45,33 @@ def counts(values: pd.Series, *, xlabel: str, mean: float, mean_label: str) -> F
 
 
 @draw.styled
-def square_heatmap(
-    matrix: pd.DataFrame, *, label: str, limits: tuple[float, float], colours: str = draw.MAP
+def attribute_matrices(
+    matrices: Mapping[str, pd.DataFrame],
+    *,
+    limits: Sequence[tuple[float, float]],
+    colours: str = draw.MAP,
+    tier: Tier | None = None,
 ) -> Figure:
-    """A matrix between attributes with its values written into the cells.
+    """Matrices between attributes side by side with their values (Fu 2021, Fig. 6 and S2).
 
-    It is square and named by attributes on both sides; NaN cells stay empty. `label` says what
-    the colour means, `limits` are the values at its ends.
+    `matrices` are by title, square and named by attributes on both sides; NaN cells stay empty.
+    `limits` are the values at the ends of the colour scale of each, `tier` is where voxels come
+    from, if any.
     """
-    figure, (ax,) = draw.row(1, 5.6, 4.9)
-    draw.cells(ax, matrix, limits, colours=colours, label=label, shrink=0.85)
-    return figure
+    figure, axes = draw.row(len(matrices), 4.1 * len(matrices), 4)
+    for ax, (name, matrix), (low, high) in zip(axes, matrices.items(), limits, strict=True):
+        names = [draw.SHORT.get(str(row), str(row)) for row in matrix.index]
+        sns.heatmap(matrix, vmin=low, vmax=high, cmap=colours, annot=True, fmt=".2f",
+                    annot_kws={"fontsize": 7.5}, square=True, xticklabels=names,
+                    yticklabels=names, cbar_kws={"shrink": 0.7}, ax=ax)  # fmt: skip
+        filled = np.asarray(ax.collections[0].get_facecolor())[matrix.notna().to_numpy().ravel()]
+        for text, colour in zip(ax.texts, filled, strict=True):
+            # equal contrast with black and white is at 0.18; seaborn changes at 0.41
+            text.set_color("white" if relative_luminance(colour) < 0.18 else "black")
+        ax.tick_params(axis="y", rotation=0)
+        ax.spines[:].set_visible(True)  # or an empty cell in a corner would be missing
+        ax.set(title=name, xlabel="", ylabel="")
+    return draw.note(figure, tier)
 
 
 @draw.styled
@@ -102,11 +121,10 @@ def intervals(
         marks: Name of a set of points to attribute → value, drawn as diamonds (a paper's values).
     """
     figure, (ax,) = draw.row(1, 7, 0.42 * len(table) + 1.3)
-    rows = np.arange(len(table))
     for number, group in enumerate(groups):
-        y = rows + (number - (len(groups) - 1) / 2) * 0.22
+        shift = (number - (len(groups) - 1) / 2) * 0.22
         colour = (draw.BLUE, draw.GREEN, draw.GREY, draw.ORANGE)[number]
-        draw.estimates(ax, y, table[group], color=colour, label=group)
+        draw.estimates(ax, table[group], shift, color=colour, label=group)
     for number, (name, points) in enumerate((marks or {}).items()):
         at = [table.index.tolist().index(name) for name in points]
         ax.plot(list(points.values()), at, "D", markersize=5, color=draw.ORANGE, label=name,

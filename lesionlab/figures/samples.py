@@ -56,20 +56,12 @@ class Picture:
 
 
 def pictures(
-    images: Sequence[npt.ArrayLike] | npt.ArrayLike,
-    pixel: tuple[float, float] | None,
-    titles: Sequence[str],
+    images: npt.ArrayLike, pixel: tuple[float, float] | None, titles: Sequence[str]
 ) -> list[Picture]:
-    """One picture per image of a stack.
-
-    `images` are (image, row, column), arrays or a tensor on the CPU.
-    """
+    """One picture for each image of a stack (image, row, column), an array or a tensor."""
     stack = np.asarray(images)
-    if stack.ndim != 3 or len(stack) != len(titles):
-        raise ValueError(
-            f"images of shape {stack.shape}: expected (image, row, column), "
-            f"an image for each of {len(titles)} titles"
-        )
+    if stack.ndim != 3:
+        raise ValueError(f"images of shape {stack.shape}: expected (image, row, column)")
     return [Picture(values, pixel, title) for values, title in zip(stack, titles, strict=True)]
 
 
@@ -104,8 +96,6 @@ def sheet(
         tier: Where the voxels come from; written below.
     """
     shown = [picture for row in rows.values() for picture in row]
-    if not shown:
-        raise ValueError("rows: expected at least one picture, got none")
     columns = max(map(len, rows.values()))
     bars = 0.65 if any(picture.map is not None for picture in shown) else 0.0
     figure = draw.blank(columns * size + 0.35 + bars, 1)
@@ -133,15 +123,14 @@ def sheet(
 
 def _picture(ax: Axes, picture: Picture, limits: Window, scale: Normalize | None) -> None:
     extent = draw.grey(ax, picture.values, picture.pixel, limits)
-    over = picture.map is not None
-    if over:
+    if picture.map is not None:
         lay(ax, picture.map, np.shape(picture.values), extent, scale)
-    if (masks := picture.outline) is not None:
-        single = masks.ndim == 2
-        masks = masks[None] if single else masks
-        for mask, colour in zip(masks, reader_colours(len(masks)), strict=True):
-            colour = "white" if over else draw.ORANGE if single else colour
-            draw.outline(ax, mask, picture.pixel, colour)
+    if (masks := picture.outline) is None:
+        return
+    colours = [draw.ORANGE] if masks.ndim == 2 else reader_colours(len(masks))
+    masks = masks.reshape(-1, *masks.shape[-2:])
+    for mask, colour in zip(masks, colours, strict=True):
+        draw.outline(ax, mask, picture.pixel, colour if picture.map is None else "white")
 
 
 def lay(
@@ -177,31 +166,29 @@ def in_scan(crop: Crop, *, n_slices: int) -> Figure:
 
     Slices have 512 rows and columns throughout LIDC-IDRI.
     """
-    dz, dy, dx = crop.spacing
-    z0, y0, x0 = crop.origin
-    depth, height, width = crop.hu.shape
-    field, tall = 512 * dx, n_slices * dz
-    figure, (left, right) = draw.row(2, 8.2, 4.4)
+    z, y, x = (
+        (first * step, (first + n) * step)
+        for first, n, step in zip(crop.origin, crop.hu.shape, crop.spacing, strict=True)
+    )
+    field, tall = 512 * crop.spacing[2], n_slices * crop.spacing[0]
     k = largest_slice(crop)
     row = int(crop.consensus()[k].sum(axis=1).argmax())
-    first, last = x0 * dx, (x0 + width) * dx
-    for ax, values, (low, high), whole in (
-        (left, crop.hu[k], (y0 * dy, (y0 + height) * dy), field),
-        (right, crop.hu[:, row], (z0 * dz, (z0 + depth) * dz), tall),
+    figure, (left, right) = draw.row(2, 8.2, 4.4)
+    for ax, values, low, high, whole in (
+        (left, crop.hu[k], *y, field),
+        (right, crop.hu[::-1, row], *z, tall),  # the head is above
     ):
-        ends = (low, high) if ax is right else (high, low)
         ax.imshow(values, cmap="gray", vmin=draw.WINDOW[0], vmax=draw.WINDOW[1],
-                  extent=(first, last, *ends),
-                  origin="lower" if ax is right else "upper")  # fmt: skip
+                  extent=(*x, *((high, low) if ax is left else (low, high))))  # fmt: skip
         ax.add_patch(Rectangle((0, 0), field, whole, fill=False, color=draw.GREY))
-        ax.add_patch(Rectangle((first, low), last - first, high - low, fill=False,
+        ax.add_patch(Rectangle((x[0], low), x[1] - x[0], high - low, fill=False,
                                color=draw.ORANGE, linewidth=1.5))  # fmt: skip
-        ax.set(xlim=(min(0, first) - 4, max(field, last) + 4), aspect="equal", xlabel="x (mm)")
-    left.set(ylim=(max(field, (y0 + height) * dy) + 4, min(0, y0 * dy) - 4),
-             ylabel="y (mm, towards the back)",
+        ax.set(xlim=(min(0, x[0]) - 4, max(field, x[1]) + 4), aspect="equal", xlabel="x (mm)")
+    left.set(ylim=(max(field, y[1]) + 4, min(0, y[0]) - 4), ylabel="y (mm, towards the back)",
              title=f"slice {crop.slice_index[k]}, one of {n_slices}")  # fmt: skip
     right.set(ylim=(-4, tall + 4), ylabel="z (mm, towards the head)",
-              title=f"row {y0 + row}: {depth} slices every {dz:g} mm")  # fmt: skip
+              title=f"row {crop.origin[1] + row}: {len(crop.hu)} slices "
+              f"every {crop.spacing[0]:g} mm")  # fmt: skip
     return draw.note(figure, crop.tier)
 
 
@@ -219,8 +206,7 @@ def windows(crop: Crop, named: Mapping[str, Window]) -> Figure:
     top = above.get_ylim()[1]
     for number, (name, (low, high)) in enumerate(named.items()):
         y = top * 1.9 ** (number + 1)
-        colour = (draw.BLUE, draw.ORANGE, draw.GREEN, draw.GREY)[number % 4]
-        above.plot([low, high], [y, y], color=colour, linewidth=3, solid_capstyle="butt")
+        above.plot([low, high], [y, y], linewidth=3, solid_capstyle="butt")
         above.annotate(name, (high, y), (4, 0), textcoords="offset points", va="center",
                        fontsize=8)  # fmt: skip
         ax = figure.add_subplot(places[1, number])
@@ -233,18 +219,18 @@ def windows(crop: Crop, named: Mapping[str, Window]) -> Figure:
 
 @draw.styled
 def footprints(
-    crop: Crop, places: Mapping[str, Footprint], *, squares: Mapping[str, Footprint] | None = None
+    crop: Crop, places: Mapping[str, Footprint], *, squares: Mapping[str, Footprint]
 ) -> Figure:
     """Which square and which heights each sample is read from, on one lesion.
 
     `places` is the name of a sample, beginning with the paper's as in `PAPER_COLOURS`, to its
-    place; `squares` are those whose squares are drawn, `places` if None.
+    place; `squares` are those whose squares are drawn.
     """
     figure, (left, right) = draw.row(2, 8.6, 4.6, width_ratios=(1, 1.25))
     pixel, k = crop.spacing[1:], largest_slice(crop)
     _, width, height, _ = draw.grey(left, crop.hu[k], pixel, draw.WINDOW)
     draw.outline(left, crop.consensus()[k], pixel, "white")
-    for number, (name, place) in enumerate((squares or places).items()):
+    for number, (name, place) in enumerate(squares.items()):
         left.add_patch(Rectangle(place.corner[::-1], place.side[1], place.side[0], fill=False,
                                  color=_paper_colour(name), linestyle=("-", "--", ":")[number % 3],
                                  linewidth=1.6, label=f"{name}: {place.side[0]:.1f} mm"),

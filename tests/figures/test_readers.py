@@ -31,12 +31,17 @@ def test_counts_draws_a_bar_per_value(drawn: Any) -> None:
     assert plt.get_fignums() == [], "no figure stays open"
 
 
-def test_heat_map_writes_each_value_and_leaves_missing_ones_empty(drawn: Any) -> None:
-    names = list(RATING_NAMES[:2])
-    matrix = pd.DataFrame([[np.nan, 0.25], [0.75, np.nan]], index=names, columns=names)
-    ax, _ = drawn(readers.square_heatmap(matrix, label="r", limits=(0, 1)))
-    assert [t.get_text() for t in ax.texts] == ["0.25", "0.75"]
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["Sub", "IS"]
+def test_matrices_stand_side_by_side_with_their_values(drawn: Any) -> None:
+    names = [*RATING_NAMES[:2], "own"]  # a target need not be one of LIDC's ratings
+    first = pd.DataFrame(np.arange(9.0).reshape(3, 3) / 9, index=names, columns=names)
+    second = first.where(~np.eye(3, dtype=bool))
+    matrices = {"readers": first, "weights": second}
+    left, right, *_ = drawn(readers.attribute_matrices(matrices, limits=[(0, 1), (0, 2)]))
+    assert (left.get_title(), right.get_title()) == ("readers", "weights")
+    assert [t.get_text() for t in left.texts[:2]] == ["0.00", "0.11"]
+    assert (len(left.texts), len(right.texts)) == (9, 6), "missing values leave empty cells"
+    assert [t.get_text() for t in left.get_xticklabels()] == ["Sub", "IS", "own"]
+    assert right.collections[0].get_clim() == (0, 2)
 
 
 def test_category_heat_map_keeps_the_order_given(drawn: Any) -> None:
