@@ -216,7 +216,7 @@ def _heads(output: Any, target: int | None) -> dict[Name, torch.Tensor]:
         if output.ndim == 1:
             return {0: output[:, None]}
         if output.ndim == 2 and output.shape[1]:
-            return {0: output} if target is not None else dict(enumerate(output.split(1, dim=1)))
+            return dict(enumerate([output] if target is not None else torch.split(output, 1, 1)))
         if output.ndim == 3 and 0 not in output.shape[1:]:
             return dict(enumerate(output.unbind(1)))
     elif isinstance(output, Mapping) or (isinstance(output, list | tuple) and output):

@@ -101,7 +101,7 @@ def legend(figure: Figure, columns: int, place: str = "lower") -> None:
     found: dict[str, Any] = {}
     for ax in figure.axes:
         handles, names = ax.get_legend_handles_labels()
-        found = dict(zip(names, handles, strict=True)) | found
+        found = found | dict(zip(names, handles, strict=True))
     outside: Any = f"outside {place} center"
     figure.legend(list(found.values()), list(found), loc=outside, ncols=min(columns, len(found)))
 
