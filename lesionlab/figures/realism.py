@@ -62,7 +62,7 @@ def side_by_side(pairs: Sequence[tuple[Crop, Crop]], titles: Sequence[str]) -> F
 
 
 def examples(slices: Slices, *, seed: int = 0) -> Figure:
-    """`side_by_side` of one nodule in two hundred of the database, twelve at most, none by eye."""
+    """`side_by_side` of every 200th nodule of the database, if it has slices; twelve at most."""
     diameter = lidc.nodules()["diameter"]
     there = set(slices.lesion_ids)
     ids = [name for name in diameter.index[100::200] if name in there][:12]

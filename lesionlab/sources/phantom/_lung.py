@@ -208,7 +208,7 @@ def vessels(
     grid: Grid,
     clear: tuple[Window, FloatArray] | None = None,
 ) -> FloatArray:
-    """Write bronchi into `volume`, lung in HU; share of each fine voxel in a vessel.
+    """Write bronchi into `volume`, HU, and return the share of each fine voxel that vessels fill.
 
     `clear` is a window of the grid, and the share of vessels and bronchi that stays there.
     """

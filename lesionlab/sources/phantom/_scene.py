@@ -49,10 +49,10 @@ def numbers(
     around: float,
     least: float = 0.0,
 ) -> list[float]:
-    """Columns of a row, the first of them the diameter, as floats.
+    """The columns of a row that `ranges` names, as floats, `diameter` and `pixel_spacing` in mm.
 
-    A ValueError unless each lies in its range and the lesion, with `around` mm of lung in all but
-    `least` mm at least, fits into `size` pixels.
+    Raises a ValueError if one is outside its range, or if `size` pixels are narrower than the
+    diameter with `around` mm of lung, or than `least` mm.
     """
     check_whole(0, seed=seed)
     check_whole(1, size=size)
@@ -298,7 +298,7 @@ def made_up_lung(
     key: tuple[str, int],
     clear: tuple[Window, FloatArray] | None = None,
 ) -> tuple[FloatArray, FloatArray]:
-    """HU of the lung around a made-up lesion, with fissures, and what `vessels` gives."""
+    """HU of the lung around a made-up lesion, and the share of vessels in each fine voxel."""
     low, high = grid.ends
     sides = np.array([high[0] - low[0], *(2 * [grid.size * grid.pixel])])
     twigs = MOST_TWIGS / (float(np.prod(sides + 2 * MARGIN_MM)) / 1000)

@@ -281,7 +281,7 @@ class _Body:
         return np.asarray(np.sqrt(z * z + (y * y + x * x)) - np.float32(radius * self.deepest))
 
     def empty(self, here: FloatArray, inner: FloatArray) -> None:
-        """Air where `inner`, a signed distance, is negative."""
+        """Put air into `here`, HU, where `inner`, a signed distance, is negative."""
         air = np.clip(0.5 - inner / np.float32(self.grid.pixel), 0, 1)
         here += air * (np.float32(LUMEN_HU) - here)
 
@@ -293,7 +293,7 @@ class _Body:
         centre: Array,
         root: Array,
     ) -> FloatArray:
-        """Write the lesion into `volume`; its share of every fine voxel."""
+        """Write the lesion into `volume`, HU, and return its share of every fine voxel."""
         here, kind, deepest = volume[self.window], codes["lesion_type"], self.deepest
         unclear = codes["margin_clarity"] == 2
         edge = min(UNCLEAR_MM, 0.4 * deepest) if unclear else CLEAR_MM
