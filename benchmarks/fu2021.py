@@ -129,7 +129,7 @@ def _as_products(run: Callable[[], torch.Tensor], device: str, size: int = 2048)
         run()
     one = torch.randn(size, size, device=device)
     products = [seconds(lambda: (one @ one)[0, 0].item())[0] for _ in range(5)]
-    return counter.get_total_flops() / (2 * size**3) * min(products)
+    return float(counter.get_total_flops() / (2 * size**3) * min(products))
 
 
 def synthetic(n: int, device: str = "cpu") -> tuple[Samples, torch.Tensor]:
