@@ -23,7 +23,6 @@ from lesionlab.statistics.intervals import (
 )
 from lesionlab.statistics.scoring import check_columns
 from lesionlab.training.paper import Experiment
-from lesionlab.training.targets import Target
 
 BASELINES = {
     "constant": "Constant (median)",
@@ -58,6 +57,21 @@ class Designed(Experiment):
         """The fields, and the parts of the model."""
         return super().settings() | {"design": asdict(self.design)}
 
+    @classmethod
+    def labels(cls, table: pd.DataFrame, variant: str = "") -> torch.Tensor:
+        """(lesion, target) float32, what a variant learns; the paper's own variant by default.
+
+        Mean ratings in rating steps, or 0 benign and 1 malignant. NaN where a rating is, or where a
+        lesion with a mean malignancy of 3 is neither class.
+        """
+        make: Any = cls
+        targets = (make(variant) if variant else make()).targets
+        columns = [
+            malignancy_label(table) if t.kind == "binary" else table[t.name] for t in targets
+        ]
+        values = [column.to_numpy(dtype=np.float32, na_value=np.nan) for column in columns]
+        return torch.from_numpy(np.stack(values, axis=1))
+
     def scale(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(target,) the lowest value and the width of each target's scale; 0 and 1 of a class."""
         ends = [
@@ -66,16 +80,6 @@ class Designed(Experiment):
         ]
         low, high = torch.tensor(ends, dtype=torch.float32, device=like.device).unbind(1)
         return low, high - low
-
-
-def labels(table: pd.DataFrame, targets: Sequence[Target]) -> torch.Tensor:
-    """(lesion, target) float32: mean ratings in rating steps, or 0 benign and 1 malignant.
-
-    NaN where a rating is, or where a lesion with a mean malignancy of 3 is neither class.
-    """
-    columns = [malignancy_label(table) if t.kind == "binary" else table[t.name] for t in targets]
-    values = [column.to_numpy(dtype=np.float32, na_value=np.nan) for column in columns]
-    return torch.from_numpy(np.stack(values, axis=1))
 
 
 def squared_errors(scores: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

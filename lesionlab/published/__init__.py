@@ -11,9 +11,8 @@ numbers are not mutually consistent, the `note` of the table or fact says so. Co
 - headers of several levels become one row per combination (`task`, `model`, …);
 - attributes have the names of `lesionlab.attributes`.
 
-Example:
-    >>> fact("fu2021", "n_nodules")
-    2622.0
+>>> fact("fu2021", "n_nodules")
+2622.0
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from types import MappingProxyType
 
 import pandas as pd
 
@@ -34,14 +32,9 @@ __all__ = ["PAPERS", "Paper", "as_printed", "fact", "facts", "table", "tables"]
 class Paper:
     """One of the five papers.
 
-    Attributes:
-        slug: Name of the paper's folder, module and chapter.
-        name: Short name for headings and legends.
-        authors: Surnames and initials, as in a list of references.
-        title: Full title.
-        journal: Journal with volume and pages, or the preprint's number.
-        year: Year of the version that was read. Fu 2021 and Lei 2020 were read as preprints.
-        doi: If that version prints one.
+    `slug` is the name of its folder, module and chapter, `name` a short name for headings,
+    `journal` with volume and pages or the preprint's number. `year` and `doi` are those of the
+    version that was read: Fu 2021 and Lei 2020 as preprints.
     """
 
     slug: str
@@ -67,13 +60,11 @@ def _read(file: str) -> pd.DataFrame:
         return pd.read_csv(lines, dtype=str, keep_default_na=False)
 
 
-PAPERS: Mapping[str, Paper] = MappingProxyType(
-    {
-        row["slug"]: Paper(**row | {"year": int(row["year"]), "doi": row["doi"] or None})
-        for row in _read("papers.csv").to_dict("records")
-    }
-)
-"""The five papers by slug, in the order of the chapters; from `papers.csv`."""
+PAPERS: Mapping[str, Paper] = {
+    row["slug"]: Paper(**row | {"year": int(row["year"]), "doi": row["doi"] or None})
+    for row in _read("papers.csv").to_dict("records")
+}
+"""The five papers by slug, in the order of the chapters."""
 
 
 def table(paper: str, number: int | str) -> pd.DataFrame:
@@ -118,11 +109,10 @@ def as_printed(paper: str, number: int | str) -> pd.DataFrame:
 
 
 def tables(paper: str | None = None) -> pd.DataFrame:
-    """The index: one row per table, of one paper or of all.
+    """The index of the tables of one paper, or of all.
 
-    Returns:
-        Columns paper, table (as cited), file, caption (ours, then the paper's title in quotation
-        marks if it has one), unit, note.
+    Columns paper, table (as cited), file, caption (ours, then the paper's title in quotation marks
+    if it has one), unit, note.
     """
     return _of_paper(_read("index.csv"), paper)
 
@@ -139,9 +129,8 @@ def fact(paper: str, name: str) -> float:
 def facts(paper: str | None = None) -> pd.DataFrame:
     """Numbers from running text and figures, of one paper or of all.
 
-    Returns:
-        Columns paper, name, value (float), printed (the digits in the paper), unit, where (section
-        or table), note.
+    Columns paper, name, value (float), printed (the digits in the paper), unit, where (section or
+    table), note.
     """
     known = _of_paper(_read("facts.csv"), paper).rename(columns={"value": "printed"})
     known.insert(2, "value", _parse(known["printed"]).astype("float64"))
@@ -150,11 +139,9 @@ def facts(paper: str | None = None) -> pd.DataFrame:
 
 def _of_paper(content: pd.DataFrame, paper: str | None) -> pd.DataFrame:
     """A copy of the rows of one paper (of all with None)."""
-    if paper is None:
-        return content.copy()
-    if paper not in PAPERS:
+    if paper is not None and paper not in PAPERS:
         raise LookupError(f"there is no paper {paper!r}; there are {', '.join(PAPERS)}")
-    return content[content["paper"] == paper].reset_index(drop=True)
+    return content[content["paper"].eq(paper) | (paper is None)].reset_index(drop=True)
 
 
 def _parse(column: pd.Series[str]) -> pd.Series[float] | pd.Series[bool] | pd.Series[str]:

@@ -128,13 +128,6 @@ def test_what_is_drawn():
     assert sorted(counts / 10_000) == pytest.approx([1 / 12] * 5 + [1 / 6] * 2 + [1 / 4], abs=0.02)
 
 
-def test_refusals(samples, some_crops):
-    with pytest.raises(ValueError, match="the draw is for 3 nodules, the batch has 7"):
-        fu2021.apply(samples, fu2021.draw(3, torch.Generator()))
-    with pytest.raises(ValueError, match=r"share=1.2"):
-        fu2021.prepare(some_crops, share=1.2)
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_gpu(samples, some_crops):

@@ -59,15 +59,3 @@ def test_too_small_crops_are_padded_and_counted(make_crop):
     assert (report["padded"], report["lesions"]) == (1, 2)
     air = lei2020.prepare([small], channels=21, outside=-1024.0)
     assert (air.images[0, 0] == 0).all()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"channels": 10}, "channels=10: expected an odd"),
-        ({"scale": -1}, "expected numbers above 0"),
-    ],
-)
-def test_refusals(some_crops, options, message):
-    with pytest.raises(ValueError, match=message):
-        lei2020.prepare(some_crops, **options)

@@ -351,9 +351,9 @@ def test_ratings_by_hand():
 
 def test_targets():
     table = pd.DataFrame({name: [1.0, 3.0, 4.25] for name in RATING_NAMES})
-    found = lei2020.labels(table)
+    found = Lei2020.labels(table)
     torch.testing.assert_close(found, torch.tensor([[0.0], [np.nan], [1.0]]), equal_nan=True)
-    assert lei2020.labels(table, "cam_ratings")[:, 8].tolist() == [1, 3, 4.25]
+    assert Lei2020.labels(table, "cam_ratings")[:, 8].tolist() == [1, 3, 4.25]
 
 
 @pytest.mark.parametrize(

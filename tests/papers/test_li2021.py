@@ -77,16 +77,3 @@ def test_30_percent_change_in_seven_ways():
     drawn = li2021.draw(20_000, torch.Generator().manual_seed(0))
     kind = torch.bincount(4 * drawn.flip_x + drawn.turns, minlength=8) / 20_000
     assert kind.tolist() == pytest.approx([0.7, *[0.3 / 7] * 7], abs=0.01)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"mode": "4d"}, "mode='4d'"),
-        ({"n_slices": 4}, "n_slices=4: expected an odd"),
-        ({"window": (1, 0)}, "window="),
-    ],
-)
-def test_refusals(some_crops, options, message):
-    with pytest.raises(ValueError, match=message):
-        li2021.prepare(some_crops, **options)

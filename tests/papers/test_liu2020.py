@@ -46,8 +46,7 @@ def test_every_place_is_drawn():
 
 def test_centre_crop():
     image = torch.arange(256.0).expand(2, 1, 256, 256)
-    assert liu2020.centre_crop(image)[0, 0, 0].tolist() == list(range(16, 240))
-    assert liu2020.centre_crop(image).shape == (2, 1, 224, 224)
+    assert torch.equal(liu2020.centre_crop(image), image[..., 16:240, 16:240])
 
 
 def test_three_channels():
@@ -75,10 +74,8 @@ def test_balancing_repeats_the_rarer_label_evenly(ones):
         liu2020.balanced(torch.zeros(4, dtype=torch.int64), torch.Generator())
 
 
-def test_refusals(samples, some_crops):
+def test_a_crop_larger_than_the_image(samples):
     with pytest.raises(ValueError, match="size=300"):
         liu2020.draw(2, torch.Generator(), size=300)
     with pytest.raises(ValueError, match="size=300"):
         liu2020.centre_crop(samples.images, size=300)
-    with pytest.raises(ValueError, match=r"scale=0.5"):
-        liu2020.prepare(some_crops, scale=0.5)

@@ -80,15 +80,6 @@ def test_what_is_drawn():
     assert float(drawn.noise.std()) == pytest.approx(0.1, rel=0.02)
 
 
-def test_refusals(samples, some_crops):
-    with pytest.raises(ValueError, match=r"draw is for a batch of shape \(2, 1, 32, 32, 32\)"):
-        wang2021.apply(samples, wang2021.draw(2, torch.Generator()))
-    with pytest.raises(ValueError, match="noise_hu=-1"):
-        wang2021.draw(2, torch.Generator(), noise_hu=-1)
-    with pytest.raises(ValueError, match="spacing="):
-        wang2021.prepare(some_crops, spacing=(1.0, 0.7, -0.7))
-
-
 def test_missing_slices_are_bridged_and_counted(make_crop):
     whole = make_crop()
     ramp = replace(whole, hu=np.ones_like(whole.hu) * whole.slice_index[:, None, None].astype("i2"))

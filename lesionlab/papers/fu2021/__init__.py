@@ -3,7 +3,7 @@
     samples = prepare(crops)                        # 3.1: slices of 64 × 64, packed
     experiment = Fu2021("full")                     # the model, its loss, its metric
     normalised = Normalisation.of(samples)(samples)
-    fit(experiment, (normalised, labels(table)), recipe=PRINTED, …)
+    fit(experiment, (normalised, Fu2021.labels(table)), recipe=PRINTED, …)
 
 `samples` prepares crops, `model` is the network of figure 2; here are the models that the paper
 compares, their loss and recipes; `attention`, `analyses` and `tables` are section 4.
@@ -26,44 +26,22 @@ from lesionlab.attributes import rating
 from lesionlab.cohorts import Cohort, malignancy_label
 from lesionlab.crops.sampling import Samples
 from lesionlab.papers import _shared
-from lesionlab.papers.fu2021.model import FULL, VOLUMETRIC, Design, Network, Outputs, VolumeNetwork
-from lesionlab.papers.fu2021.samples import (
-    ATTRIBUTES,
-    Augmentation,
-    Normalisation,
-    apply,
-    draw,
-    prepare,
-    volumes,
-)
+from lesionlab.papers.fu2021.model import FULL, VOLUMETRIC
+from lesionlab.papers.fu2021.model import Design as Design
+from lesionlab.papers.fu2021.model import Network as Network
+from lesionlab.papers.fu2021.model import Outputs as Outputs
+from lesionlab.papers.fu2021.model import VolumeNetwork as VolumeNetwork
+from lesionlab.papers.fu2021.samples import ATTRIBUTES as ATTRIBUTES
+from lesionlab.papers.fu2021.samples import Augmentation as Augmentation
+from lesionlab.papers.fu2021.samples import Normalisation as Normalisation
+from lesionlab.papers.fu2021.samples import apply as apply
+from lesionlab.papers.fu2021.samples import draw as draw
+from lesionlab.papers.fu2021.samples import prepare as prepare
+from lesionlab.papers.fu2021.samples import volumes as volumes
 from lesionlab.training.paper import Paper, Preset
 from lesionlab.training.recipes import Recipe, Schedule
 from lesionlab.training.studies import library_data
 from lesionlab.training.targets import Target
-
-__all__ = [
-    "ATTRIBUTES",
-    "NAMES",
-    "PAPER",
-    "PRESETS",
-    "PRINTED",
-    "TABLES",
-    "VARIANTS",
-    "Augmentation",
-    "Design",
-    "Fu2021",
-    "Network",
-    "Normalisation",
-    "Outputs",
-    "VolumeNetwork",
-    "apply",
-    "draw",
-    "labels",
-    "packed",
-    "prepare",
-    "volumes",
-]
-
 
 _PLAIN = replace(VOLUMETRIC, volumetric=False)
 
@@ -225,15 +203,6 @@ class Fu2021(_shared.Designed):
         return Normalisation.of(training)
 
 
-def labels(table: pd.DataFrame, variant: str = "full") -> torch.Tensor:
-    """What a variant learns: the readers' mean ratings in rating steps, or 0 and 1 for a class.
-
-    (lesion, target) float32; NaN where a rating is. For `malignancy_class`, lesions with a mean
-    malignancy of 3 are neither class, and NaN; `lesionlab.cohorts.malignancy_decided` drops them.
-    """
-    return _shared.labels(table, Fu2021(variant).targets)
-
-
 def _cohort(nodules: pd.DataFrame, variant: str) -> Cohort:
     found = cohorts.fu2021(nodules)
     if not VARIANTS[variant].classes:
@@ -249,7 +218,7 @@ PAPER = Paper(
     presets=PRESETS,
     experiment=Fu2021,
     prepare=lambda crops, _: prepare(crops),
-    labels=labels,
+    labels=Fu2021.labels,
     cohort=_cohort,
     data=library_data("phantom", "slices", "dicom"),
     tables=TABLES,

@@ -56,7 +56,7 @@ def ablation(
     Returns:
         Index (variant, attribute), columns as `paired`, where a is the variant and b the
         reference: a difference below 0 is an improvement. Holm's method adjusts for the
-        attributes of one variant, not for the number of variants.
+        attributes of one variant only.
     """
     if reference not in predictions or len(predictions) < 2:
         raise ValueError(
@@ -80,13 +80,9 @@ def auxiliary_against_final(
 ) -> pd.DataFrame:
     """The errors of the auxiliary heads against those of the final ones (Table 3).
 
-    Args:
-        attention: What the run's models say of its test lesions, with auxiliary scores.
-        predictions: Predictions of the same run, for the truths.
-        attributes: Which to compare; leave malignancy out where it is a class.
-        tolerance: How far the final scores may be from the run's own, in rating steps: another
-            device rounds differently, another model is farther off and is refused.
-        **how: As above.
+    `attention` and `predictions` are of the same run: `ValueError` if the final scores are farther
+    apart than `tolerance`, in rating steps, as another device would round them. Leave malignancy
+    out of the `attributes` where it is a class.
 
     Returns:
         As `paired`, with mae_auxiliary and mae_final; a difference (auxiliary − final) above 0
@@ -150,13 +146,7 @@ def against_diameter(
     """The errors of a model against those of the diameter alone, on the same lesions.
 
     For each fold, the diameter's predictions are learned from all lesions of the other folds.
-
-    Args:
-        predictions: Predictions of one run.
-        table: The cohort, with diameters.
-        folds: lesion_id -> fold, those of the run; `ValueError` for a lesion of another fold.
-        attributes: Which to compare.
-        **how: As above.
+    `table` is the cohort, with diameters, and `folds` are those of the run, by lesion.
 
     Returns:
         As `paired`, with mae_model and mae_diameter; a difference (model − diameter) below 0 says
@@ -193,12 +183,8 @@ def visible(
     shown rating without a fault can say, for each of its steps, the median target of the training
     lesions that show it. Where that is not clearly better than a constant, nothing can be seen.
 
-    Args:
-        table: The cohort or a part of it, as `lesionlab.sources.lidc.nodules`.
-        folds: lesion_id -> fold.
-        test: Folds whose lesions are predicted, from all the others.
-        seed: Seed of the phantoms, and of the resamples of patients.
-        n_resamples: How many of them.
+    `table` is the cohort or a part of it. The lesions of the folds `test` are predicted from all
+    the others. `seed` is that of the phantoms and of the resamples of patients.
 
     Returns:
         Index attribute, those that are rendered; columns constant and known (mean absolute errors,

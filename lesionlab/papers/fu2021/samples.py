@@ -124,19 +124,12 @@ def volumes(samples: Samples, *, depth: int = 64, value: float = 0.0) -> torch.T
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One draw per nodule, by which all its slices are moved alike; each part is (nodule,).
+    """One draw per nodule, by which all its slices are moved alike; each part is (nodule,)."""
 
-    Attributes:
-        flip_x: bool, mirror horizontally.
-        flip_y: bool, mirror vertically.
-        turns: Quarter turns.
-        reverse: bool, reverse the order of the slices.
-    """
-
-    flip_x: torch.Tensor
-    flip_y: torch.Tensor
-    turns: torch.Tensor
-    reverse: torch.Tensor
+    flip_x: torch.Tensor  # bool, mirror horizontally
+    flip_y: torch.Tensor  # bool, mirror vertically
+    turns: torch.Tensor  # quarter turns
+    reverse: torch.Tensor  # bool, reverse the order of the slices
 
 
 def draw(n: int, generator: torch.Generator, *, p: float = 0.5) -> Augmentation:

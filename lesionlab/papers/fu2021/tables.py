@@ -115,12 +115,10 @@ def beside(
 
     Returns:
         The paper's rows in its order, then those of ours that it has not. Columns (attribute,
-        `"Fu 2021"`) as printed, (attribute, `"lesionlab (<tier>)"`) and (attribute,
-        `"difference"`); the last says on how many lesions we are. NaN where the paper prints
-        nothing or we ran nothing. `attrs` are those of `published.table`, and the tier.
+        `"Fu 2021"`), (attribute, `"lesionlab (<tier>)"`) and (attribute, `"difference"`), and on
+        how many lesions we are. NaN where the paper prints nothing or we ran nothing.
 
     Raises:
-        LookupError: There is no such table.
         ValueError: The runs are on different lesions, or `others` do not fit the table.
     """
     printed = published.table("fu2021", number)

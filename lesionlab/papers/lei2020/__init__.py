@@ -2,7 +2,7 @@
 
     samples = prepare(crops, channels=11)               # 4.1, Table 1: D11C
     experiment = Lei2020("hesam")                       # the model, its loss, its metric
-    fit(experiment, samples, labels(table), recipe=PRESETS["paper"].recipe, …)
+    fit(experiment, samples, Lei2020.labels(table), recipe=PRESETS["paper"].recipe, …)
 
     maps = network.trunk(images)                        # feature maps g, and high-level maps
     network.head(maps)                                  # what network(images) gives: logits, …
@@ -18,10 +18,9 @@ What the paper leaves open:
 - HESAM's part of a logit that no map shows is in `Outputs.high_level`.
 - "Baseline" of Table 2 is not described. It is here the same network with a linear classifier of
   all values of its maps (`baseline`); "U+SAM (Baseline)" of Table 4 is `unet_sam`.
-- PN-SAMP is described as what it has in common with this paper: a U-Net, whose pooled deepest and
-  last maps are concatenated and classified. It is trained here with the same loss on the same
-  slices, as section 4.1 has it for "all experiments", not in 3D with segmentation and attributes
-  as published (Wu et al. 2018).
+- PN-SAMP is here what the paper says of it: a U-Net whose pooled deepest and last maps are
+  concatenated and classified, with the same loss on the same slices (4.1). As published (Wu et al.
+  2018) it is in 3D, with segmentation and attributes.
 - No augmentation ("without conventional data augmentation"), and no normalisation but that of
   `prepare`.
 
@@ -63,8 +62,6 @@ from lesionlab.training.studies import library_data
 from lesionlab.training.targets import Target
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from lesionlab.crops import Crop
 
 
@@ -204,9 +201,9 @@ class Network(nn.Module):
 class Lei2020(_shared.Designed):
     """One of the paper's models, for the training loop, on images of `size` pixels.
 
-    Malignancy is learned by cross-entropy and selected by AUC. Neither samples nor their
-    normalisation change in training. The variants `…_ratings` learn the nine ratings by squared
-    error, each on its scale brought to 0 to 1, and are selected by the mean absolute error.
+    Malignancy is learned by cross-entropy and selected by AUC. The variants `…_ratings` learn the
+    nine ratings by squared error, each scale brought to 0 to 1, and are selected by the mean
+    absolute error.
     """
 
     variant: str = "hesam"
@@ -234,19 +231,18 @@ class Lei2020(_shared.Designed):
     def maps(self) -> dict[str, tuple[str, bool]]:
         """The maps that the model has: name to the method of `attention`, and whether it is exact.
 
-        The printed maps of eq. 2, 7 and 11 need the head that they are for; Grad-CAM comes last.
-        Exact ones are given for average pooling with local weights: for CAM they are the printed
-        ones divided by the number of places.
+        The printed maps of eq. 2, 7 and 11 need the head that they are for. Exact ones are given
+        for average pooling with local weights; for CAM they would be the printed ones, scaled.
         """
-        prefix = {"cam": "HE-", "sam": "HE"} if self.design.high_level else {}
+        head, high_level = self.design.head, self.design.high_level is not None
+        names = {"cam": "HE-CAM", "sam": "HESAM"} if high_level else {"cam": "CAM", "sam": "SAM"}
         found = {}
-        if self.design.head in ("cam", "sam"):
-            name = prefix.get(self.design.head, "") + self.design.head.upper()
-            found[name] = (name.lower(), False)
-            if self.design.head == "sam" and self.design.pool == "average":
-                found[name + EXACT] = (name.lower(), True)
-        name = "HE-Grad-CAM" if prefix else "Grad-CAM"
-        return found | {name: (name.lower(), False)}
+        if head in names:
+            found[names[head]] = (names[head].lower(), False)
+        if head == "sam" and self.design.pool == "average":
+            found[names[head] + EXACT] = (names[head].lower(), True)
+        gradient = "HE-Grad-CAM" if high_level else "Grad-CAM"
+        return found | {gradient: (gradient.lower(), False)}
 
     def model(self, seed: int) -> Network:
         """A new model, by torch's global generator."""
@@ -271,15 +267,6 @@ class Lei2020(_shared.Designed):
         return logits.softmax(1)[:, 1:]
 
 
-def labels(table: pd.DataFrame, variant: str = "hesam") -> torch.Tensor:
-    """What a variant learns: 0 benign and 1 malignant (4.1), or the ratings in rating steps.
-
-    (lesion, target) float32; NaN where a rating is, or for a mean malignancy of 3, which is
-    neither class and which `lesionlab.cohorts.lei2020` has left out.
-    """
-    return _shared.labels(table, Lei2020(variant).targets)
-
-
 PRINTED = Recipe(
     epochs=100,
     batch_size=32,
@@ -296,9 +283,8 @@ say which epoch it tests: here the best on validation lesions."""
 def scaled_recipe(batch_size: int = 32, *, epochs: int = 100, lr: float = PRINTED.lr) -> Recipe:
     """The paper's recipe over fewer epochs, or with more nodules to a step.
 
-    The rate is `lr` for 32 nodules, and grows with the batch (Goyal et al. 2017, for SGD). It is
-    divided by ten after 30, 60 and 90 of 100 epochs, and at the same shares of a shorter run; a
-    `Plan` with `epochs` of its own does not move these steps.
+    The rate is `lr` for 32 nodules, and grows with the batch (Goyal et al. 2017, for SGD). It falls
+    at the same shares of a shorter run, which `Plan(epochs=…)` does not change.
     """
     schedule = replace(PRINTED.schedule, epochs=max(1, round(0.3 * epochs)))
     rate = lr * batch_size / PRINTED.batch_size
@@ -329,7 +315,7 @@ PAPER = Paper(
     presets=PRESETS,
     experiment=Lei2020,
     prepare=_prepare,
-    labels=labels,
+    labels=Lei2020.labels,
     cohort=lambda nodules, _: cohorts.lei2020(nodules),
     data=library_data("phantom", "slices", "dicom"),
     tables=TABLES,

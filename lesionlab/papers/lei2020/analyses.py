@@ -52,9 +52,8 @@ ENDS = ("value", "low", "high")
 def classification(predictions: pd.DataFrame, **how: Unpack[Resampling]) -> pd.DataFrame:
     """How well malignancy is told, with the paper's measures and those that it leaves out.
 
-    Precision and F1 depend on how many lesions are malignant, AUC, here of all folds together, on
-    no threshold. Others call a lesion malignant from 0.5 on. Index `MEASURES`; columns value, low,
-    high (fractions), n (lesions), n_groups (patients).
+    A lesion is called malignant from 0.5 on; the AUC, here of all folds together, has no threshold.
+    Index `MEASURES`; columns value, low, high (fractions), n (lesions), n_groups (patients).
     """
     found = _shared.estimates(score_binary(_scored(predictions), **how))
     return found.loc[list(MEASURES)].rename_axis("measure")
@@ -100,10 +99,9 @@ def baseline_predictions(
 ) -> dict[str, pd.DataFrame]:
     """What the diameter alone, and the readers' other ratings, predict for a model's lesions.
 
-    Both are the baselines of `statistics.baselines`, learned on the folds that the model was not
-    tested on, so that a model can be held against them on the same lesions. `cohort` is the
-    paper's, which the lesions and their folds are of, and `by` is what the folds of the run were
-    by. The result is `"diameter"` and `"ratings"` to predictions like the given ones.
+    The baselines of `statistics.baselines` learn from the folds that the model was not tested on:
+    those of the paper's cohort, by patient or by nodule as in the run. The result is `"diameter"`
+    and `"ratings"` to predictions like the given ones.
     """
     nodules, labels = cohort.table.rename_axis("lesion_id"), malignancy_label(cohort.table)
     found = {}
@@ -124,17 +122,15 @@ def compare(
 
     Section 4.7 compares the *probabilities* of two models by Wilcoxon's signed-rank test, and takes
     p < 0.01 for "significantly different … and more separable". That test knows no truth: a model
-    that adds 0.01 to each probability differs as significantly, and is no better. So beside it
-    stand McNemar's test, of who is right where one of the two is wrong (exact, over lesions as if
-    they were independent), the Wilcoxon test of |probability − truth| by patient (from
-    `statistics.paired`), and the difference of the AUCs with an interval over patients: of all
-    lesions ranked together, and of the means of `within_folds`.
+    that adds 0.01 to each probability differs as significantly, and is no better.
 
     Returns:
         Index variant; columns n, n_groups; p_probability (the paper's test); only_reference and
-        only_other (lesions that one alone gets right), p_mcnemar, p_mcnemar_holm; p_error;
-        auc_difference (reference − other: above 0 the reference is better) with low and high; and
-        within_difference with within_low and within_high, the same of the AUC within folds.
+        only_other (lesions that one alone gets right) with p_mcnemar (exact, over lesions as if
+        they were independent) and p_mcnemar_holm; p_error (Wilcoxon's test of |probability − truth|
+        by patient); auc_difference (reference − other: above 0 the reference is better) with low
+        and high, all lesions ranked together; and within_difference, within_low and within_high,
+        the same of the AUC within folds.
     """
     if reference not in predictions or len(predictions) < 2:
         raise ValueError(
@@ -185,11 +181,9 @@ def paper_table(number: int | str, runs: Mapping[str, pd.DataFrame], *, tier: Ti
 
     Returns:
         The paper's rows in its order, then in Tables 2 and 3 what predictors without an image
-        reach on the same lesions. Columns (name, `"Lei 2020"`) as printed, (name,
-        `"lesionlab (<tier>)"`) and (name, `"difference"`), accuracy in per cent; in Tables 2 to 4
-        the last says on how many lesions we are. In Table 5, where the paper prints bounds, those
-        are text ("< 0.01"). NaN where the paper prints nothing or we ran nothing. `attrs` are those
-        of `published.table`, and the tier.
+        reach on the same lesions. Columns (name, `"Lei 2020"`), (name, `"lesionlab (<tier>)"`) and
+        (name, `"difference"`), accuracy in per cent, and on how many lesions we are. NaN where the
+        paper prints nothing or we ran nothing; the paper's bounds of p are text ("< 0.01").
     """
     printed = published.table("lei2020", number)
     name = str(printed.attrs["table"])
@@ -236,13 +230,11 @@ def _table_5(printed: pd.DataFrame, runs: Mapping[str, pd.DataFrame], tier: Tier
 def courses(
     folds: Mapping[str, Sequence[Mapping[str, Any]]], *, variant: str = "hesam"
 ) -> dict[str, pd.DataFrame]:
-    """The course of training on D1C, D3C, D11C and D21C, for Figure 4.
+    """The course of training on each image set, the mean over folds, for Figure 4.
 
-    The figure shows training and *test* curves, from which its authors see overfitting. Here the
-    second curve is that of the validation part: the test part is read once, when all is chosen.
-
-    `folds` are by variant those of `Outcome.folds`. The result is by image set the mean over folds:
-    index epoch, columns as in `figures.models.histories`, `attrs["best_epoch"]` the median.
+    The figure shows training and *test* curves. Here the second curve is that of the validation
+    part: the test part is read once, when all is chosen. `folds` are by variant `Outcome.folds`,
+    the tables as in `figures.models.histories`, with the median best epoch.
     """
     from lesionlab.figures.models import histories
 
@@ -306,12 +298,9 @@ def head_differences(
     difference (of the AUCs, above 0 the first is better), low, high.
     """
     columns = {
-        ("within folds", "difference"): "within_difference",
-        ("within folds", "low"): "within_low",
-        ("within folds", "high"): "within_high",
-        ("folds together", "difference"): "auc_difference",
-        ("folds together", "low"): "low",
-        ("folds together", "high"): "high",
+        (words, end): f"{name}_{end}".removeprefix("_")
+        for words, name in (("within folds", "within"), ("folds together", ""))
+        for end in ("difference", "low", "high")
     }
     found = {}
     for first, second in (("sam", "cam"), ("hesam", "cam"), ("hesam", "diameter")):
@@ -322,6 +311,7 @@ def head_differences(
             else:
                 other = runs[variant_on(second, images)].predictions
             row: Any = compare({first: one, second: other}, reference=first, **how).loc[second]
+            row["difference"] = row["auc_difference"]
             name = f"{HEADS[first]} − {HEADS.get(second, second)}, {images}"
             found[name] = {key: float(row[column]) for key, column in columns.items()}
     return pd.DataFrame(found).T
@@ -339,25 +329,22 @@ def by_split(
     "HESAM, D11C" for heads that are among both runs, and "diameter alone". Columns ("by patient",
     …) and ("by nodule", …), each value, low, high; and ("by nodule less by patient", "difference").
     """
-    frames = {
-        words: {"by patient": by_patient[v].predictions, "by nodule": by_nodule[v].predictions}
-        for v, words in _heads(by_patient).items()
-        if v in by_nodule
-    }
-    kinds: dict[str, By] = {"by patient": "patient", "by nodule": "nodule"}
-    frames["diameter alone"] = {
-        by: baseline_predictions(frame, cohort, by=kinds[by])["diameter"]
-        for by, frame in next(iter(frames.values())).items()
-    }
-    rows: dict[str, dict[tuple[str, str], float]] = {}
-    for words, both in frames.items():
-        row = rows[words] = {}
-        for by, frame in both.items():
-            auc: Any = classification(frame[frame["fold"] == 0], **how).loc["auc"]
-            row |= {(by, end): float(auc[end]) for end in ENDS}
-        change = row["by nodule", "value"] - row["by patient", "value"]
-        row["by nodule less by patient", "difference"] = change
-    return pd.DataFrame(rows).T
+    both = [v for v in _heads(by_patient) if v in by_nodule]
+    kinds: tuple[tuple[By, Mapping[str, Outcome]], ...]
+    kinds = (("patient", by_patient), ("nodule", by_nodule))
+    columns = {}
+    for by, runs in kinds:
+        frames = {_heads(runs)[v]: runs[v].predictions for v in both}
+        blind = baseline_predictions(runs[both[0]].predictions, cohort, by=by)
+        frames["diameter alone"] = blind["diameter"]
+        aucs = {
+            words: classification(frame[frame["fold"] == 0], **how).loc["auc", list(ENDS)]
+            for words, frame in frames.items()
+        }
+        columns[f"by {by}"] = pd.DataFrame(aucs).T
+    change = columns["by nodule"]["value"] - columns["by patient"]["value"]
+    columns["by nodule less by patient"] = change.to_frame("difference")
+    return pd.concat(columns, axis=1).astype(float)
 
 
 def kept_maps(runs: Mapping[str, Outcome], name: str, level: str) -> pd.DataFrame:
@@ -440,23 +427,20 @@ def reader_accuracy(
     """Each "doctor" against the label, as in Table 6.
 
     LIDC's readers are anonymous: nothing says that the first reader of one scan and that of another
-    are the same person, and more than four radiologists took part. "Dr. 1" is a column of a table,
-    not a person: `shuffle` (a seed) puts the readings of each nodule into other columns, which
-    changes all four rows and nothing about the readers. And the label is the mean of the readers'
-    own ratings, which a reader agrees with more than with what the others say: `truth="others"` is
-    the mean of all but the doctor. Where a mean or a rating is 3, it does not count.
+    are the same person. "Dr. 1" is a column of a table. And the label is the mean of the readers'
+    own ratings, which a reader agrees with more than with what the others say. Where a mean or a
+    rating is 3, it does not count.
 
     Args:
-        readings: One row per reading: lesion_id, malignancy (1 to 5); the order of a nodule's
-            readings is that of the columns.
+        readings: One row per reading: lesion_id, malignancy (1 to 5).
         lesion_ids: Which nodules; `ValueError` for one without readings.
-        truth: Whose mean is the label.
-        shuffle: See above.
+        truth: Whose mean is the label: all readers', or that of all but the doctor.
+        shuffle: Seed by which the readings of each nodule are put into other columns, which changes
+            all four rows and nothing about the readers.
 
     Returns:
         Index doctor, `Dr. 1` to `Dr. 4`, or as many as a nodule has readings, and `all`. Columns n
-        (nodules that count), accuracy (per cent, NaN where there are none), false_positives,
-        false_negatives.
+        (nodules that count), accuracy (per cent), false_positives, false_negatives.
     """
     if truth not in ("all", "others"):
         raise ValueError(f"truth={truth!r}: expected 'all' or 'others'")

@@ -38,11 +38,7 @@ GATED = (16, 32, 64, 128, 128)
 
 
 class Compared(nn.Module):
-    """Convolutions of a network for photographs, given slices as channels.
-
-    It ends in `features` maps, one of whose pixels is `stride` of the image's: 2 for -CAM and -SAM,
-    32 as published.
-    """
+    """Convolutions of a network for photographs, given slices as channels."""
 
     def __init__(self, layers: nn.Module, *, features: int, stride: int) -> None:
         super().__init__()
@@ -56,8 +52,8 @@ class Compared(nn.Module):
 def resnet(blocks: list[int], channels: int, *, large_maps: bool = False) -> nn.Sequential:
     """ResNet-18 or -34 without its last layer (He et al. 2016).
 
-    Large maps (Table 2, "reduce the last pooling layer and strides in each residual block are set
-    as 1"): 16 × 16 come out if the max pool goes too.
+    Large maps: "reduce the last pooling layer and strides in each residual block are set as 1"
+    (Table 2); 16 × 16 come out if the max pool goes too.
     """
     from monai.networks.nets.resnet import ResNet  # takes seconds to load
 
@@ -78,10 +74,9 @@ def resnet(blocks: list[int], channels: int, *, large_maps: bool = False) -> nn.
 def densenet121(channels: int, *, large_maps: bool = False) -> nn.Sequential:
     """DenseNet-121 without its last layer (Huang et al. 2017, with bottlenecks, θ = 0.5).
 
-    Large maps (Table 2, "delete the final pooling layer and strides of pooling in transition block
-    are reduced to 1"): as in the ResNets, 16 × 16 come out if the first max pool goes. A window
-    of 2 at stride 1 would lose a pixel in each transition; it is one of 3, padded, here, which
-    keeps size and place.
+    Large maps: "delete the final pooling layer and strides of pooling in transition block are
+    reduced to 1" (Table 2), and the first max pool goes, as in the ResNets. A window of 2 at
+    stride 1 would lose a pixel in each transition; here it is one of 3, padded.
     """
     from monai.networks.nets.densenet import DenseNet121  # takes seconds to load
 
@@ -128,8 +123,8 @@ def vgg16(channels: int, *, large_maps: bool = False) -> nn.Sequential:
 class PerceptronHead(nn.Module):
     """VGG's three fully connected layers, with dropout.
 
-    Its last map is one pixel for an image of 32, so the first has 512 inputs: the published one
-    has 49 times as many, for 224.
+    The last map of an image of 32 pixels is one pixel: the first layer has 512 inputs, a 49th of
+    those of the published one.
     """
 
     def __init__(self, features: int, outputs: int) -> None:
@@ -213,8 +208,8 @@ class GatedHead(nn.Module):
 class FullyConnectedHead(Head):
     """One fully connected layer for all pooled maps together (3.1, Appendix C).
 
-    It has as many outputs as there are maps: 2,359,552 parameters with biases, where the 256 layers
-    of `SAMHead` have 9,472. It has no activation map, as every output (`mix`) mixes all maps.
+    It has 2,359,552 parameters, where the 256 layers of `SAMHead` have 9,472. It has no activation
+    map, as each of its outputs mixes all maps.
     """
 
     def __init__(self, design: Design, features: int, size: tuple[int, ...], outputs: int) -> None:
@@ -231,8 +226,7 @@ class FullyConnectedHead(Head):
 class FlatHead(Head):
     """A linear classifier of every value of every map, without pooling: our "Baseline" of Table 2.
 
-    The paper does not say what that row is. It stands below the head that takes means (CAM): so
-    here it is that network without any pooling at its end.
+    The paper does not say what that row is.
     """
 
     def __init__(self, design: Design, features: int, size: tuple[int, ...], outputs: int) -> None:

@@ -156,11 +156,8 @@ def lesion_shares(
 ) -> pd.DataFrame:
     """How the positive values of each map are divided, lesion by lesion.
 
-    Args:
-        maps: Name to (lesion, y, x).
-        lesion_ids: Whose maps they are.
-        drawn: Outlines of these lesions; lesions without any are left out.
-        band: Width of the margin, mm on either side of an outline.
+    `maps` are by name (lesion, y, x), of these lesions; those without an outline in `drawn` are
+    left out. The margin reaches `band` mm to either side of an outline.
 
     Returns:
         Index (method, lesion_id), columns as `attention.region_table`; NaN for a map without
@@ -232,13 +229,9 @@ def faithfulness(
 ) -> pd.DataFrame:
     """Areas under the deletion and the insertion curve of each map, and of a random order.
 
-    Args:
-        score: From images to what is predicted, as `malignancy` gives it.
-        images: (lesion, slice, y, x); lung comes in place of what is deleted.
-        maps: Name to (lesion, y, x).
-        lesion_ids: Whose maps they are.
-        steps: In how many steps.
-        seed: For the order among equal values.
+    `score` is from images to what is predicted, as `malignancy` gives it; `images` are (lesion,
+    slice, y, x), `maps` by name (lesion, y, x). Lung comes in place of what is deleted. `seed` is
+    for the order among equal values.
 
     Returns:
         Index (method, lesion_id), columns deletion and insertion: the mean prediction on the way.
@@ -388,13 +381,9 @@ def gallery(
 ) -> dict[str, list[Cell]]:
     """The rows of Figure 5, 6, 7 or 8 for one nodule, as far as there are models for them.
 
-    Args:
-        figure: Which.
-        folds: Variant to its trained fold, which has to have tested the lesion.
-        lesion_id: Which nodule.
-        n: Single slices, evenly spaced, each of them put into all channels ("5 of 11"). The last
-            picture of a row is the whole volume's on its middle slice; 0 shows that one alone, as
-            Figures 6 and 8 do.
+    `folds` are by variant trained folds that have tested the lesion. The first `n` pictures of a
+    row are of single slices, evenly spaced, each put into all channels ("5 of 11"); the last one is
+    of the whole volume, on its middle slice, which Figures 6 and 8 show alone (`n=0`).
     """
     rows: dict[str, list[Cell]] = {}
     for row, (variant, method) in FIGURES[str(figure)].items():

@@ -74,8 +74,8 @@ class FeatureMaps:
     """What a trunk gives its head.
 
     Attributes:
-        features: (lesion, feature, y, x) the final maps g of eq. 5, or (lesion, feature, z, y, x).
-        high_level: (lesion, feature, y, x) the U-Net's deepest maps, 256 × 4 × 4 for 32 pixels.
+        features: The final maps g of eq. 5, (lesion, feature, y, x), or (lesion, feature, z, y, x).
+        high_level: The U-Net's deepest maps, 256 × 4 × 4 for 32 pixels.
         earlier: Maps of earlier layers, for the gated head.
     """
 
@@ -90,9 +90,9 @@ class Outputs:
 
     Attributes:
         logits: (lesion, output), S of eq. 8 and 12: benign and malignant, or one for each rating.
-        features: (lesion, feature, y, x) final maps g; (lesion, feature, z, y, x) in three axes.
-        high_level: (lesion, output) the part of the logits that comes from high-level features,
-            `Σ_k γ_k^c d_k` of eq. 12; None where there are none.
+        features: As `FeatureMaps.features`.
+        high_level: (lesion, output) the part of the logits that no map shows, `Σ_k γ_k^c d_k` of
+            eq. 12; None without high-level features.
     """
 
     logits: torch.Tensor
@@ -120,7 +120,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation that also trains on one lesion with maps of 1 × 1.
 
     That is what the last batch of an epoch may be, in networks that halve 32 pixels five times. One
-    value has no spread, so the running statistics are used, unchanged.
+    value has no spread: the running statistics are used, unchanged.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -163,12 +163,10 @@ class ResidualBlock(nn.Module):
 
 def _pair(inputs: int, outputs: int, axes: int) -> nn.Sequential:
     """Two convolutions with ReLU, one level of the U-Net."""
-    return nn.Sequential(
-        convolution(inputs, outputs, axes=axes),
-        nn.ReLU(inplace=True),
-        convolution(outputs, outputs, axes=axes),
-        nn.ReLU(inplace=True),
-    )
+    layers: list[nn.Module] = []
+    for channels in (inputs, outputs):
+        layers += [convolution(channels, outputs, axes=axes), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
 
 
 def _up(inputs: int, outputs: int, axes: int) -> nn.Module:

@@ -40,11 +40,10 @@ def prepare(
     """Slices 1 mm apart around the nodule's centre, as channels: D1C, D11C, D21C (Table 1).
 
     The paper takes centre and diameter from the "nodule report"; here the centre is the centroid
-    of the consensus mask and the diameter that of the sphere with its volume. The middle slice
-    lies exactly at the centroid. In plane, pixels keep their size until the square is resized to
-    32, which the paper does not describe: bilinear, without a low-pass filter, so a nodule over
-    some 16 pixels in diameter loses detail. Intensities are not given: HU clipped to `window` and
-    scaled to [0, 1].
+    of the consensus mask, where the middle slice lies exactly, and the diameter that of the sphere
+    with its volume. How the square is resized to 32 is not described: here bilinear, without a
+    low-pass filter, so a nodule over some 16 pixels in diameter loses detail. Intensities are not
+    given either: HU clipped to `window` and scaled to [0, 1].
 
     Args:
         crops: Crops; `ValueError` for one without consensus.

@@ -75,21 +75,13 @@ def balanced(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One draw per slice; each part is (slice,).
+    """One draw per slice; each part is (slice,)."""
 
-    Attributes:
-        top: First row of the crop.
-        left: First column of the crop.
-        flip_x: bool, mirror horizontally.
-        flip_y: bool, mirror vertically.
-        size: Side of the crop.
-    """
-
-    top: torch.Tensor
-    left: torch.Tensor
-    flip_x: torch.Tensor
-    flip_y: torch.Tensor
-    size: int
+    top: torch.Tensor  # first row of the crop
+    left: torch.Tensor  # first column of the crop
+    flip_x: torch.Tensor  # bool, mirror horizontally
+    flip_y: torch.Tensor  # bool, mirror vertically
+    size: int  # side of the crop
 
 
 def draw(n: int, generator: torch.Generator, *, size: int = 224, of: int = 256) -> Augmentation:

@@ -38,9 +38,8 @@ def prepare(
 
     Images are resampled linearly along each axis, masks to the nearest voxel. The patch is cubic
     in voxels, not in mm: 32.0 × 22.4 × 22.4 mm `(z, y, x)`. Its middle is the centroid of the
-    mask exactly. (The paper resamples the scan first and then cuts at whole voxels, so its middle
-    is off by up to half a voxel. One interpolation either way.) The paper has one mask; here it is
-    the readers' consensus. Beyond a crop lies air, as beyond a scan.
+    mask exactly; the paper resamples first and then cuts at whole voxels. The paper has one mask;
+    here it is the readers' consensus. Beyond a crop lies air, as beyond a scan.
 
     Returns:
         `images` (nodule, 1, z, y, x) in [-1, 1], not yet masked, and `masks` of 0 and 1.
@@ -57,21 +56,10 @@ def prepare(
             centre[:, 1:],
             step[:, 1:] * size,
         )
-        hu, padded, missing = volumes(
-            [lesion.crop.hu for lesion in lesions],
-            *where,
-            size=size,
-            outside=outside,
-            device=device,
-        )
-        masks, _, _ = volumes(
-            [lesion.inside for lesion in lesions],
-            *where,
-            size=size,
-            mode="nearest",
-            outside=0.0,
-            device=device,
-        )
+        voxels = [lesion.crop.hu for lesion in lesions]
+        hu, padded, missing = volumes(voxels, *where, size=size, outside=outside, device=device)
+        inside = [lesion.inside for lesion in lesions]
+        masks, _, _ = volumes(inside, *where, size=size, mode="nearest", outside=0.0, device=device)
         images = normalise(hu[:, None])
         return batch(lesions, images, padded=padded, missing=missing, masks=masks[:, None])
 
@@ -102,19 +90,12 @@ def apply_mask(
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One draw per nodule.
+    """One draw per nodule."""
 
-    Attributes:
-        flips: (nodule, 3) bool, mirror along `(z, y, x)`; at most one.
-        axis: (nodule,) 0, 1, 2: rotate around z, y, x.
-        turns: (nodule,) quarter turns.
-        noise: (nodule, 1, z, y, x) to add to the images.
-    """
-
-    flips: torch.Tensor
-    axis: torch.Tensor
-    turns: torch.Tensor
-    noise: torch.Tensor
+    flips: torch.Tensor  # (nodule, 3) bool, mirror along (z, y, x); at most one
+    axis: torch.Tensor  # (nodule,) 0, 1, 2: rotate around z, y, x
+    turns: torch.Tensor  # (nodule,) quarter turns
+    noise: torch.Tensor  # (nodule, 1, z, y, x) to add to the images
 
 
 def draw(
