@@ -25,8 +25,6 @@ from importlib import resources
 
 import pandas as pd
 
-__all__ = ["PAPERS", "Paper", "as_printed", "fact", "facts", "table", "tables"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
@@ -68,7 +66,7 @@ PAPERS: Mapping[str, Paper] = {
 
 
 def table(paper: str, number: int | str) -> pd.DataFrame:
-    """One printed table with its numbers parsed.
+    """One printed table with its numbers parsed; `LookupError` if there is no such one.
 
     Args:
         paper: Slug of the paper, a key of `PAPERS`.
@@ -80,9 +78,6 @@ def table(paper: str, number: int | str) -> pd.DataFrame:
         True and False, an empty cell among them False; other columns stay text, "" where
         nothing is printed. `attrs` has paper, table, caption, unit, note and decimals (by column,
         the most that are printed).
-
-    Raises:
-        LookupError: There is no such paper or table.
     """
     printed = as_printed(paper, number)
     parsed = pd.DataFrame({column: _parse(printed[column]) for column in printed})
@@ -109,11 +104,7 @@ def as_printed(paper: str, number: int | str) -> pd.DataFrame:
 
 
 def tables(paper: str | None = None) -> pd.DataFrame:
-    """The index of the tables of one paper, or of all.
-
-    Columns paper, table (as cited), file, caption (ours, then the paper's title in quotation marks
-    if it has one), unit, note.
-    """
+    """The index: paper, table (as cited), file, caption (ours, then the paper's own), unit, note."""
     return _of_paper(_read("index.csv"), paper)
 
 
@@ -139,9 +130,11 @@ def facts(paper: str | None = None) -> pd.DataFrame:
 
 def _of_paper(content: pd.DataFrame, paper: str | None) -> pd.DataFrame:
     """A copy of the rows of one paper (of all with None)."""
-    if paper is not None and paper not in PAPERS:
+    if paper is None:
+        return content.copy()
+    if paper not in PAPERS:
         raise LookupError(f"there is no paper {paper!r}; there are {', '.join(PAPERS)}")
-    return content[content["paper"].eq(paper) | (paper is None)].reset_index(drop=True)
+    return content[content["paper"] == paper].reset_index(drop=True)
 
 
 def _parse(column: pd.Series[str]) -> pd.Series[float] | pd.Series[bool] | pd.Series[str]:

@@ -204,7 +204,7 @@ def visible(
         constant = float(learned.median())
         said = shown.loc[asked.index, name].map(steps).fillna(constant).astype(float)
         row = {"constant": (asked - constant).abs().mean(), "known": (asked - said).abs().mean()}
-        row["skill"] = skill(row["known"], row["constant"])
+        row["skill"] = float(skill(row["known"], row["constant"]))
         gains = ((asked - constant).abs() - (asked - said).abs()).to_numpy()
 
         def gain(weights: Array, gains: Array = gains) -> dict[str, Array]:
