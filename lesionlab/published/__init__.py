@@ -104,7 +104,7 @@ def as_printed(paper: str, number: int | str) -> pd.DataFrame:
 
 
 def tables(paper: str | None = None) -> pd.DataFrame:
-    """The index: paper, table (as cited), file, caption (ours, then the paper's own), unit, note."""
+    """The index: paper, table (as cited), file, caption (ours, then the paper's), unit, note."""
     return _of_paper(_read("index.csv"), paper)
 
 

@@ -38,12 +38,10 @@ def prepare(
     CT around the box, as pylidc's `consensus(…, pad=…)` gives it. z is left as it is.
 
     Where the paper leaves a choice: the box of a "50 % consensus" is printed with a mean side of
-    15.8 pixels and 5 at least. That is the box of all readers' outlines, which pylidc returns
-    beside the consensus mask; the box of the consensus voxels has 12.5 pixels on average. So
-    `box="outlines"` (see `lesionlab.crops.sampling.locate`). The slices are those of the consensus:
-    at most 45 as printed, and 5.52 on average where 5.6 is printed.
-    pylidc pads by whole pixels, so the printed 80 % can only be near: here it is exact. The paper
-    cut from whole scans; `outside` is what lies beyond a crop.
+    15.8 pixels, which is the box of all readers' outlines; that of the consensus voxels has 12.5.
+    So `box="outlines"` (see `lesionlab.crops.sampling.locate`). The slices are those of the
+    consensus: 5.52 on average where 5.6 is printed. pylidc pads by whole pixels, so the printed
+    80 % can only be near: here it is exact. `outside` is what lies beyond a crop.
 
     Returns:
         `images` (sum of slices, 1, size, size) in HU, packed, with `nodule` and `lengths`.

@@ -361,19 +361,12 @@ def analyse(
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One picture of Figures 5 to 8.
+    """One picture of Figures 5 to 8."""
 
-    Attributes:
-        image: (y, x) the slice that is shown.
-        map: (y, x) as it is, not scaled.
-        malignancy: What the network predicts for what it was fed, a probability.
-        wrong: Whether that is on the other side of 0.5 than the truth.
-    """
-
-    image: torch.Tensor
-    map: torch.Tensor
-    malignancy: float
-    wrong: bool
+    image: torch.Tensor  # (y, x) the slice that is shown
+    map: torch.Tensor  # (y, x), not scaled
+    malignancy: float  # a probability, for what the network was fed
+    wrong: bool  # whether it is on the other side of 0.5 than the truth
 
 
 def gallery(

@@ -104,15 +104,10 @@ def prepare_scales(
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """The readers' masks of one lesion on the pixels of its sample's middle slice.
+    """The readers' masks of one lesion on the pixels of its sample's middle slice."""
 
-    Attributes:
-        masks: (reader, y, x) bool; readers who did not mark that slice are left out.
-        pixel: Side of a pixel, mm.
-    """
-
-    masks: npt.NDArray[np.bool_]
-    pixel: float
+    masks: npt.NDArray[np.bool_]  # (reader, y, x), without readers who did not mark that slice
+    pixel: float  # side of a pixel, mm
 
     def consensus(self) -> npt.NDArray[np.bool_]:
         """(y, x), where at least half of these readers are."""
@@ -170,17 +165,11 @@ def lidc_crops(lesion_ids: Iterable[str]) -> Iterator[Crop]:
 
 @dataclass(frozen=True, eq=False)
 class Pasted:
-    """A map on the slice of a crop that is nearest to the middle of the lesion.
+    """A map on the slice of a crop that is nearest to the middle of the lesion."""
 
-    Attributes:
-        values: (y, x) of the crop's size, NaN beyond the square that the network saw.
-        hu: (y, x) that slice.
-        box: (top, left, height, width) of the square, mm from the crop's corner.
-    """
-
-    values: npt.NDArray[np.float64]
-    hu: npt.NDArray[np.int16]
-    box: tuple[float, float, float, float]
+    values: npt.NDArray[np.float64]  # (y, x), NaN beyond the square that the network saw
+    hu: npt.NDArray[np.int16]  # (y, x), that slice
+    box: tuple[float, float, float, float]  # top, left, height, width of the square, mm
 
 
 def pasted(values: npt.ArrayLike, crop: Crop) -> Pasted:

@@ -38,11 +38,10 @@ def prepare(
     would reach about twice as far along z as across. A lesion higher than d is cut, as printed.
 
     Where the paper is silent or contradicts itself: the slice of the 2D mode is the one where the
-    lesion is largest (the one nearest to its centroid among equals). 2.5D has "the five images
-    above and below" and 5 channels, so 2 + 1 + 2 by default and `n_slices=11` for 5 + 1 + 5; they
-    are the scan's own slices. Sizes and intensities are not given: 64 pixels, bilinear, and HU
-    clipped to `window` and scaled to [0, 1]. `box` is as in `lesionlab.crops.sampling.locate`,
-    `outside` what lies beyond a crop.
+    lesion is largest. 2.5D has "the five images above and below" and 5 channels, so 2 + 1 + 2 by
+    default and `n_slices=11` for 5 + 1 + 5, the scan's own slices. Sizes and intensities are not
+    given: 64 pixels, bilinear, and HU clipped to `window` and scaled to [0, 1]. `box` is as in
+    `lesionlab.crops.sampling.locate`, `outside` what lies beyond a crop.
 
     Returns:
         `images` in [0, 1]: (lesion, 1, size, size), (lesion, n_slices, size, size) or
@@ -96,13 +95,10 @@ def _middle(lesion: Lesion) -> float:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One draw per lesion: which of the eight ways to lay a square on itself.
+    """One draw per lesion: which of the eight ways to lay a square on itself."""
 
-    `flip_x`, (lesion,) bool, mirrors horizontally before the `turns`, (lesion,) quarter turns.
-    """
-
-    flip_x: torch.Tensor
-    turns: torch.Tensor
+    flip_x: torch.Tensor  # (lesion,) bool, mirror horizontally before the turns
+    turns: torch.Tensor  # (lesion,) quarter turns
 
 
 def draw(n: int, generator: torch.Generator, *, p: float = 0.3) -> Augmentation:
