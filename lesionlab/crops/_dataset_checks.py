@@ -80,7 +80,7 @@ def validate(store: CropStore, *, progress: bool = False) -> dict[str, str]:
         return wrong | {LESIONS: str(error)}
     if of.of_lidc and store.provenance.get("database", "") not in ("", lidc.default().checksum):
         wrong[LESIONS] = "it was made with another LIDC-IDRI database than the one installed"
-    known = set(of.table().index)
+    known = of.table().index
     wrong |= {i: f"not a lesion of {of.name}" for i in store.expected if i not in known}
     for name in tqdm(store, "compare", len(store), disable=not progress, unit="lesion"):
         if name not in wrong:

@@ -51,19 +51,6 @@ Attempt = Callable[[str], "Crop | BuildError"]
 LESION_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,198}[A-Za-z0-9_-])?")
 FORMAT = 2
 ROOT, LESIONS = "zarr.json", "lesions.parquet"
-SCHEMA = pa.schema(
-    {
-        "lesion_id": pa.string(),
-        "tier": pa.string(),
-        "shape": pa.list_(pa.int64()),
-        "readers": pa.int64(),
-        "spacing": pa.list_(pa.float64()),
-        "slice_index": pa.list_(pa.int64()),
-        "corner": pa.list_(pa.int64()),
-        "calibrated": pa.list_(pa.bool_()),
-        "sha256": pa.string(),
-    }
-)
 
 
 class BuildError(RuntimeError):
@@ -79,12 +66,11 @@ class _Folder:
 
     def __init__(self, url: Url) -> None:
         from fsspec.core import url_to_fs  # type: ignore[import-untyped]
-        from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
         if not url:
             raise ValueError(f"url={url!r}: expected a folder or a URL")
         self.files, self.root = url_to_fs(os.path.expanduser(os.fspath(url)))
-        self.local = isinstance(self.files, LocalFileSystem)
+        self.local = "file" in self.files.protocol
         self.url: str = self.root if self.local else os.fspath(url).rstrip("/")
 
     def group(self, mode: Literal["r", "a"], attributes: Row | None = None) -> Any:
@@ -229,8 +215,8 @@ class CropStore(Mapping[str, Crop]):
         Columns are `tier`, `shape`, `readers`, `spacing`, `slice_index`, `corner` and `calibrated`
         as in `Crop`, and `sha256`.
         """
-        rows = list(self._rows.values())
-        return pd.DataFrame(rows, columns=SCHEMA.names).set_index("lesion_id")
+        rows = pd.DataFrame(list(self._rows.values()), pd.Index(self._rows, name="lesion_id"))
+        return rows.drop(columns="lesion_id", errors="ignore")
 
     @property
     def checksum(self) -> str:
@@ -318,8 +304,7 @@ def build(
 ) -> CropStore:
     """Make a store of the crops of many lesions, or continue where an interrupted build ended.
 
-    This process alone writes. A few crops for each process are in memory at a time. A lesion that
-    an earlier build had to leave out is tried again.
+    This process alone writes. A few crops for each process are in memory at a time.
 
     Args:
         url: A folder, or a URL that fsspec knows.
@@ -332,8 +317,9 @@ def build(
         provenance: How they are made (seed, versions, parameters), JSON-serialisable. When a build
             is resumed, it must equal the stored one, or the store would mix two kinds.
         processes: How many make crops at the same time; with 1, this process does.
-        on_error: `raise` stops at the first lesion that fails; `exclude` leaves it out and keeps
-            the reason in `CropStore.exclusions`. Running out of memory always stops.
+        on_error: `raise` stops at the first lesion that fails; `exclude` leaves it out until the
+            next build and keeps the reason in `CropStore.exclusions`. Running out of memory always
+            stops.
         progress: Show a bar.
 
     Raises:
@@ -379,7 +365,7 @@ def build(
             raise ValueError(f"{folder.url}: every lesion is excluded: {excluded}")
         file = io.BytesIO()
         in_order = [rows[name] for name in ids if name in rows]
-        pq.write_table(pa.Table.from_pylist(in_order, schema=SCHEMA), file)
+        pq.write_table(pa.Table.from_pylist(in_order), file)
         header["complete"] = hashlib.sha256(file.getvalue()).hexdigest()
         with _files.plain_errors(LESIONS, folder.url):
             folder.files.pipe_file(f"{folder.root}/{LESIONS}", file.getvalue())

@@ -192,11 +192,11 @@ GOOD = "patient,nodule,slice,slope,intercept,source\nLIDC-IDRI-0003,0,0,8.5,-100
     ("text", "says"),
     [
         ("", "cannot be read as a CSV table"),
-        (GOOD.replace("slope", "gain"), r"the columns \['slope'\] are missing"),
+        (GOOD.replace("slope", "gain"), r"cannot be read .*not found: \['slope'\]"),
         (GOOD + "LIDC-IDRI-0003,0,1,8.5,NaN,chained\n", "line 3: expected"),
         (GOOD + "LIDC-IDRI-0003,0,1,0,-1000,anchor\n", "line 3: expected"),
-        (GOOD + "LIDC-IDRI-0003,0,0,,,none\n", "line 3: expected"),
-        (GOOD + ",0.5,1,8.5,-1000,anchor\n", "line 3: expected"),
+        (GOOD + "LIDC-IDRI-0003,0,0,8.5,-1000,chained\n", "line 3: expected"),
+        (GOOD + "LIDC-IDRI-0003,0.5,1,8.5,-1000,anchor\n", "cannot be read as a CSV table"),
         (GOOD.replace("0003", "0004"), "has HU for no slice of"),
     ],
 )

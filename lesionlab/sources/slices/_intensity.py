@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,8 @@ SAMPLE = 16
 """So many pictures are looked at, at most, to tell the public set from others."""
 
 Calibration = dict[Key, tuple[float, float]]
-_COLUMNS = ["patient", "nodule", "slice", "slope", "intercept", "source"]
+_COLUMNS: Any = {"patient": "str", "nodule": int, "slice": int, "source": "str"}
+_COLUMNS |= {"slope": float, "intercept": float}
 
 
 def find_intensity(archive: Archive, given: str | Path | None) -> tuple[Path | None, Calibration]:
@@ -52,29 +54,21 @@ def find_intensity(archive: Archive, given: str | Path | None) -> tuple[Path | N
 def read_intensity(path: Path) -> Calibration:
     """Slope and intercept of every slice that has them; rows of source `none` are passed over."""
     try:
-        table = pd.read_csv(path, dtype={"patient": "str", "source": "str"})
+        table = pd.read_csv(path, usecols=list(_COLUMNS), dtype=_COLUMNS)
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise SlicesError(f"{path} cannot be read as a CSV table: {error}") from error
-    if absent := [name for name in _COLUMNS if name not in table]:
-        raise SlicesError(f"{path}: the columns {absent} are missing; expected {_COLUMNS}")
-    numbers = table[_COLUMNS[1:5]].apply(pd.to_numeric, errors="coerce")
-    whole = numbers[["nodule", "slice"]]
-    known = table["source"].fillna("none") != "none"
-    a_map = np.isfinite(numbers[["slope", "intercept"]]).all(axis=1) & (numbers["slope"] > 0)
-    good = ((whole >= 0) & (whole % 1 == 0)).all(axis=1) & table["patient"].notna()
-    good &= (a_map | ~known) & ~table.duplicated(_COLUMNS[:3])
+    table = table[table["source"].fillna("none") != "none"]
+    good = np.isfinite(table[["slope", "intercept"]]).all(axis=1) & (table["slope"] > 0)
+    good &= ~table.duplicated(["patient", "nodule", "slice"])
     if not good.all():
         raise SlicesError(
-            f"{path}, line {int(good.argmin()) + 2}: expected a patient, nodule and slice that are "
-            "whole numbers from 0 and stand in one row only, and a slope above 0 with a finite "
-            "intercept, or source none"
+            f"{path}, line {int(good.idxmin()) + 2}: expected a slice that stands in one row only, "
+            "and a slope above 0 with a finite intercept, or source none"
         )
-    keys = zip(table["patient"], whole["nodule"], whole["slice"], strict=True)
-    values = zip(numbers["slope"], numbers["intercept"], strict=True)
+    columns = ["patient", "nodule", "slice", "slope", "intercept"]
     return {
-        Key(patient, int(nodule), IMAGES, int(number)): value
-        for (patient, nodule, number), value, is_known in zip(keys, values, known, strict=True)
-        if is_known
+        Key(patient, nodule, IMAGES, number): (slope, intercept)
+        for patient, nodule, number, slope, intercept in table[columns].itertuples(index=False)
     }
 
 
