@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
 from lesionlab.crops import Crop, datasets
@@ -72,30 +74,25 @@ def validate(store: CropStore, *, progress: bool = False) -> dict[str, str]:
     if not store.complete:
         n_left = len(store.expected) - len(store) - len(store.exclusions)
         wrong[ROOT] = f"the build did not come to its end: {n_left} lesions are missing"
-    wrong |= store.validate(progress=progress)
     try:
         name = str(store.provenance.get("dataset", store.tier))
         of = datasets.get(name, seed=store.provenance.get("seed", 0))
     except ValueError as error:
-        return wrong | {LESIONS: str(error)}
+        return wrong | {LESIONS: str(error)} | store.validate(progress=progress)
     if of.of_lidc and store.provenance.get("database", "") not in ("", lidc.default().checksum):
         wrong[LESIONS] = "it was made with another LIDC-IDRI database than the one installed"
     known = of.table().index
     wrong |= {i: f"not a lesion of {of.name}" for i in store.expected if i not in known}
-    for name in tqdm(store, "compare", len(store), disable=not progress, unit="lesion"):
-        if name not in wrong:
-            crop = store[name]
-            faults = [*_faults(crop), *(_differences(crop, lidc.masks(name)) if of.of_lidc else ())]
-            if faults:
-                wrong[name] = "; ".join(faults)
-    return wrong
+    return store.validate(partial(_faults, known, of.of_lidc), progress=progress) | wrong
 
 
-def _faults(crop: Crop) -> Iterator[str]:
+def _faults(known: pd.Index[str], of_lidc: bool, crop: Crop) -> Iterator[str]:
     if crop.hu.min() == crop.hu.max():
         yield f"the image is empty: {crop.hu.min()} HU everywhere"
     if not crop.masks.any():
         yield "no reader's mask has a voxel"
+    if of_lidc and crop.lesion_id in known:
+        yield from _differences(crop, lidc.masks(crop.lesion_id))
 
 
 def _differences(crop: Crop, masks: LesionMasks) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Flips, rotations and reversals of a batch, each sample by its own draw.
 
-Drawing is separate from doing: a paper's `draw` asks a `torch.Generator` for all that is random
-and returns it as tensors; its `apply` has no randomness of its own. A kept draw replays exactly,
-on any device. All operations move values and never interpolate, so each can be undone exactly.
+A paper's `draw` asks a `torch.Generator` for all that is random and returns it as tensors; its
+`apply` has no randomness of its own, so a kept draw replays exactly, on any device. All operations
+move values and never interpolate.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@
     store = datasets.crops("slices", cohorts.fu2021(lidc.nodules()).table.index)
     datasets.get("slices").report()                       # what of the set matched
 
-Whatever the source, the rest of the library gets a `CropStore` with the crops by `lesion_id`. A
-store carries in its provenance what decides over its voxels: data set, seed, checksums of the
+A store carries in its provenance what decides over its voxels: data set, seed, checksums of the
 database, of the public set and of the code that makes the crops. The place in the cache follows
 from these, so that an old store is never taken for a new one.
 """
@@ -272,6 +271,9 @@ def crops(
 ) -> CropStore:
     """A store that holds the lesions asked for; those that it lacks are made first.
 
+    A lesion that the source does not have, or that cannot be cut, is missing and stands in
+    `store.exclusions` with the reason. While another process writes, this one waits.
+
     Args:
         name: A key of `DATASETS`.
         lesion_ids: Which lesions; all of the data set if None. The store can hold more, so go
@@ -281,10 +283,6 @@ def crops(
             environment says where if None (`LESIONLAB_LIDC_SLICES`, `LESIONLAB_LIDC_DICOM`).
         url: Where the store is or shall be; in the cache folder if None.
         progress: Show a bar while crops are made.
-
-    Returns:
-        The store, to read. A lesion that the source does not have, or that cannot be cut, is
-        missing and stands in `store.exclusions` with the reason.
 
     Raises:
         ValueError: There is no such data set or lesion, or the store there was made otherwise.
@@ -316,9 +314,8 @@ def build(
     """Build a store, or go on with it: gives it, and how many of its crops were made now.
 
     Lesions that it holds already stay in it, asked for or not, and those that an earlier build had
-    to leave out are tried again. A store that another process writes is an error at once. Errors
-    and the other arguments are those of `crops`; `processes` is how many make crops, by default by
-    the number of crops and of cores.
+    to leave out are tried again. A store that another process writes is an error at once. The
+    number of `processes` that make crops follows from that of the crops if None.
     """
     url = url or of.url
     asked = set(of.ids(lesion_ids))
@@ -351,8 +348,7 @@ def choose(
     """Lesions of a data set by a list in a file, by one of `COHORTS`, or the first `limit` ones.
 
     A file is text or CSV with a `lesion_id` at the beginning of each line; empty lines, those that
-    begin with `#` and a heading `lesion_id` are passed over. The ids come in the order of the data
-    set; without any choice they are all of them.
+    begin with `#` and a heading `lesion_id` are passed over.
     """
     if file is not None and cohort is not None:
         raise ValueError("lesions and cohort: expected one of the two, got both")

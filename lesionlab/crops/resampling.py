@@ -110,8 +110,8 @@ def volumes(
     """Resample along z too: `planes` of the slices that are needed, then between them.
 
     A slice that is missing is interpolated from its neighbours, and counted. Arguments are those of
-    `planes`; `slice_index` has that of each lesion's slices, ascending, of which some may be
-    missing, and `z`, (lesion, depth), where to read, in slice indices, ascending.
+    `planes`; `slice_index` has that of each lesion's slices, ascending, and `z`, (lesion, depth),
+    where to read, in slice indices, ascending.
 
     Returns:
         `(lesion, depth, size, size)` float32; per lesion the share of it beyond the stack; per

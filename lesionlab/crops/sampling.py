@@ -1,8 +1,4 @@
-"""From crops to batches of samples: where a lesion is, and what a prepared batch carries.
-
-What the sample preparation of all five papers shares; `lesionlab.crops.resampling` reads voxels at
-given places, `lesionlab.crops.augmentation` flips and rotates.
-"""
+"""From crops to batches of samples: where a lesion is, and what a prepared batch carries."""
 
 from __future__ import annotations
 
@@ -28,12 +24,11 @@ class Samples:
     """A batch of prepared samples: what a model is fed, and what had to be made up for it.
 
     A lesion is one sample (Li, Wang, Lei) or one sample per slice, packed (Fu, Liu): then
-    `images` has all slices of all lesions one after the other, and `nodule[i]` is the number of
-    the lesion that slice i belongs to.
+    `images` has all slices of all lesions one after the other.
 
     Attributes:
         images: (sample, channel, …, y, x) float32.
-        nodule: (sample,) int64, position in `lesion_ids`; never descending.
+        nodule: (sample,) int64, position of each sample's lesion in `lesion_ids`, never descending.
         lesion_ids: The lesions, in the order of the crops.
         padded: (lesion,) share of the values that lie beyond the crop.
         missing: (lesion,) slices absent from the crop between the first and last one used.
@@ -72,10 +67,10 @@ class Samples:
         if pick.ndim != 1 or bool(((pick < 0) | (pick >= n)).any()):
             raise IndexError(f"lesions={lesions!r}: expected a list of positions from 0 to {n - 1}")
         lengths = self.lengths
-        start = lengths.cumsum(0) - lengths
-        nodule = torch.repeat_interleave(torch.arange(len(pick), device=pick.device), lengths[pick])
-        taken = lengths[pick].cumsum(0) - lengths[pick]
-        rows = torch.arange(len(nodule), device=pick.device) + (start[pick] - taken)[nodule]
+        ends, taken = lengths.cumsum(0), lengths[pick]
+        nodule = torch.arange(len(pick), device=pick.device).repeat_interleave(taken)
+        shift = ends[pick] - taken.cumsum(0)  # of each lesion's samples, from their old place
+        rows = torch.arange(len(nodule), device=pick.device) + shift[nodule]
         return self._part(rows, pick, nodule, [self.lesion_ids[i] for i in pick.tolist()])
 
     def _part(self, rows: Any, lesions: Any, nodule: torch.Tensor, names: Iterable[str]) -> Samples:
@@ -90,11 +85,7 @@ class Samples:
         )
 
     def split(self, size: int) -> list[Samples]:
-        """Mini-batches of `size` lesions, in order; the last one may be smaller.
-
-        They are views of these samples and cost nothing: shuffle (`select`) and augment an epoch
-        as a whole, then split it.
-        """
+        """Mini-batches of `size` lesions, in order, as views; the last one may be smaller."""
         if size < 1:
             raise ValueError(f"size={size!r}: expected 1 lesion or more")
         n = len(self.lesion_ids)

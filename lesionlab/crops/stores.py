@@ -5,13 +5,11 @@
     masks/LESION       (reader, z, y, x) in bits, eight columns to a byte; absent where nobody read
     lesions.parquet    one row per lesion, in the order of the lesions expected
 
-Depths differ from lesion to lesion, so each lesion has arrays of its own, of one chunk without
-compression. Zarr's own package writes them, and any Zarr 3 library opens the store
-(`zarr.open_group(url)`).
-
-The order of writing makes an interrupted build harmless. A lesion counts as stored when its row is
-in the attributes of `hu/LESION`, which are written after its voxels. The store counts as complete
-when `zarr.json` has the SHA-256 of `lesions.parquet`, which is written last of all.
+Each lesion has arrays of its own depth, of one chunk without compression; `zarr.open_group(url)`
+opens the store too. The order of writing makes an interrupted build harmless. A lesion counts as
+stored when its row is in the attributes of `hu/LESION`, which are written after its voxels. The
+store counts as complete when `zarr.json` has the SHA-256 of `lesions.parquet`, which is written
+last of all.
 """
 
 from __future__ import annotations
@@ -85,15 +83,9 @@ class _Folder:
 class CropStore(Mapping[str, Crop]):
     """Crops of one tier by `lesion_id`, to read, in a folder or behind any URL that fsspec knows.
 
-    `build` writes a store.
-
-    Args:
-        url: The folder or the URL.
-        allow_incomplete: Open the store however far its build has come.
-
     Raises:
-        FileNotFoundError: There is no store.
-        IncompleteStoreError: It is incomplete; the message says how far it is.
+        FileNotFoundError: There is no store; `build` writes one.
+        IncompleteStoreError: Its build did not come to its end, and `allow_incomplete` is False.
         ValueError: It is damaged, or another version of lesionlab wrote it.
     """
 
@@ -210,11 +202,7 @@ class CropStore(Mapping[str, Crop]):
 
     @property
     def table(self) -> pd.DataFrame:
-        """A new table, one row per lesion in the order expected, index `lesion_id`.
-
-        Columns are `tier`, `shape`, `readers`, `spacing`, `slice_index`, `corner` and `calibrated`
-        as in `Crop`, and `sha256`.
-        """
+        """One row per lesion, index `lesion_id`: what is in `Crop` but voxels, and `sha256`."""
         rows = pd.DataFrame(list(self._rows.values()), pd.Index(self._rows, name="lesion_id"))
         return rows.drop(columns="lesion_id", errors="ignore")
 
@@ -225,7 +213,7 @@ class CropStore(Mapping[str, Crop]):
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def info(self) -> dict[str, Any]:
-        """Counts, bytes on disk, checksum and provenance, such that JSON can hold them."""
+        """Counts, bytes on disk, checksum and provenance, for JSON."""
         return {
             "url": self.url,
             "tier": self.tier,
@@ -239,24 +227,25 @@ class CropStore(Mapping[str, Crop]):
             "provenance": self.provenance,
         }
 
-    def validate(self, *, progress: bool = True) -> dict[str, str]:
-        """Read every lesion again: what is not as its SHA-256 says, by `lesion_id`."""
+    def validate(
+        self, faults: Callable[[Crop], Iterable[str]] | None = None, *, progress: bool = True
+    ) -> dict[str, str]:
+        """Read every lesion again: what is wrong by its SHA-256 or by `faults`, by `lesion_id`."""
         wrong = {}
         for name in tqdm(self, "validate", len(self), disable=not progress, unit="lesion"):
             try:
-                if _row(self[name]) != self._rows[name]:
+                crop = self[name]
+                if _row(crop) != self._rows[name]:
                     wrong[name] = "voxels, masks or geometry are not what was written: SHA-256"
+                elif faults is not None and (told := "; ".join(faults(crop))):
+                    wrong[name] = told
             except (ValueError, OSError) as error:
                 wrong[name] = str(error)
         return wrong
 
 
 def _row(crop: Crop) -> Row:
-    """What the table says of a crop: all but its voxels, and a SHA-256 of everything.
-
-    The sum is over the row as JSON with sorted keys, a line end, the voxels (little-endian), and
-    the masks in bits (eight columns to a byte).
-    """
+    """What the table says of a crop: all but its voxels, and a SHA-256 of everything."""
     row: Row = {
         "lesion_id": crop.lesion_id,
         "tier": crop.tier,
@@ -267,11 +256,10 @@ def _row(crop: Crop) -> Row:
         "corner": [int(k) for k in crop.corner],
         "calibrated": crop.calibrated.tolist(),
     }
-    text = json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    checksum = hashlib.sha256(text.encode() + b"\n")
-    checksum.update(np.ascontiguousarray(crop.hu, dtype="<i2").data)
-    checksum.update(np.packbits(crop.masks, axis=-1).data)
-    return row | {"sha256": checksum.hexdigest()}
+    text = json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
+    bits = np.packbits(crop.masks, axis=-1)
+    data = text.encode() + crop.hu.astype("<i2", copy=False).tobytes() + bits.tobytes()
+    return row | {"sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _checked_ids(lesion_ids: Iterable[str]) -> list[str]:
@@ -303,8 +291,6 @@ def build(
     progress: bool = True,
 ) -> CropStore:
     """Make a store of the crops of many lesions, or continue where an interrupted build ended.
-
-    This process alone writes. A few crops for each process are in memory at a time.
 
     Args:
         url: A folder, or a URL that fsspec knows.

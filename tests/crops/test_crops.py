@@ -32,12 +32,6 @@ def test_consensus_counts_readers(level, voxels):
     assert crop().consensus(level).sum() == voxels
 
 
-@pytest.mark.parametrize("level", [0, 1.01, float("nan")])
-def test_consensus_wants_a_share(level):
-    with pytest.raises(ValueError, match="expected a share above 0 and up to 1"):
-        crop().consensus(level)
-
-
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

@@ -11,8 +11,6 @@ from skimage.transform import resize
 
 from lesionlab.crops.resampling import AIR, planes, volumes
 
-RNG = np.random.default_rng(0)
-
 
 def noise(*shape, seed=0):
     return np.random.default_rng(seed).integers(-1000, 400, shape).astype(np.int16)
@@ -25,26 +23,11 @@ def cells(centre, side, size):
 def test_whole_voxel_shifts_copy_values():
     stack = noise(3, 20, 24)
     # 6 cells of one voxel each around the corner between voxels 7 and 8, 12 and 13
-    out, within = planes([stack], [[7.5, 12.5]], [[6, 6]], size=6)
-    np.testing.assert_allclose(out.numpy(), stack[:, 5:11, 10:16], atol=1e-3)
-    assert within == 1
     values, padded, missing = volumes(
         [stack], [np.arange(3)], [[0, 1, 2]], [[7.5, 12.5]], [[6, 6]], size=6
     )
     np.testing.assert_allclose(values[0].numpy(), stack[:, 5:11, 10:16], atol=1e-3)
     assert (padded[0], missing[0]) == (0, 0)
-
-
-@pytest.mark.parametrize("mode", ["linear", "nearest"])
-@pytest.mark.parametrize("outside", ["edge", 37.0])
-def test_constant_stays_constant(mode, outside):
-    stacks = [np.full((4, n, n + 3), 37, np.int16) for n in (2, 9, 33)]
-    z = [[-3.0, 0.2, 1.7, 8.0]] * 3
-    out, _, _ = volumes(
-        stacks, [np.array([0, 1, 3, 4])] * 3, z, RNG.uniform(0, 9, (3, 2)),
-        RNG.uniform(1, 50, (3, 2)), size=13, mode=mode, outside=outside,
-    )  # fmt: skip
-    np.testing.assert_allclose(out.numpy(), 37, rtol=2e-7)
 
 
 def test_linear_ramp_is_read_at_its_position():
@@ -153,28 +136,22 @@ def test_batch_equals_one_by_one(seed, mode):
     options = {"size": 9, "mode": mode, "outside": float(AIR) if seed % 2 else "edge"}
     together = volumes(stacks, index, z, centre, side, **options)
     packed, within = planes(stacks, centre, side, **options)
-    start = 0
+    of_stack = packed.split([len(stack) for stack in stacks])
     for i in range(n):
         here = slice(i, i + 1)
         alone = volumes(stacks[here], index[here], z[here], centre[here], side[here], **options)
-        np.testing.assert_allclose(
-            together[0][i].numpy(), alone[0][0].numpy(), rtol=1e-5, atol=1e-3
-        )
-        assert together[1][i] == pytest.approx(alone[1][0])
-        assert together[2][i] == alone[2][0]
+        for whole, one in zip(together, alone, strict=True):
+            np.testing.assert_allclose(whole[here], one, rtol=1e-5, atol=1e-3)
         flat, share = planes(stacks[here], centre[here], side[here], **options)
-        slices = slice(start, start + len(stacks[i]))
-        np.testing.assert_allclose(packed[slices].numpy(), flat.numpy(), rtol=1e-5, atol=1e-3)
+        np.testing.assert_allclose(of_stack[i], flat, rtol=1e-5, atol=1e-3)
         assert within[i] == pytest.approx(share[0])
-        start += len(stacks[i])
 
 
 @pytest.mark.parametrize(
     ("centre", "side", "size", "message"),
     [
         ([[0, 0]], [[1, 0]], 4, "side above 0"),
-        ([[0, 0]], [[1, np.nan]], 4, "expected finite"),
-        ([[0, np.inf]], [[1, 1]], 4, "expected finite"),
+        ([[0, np.inf]], [[1, np.nan]], 4, "expected finite"),
         ([[0, 0]], [[1, 1]], 0, "size=0"),
     ],
 )

@@ -101,17 +101,15 @@ def read_index() -> dict[str, Folder]:
 class Slices:
     """The slices set or a part of it, opened.
 
-    An instance can be sent to other processes; each opens the file for itself, once. It is not to
-    be used on both sides of a fork.
+    An instance can be sent to other processes, but is not to be used on both sides of a fork.
 
     Args:
         path: The set, a folder or its zip; if None, what `LESIONLAB_LIDC_SLICES` names, or else
             what `lesionlab data fetch slices` left in the user's data folder.
-        intensity: The table of slopes and intercepts; if None,
-            `lidc-idri-slices-intensity.csv` in the set's folder or the one that holds it, or else
-            the one that comes with lesionlab, which is only taken for the public set. A warning
-            says where the first two differ from the last, and that without any table no slice is
-            calibrated.
+        intensity: The table of slopes and intercepts; if None, `lidc-idri-slices-intensity.csv` in
+            the set's folder or the one that holds it, or else, for the public set only, the one
+            that comes with lesionlab. Where the first two differ from the last, and where there is
+            no table, so that no slice is calibrated, a warning says so.
 
     Raises:
         FileNotFoundError: There is no such file or folder, or none is named.
@@ -197,9 +195,8 @@ class Slices:
     def crop(self, lesion_id: str) -> Crop:
         """The voxels of one nodule: 128 × 128 pixels on every slice that the set shows.
 
-        HU are rounded and clipped to `CLIP`. Slices without a row in the intensity table, or whose
-        row says `none`, get the fixed map `UNCALIBRATED` and `calibrated` False. Masks are ours,
-        in the order of the nodule's `reading_ids`.
+        HU are rounded and clipped to `CLIP`. Slices that the intensity table has no HU for get the
+        map `UNCALIBRATED`. Masks are ours, in the order of the nodule's `reading_ids`.
 
         Raises:
             LookupError: The set has no crop of that nodule; the message says why.
