@@ -266,7 +266,6 @@ def crops(
     *,
     seed: int = 0,
     source: str | Path | None = None,
-    url: Url | None = None,
     progress: bool = True,
 ) -> CropStore:
     """A store that holds the lesions asked for; those that it lacks are made first.
@@ -281,7 +280,6 @@ def crops(
         seed: For phantoms; other data sets have none.
         source: The slices set (a folder or its zip) or the folder above the DICOM scans; the
             environment says where if None (`LESIONLAB_LIDC_SLICES`, `LESIONLAB_LIDC_DICOM`).
-        url: Where the store is or shall be; in the cache folder if None.
         progress: Show a bar while crops are made.
 
     Raises:
@@ -291,16 +289,16 @@ def crops(
     """
     of = get(name, seed=seed, source=source)
     wanted = of.ids(lesion_ids)
-    store = stores.existing(url or of.url, of.provenance)
+    store = stores.existing(of.url, of.provenance)
     if store is not None and all(i in store or i in store.exclusions for i in wanted):
         return store
     for _ in range(PATIENCE):
         try:
-            return build(of, wanted, url=url, progress=progress)[0]
+            return build(of, wanted, progress=progress)[0]
         except _files.BusyError as busy:
             logger.warning("waiting: %s", busy)
             time.sleep(1)
-    return build(of, wanted, url=url, progress=progress)[0]
+    return build(of, wanted, progress=progress)[0]
 
 
 def build(

@@ -324,7 +324,7 @@ def build(
     if store is not None and store.complete and store.keys() >= set(ids):
         return store  # it may lie where nothing can be written
     folder = _Folder(url)
-    with _files.sole_writer(folder.url):
+    with _files.sole_writer(folder.url), _files.plain_errors("crops", folder.url):
         store = existing(url, told, tier)  # now that nobody else changes it
         rows = dict(store._rows) if store is not None else {}
         todo = [name for name in ids if name not in rows]
@@ -334,15 +334,13 @@ def build(
             "version": FORMAT, "tier": tier, "provenance": told, "expected": ids,
             "exclusions": excluded, "complete": None,
         }  # fmt: skip
-        with _files.plain_errors(ROOT, folder.url):
-            group = folder.group("a", {"lesionlab": header})
-            group.update_attributes({"lesionlab": header})
+        group = folder.group("a", {"lesionlab": header})
+        group.update_attributes({"lesionlab": header})
         bar = tqdm(todo, "build", len(ids), initial=len(ids) - len(todo), disable=not progress)
         with closing(_make_all(partial(_attempt, make_crop, tier), todo, processes)) as attempts:
             for name, made in zip(bar, attempts, strict=True):
                 if isinstance(made, Crop):
-                    with _files.plain_errors(f"the crop of {name}", folder.url):
-                        rows[name] = _write(group, made)
+                    rows[name] = _write(group, made)
                 elif on_error == "raise":
                     raise made
                 else:
@@ -353,9 +351,8 @@ def build(
         in_order = [rows[name] for name in ids if name in rows]
         pq.write_table(pa.Table.from_pylist(in_order), file)
         header["complete"] = hashlib.sha256(file.getvalue()).hexdigest()
-        with _files.plain_errors(LESIONS, folder.url):
-            folder.files.pipe_file(f"{folder.root}/{LESIONS}", file.getvalue())
-            group.update_attributes({"lesionlab": header})
+        folder.files.pipe_file(f"{folder.root}/{LESIONS}", file.getvalue())
+        group.update_attributes({"lesionlab": header})
     return CropStore(url)
 
 
@@ -408,8 +405,10 @@ def _attempt(make_crop: MakeCrop, tier: Tier, lesion_id: str) -> Crop | BuildErr
     """The crop of a lesion, or why there is none."""
     try:
         crop = make_crop(lesion_id)
-        if crop.tier != tier:
-            raise ValueError(f"its crop is {crop.tier}, the others are {tier}")
+        if (crop.lesion_id, crop.tier) != (lesion_id, tier):
+            got = f"the {crop.tier} crop of {crop.lesion_id}"
+            raise ValueError(f"expected its {tier} crop, got {got}")
+        return crop
     except MemoryError:
         raise  # says nothing about the lesion
     except Exception as error:
@@ -419,11 +418,6 @@ def _attempt(make_crop: MakeCrop, tier: Tier, lesion_id: str) -> Crop | BuildErr
         failure = BuildError(reason)
         failure.add_note(traceback.format_exc())
         return failure
-    if crop.lesion_id != lesion_id:
-        raise ValueError(
-            f"make_crop({lesion_id!r}): expected its crop, got that of {crop.lesion_id}"
-        )
-    return crop
 
 
 def _make_all(

@@ -58,8 +58,8 @@ def crops(name: str = "phantom", lesion_ids: Any = None, **options: Any) -> Crop
     return datasets.crops(name, lesion_ids, progress=False, **options)
 
 
-def build(name: str, lesion_ids: Any, source: Any = None) -> tuple[CropStore, int]:
-    return datasets.build(datasets.get(name, source=source), lesion_ids, progress=False)
+def build(name: str, lesion_ids: Any, url: Any = None, **options: Any) -> tuple[CropStore, int]:
+    return datasets.build(datasets.get(name, **options), lesion_ids, url=url, progress=False)
 
 
 def test_crops_are_those_of_the_source_and_kept(cache, monkeypatch):
@@ -78,8 +78,8 @@ def test_a_store_grows_in_the_order_of_the_database():
     crops(lesion_ids=[IDS[5], IDS[3]])
     store = crops(lesion_ids=iter([IDS[0], IDS[3]]))
     assert list(store) == [IDS[0], IDS[3], IDS[5]]
-    at_once = crops(lesion_ids=[IDS[0], IDS[3], IDS[5]], url="memory://at-once")
-    assert at_once.checksum == store.checksum
+    at_once, n_made = build("phantom", [IDS[0], IDS[3], IDS[5]], url="memory://at-once")
+    assert (at_once.checksum, n_made) == (store.checksum, 3)
 
 
 def test_other_seeds_and_other_code_make_other_stores(monkeypatch):
@@ -87,12 +87,12 @@ def test_other_seeds_and_other_code_make_other_stores(monkeypatch):
     assert first.url != second.url
     assert (first[IDS[0]].hu != second[IDS[0]].hu).any()
     with pytest.raises(ValueError, match="was made otherwise: seed was 0, now 1: use another"):
-        crops(lesion_ids=IDS[:1], seed=1, url=first.url)
+        build("phantom", IDS[:1], url=first.url, seed=1)
     monkeypatch.setattr(_files, "sha256_code", lambda *packages: "f" * 64)
     with pytest.raises(FileNotFoundError, match="is missing; to make it: lesionlab data build"):
         datasets.locate("phantom")
     with pytest.raises(ValueError, match=r"code was \w{12}, now ffffffffffff"):
-        crops(lesion_ids=IDS[:1], url=first.url)
+        build("phantom", IDS[:1], url=first.url)
 
 
 def test_an_interrupted_store_gives_what_it_has_and_is_gone_on_with(monkeypatch):
@@ -251,7 +251,7 @@ def test_real_scans_are_not_mixed_with_phantoms(lidc_sources, scan, tmp_path):
     lidc_sources.write_scan(both, int(NODULES.loc[IDS[0], "scan_id"]), synthetic=False)
     store = crops("dicom", [*OF_SCAN, IDS[0]], source=both)
     assert (store.tier, list(store)) == ("dicom", [IDS[0]])
-    assert by_reason(store.exclusions) == {"its crop is phantom, the others are dicom": 2}
+    assert by_reason(store.exclusions) == {"expected its dicom crop, got the phantom crop of …": 2}
     with pytest.raises(ValueError, match="was made otherwise: tier was dicom, now phantom"):
         build("dicom", OF_SCAN, source=scan)
 

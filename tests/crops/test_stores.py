@@ -196,10 +196,10 @@ def test_a_lesion_that_fails_is_named_or_left_out(processes, tmp_path, makers):
 @pytest.mark.parametrize(
     ("name", "options", "error", "told"),
     [
-        ("other", {}, ValueError, r"make_crop\('L-0'\): expected its crop"),
+        ("other", {"on_error": "raise"}, BuildError, "expected its phantom crop, got .* L-0-other"),
         ("dying", {"processes": 2}, RuntimeError, "was terminated abruptly"),
         ("hungry", {}, MemoryError, "^$"),
-        ("crop", {"tier": "dicom"}, ValueError, "every lesion is excluded: .*is phantom, the oth"),
+        ("crop", {"tier": "dicom"}, ValueError, "every lesion is excluded: .*its dicom crop"),
     ],
 )
 def test_makers_that_are_wrong(name, options, error, told, tmp_path, makers):
