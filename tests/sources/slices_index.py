@@ -43,20 +43,16 @@ class Shown(NamedTuple):
 
 def index(archive: Archive, source: lidc.Lidc) -> pd.DataFrame:
     """The whole index, a row per folder that shows a nodule; columns as in the table's README."""
-    numbers: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
-    for key in archive.names:
-        if key.part == IMAGES:
-            numbers[key.patient][key.nodule].add(key.number)
+    keys = pd.DataFrame(sorted(key for key in archive.names if key.part == IMAGES))
     nodules = source.nodules()
     rank = nodules.groupby("scan_id").cumcount()
     rows = []
-    for patient in sorted(numbers):
+    for patient, its_keys in keys.groupby("patient"):
+        numbers = its_keys.groupby("nodule")["number"]
+        folders = [_read(archive, patient, k, found.tolist()) for k, found in numbers]
         lesions = nodules.index[nodules["patient"] == patient]
-        folders = [
-            _read(archive, patient, k, sorted(ns)) for k, ns in sorted(numbers[patient].items())
-        ]
         masks = [source.masks(lesion_id) for lesion_id in lesions]
-        for row in match(folders, masks, [int(rank[lesion_id]) for lesion_id in lesions]):
+        for row in match(folders, masks, rank[lesions].tolist()):
             rows.append({"patient": patient, **row})
     table = pd.DataFrame(rows)
     for column in ("slices", "slice_index", "missing_slices", "reader_iou"):

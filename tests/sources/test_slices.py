@@ -34,10 +34,9 @@ FOLDER = f"LIDC-IDRI-slices/{FIRST.patient}/nodule-{FIRST.nodule}"
 PICTURE = f"{FOLDER}/images/slice-1.png"
 
 
-def png(pixels: np.ndarray, mode: str | None = None) -> bytes:
-    file = io.BytesIO()
-    picture = Image.fromarray(pixels)
-    (picture.convert(mode) if mode else picture).save(file, "PNG")
+def png(mode: str) -> bytes:
+    file, pixels = io.BytesIO(), np.random.default_rng(0).integers(0, 251, (128, 128), np.uint8)
+    Image.fromarray(pixels).convert(mode).save(file, "PNG")
     return file.getvalue()
 
 
@@ -178,7 +177,6 @@ def test_stored_values_are_put_back_to_hu(part):
         (8.0, -1000.0, 1, False),  # air −1000, then −992: a slice without padding
         (14.0, -3000.0, 150, False),  # padding −3000, then −900: lung where it belongs
         (8.0, -700.0, 150, False),  # nothing is as low as padding
-        (8.0, -1000.0, 0, False),  # a picture of one value
     ],
 )
 def test_offset_is_seen_from_what_follows_the_padding(slope, intercept, floor, expected):
@@ -230,19 +228,17 @@ def test_a_hostile_zip_is_refused(entry, content, method, says, part):
         Archive(path)
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe", "large"])
-def test_a_hostile_folder_is_refused(kind, part):
+def test_a_hostile_folder_is_refused(part):
     file = part / PICTURE
-    file.unlink()
-    if kind == "link":
-        file.symlink_to(part / f"{FOLDER}/images/slice-0.png")
-    elif kind == "pipe":
-        os.mkfifo(file)
-    else:
-        file.touch()
-        os.truncate(file, 1 << 40)  # takes no room on disk
-    with pytest.raises(SlicesError, match=r"slice-1.png' is no plain file of at most 1,048,576"):
-        Archive(part)
+    for put in (
+        lambda: file.symlink_to(part / f"{FOLDER}/images/slice-0.png"),
+        lambda: os.mkfifo(file),
+        lambda: file.write_bytes(bytes(2 << 20)),
+    ):
+        file.unlink()
+        put()
+        with pytest.raises(SlicesError, match=r"slice-1.png' is no plain file of at most 1,048,"):
+            Archive(part)
 
 
 def test_names_that_lead_out_of_a_zip_are_only_names(part):
@@ -254,16 +250,15 @@ def test_names_that_lead_out_of_a_zip_are_only_names(part):
     assert Archive(path).names == known
 
 
-@pytest.mark.parametrize("data", [b"", b"not a zip" * 999])
-def test_what_is_no_zip_or_another_set_is_refused(data, tmp_path):
-    (tmp_path / "set.zip").write_bytes(data)
+def test_what_is_no_zip_or_another_set_is_refused(tmp_path):
+    (tmp_path / "set.zip").write_bytes(b"not a zip" * 999)
     with pytest.raises(SlicesError, match=r"set.zip cannot be read as a folder or zip file: File"):
         Archive(tmp_path / "set.zip")
     with pytest.raises(SlicesError, match="1 files but none of the slices set; expected a zip or"):
         Archive(tmp_path)
 
 
-PIXELS = np.random.default_rng(0).integers(0, 251, (128, 128)).astype(np.uint8)
+GREY = png("L")
 HUGE = chunk(b"IHDR", struct.pack(">IIBBBBB", 2**31, 2**31, 8, 0, 0, 0, 0))
 
 
@@ -271,11 +266,11 @@ HUGE = chunk(b"IHDR", struct.pack(">IIBBBBB", 2**31, 2**31, 8, 0, 0, 0, 0))
     ("data", "says"),
     [
         (b"GIF89a" + bytes(40), "not a PNG file"),
-        (png(PIXELS)[:-4000], "a broken PNG file"),
-        (png(PIXELS, "RGB"), "8 bits and colour type 2; expected 128 × 128 of 8-bit grey"),
-        (png(PIXELS)[:8] + HUGE + bytes(50), "2147483648 × 2147483648 pixels"),
+        (GREY[:-4000], "a broken PNG file"),
+        (png("RGB"), "8 bits and colour type 2; expected 128 × 128 of 8-bit grey"),
+        (GREY[:8] + HUGE + bytes(50), "2147483648 × 2147483648 pixels"),
         # a second header, after the one that was checked
-        (png(PIXELS)[:33] + HUGE + png(PIXELS)[33:], "a broken PNG file"),
+        (GREY[:33] + HUGE + GREY[33:], "a broken PNG file"),
     ],
 )
 def test_a_picture_that_cannot_be_used_says_why(data, says):
