@@ -58,7 +58,7 @@ def read_intensity(path: Path) -> Calibration:
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise SlicesError(f"{path} cannot be read as a CSV table: {error}") from error
     table = table[table["source"].fillna("none") != "none"]
-    good = np.isfinite(table[["slope", "intercept"]]).all(axis=1) & (table["slope"] > 0)
+    good = (table["slope"] > 0) & np.isfinite(table["slope"]) & np.isfinite(table["intercept"])
     good &= ~table.duplicated(["patient", "nodule", "slice"])
     if not good.all():
         raise SlicesError(
