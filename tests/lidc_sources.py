@@ -10,7 +10,6 @@ from PIL import Image
 
 from lesionlab.sources import lidc
 from lesionlab.sources.dicom import write_series
-from lesionlab.sources.lidc._windows import place
 from lesionlab.sources.slices import read_index
 
 SIZE = 128
@@ -27,7 +26,8 @@ def write_slices(root: Path, lesion_ids: list[str], *, calibrated: bool = True) 
         shown = read_index()[lesion_id]
         folder = root / "LIDC-IDRI-slices" / shown.patient / f"nodule-{shown.nodule}"
         masks = np.zeros((4, len(shown.slices), SIZE, SIZE), np.uint8)
-        ours = place(lidc.masks(lesion_id), np.array(shown.slice_index), shown.corner, SIZE)[:4]
+        in_scan = np.array(shown.slice_index)
+        ours = lidc.masks(lesion_id).window(in_scan, shown.corner, SIZE)[:4]
         masks[: len(ours)] = 255 * ours
         for s, number in enumerate(shown.slices):
             planes = {"images": ramp} | {f"mask-{r}": masks[r, s] for r in range(4)}

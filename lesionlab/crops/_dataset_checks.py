@@ -16,7 +16,6 @@ from lesionlab.crops import Crop, datasets
 from lesionlab.crops.stores import LESIONS, ROOT, CropStore
 from lesionlab.sources import lidc
 from lesionlab.sources.lidc import LesionMasks
-from lesionlab.sources.lidc._windows import place
 
 
 def describe(store: CropStore, *, voxels: bool = True, progress: bool = False) -> dict[str, Any]:
@@ -104,7 +103,7 @@ def _differences(crop: Crop, masks: LesionMasks) -> Iterator[str]:
         yield f"{len(crop.masks)} readers' masks, in the database {len(masks.readers)}"
         return
     rows, columns = crop.hu.shape[1:]
-    window = place(masks, crop.slice_index, crop.corner, max(rows, columns))
+    window = masks.window(crop.slice_index, crop.corner, max(rows, columns))
     expected = window[..., :rows, :columns]
     if n_off := int((expected != crop.masks).sum()):
         yield f"{n_off} voxels of the masks are not as the readers drew them"

@@ -233,7 +233,8 @@ class _Dicom(DataSet):
                 f"none of the {len(report):,} series of LIDC-IDRI"
             )
         # a tree of phantoms written under the UIDs of real scans is not passed off as real ones
-        return found.maker(**self.parameters), "phantom" if there["synthetic"].all() else "dicom"
+        tier: Tier = "phantom" if there["synthetic"].all() else "dicom"
+        return partial(found.crop, **self.parameters), tier
 
     def report(self, progress: bool = False) -> pd.DataFrame:
         return self._open(progress).report().reset_index()

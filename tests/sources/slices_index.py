@@ -21,7 +21,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from lesionlab.sources import lidc
-from lesionlab.sources.lidc._windows import place
 from lesionlab.sources.slices._archive import IMAGES, MASKS, SIZE, Archive, Key
 
 BoolArray = npt.NDArray[np.bool_]
@@ -139,7 +138,7 @@ def _assign(
     # a tiny mask may equal another nodule's by chance: only a slice that fits nothing of ours
     others = [_of_another(of_slice, best, lesions) for of_slice in votes]
     in_scan = lesion.origin[0] + np.arange(lesion.readers.shape[1])
-    ours = place(lesion, in_scan, corner, SIZE)
+    ours = lesion.window(in_scan, corner, SIZE)
     readers = min(len(ours), len(folder.masks))
     overlap = np.stack([_overlaps(folder.masks[r], ours[r]) for r in range(readers)])
     score = overlap.sum(axis=0)  # (folder's slice, lesion's slice)

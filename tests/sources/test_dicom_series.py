@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,13 @@ import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
 from pydicom.encaps import encapsulate
-from pydicom.uid import (
-    JPEG2000Lossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    RLELossless,
-)
+from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from lesionlab.sources.dicom import BadFileError, DicomError, read_series, write_series
 
 SPACING = (2.5, 0.7, 0.8)
 SHAPE = (5, 12, 10)
 SECRET = "SECRET"  # noqa: S105 - stands for a name that must not be shown
-CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
 @pytest.fixture
@@ -42,7 +35,7 @@ def folder(tmp_path: Path, hu: npt.NDArray[np.int16]) -> Path:
     return write_series(hu, tmp_path / "scan", spacing=SPACING, patient_id="P", slice_z=z.tolist())
 
 
-def edit(file: Path, **attributes: Any) -> Path:
+def edit(file: str | Path, **attributes: Any) -> None:
     """Change attributes of a file; None deletes one, and nothing is validated."""
     with pydicom.config.disable_value_validation():
         dataset = pydicom.dcmread(file)
@@ -62,7 +55,6 @@ def edit(file: Path, **attributes: Any) -> Path:
             else:
                 setattr(dataset, keyword, value)
         dataset.save_as(file)
-    return file
 
 
 def store(file: Path, values: npt.NDArray[Any], bits: int, **attributes: Any) -> None:
@@ -82,27 +74,16 @@ def slices(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def test_a_good_series(folder, hu):
-    volume = read_series(folder)
-    assert volume.hu.dtype == np.int16
-    np.testing.assert_array_equal(volume.hu, hu)
-    assert volume.spacing == SPACING
-    np.testing.assert_array_equal(volume.slice_z, [-30, -27.5, -25, -22.5, -20])
-    assert volume.origin_mm == pytest.approx((-0.8 * 4.5, -0.7 * 5.5, -30))
-    np.testing.assert_array_equal(volume.direction, np.eye(3))
-    assert volume.warnings == ()
-    assert volume.thickness == 2.5
-    assert volume.synthetic
-
-
 def test_order_is_by_position_not_by_name_or_number(folder, hu):
     names = ["d", "a", "IM00001", "c.dcm", "b.ima"]
     for number, (file, name) in enumerate(zip(slices(folder), names, strict=True)):
         edit(file, InstanceNumber=(number * 3) % 5)
         file.rename(folder / name)
-    volume = read_series(folder)
-    np.testing.assert_array_equal(volume.hu, hu)
-    np.testing.assert_array_equal(read_series(reversed(slices(folder))).hu, hu)
+    for volume in (read_series(folder), read_series(reversed(slices(folder)))):
+        assert volume.hu.dtype == np.int16
+        np.testing.assert_array_equal(volume.hu, hu)
+        np.testing.assert_array_equal(volume.slice_z, [-30, -27.5, -25, -22.5, -20])
+        assert (volume.thickness, volume.synthetic, volume.warnings) == (2.5, True, ())
 
 
 @pytest.mark.parametrize(
@@ -135,7 +116,6 @@ def test_z_ascends_where_the_normal_points_down(folder, hu):
         edit(file, ImageOrientationPatient=[1, 0, 0, 0, -1, 0])
     volume = read_series(folder)
     np.testing.assert_array_equal(volume.hu, hu)  # slices up, rows as stored: as pylidc
-    np.testing.assert_array_equal(volume.slice_z, [-30, -27.5, -25, -22.5, -20])
     np.testing.assert_array_equal(volume.direction, np.diag([1, -1, 1]))
 
 
@@ -148,16 +128,11 @@ def test_where_a_voxel_lies_with_uneven_slices(tmp_path, hu):
     np.testing.assert_allclose(at, [3.6, 5.2, -1])
 
 
-def test_a_tilted_gantry_is_an_error_with_its_angle(folder):
+@pytest.mark.parametrize("aside", [[0, 0, 40, 0, 0], [0, 0.67, 1.34, 2.01, 2.68]])
+def test_slices_beside_the_others_or_of_a_tilted_gantry_are_refused(folder, aside):
     for k, file in enumerate(slices(folder)):
-        edit(file, ImagePositionPatient=[0, k * 2.5 * np.tan(np.radians(15)), -30 + 2.5 * k])
-    with pytest.raises(DicomError, match=r"slice-0000.dcm and 4 more: .*tilted.* 15.00°"):
-        read_series(folder)
-
-
-def test_a_slice_beside_the_others_is_named(folder):
-    edit(slices(folder)[2], ImagePositionPatient=[40, 0, -25])
-    with pytest.raises(DicomError, match=r"slice-0002.dcm: lies .* mm beside the other slices"):
+        edit(file, ImagePositionPatient=[0, aside[k], -30 + 2.5 * k])
+    with pytest.raises(DicomError, match=r"slice-000[02].dcm: lies .* mm beside.*tilted"):
         read_series(folder)
 
 
@@ -166,8 +141,6 @@ def test_missing_slices(folder, hu):
     with pytest.raises(DicomError, match=r"mm between .*slice-000.*2.5 mm is usual.*strict=False"):
         read_series(folder)
     volume = read_series(folder, strict=False)
-    assert "5 mm between" in volume.warnings[0]
-    assert "about 1 slices missing" in volume.warnings[0]
     np.testing.assert_array_equal(volume.hu, hu[[0, 1, 3, 4]])
     assert volume.spacing[0] == 2.5
 
@@ -183,16 +156,14 @@ def test_a_single_slice_takes_its_thickness_for_spacing(folder):
         read_series(file)
 
 
-@pytest.mark.parametrize(("number", "wins"), [(0, "other"), (99, "first"), (None, "first")])
+@pytest.mark.parametrize(("number", "wins"), [(0, True), (99, False), (None, False)])
 def test_of_different_duplicates_the_lesser_instance_number_wins(folder, hu, number, wins):
     other = shutil.copy(slices(folder)[1], folder / "a.dcm")
     store(Path(other), np.full(SHAPE[1:], 1024 + 7, np.int16), 16, InstanceNumber=number)
     volume = read_series(folder)
-    expected = hu.copy()
-    if wins == "other":
-        expected[1] = 7
-    np.testing.assert_array_equal(volume.hu, expected)
-    assert "with other pixels and a greater InstanceNumber" in volume.warnings[0]
+    np.testing.assert_array_equal(volume.hu[1], 7 if wins else hu[1])
+    assert len(volume.hu) == 5
+    assert "stands at the position of" in volume.warnings[0]
 
 
 def test_mixed_series_are_listed(folder, tmp_path):
@@ -212,14 +183,9 @@ def test_mixed_series_are_listed(folder, tmp_path):
 
 def test_localizers_and_other_objects_are_skipped_and_counted(folder, hu):
     files = slices(folder)
-    edit(
-        Path(shutil.copy(files[0], folder / "scout.dcm")),
-        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
-        ImageOrientationPatient=None,
-    )
-    edit(
-        Path(shutil.copy(files[0], folder / "seg.dcm")), SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4"
-    )
+    scout, other = (shutil.copy(files[0], folder / name) for name in ("scout.dcm", "seg.dcm"))
+    edit(scout, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], ImageOrientationPatient=None)
+    edit(other, SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4")
     (folder / "069.xml").write_text("<LidcReadMessage/>", encoding="utf-8")
     (folder / ".DS_Store").write_bytes(b"x")
     (folder / "sub").mkdir()
@@ -231,7 +197,7 @@ def test_localizers_and_other_objects_are_skipped_and_counted(folder, hu):
 
 
 def test_nothing_to_read(folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere.*no such file or folder"):
+    with pytest.raises(DicomError, match=r"nowhere.*no such file"):
         read_series(tmp_path / "nowhere")
     for file in slices(folder):
         edit(file, SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1")
@@ -268,17 +234,6 @@ def test_bits_and_sign(folder, values, bits, expected):
     assert volume.hu.dtype == (np.int16 if max(expected) < 32768 else np.float32)
 
 
-@pytest.mark.parametrize("bits", [12, 16])
-def test_monochrome1_changes_how_it_is_drawn_not_what_it_means(folder, bits):
-    stored = np.arange(120, dtype=np.uint16).reshape(SHAPE[1:]) * 30
-    file = slices(folder)[0]
-    store(file, stored, bits, PhotometricInterpretation="MONOCHROME1", RescaleSlope=2)
-    np.testing.assert_array_equal(read_series(file).hu[0], stored * 2.0 - 1024)
-    edit(file, PixelRepresentation=1)
-    with pytest.raises(BadFileError, match="MONOCHROME1 with signed pixels"):
-        read_series(file)
-
-
 @pytest.mark.parametrize(
     ("written", "limit", "padded"),
     [
@@ -307,7 +262,7 @@ def test_padding_that_could_be_tissue_and_another_unit_are_told(folder):
     volume = read_series(file)
     told = " ".join(volume.warnings)
     assert "PixelPaddingValue stands for 0 HU, which could be tissue" in told
-    assert "RescaleType (0028,1054) is not HU (in 1 slices)" in told
+    assert "RescaleType is not HU (in 1 slices)" in told
 
 
 def compressed_by_simpleitk(file: Path, compressor: str) -> None:
@@ -321,10 +276,16 @@ def compressed_by_simpleitk(file: Path, compressor: str) -> None:
     writer.Execute(sitk.GetImageFromArray(dataset.pixel_array[None]))
     packed = pydicom.dcmread(temporary)
     temporary.unlink()
-    dataset.PixelData = packed.PixelData
+    encode(file, packed.PixelData, packed.file_meta.TransferSyntaxUID)
+
+
+def encode(file: Path, pixels: bytes, syntax: str) -> None:
+    """Put compressed pixels, whole or not, into a file."""
+    dataset = pydicom.dcmread(file)
+    dataset.PixelData = pixels
     dataset["PixelData"].is_undefined_length = True
-    dataset.file_meta.TransferSyntaxUID = packed.file_meta.TransferSyntaxUID
-    dataset.save_as(file)
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+    pydicom.dcmwrite(file, dataset, implicit_vr=False, little_endian=True)
 
 
 def test_compressed_slices(folder, hu):
@@ -345,9 +306,8 @@ def test_a_compressed_stream_of_another_size_than_its_header_is_refused(folder):
     dataset = pydicom.dcmread(file)
     at = dataset.PixelData.index(b"\xff\x51") + 6  # SIZ: width and height follow
     huge = (60_000).to_bytes(4, "big") * 2
-    dataset.PixelData = dataset.PixelData[:at] + huge + dataset.PixelData[at + 8 :]
-    dataset["PixelData"].is_undefined_length = True
-    dataset.save_as(file)
+    pixels = dataset.PixelData[:at] + huge + dataset.PixelData[at + 8 :]
+    encode(file, pixels, dataset.file_meta.TransferSyntaxUID)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(BadFileError, match=r"slice-0001\.dcm: its pixels"):
         read_series(folder)
@@ -363,13 +323,7 @@ def test_a_compressed_stream_of_another_size_than_its_header_is_refused(folder):
     ],
 )
 def test_transfer_syntaxes_that_nothing_decodes(folder, syntax, message):
-    file = slices(folder)[1]
-    dataset = pydicom.dcmread(file)
-    dataset.PixelData = encapsulate([b"\0" * 40])
-    dataset["PixelData"].is_undefined_length = True
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
-    with file.open("wb") as out:
-        pydicom.dcmwrite(out, dataset, implicit_vr=False, little_endian=True)
+    encode(slices(folder)[1], encapsulate([b"\0" * 40]), syntax)
     with pytest.raises(BadFileError, match=f"slice-0001.dcm: .*{message}"):
         read_series(folder)
 
@@ -377,23 +331,20 @@ def test_transfer_syntaxes_that_nothing_decodes(folder, syntax, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"PixelSpacing": [0, 0.7]}, "PixelSpacing .* is 0, 0.7; expected mm above 0"),
-        ({"ImagePositionPatient": None}, r"lacks ImagePositionPatient \("),
-        ({"RescaleSlope": None}, r"lacks RescaleSlope \("),
-        ({"PixelData": None}, r"lacks PixelData \("),
-        ({"PixelSpacing": "0.7"}, "PixelSpacing .* has 1 values, expected 2"),
-        ({"PixelSpacing": b"0.7\\SECRET"}, "PixelSpacing .* (is not a number|cannot be read)"),
-        ({"ImagePositionPatient": [0, 0, 1e9]}, "lies a kilometre away"),
-        ({"ImagePositionPatient": b"0\\0\\nan"}, "ImagePositionPatient .* not finite"),
+        ({"PixelSpacing": [0, 0.7]}, "PixelSpacing is not 2 numbers from 0.001 to 1000"),
+        ({"PixelSpacing": "0.7"}, "PixelSpacing is not 2 numbers"),
+        ({"PixelSpacing": b"0.7\\SECRET"}, "PixelSpacing (is not 2 numbers|cannot be read)"),
+        ({"ImagePositionPatient": None}, "ImagePositionPatient is not 3 numbers"),
+        ({"ImagePositionPatient": b"0\\0\\nan"}, "ImagePositionPatient is not 3 numbers"),
         ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "not two unit vectors"),
-        ({"Columns": 60000}, "Columns .* is 60000, expected 1 to 8192"),
-        ({"Rows": 13}, r"rows and columns \(13, 10\) differ from the \(12, 10\) of 4 other"),
-        ({"RescaleSlope": 0}, "RescaleSlope .* is 0"),
-        ({"RescaleSlope": "1e300"}, "numbers without end"),
-        ({"PhotometricInterpretation": "RGB"}, "is not MONOCHROME1 or 2"),
-        ({"HighBit": 11}, "HighBit .* is not BitsStored - 1"),
-        ({"SeriesInstanceUID": "SECRET"}, "SeriesInstanceUID .* is not a UID"),
-        ({"InstanceNumber": b"SECRET"}, "InstanceNumber .* (is not a number|cannot be read)"),
+        ({"Columns": 60000}, "Columns is not a number from 1 to 8192"),
+        ({"Rows": 13}, "size, PixelSpacing or ImageOrientationPatient are not those of 4 other"),
+        ({"RescaleSlope": 0}, "RescaleSlope is 0"),
+        ({"RescaleSlope": "1e300"}, "RescaleSlope is not a number from"),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "is not MONOCHROME2"),
+        ({"HighBit": 11}, "HighBit is not a number from 15 to 15"),
+        ({"PixelData": None}, "its pixels are 0 bytes, expected 240"),
+        ({"SeriesInstanceUID": "SECRET"}, "SeriesInstanceUID is not a UID"),
     ],
 )
 def test_an_impossible_attribute(folder, change, message):
@@ -406,18 +357,18 @@ def test_an_impossible_attribute(folder, change, message):
     assert SECRET not in " ".join(volume.warnings)
 
 
-NOT_DICOM: dict[str, Callable[[bytes], bytes]] = {
-    "in the file meta": lambda raw: raw[:200],
-    "in the pixels": lambda raw: raw[:-50],
-    "no marker": lambda raw: raw[:128] + b"MCID" + raw[132:],
-    "header then zeros": lambda raw: raw[:600] + b"\0" * 2000,
-}
-
-
-@pytest.mark.parametrize("damage", NOT_DICOM)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: raw[:200],  # in the file meta
+        lambda raw: raw[:-50],  # in the pixels
+        lambda raw: raw[:128] + b"MCID" + raw[132:],  # no marker
+        lambda raw: raw[:600] + b"\0" * 2000,
+    ],
+)
 def test_truncated_and_foreign_files(folder, hu, damage):
     file = slices(folder)[4]
-    file.write_bytes(NOT_DICOM[damage](file.read_bytes()))
+    file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(BadFileError, match=r"slice-0004\.dcm: "):
         read_series(folder)
     volume = read_series(folder, strict=False)

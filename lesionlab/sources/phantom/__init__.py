@@ -22,7 +22,6 @@ from lesionlab.attributes import rating
 from lesionlab.crops import Crop
 from lesionlab.sources import lidc
 from lesionlab.sources.lidc import LesionMasks
-from lesionlab.sources.lidc._windows import place, slices_around
 from lesionlab.sources.phantom import _lung
 from lesionlab.sources.phantom import _scene as scene
 from lesionlab.sources.phantom._lesion import RENDERED, Lesion, shape_on_planes
@@ -31,6 +30,8 @@ from lesionlab.sources.phantom._thorax import make_room, surroundings
 
 __all__ = ["drawn_ratings", "lesions", "make", "phantom", "render"]
 
+CONTEXT = 2  # slices above and below the readers' outlines
+REACH_MM = 10.5  # how far slices reach from the centre: 21 slices at 1 mm can be cut out
 SCAN_MM = 320.0  # height of a scan whose number of slices is not given
 
 
@@ -149,7 +150,7 @@ def render(
     share = np.zeros_like(volume)
     share[window] = lesion.share
     around = surroundings(draws("wall"), chest, grid)
-    key, placed = (lesion_id, seed), place(masks, grid.slices, grid.corner, size)
+    key, placed = (lesion_id, seed), masks.window(grid.slices, grid.corner, size)
     return scene.finish(volume, share, around, grid, scanner, key, masks=placed)
 
 
@@ -161,10 +162,14 @@ def _grid(nodule: pd.Series[Any], masks: LesionMasks, size: int, scan_slices: in
     if (widest := int((high - low)[1:].max())) > size:
         raise ValueError(f"size={size}: the outlines of {masks.lesion_id} are {widest} pixels wide")
     y, x = ((low + high) // 2 - size // 2).tolist()[1:]
-    ends, spacing, centre = (int(low[0]), int(high[0])), masks.spacing[0], float(nodule["z"])
-    slices = slices_around(*ends, centre, spacing, scan_slices)
+    spacing, centre = masks.spacing[0], float(nodule["z"])
+    reach = int(np.ceil(REACH_MM / spacing))
+    first = max(0, min(int(low[0]) - CONTEXT, int(np.floor(centre)) - reach))
+    end = max(int(high[0]) + CONTEXT, int(np.ceil(centre)) + reach + 1)
+    if scan_slices is not None:
+        end = min(end, scan_slices)
     thickness = float(nodule["slice_thickness"])
-    return Grid(int(slices[0]), len(slices), (y, x), size, spacing, thickness, masks.spacing[2])
+    return Grid(first, end - first, (y, x), size, spacing, thickness, masks.spacing[2])
 
 
 @cache

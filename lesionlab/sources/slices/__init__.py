@@ -43,7 +43,6 @@ from tqdm.auto import tqdm
 from lesionlab._files import sha256
 from lesionlab.crops import Crop
 from lesionlab.sources import lidc, origins
-from lesionlab.sources.lidc._windows import place
 from lesionlab.sources.slices._archive import IMAGES, MASKS, SIZE, Archive, Key
 from lesionlab.sources.slices._archive import SlicesError as SlicesError
 from lesionlab.sources.slices._intensity import find_intensity, is_offset
@@ -208,7 +207,7 @@ class Slices:
             )
         folder, masks = self._folders[lesion_id], lidc.masks(lesion_id)
         slice_index = np.array(folder.slice_index, dtype=np.int64)
-        placed = place(masks, slice_index, folder.corner, SIZE)
+        placed = masks.window(slice_index, folder.corner, SIZE)
         self._check_shown(folder, placed)
         hu, known, _ = zip(*(self._slice(folder, n) for n in folder.slices), strict=True)
         return Crop(

@@ -1,0 +1,191 @@
+"""Crops of LIDC lesions out of whole scans: slices matched by z, masks put in their place."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lesionlab.crops import Crop
+from lesionlab.sources import lidc
+from lesionlab.sources.dicom._files import AIR, DicomError, Pixels, Slice, read_pixels
+from lesionlab.sources.dicom._series import arrange, select
+from lesionlab.sources.dicom._tree import find_series
+
+logger = logging.getLogger(__name__)
+
+SIZE = 512  # rows and columns of all scans of LIDC-IDRI
+MAX_OFF = 0.1  # mm that a slice may lie off the database's z; also at most a fifth of the step
+
+
+@dataclass
+class _Scan:
+    """One scan of the database beside its files."""
+
+    scan_id: int
+    z: npt.NDArray[np.float64]  # (slice,) positions in the database, mm
+    files: dict[int, Slice]  # by index of the slice in the database
+    folder: Path
+    decoded: dict[int, Pixels] = field(default_factory=dict)
+
+    def plane(self, k: int) -> Pixels:
+        """Decode slice `k` of the database, once."""
+        if k not in self.files:
+            raise DicomError(f"{self.folder}: no slice at z = {self.z[k]:g} mm")
+        if k not in self.decoded:
+            self.decoded[k] = read_pixels(self.files[k].path)
+        return self.decoded[k]
+
+
+class Dicom:
+    """The scans of LIDC-IDRI that lie in a tree of folders.
+
+    A folder whose first and last file are of one series is taken to hold that series alone, which
+    is quick to find out; the headers of its other files are read when it is cut.
+
+    An instance can be sent to other processes, so that `lesionlab.crops.stores.build` can cut many
+    lesions with `crop`. It keeps the scan of the last lesion: ask for lesions scan by scan.
+
+    Args:
+        root: Any folder above the scans, in whatever layout they were downloaded.
+        progress: Show a bar while searching.
+
+    Attributes:
+        series: All series of the tree, of LIDC-IDRI or not, as `find_series` gives them.
+
+    Raises:
+        NotADirectoryError: `root` is not a folder.
+    """
+
+    def __init__(self, root: str | Path, *, progress: bool = True) -> None:
+        self.root = Path(root)
+        self.series = find_series(root, progress=progress, thorough=False)
+        self._nodules = lidc.nodules()[["scan_id", "series_uid"]]
+        self._scan: _Scan | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_scan": None}
+
+    def report(self) -> pd.DataFrame:
+        """What matched and what did not, one row per scan of the database.
+
+        Returns:
+            Index `scan_id`; `patient`, `series_uid`, `n_lesions`, `n_slices` in the database,
+            `n_files` found, `path` under the root, `synthetic` (a phantom under the scan's UIDs),
+            and `status`: "found", "slices missing" (fewer files than slices) or "not found".
+        """
+        report = lidc.scans()[["patient", "series_uid"]]
+        n_slices = {scan_id: len(z) for scan_id, z in lidc.default().database.slice_z.items()}
+        report["n_lesions"] = self._nodules["scan_id"].value_counts()
+        report["n_slices"] = pd.Series(n_slices)
+        found = self.series.set_index("series_uid")[["n_files", "path", "synthetic"]]
+        report = report.join(found, on="series_uid").fillna({"path": ""})
+        report["synthetic"] = report["synthetic"].eq(True)
+        counts = ["n_lesions", "n_slices", "n_files"]
+        report[counts] = report[counts].fillna(0).astype(int)
+        some = np.where(report["n_files"] < report["n_slices"], "slices missing", "found")
+        report["status"] = np.where(report["n_files"] == 0, "not found", some)
+        return report
+
+    def crop(self, lesion_id: str, *, size: int = 128, margin_mm: float = 12.0) -> Crop:
+        """Cut one lesion out of its scan, in HU, with its readers' masks in place.
+
+        Slices are those of the database, matched to files by z to within 0.1 mm. Of two files at
+        one position the one of lesser InstanceNumber is taken, as in pylidc.
+
+        Args:
+            lesion_id: As in `lesionlab.sources.lidc.nodules`.
+            size: Rows and columns, around the middle of the readers' outlines. Outside the scan
+                there is air, −1024 HU.
+            margin_mm: Slices up to that far below and above the outlines are taken along, as far
+                as the scan reaches. One that is missing there is left out, with a logged warning,
+                and shows as a step in `Crop.slice_index`.
+
+        Returns:
+            The crop; `tier` is "phantom" where `write_series` wrote the scan.
+
+        Raises:
+            LookupError: No nodule has that id.
+            ValueError: The lesion is larger than `size`, or has no voxel.
+            DicomError: The lesion's series was not found or is not the scan of the database, or
+                one of its own slices is missing or bad.
+        """
+        if not 0 <= margin_mm < np.inf:
+            raise ValueError(f"margin_mm={margin_mm!r}: expected mm from 0")
+        masks = lidc.masks(lesion_id)
+        drawn = np.argwhere(masks.readers.any(axis=0)) + masks.origin
+        if not len(drawn):
+            raise ValueError(f"{lesion_id}: no voxel lies inside its readers' outlines")
+        first, end = drawn.min(axis=0), drawn.max(axis=0) + 1
+        if (widest := (end - first)[1:].max()) > size:
+            raise ValueError(f"size={size}: the outlines of {lesion_id} are {widest} pixels wide")
+        y, x = ((first + end) // 2 - size // 2)[1:].tolist()
+        nodule: Any = self._nodules.loc[lesion_id]
+        scan = self._open(int(nodule["scan_id"]), nodule["series_uid"])
+        low, high = scan.z[first[0]] - margin_mm - 1e-6, scan.z[end[0] - 1] + margin_mm + 1e-6
+        planes: dict[int, Pixels] = {}
+        for k in np.flatnonzero((scan.z >= low) & (scan.z <= high)).tolist():
+            try:
+                planes[k] = scan.plane(k)
+            except DicomError as error:
+                if first[0] <= k < end[0]:
+                    raise
+                logger.warning("%s: a slice of its margin is left out: %s", lesion_id, error)
+        slices = np.array(list(planes), dtype=np.int64)
+        hu = np.full((len(slices), size, size), AIR, dtype=np.int16)
+        rows, columns = (slice(max(c, 0), min(c + size, SIZE)) for c in (y, x))
+        shown = np.array([pixels.hu[rows, columns] for pixels in planes.values()])
+        limits = np.iinfo(np.int16)
+        shown = np.rint(shown).clip(limits.min, limits.max)
+        hu[:, rows.start - y : rows.stop - y, columns.start - x : columns.stop - x] = shown
+        return Crop(
+            lesion_id=lesion_id,
+            hu=hu,
+            masks=masks.window(slices, (y, x), size),
+            spacing=masks.spacing,
+            slice_index=slices,
+            corner=(y, x),
+            calibrated=np.array([pixels.is_hu for pixels in planes.values()]),
+            tier="phantom" if all(s.synthetic for s in scan.files.values()) else "dicom",
+        )
+
+    def _open(self, scan_id: int, series_uid: str) -> _Scan:
+        """Match the files of a series to a scan of the database, slice by slice."""
+        if self._scan is not None and self._scan.scan_id == scan_id:
+            return self._scan
+        self._scan = None  # the scan before goes first, so that two are never held
+        places = self.series["places"][self.series["series_uid"] == series_uid]
+        if places.empty:
+            raise DicomError(f"its series {series_uid} is not under {self.root}")
+        series = arrange(select(places.iloc[0], series_uid, strict=False)[0], strict=False)
+        first = series.slices[0]
+        folder, database = first.path.parent, lidc.default().database
+        expected = database.scans["pixel_spacing"][scan_id]
+        if abs(series.direction[2, 2]) <= math.cos(math.radians(0.1)):
+            raise DicomError(f"{folder}: slices are not axial, and those of LIDC-IDRI are")
+        if first.shape != (SIZE, SIZE):
+            raise DicomError(f"{folder}: slices are {first.shape} pixels, expected {SIZE} × {SIZE}")
+        if max(abs(s - expected) for s in first.pixel_spacing) > 1e-3:
+            raise DicomError(
+                f"{folder}: PixelSpacing is {first.pixel_spacing} mm, expected {expected:g} as in "
+                "the database"
+            )
+        z = database.slice_z[scan_id]
+        step = np.median(np.diff(z)) if len(z) > 1 else np.inf
+        away = np.abs(series.positions - z[:, None])  # (slice of the database, file)
+        matched = np.flatnonzero(away.min(axis=1) <= min(MAX_OFF, step / 5))
+        if not len(matched):
+            found = series.positions
+            raise DicomError(
+                f"{folder}: slices from z = {found[0]:g} to {found[-1]:g} mm, none where the "
+                f"database has one ({z[0]:g} to {z[-1]:g} mm)"
+            )
+        files = {k: series.slices[away[k].argmin()] for k in matched.tolist()}
+        self._scan = _Scan(scan_id, z, files, folder)
+        return self._scan
