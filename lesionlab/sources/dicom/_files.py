@@ -262,7 +262,8 @@ def _decode(header: Header, allocated: int) -> npt.NDArray[np.float64]:
         raise header.error("lacks TransferSyntaxUID, or it cannot be read") from None
     if syntax not in AllTransferSyntaxes:
         raise header.error("cannot be decoded: an unknown transfer syntax")
-    size = sum(map(len, header.values("PixelData")))
+    pixels = header.values("PixelData")
+    size = len(pixels[0]) if pixels and isinstance(pixels[0], bytes) else 0
     expected = shape[0] * shape[1] * allocated // 8
     if not size or (not syntax.is_compressed and not expected <= size <= expected + 1):
         raise header.error(f"its pixels are {size:,} bytes, expected {expected:,}: damaged")
