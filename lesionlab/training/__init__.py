@@ -1,5 +1,5 @@
 """The one training loop of all five papers: recipes, checkpoints, cross-validation.
 
-A paper's file says what is learned (`experiments.Experiment`) and how (`recipes.Recipe`);
-`loop.fit` trains it, `crossval.cross_validate` scores it beside its baselines.
+A paper's file says what is learned (`paper.Experiment`) and how (`recipes.Recipe`); `loop.fit`
+trains it, `folds.cross_validate` scores it beside its baselines.
 """

@@ -20,10 +20,9 @@ import torch
 import lesionlab
 from lesionlab import _files, _names, results, splits
 from lesionlab.crops.sampling import Samples
-from lesionlab.training import outcomes
 from lesionlab.training.checkpoints import CheckpointError, differences
 from lesionlab.training.loop import fit, identity_of
-from lesionlab.training.outcomes import PREDICTIONS, RESULTS, Outcome
+from lesionlab.training.outcomes import PREDICTIONS, RESULTS, Outcome, score
 from lesionlab.training.paper import Experiment
 from lesionlab.training.parts import Part, Stream, changed, check_part
 from lesionlab.training.prediction import predict
@@ -162,25 +161,14 @@ def cross_validate(
 ) -> Outcome:
     """Train and predict fold by fold (`train_folds`), and score all predictions together.
 
-    Args:
-        experiment: The model, its loss and its targets.
-        dataset: The lesions and their folds.
-        recipe: How to train; several are stages.
-        folder: Where checkpoints, predictions and results go, a folder per fold.
-        seed: Seed of the runs, the validation parts and the resamples.
-        n_resamples: Resamples of patients for the intervals.
-        about: What else to keep in `results.json`, such as the plan that this is a run of.
-        **options: The other arguments of `train_folds`.
-
-    Returns:
-        The outcome, also in `results.json` and `predictions.csv` under `folder`.
+    The arguments are those of `train_folds`, and `n_resamples`, the number of resamples of patients
+    for the intervals, and `about`, what else to keep, such as the plan that this is a run of. The
+    outcome is also in `results.json` and `predictions.csv` under `folder`.
     """
     done = train_folds(experiment, dataset, recipe=recipe, folder=folder, seed=seed, **options)
     predictions = pd.concat([rows for _, rows in done], ignore_index=True)
-    scores = outcomes.score(
-        predictions, dataset.table, dataset.labels, experiment.targets,
-        n_resamples=n_resamples, seed=seed,
-    )  # fmt: skip
+    how: Any = {"n_resamples": n_resamples, "seed": seed}
+    scores = score(predictions, dataset.table, dataset.labels, experiment.targets, **how)
     folds, path = [found for found, _ in done], Path(folder) / PREDICTIONS
     entry = write_predictions(path, predictions)
     made = results.provenance(Path(lesionlab.__file__).resolve().parents[1])
@@ -201,10 +189,7 @@ def cross_validate(
             "trained": [fold["fold"] for fold in folds],
             "validation_share": VALIDATION_SHARE if validates(stages_of(recipe)) else None,
         },
-        "cohort": {
-            "patients": int(dataset.table["patient"].nunique()),
-            **dataset.samples.report(),
-        },
+        "cohort": {"patients": dataset.table["patient"].nunique(), **dataset.samples.report()},
         "data": [basis._asdict() for basis in dataset.rests_on],
         "device": sorted({fold["device"] for fold in folds}),
         "seconds": sum(fold["seconds"] for fold in folds),
@@ -364,9 +349,8 @@ def _read(place: Path, identity: dict[str, Any]) -> tuple[dict[str, Any], pd.Dat
         found = _files.read_json(path)
         there, entry = found["identity"], dict(found["predictions"])
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}): remove it to do the fold again"
-        ) from error
+        message = f"{path} is damaged ({error}): remove it to do the fold again"
+        raise CheckpointError(message) from error
     if words := differences(there, identity):
         raise CheckpointError(
             f"{path} is of another run: {'; '.join(words)}. Use another folder, "

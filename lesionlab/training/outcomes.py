@@ -97,7 +97,7 @@ def score(
     curve is the mean of the folds' own, as networks of different folds are calibrated differently.
 
     Args:
-        predictions: As in `Outcome`.
+        predictions: Those of `Outcome`.
         table: One row per lesion, index `lesion_id`: patient; with `diameter` (mm) there is a
             baseline of the diameter alone, with the readers' ratings one of these.
         labels: (lesion, target), in the order of the table.
@@ -106,7 +106,7 @@ def score(
         seed: Seed of the resamples.
 
     Returns:
-        As `Outcome.scores`.
+        The scores of `Outcome`.
     """
     how: Any = {"n_resamples": n_resamples, "seed": seed}
     rows: list[dict[str, Any]] = []
@@ -192,10 +192,9 @@ def _baselines(
 
 
 def _mean(frame: pd.DataFrame, how: Any) -> dict[str, Estimate]:
-    """The mean absolute error over the ratings, and its skill, of one predictor.
+    """The mean absolute error over the ratings, which are one below the other, and its skill.
 
-    The frame has the ratings one below the other. Each lesion counts with the mean over those of
-    its ratings that are known.
+    Each lesion counts with the mean over those of its ratings that are known.
     """
     gaps = frame[["prediction", "constant"]].sub(frame["truth"], axis=0).abs()
     lesions = gaps.assign(patient=frame["patient"]).groupby(level=0)

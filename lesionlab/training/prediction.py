@@ -35,10 +35,6 @@ def predict(
 
     Returns:
         (lesion, column) float32 on the CPU; columns as `targets.columns(experiment.targets)`.
-
-    Raises:
-        ValueError: No lesions, or the device is not there.
-        RuntimeError: The weights are of another model.
     """
     if not samples.lesion_ids:
         raise ValueError("samples: expected at least one lesion, got none")

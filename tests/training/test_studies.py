@@ -59,6 +59,8 @@ def test_defaults_are_the_papers_own() -> None:
     assert made.chosen == (0,)
     assert Plan(paper="fu2021", preset="paper").chosen == (0, 1, 2, 3, 4)
     assert Plan(paper="fu2021", preset="paper").size is None
+    assert made.enriched
+    assert not replace(made, n_lesions=0).enriched  # all of them
 
 
 def test_another_plan_another_folder() -> None:
@@ -120,12 +122,6 @@ def test_an_enriched_draw_has_more_of_the_unusual(dataset: Any) -> None:
     for name in ("spiculation", "lobulation", "texture", "margin"):
         off = (cohort[name] - cohort[name].median()).abs() >= 2
         assert off[more.index].sum() > 1.5 * off[plain.index].sum(), name
-
-
-def test_an_enriched_draw_is_told() -> None:
-    book = Plan(paper="fu2021", preset="book")
-    assert book.enriched
-    assert not replace(book, n_lesions=0).enriched  # all of them
 
 
 def test_an_enriched_draw_goes_by_the_squared_distance() -> None:
@@ -235,7 +231,7 @@ def test_cuda_where_there_is_none_fails_before_anything_is_loaded(
     monkeypatch: Any, tmp_path: Any
 ) -> None:
     monkeypatch.setattr(studies, "load", lambda *_, **__: pytest.fail("loaded"))
-    with pytest.raises(ValueError, match="device='cuda'"):
+    with pytest.raises(ValueError, match="device='cuda': torch sees no CUDA device here; try dev"):
         studies.run(plan(), folder=tmp_path, device="cuda")
     assert not list(tmp_path.iterdir())
 
