@@ -2,30 +2,57 @@
 
 from __future__ import annotations
 
-import json
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
+
+from lesionlab.training import checkpoints
+
+
+def start(folder: Path, kind: str, times: int = 0) -> subprocess.Popen[bytes]:
+    program = Path(__file__).with_name("killing.py")
+    return subprocess.Popen([sys.executable, str(program), str(folder), kind, str(times)])
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
-def test_kills_change_nothing(tmp_path: Path) -> None:
-    # half-written files, right after a rename, and at any time: another time in each run
-    script = Path(__file__).with_name("killing.py")
-    command = [sys.executable, str(script), str(tmp_path), str(os.getpid())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["same"], found
-    assert found["same_history"], found
-    assert found["kills"][:8] == ["half", "replaced"] * 4, found
-    assert found["kills"][-1] is None
+@pytest.mark.skipif(os.name != "posix", reason="kills with a signal")
+def test_kills_change_nothing(toys: ModuleType, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    drawn = random.Random(os.getpid())  # noqa: S311 - another time in each run
+    epochs = [0]
+    for kind in ["half", "replaced"] * 2:
+        with start(killed, kind, drawn.randint(1, 2)) as process:
+            assert process.wait(300) == -signal.SIGKILL
+        epochs.append(len(toys.history(killed)))
+    # at any time, once it trains
+    with start(killed, "never") as process:
+        while len(toys.history(killed)) == epochs[-1] and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(drawn.uniform(0, 0.1))
+        process.kill()
+    epochs.append(len(toys.history(killed)))
+    for folder in (killed, whole):
+        with start(folder, "never") as process:
+            assert process.wait(300) == 0
+    one, two = (checkpoints.load_weights(folder) for folder in (whole, killed))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    timed = {"seconds", "lesions_per_second"}
+    rows = [
+        [{k: v for k, v in row.items() if k not in timed} for row in toys.history(folder)]
+        for folder in (whole, killed)
+    ]
+    assert rows[0] == rows[1]
     # never back, and not always from the start
-    assert found["epochs"] == sorted(found["epochs"])
-    assert len(set(found["epochs"])) > 3, found
+    assert epochs == sorted(epochs)
+    assert len(set(epochs)) > 3, epochs
     # nothing is left of what was half written
-    assert found["files"] == ["checkpoint.safetensors"]
+    assert [path.name for path in killed.iterdir()] == [checkpoints.NAME]

@@ -15,13 +15,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from safetensors import safe_open
 from typer.testing import CliRunner, Result
 
 from lesionlab import _files
 from lesionlab.cli import _sweep, app
 from lesionlab.papers import fu2021
-from lesionlab.training import checkpoints, folds, studies, sweeps
+from lesionlab.training import folds, studies, sweeps
 from lesionlab.training.sweeps import grid, sweep
 
 dask = pytest.importorskip("dask")
@@ -260,18 +259,10 @@ def until(true: Callable[[], Any], seconds: float = 300) -> Any:
     raise AssertionError("it has not come about")
 
 
-def history(folder: Path) -> list[dict[str, float]]:
-    """The epochs in the checkpoint of a fold that is being trained."""
-    if not (folder / checkpoints.NAME).exists() or (folder / folds.RESULT).exists():
-        return []
-    with safe_open(folder / checkpoints.NAME, "pt") as file:
-        return list(json.loads(file.metadata()["state"])["history"])
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills with a signal")
 def test_a_killed_worker_costs_its_run_a_little_and_the_others_nothing(
-    toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: ModuleType, toys: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     psutil = pytest.importorskip("psutil")
     out = tmp_path / "killed"
@@ -282,7 +273,8 @@ def test_a_killed_worker_costs_its_run_a_little_and_the_others_nothing(
     cut: dict[Path, list[dict[str, float]]] = {}
 
     def at_work() -> dict[Path, list[dict[str, float]]]:
-        return {folder: rows for folder in jobs if (rows := history(folder))}
+        begun = [folder for folder in jobs if not (folder / folds.RESULT).exists()]
+        return {folder: rows for folder in begun if (rows := toys.history(folder))}
 
     def kill() -> None:
         # both workers are in the middle of a run, and one epoch at least is kept

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from lesionlab.crops.sampling import Samples
 from lesionlab.packing import segment_softmax, segment_sum
+from lesionlab.training import checkpoints
 from lesionlab.training.paper import Experiment
 from lesionlab.training.recipes import Recipe
 from lesionlab.training.targets import Target
@@ -50,6 +54,14 @@ def table(samples: Samples, ratings: torch.Tensor) -> pd.DataFrame:
         },
         index=pd.Index(samples.lesion_ids, name="lesion_id"),
     )
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    """The epochs in a checkpoint; none where there is no checkpoint."""
+    if not (folder / checkpoints.NAME).exists():
+        return []
+    with safe_open(folder / checkpoints.NAME, "pt") as file:
+        return list(json.loads(file.metadata()["state"])["history"])
 
 
 class Net(nn.Module):
