@@ -54,7 +54,7 @@ def deletion_curve(
     map gives a random order and not one from the top left corner.
 
     Args:
-        score: What to score images with.
+        score: Scores images.
         images: (lesion, channel, y, x) or (lesion, channel, z, y, x).
         maps: (lesion, y, x) or (lesion, z, y, x), of the image's size; None for a random order,
             which is what other maps are to be compared with.

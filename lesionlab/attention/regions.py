@@ -25,12 +25,8 @@ REGIONS = ("inside", "margin", "outside")
 def outline_distance(mask: ArrayLike, spacing: Sequence[float]) -> NDArray[np.float64]:
     """From each voxel to the nearest one on the other side of the outline, mm.
 
-    Args:
-        mask: (y, x) or (z, y, x), true in the lesion.
-        spacing: Size of the mask's voxels along each axis, mm.
-
-    Returns:
-        As the mask, negative in the lesion. Infinite if all voxels are on one side.
+    `mask`, (y, x) or (z, y, x), is true in the lesion, where distances are negative; `spacing` is
+    the size of a voxel along each axis, mm. Infinite if all voxels are on one side.
 
     >>> outline_distance([[False, True, True, True]], (1.0, 0.5))
     array([[ 0.5, -0.5, -1. , -1.5]])

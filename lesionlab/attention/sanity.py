@@ -34,12 +34,8 @@ def randomisation_test(
     stay of the same order of size in layers of any kind. Statistics of normalisation layers stay.
     The model itself is not changed.
 
-    Args:
-        model: The model; layers count in the order in which it lists them.
-        images: (lesion, channel, …).
-        explain: Makes the maps.
-        cascade: Compare after each layer, from the last to the first; or once, after all of them.
-        seed: Seed of the shuffling.
+    Layers are shuffled from the last to the first that the model lists. Maps are compared after
+    each of them or, without `cascade`, once after all.
 
     Returns:
         `similarity` by layer, the index, and lesion. In each row one layer more is shuffled.

@@ -91,8 +91,8 @@ def scores(
     """One metric of each target by several predictors, with intervals.
 
     Args:
-        table: As `lesionlab.training.outcomes.Outcome.scores`, or several runs' one after the
-            other with a predictor's name for each.
+        table: As `training.outcomes.Outcome.scores`, or several runs' one after the other with a
+            predictor's name for each.
         metric: Which metric.
         predictors: At most four; those that are not there are left out.
         marks: Sets of points to compare with by name, as target → value: a paper's printed
@@ -128,11 +128,8 @@ def slice_profile(
 ) -> Figure:
     """The mean weight of a slice by where in the nodule it lies (Fu 2021, Fig. 5 over all nodules).
 
-    Args:
-        profile: Index position in the nodule, 0 to 1; columns value, low, high.
-        ends: The same of `end` and `inner` slices, drawn beside it.
-        printed: `end` and `inner` as the paper prints them, drawn as diamonds beside `ends`.
-        tier: Where the voxels come from.
+    `profile` has the index position in the nodule, 0 to 1, and the columns value, low, high;
+    `ends` the same of the rows `end` and `inner`. `printed` are these two as the paper has them.
     """
     figure, (left, right) = draw.row(2, 7.2, 2.9, width_ratios=(2.4, 1), sharey=True)
     x = profile.index.to_numpy(dtype=float)
@@ -167,14 +164,9 @@ def example(
 ) -> Figure:
     """One nodule: its slices with their weights, and what the model and the readers say of it.
 
-    After Fu 2021, Fig. 5, 7 and 8, which show the three apart.
-
-    Args:
-        images: (slice, row, column), HU: the nodule's samples before normalisation.
-        lesion: Index attribute; truth, predicted, and readers (a list of ratings) if it is there.
-        weights: (slice,), of sum 1.
-        title: What stands above, such as the lesion's id.
-        tier: Where the voxels come from.
+    After Fu 2021, Fig. 5, 7 and 8, which show the three apart. `images` are (slice, row, column),
+    HU, and `weights` (slice,) of sum 1. `lesion` has the index attribute and the columns truth,
+    predicted, and readers (a list of ratings) if there are any.
     """
     stack, share = np.asarray(images, dtype=float), np.asarray(weights, dtype=float)
     if stack.ndim != 3 or share.shape != (len(stack),):

@@ -114,11 +114,9 @@ def intervals(
 ) -> Figure:
     """Estimates with their intervals, one row per attribute and one dot per group.
 
-    Args:
-        table: Columns `(group, value | low | high)`, one row per attribute.
-        xlabel: What is measured, with its unit.
-        groups: Which groups, at most four, in the order of the legend.
-        marks: Name of a set of points to attribute → value, drawn as diamonds (a paper's values).
+    `table` has the columns `(group, value | low | high)` and a row per attribute; `groups` are
+    those to draw, at most four, and `xlabel` says what is measured, with its unit. `marks` are sets
+    of points by name, attribute → value, drawn as diamonds (a paper's values).
     """
     figure, (ax,) = draw.row(1, 7, 0.42 * len(table) + 1.3)
     for number, group in enumerate(groups):

@@ -42,8 +42,8 @@ class Picture:
         values: (row, column), grey values.
         pixel: Height and width of a pixel, mm; None where it has no length.
         title: What stands above it.
-        outline: (row, column) bool whose border is drawn, or (reader, row, column); None for none.
-        map: (row, column), drawn over the image; None for the image alone.
+        outline: (row, column) bool whose border is drawn, or (reader, row, column).
+        map: (row, column), drawn over the image.
         wrong: Draws the title in red, as Lei 2020 prints false positives and negatives.
     """
 

@@ -66,10 +66,9 @@ def per_attribute(
 
 
 def reader_pairs(readings: pd.DataFrame, attribute: str) -> pd.DataFrame:
-    """All k (k - 1) / 2 pairs of the k readings of each nodule, one row per pair.
+    """All k (k - 1) / 2 pairs of the k readings of each nodule: lesion_id, first, second.
 
-    Returns:
-        Columns lesion_id, first, second. Which of a pair comes first means nothing.
+    Which of a pair comes first means nothing.
 
     Example:
         >>> readings = pd.DataFrame({"lesion_id": ["a", "a", "a", "b"], "margin": [1, 2, 4, 5]})
@@ -102,12 +101,6 @@ def pairwise_difference(
         Columns value (rating steps), equal and within_one (shares of pairs with the same rating and
         at most one step apart, which means something for ordinal attributes only), n_pairs,
         n_nodules, n_missing.
-
-    Example:
-        >>> readings = pd.DataFrame({"lesion_id": ["a", "a", "a", "b", "b"],
-        ...                          "margin": [1, 2, 4, 5, 5]})
-        >>> pairwise_difference(readings, ["margin"]).loc["margin", "value"]  # (1 + 3 + 2 + 0) / 4
-        np.float64(1.5)
     """
 
     def row(_: str, rated: pd.DataFrame) -> dict[str, Any]:

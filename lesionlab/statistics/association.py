@@ -76,14 +76,12 @@ def chi_square(
 
 def _cramers_v(statistic: float, rows: int, columns: int, n: int) -> float:
     """Bergsma (2013), eq. 2: V without the bias that grows with the table and shrinks with n."""
-    if min(rows, columns) < 2 or n < 2:
+    if n < 2:
         return float("nan")
     phi2 = max(0.0, statistic / n - (rows - 1) * (columns - 1) / (n - 1))
-    r = rows - (rows - 1) ** 2 / (n - 1)
-    c = columns - (columns - 1) ** 2 / (n - 1)
-    if min(r, c) <= 1:  # every row its own category
-        return float("nan")
-    return float(np.sqrt(phi2 / (min(r, c) - 1)))
+    side = min(k - (k - 1) ** 2 / (n - 1) for k in (rows, columns))
+    # one category, or every row its own
+    return float(np.sqrt(phi2 / (side - 1))) if side > 1 else float("nan")
 
 
 def chi_square_matrix(frame: pd.DataFrame, columns: Sequence[str], **options: Any) -> pd.DataFrame:
@@ -136,7 +134,7 @@ def conditional_probability(frame: pd.DataFrame, columns: Sequence[str]) -> pd.D
     """
     check_pairs(frame, columns)
     has = {c: pd.get_dummies(frame[c], dtype=float) for c in columns}  # by category, sorted
-    x = pd.concat(has, axis=1, names=["attribute", "category"])  # lesion by category, 0 or 1
+    x = pd.concat(has, axis=1, names=["attribute", "category"])  # (lesion, category), 0 or 1
     known = frame[x.columns.get_level_values("attribute")].notna().to_numpy(dtype=float)
     # f(X and Y) over the lesions with Y in which the attribute of X is known
     return (x.T @ x).div(known.T @ x.to_numpy())

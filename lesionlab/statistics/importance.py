@@ -38,11 +38,6 @@ def eliminate(X: pd.DataFrame, y: ArrayLike) -> pd.DataFrame:
     Returns:
         One row per step, in order: step (from 1), feature, coefficient (with sign), share (r_s),
         importance.
-
-    Example:
-        >>> X = pd.DataFrame({"noise": [0, 1, 0, 1] * 5, "signal": [0, 0, 1, 1] * 5})
-        >>> eliminate(X, X["signal"])["feature"].tolist()
-        ['noise', 'signal']
     """
     labels = np.asarray(y)
     if len(classes := np.unique(labels)) != 2:

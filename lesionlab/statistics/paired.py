@@ -51,13 +51,8 @@ def paired(
     errors are skewed, on one difference per patient, the mean of those of the patient's lesions,
     since the test takes its differences as independent.
 
-    Args:
-        a: Predictions of one model.
-        b: Predictions of another.
-        attributes: Which to compare.
-        test: `wilcoxon` (differences of exactly zero are left out) or `t`, both two-sided.
-        unit: What is one observation of the test.
-        **how: See `Resampling`.
+    Both tests are two-sided; Wilcoxon's leaves out differences of exactly zero. `unit` is one
+    observation of the test; `**how` are options of the bootstrap, see `Resampling`.
 
     Returns:
         Index attribute, and `mean` (over the attributes of each lesion) as the last row where
@@ -104,12 +99,8 @@ def paired_auc(
 ) -> dict[str, Estimate]:
     """Compare the AUCs of two classifiers on the same lesions.
 
-    Args:
-        a: Predictions of one model, the truth 0 or 1. With the column fold, each AUC is the mean of
-            the folds' own, as in `scoring`, in every resample too.
-        b: Predictions of another, on the same folds.
-        attribute: What both predict.
-        **how: See `Resampling`.
+    The truth is 0 or 1. With the column fold, which both tables must have then, each AUC is the
+    mean of the folds' own, as in `scoring`, in every resample too.
 
     Returns:
         auc_a, auc_b, and difference (auc_a − auc_b: above 0 where `a` is better).

@@ -67,10 +67,7 @@ def score_binary(frame: pd.DataFrame, *, threshold: float = 0.5, **how: Any) -> 
     auc is the share of (malignant, benign) pairs in the right order, ties counting one half (Mann
     and Whitney), within folds. The others call a lesion malignant at `score >= threshold`.
 
-    Args:
-        frame: Columns patient, truth (0 or 1), score (higher for 1) and optionally fold.
-        threshold: Where a lesion is called 1.
-        **how: See `Resampling`.
+    The columns are patient, truth (0 or 1), score (higher for 1) and optionally fold.
 
     Returns:
         auc, accuracy, sensitivity (recall), specificity, precision, f1.

@@ -33,15 +33,12 @@ def test_fu2021_packed() -> None:
         activation_map(network, images, "cam", inputs=(nodule, 2))
 
 
-LEI = {
-    "sam": "sam", "cam": "cam", "hesam": "hesam", "hecam": "he-cam", "sam_ratings": "sam",
-    "cam_3d": "cam", "sam_3d": "sam", "resnet18_sam": "sam", "hesam_concatenated": "hesam",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("variant", LEI)
-def test_lei2020(variant: str) -> None:
-    method = LEI[variant]
+@pytest.mark.parametrize(("variant", "method"), [
+    ("sam", "sam"), ("cam", "cam"), ("hesam", "hesam"), ("hecam", "he-cam"),
+    ("sam_ratings", "sam"), ("cam_3d", "cam"), ("sam_3d", "sam"), ("resnet18_sam", "sam"),
+    ("hesam_concatenated", "hesam"),
+])  # fmt: skip
+def test_lei2020(variant: str, method: str) -> None:
     network = toys.made(lambda: lei2020.Lei2020(variant).model(0))
     images = torch.rand(2, 11, 32, 32, generator=torch.Generator().manual_seed(0))
     logits = network(images).logits
