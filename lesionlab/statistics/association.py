@@ -35,11 +35,8 @@ def chi_square(
     tables with both margins fixed, as shuffling one column gives them. And the strength is given as
     Cramér's V, because the statistic itself grows with N.
 
-    Args:
-        x: Categories, one per lesion; NaN for a missing one. Round mean ratings first.
-        y: The other attribute, on the same index.
-        n_resamples: Number of random tables, drawn only where they are needed.
-        seed: Seed of the random tables.
+    `x` and `y` are categories on the same index, one per lesion, NaN for a missing one; round mean
+    ratings first. `n_resamples` random tables are drawn where they are needed, by `seed`.
 
     Returns:
         statistic; df; p; p_method (`asymptotic`, `permutation`, or `undefined`, with p NaN, where

@@ -61,12 +61,9 @@ def matrix_agreement(
     and columns together): p = (1 + relabellings at least as alike) / (1 + n_resamples). Fu 2021
     (Fig. 6) makes this comparison by eye.
 
-    Args:
-        a: Symmetric finite matrix, at least 3 x 3; the diagonal does not count.
-        b: Another of the same shape. Two DataFrames are matched by label. Attention weights are
-            not symmetric: average them with their transpose first.
-        n_resamples: Number of random relabellings.
-        seed: Seed of the relabellings.
+    `a` and `b` are symmetric and finite, at least 3 x 3; their diagonals do not count. Two
+    DataFrames are matched by label. Attention weights are not symmetric: average them with their
+    transpose first. `n_resamples` and `seed` are those of the relabellings.
 
     Returns:
         pearson and spearman, the correlations of the n entries above the diagonal, with pearson_p

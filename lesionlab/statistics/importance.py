@@ -78,12 +78,8 @@ def recursive_feature_elimination(
     Departs from the paper: the nested formula is a reading (see the module), and folds keep the
     nodules of a patient together.
 
-    Args:
-        X: Features as in `eliminate`; each training part rescales them anew.
-        y: Labels as in `eliminate`.
-        groups: Patient of each row.
-        n_splits: Number of folds, stratified by `y`.
-        seed: Seed of the folds.
+    `X` and `y` are as in `eliminate`; each training part rescales the features anew. `groups` is the
+    patient of each row. The folds are stratified by `y` and drawn by `seed`.
 
     Returns:
         Index feature, most important first; columns importance, importance_sd, rank (1 is the
