@@ -78,8 +78,8 @@ def recursive_feature_elimination(
     Departs from the paper: the nested formula is a reading (see the module), and folds keep the
     nodules of a patient together.
 
-    `X` and `y` are as in `eliminate`; each training part rescales the features anew. `groups` is the
-    patient of each row. The folds are stratified by `y` and drawn by `seed`.
+    `X` and `y` are as in `eliminate`; each training part rescales the features anew. `groups` are
+    the patients of the rows. The folds are stratified by `y` and drawn by `seed`.
 
     Returns:
         Index feature, most important first; columns importance, importance_sd, rank (1 is the
