@@ -112,8 +112,7 @@ def server() -> Iterator[Server]:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data folder and a cache of their own, no data, and no proxy before this machine."""
     monkeypatch.setattr(origins, "data_folder", lambda: tmp_path / "home")
-    for name in ("LESIONLAB_LIDC_SLICES", "LESIONLAB_LIDC_SLICES_INTENSITY"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("LESIONLAB_LIDC_SLICES", raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     return tmp_path / "home"
 
