@@ -258,6 +258,9 @@ def check_labels(
 
 # --- predictions on disk ------------------------------------------------------------------------
 
+KEYS = ["lesion_id", "patient", "fold"]
+TRUTH = "_truth"  # ends the name of a column of labels
+
 
 def to_frame(
     targets: Targets, rows: pd.DataFrame, predictions: torch.Tensor, labels: torch.Tensor
@@ -269,38 +272,52 @@ def to_frame(
     """
     values = dict(zip(columns(targets), predictions.double().T.numpy(), strict=True))
     truths = {
-        f"{target.name}_truth": label.double().numpy()
+        target.name + TRUTH: label.double().numpy()
         for target, label in zip(targets, labels.unbind(1), strict=True)
     }
     return rows.assign(**values, **truths)
 
 
-KEYS = ["lesion_id", "patient", "fold"]
-
-
 def write_predictions(path: Path, frame: pd.DataFrame) -> dict[str, str]:
-    """Write a table of `to_frame` as CSV; gives what `read_predictions` needs to find it again."""
-    _files.write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+    """Write a table of `to_frame` as CSV in long form: a row for each lesion and prediction.
+
+    Its columns are `KEYS`, target, class (empty but for several classes), value and truth. Gives
+    what `read_predictions` needs to find the file again.
+    """
+    parts = []
+    for column in frame.columns.drop(KEYS):
+        if not column.endswith(TRUTH):
+            target, _, name = column.partition(": ")
+            part = frame[KEYS].assign(target=target, **{"class": name}, value=frame[column])
+            parts.append(part.assign(truth=frame[target + TRUTH]))
+    _files.write_text(path, pd.concat(parts).to_csv(index=False, lineterminator="\n"))
     return {"file": path.name, "sha256": _files.sha256(path)}
 
 
 def read_predictions(folder: Path, entry: Mapping[str, str]) -> pd.DataFrame:
     """Read predictions back, number for number, as `to_frame` made them.
 
+    Files of earlier versions, which have a column for each prediction, are read as well.
+
     Raises:
         CheckpointError: They are not those that were written.
-        ValueError: They were written by another version.
+        ValueError: The file is no table of predictions.
     """
     path = folder / Path(entry["file"]).name  # a name with a path in it leads nowhere else
     if not path.exists() or _files.sha256(path) != entry["sha256"]:
         raise CheckpointError(f"{path} is not what the JSON file beside it was written with")
     # as text, and then by Python's float: what pandas makes of numbers is not exact in all versions
     found = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if not set(KEYS) <= set(found.columns) or "class" in found:
-        raise ValueError(
-            f"{path} is no table of predictions as this version of lesionlab writes them: expected "
-            f"a row for each lesion with {', '.join(KEYS)}, and a column for each prediction"
-        )
-    for name in found.columns.drop(["lesion_id", "patient"]):
+    if missing := [name for name in KEYS if name not in found]:
+        raise ValueError(f"{path} is no table of predictions: it has no {', '.join(missing)}")
+    for name in found.columns.drop(["lesion_id", "patient", "target", "class"], errors="ignore"):
         found[name] = [float(text) if text else math.nan for text in found[name]]
-    return found.astype({"fold": "int64"})
+    found = found.astype({"fold": "int64"})
+    if "target" not in found:
+        return found
+    values, truths = {}, {}
+    for (target, name), part in found.groupby(["target", "class"], sort=False):
+        part = part.reset_index(drop=True)
+        values[f"{target}: {name}" if name else target] = part["value"]
+        truths[target + TRUTH] = part["truth"]
+    return part[KEYS].assign(**values, **truths)

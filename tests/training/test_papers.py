@@ -1,4 +1,4 @@
-"""Papers: a toy from outside, in two stages; what a registered paper must have; one step of all."""
+"""Papers: a toy from outside, Li's nine heads, two stages; what a paper must have; one step of all."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
-from lesionlab import papers
+from lesionlab import cohorts, papers
+from lesionlab.attributes import LI_CATEGORIES, Attribute
+from lesionlab.crops.sampling import Samples
 from lesionlab.explorer.bench import Bench, Request
+from lesionlab.papers import li2021
 from lesionlab.training import studies
-from lesionlab.training.folds import Dataset
+from lesionlab.training.folds import Dataset, cross_validate
 from lesionlab.training.loop import fit
-from lesionlab.training.studies import Plan
-from lesionlab.training.targets import read_predictions
+from lesionlab.training.paper import Experiment
+from lesionlab.training.recipes import Recipe
+from lesionlab.training.studies import Plan, library_data
+from lesionlab.training.targets import Target, by_target, misfit, probabilities, read_predictions
 
 OPTIONS: dict[str, Any] = {"progress": False, "device": "cpu", "n_resamples": 20}
 
@@ -197,6 +203,85 @@ def test_one_step_of_every_model_on_a_gpu(
     name: str, variant: str, prepared: Any, precision: str
 ) -> None:
     one_step(name, variant, prepared, "cuda", precision)
+
+
+# Li 2021: nine heads on the phantoms of its private data
+
+
+def li_target(attribute: Attribute) -> Target:
+    """Codes outside of the scale (location 0) are ignored by this one head."""
+    codes = range(attribute.maximum + 1)
+    classes = tuple(attribute.words.get(code, "not applicable") for code in codes)
+    ignored = 0 if attribute.minimum > 0 else None
+    return Target(attribute.name, "multiclass", classes, ignored)
+
+
+LI = tuple(map(li_target, LI_CATEGORIES))
+
+
+class NineHeads(nn.Module):
+    """A small convolution and a linear head for all classes of all attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Conv2d(1, 8, 5, stride=4)
+        self.scores = nn.Linear(8, sum(len(target.codes) for target in LI))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.scores(self.backbone(images).relu().mean((2, 3)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Li(Experiment):
+    variant: str = "2d"
+    name = "li"
+    targets = LI
+    metric = "loss"
+
+    def model(self, seed: int) -> nn.Module:
+        return NineHeads()
+
+    def loss(self, outputs: Any, labels: torch.Tensor) -> Any:
+        parts = zip(LI, by_target(LI, outputs), labels.unbind(1), strict=True)
+        losses = {t.name: misfit(t, out, label).mean() for t, out, label in parts}
+        return torch.stack(list(losses.values())).sum(), losses
+
+    def predict(self, outputs: Any) -> torch.Tensor:
+        return probabilities(LI, outputs)
+
+
+@pytest.mark.slow
+def test_nine_heads_train_on_the_phantoms_of_li(tmp_path: Path) -> None:
+    lesions = library_data("phantom-li2021")["phantom-li2021"](0, False)
+    rows = lesions.table
+    # a few hundred lesions in which every class occurs in several patients
+    rows = rows[rows.index.isin(rows.sample(360, random_state=1).index)]
+    ids = list(rows.index)
+    samples: Samples = li2021.prepare(iter(lesions.open(ids).crops(ids)))
+    values = np.stack([rows[target.name].to_numpy(dtype=np.float32) for target in LI], axis=1)
+    labels = torch.from_numpy(values)
+    common = [  # a class that one patient has cannot be in training and test
+        target.name for i, target in enumerate(LI)
+        if min(np.unique(values[:, i], return_counts=True)[1]) > 20
+    ]  # fmt: skip
+    assert len(common) >= 5
+    for column, target in enumerate(LI):
+        codes, counts = np.unique(values[:, column], return_counts=True)
+        for code in codes[counts <= 20]:
+            labels[values[:, column] == code, column] = torch.nan
+        assert target.known(labels[:, column]).any()
+    folds = cohorts.build(rows, [], name="li").folds(n_folds=3)
+    dataset = Dataset(samples, labels, rows.loc[list(samples.lesion_ids)], folds)
+    recipe = Recipe(epochs=2, batch_size=32, lr=0.01, select_by="loss")
+    done = cross_validate(Li(), dataset, recipe=recipe, folder=tmp_path, only=[0], **OPTIONS)
+    assert set(done.scores["target"]) == {target.name for target in LI}
+    model = done.scores[done.scores["predictor"] == "model"]
+    assert {"accuracy", "macro_f1", "weighted_f1", "mcc"} <= set(model["metric"])
+    # location 0 is ignored by the head of location alone
+    tested, accuracy = done.predictions, model[model["metric"] == "accuracy"].set_index("target")
+    placed = int((tested["lesion_location_truth"] > 0).sum())
+    assert accuracy.loc["lesion_location", "n"] == placed < len(tested)
+    assert accuracy.loc["lesion_type", "n"] == tested["lesion_type_truth"].notna().sum()
 
 
 # memory

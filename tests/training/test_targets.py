@@ -135,14 +135,24 @@ def frame() -> pd.DataFrame:
     return targets.to_frame([RATING, CLASS, LOCATION], keys, said, labels)
 
 
-def test_predictions_come_back_from_disk_exactly(tmp_path: Path) -> None:
+def test_predictions_are_long_on_disk_and_come_back_exactly(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     entry = targets.write_predictions(path, frame())
+    rows = pd.read_csv(path)
+    assert [*rows] == [*targets.KEYS, "target", "class", "value", "truth"]
+    assert len(rows) == 8
     found = targets.read_predictions(tmp_path, {**entry, "file": f"../{tmp_path.name}/p.csv"})
-    pd.testing.assert_frame_equal(found, frame(), check_exact=True)
-    for text in ("a,b\n1,2\n", "lesion_id,patient,fold,target,class,value,truth\n"):
-        path.write_text(text, encoding="utf-8")
-        with pytest.raises(CheckpointError, match=r"p\.csv is not what the JSON file beside it"):
-            targets.read_predictions(tmp_path, entry)
-        with pytest.raises(ValueError, match="is no table of predictions as this version"):
-            targets.read_predictions(tmp_path, {"file": "p.csv", "sha256": _files.sha256(path)})
+    pd.testing.assert_frame_equal(found[frame().columns], frame(), check_exact=True)
+    path.write_text("a,b\n1,2\n", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"p\.csv is not what the JSON file beside it"):
+        targets.read_predictions(tmp_path, entry)
+    with pytest.raises(ValueError, match="is no table of predictions: it has no lesion_id"):
+        targets.read_predictions(tmp_path, {"file": "p.csv", "sha256": _files.sha256(path)})
+
+
+def test_predictions_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "old.csv"
+    path.write_text("lesion_id,patient,fold,x,x_truth\na,007,2,0.1,3.0\n", encoding="utf-8")
+    found = targets.read_predictions(tmp_path, {"file": "old.csv", "sha256": _files.sha256(path)})
+    row = {"lesion_id": "a", "patient": "007", "fold": 2, "x": 0.1, "x_truth": 3.0}
+    assert found.to_dict("records") == [row]
