@@ -1,7 +1,6 @@
 """Runs that were made: what each was given, what came of it, and in what they differ.
 
-found = runs.find("runs")                    # notebooks that were run, and trainings
-runs.table(found)                            # a row for each
+found = runs.find("runs")                    # a row per notebook that was run, and per training
 chosen = runs.choose(found, ["fu2021"], kind="notebook")
 runs.differences(chosen)                     # the parameters that are not the same in all
 runs.scores(chosen, ["errors.*.mae"])        # a row per score and run
@@ -11,10 +10,9 @@ runs.over_seeds(runs.scores(chosen))         # mean and SD where only the seed d
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +27,10 @@ if TYPE_CHECKING:
 
 MOST_PANELS = 12
 KINDS = ("notebook", "training")  # a notebook that was executed, or one model that was trained
+COLUMNS = (
+    *("kind", "name", "set", "run", "changed", "when", "seconds", "commit", "dirty", "version"),
+    *("state", "path", "parameters", "scores"),
+)
 
 # as in `lesionlab.training`, which takes seconds to import; a paper says itself which variant and
 # which data it takes first
@@ -37,74 +39,44 @@ _DEFAULTS = {"by": "patient", "seed": 0, "n_lesions": None, "epochs": None, "dat
 _SCORE = ["value", "low", "high", "fold_mean", "fold_sd"]
 
 
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Run:
-    """One run, as its files describe it; what they do not say is None.
-
-    Attributes:
-        kind: One of `KINDS`.
-        name: The notebook, or the paper whose model was trained.
-        label: What its folder is called, such as `smoke-b00ddc95`.
-        path: Its file of results; without one, the file or folder that says how far it got.
-        state: `complete`, `failed`, or `unfinished: …` and `damaged: …` with the reason.
-        preset: The set of parameters of the notebook, or the preset of the training.
-        parameters: By name; a recipe's are called like `recipe.schedule.kind`, or
-            `recipe.2.schedule.kind` in the second of several stages.
-        scores: Index score; columns value, low, high, fold_mean, fold_sd (NaN where unknown). A
-            notebook names its scores itself, like `errors.margin.mae`; those of a training are
-            called `margin/mae`, or `margin/mae (diameter)` for a baseline.
-        dirty: Whether files differed from the commit.
-    """
-
-    kind: str
-    name: str
-    label: str
-    path: Path
-    state: str = "complete"
-    preset: str | None = None
-    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    scores: pd.DataFrame = dataclasses.field(default_factory=lambda: _as_scores([]))
-    seconds: float | None = None
-    commit: str | None = None
-    dirty: bool | None = None
-    version: str | None = None
-
-    @property
-    def changed(self) -> dict[str, Any]:
-        """The parameters that differ from the notebook's, or from those of `lesionlab train`."""
-        given, defaults = self.parameters, dict[str, Any]()
-        if self.kind == "training":
-            given = {k: v for k, v in given.items() if k in ("variant", "data", *_DEFAULTS)}
-            defaults = _DEFAULTS
-        else:
-            with contextlib.suppress(FileNotFoundError, ValueError):  # nothing to compare with
-                file = notebooks.default_folder() / f"{Path(self.name).name}.ipynb"
-                defaults = parameters.declared(file)
-        return {k: v for k, v in given.items() if k not in defaults or v != defaults[k]}
-
-
-def find(folder: str | Path = "runs") -> list[Run]:
+def find(folder: str | Path = "runs") -> pd.DataFrame:
     """All runs below a folder, also those that failed, are unfinished, or are damaged.
+
+    Returns:
+        One row per run, with `COLUMNS`; None for what its files do not say.
+
+        - `kind` is one of `KINDS`; `name` is the notebook, or the paper whose model was trained.
+        - `set` is the set of parameters of the notebook, or the preset of the training.
+        - `run` is what its folder is called, such as `smoke-b00ddc95`.
+        - `changed` tells the parameters that differ from the notebook's, or from those of
+          `lesionlab train`.
+        - `when` is when its file was last written, in the time of this machine.
+        - `dirty` says whether files differed from the commit.
+        - `state` is `complete`, `failed`, or `unfinished: …` and `damaged: …` with the reason.
+        - `path` is its file of results; without one, the file or folder that says how far it got.
+        - `parameters` are by name; a recipe's are called like `recipe.schedule.kind`, or
+          `recipe.2.schedule.kind` in the second of several stages.
+        - `scores` are the rows of the table that `scores` makes.
 
     Raises:
         FileNotFoundError: There is no run, or no such folder.
     """
-    found = [run for path in _below(folder, "*.json") for run in _read(path)]
+    rows = [row for path in _below(folder, "*.json") for row in _read(path)]
     for path in _below(folder, f"*{notebooks.FAILED}"):
-        name, label = path.name.removesuffix(notebooks.FAILED), path.parent.name
-        found.append(Run(kind="notebook", name=name, label=label, path=path, state="failed"))
+        name = path.name.removesuffix(notebooks.FAILED)
+        rows.append(_row(path, "notebook", name, path.parent.name, state="failed"))
     for path in {fold.parent for fold in _below(folder, f"{_FOLD}*")}:
         if not (path / _RESULTS).exists():
             done = ", ".join(p.parent.name for p in sorted(path.glob(f"{_FOLD}*/result.json")))
             state = f"unfinished: not scored; done: {done or 'no fold'}"
-            name, label = path.absolute().parts[-2:]
-            found.append(Run(kind="training", name=name, label=label, path=path, state=state))
-    if not found:
+            rows.append(_row(path, "training", *path.absolute().parts[-2:], state=state))
+    if not rows:
         raise FileNotFoundError(
             f"there are no runs in {str(folder)!r}; `lesionlab notebooks run NAME -p …` and "
             "`lesionlab train PAPER` make some in runs/"
         )
-    return sorted(found, key=lambda run: run.path)
+    rows.sort(key=lambda row: row["path"])
+    return pd.DataFrame(rows, columns=COLUMNS, dtype=object)
 
 
 def _below(folder: str | Path, pattern: str) -> Iterator[Path]:
@@ -115,32 +87,48 @@ def _below(folder: str | Path, pattern: str) -> Iterator[Path]:
             yield path
 
 
-def _read(path: Path) -> Iterator[Run]:
+def _read(path: Path) -> Iterator[dict[str, Any]]:
     """The run that a JSON file describes; none if it describes something else."""
     trained, label = path.name == _RESULTS, path.absolute().parent.name
     try:
         if not isinstance(content := read_json(path), dict):
             return
+        about: dict[str, Any] = {key: content.get(key) for key in ("commit", "dirty", "seconds")}
+        about["version"] = content.get("versions", {}).get("lesionlab")
         if {"notebook", "parameters", "results"} <= set(content):
-            facts = _notebook(content)
+            scores = [{"score": k, "value": v} for k, v in _numbers(content["results"], "")]
+            about |= {"set": content.get("set"), "scores": scores}
+            given = dict(content["parameters"])
+            yield _row(path, "notebook", str(content["notebook"]), label, given, **about)
         elif {"experiment", "variant", "folds", "results"} <= set(content):
             # a training that the book keeps is one file among others
-            facts, label = _training(content), label if trained else path.stem
-        else:
-            return
-        facts |= {key: content.get(key) for key in ("commit", "dirty", "seconds")}
-        version = content.get("versions", {}).get("lesionlab")
-        yield Run(path=path, label=label, version=version, **facts)
+            label = label if trained else path.stem
+            about |= {"set": content.get("plan", {}).get("preset"), "scores": _scores(content)}
+            given = _training(content)
+            yield _row(path, "training", str(content["experiment"]), label, given, **about)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         kind, name = KINDS[trained], path.parent.parent.name if trained else path.stem
         why = str(error) if str(path) in str(error) else f"{path}: {error!r}"
-        yield Run(kind=kind, name=name, label=label, path=path, state=f"damaged: {why}")
+        yield _row(path, kind, name, label, state=f"damaged: {why}")
 
 
-def _notebook(content: Mapping[str, Any]) -> dict[str, Any]:
-    scores = [{"score": k, "value": value} for k, value in _numbers(content["results"], "")]
-    about = {"kind": "notebook", "name": str(content["notebook"]), "preset": content.get("set")}
-    return about | {"parameters": dict(content["parameters"]), "scores": _as_scores(scores)}
+def _row(
+    path: Path, kind: str, name: str, run: str, given: Mapping[str, Any] | None = None, **more: Any
+) -> dict[str, Any]:
+    given = given or {}
+    told, defaults = given, dict[str, Any]()
+    if kind == "training":
+        told = {k: v for k, v in given.items() if k in ("variant", "data", *_DEFAULTS)}
+        defaults = _DEFAULTS
+    else:
+        with contextlib.suppress(FileNotFoundError, ValueError):  # nothing to compare with
+            file = notebooks.default_folder() / f"{Path(name).name}.ipynb"
+            defaults = parameters.declared(file)
+    changed = [f"{k}={v}" for k, v in told.items() if k not in defaults or v != defaults[k]]
+    when = datetime.datetime.fromtimestamp(path.stat().st_mtime)
+    found = {"kind": kind, "name": name, "run": run, "path": path, "parameters": given}
+    found |= {"changed": ", ".join(changed), "when": when, "state": "complete", "scores": []}
+    return dict.fromkeys(COLUMNS) | found | more
 
 
 def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
@@ -159,16 +147,11 @@ def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
 
 
 def _training(content: Mapping[str, Any]) -> dict[str, Any]:
-    plan = {k: v for k, v in content.get("plan", {}).items() if k not in ("paper", "folds")}
-    preset = plan.pop("preset", None)
-    rows = []
-    for row in content["results"]:
-        by = "" if row["predictor"] == "model" else f" ({row['predictor']})"
-        rows.append(row | {"score": f"{row['target']}/{row['metric']}{by}"})
-    split = content["split"]
-    facts = {
+    """What a model was trained with."""
+    plan, split = content.get("plan", {}), content["split"]
+    return {
         "variant": content["variant"],
-        **plan,
+        **{k: v for k, v in plan.items() if k not in ("paper", "folds", "preset")},
         "by": split["by"],
         "seed": content["seed"],
         "folds": split["trained"],
@@ -176,8 +159,14 @@ def _training(content: Mapping[str, Any]) -> dict[str, Any]:
         "precision": content["folds"][0]["identity"]["precision"],
         **dict(_flat(content["recipe"], "recipe")),
     }
-    about = {"kind": "training", "name": str(content["experiment"])}
-    return about | {"preset": preset, "parameters": facts, "scores": _as_scores(rows)}
+
+
+def _scores(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for row in content["results"]:
+        by = "" if row["predictor"] == "model" else f" ({row['predictor']})"
+        rows.append(row | {"score": f"{row['target']}/{row['metric']}{by}"})
+    return rows
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -190,72 +179,63 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _as_scores(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    found = pd.DataFrame(rows, columns=["score", *_SCORE]).set_index("score")
-    return found[~found.index.duplicated()].astype(float)
-
-
-def table(found: Iterable[Run]) -> pd.DataFrame:
-    """One row per run; its label is called run, and what was changed is in words."""
-    rows = []
-    for run in found:
-        changed = ", ".join(f"{k}={v}" for k, v in run.changed.items())
-        # when its file was last written, in the time of this machine
-        when = datetime.datetime.fromtimestamp(run.path.stat().st_mtime)
-        rows.append(vars(run) | {"run": run.label, "changed": changed, "when": when})
-    columns = ["kind", "name", "preset", "run", "changed", "when", "seconds", "commit", "dirty"]
-    return pd.DataFrame(rows)[[*columns, "version", "state"]]
-
-
-def choose(found: Sequence[Run], names: Sequence[str], *, kind: str | None = None) -> list[Run]:
+def choose(found: pd.DataFrame, names: Sequence[str], *, kind: str | None = None) -> pd.DataFrame:
     """The runs that are asked for, which must be of one notebook, or of one paper's models.
 
-    A name is that of a notebook or a paper, for all its runs; or of a single run: its label,
-    `NAME/LABEL`, its file or its folder. The kind says which, where a notebook and a paper have
-    the same name.
+    A name is that of a notebook or a paper, for all its runs; or of a single run: what its folder
+    is called, `NAME/FOLDER`, its file or its path. The kind says which, where a notebook and a
+    paper have the same name.
+
+    Returns:
+        Rows of `found`. The index says what to call each run: its `run` or, where two have the same
+        one, its folder.
 
     Raises:
         ValueError: No run has such a name, or the runs cannot be compared.
     """
-    chosen: dict[Path, Run] = {}
+    rows: list[int] = []
     for name in names:
-        own = [run for run in found if name in (run.name, run.label, f"{run.name}/{run.label}")]
-        at = Path(name).resolve()
-        own = own or [run for run in found if at in (p := run.path.resolve(), *p.parents)]
-        if not own:
-            _names.known("run", name, {r.name for r in found} | {r.label for r in found})
-        chosen |= {run.path: run for run in own if kind in (None, run.kind)}
-    several = dict.fromkeys(f"{run.kind} {run.name}" for run in chosen.values())
+        own = (found["name"] == name) | (found["run"] == name)
+        own |= found["name"] + "/" + found["run"] == name
+        if not own.any():
+            at = Path(name).resolve()
+            own = found["path"].map(lambda path, at=at: path.resolve().is_relative_to(at))
+        if not own.any():
+            _names.known("run", name, {*found["name"], *found["run"]})
+        rows += found.index[own].tolist()
+    chosen = found.loc[list(dict.fromkeys(rows))]
+    if kind is not None:
+        chosen = chosen[chosen["kind"] == kind]
+    several = (chosen["kind"] + " " + chosen["name"]).unique()
     if len(several) != 1:
         raise ValueError(
             f"{', '.join(names)}: expected runs of one notebook, or of models of one paper, got "
             f"{' and '.join(several) or f'no {kind}'}; a kind chooses one of a notebook and a paper"
         )
-    return list(chosen.values())
+    places = chosen["path"].map(lambda path: str(path.parent))
+    return chosen.set_index(chosen["run"].mask(chosen["run"].duplicated(keep=False), places))
 
 
-def labels(chosen: Sequence[Run]) -> list[str]:
-    """What to call each run: by its folder or, where two have the same name, by its path."""
-    short = [run.label for run in chosen]
-    return [str(run.path.parent) if short.count(run.label) > 1 else run.label for run in chosen]
-
-
-def differences(chosen: Sequence[Run]) -> pd.DataFrame:
+def differences(chosen: pd.DataFrame) -> pd.DataFrame:
     """The parameters that are not the same in all runs: a row for each, a column per run.
 
     Among them are the set or preset, and the version of lesionlab; None where a run has no such
     parameter.
     """
-    given = [{"set": r.preset, **r.parameters, "lesionlab": r.version} for r in chosen]
+    runs = chosen.to_dict("records")
+    given = [{"set": r["set"], **r["parameters"], "lesionlab": r["version"]} for r in runs]
     every = dict.fromkeys(name for one in given for name in one)
     rows = {name: [one.get(name) for one in given] for name in every}
     differ = {name: row for name, row in rows.items() if any(v != row[0] for v in row)}
     index = pd.Index(differ, name="parameter")
-    return pd.DataFrame([*differ.values()], index=index, columns=labels(chosen), dtype=object)
+    return pd.DataFrame([*differ.values()], index=index, columns=[*chosen.index], dtype=object)
 
 
-def scores(chosen: Sequence[Run], patterns: Sequence[str] = ()) -> pd.DataFrame:
+def scores(chosen: pd.DataFrame, patterns: Sequence[str] = ()) -> pd.DataFrame:
     """The scores of runs, one below the other.
+
+    A notebook names its scores itself, like `errors.margin.mae`. Those of a training are called
+    `margin/mae`, or `margin/mae (diameter)` for a baseline.
 
     Args:
         chosen: Runs from `choose`.
@@ -263,24 +243,25 @@ def scores(chosen: Sequence[Run], patterns: Sequence[str] = ()) -> pd.DataFrame:
             By default all except those of baselines.
 
     Returns:
-        Columns score, run (its label), group (what is the same for runs that differ only in the
-        seed), seed and those of `Run.scores`, in the order of the first run that has the score.
+        Columns `score`, `run` (its name in `chosen`), `group` (what is the same for runs that
+        differ only in the seed), `seed`, `value`, and of a training `low`, `high`, `fold_mean` and
+        `fold_sd`, in the order of the first run that has the score.
     """
     apart = differences(chosen).drop(index="seed", errors="ignore").astype(str)
-    parts = []
-    for label, run in zip(labels(chosen), chosen, strict=True):
-        group = ", ".join(f"{name}={value}" for name, value in apart[label].items()) or run.name
-        seed = run.parameters.get("seed")
-        parts.append(run.scores.reset_index().assign(run=label, group=group, seed=seed))
-    every = pd.concat(parts, ignore_index=True)
-    names = list(dict.fromkeys(every["score"]))
+    rows = []
+    for run, facts in chosen.iterrows():
+        group = ", ".join(f"{k}={v}" for k, v in apart[run].items()) or facts["name"]
+        about = {"run": run, "group": group, "seed": facts["parameters"].get("seed")}
+        rows += [score | about for score in facts["scores"]]
+    every = pd.DataFrame(rows, columns=["score", "run", "group", "seed", *_SCORE])
+    every = every.drop_duplicates(["score", "run"]).astype(dict.fromkeys(_SCORE, float))
+    names = every["score"].unique().tolist()
     wanted = [name for name in names if _matches(name, patterns)]
     if not wanted:
         told = f"no score is called {' or '.join(map(repr, patterns))}"
         close = _names.close((*patterns, "")[0], names)
         raise ValueError(f"{told}{close}" if patterns else "the runs have no scores")
-    found = every.set_index("score").loc[wanted].reset_index()
-    return found[["score", "run", "group", "seed", *_SCORE]]
+    return every.set_index("score").loc[wanted].reset_index()
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -12,8 +12,6 @@ from lesionlab.cli._errors import aligned, plain_errors
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lesionlab.chapters.runs import Run
-
 runs_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
 
@@ -28,11 +26,11 @@ def list_runs(
     from lesionlab.chapters import runs
 
     with plain_errors():
-        shown = runs.table(runs.find(folder)).rename(columns={"preset": "set"})
+        shown = runs.find(folder).drop(columns=["path", "parameters", "scores"])
         dirty = shown.pop("dirty").map({True: "+"}).fillna("")
         shown["commit"] = shown["commit"].str[:7] + dirty
         shown["seconds"] = shown["seconds"].map("{:.0f}".format, na_action="ignore")
-        shown["when"] = shown["when"].dt.strftime("%Y-%m-%d %H:%M")
+        shown["when"] = shown["when"].map("{:%Y-%m-%d %H:%M}".format)
         typer.echo(_text(shown))
 
 
@@ -60,12 +58,12 @@ def compare_runs(
         if plot is not None and plot.exists() and not force:
             raise ValueError(f"--plot {plot}: the file is there already; --force replaces it")
         chosen = runs.choose(runs.find(folder), names, kind=kind)
-        for run in chosen:
-            if run.state != "complete":
-                typer.echo(f"{run.label} is left out, it is {run.state}", err=True)
-        whole = [run for run in chosen if run.state == "complete"]
-        if not whole:
+        complete = chosen["state"] == "complete"
+        for run, state in chosen.loc[~complete, "state"].items():
+            typer.echo(f"{run} is left out, it is {state}", err=True)
+        if not complete.any():
             raise ValueError(f"none of the runs of {', '.join(names)} is complete")
+        whole = chosen[complete]
         found = runs.scores(whole, score or ())
         typer.echo(_comparison(whole, found))
         if found["fold_sd"].notna().any():
@@ -76,7 +74,7 @@ def compare_runs(
             typer.echo(f"written to {plot}")
 
 
-def _comparison(chosen: list[Run], found: pd.DataFrame) -> str:
+def _comparison(chosen: pd.DataFrame, found: pd.DataFrame) -> str:
     """Parameters and scores as text, a column per run, and mean ± SD where seeds allow it."""
     import pandas as pd
 
@@ -85,7 +83,7 @@ def _comparison(chosen: list[Run], found: pd.DataFrame) -> str:
     columns = ["value", "low", "high", "fold_mean", "fold_sd"]
     texts = found.assign(text=[_score(*row) for row in found[columns].to_numpy()])
     wide = texts.pivot(index="score", columns="run", values="text")
-    wide = wide.loc[found["score"].unique(), runs.labels(chosen)]
+    wide = wide.loc[found["score"].unique(), chosen.index]
     rows = pd.concat([runs.differences(chosen), wide])
     for group, own in runs.over_seeds(found).reset_index("group").groupby("group", sort=False):
         head = f"mean ± SD of {own['n'].max()} seeds"

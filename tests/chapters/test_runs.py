@@ -65,12 +65,13 @@ def test_runs_of_both_kinds_are_found(tmp_path: Path, monkeypatch: pytest.Monkey
     # neither a run, nor damaged
     write(tmp_path / "sweep.json", '{"plans": []}')
     write(tmp_path / "fu2021" / "full-seed1" / "fold-0" / "result.json", "damaged")
-    found = runs.table(runs.find(tmp_path)).drop(columns="when").to_dict("records")
+    found = runs.find(tmp_path).drop(columns=["when", "path", "parameters", "scores"])
+    found = found.to_dict("records")
     assert found == [
-        {"kind": "training", "name": "fu2021", "preset": "smoke", "run": "full-seed1",
+        {"kind": "training", "name": "fu2021", "set": "smoke", "run": "full-seed1",
          "changed": "variant=full, data=phantom, seed=1", "seconds": 3.0, "commit": mock.ANY,
          "dirty": None, "version": __version__, "state": "complete"},
-        {"kind": "notebook", "name": "lidc_idri", "preset": "book", "run": "book-0a",
+        {"kind": "notebook", "name": "lidc_idri", "set": "book", "run": "book-0a",
          "changed": "n_resamples=7", "seconds": 2.5, "commit": "a" * 40, "dirty": False,
          "version": __version__, "state": "complete"},
     ]  # fmt: skip
@@ -90,14 +91,13 @@ def test_failed_unfinished_and_damaged_runs_are_named(tmp_path: Path) -> None:
     write(tmp_path / "one" / "book-0d" / "one.json",
           '{"notebook": "one", "parameters": {}, "results": {}, "versions": []}')  # fmt: skip
     training(tmp_path, "full-seed9", mae=0.4, folds=[])
-    found = {run.label: run for run in runs.find(tmp_path)}
-    assert {label: run.state.partition(":")[0] for label, run in found.items()} == {
+    state = runs.find(tmp_path).set_index("run")["state"]
+    assert state.str.partition(":")[0].to_dict() == {
         "full-seed0": "unfinished", "full-seed9": "damaged", "book-0a": "complete",
         "book-0c": "damaged", "book-0d": "damaged", "smoke-0b": "failed",
     }  # fmt: skip
-    assert found["full-seed0"].state == "unfinished: not scored; done: fold-0"
-    assert "one.json is not a JSON file" in found["book-0c"].state
-    assert len(runs.table(found.values())) == 6  # all have a row
+    assert state["full-seed0"] == "unfinished: not scored; done: fold-0"
+    assert "one.json is not a JSON file" in state["book-0c"]
 
 
 def test_numbers_of_a_notebook_have_names_with_dots(tmp_path: Path) -> None:
@@ -112,7 +112,8 @@ def test_numbers_of_a_notebook_have_names_with_dots(tmp_path: Path) -> None:
         "curve": [0.1, 0.2], "words": "many", "limit": "Infinity",
     }  # fmt: skip
     notebook(tmp_path, "book-0a", results=results)
-    assert runs.find(tmp_path)[0].scores["value"].to_dict() == {
+    found = runs.scores(runs.choose(runs.find(tmp_path), ["one"]))
+    assert found.set_index("score")["value"].to_dict() == {
         "auc": 0.75, "kappa.malignancy": 1, "errors.margin.mae": 0.5, "errors.mean.mae": 0.6,
         "pairs.a.b.r": 0.1, "steps.0.step": 1, "steps.0.share": 0.2, "nested.deep.er": -1.5,
     }  # fmt: skip
@@ -126,9 +127,9 @@ def test_runs_are_chosen_by_name_label_and_path(tmp_path: Path) -> None:
     notebook(tmp_path, "book-0b", seed=2)
     found = runs.find(tmp_path)
     for names in (["one"], ["book-0a", "book-0b"], [str(tmp_path)], ["one", "book-0a"]):
-        assert [run.label for run in runs.choose(found, names)] == ["book-0a", "book-0b"]
+        assert runs.choose(found, names).index.tolist() == ["book-0a", "book-0b"]
     for name in ("book-0a", "one/book-0a", str(path), str(path.parent)):
-        assert [run.path for run in runs.choose(found, [name])] == [path]
+        assert runs.choose(found, [name])["path"].tolist() == [path]
 
 
 def test_runs_of_two_kinds_cannot_be_compared(tmp_path: Path) -> None:
@@ -137,14 +138,14 @@ def test_runs_of_two_kinds_cannot_be_compared(tmp_path: Path) -> None:
     found = runs.find(tmp_path)
     with pytest.raises(ValueError, match="got notebook fu2021 and training fu2021; a kind chooses"):
         runs.choose(found, ["fu2021"])
-    assert [r.label for r in runs.choose(found, ["fu2021"], kind="training")] == ["full-seed0"]
+    assert runs.choose(found, ["fu2021"], kind="training").index.tolist() == ["full-seed0"]
 
 
 # --- compared -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def seeds(tmp_path: Path) -> list[runs.Run]:
+def seeds(tmp_path: Path) -> pd.DataFrame:
     """Three seeds of one learning rate, and one of another."""
     for seed, lr, auc in ((1, 0.1, 0.5), (2, 0.1, 0.7), (3, 0.1, 0.9), (1, 0.2, 0.6)):
         results = {"auc": auc, "loss": 2 * auc} if seed < 3 else {"auc": auc}
@@ -152,7 +153,7 @@ def seeds(tmp_path: Path) -> list[runs.Run]:
     return runs.choose(runs.find(tmp_path), ["one"])
 
 
-def test_only_parameters_that_differ_are_shown(seeds: list[runs.Run]) -> None:
+def test_only_parameters_that_differ_are_shown(seeds: pd.DataFrame) -> None:
     found = runs.differences(seeds)
     assert found.index.tolist() == ["seed", "lr"]
     assert found.loc["lr"].to_dict() == {
@@ -160,7 +161,7 @@ def test_only_parameters_that_differ_are_shown(seeds: list[runs.Run]) -> None:
     }  # fmt: skip
 
 
-def test_scores_and_their_mean_and_sd_over_seeds_by_hand(seeds: list[runs.Run]) -> None:
+def test_scores_and_their_mean_and_sd_over_seeds_by_hand(seeds: pd.DataFrame) -> None:
     found = runs.scores(seeds)
     assert found["score"].tolist() == ["auc"] * 4 + ["loss"] * 3
     first = found.iloc[0]
@@ -200,16 +201,15 @@ def test_trainings_have_intervals_and_baselines_when_asked(tmp_path: Path) -> No
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     for at in ("here", "there"):
         notebook(tmp_path / at, "book-0a", results={"auc": 0.1})
-    found = runs.find(tmp_path)
+    chosen = runs.choose(runs.find(tmp_path), ["one"])
     places = [str(tmp_path / at / "one" / "book-0a") for at in ("here", "there")]
-    assert runs.labels(found) == places
-    assert runs.scores(found)["run"].tolist() == places
+    assert chosen.index.tolist() == runs.scores(chosen)["run"].tolist() == places
     notebook(tmp_path / "none", "book-0a", results={})
     with pytest.raises(ValueError, match="the runs have no scores"):
         runs.scores(runs.find(tmp_path / "none"))
 
 
-def test_the_plot_has_a_panel_per_score_and_a_point_per_run(seeds: list[runs.Run]) -> None:
+def test_the_plot_has_a_panel_per_score_and_a_point_per_run(seeds: pd.DataFrame) -> None:
     figure = runs.plot(runs.scores(seeds))
     assert [ax.get_title() for ax in figure.axes] == ["auc", "loss"]
     for ax, heights in zip(figure.axes, ([0.5, 0.6, 0.7, 0.9], [1.0, 1.2, 1.4]), strict=True):
