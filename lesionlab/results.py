@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import enum
 import math
 import os
 import platform
@@ -82,10 +81,10 @@ def collected() -> dict[str, Any]:
 def jsonable(value: Any, name: str = "value") -> Any:
     """Put a value into the types that JSON has: dict, list, str, int, float, bool and None.
 
-    NaN, NaT and pandas' NA become None, infinities the words `"Infinity"` and `"-Infinity"`. Arrays
-    become (nested) lists. A Series becomes a mapping from label to value, a DataFrame a list of
-    rows, each a mapping from column to value, its index first unless it only numbers the rows.
-    Dataclasses become mappings, dates ISO 8601 text.
+    NaN and pandas' NA become None, infinities the words `"Infinity"` and `"-Infinity"`. Arrays
+    become (nested) lists, dataclasses mappings. A Series becomes a mapping from label to value, a
+    DataFrame a list of rows, each a mapping from column to value, its index first unless it only
+    numbers the rows.
 
     Raises:
         TypeError: There is no such form. Paths have none on purpose: they say something about a
@@ -99,8 +98,6 @@ def jsonable(value: Any, name: str = "value") -> Any:
     match value:
         case None | bool():
             return value
-        case enum.Enum():
-            return jsonable(value.value, name)
         case str():  # also numpy's own
             return str(value)
         case int():
@@ -119,11 +116,6 @@ def jsonable(value: Any, name: str = "value") -> Any:
     return _from_numpy_or_pandas(value, name)
 
 
-def _label(key: Any) -> str:
-    # several header rows or index levels are a tuple
-    return " / ".join(map(str, key)) if isinstance(key, tuple) else str(key)
-
-
 def _mapping(items: Iterable[tuple[Any, Any]], name: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, item in items:
@@ -131,6 +123,11 @@ def _mapping(items: Iterable[tuple[Any, Any]], name: str) -> dict[str, Any]:
             raise ValueError(f"{name} has two entries called {text!r}")
         found[text] = jsonable(item, f"{name}.{text}")
     return found
+
+
+def _label(key: Any) -> str:
+    # several header rows or index levels are a tuple
+    return " / ".join(map(str, key)) if isinstance(key, tuple) else str(key)
 
 
 def _from_numpy_or_pandas(value: Any, name: str) -> Any:
@@ -147,20 +144,10 @@ def _from_numpy_or_pandas(value: Any, name: str) -> Any:
         return [_mapping(zip(rows, row, strict=True), f"{name}[{i}]") for i, row in every]
     if isinstance(value, pd.Series):
         return _mapping(value.items(), name)
-    if isinstance(value, (np.ndarray, np.generic)):
-        if value.dtype.kind in "biufUSO":
-            return jsonable(value.tolist(), name)
-        if value.dtype.kind == "M":  # numpy would give nanoseconds
-            dates = pd.DatetimeIndex(np.atleast_1d(value)).tolist()
-            return jsonable(dates if value.ndim else dates[0], name)
-    if isinstance(value, (pd.Index, pd.api.extensions.ExtensionArray)):
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufUSO":
         return jsonable(value.tolist(), name)
-    if value is pd.NA or value is pd.NaT:
+    if value is pd.NA:
         return None
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    if isinstance(value, pd.Interval):
-        return str(value)
     kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
     raise TypeError(f"{name} is of type {kind}, which has no form in JSON")
 
@@ -173,7 +160,7 @@ def provenance(root: str | Path) -> dict[str, Any]:
     """
     told, git = "", shutil.which("git")
     # unpacked inside somebody else's repository, that one's commit would be a lie
-    if git is not None and Path(root, ".git").exists():
+    if git and Path(root, ".git").exists():
         command = [git, "-C", str(root), "status", "--porcelain=v2", "--branch"]
         told = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603
     found = re.match(r"# branch\.oid ([0-9a-f]+)\n", told)

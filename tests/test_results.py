@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import json
 import subprocess
 from pathlib import Path
@@ -26,10 +25,6 @@ def nothing_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "_data", {})
 
 
-class Side(enum.Enum):
-    LEFT = "left"
-
-
 @dataclasses.dataclass
 class Interval:
     low: float
@@ -48,16 +43,11 @@ frame = pd.DataFrame({"n": [1, 2], "p": [0.5, np.nan]})
         (np.float32(0.5), 0.5),
         (np.array([[0.5, np.nan], [3, 4]]), [[0.5, None], [3, 4]]),
         (np.array(["a", None], dtype=object), ["a", None]),
-        (np.datetime64("2011-02-01"), "2011-02-01T00:00:00"),
-        (np.array(["2011-02-01", "NaT"], dtype="datetime64[ns]"), ["2011-02-01T00:00:00", None]),
-        (pd.NA, None),
-        (pd.Timestamp("2011-02-01"), "2011-02-01T00:00:00"),
-        (pd.Interval(0, 3), "(0, 3]"),
         (pd.Series([1.5, np.nan], index=["a", "b"]), {"a": 1.5, "b": None}),
         (pd.Series(["x"], index=pd.MultiIndex.from_tuples([("a", 1)])), {"a / 1": "x"}),
         (pd.Series(["x", None], dtype="category"), {"0": "x", "1": None}),
-        (pd.array([1, None], dtype="Int64"), [1, None]),
         (frame, [{"n": 1, "p": 0.5}, {"n": 2, "p": None}]),
+        (frame["n"].astype("Int64").mask(frame["n"] == 1), {"0": None, "1": 2}),
         (frame[["n"]].set_axis(["a", "b"]), [{"index": "a", "n": 1}, {"index": "b", "n": 2}]),
         (frame[["n"]].set_axis(pd.Index([7, 8], name="id")), [
             {"id": 7, "n": 1}, {"id": 8, "n": 2}
@@ -69,7 +59,7 @@ frame = pd.DataFrame({"n": [1, 2], "p": [0.5, np.nan]})
         (pd.crosstab(pd.Categorical(["a", "b"]), pd.Categorical(["x", "x"])), [
             {"row_0": "a", "x": 1}, {"row_0": "b", "x": 1}
         ]),
-        ({"a": np.int64(1), 2: (1, Side.LEFT)}, {"a": 1, "2": [1, "left"]}),
+        ({"a": np.int64(1), 2: (1, "left")}, {"a": 1, "2": [1, "left"]}),
         ([Interval(np.nan, np.array([1]))], [{"low": None, "high": [1]}]),
     ],
 )  # fmt: skip
@@ -94,7 +84,6 @@ def assert_plain(value: Any) -> None:
         ({1, 2}, "value is of type set, which has no form in JSON"),
         ([object()], r"value\[0\] is of type object"),
         ({"a": {"b": Path("x")}}, r"value\.a\.b is of type pathlib\."),
-        (np.array([1j]), "value is of type numpy.ndarray"),
         (pd.Series([1, 2], index=["a", "a"]), "value has two entries called 'a'"),
         ({1: 0, "1": 0}, "value has two entries called '1'"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), r"value\[0\] has two entries called 'a'"),
