@@ -1,11 +1,9 @@
-"""The vocabularies: what a radiologist can say about a lung lesion, as frozen records.
+"""The two vocabularies: what a radiologist can say about a lung lesion, as frozen records.
 
-Two vocabularies live here. `LIDC_RATINGS` are the nine ratings that each reader of
-LIDC-IDRI gave to each nodule (Fu 2021, Liu 2020 and Lei 2020 learn from them);
-`LI_CATEGORIES` are the nine categories of Li 2021. Both are data, in `attributes.toml`: other
-modules ask them for names, scales and words and never spell these out again.
+`LIDC_RATINGS` are the nine ratings that each reader of LIDC-IDRI gave to each nodule (Fu 2021,
+Liu 2020 and Lei 2020 learn from them); `LI_CATEGORIES` are the nine categories of Li 2021. Both are
+data, in `attributes.toml`.
 
-Example:
     >>> margin = rating("margin")
     >>> margin.words[5], margin.kind, (margin.minimum, margin.maximum)
     ('Sharp', 'ordinal', (1, 5))
@@ -55,10 +53,6 @@ class Attribute:
     faults: tuple[str, ...]
     unknown: Mapping[int, str]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "words", MappingProxyType(dict(self.words)))
-        object.__setattr__(self, "unknown", MappingProxyType(dict(self.unknown)))
-
     @property
     def codes(self) -> tuple[int, ...]:
         """The codes of the scale, ascending."""
@@ -92,8 +86,9 @@ def _read(vocabulary: str) -> tuple[Attribute, ...]:
     source = resources.files("lesionlab").joinpath("attributes.toml").read_text(encoding="utf-8")
     records: list[dict[str, Any]] = tomllib.loads(source)[vocabulary]
     for record in records:
-        record["words"] = dict(enumerate(record["words"], start=1))
-        record["unknown"] = {int(code): word for code, word in record.get("unknown", {}).items()}
+        unknown = {int(code): word for code, word in record.get("unknown", {}).items()}
+        record["words"] = MappingProxyType(dict(enumerate(record["words"], start=1)))
+        record["unknown"] = MappingProxyType(unknown)
         record["faults"] = tuple(record.get("faults", ()))
     return tuple(Attribute(**record) for record in records)
 
@@ -106,7 +101,6 @@ LI_CATEGORIES = _read("li2021")
 
 RATING_NAMES: tuple[str, ...] = tuple(a.name for a in LIDC_RATINGS)
 """Names of the nine LIDC ratings, which are the column names of every table."""
-
 
 _TITLES = {a.name: a.title for a in (*LIDC_RATINGS, *LI_CATEGORIES)}
 

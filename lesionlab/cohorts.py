@@ -11,13 +11,13 @@ import html
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 
-from lesionlab import published, splits
-from lesionlab.tables import show
+from lesionlab import _names, published, splits
+from lesionlab.tables import beside, show
 
 Rule = Literal["mean", "median"]
 
@@ -65,15 +65,12 @@ def malignancy_label(nodules: pd.DataFrame, *, rule: Rule = "mean") -> pd.Series
     Lei 2020 section 4.1). This is the readers' impression, not pathology. `nodules` has
     `malignancy` (mean over readers) or, for the median, `malignancy_readings` (lists).
     """
-    if rule not in ("mean", "median"):
-        raise ValueError(f"rule={rule!r}: expected 'mean' or 'median'")
+    _names.one_of("rule", rule, get_args(Rule))
     score = nodules["malignancy"]
     if rule == "median":
         score = nodules["malignancy_readings"].map(np.nanmedian).astype(float)
-    label = pd.Series(pd.NA, index=nodules.index, dtype="Int8", name="label")
-    label[score < 3] = 0
-    label[score > 3] = 1
-    return label
+    label = (score > 3).astype("Int8").rename("label")
+    return label.where(score.notna() & (score != 3))
 
 
 @dataclass(frozen=True)
@@ -105,12 +102,7 @@ class Cohort:
 
     def comparison(self) -> pd.DataFrame:
         """Our counts beside the paper's: `paper`, `lesionlab`, `difference`."""
-        counts = self.counts
-        rows = {
-            name: {"paper": value, "lesionlab": counts[name], "difference": counts[name] - value}
-            for name, value in self.published.items()
-        }
-        return pd.DataFrame.from_dict(rows, orient="index")
+        return beside(self.published, {name: self.counts[name] for name in self.published})
 
     def folds(self, *, by: splits.By = "patient", n_folds: int = 5, seed: int = 0) -> pd.Series:
         """`lesionlab.splits.folds` of the table; `by="nodule"` is what the papers did."""
@@ -143,15 +135,10 @@ def build(
     published: Mapping[str, int] | None = None,
     note: str = "",
 ) -> Cohort:
-    """Apply filters one after the other and keep the count after each.
+    """Apply filters to `lesionlab.sources.lidc.nodules()` in order, and keep the count after each.
 
-    Args:
-        nodules: As `lesionlab.sources.lidc.nodules()` gives them.
-        filters: In the order of the flow.
-        name: As in `Cohort`.
-        rule: Add the column `label` by this rule (`malignancy_label`); None for no label.
-        published: As in `Cohort`.
-        note: As in `Cohort`.
+    With a `rule`, the table gets the column `label` (`malignancy_label`). The rest is as in
+    `Cohort`.
     """
     table = nodules
     rows = [("all nodules", len(table), table["patient"].nunique(), 0)]
@@ -235,10 +222,8 @@ def nearest(nodules: pd.DataFrame, *, benign: int, malignant: int, top: int = 10
     anything = Filter("any", lambda t: pd.Series(True, index=t.index))
     readers = [readers_between(low, high) for low in (1, 2, 3, 4) for high in (4, None)]
     thickness = [anything, thickness_up_to(3), thickness_up_to(2.5)]
-    diameters = [anything] + [
-        diameter_between(3, 30, column=c)
-        for c in ("diameter", "largest_diameter", "equivalent_diameter")
-    ]
+    columns = ("diameter", "largest_diameter", "equivalent_diameter")
+    diameters = [anything, *(diameter_between(3, 30, column=c) for c in columns)]
     rules: tuple[Rule, ...] = ("mean", "median")
     labels = {rule: malignancy_label(nodules, rule=rule) for rule in rules}
     rows = []
@@ -247,6 +232,6 @@ def nearest(nodules: pd.DataFrame, *, benign: int, malignant: int, top: int = 10
         b, m = int((kept == 0).sum()), int((kept == 1).sum())
         off = abs(b - benign) + abs(m - malignant)
         rows.append((r.words, t.words, d.words, rule, b, m, off))
-    columns = ["readers", "slice thickness", "diameter", "rule", "benign", "malignant", "off"]
-    table = pd.DataFrame(rows, columns=columns)
+    heads = ["readers", "slice thickness", "diameter", "rule", "benign", "malignant", "off"]
+    table = pd.DataFrame(rows, columns=heads)
     return table.sort_values("off", kind="stable").head(top).reset_index(drop=True)

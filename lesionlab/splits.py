@@ -8,11 +8,13 @@ kept to show what that changes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from lesionlab import _names
 
 By = Literal["patient", "nodule"]
 PARTS = ("train", "validation", "test")
@@ -39,8 +41,7 @@ def folds(
     Returns:
         Fold number 0 … `n_folds` − 1 per `lesion_id`, in the order of the table.
     """
-    if by not in ("patient", "nodule"):
-        raise ValueError(f"by={by!r}: expected 'patient' or 'nodule'")
+    _names.one_of("by", by, get_args(By))
     units = table["patient"].nunique() if by == "patient" else len(table)
     if not 2 <= n_folds <= units:
         raise ValueError(f"n_folds={n_folds!r}: expected 2 to {units}, the number of {by}s")
@@ -112,14 +113,10 @@ def holdout(
 
 def _strata(table: pd.DataFrame, stratify: pd.Series | None) -> pd.Series:
     _check_index(table, stratify, "stratify")
-    if stratify is not None:
-        strata = stratify
-    elif "label" in table:
-        strata = table["label"]
-    elif "malignancy" in table:
-        strata = table["malignancy"].round()
-    else:
-        strata = pd.Series(0, index=table.index)
+    strata = stratify
+    if strata is None:
+        malignancy = table.get("malignancy", pd.Series(0, index=table.index)).round()
+        strata = table.get("label", malignancy)
     if strata.isna().any():
         raise ValueError(f"stratify: {int(strata.isna().sum())} lesions have no class")
     return strata.astype(int) if pd.api.types.is_numeric_dtype(strata) else strata
@@ -135,15 +132,15 @@ def _check_index(table: pd.DataFrame, classes: pd.Series | None, name: str) -> N
 
 def summary(table: pd.DataFrame, fold: pd.Series) -> pd.DataFrame:
     """Lesions, patients, patients shared with other folds, and malignant share, per fold."""
-    rows: dict[int, dict[str, float]] = {}
-    for number in sorted(fold.unique()):
-        inside = fold == number
-        here, elsewhere = set(table["patient"][inside]), set(table["patient"][~inside])
-        rows[number] = {
-            "nodules": int(inside.sum()),
-            "patients": len(here),
-            "patients also elsewhere": len(here & elsewhere),
+    elsewhere = table["patient"].where(fold.groupby(table["patient"]).transform("nunique") > 1)
+    by = fold.rename("fold")
+    found = pd.DataFrame(
+        {
+            "nodules": table.groupby(by).size(),
+            "patients": table["patient"].groupby(by).nunique(),
+            "patients also elsewhere": elsewhere.groupby(by).nunique(),
         }
-        if "label" in table:
-            rows[number]["malignant"] = round(float((table["label"][inside] == 1).mean()), 3)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("fold")
+    )
+    if "label" in table:
+        found["malignant"] = (table["label"] == 1).groupby(by).mean().round(3)
+    return found
