@@ -69,7 +69,9 @@ def test_flows_add_up(nodules: pd.DataFrame, make: object) -> None:
         assert cohort.counts["benign"] + cohort.counts["malignant"] == len(cohort.table)
 
 
-def test_a_cohort_shows_every_count(nodules: pd.DataFrame) -> None:
+def test_a_cohort_shows_every_count_and_escapes_words(
+    nodules: pd.DataFrame, few: pd.DataFrame
+) -> None:
     cohort = cohorts.lei2020(nodules)
     words = ("3 to 4 readers", "mean malignancy not 3", "printed in the paper", "difference")
     for text in (*words, "1378", "1273", "635", "655", "20"):
@@ -77,9 +79,6 @@ def test_a_cohort_shows_every_count(nodules: pd.DataFrame) -> None:
     page = cohort._repr_html_()
     for text in (*words, ">1,378<", ">1,273<", ">635<", ">655<", ">+20<"):
         assert text in page
-
-
-def test_html_is_escaped(few: pd.DataFrame) -> None:
     condition = cohorts.Filter("<b>x</b>", lambda t: t["n_readers"] > 0)
     page = cohorts.build(few, [condition], name="<script>", note="a & b")._repr_html_()
     assert "<script>" not in page
