@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import http.server
 import io
@@ -48,48 +49,28 @@ def packed(files: dict[str, bytes], *more: tarfile.TarInfo) -> bytes:
     return out.getvalue()
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Gives `content`, and ends after `cut` bytes; counts how often it was asked."""
-
-    content = b""
-    cut: int | None = None
-    status = 200
-    asked = 0
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/set.tar.gz"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self.server.asked += 1
-        if self.server.status != 200:
-            self.send_error(self.server.status)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.server.content)))
-        self.end_headers()
-        self.wfile.write(self.server.content[: self.server.cut])
-        self.close_connection = True
-
+class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
 
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """Serves one file; without it, whoever asks gets an error."""
+
+    url: str
+    file: Path
+
+
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as made:
-        made.content = packed(FILES)
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    file = tmp_path_factory.mktemp("served") / "set.tar.gz"
+    file.write_bytes(packed(FILES))
+    handler = functools.partial(Quiet, directory=file.parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as made:
         thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield made
+        yield Server(f"http://127.0.0.1:{made.server_address[1]}/{file.name}", file)
         made.shutdown()
         thread.join()
 
@@ -158,8 +139,9 @@ def test_a_set_is_fetched_checked_and_kept_as_one_zip(server, origin, home):
         }
     # once more: it is there, it is right, nothing is asked of the server
     before = path.stat()
+    server.file.unlink()
     assert fetching.fetch(origin) == path
-    assert (path.stat().st_mtime_ns, server.asked) == (before.st_mtime_ns, 1)
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
 
 
 FIRST = next(iter(FILES))
@@ -183,7 +165,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0) -> tarfile.T
     ],
 )  # fmt: skip
 def test_what_is_not_the_set_is_refused_and_leaves_nothing(content, says, server, origin, home):
-    server.content = content
+    server.file.write_bytes(content)
     with pytest.raises(FetchError, match=says):
         fetching.fetch(origin)
     assert left(home) == []
@@ -195,17 +177,17 @@ def test_an_archive_that_was_downloaded_by_hand_stays(server, origin, home, tmp_
     file.write_bytes(packed({}))
     with pytest.raises(FetchError, match=r"by hand\.tar\.gz is not the set"):
         fetching.fetch(origin, source=str(file))
-    file.write_bytes(server.content)
+    server.file.rename(file)
     assert fetching.fetch(origin, source=str(file)).is_file()
-    assert (server.asked, file.exists(), left(home)) == (0, True, ["lidc-idri-slices.zip"])
+    assert (file.exists(), left(home)) == (True, ["lidc-idri-slices.zip"])
 
 
-def test_a_server_that_stops_has_no_such_file_or_does_not_answer(server, origin, home):
-    server.cut = len(server.content) // 2
+def test_a_file_that_is_cut_or_not_there_and_a_server_that_does_not_answer(server, origin, home):
+    os.truncate(server.file, server.file.stat().st_size // 2)
     with pytest.raises(FetchError, match="is broken or cut"):
         fetching.fetch(origin)
     assert left(home) == []
-    server.status = 404
+    server.file.unlink()
     with pytest.raises(FetchError, match=r"set\.tar\.gz was not downloaded .*Error 404") as told:
         fetching.fetch(origin)
     assert left(home) == []
@@ -236,7 +218,7 @@ def test_a_file_of_the_user_is_never_replaced(server, origin, home):
     (target / "a folder").mkdir(parents=True)
     with pytest.raises(FileExistsError, match="is there already"):
         fetching.fetch(origin)
-    assert (left(target), server.asked) == (["a folder"], 0)
+    assert left(target) == ["a folder"]
 
 
 def command(*arguments: str, answer: str | None = None) -> Result:
@@ -260,7 +242,7 @@ def test_without_yes_nothing_is_downloaded(server, origin, home):
         done = command("slices", answer=answer)
         assert done.exit_code == 1
         assert "CC BY 3.0" in done.stdout
-    assert (server.asked, home.exists()) == (0, False)
+    assert not home.exists()
     assert command("slices", answer="y\n").exit_code == 0
     # what is there already needs no answer
     assert command("slices").exit_code == 0
