@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from lesionlab._files import write_json
 from lesionlab.chapters import notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -175,9 +177,10 @@ def swap(extension: ModuleType, project: Any, monkeypatch: pytest.MonkeyPatch) -
 def fake_copy(path: Path, folder: Path, **changes: str) -> Path:
     copy = folder / path.name
     copy.parent.mkdir(parents=True, exist_ok=True)
-    record = notebooks._checksums(path) | {"set": "book"} | changes
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    copy.write_text(json.dumps(stored | {"metadata": {"lesionlab": record}}), encoding="utf-8")
+    shutil.copyfile(path, copy)
+    facts: dict[str, Any] = {"notebook": path.stem, "set": "book", "parameters": {}}
+    facts |= {"data": [], "results": {}, **notebooks._checksums(path), **changes}
+    write_json(copy.with_suffix(".json"), facts)
     return copy
 
 

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from sphinx.util import logging
 
-from lesionlab._files import read_json
 from lesionlab.chapters import SOLUTION
-from lesionlab.chapters.notebooks import outdated
+from lesionlab.chapters.notebooks import outdated, recorded
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -41,7 +40,7 @@ def swap(app: Sphinx, docname: str, source: list[str]) -> None:
         # the first line of a solution means nothing to somebody who copies it from the page
         first_line = json.dumps(f"{SOLUTION}\n") + ","
         source[0] = copy.read_text(encoding="utf-8").replace(first_line, "")
-        chosen = read_json(copy)["metadata"].get("lesionlab", {}).get("set")
+        chosen = recorded(copy).get("set")
         if reason is None and chosen == "smoke" != os.environ.get("LESIONLAB_BOOK_SET"):
             reason = "it was executed with the set smoke, which is for tests"
     if reason:

@@ -2,7 +2,7 @@
 
     done = carry_out(plan("lidc_idri"))        # into _build/executed, where the book takes it from
 
-Notebooks are stored without outputs. The metadata of an executed copy hold what decides later
+Notebooks are stored without outputs. The results beside an executed copy hold what decides later
 whether it is still valid: checksums of the notebook and of the library, and the parameters.
 """
 
@@ -86,8 +86,6 @@ class Plan:
 
     def outdated(self) -> str | None:
         """Why the notebook has to be run, in words, or None if the copy is still valid."""
-        if not self.results.exists():
-            return "it has not been executed, or its results are missing"
         return _changed(self.path, self.record())
 
 
@@ -141,10 +139,10 @@ def _checksums(notebook: Path) -> dict[str, str]:
     }
 
 
-def _recorded(path: Path) -> dict[str, Any]:
-    """What was written into an executed copy; nothing if it is damaged."""
-    with contextlib.suppress(ValueError, AttributeError):
-        return dict(read_json(path).get("metadata", {}).get("lesionlab", {}))
+def recorded(copy: str | Path) -> dict[str, Any]:
+    """What was written beside an executed copy; nothing if that is damaged or missing."""
+    with contextlib.suppress(OSError, ValueError):
+        return results.read(Path(copy).with_suffix(".json"))
     return {}
 
 
@@ -154,9 +152,9 @@ def outdated(copy: str | Path, notebook: str | Path) -> str | None:
 
 
 def _changed(copy: Path, record: Mapping[str, Any]) -> str | None:
-    if not copy.exists():
-        return "it has not been executed"
-    old = _recorded(copy)
+    old = recorded(copy)
+    if not copy.exists() or not old:
+        return "it has not been executed, or its results are missing"
     differ = (key.removesuffix("_sha256") for key in record if old.get(key) != record[key])
     return next((f"the {what} changed since it was executed" for what in differ), None)
 
@@ -176,8 +174,7 @@ def carry_out(
         RuntimeError: Papermill is not installed.
     """
     if not force and task.outdated() is None:
-        seconds = float(_recorded(task.path).get("seconds", 0.0))
-        return replace(task, seconds=seconds)
+        return replace(task, seconds=float(recorded(task.path)["seconds"]))
     # before, not after: an edit while it runs must make the copy stale
     record, start = task.record(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lesionlab-") as scratch:
@@ -186,9 +183,9 @@ def carry_out(
         found = read_json(collected) if collected.exists() else {"data": [], "results": {}}
     seconds = round(time.monotonic() - start, 2)
     origin = {"seconds": seconds, **results.provenance(task.root)}
+    _save(notebook, task.path)
+    # last: without it, the run has not happened
     write_json(task.results, {"notebook": task.name, **record, **origin, **found})
-    notebook.metadata["lesionlab"] = record | {k: origin[k] for k in ("seconds", "versions")}
-    _save(notebook, task.path)  # last: without the copy, the run has not happened
     task.path.with_suffix(FAILED).unlink(missing_ok=True)
     return replace(task, seconds=seconds, fresh=True)
 
