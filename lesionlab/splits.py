@@ -113,10 +113,8 @@ def holdout(
 
 def _strata(table: pd.DataFrame, stratify: pd.Series | None) -> pd.Series:
     _check_index(table, stratify, "stratify")
-    strata = stratify
-    if strata is None:
-        malignancy = table.get("malignancy", pd.Series(0, index=table.index)).round()
-        strata = table.get("label", malignancy)
+    malignancy: pd.Series = table.get("malignancy", pd.Series(0, index=table.index)).round()
+    strata: pd.Series = table.get("label", malignancy) if stratify is None else stratify
     if strata.isna().any():
         raise ValueError(f"stratify: {int(strata.isna().sum())} lesions have no class")
     return strata.astype(int) if pd.api.types.is_numeric_dtype(strata) else strata

@@ -69,7 +69,8 @@ def find(folder: str | Path = "runs") -> pd.DataFrame:
         if not (path / _RESULTS).exists():
             done = ", ".join(p.parent.name for p in sorted(path.glob(f"{_FOLD}*/result.json")))
             state = f"unfinished: not scored; done: {done or 'no fold'}"
-            rows.append(_row(path, "training", *path.absolute().parts[-2:], state=state))
+            name, label = path.absolute().parts[-2:]
+            rows.append(_row(path, "training", name, label, state=state))
     if not rows:
         raise FileNotFoundError(
             f"there are no runs in {str(folder)!r}; `lesionlab notebooks run NAME -p …` and "
