@@ -1,8 +1,8 @@
-"""What a predictor scores that never sees the image: the numbers to lay beside a model's.
+"""What a predictor predicts that never sees the image: what to lay beside a model's predictions.
 
 A constant, the diameter alone, or the readers' other ratings: each is fitted on the training part
-of every fold and scored on the part left out, on the folds that the model is scored on, by the
-functions of `scoring`, which score models too.
+of every fold and predicts the part left out, on the folds that the model is scored on. The tables
+go to the functions of `scoring`, which score models too.
 
 All functions take
 
@@ -10,20 +10,17 @@ All functions take
   the index;
 - what to predict: the name of a rating, or labels by lesion_id. Nodules without it, or without
   what it is predicted from, are left out;
-- `folds`: lesion_id -> fold number; each fold is predicted from the others;
-- `**how`, options of the bootstrap (`Resampling`). It resamples patients with the predictions held
-  fixed, and does not say how the score would move if the predictor were fitted again.
+- `folds`: lesion_id -> fold number; each fold is predicted from the others.
 
-They raise `KeyError` where a column is missing, and `ValueError` for folds or labels that do not go
-with the nodules.
+All give one row per lesion: lesion_id, patient, fold, truth, and what was predicted. They raise
+`KeyError` where a column is missing, and `ValueError` for folds or labels that do not go with the
+nodules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Unpack
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,62 +31,36 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, SplineTransformer, StandardScaler
 
 from lesionlab.attributes import RATING_NAMES
-from lesionlab.statistics.intervals import Array, Estimate, Resampling
-from lesionlab.statistics.scoring import (
-    check_columns,
-    score_binary,
-    score_multiclass,
-    score_regression,
-)
+from lesionlab.statistics.intervals import Array
+from lesionlab.statistics.scoring import check_columns
 
 Labels = pd.Series  # lesion_id -> class
+Folds = pd.Series  # lesion_id -> fold number
 
 OTHER_RATINGS = tuple(name for name in RATING_NAMES if name != "malignancy")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Baseline:
-    """What a baseline predicted out of fold, and how it scored.
-
-    Attributes:
-        name: What it is, e.g. `diameter`.
-        predictions: One row per lesion: lesion_id, patient, fold, truth, and `prediction` with
-            `constant` (regression), `score` (two classes, a probability), or a column of
-            probabilities under the name of each class.
-        scores: Each metric with its interval, from the function of `scoring` for its kind.
-    """
-
-    name: str
-    predictions: pd.DataFrame
-    scores: dict[str, Estimate]
-
 
 MEDIAN = DummyRegressor(strategy="median")
 SHARE = DummyRegressor(strategy="mean")
 
 
-def constant_error(
-    nodules: pd.DataFrame, attribute: str, *, folds: pd.Series[Any], **how: Unpack[Resampling]
-) -> Baseline:
+def constant_regression(nodules: pd.DataFrame, attribute: str, *, folds: Folds) -> pd.DataFrame:
     """Predict one and the same rating for every nodule: the median of the training part.
 
     It is the constant with the smallest mean absolute error, and so the bar for a MAE; its skill is
-    0 by definition.
+    0 by definition. The columns `prediction` and `constant` are the same.
     """
     table = _with_folds(nodules, attribute, [], folds)
     median = _out_of_fold(MEDIAN, table, table["truth"])
-    predicted = {"prediction": median, "constant": median}
-    return _scored("median", table, predicted, score_regression, how)
+    return table.assign(prediction=median, constant=median)
 
 
-def diameter_regression(
-    nodules: pd.DataFrame, attribute: str, *, folds: pd.Series[Any], **how: Unpack[Resampling]
-) -> Baseline:
+def diameter_regression(nodules: pd.DataFrame, attribute: str, *, folds: Folds) -> pd.DataFrame:
     """Predict a rating from the diameter (mm) alone, by median regression on a spline of its log.
 
     The fit minimises the mean absolute error, which is what it is scored by, so that the
     baseline is as strong as one variable can be made without effort: a cubic spline with five
-    knots at quantiles of the training part, constant beyond the outermost ones.
+    knots at quantiles of the training part, constant beyond the outermost ones. The columns are
+    `prediction`, and `constant` as in `constant_regression`.
     """
     table = _with_folds(nodules, attribute, ["diameter"], folds)
     model = make_pipeline(
@@ -98,88 +69,70 @@ def diameter_regression(
         # the spline's columns sum to 1, so that they hold the intercept already
         QuantileRegressor(quantile=0.5, alpha=0, fit_intercept=False, solver="highs"),
     )
-    predicted = {
-        "prediction": _out_of_fold(model, table, table["truth"], ["diameter"]),
-        "constant": _out_of_fold(MEDIAN, table, table["truth"]),
-    }
-    return _scored("diameter", table, predicted, score_regression, how)
+    return table.drop(columns="diameter").assign(
+        prediction=_out_of_fold(model, table, table["truth"], ["diameter"]),
+        constant=_out_of_fold(MEDIAN, table, table["truth"]),
+    )
 
 
-def majority_classifier(
-    nodules: pd.DataFrame, labels: Labels, *, folds: pd.Series[Any], **how: Unpack[Resampling]
-) -> Baseline:
-    """Give every nodule the more frequent of the classes 0 and 1 in the training part."""
+def majority_classifier(nodules: pd.DataFrame, labels: Labels, *, folds: Folds) -> pd.DataFrame:
+    """Give every nodule, as `score`, the more frequent of 0 and 1 in the training part."""
     table = _with_folds(nodules, labels.astype(float), [], folds)
-    of_ones = _out_of_fold(SHARE, table, table["truth"])
-    return _scored("majority", table, {"score": (of_ones >= 0.5).astype(float)}, score_binary, how)
+    return table.assign(score=(_out_of_fold(SHARE, table, table["truth"]) >= 0.5).astype(float))
 
 
-def diameter_classifier(
-    nodules: pd.DataFrame, labels: Labels, *, folds: pd.Series[Any], **how: Unpack[Resampling]
-) -> Baseline:
-    """Classify malignancy from the diameter (mm) alone: logistic regression on its logarithm."""
-    table = _with_folds(nodules, labels.astype(float), ["diameter"], folds)
-    logistic = LogisticRegression(max_iter=1000)
-    model = make_pipeline(FunctionTransformer(_logarithm), StandardScaler(), logistic)
-    score = _out_of_fold(model, table, table["truth"], ["diameter"], "predict_proba")[:, 1]
-    return _scored("diameter", table, {"score": score}, score_binary, how)
+def diameter_classifier(nodules: pd.DataFrame, labels: Labels, *, folds: Folds) -> pd.DataFrame:
+    """Classify malignancy from the diameter (mm) alone: logistic regression on its logarithm.
+
+    The column `score` is the probability of class 1.
+    """
+    return _logistic(nodules, labels, ["diameter"], folds, FunctionTransformer(_logarithm))
 
 
 def ratings_classifier(
     nodules: pd.DataFrame,
     labels: Labels,
     *,
-    folds: pd.Series[Any],
+    folds: Folds,
     attributes: Sequence[str] = OTHER_RATINGS,
-    **how: Unpack[Resampling],
-) -> Baseline:
+) -> pd.DataFrame:
     """Classify malignancy from the readers' other ratings: logistic regression on all `attributes`.
 
     The readers who gave these ratings gave the label too, so that this is no honest competitor of
     a model that sees images; it says how much of the label is in the words for the nodule.
-    Malignancy, which makes the label, is refused.
+    Malignancy, which makes the label, is refused. The column `score` is the probability of class 1.
     """
     names = list(attributes)
     if not names or "malignancy" in names:
         raise ValueError(f"attributes must be some ratings other than malignancy, got {names}")
-    table = _with_folds(nodules, labels.astype(float), names, folds)
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    score = _out_of_fold(model, table, table["truth"], names, "predict_proba")[:, 1]
-    return _scored("ratings", table, {"score": score}, score_binary, how)
+    return _logistic(nodules, labels, names, folds)
 
 
 def majority_multiclass(
-    nodules: pd.DataFrame,
-    labels: Labels,
-    *,
-    folds: pd.Series[Any],
-    classes: Sequence[Any],
-    **how: Unpack[Resampling],
-) -> Baseline:
+    nodules: pd.DataFrame, labels: Labels, *, folds: Folds, classes: Sequence[Any]
+) -> pd.DataFrame:
     """Give every nodule the frequencies of the `classes` in the training part as probabilities.
 
-    The most frequent class is the one that is called. Nodules with another label, such as one that
-    is to be ignored, are left out. All nodules of a fold get the same, so that the AUC within
-    folds is 0.5.
+    Each class has a column of them under its name. Nodules with another label, such as one that is
+    to be ignored, are left out. All nodules of a fold get the same, so that the AUC within folds is
+    0.5.
     """
     table = _with_folds(nodules, labels[labels.isin(list(classes))], [], folds)
     shares = {c: _out_of_fold(SHARE, table, table["truth"] == c) for c in classes}
-    return _scored("majority", table, shares, partial(score_multiclass, classes=classes), how)
+    return table.join(pd.DataFrame(shares))
 
 
-def _scored(
-    name: str,
-    table: pd.DataFrame,
-    predicted: Mapping[Any, Array],
-    scoring: Callable[..., dict[str, Estimate]],
-    how: Resampling,
-) -> Baseline:
-    predictions = table[["lesion_id", "patient", "fold", "truth"]].join(pd.DataFrame(predicted))
-    return Baseline(name=name, predictions=predictions, scores=scoring(predictions, **how))
+def _logistic(
+    nodules: pd.DataFrame, labels: Labels, predictors: list[str], folds: Folds, *first: Any
+) -> pd.DataFrame:
+    table = _with_folds(nodules, labels.astype(float), predictors, folds)
+    model = make_pipeline(*first, StandardScaler(), LogisticRegression(max_iter=1000))
+    shares = _out_of_fold(model, table, table["truth"], predictors, "predict_proba")
+    return table.drop(columns=predictors).assign(score=shares[:, 1])
 
 
 def _with_folds(
-    nodules: pd.DataFrame, truth: str | Labels, predictors: list[str], folds: pd.Series[Any]
+    nodules: pd.DataFrame, truth: str | Labels, predictors: list[str], folds: Folds
 ) -> pd.DataFrame:
     """lesion_id, patient, fold, truth and predictors of the nodules that have all of them."""
     if "lesion_id" not in nodules.columns and nodules.index.name == "lesion_id":

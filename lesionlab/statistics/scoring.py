@@ -37,9 +37,9 @@ def score_regression(frame: pd.DataFrame, **how: Unpack[Resampling]) -> dict[str
     """Score predicted ratings, in rating steps.
 
     mae is the mean of |prediction - truth|, rmse the root of the mean square, bias the mean of
-    prediction - truth. If `frame` has the out-of-fold constant of `baselines.constant_error` in the
-    column `constant`, its error is mae_constant and skill is 1 - mae / mae_constant, on the same
-    lesions and resamples. The other columns are patient, truth and prediction.
+    prediction - truth. If `frame` has the column `constant` of `baselines.constant_regression`, its
+    error is mae_constant and skill is 1 - mae / mae_constant, on the same lesions and resamples.
+    The other columns are patient, truth and prediction.
     """
     columns = ["truth", "prediction"] + ["constant"] * ("constant" in frame.columns)
     check_complete(frame, [*columns, "patient"])

@@ -11,7 +11,7 @@ in several ways, the run on more folds counts, then the one of more epochs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,38 +157,38 @@ def _frames(
     nodules = table.assign(truth=truth)[truth.notna()].rename_axis("lesion_id")
     for _, tested in model.groupby("fold"):
         inside = pd.Series(nodules.index.isin(tested["lesion_id"]), index=nodules.index)
-        for baseline in _baselines(target, nodules, inside.astype(int)):
-            said = baseline.predictions.set_index("lesion_id").drop(columns=["patient", "fold"])
-            rows = tested[KEYS].join(said, on="lesion_id")
-            found.setdefault(baseline.name, []).append(rows)
+        for name, said in _baselines(target, nodules, inside.astype(int)).items():
+            said = said.set_index("lesion_id").drop(columns=["patient", "fold"])
+            found.setdefault(name, []).append(tested[KEYS].join(said, on="lesion_id"))
     frames = {name: pd.concat(parts).loc[model.index] for name, parts in found.items()}
     if target.kind == "regression":
-        frames = {"model": model, "constant": frames.pop("median"), **frames}
         constant = frames["constant"]["prediction"]
+        frames = {"model": model, **frames}
         return {name: frame.assign(constant=constant) for name, frame in frames.items()}
     return {"model": model, **frames}
 
 
 def _baselines(
-    target: Target, nodules: pd.DataFrame, inside: pd.Series[int]
-) -> Iterator[predictors.Baseline]:
-    # their own intervals are not used: they are scored again on the model's lesions
-    how: Any = {"folds": inside, "n_resamples": 1}
+    target: Target, nodules: pd.DataFrame, folds: pd.Series[int]
+) -> dict[str, pd.DataFrame]:
+    """What each baseline predicts, by its name."""
     truth = nodules["truth"]
     if target.kind == "multiclass":
-        yield predictors.majority_multiclass(nodules, truth, classes=target.codes, **how)
-    elif target.kind == "regression":
+        said = predictors.majority_multiclass(nodules, truth, folds=folds, classes=target.codes)
+        return {"majority": said}
+    if target.kind == "regression":
         rated = nodules.assign(**{target.name: truth})
-        yield predictors.constant_error(rated, target.name, **how)
+        found = {"constant": predictors.constant_regression(rated, target.name, folds=folds)}
         if "diameter" in nodules and target.name != "diameter":
-            yield predictors.diameter_regression(rated, target.name, **how)
-    else:
-        yield predictors.majority_classifier(nodules, truth, **how)
-        if "diameter" in nodules:
-            yield predictors.diameter_classifier(nodules, truth, **how)
-        ratings = nodules.reindex(columns=[*predictors.OTHER_RATINGS])
-        if target.name == "malignancy" and ratings.notna().all(axis=None):
-            yield predictors.ratings_classifier(nodules, truth, **how)
+            found["diameter"] = predictors.diameter_regression(rated, target.name, folds=folds)
+        return found
+    found = {"majority": predictors.majority_classifier(nodules, truth, folds=folds)}
+    if "diameter" in nodules:
+        found["diameter"] = predictors.diameter_classifier(nodules, truth, folds=folds)
+    ratings = nodules.reindex(columns=[*predictors.OTHER_RATINGS])
+    if target.name == "malignancy" and ratings.notna().all(axis=None):
+        found["ratings"] = predictors.ratings_classifier(nodules, truth, folds=folds)
+    return found
 
 
 def _mean(frame: pd.DataFrame, how: Any) -> dict[str, Estimate]:

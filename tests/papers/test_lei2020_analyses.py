@@ -340,8 +340,8 @@ def test_a_model_is_held_against_the_diameter_on_its_own_lesions(of_diameter):
     assert row["auc_difference"] == row["low"] == row["high"] == 0
     ratings = ratings_classifier(
         cohort.table.rename_axis("lesion_id"), cohorts.malignancy_label(cohort.table),
-        folds=cohort.folds(), n_resamples=2,
-    ).predictions.set_index("lesion_id")["score"]  # fmt: skip
+        folds=cohort.folds(),
+    ).set_index("lesion_id")["score"]  # fmt: skip
     np.testing.assert_array_equal(found["ratings"]["malignancy"], ratings[own["lesion_id"]])
     with pytest.raises(ValueError, match="'n0' is not in the cohort"):
         analyses.baseline_predictions(own.assign(lesion_id="n0"), cohort)

@@ -161,9 +161,8 @@ def against_diameter(
         part = asked[["lesion_id", "patient", *(f"{name}_truth" for name in names)]].copy()
         for name in names:
             # two parts only: this fold, and all others to learn from
-            found = diameter_regression(table, name, folds=folds == fold, n_resamples=2)
-            said = found.predictions.set_index("lesion_id")["prediction"]
-            part[name] = part["lesion_id"].map(said)
+            found = diameter_regression(table, name, folds=folds == fold)
+            part[name] = part["lesion_id"].map(found.set_index("lesion_id")["prediction"])
         parts.append(part)
     compared = paired(predictions, pd.concat(parts), names, **how)
     return compared.rename(columns={"mae_a": "mae_model", "mae_b": "mae_diameter"})

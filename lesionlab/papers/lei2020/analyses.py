@@ -106,7 +106,7 @@ def baseline_predictions(
     nodules, labels = cohort.table.rename_axis("lesion_id"), malignancy_label(cohort.table)
     found = {}
     for name, classifier in (("diameter", diameter_classifier), ("ratings", ratings_classifier)):
-        baseline = classifier(nodules, labels, folds=cohort.folds(by=by), n_resamples=1).predictions
+        baseline = classifier(nodules, labels, folds=cohort.folds(by=by))
         scores = baseline.set_index("lesion_id")["score"].reindex(predictions["lesion_id"])
         if scores.isna().any():
             missing = scores.index[scores.isna()][0]
