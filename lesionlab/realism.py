@@ -115,10 +115,8 @@ def _facts(crop: Crop) -> dict[str, Any]:
 def histograms(crops: Crops) -> pd.DataFrame:
     """Shares of voxels by HU, inside the consensus, in a ring of 5 mm around it, in the crop.
 
-    Every lesion counts alike: its histogram is normalised before they are averaged.
-
-    Returns:
-        One row per region and bin of 50 HU: `tier`, `region`, `low`, `high` (HU), `share`.
+    Every lesion counts alike: its histogram is normalised before they are averaged. One row per
+    region and bin of 50 HU: `tier`, `region`, `low`, `high` (HU), `share`.
     """
     found = facts(crops)
     mean = np.nan_to_num(np.nanmean([*found["shares"]], axis=0))
@@ -235,16 +233,13 @@ def _spectrum(hu: Array, smooth: Array, pixel: float) -> dict[str, Any]:
 def features(crops: Crops) -> pd.DataFrame:
     """Simple numbers of each crop, of which a classifier may tell phantoms from real.
 
-    Inside the consensus and in the ring of 5 mm: mean, standard deviation, 10th and 90th
+    One row per crop: `lesion_id`, `tier` and `FEATURES`, NaN where a crop has none of what is
+    measured. Inside the consensus and in the ring of 5 mm: mean, standard deviation, 10th and 90th
     percentile. At the outline: mean gradient (HU/mm). In the lung of the crop (below -600 HU after
     smoothing, away from its border): median, standard deviation, skewness. Grain, which is what a
     smoothing over two pixels takes away: its robust standard deviation in lung and in soft tissue,
     and its correlation between neighbouring pixels. Shares of the crop: outside air, lung, fat,
     soft tissue, bone; and of the lung: vessels.
-
-    Returns:
-        One row per crop: `lesion_id`, `tier` and `FEATURES`; NaN where a crop has none of what is
-        measured.
     """
     return facts(crops).reindex(columns=["lesion_id", "tier", *FEATURES])
 
@@ -394,10 +389,10 @@ def write(found: Realism, path: str | Path, *, root: str | Path = ".") -> Path:
     def five_digits(value: Any) -> Any:
         return float(f"{value:.5g}") if isinstance(value, float) else value
 
-    tables = {name: getattr(found, name) for name in TABLES}
-    tables["edges"] = found.edges.groupby(["tier", "width"]).size().reset_index(name="lesions")
-    told = {name: getattr(found, name) for name in COUNTS} | {"classifiers": found.together}
-    told |= {name: table.map(five_digits).to_dict("list") for name, table in tables.items()}
+    edges = found.edges.groupby(["tier", "width"]).size().reset_index(name="lesions")
+    kept = vars(found) | {"edges": edges}
+    told = {name: kept[name] for name in COUNTS} | {"classifiers": found.together}
+    told |= {name: kept[name].map(five_digits).to_dict("list") for name in TABLES}
     data = [
         {"name": "LIDC-IDRI slices", "tier": "real", "checksum": found.checksum},
         {"name": "Phantoms around LIDC-IDRI contours", "tier": "phantom", "checksum": None},
@@ -439,7 +434,7 @@ def measure(
     """Compare phantoms with the real slices of the same lesions.
 
     Both are cut to the slices and pixels that they share, and phantoms pass through the same 8
-    bits as the real slices (`through_eight_bits`). One lesion is in memory at a time.
+    bits as the real slices (`through_eight_bits`).
 
     Args:
         slices: The real slices.
@@ -467,9 +462,8 @@ def measure(
     together, single = classifier_auc(phantoms, real, patients, n_resamples=n_resamples, seed=seed)
     both_sides = phantoms.add_prefix("phantom_").join(real.add_prefix("slices_"))
     for tier in ("phantom_", "slices_"):
-        values = both_sides[tier + single["feature"]]
-        for name, share in (("low", 0.25), ("median", 0.5), ("high", 0.75)):
-            single[tier + name] = values.quantile(share).to_numpy()
+        quartiles = both_sides[tier + single["feature"]].quantile([0.25, 0.5, 0.75])
+        single[[f"{tier}low", f"{tier}median", f"{tier}high"]] = quartiles.T.to_numpy()
     shown = [tier + name for tier in ("phantom_", "slices_") for name in EFFECTS]
     effects = {}
     for rating in RATINGS:

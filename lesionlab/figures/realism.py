@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from scipy import ndimage
 
-from lesionlab import attributes, realism
+from lesionlab import _names, attributes, realism
 from lesionlab.crops import Crop
 from lesionlab.figures import _draw as draw
 from lesionlab.figures.samples import Picture, largest_slice, sheet
@@ -50,14 +50,11 @@ REGION_NAMES = {
 def side_by_side(pairs: Sequence[tuple[Crop, Crop]], titles: Sequence[str]) -> Figure:
     """Phantoms above the real slices of the same lesions, each at its largest slice."""
     rows: dict[str, list[Picture]] = {}
-    for start in range(0, len(titles), COLUMNS):
-        some = slice(start, start + COLUMNS)
-        blanks = " " * (start // COLUMNS)  # rows are told apart by their names
-        for k, name in enumerate(("phantom", "real")):
-            rows[name + blanks] = [
-                Picture(both[k].hu[largest_slice(both[k])], both[k].spacing[1:], title)
-                for both, title in zip(pairs[some], titles[some], strict=True)
-            ]
+    for i, (both, title) in enumerate(zip(pairs, titles, strict=True)):
+        blanks = " " * (i // COLUMNS)  # rows are told apart by their names
+        for crop, name in zip(both, ("phantom", "real"), strict=True):
+            picture = Picture(crop.hu[largest_slice(crop)], crop.spacing[1:], title)
+            rows.setdefault(name + blanks, []).append(picture)
     return sheet(rows, size=1.25)
 
 
@@ -124,8 +121,7 @@ def edge_widths(table: pd.DataFrame) -> Figure:
 def told_apart(single: pd.DataFrame, together: Mapping[str, Estimate]) -> Figure:
     """How well phantoms are told from real slices: by each number alone, and by all together.
 
-    `single` has `feature` and `auc`, largest first, from `lesionlab.realism.classifier_auc`;
-    `together` is the name of a classifier to its area under the curve.
+    `together` and `single` are what `lesionlab.realism.classifier_auc` gives.
     """
     names = [*together, *map(_name, single["feature"])]
     figure, (ax,) = draw.row(1, 6.4, 0.2 * len(names) + 1)
@@ -136,10 +132,9 @@ def told_apart(single: pd.DataFrame, together: Mapping[str, Estimate]) -> Figure
     for y, estimate in enumerate(together.values()):
         ax.plot([estimate.low, estimate.high], [y, y], color=draw.ORANGE, linewidth=3, alpha=0.5)
     draw.rows_of(ax, names)
-    ax.set_xlim(0.48, 1.02)
-    ax.axvline(0.5, color="black", linewidth=0.8)
     says = "area under the curve, phantoms against real slices (0.5: not told apart, 1: always)"
-    ax.set_xlabel(says)
+    ax.set(xlim=(0.48, 1.02), xlabel=says)
+    ax.axvline(0.5, color="black", linewidth=0.8)
     ax.xaxis.set_major_locator(MaxNLocator(6))
     return figure
 
@@ -158,8 +153,7 @@ def rating_effects(table: pd.DataFrame, ratings: Sequence[str], *, effect: str) 
     `table` is `ratings` of `lesionlab.realism.Realism`, `effect` a key of `EFFECTS`; each of
     `ratings` has a panel. Values with fewer than 20 lesions are left out.
     """
-    if effect not in EFFECTS:
-        raise ValueError(f"effect={effect!r}: expected one of {list(EFFECTS)}")
+    _names.one_of("effect", effect, EFFECTS)
     figure, axes = draw.row(len(ratings), 2.3 * len(ratings), 2.6, sharey=True)
     for ax, rating in zip(axes, ratings, strict=True):
         rows = table[(table["rating"] == rating) & (table["lesions"] >= 20)]
