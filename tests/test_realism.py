@@ -16,7 +16,6 @@ from lesionlab.crops import Crop
 from lesionlab.sources import lidc, phantom
 
 PIXEL = 0.5
-TABLES = ("histograms", "distances", "edges", "noise", "features", "ratings")
 
 
 def disc(*, radius=6.0, size=64, n_slices=1):
@@ -65,19 +64,14 @@ REAL = constant(-800, tier="slices")
 NOWHERE = np.zeros((1, 64, 64), bool)
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [
+def test_crops_that_share_no_slice_consensus_or_place_are_no_pair():
+    for ours, theirs in (
         (constant(0), replace(REAL, calibrated=np.array([False]))),
         (constant(0, mask=NOWHERE), replace(REAL, masks=NOWHERE[None])),
         (constant(0, corner=(500, 0)), REAL),
-    ],
-)
-def test_crops_that_share_no_slice_consensus_or_place_are_no_pair(ours, theirs):
-    assert realism.pair(ours, theirs) is None
-
-
-def test_pairs_that_do_not_belong_together_are_refused():
+    ):
+        assert realism.pair(ours, theirs) is None
+    # and what does not belong together is refused
     for other in (constant(0, lesion_id="b"), replace(constant(0), spacing=(2.0, 0.7, 0.7))):
         with pytest.raises(ValueError, match="and a: expected one lesion, of one spacing"):
             realism.pair(other, REAL)
@@ -147,7 +141,7 @@ def test_edges_that_are_none_are_left_out():
     assert realism.edge_widths([crop(np.where(mask, 60, 30))]).empty  # no lung around it
 
 
-def test_white_noise_has_flat_power():
+def test_noise_power_of_white_noise_and_of_a_wave():
     rng = np.random.default_rng(1)
     noisy = crop(-850 + 20 * rng.standard_normal((12, 128, 128)))
     whole = realism.noise_power([noisy])
@@ -156,9 +150,7 @@ def test_white_noise_has_flat_power():
     # NPS of white noise: variance times the area of a pixel
     assert table["power"].to_numpy() == pytest.approx(400 * PIXEL**2, rel=0.12)
     assert whole["share"].sum() == pytest.approx(1)
-
-
-def test_noise_power_finds_the_frequency_of_a_wave():
+    # and a wave has its power at its frequency
     x = np.arange(128) * PIXEL
     wave = np.tile(30 * np.sin(2 * np.pi * 0.5 * x), (128, 1))
     table = realism.noise_power([crop(-850 + wave[None])])
@@ -183,9 +175,7 @@ def test_features_of_a_ramp_and_of_a_constant():
     assert (row["inside_sd"], row["grain_lung"], row["share_lung"]) == (0, 0, 1)
     assert np.isnan(row["grain_soft"])
     assert list(row) == ["lesion_id", "tier", *realism.FEATURES]
-
-
-def test_grain_is_the_noise_and_its_correlation():
+    # grain is the noise
     noise = 30 * np.random.default_rng(2).standard_normal((4, 64, 64))
     (row,) = realism.features([crop(-850 + noise)]).to_dict("records")
     assert row["grain_lung"] == pytest.approx(30, rel=0.05)
@@ -221,13 +211,8 @@ def test_classifiers_tell_apart_what_differs_and_not_what_is_alike():
     assert single["auc"].is_monotonic_decreasing
     assert single.set_index("feature")["auc"]["lung_median"] > 0.97
     assert single["auc"].between(0.5, 1).all()
-
-
-def test_the_classifiers_refuse_what_is_not_paired():
     with pytest.raises(ValueError, match="not the same lesions in the same order"):
         told_apart(8, order=-1)
-    with pytest.raises(ValueError, match="Cannot have number of splits n_splits=5 greater"):
-        told_apart(8)
 
 
 class Disguised:
@@ -272,14 +257,13 @@ def test_the_measure_is_that_of_its_parts(measured, some_lesions):
 def test_several_processes_give_the_same_numbers(some_lesions, measured):
     again = realism.measure(Disguised(some_lesions), n_resamples=20, processes=2)
     assert again.together == measured.together
-    for name in TABLES:
+    for name in realism.TABLES:
         assert_frame_equal(getattr(again, name), getattr(measured, name))
 
 
 def test_what_is_kept_can_be_read_back(measured, tmp_path):
     path = realism.write(measured, tmp_path / "phantoms" / "realism.json", root=tmp_path)
     kept = results.read(path)
-    assert json.loads(path.read_text()) == kept
     assert path.stat().st_size < 200_000
     assert kept["data"][0] == {"name": "LIDC-IDRI slices", "tier": "real", "checksum": "0" * 64}
     assert {"commit", "versions", "seconds", "parameters"} <= set(kept)
@@ -289,7 +273,7 @@ def test_what_is_kept_can_be_read_back(measured, tmp_path):
     measured = replace(
         measured, edges=measured.edges.sort_values(["tier", "width"], ignore_index=True)
     )
-    for name in TABLES:
+    for name in realism.TABLES:
         before, after = getattr(measured, name), getattr(again, name)
         assert_frame_equal(after, before, rtol=1e-4, check_dtype=False)
 

@@ -152,24 +152,23 @@ def test_a_name_of_another_form_is_refused(name: Any) -> None:
 # -- provenance ------------------------------------------------------------------------
 
 
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-    command = ["git", "-C", str(folder), *identity, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def test_the_commit_and_whether_files_differ_from_it(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     def found() -> tuple[str | None, bool | None]:
         told = results.provenance(tmp_path)
         return told["commit"], told["dirty"]
 
     assert found() == (None, None)
-    git(tmp_path, "init", "--quiet")
+    git("init", "--quiet")
     assert found()[0] is None, "no commit yet"
     (tmp_path / "a").write_text("1", encoding="utf-8")
-    git(tmp_path, "add", "a")
-    git(tmp_path, "commit", "--quiet", "-m", "one")
-    commit = git(tmp_path, "rev-parse", "HEAD")
+    git("add", "a")
+    git("commit", "--quiet", "-m", "one")
+    commit = git("rev-parse", "HEAD")
     assert found() == (commit, False)
     (tmp_path / "b").write_text("new", encoding="utf-8")
     assert found() == (commit, True)
