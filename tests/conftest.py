@@ -157,13 +157,9 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], notebooks
 
     @functools.cache
     def executed(name: str) -> notebooks.Plan:
-        task = notebooks.plan(
-            name,
-            set_name="smoke",
-            parameters={"solutions": True},  # Run All with the set alone leaves them out
-            folder=ROOT / "notebooks",
-            out=out,
-        )
+        solve = {"solutions": True}  # Run All with the set alone leaves them out
+        where: dict[str, Any] = {"folder": ROOT / "notebooks", "out": out}
+        task = notebooks.plan(name, set_name="smoke", parameters=solve, **where)
         return notebooks.carry_out(task, timeout=120, progress=False)
 
     return executed
@@ -179,11 +175,8 @@ class Build:
 
     @property
     def pages(self) -> list[Path]:
-        return sorted(
-            page
-            for page in self.html.rglob("*.html")
-            if "_static" not in page.relative_to(self.html).parts
-        )
+        every = sorted(self.html.rglob("*.html"))
+        return [page for page in every if "_static" not in page.relative_to(self.html).parts]
 
 
 def build_book(source: Path, out: Path, **environment: str) -> Build:
@@ -192,12 +185,9 @@ def build_book(source: Path, out: Path, **environment: str) -> Build:
     options = ["--toc", source / "book" / "_toc.yml", "--path-output", out, "-W", "-n"]
     clean = {k: v for k, v in os.environ.items() if k != "LESIONLAB_BOOK_SET"}
     done = subprocess.run(
-        [*command, *options, "--keep-going"],
-        capture_output=True,
-        text=True,
-        check=False,
+        [*command, *options, "--keep-going"], capture_output=True, text=True, check=False,
         env=clean | {"NO_COLOR": "1"} | environment,
-    )
+    )  # fmt: skip
     return Build(out / "_build" / "html", done.returncode, done.stdout + done.stderr)
 
 

@@ -42,21 +42,15 @@ class Page(HTMLParser):
 
 def alt_faults(page: Page) -> list[str]:
     """Images whose alternative text is missing or is what Sphinx falls back to."""
-    return [
-        image["src"]
-        for image in page.find("img")
-        if not image.get("alt", "").strip() or image["alt"].startswith(("../_images", "_images"))
-    ]
+    images = ((image["src"], image.get("alt", "").strip()) for image in page.find("img"))
+    return [url for url, alt in images if not alt or alt.startswith(("../_images", "_images"))]
 
 
 def outside(page: Page) -> list[str]:
     """What a browser would fetch from elsewhere: links are for the reader to follow, not these."""
     loaded = [a.get("src", "") for a in page.find("script", "img", "iframe", "source", "video")]
-    loaded += [
-        a.get("href", "")
-        for a in page.find("link")
-        if a.get("rel", "") not in ("canonical", "author", "license")
-    ]
+    links = (a for a in page.find("link") if a.get("rel") not in ("canonical", "author", "license"))
+    loaded += [a.get("href", "") for a in links]
     return [url for url in loaded if re.match(r"(https?:)?//", url)]
 
 
@@ -124,9 +118,8 @@ def test_executed_outputs_are_in_the_page(hard_book: Any) -> None:
 @pytest.mark.slow
 def test_the_download_is_the_stored_notebook(hard_book: Any, hard_project: Any) -> None:
     stored = hard_project.folder / "hard.ipynb"
-    assert (
-        hard_book.html / "_sources" / "notebooks" / "hard.ipynb"
-    ).read_bytes() == stored.read_bytes()
+    download = hard_book.html / "_sources" / "notebooks" / "hard.ipynb"
+    assert download.read_bytes() == stored.read_bytes()
     page = Page(hard_book.html / "notebooks" / "hard.html")
     assert any(link.get("href") == "../_sources/notebooks/hard.ipynb" for link in page.find("a"))
 

@@ -130,9 +130,7 @@ def test_runs_are_chosen_by_name_label_and_path(tmp_path: Path) -> None:
         assert runs.choose(found, names).index.tolist() == ["book-0a", "book-0b"]
     for name in ("book-0a", "one/book-0a", str(path), str(path.parent)):
         assert runs.choose(found, [name])["path"].tolist() == [path]
-
-
-def test_runs_of_two_kinds_cannot_be_compared(tmp_path: Path) -> None:
+    # and those of two kinds cannot be compared
     notebook(tmp_path, "book-0a", "fu2021")
     training(tmp_path, "full-seed0", mae=0.4)
     found = runs.find(tmp_path)
@@ -153,15 +151,12 @@ def seeds(tmp_path: Path) -> pd.DataFrame:
     return runs.choose(runs.find(tmp_path), ["one"])
 
 
-def test_only_parameters_that_differ_are_shown(seeds: pd.DataFrame) -> None:
-    found = runs.differences(seeds)
-    assert found.index.tolist() == ["seed", "lr"]
-    assert found.loc["lr"].to_dict() == {
+def test_scores_and_their_mean_and_sd_over_seeds_by_hand(seeds: pd.DataFrame) -> None:
+    differ = runs.differences(seeds).T
+    assert differ.columns.tolist() == ["seed", "lr"]
+    assert differ["lr"].to_dict() == {
         "book-10.1": 0.1, "book-10.2": 0.2, "book-20.1": 0.1, "book-30.1": 0.1,
     }  # fmt: skip
-
-
-def test_scores_and_their_mean_and_sd_over_seeds_by_hand(seeds: pd.DataFrame) -> None:
     found = runs.scores(seeds)
     assert found["score"].tolist() == ["auc"] * 4 + ["loss"] * 3
     first = found.iloc[0]
