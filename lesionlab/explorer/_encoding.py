@@ -49,19 +49,6 @@ def bits(mask: npt.NDArray[np.bool_]) -> str:
     return pack(np.packbits(mask).tobytes())
 
 
-def hounsfield(
-    hu: npt.NDArray[np.int16], *, step: int = 1, exact: npt.NDArray[np.bool_] | None = None
-) -> dict[str, Any]:
-    """HU values (z, y, x), rounded to multiples of `step` except where `exact` is True."""
-    rounded = np.rint(hu / step).astype(np.int16)
-    made: dict[str, Any] = {"step": step, "values": whole_numbers(rounded)}
-    if step > 1 and exact is not None and exact.any():
-        # rounding errors are at most step/2 in size: one byte each
-        lost = (hu.astype(np.int32) - rounded.astype(np.int32) * step)[exact]
-        made |= {"exact": bits(exact), "lost": pack(lost.astype(np.int8).tobytes())}
-    return made
-
-
 def graded(values: npt.NDArray[np.floating[Any]], *, levels: int = TOP_LEVEL) -> dict[str, Any]:
     """A map as whole levels from 0 at its lowest to `levels` (up to `TOP_LEVEL`) at its highest.
 

@@ -8,13 +8,14 @@ import re
 import secrets
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from html import escape
 from importlib import import_module
 from importlib.resources import files
 from math import inf
 from typing import Any, ClassVar
+
+import numpy as np
 
 from lesionlab import attributes
 from lesionlab.explorer import _encoding, _scene
@@ -98,28 +99,8 @@ def in_kernel(page: Page, module: str, name: str, *more: Any) -> Any:
     return getattr(found, name)(page, *more)
 
 
-@dataclass(frozen=True)
-class Quality:
-    """How exactly a page stores HU (multiples of `step`) and maps (`levels`); see `_encoding`.
-
-    With `near`, HU in and next to the readers' outlines stay exact.
-    """
-
-    step: int
-    levels: int
-    near: bool = True
-
-
-LADDER = (
-    Quality(1, _encoding.TOP_LEVEL),
-    Quality(2, 100),
-    Quality(8, 100),
-    Quality(32, 15),
-    # for a small volume that the lesion fills
-    Quality(16, 15, near=False),
-    Quality(32, 15, near=False),
-)
-"""Tried in this order until a page is small enough; the first is exact."""
+LADDER = ((1, _encoding.TOP_LEVEL), (2, 100), (8, 100), (16, 15), (32, 15))
+"""Multiples to which HU are rounded, and levels of maps: the first pair that is small enough."""
 
 
 def _source(name: str) -> str:
@@ -147,27 +128,20 @@ def _packed_script(*more: str) -> tuple[str, str]:
 def fitted(scenes: Sequence[Scene], budget: float) -> list[dict[str, Any]]:
     """Scenes as JSON-ready values, as exact as so many bytes for all of them together allow."""
     for quality in LADDER:
-        made = [_panel(scene, quality) for scene in scenes]
+        for scene in scenes:
+            if quality not in scene.packed:
+                scene.packed[quality] = _panel(scene, *quality)
+        made = [scene.packed[quality] for scene in scenes]
         if budget == inf or len(_json(made).encode()) <= budget:
             break
     return made
 
 
-def _panel(scene: Scene, quality: Quality) -> dict[str, Any]:
-    """One scene as JSON-ready values, which `volume_data.js` reads; packed once."""
-    if quality not in scene.packed:
-        scene.packed[quality] = _pack(scene, quality)
-    return scene.packed[quality]  # type: ignore[no-any-return]
-
-
-def _pack(scene: Scene, quality: Quality) -> dict[str, Any]:
+def _panel(scene: Scene, step: int, levels: int) -> dict[str, Any]:
+    """One scene as JSON-ready values, which `volume_data.js` reads."""
     notes = list(scene.notes)
-    near = scene.near_masks() if quality.step > 1 and quality.near and len(scene.masks) else None
-    if quality.step > 1:
-        inside = "" if near is None else ", but exact in and next to the readers' outlines"
-        notes.append(
-            f"to keep the page small, HU are rounded to multiples of {quality.step}{inside}"
-        )
+    if step > 1:
+        notes.append(f"to keep the page small, HU are rounded to multiples of {step}")
     low, high = float(scene.hu.min()), float(scene.hu.max())
     presets = PRESETS | {"full": ((low + high) / 2, max(high - low, 1.0))}
     maps = [
@@ -179,7 +153,7 @@ def _pack(scene: Scene, quality: Quality) -> dict[str, Any]:
             "limits": _scene.limits(values),
             "flat": len(values) != len(scene.hu),  # the same on all slices
         }
-        | _encoding.graded(values, levels=quality.levels)
+        | _encoding.graded(values, levels=levels)
         for (method, head), values in scene.maps.items()
     ]
     return {
@@ -191,7 +165,7 @@ def _pack(scene: Scene, quality: Quality) -> dict[str, Any]:
         "z": scene.z_mm.tolist(),
         "corner": scene.corner_mm,
         "frame": scene.frame,
-        "hu": _encoding.hounsfield(scene.hu, step=quality.step, exact=near),
+        "hu": {"step": step, "values": _encoding.whole_numbers(np.rint(scene.hu / step))},
         "missing": None if scene.missing is None else _encoding.bits(scene.missing),
         "readers": len(scene.masks),
         "votes": scene.votes,

@@ -51,7 +51,7 @@ class Scene:
         weights: (z,) share of attention of each slice.
         ratings: What readers gave each attribute (`readings`) and what a model predicts, on the
             attribute's `scale`.
-        packed: What has been packed for a page; `_html.panel` keeps it here.
+        packed: What has been packed for a page; `_html.fitted` keeps it here.
     """
 
     title: str
@@ -103,13 +103,6 @@ class Scene:
         zoom = min(1 / share, min(height, width) / 32) if share < 0.8 else 1.0
         y, x = (float(v) for v in (low + high) / 2)
         return max(1.0, zoom), y, x
-
-    def near_masks(self) -> Bools:
-        """(z, y, x), the readers' masks and two voxels around them."""
-        from scipy.ndimage import binary_dilation
-
-        near: Bools = binary_dilation(self.masks.any(axis=0), iterations=2)
-        return near
 
 
 def of(

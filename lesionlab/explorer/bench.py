@@ -187,7 +187,8 @@ class Bench:
             tell("predicting and looking again")
             after = model.asked(request.lesion_id, other, request.method, request.about)
             looks.append((after, request.change))
-        readings = _filters.readings(self.ratings, request.lesion_id)
+        said = _filters.readings(self.ratings.reindex([request.lesion_id])).iloc[0]
+        readings = {str(name): tuple(given.tolist()) for name, given in said.items() if len(given)}
         # only what is predicted, be it as a rating or as classes that are made of it
         rated = {t.name: readings[t.name] for t in model.targets if t.name in readings}
         scenes = tuple(_shown(*look, request, crop.tier, rated) for look in looks)

@@ -143,8 +143,8 @@ def be_the_reader(
 ) -> ReaderGame | GamePage:
     """Rate nodules one after the other, then see the difference from their readers.
 
-    HU of a nodule outside the outlines are rounded in a page where it would take more than 16 KB
-    else, and the viewer says so.
+    HU of a nodule are rounded in a page where it would take more than 16 KB else, and the viewer
+    says by how much.
 
     Args:
         crops: The nodules in the order in which they are shown, best trimmed

@@ -91,8 +91,8 @@ def atlas(
 ) -> ScaleViewer | ScalePage:
     """Show the steps of an attribute's scale, each with its examples side by side.
 
-    HU of an example outside the outlines are rounded in a page where it would take more than 20 KB
-    else, and the viewer says so.
+    HU of an example are rounded in a page where it would take more than 20 KB else, and the viewer
+    says by how much.
 
     Args:
         attribute: One of LIDC's nine ratings.

@@ -77,8 +77,8 @@ def view(
     """Show a volume.
 
     Inputs are not changed. In a kernel every value is exact. A page holds them exactly too if
-    they fit into 300 KB for each 64³ voxels; else HU outside the readers' outlines and maps are
-    rounded, no more than needed, and the viewer says so.
+    they fit into 300 KB for each 64³ voxels; else HU and maps are rounded, no more than
+    needed, and the viewer says by how much.
 
     Args:
         volume: (z, y, x) HU, or a `lesionlab.crops.Crop`, which brings `spacing`, `masks`,

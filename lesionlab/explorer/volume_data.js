@@ -101,14 +101,7 @@ class Volume {
   async load() {
     const { hu, masks, readers, votes, missing, shape } = this.panel;
     const values = await wholeNumbers(hu.values, shape);
-    if (hu.step > 1) {
-      for (let i = 0; i < values.length; i++) values[i] *= hu.step;
-      if (hu.exact) {
-        this.exact = await bits(hu.exact, this.size);
-        const lost = new Int8Array((await unpack(hu.lost)).buffer);
-        for (let i = 0, next = 0; i < values.length; i++) if (this.exact[i]) values[i] += lost[next++];
-      }
-    }
+    for (let i = 0; i < values.length; i++) values[i] *= hu.step;
     this.missing = missing && await bits(missing, this.size);
     if (masks) {
       const all = await bits(masks, readers * this.size);
@@ -150,7 +143,7 @@ class Volume {
     return {
       z: z * stride[0], y: y * stride[1], x: x * stride[2],
       hu: this.missing?.[i] ? null : this.hu[i],
-      rounding: hu.step > 1 && !this.exact?.[i] ? hu.step / 2 : 0,
+      rounding: hu.step > 1 ? hu.step / 2 : 0,
       map: map && Number.isFinite(value) ? value : null,
       error: map ? map.error : 0,
       mm: spacing && [zs[z], corner[0] + y * spacing[1], corner[1] + x * spacing[2]],

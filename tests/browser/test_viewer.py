@@ -189,9 +189,7 @@ def test_the_browser_has_the_arrays_bit_for_bit(whole: Seen) -> None:
     assert np.array_equal(marked.reshape(SHAPE), one.consensus())
 
 
-def test_a_large_cube_is_exact_near_the_lesion_and_close_elsewhere(
-    watch: Any, at: Callable[..., str]
-) -> None:
+def test_a_large_cube_is_close_and_says_by_how_much(watch: Any, at: Callable[..., str]) -> None:
     (viewer,) = views()["large"]
     (scene,) = viewer.scenes
     with opened(watch, at("large")) as seen:
@@ -200,15 +198,10 @@ def test_a_large_cube_is_exact_near_the_lesion_and_close_elsewhere(
         off = np.abs(np.reshape(raw, scene.hu.shape) - scene.hu)
         assert step > 1
         assert off.max() <= step / 2
-        assert (off[scene.near_masks()] == 0).all()
-        # what is rounded says so; the corner is far from the lesion
-        seen.set(slice=0, cursor=[0, 0])
-        text = seen.page.locator(".probe").first.inner_text()
-        assert "≈" in text
-        assert f"± {step / 2:g}" in text
         seen.set(slice=31, cursor=[31, 31])
         text = seen.page.locator(".probe").first.inner_text()
-        assert text.startswith(f"HU {str(scene.hu[31, 31, 31]).replace('-', '−')} ")
+        shown = f"{np.rint(scene.hu[31, 31, 31] / step) * step:.0f}".replace("-", "−")
+        assert text.startswith(f"HU ≈ {shown} ± {step / 2:g} ")
         values = seen.array("viewer.volumes[0].map('a', 'm').values")
         error = seen.viewer("return viewer.volumes[0].map('a', 'm').error")
         assert np.abs(values - scene.maps["a", "m"].ravel()).max() <= error + 1e-6 < 0.03

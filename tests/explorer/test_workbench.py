@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from lesionlab import explorer
-from lesionlab.explorer._filters import Filter
 from lesionlab.explorer.bench import UNCHANGED, Request
 from lesionlab.sources import lidc
 
@@ -101,22 +100,22 @@ def test_every_control_asks_for_its_part(made: Any, toys: Any) -> None:
 
 def test_filters_list_and_count(made: Any, toys: Any) -> None:
     c = made._controls
-    assert "3 of 3 lesions" in c._count.value
+    assert "3 of 3 lesions" in c.count.value
     c.column.value, c.relation.value, c.value.value = "malignancy", "at least", "3"
     c.add.click()
     expected = made.table[made.table["malignancy"] >= 3].sort_values("malignancy", ascending=False)
     assert [name for _, name in c.listed.options] == list(expected.index)
-    assert f"{len(expected)} of 3 lesions" in c._count.value
+    assert f"{len(expected)} of 3 lesions" in c.count.value
     assert c.listed.options[0][0].endswith(f"malignancy {expected['malignancy'].iloc[0]:.4g}")
     c.column.value, c.relation.value, c.value.value = "tier", "equal to", "dicom"
     c.add.click()
-    assert "0 of 3 lesions" in c._count.value
+    assert "0 of 3 lesions" in c.count.value
     assert c.listed.options == ()
-    last = c._filters.children[-1]
+    last = c.filters.children[-1]
     assert last.description == "Remove: tier equal to dicom"
     last.click()
-    assert [one.column for one in made.filters] == ["malignancy"]
-    rows = made.filter(Filter("n_slices", "at least", 6), Filter("malignancy, range", "at most", 4))
+    assert [one[0] for one in made.filters] == ["malignancy"]
+    rows = made.filter(("n_slices", "at least", 6), ("malignancy, range", "at most", 4))
     assert list(rows.index) == [name for _, name in c.listed.options] == [toys.IDS[2]]
 
 
@@ -147,28 +146,28 @@ def test_an_exception_in_the_model_is_said_in_the_widget(
     made._controls.reverse.value = True
     assert made.wait(PATIENCE)
     assert made.error == "RuntimeError: out of memory & <b>time</b>"
-    alert = made._controls._alert.value
+    alert = made._controls.alert.value
     assert 'role="alert"' in alert
     assert "out of memory &amp; &lt;b&gt;time&lt;/b&gt;" in alert
-    assert f"shown is still {before.request.lesion_id}, as it is" in made._controls._status.value
+    assert f"shown is still {before.request.lesion_id}, as it is" in made._controls.status.value
     assert (made.result, made.viewer.scenes) == (before, page)
     monkeypatch.undo()
     made._controls.undo.click()
     assert settled(made).request.change == ""
-    assert (made.error, made._controls._alert.value) == ("", "")
+    assert (made.error, made._controls.alert.value) == ("", "")
 
 
 def test_what_is_typed_wrongly_is_said_in_the_widget(made: Any) -> None:
     c = made._controls
     c.lesion_id.value = "LIDC-IDRI-9999"
     assert "lesion_id='LIDC-IDRI-9999': not among the 3 lesions here" in made.error
-    assert "LIDC-IDRI-9999" in c._alert.value
+    assert "LIDC-IDRI-9999" in c.alert.value
     c.column.value, c.value.value = "malignancy", "much"
     c.add.click()
     assert made.error == "malignancy: expected a number, got 'much'"
     c.value.value = "1"
     c.add.click()
-    assert (made.error, c._alert.value) == ("", "")
+    assert (made.error, c.alert.value) == ("", "")
     assert len(made.filters) == 1
 
 
@@ -189,12 +188,12 @@ def test_an_older_request_never_overwrites_a_newer_one(
     made.viewer.observe(lambda c: shown.append(c["new"]["panels"][0]["title"]), "_data")
     made.ask(lesion_id=toys.IDS[1])
     assert begun.wait(PATIENCE)
-    assert "predicting and looking" in made._controls._status.value
+    assert "predicting and looking" in made._controls.status.value
     made.ask(lesion_id=toys.IDS[2])  # does not wait
     go.set()
     assert settled(made).request.lesion_id == toys.IDS[2]
     assert [title.split(",")[0] for title in shown] == [toys.IDS[2]]
-    assert "ready" in made._controls._status.value
+    assert "ready" in made._controls.status.value
 
 
 def test_the_background_takes_no_random_number_away(made: Any, toys: Any) -> None:
@@ -258,8 +257,7 @@ def test_without_widgets_the_first_page_is_left(
     models: Any, toys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    for name in ("_workbench", "_controls"):
-        monkeypatch.delitem(sys.modules, f"lesionlab.explorer.{name}", raising=False)
+    monkeypatch.delitem(sys.modules, "lesionlab.explorer._workbench", raising=False)
     found = explorer.workbench(models, toys.crops(), lesion_id=toys.IDS[1])
     assert isinstance(found, explorer.VolumePage)
     assert found.scenes[0].title == f"{toys.IDS[1]}, HESAM"
