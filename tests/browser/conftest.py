@@ -23,10 +23,14 @@ import pytest
 
 from lesionlab.crops import Crop
 
-DARK = (
-    "color-scheme: dark; --pst-color-background: #14181e; --pst-color-text-base: #ced6dd; "
-    "background: #14181e; color: #ced6dd"
-)
+THEMES = {
+    "light": "color-scheme: light",
+    "dark": "color-scheme: dark; --pst-color-background: #14181e; --pst-color-text-base: #ced6dd; "
+    "background: #14181e; color: #ced6dd",
+}
+
+READY = """[...document.querySelectorAll('main > [class^=lesionlab-]')].every(
+    ({ firstChild: e }) => e.viewer || e.scale || e.game)"""
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -96,19 +100,34 @@ def listen() -> Callable[..., list[str]]:
 
 
 @pytest.fixture(scope="session")
-def watch(browser: Any) -> Callable[..., contextlib.AbstractContextManager[Any]]:
-    """Open a page of which nothing may go wrong and that may ask for nothing elsewhere."""
+def show(
+    browser: Any, serve: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., contextlib.AbstractContextManager[Any]]:
+    """Open a page of outputs' HTML; nothing may go wrong on it, or be asked for elsewhere."""
+    folder = tmp_path_factory.mktemp("pages")
 
     @contextlib.contextmanager
     def opened(
-        address: str, *, width: int = 1100, script: str = "", **options: Any
-    ) -> Iterator[Any]:
+        *parts: str, theme: str = "light", width: int = 1100, script: str = "",
+        served: bool = True, ready: bool = True, **options: Any,
+    ) -> Iterator[Any]:  # fmt: skip
+        file = folder / f"{secrets.token_hex(6)}.html"
+        file.write_text(
+            f'<!doctype html><html lang="en" style="{THEMES[theme]}"><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width"><title>A page</title>'
+            '<link rel="icon" href="data:,"><main><h1>A page</h1>'
+            f"{'<p>between</p>'.join(parts)}<p>the end</p></main></html>",
+            encoding="utf-8",
+        )
+        base = serve(folder) if served else folder.as_uri()
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         context.add_init_script(script)
         page = context.new_page()
-        wrong = _listen(page, address.rpartition("/")[0])
+        wrong = _listen(page, base)
         try:
-            page.goto(address)
+            page.goto(f"{base}/{file.name}")
+            if ready:
+                page.wait_for_function(READY)
             yield page
             assert wrong == []
         finally:
@@ -142,23 +161,6 @@ def noise() -> Callable[..., Crop]:
         return Crop(lesion_id, hu, masks, (2.5, 0.7, 0.7), at, (100, 90), at > 0, "phantom")
 
     return make
-
-
-@pytest.fixture(scope="session")
-def write_page() -> Callable[..., None]:
-    """Write HTML of outputs as a whole page, `NAME-light.html` and `NAME-dark.html`."""
-
-    def write(folder: Path, name: str, *parts: str) -> None:
-        for theme, style in (("light", "color-scheme: light"), ("dark", DARK)):
-            (folder / f"{name}-{theme}.html").write_text(
-                f'<!doctype html><html lang="en" style="{style}"><meta charset="utf-8">'
-                f'<meta name="viewport" content="width=device-width"><title>{name}</title>'
-                '<link rel="icon" href="data:,"><main><h1>A page</h1>'
-                f"{'<p>between</p>'.join(parts)}<p>the end</p></main></html>",
-                encoding="utf-8",
-            )
-
-    return write
 
 
 @contextlib.contextmanager

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,33 +38,22 @@ def crops(noise: Any) -> list[Crop]:
 
 
 @pytest.fixture(scope="module")
-def folder(
-    tmp_path_factory: pytest.TempPathFactory, write_page: Callable[..., None], crops: list[Crop]
-) -> Path:
-    made = tmp_path_factory.mktemp("game")
+def html(crops: list[Crop]) -> str:
     options: Any = {"attributes": NAMES, "references": {"a paper": {"margin": 0.5}}}
-    write_page(made, "game", explorer.be_the_reader(crops, readings(), **options).to_html())
-    more = [replace(crops[0], lesion_id=i) for i in MANY]
-    write_page(made, "many", explorer.be_the_reader(more, many(), attributes=NAMES).to_html())
-    return made
+    return str(explorer.be_the_reader(crops, readings(), **options).to_html())
 
 
 @pytest.fixture
-def at(folder: Path, serve: Callable[[Path], str]) -> Callable[[str], str]:
-    return lambda theme="light": f"{serve(folder)}/game-{theme}.html"
-
-
-@pytest.fixture
-def page(watch: Any, at: Callable[[], str]) -> Any:
-    with watch(at()) as opened:
-        ready(opened)
+def page(show: Any, html: str) -> Any:
+    with show(html) as opened:
         yield opened
 
 
 GAME = "document.querySelector('.lesionlab-game > div').game"
 
 
-def ready(page: Any) -> None:
+def reload(page: Any) -> None:
+    page.reload()
     page.wait_for_function("document.querySelector('.lesionlab-game > div')?.game")
 
 
@@ -187,9 +174,8 @@ def outlines(page: Any) -> Any:
     return page.get_by_role("button", name="Outlines", exact=True)
 
 
-def test_outlines_come_with_the_readers_answers(watch: Any, at: Callable[[], str]) -> None:
-    with watch(at(), width=390, has_touch=True) as page:
-        ready(page)
+def test_outlines_come_with_the_readers_answers(show: Any, html: str) -> None:
+    with show(html, width=390, has_touch=True) as page:
         press(page, "Start")
         assert outlines(page).get_attribute("aria-pressed") == "false"
         outlines(page).tap()
@@ -233,17 +219,15 @@ def band(names: dict[str, list[str]], games: int = 4000) -> list[float]:
     return np.quantile(means, [0.05, 0.95]).tolist()  # type: ignore[no-any-return]
 
 
-def test_the_band_of_radiologists_is_told_with_the_result(
-    watch: Any, serve: Callable[[Path], str], folder: Path
-) -> None:
+def test_the_band_of_radiologists_is_told_with_the_result(show: Any, crops: list[Crop]) -> None:
     rated = {i: ["margin", "texture"][: 1 + k % 2] for k, i in enumerate(MANY)}
     expected = pytest.approx(band(rated), abs=0.05)
     # nobody is nearer to all readers than their median, or farther than an end
     median = many().groupby("lesion_id").quantile(interpolation="lower").astype(int)
     near = {i: {n: int(median.loc[i, n]) for n in names} for i, names in rated.items()}
     far = {i: {n: 1 + 4 * (code < 3) for n, code in own.items()} for i, own in near.items()}
-    with watch(f"{serve(folder)}/many-light.html") as page:
-        ready(page)
+    more = [replace(crops[0], lesion_id=i) for i in MANY]
+    with show(explorer.be_the_reader(more, many(), attributes=NAMES).to_html()) as page:
         for answers, words in ((near, "You are below that"), (far, "You are above that")):
             page.evaluate(f"a => {GAME}.model.set('answers', a)", answers)
             assert page.evaluate(f"{GAME}.band()") == expected
@@ -263,16 +247,14 @@ def test_a_reload_loses_nothing_and_starting_again_loses_all(page: Any) -> None:
     choose(page, "Margin", "4 Near sharp")
     press(page, "Compare with the readers")
     press(page, "Next nodule")
-    page.reload()
-    ready(page)
+    reload(page)
     assert page.get_by_text("Nodule 2 of 4").first.is_visible()
     assert get(page, "answers") == {IDS[0]: {"margin": 4}}
     assert get(page, "seen") == [IDS[0]]
     press(page, "Stop and see the result")
     press(page, "Start again")
     assert get(page, "answers") == {}
-    page.reload()
-    ready(page)
+    reload(page)
     assert get(page, "phase") == "start"
 
 
@@ -316,10 +298,9 @@ def test_everything_works_with_the_keyboard(page: Any) -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(
-    theme: str, watch: Any, at: Callable[[str], str], accessible: Any
+    theme: str, show: Any, html: str, accessible: Any
 ) -> None:
-    with watch(at(theme), width=390) as page:
-        ready(page)
+    with show(html, theme=theme, width=390) as page:
         assert page.evaluate("[document.activeElement.tagName, scrollY]") == ["BODY", 0]
         accessible(page, ".lesionlab-game")
         press(page, "Start")
@@ -334,14 +315,13 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(
         assert table.evaluate("e => e.scrollWidth > e.clientWidth"), "it scrolls in its own box"
 
 
-def test_from_disk_without_storage_it_is_played_all_the_same(watch: Any, folder: Path) -> None:
+def test_from_disk_without_storage_it_is_played_all_the_same(show: Any, html: str) -> None:
     script = "Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('no'); } })"
-    with watch((folder / "game-light.html").as_uri(), script=script) as page:
-        ready(page)
+    with show(html, served=False, script=script) as page:
         press(page, "Start")
         choose(page, "Margin", "4 Near sharp")
         press(page, "Stop and see the result")
         same_as_python(page, {IDS[0]: {"margin": 4}})
-    with watch((folder / "game-light.html").as_uri(), java_script_enabled=False) as page:
+    with show(html, served=False, ready=False, java_script_enabled=False) as page:
         assert page.get_by_text("is shown here in a browser that runs JavaScript").is_visible()
         assert page.get_by_text("the end").is_visible()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -24,35 +22,19 @@ def crops(noise: Any) -> dict[str, Crop]:
 
 
 @pytest.fixture(scope="module")
-def folder(
-    tmp_path_factory: pytest.TempPathFactory, write_page: Callable[..., None], crops: Any
-) -> Path:
-    made = tmp_path_factory.mktemp("scale")
+def scales(crops: Any) -> list[str]:
     rows = [(i, v) for i, values in SAID.items() for v in values]
-    shown = []
+    made = []
     for name in ("margin", "texture"):
         given = pd.DataFrame(rows, columns=["lesion_id", name])
         examples, coverage = atlas.examples(given, name), atlas.coverage(given, name)
-        shown.append(explorer.atlas(name, examples, coverage, crops).to_html())
-    write_page(made, "scale", *shown)
+        made.append(explorer.atlas(name, examples, coverage, crops).to_html())
     return made
 
 
 @pytest.fixture
-def at(folder: Path, serve: Callable[[Path], str]) -> Callable[[str], str]:
-    return lambda theme="light": f"{serve(folder)}/scale-{theme}.html"
-
-
-def ready(page: Any) -> None:
-    page.wait_for_function(
-        "[...document.querySelectorAll('.lesionlab-scale')].every(e => e.firstChild.scale)"
-    )
-
-
-@pytest.fixture
-def page(watch: Any, at: Callable[[], str]) -> Any:
-    with watch(at()) as opened:
-        ready(opened)
+def page(show: Any, scales: list[str]) -> Any:
+    with show(*scales) as opened:
         yield opened
 
 
@@ -90,9 +72,8 @@ def test_the_keyboard_goes_along_the_scale_and_keeps_the_focus(page: Any) -> Non
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(
-    theme: str, watch: Any, at: Callable[[str], str], accessible: Any
+    theme: str, show: Any, scales: list[str], accessible: Any
 ) -> None:
-    with watch(at(theme), width=390) as page:
-        ready(page)
+    with show(*scales, theme=theme, width=390) as page:
         page.evaluate(f"{SCALE}.viewer.settled()")
         accessible(page, ".lesionlab-scale")

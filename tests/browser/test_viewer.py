@@ -6,7 +6,7 @@ import base64
 import contextlib
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +93,6 @@ def views() -> dict[str, list[Any]]:
     }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory, write_page: Callable[..., None]) -> Path:
-    folder = tmp_path_factory.mktemp("viewer")
-    for name, shown in views().items():
-        write_page(folder, name, *(viewer.to_html() for viewer in shown))
-    return folder
-
-
 FOCUS = "const e = root.getRootNode().activeElement; return e.ariaLabel ?? e.textContent"
 FIRST = "document.querySelector('.lesionlab-volume > div')"
 
@@ -154,25 +146,26 @@ class Seen:
         return image[np.ix_(y, x)]
 
 
-@contextlib.contextmanager
-def opened(watch: Any, address: str, **options: Any) -> Iterator[Seen]:
-    """A page whose viewers are all there; nothing may go wrong on it."""
-    with watch(address, **options) as page:
-        page.wait_for_function(
-            "[...document.querySelectorAll('.lesionlab-volume')]"
-            ".every(element => element.firstChild.viewer)"
-        )
-        yield Seen(page)
+@pytest.fixture(scope="module")
+def pages() -> dict[str, list[str]]:
+    return {name: [viewer.to_html() for viewer in shown] for name, shown in views().items()}
 
 
 @pytest.fixture
-def at(pages: Path, serve: Callable[[Path], str]) -> Callable[..., str]:
-    return lambda name, theme="light": f"{serve(pages)}/{name}-{theme}.html"
+def opened(show: Any, pages: dict[str, list[str]]) -> Any:
+    """Open one of the pages."""
+
+    @contextlib.contextmanager
+    def open_(name: str, **options: Any) -> Iterator[Seen]:
+        with show(*pages[name], **options) as page:
+            yield Seen(page)
+
+    return open_
 
 
 @pytest.fixture
-def whole(watch: Any, at: Callable[..., str]) -> Iterator[Seen]:
-    with opened(watch, at("whole")) as seen:
+def whole(opened: Any) -> Iterator[Seen]:
+    with opened("whole") as seen:
         yield seen
 
 
@@ -189,10 +182,10 @@ def test_the_browser_has_the_arrays_bit_for_bit(whole: Seen) -> None:
     assert np.array_equal(marked.reshape(SHAPE), one.consensus())
 
 
-def test_a_large_cube_is_close_and_says_by_how_much(watch: Any, at: Callable[..., str]) -> None:
+def test_a_large_cube_is_close_and_says_by_how_much(opened: Any) -> None:
     (viewer,) = views()["large"]
     (scene,) = viewer.scenes
-    with opened(watch, at("large")) as seen:
+    with opened("large") as seen:
         raw = seen.array("viewer.volumes[0].hu")
         step = seen.viewer("return viewer.volumes[0].panel.hu.step")
         off = np.abs(np.reshape(raw, scene.hu.shape) - scene.hu)
@@ -398,10 +391,8 @@ def swipe(page: Any, start: tuple[float, float], way: tuple[float, float]) -> No
     session.detach()
 
 
-def test_a_finger_swipes_through_the_slices_and_scrolls_the_page(
-    watch: Any, at: Callable[..., str]
-) -> None:
-    with opened(watch, at("whole"), width=390, has_touch=True) as seen:
+def test_a_finger_swipes_through_the_slices_and_scrolls_the_page(opened: Any) -> None:
+    with opened("whole", width=390, has_touch=True) as seen:
         seen.set(slice=1, cursor=[])
         box = seen.page.locator("[data-plane=axial]").first.bounding_box()
         middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -497,9 +488,9 @@ def enlarged(seen: Seen) -> str:
 
 
 @pytest.fixture
-def zoomed(watch: Any, at: Callable[..., str]) -> Iterator[Seen]:
+def zoomed(opened: Any) -> Iterator[Seen]:
     """A small lesion in a slice whose values say where a voxel is."""
-    with opened(watch, at("zoomed")) as seen:
+    with opened("zoomed") as seen:
         seen.set(show_contours=False, method="", window_centre=-500, window_width=1000)
         yield seen
 
@@ -571,8 +562,8 @@ def test_a_drag_moves_the_enlarged_slice_and_pins_nothing(zoomed: Seen) -> None:
     assert not np.array_equal(zoomed.pixels(), edge), "from the edge it comes back at once"
 
 
-def test_two_fingers_enlarge_and_move(watch: Any, at: Callable[..., str]) -> None:
-    with opened(watch, at("zoomed"), width=390, has_touch=True) as seen:
+def test_two_fingers_enlarge_and_move(opened: Any) -> None:
+    with opened("zoomed", width=390, has_touch=True) as seen:
         tool(seen, "Whole slice").tap()
         box = seen.page.locator("[data-plane=axial]").first.bounding_box()
         y, x = box["y"] + box["height"] / 2, box["x"] + box["width"] / 2
@@ -620,8 +611,8 @@ def colour(image: np.ndarray) -> np.ndarray:
     return image.max(axis=-1) - image.min(axis=-1)
 
 
-def test_a_map_is_named_and_starts_where_it_is(watch: Any, at: Callable[..., str]) -> None:
-    with opened(watch, at("zoomed")) as seen:
+def test_a_map_is_named_and_starts_where_it_is(opened: Any) -> None:
+    with opened("zoomed") as seen:
         assert seen.get("slice") == 3, "the lesion is on 1 to 3, the map on 3 alone"
         words = "Grad-CAM of Margin: 0 to 1.25e−5, strongest on slice 4"
         assert seen.page.get_by_text(words).is_visible()
@@ -633,12 +624,10 @@ def test_a_map_is_named_and_starts_where_it_is(watch: Any, at: Callable[..., str
             assert f" · map {value} · " in seen.page.locator(".probe").first.inner_text()
 
 
-def test_one_map_before_and_after_has_one_scale_until_that_is_switched_off(
-    watch: Any, at: Callable[..., str]
-) -> None:
+def test_one_map_before_and_after_has_one_scale_until_that_is_switched_off(opened: Any) -> None:
     own = float(maps()["Grad-CAM"]["malignancy"].max())
     high, low = f"{own:.4g}", f"{own / 8:.4g}"
-    with opened(watch, at("alike")) as seen:
+    with opened("alike") as seen:
         seen.set(show_contours=False, opacity=1)
         assert ends(seen) == [["0", high], ["0", high]]
         assert seen.page.get_by_text(f"Grad-CAM of Malignancy: 0 to {low}, strongest").is_visible()
@@ -654,10 +643,8 @@ def test_one_map_before_and_after_has_one_scale_until_that_is_switched_off(
 # -- side by side ----------------------------------------------------------------------
 
 
-def test_two_nodules_scroll_by_the_same_mm_until_unlinked(
-    watch: Any, at: Callable[..., str]
-) -> None:
-    with opened(watch, at("pair")) as seen:
+def test_two_nodules_scroll_by_the_same_mm_until_unlinked(opened: Any) -> None:
+    with opened("pair") as seen:
         # 6 slices of 2.5 mm beside 11 of 1.25 mm: 1.5 slices from the middle are 3
         seen.set(slice=4)
         assert seen.get("other_slice") == 5 + 3
@@ -692,8 +679,8 @@ def test_the_button_saves_a_png_of_what_is_seen(whole: Seen) -> None:
 # -- odd input, old browsers, themes ---------------------------------------------------
 
 
-def test_odd_volumes_are_shown_and_text_is_never_run(watch: Any, at: Callable[..., str]) -> None:
-    with opened(watch, at("odd")) as seen:
+def test_odd_volumes_are_shown_and_text_is_never_run(opened: Any) -> None:
+    with opened("odd") as seen:
         titles = seen.page.locator(".title:visible").all_inner_texts()
         assert titles == ["with gaps", "one slice", "whole scan", "nothing", NASTY]
         assert seen.page.evaluate("window.hit") is None
@@ -709,13 +696,14 @@ def test_odd_volumes_are_shown_and_text_is_never_run(watch: Any, at: Callable[..
         assert seen.page.get_by_text("the end").is_visible()
 
 
-def test_a_browser_that_cannot_unpack_says_so(watch: Any, at: Callable[..., str]) -> None:
+def test_a_browser_that_cannot_unpack_says_so(opened: Any) -> None:
     # the module is there, the voxels are not
     script = (
         "const own = DecompressionStream; let n = 0; Object.defineProperty(window,"
         "'DecompressionStream', { get: () => (n++ < 2 ? own : undefined) })"
     )
-    with watch(at("whole"), script=script) as page:
+    with opened("whole", ready=False, script=script) as seen:
+        page = seen.page
         page.get_by_text("it has no DecompressionStream").wait_for()
         assert page.get_by_text("the end").is_visible()
         assert page.get_by_text("Firefox from 113").is_visible()
@@ -726,9 +714,9 @@ def test_a_browser_that_cannot_unpack_says_so(watch: Any, at: Callable[..., str]
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["whole", "pair", "odd"])
 def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(
-    name: str, theme: str, watch: Any, at: Callable[..., str], accessible: Any
+    name: str, theme: str, opened: Any, accessible: Any
 ) -> None:
-    with opened(watch, at(name, theme), width=390) as seen:
+    with opened(name, theme=theme, width=390) as seen:
         seen.set(compare=True, orthogonal=True)
         assert seen.viewer("return root.classList.contains('dark')") is (theme == "dark")
         accessible(seen.page, ".lesionlab-volume")
