@@ -37,14 +37,13 @@ def fetch(
 ) -> None:
     """Download a public set or, where nobody may pass it on, say where it lies.
 
-    The command first shows what the set is, its licence and its size.
+    The command first shows what the set is, its licence and its size. A download that was cut goes
+    on when the command is given again.
     """
-    from lesionlab import _names
     from lesionlab.sources import fetching, origins
 
     with plain_errors():
-        _names.one_of("name", wanted, origins.ORIGINS)
-    origin = origins.ORIGINS[wanted]
+        origin = origins.find(wanted)
     table(origin.rows())
     if origin.mirror is None:
         typer.echo(f"Nothing is downloaded: {origin.addresses[0]}. {origin.next_step()}")

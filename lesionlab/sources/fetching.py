@@ -3,9 +3,8 @@
     from lesionlab.sources import fetching, origins
     fetching.fetch(origins.SLICES)     # the path of lidc-idri-slices.zip
 
-The zip takes its name only when the digest of all its files is right, so what has the name is
-whole. A download that was cut starts again: GitHub packs the archive of a commit anew each time,
-and gives no part of it.
+A download that was cut goes on where it ended, if the server can do that. The zip takes its name
+only when the digest of all its files is right, so what has the name is whole.
 """
 
 from __future__ import annotations
@@ -13,12 +12,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.client
+import logging
+import os
 import shutil
 import tarfile
+import urllib.error
 import urllib.request
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 
 from tqdm.auto import tqdm
@@ -27,6 +30,8 @@ from lesionlab import __version__
 from lesionlab._files import replacing
 from lesionlab.sources import origins
 from lesionlab.sources.origins import Mirror, Origin
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT = 60  # seconds that a server may be silent
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error)
@@ -47,7 +52,8 @@ def fetch(
 
     Args:
         origin: The set, of `lesionlab.sources.origins`.
-        folder: Where the zip goes; the user's data folder if None.
+        folder: Where the zip goes; the user's data folder if None. Until the zip is whole,
+            `….zip.download.part` or `….zip.download` lies in its place.
         source: Another address of the archive, or the archive itself, downloaded by hand.
         progress: Show bars.
 
@@ -55,7 +61,7 @@ def fetch(
         ValueError: The set cannot be downloaded, or `source` is no address and no file.
         FileExistsError: Something else has the zip's name; it is left as it is.
         FetchError: The address cannot be reached, the download was cut, or what came is not
-            the set. Nothing then is left in the folder.
+            the set. Nothing then has the zip's name.
     """
     mirror = origin.mirror
     if mirror is None:
@@ -74,14 +80,24 @@ def fetch(
     target.parent.mkdir(parents=True, exist_ok=True)
     # not ….tar.gz, which may be a file of the user's
     archive = target.with_name(f"{target.name}.download") if remote else Path(url)
+    if not archive.exists():
+        try:
+            _download(url, archive, progress)
+        except (OSError, http.client.HTTPException) as error:
+            raise FetchError(
+                f"{url} was not downloaded to its end ({error}): run the same command again to go "
+                f"on, or download it by hand and run: lesionlab data fetch {origin.name} --from "
+                f"FILE; or look at {' or '.join(origin.addresses)}"
+            ) from error
     try:
-        if remote:
-            _download(url, archive, origin, progress)
         with replacing(target) as temporary:
             _repack(archive, temporary, mirror, progress)
-    finally:
-        if remote:
-            archive.unlink(missing_ok=True)
+    except FetchError:
+        if remote:  # or the next try would meet it again
+            archive.unlink()
+        raise
+    if remote:
+        archive.unlink()
     return target
 
 
@@ -108,22 +124,32 @@ def _digest_of(path: Path, mirror: Mirror) -> str:
         return ""
 
 
-def _download(url: str, archive: Path, origin: Origin, progress: bool) -> None:
+def _download(url: str, archive: Path, progress: bool) -> None:
+    """Write what lies at an address; what an earlier try left in `….part` is gone on with."""
+    partial = archive.with_name(f"{archive.name}.part")
+    have = partial.stat().st_size if partial.exists() else 0
+    headers = {"User-Agent": f"lesionlab/{__version__}", "Range": f"bytes={have}-"}
     # the scheme is one of two
-    request = urllib.request.Request(url, headers={"User-Agent": f"lesionlab/{__version__}"})  # noqa: S310
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310
     try:
-        with (
-            urllib.request.urlopen(request, timeout=TIMEOUT) as answer,  # noqa: S310
-            archive.open("wb") as file,
-            tqdm.wrapattr(file, "write", answer.length, disable=not progress) as shown,
-        ):
-            shutil.copyfileobj(answer, shown)
-    except (OSError, http.client.HTTPException) as error:
-        raise FetchError(
-            f"{url} was not downloaded to its end ({error}): run the same command again, or "
-            f"download it by hand and run: lesionlab data fetch {origin.name} --from FILE; or look "
-            f"at {' or '.join(origin.addresses)}"
-        ) from error
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310
+    except urllib.error.HTTPError as error:
+        if not have or error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        partial.unlink()  # it is as long as the file or longer, so it is no part of it
+        return _download(url, archive, progress)
+    with answer:
+        if have and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            logger.warning("%s cannot go on where it was cut, and starts again", url)
+            have = 0
+        total = have + int(answer.headers["Content-Length"] or 0)
+        with partial.open("ab" if have else "wb") as file:
+            with tqdm.wrapattr(file, "write", total, initial=have, disable=not progress) as shown:
+                shutil.copyfileobj(answer, shown)
+            size = file.tell()
+    if size < total:
+        raise ConnectionError(f"it was cut after {size:,} of {total:,} bytes")
+    os.replace(partial, archive)
 
 
 def _repack(archive: Path, path: Path, mirror: Mirror, progress: bool) -> None:

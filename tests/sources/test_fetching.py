@@ -1,12 +1,12 @@
-"""Downloads from a server on this machine: whole, cut and hostile."""
+"""Downloads from a server on this machine, whole, cut, hostile and gone on with."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import http.server
 import io
+import logging
 import os
 import shlex
 import socket
@@ -49,28 +49,61 @@ def packed(files: dict[str, bytes], *more: tarfile.TarInfo) -> bytes:
     return out.getvalue()
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
+class Server(http.server.ThreadingHTTPServer):
+    """Gives `content`, in part if it is asked to and `ranges`; ends after `cut` bytes."""
+
+    content = b""
+    ranges = True
+    cut: int | None = None
+    status = 200
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/set.tar.gz"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        asked = self.headers["Range"]
+        self.server.asked.append(asked)
+        content, start = self.server.content, 0
+        if self.server.status != 200:
+            self.send_error(self.server.status)
+            return
+        if asked and self.server.ranges:
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(content):
+                self.send_error(416)
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        body = content[start:]
+        sent = body[: self.server.cut]
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(sent)
+        self.close_connection = True
+
     def log_message(self, *_: Any) -> None:
         pass
 
 
-@dataclasses.dataclass(frozen=True)
-class Server:
-    """Serves one file; without it, whoever asks gets an error."""
-
-    url: str
-    file: Path
-
-
 @pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    file = tmp_path_factory.mktemp("served") / "set.tar.gz"
-    file.write_bytes(packed(FILES))
-    handler = functools.partial(Quiet, directory=file.parent)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as made:
+def server() -> Iterator[Server]:
+    with Server() as made:
+        made.content = packed(FILES)
         thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield Server(f"http://127.0.0.1:{made.server_address[1]}/{file.name}", file)
+        yield made
         made.shutdown()
         thread.join()
 
@@ -103,14 +136,15 @@ def left(folder: Path) -> list[str]:
 
 
 def test_the_digest_is_that_of_the_unpacked_files(tmp_path):
+    lines = [
+        f"{hashlib.sha256(b'2').hexdigest()}  a/b.png",
+        f"{hashlib.sha256(b'1').hexdigest()}  b.png",
+    ]
+    by_hand = hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+    assert fetching.digest([("b.png", b"1"), ("a/b.png", b"2")]) == by_hand
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "b.png").write_bytes(b"2")
     (tmp_path / "b.png").write_bytes(b"1")
-    lines = (
-        f"{hashlib.sha256(c).hexdigest()}  {n}\n" for n, c in (("a/b.png", b"2"), ("b.png", b"1"))
-    )
-    by_hand = hashlib.sha256("".join(lines).encode()).hexdigest()
-    assert fetching.digest([("b.png", b"1"), ("a/b.png", b"2")]) == by_hand
     assert sha256_tree(tmp_path, [".png"]) == by_hand
 
 
@@ -131,7 +165,7 @@ def test_the_digests_are_those_of_the_real_sets(real_slices, real_volumes):
 
 def test_a_set_is_fetched_checked_and_kept_as_one_zip(server, origin, home):
     path = fetching.fetch(origin)
-    assert path == home / "lidc-idri-slices.zip" == origins.named(origin)
+    assert path == home / "lidc-idri-slices.zip" == origin.fetched
     assert left(home) == [path.name]
     with zipfile.ZipFile(path) as made:
         assert {n: made.read(n) for n in made.namelist()} == {
@@ -139,9 +173,44 @@ def test_a_set_is_fetched_checked_and_kept_as_one_zip(server, origin, home):
         }
     # once more: it is there, it is right, nothing is asked of the server
     before = path.stat()
-    server.file.unlink()
     assert fetching.fetch(origin) == path
-    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert (path.stat().st_mtime_ns, len(server.asked)) == (before.st_mtime_ns, 1)
+
+
+def test_what_was_cut_goes_on_where_it_was(server, origin, home):
+    half = len(server.content) // 2
+    server.cut = half
+    with pytest.raises(FetchError, match=r"was cut after .*run the same command again"):
+        fetching.fetch(origin)
+    assert left(home) == ["lidc-idri-slices.zip.download.part"]
+    kept = (home / "lidc-idri-slices.zip.download.part").stat().st_size
+    assert kept == half
+    server.cut = None
+    fetching.fetch(origin)
+    assert server.asked == ["bytes=0-", f"bytes={half}-"]
+    assert left(home) == ["lidc-idri-slices.zip"]
+
+
+def test_a_server_without_ranges_starts_again_and_it_is_said(server, origin, home, caplog):
+    home.mkdir()
+    (home / "lidc-idri-slices.zip.download.part").write_bytes(b"begun")
+    server.ranges = False
+    with caplog.at_level(logging.WARNING):
+        fetching.fetch(origin)
+    assert "cannot go on where it was cut, and starts again" in caplog.text
+    assert left(home) == ["lidc-idri-slices.zip"]
+
+
+@pytest.mark.parametrize("n", [1000, 10_000_000])
+def test_a_part_of_something_else_is_found_out_and_thrown_away(n, server, origin, home):
+    home.mkdir()
+    (home / "lidc-idri-slices.zip.download.part").write_bytes(os.urandom(n))
+    if n < len(server.content):
+        with pytest.raises(FetchError, match="is broken or cut"):
+            fetching.fetch(origin)
+        assert left(home) == []
+    assert fetching.fetch(origin).is_file()
+    assert left(home) == ["lidc-idri-slices.zip"]
 
 
 FIRST = next(iter(FILES))
@@ -165,7 +234,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0) -> tarfile.T
     ],
 )  # fmt: skip
 def test_what_is_not_the_set_is_refused_and_leaves_nothing(content, says, server, origin, home):
-    server.file.write_bytes(content)
+    server.content = content
     with pytest.raises(FetchError, match=says):
         fetching.fetch(origin)
     assert left(home) == []
@@ -177,17 +246,13 @@ def test_an_archive_that_was_downloaded_by_hand_stays(server, origin, home, tmp_
     file.write_bytes(packed({}))
     with pytest.raises(FetchError, match=r"by hand\.tar\.gz is not the set"):
         fetching.fetch(origin, source=str(file))
-    server.file.rename(file)
+    file.write_bytes(server.content)
     assert fetching.fetch(origin, source=str(file)).is_file()
-    assert (file.exists(), left(home)) == (True, ["lidc-idri-slices.zip"])
+    assert (server.asked, file.exists(), left(home)) == ([], True, ["lidc-idri-slices.zip"])
 
 
-def test_a_file_that_is_cut_or_not_there_and_a_server_that_does_not_answer(server, origin, home):
-    os.truncate(server.file, server.file.stat().st_size // 2)
-    with pytest.raises(FetchError, match="is broken or cut"):
-        fetching.fetch(origin)
-    assert left(home) == []
-    server.file.unlink()
+def test_a_server_that_has_no_such_file_or_does_not_answer(server, origin, home):
+    server.status = 404
     with pytest.raises(FetchError, match=r"set\.tar\.gz was not downloaded .*Error 404") as told:
         fetching.fetch(origin)
     assert left(home) == []
@@ -218,7 +283,7 @@ def test_a_file_of_the_user_is_never_replaced(server, origin, home):
     (target / "a folder").mkdir(parents=True)
     with pytest.raises(FileExistsError, match="is there already"):
         fetching.fetch(origin)
-    assert left(target) == ["a folder"]
+    assert (left(target), server.asked) == (["a folder"], [])
 
 
 def command(*arguments: str, answer: str | None = None) -> Result:
@@ -242,7 +307,7 @@ def test_without_yes_nothing_is_downloaded(server, origin, home):
         done = command("slices", answer=answer)
         assert done.exit_code == 1
         assert "CC BY 3.0" in done.stdout
-    assert not home.exists()
+    assert (server.asked, home.exists()) == ([], False)
     assert command("slices", answer="y\n").exit_code == 0
     # what is there already needs no answer
     assert command("slices").exit_code == 0
