@@ -75,7 +75,7 @@ def _fu(crops: list[Crop], peer: str) -> list[Row]:
     drawn = fu2021.draw(len(crops), torch.Generator().manual_seed(0))
 
     def epoch(samples: Samples) -> Batches:
-        moved = fu2021.apply(samples, drawn, lesions=order)
+        moved = fu2021.apply(samples.select(order), drawn)
         return [part.images for part in moved.split(BATCH_SIZE)]
 
     return _compare(

@@ -34,14 +34,7 @@ BASELINES = {
 
 
 class Designed(Experiment):
-    """An experiment whose variants differ in the parts of the model.
-
-    Attributes:
-        designs: The parts by variant, each a dataclass.
-
-    Raises:
-        ValueError: There is no such variant.
-    """
+    """An experiment whose variants differ in the parts of the model: `designs`, dataclasses."""
 
     designs: Mapping[str, Any]
 
@@ -61,8 +54,8 @@ class Designed(Experiment):
     def labels(cls, table: pd.DataFrame, variant: str = "") -> torch.Tensor:
         """(lesion, target) float32, what a variant learns; the paper's own variant by default.
 
-        Mean ratings in rating steps, or 0 benign and 1 malignant. NaN where a rating is, or where a
-        lesion with a mean malignancy of 3 is neither class.
+        Mean ratings in rating steps, or 0 benign and 1 malignant. It is NaN where a rating is
+        missing, or where a lesion with a mean malignancy of 3 is neither class.
         """
         make: Any = cls
         targets = (make(variant) if variant else make()).targets
@@ -105,11 +98,9 @@ def intervals(
     patients: pd.Series[str],
     **how: Unpack[Resampling],
 ) -> pd.DataFrame:
-    """Statistics of lesions with their intervals from resampling patients, as a table.
+    """Statistics as in `bootstrap_weights_over_groups`, with intervals, as `estimates`.
 
-    `statistics` are as in `bootstrap_weights_over_groups`, `patients` the patient of each lesion.
-    Index name; columns value, low, high, n (lesions), n_groups (patients). The ends are NaN where
-    there is one patient only, or where more than 5 % of the resamples do not define the statistic.
+    The ends are NaN where there is one patient only.
     """
     if patients.nunique() > 1:
         return estimates(bootstrap_weights_over_groups(statistics, patients, **how))
@@ -118,11 +109,30 @@ def intervals(
     return table.assign(n=len(patients), n_groups=1)
 
 
+def ratios(
+    top: pd.DataFrame,
+    bottom: pd.DataFrame | float,
+    patients: pd.Series[str],
+    **how: Unpack[Resampling],
+) -> pd.DataFrame:
+    """The sum of each column over the lesions, divided by that of the other table, as `intervals`.
+
+    With `bottom=1.0` it is the mean over the lesions. NaN where 0 is divided by 0.
+    """
+    above = top.to_numpy(dtype=float)
+    below = np.broadcast_to(np.asarray(bottom, dtype=float), above.shape)
+
+    def statistics(weights: Array) -> dict[Any, Array]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return dict(zip(top.columns, (weights @ above / (weights @ below)).T, strict=True))
+
+    return intervals(statistics, patients, **how)
+
+
 def estimates(found: Mapping[Any, Estimate]) -> pd.DataFrame:
     """Numbers with their intervals, one in each row: value, low, high, n, n_groups."""
-    columns = ["value", "low", "high", "n", "n_groups"]
-    rows = {name: [getattr(one, column) for column in columns] for name, one in found.items()}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    rows = pd.DataFrame.from_dict({name: vars(one) for name, one in found.items()}, orient="index")
+    return rows[["value", "low", "high", "n", "n_groups"]]
 
 
 def scores_of(scores: pd.DataFrame) -> pd.DataFrame:
@@ -146,24 +156,17 @@ def beside(
     baselines: bool = True,
     others: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """A paper's printed table beside the scores of runs, as `joined`.
+    """A paper's printed table beside the scores of runs, by variant, as `joined`.
 
-    Args:
-        printed: The paper's table, the names of its rows as the index, with the `attrs` of
-            `published.table`.
-        runs: Variant to the scores of its run, as `Outcome.scores`.
-        cell: From a row and a column of the table to the variant, metric and target of our number.
-            It stays empty where that variant was not run.
-        columns: The columns in which we have numbers; a last one says on how many lesions.
-        tier: What the voxels of the runs were.
-        percent: Metrics that the paper prints in per cent.
-        baselines: Add what predictors without an image reach on the same lesions, in each column
-            beside the first run that has a number there.
-        others: Further rows of ours by name: columns to numbers.
+    `printed` has the names of its rows as the index, and the `attrs` of `published.table`. `cell`
+    says for a row and a column which variant, metric and target our number is; it stays empty where
+    that variant was not run. `columns` are those in which we have numbers; a last one says on how
+    many lesions. `percent` are the metrics that the paper prints in per cent, `baselines` adds
+    predictors without an image, in each column beside the first run with a number there, and
+    `others` are further rows of ours by name: columns to numbers.
 
-    Raises:
-        ValueError: The runs are not on the same lesions, as far as n and n_groups can tell, or
-            `others` have none of the columns.
+    `ValueError` if the runs are not on the same lesions, as far as n and n_groups can tell, or if
+    `others` have none of the columns.
     """
     known = {variant: scores_of(scores) for variant, scores in runs.items()}
     rows: dict[Any, dict[str, float]] = {}
@@ -189,7 +192,9 @@ def beside(
     for row, given in (others or {}).items():
         rows[row] = {column: given[column] for column in columns if column in given}
         if not rows[row]:
-            raise ValueError(f"others: {row!r} has {list(given)}, expected some of {columns}")
+            raise ValueError(
+                f"others: {row!r} has {list(given.keys())}, expected some of {columns}"
+            )
     ours = pd.DataFrame(rows, index=[*columns, "lesions"], dtype=float).T
     return joined(printed, ours.astype({"lesions": "Int64"}), tier=tier)
 

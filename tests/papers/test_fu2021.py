@@ -1,4 +1,4 @@
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,21 +84,6 @@ def test_augmentation_moves_all_slices_of_a_nodule_alike(samples):
         one = torch.rot90(one, int(drawn.turns[i]), (-2, -1))
         one = one.flip(0) if drawn.reverse[i] else one
         assert torch.equal(moved[samples.nodule == i], one)
-
-
-def test_an_epoch_is_shuffled_augmented_and_split(samples):
-    order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
-    drawn = fu2021.draw(7, torch.Generator().manual_seed(1))
-    epoch = fu2021.apply(samples, drawn, lesions=order)
-    assert torch.equal(epoch.images, fu2021.apply(samples.select(order), drawn).images)
-    for i, part in enumerate(epoch.split(1)):  # the paper's mini-batch
-        one = fu2021.Augmentation(*(getattr(drawn, f.name)[[i]] for f in fields(drawn)))
-        alone = fu2021.apply(samples, one, lesions=[int(order[i])])
-        assert part.lesion_ids == alone.lesion_ids == (samples.lesion_ids[order[i]],)
-        assert torch.equal(part.images, alone.images)
-        assert part.lengths.tolist() == alone.lengths.tolist()
-    with pytest.raises(IndexError, match="positions from 0 to 6"):
-        fu2021.apply(samples, drawn, lesions=[7] * 7)
 
 
 def test_slices_without_consensus_between_others_are_left_out(make_crop):

@@ -124,11 +124,10 @@ PRESETS: Mapping[str, Preset] = {
 class Fu2021(_shared.Designed):
     """One of the paper's models, for the training loop.
 
-    Labels are in rating steps (`labels`); the model and its loss work with each rating's scale
-    brought to 0 to 1 (3.1). The metric is the error that the paper selects by: the mean over all
-    lesions and ratings (eq. 9). Malignancy as a class (Table 5) is learned by cross-entropy, and
-    selected by AUC; the paper says of it only that the model was modified. `depth` is the number of
-    slices of a volume, for the variant `volume`.
+    Labels are in rating steps; the model and its loss work with each rating's scale brought to 0 to
+    1 (3.1). Malignancy as a class (Table 5) is learned by cross-entropy, and selected by AUC; the
+    paper says of it only that the model was modified. `depth` is the number of slices of a volume,
+    for the variant `volume`.
     """
 
     variant: str = "full"

@@ -1,23 +1,24 @@
 """What Fu et al. 2021 do with their models (section 4): errors compared, lesions picked, Fig. 2.
 
-    ablation({"full": …, "no_attention": …})                       # the asterisks of Table 1
-    auxiliary_against_final(seen, outcome.predictions)             # Table 3
+    paired(full, no_attention, ATTRIBUTES, test="t", unit="lesion")   # the asterisks of Table 1
+    auxiliary_against_final(seen, outcome.predictions)                # Table 3
 
 Predictions are those of `lesionlab.training.outcomes.Outcome`. What the attention says is in
-`attention`, the paper's tables beside ours in `tables`. `**how` goes to `statistics.paired.paired`:
-`test` and `unit`, and for the intervals over patients `n_resamples`, `level` and `seed`.
+`attention`, the paper's tables beside ours in `tables`; `paired` is that of `statistics.paired`, to
+which `**how` goes. The paper marks means with p < 0.05 of "t-tests which compared the absolute
+errors" (4.1), row `mean` there.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from lesionlab.papers._shared import intervals, nearest
+from lesionlab.papers._shared import nearest, ratios
 from lesionlab.papers.fu2021.attention import (
     Attention,
     attention_agreement,
@@ -31,7 +32,6 @@ from lesionlab.papers.fu2021.samples import ATTRIBUTES
 from lesionlab.sources.phantom import drawn_ratings
 from lesionlab.statistics.baselines import diameter_regression
 from lesionlab.statistics.correlation import correlation_matrix
-from lesionlab.statistics.intervals import Array
 from lesionlab.statistics.paired import paired
 from lesionlab.statistics.scoring import skill
 
@@ -39,35 +39,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lesionlab.training.studies import Trained
-
-
-def ablation(
-    predictions: Mapping[str, pd.DataFrame],
-    *,
-    reference: str = "no_attention",
-    attributes: Sequence[str] = ATTRIBUTES,
-    **how: Any,
-) -> pd.DataFrame:
-    """Each variant against one of them on the same lesions (Table 1, the asterisks; section 4.1).
-
-    The paper says "t-tests which compared the absolute errors" and marks means of p < 0.05:
-    `test="t", unit="lesion"`, row `mean`. See `lesionlab.statistics.paired` for what is done here.
-
-    Returns:
-        Index (variant, attribute), columns as `paired`, where a is the variant and b the
-        reference: a difference below 0 is an improvement. Holm's method adjusts for the
-        attributes of one variant only.
-    """
-    if reference not in predictions or len(predictions) < 2:
-        raise ValueError(
-            f"reference={reference!r}: expected it and another among {list(predictions)}"
-        )
-    found = {
-        variant: paired(frame, predictions[reference], attributes, **how)
-        for variant, frame in predictions.items()
-        if variant != reference
-    }
-    return pd.concat(found, names=["variant", "attribute"])
 
 
 def auxiliary_against_final(
@@ -78,15 +49,12 @@ def auxiliary_against_final(
     tolerance: float = 0.01,
     **how: Any,
 ) -> pd.DataFrame:
-    """The errors of the auxiliary heads against those of the final ones (Table 3).
+    """The errors of the auxiliary heads against those of the final ones (Table 3), as `paired`.
 
-    `attention` and `predictions` are of the same run: `ValueError` if the final scores are farther
-    apart than `tolerance`, in rating steps, as another device would round them. Leave malignancy
-    out of the `attributes` where it is a class.
-
-    Returns:
-        As `paired`, with mae_auxiliary and mae_final; a difference (auxiliary − final) above 0
-        says that the final scores are better.
+    The columns are mae_auxiliary and mae_final; a difference above 0 says that the final scores are
+    better. `attention` and `predictions` are of the same run: `ValueError` if the final scores are
+    farther apart than `tolerance`, in rating steps, as another device would round them. Leave
+    malignancy out of the `attributes` where it is a class.
     """
     if attention.auxiliary is None:
         raise ValueError("attention: the model has no auxiliary heads")
@@ -143,14 +111,11 @@ def against_diameter(
     attributes: Sequence[str] = ATTRIBUTES,
     **how: Any,
 ) -> pd.DataFrame:
-    """The errors of a model against those of the diameter alone, on the same lesions.
+    """The errors of a model against those of the diameter alone, as `paired`.
 
+    The columns are mae_model and mae_diameter; a difference below 0 says that the model is better.
     For each fold, the diameter's predictions are learned from all lesions of the other folds.
     `table` is the cohort, with diameters, and `folds` are those of the run, by lesion.
-
-    Returns:
-        As `paired`, with mae_model and mae_diameter; a difference (model − diameter) below 0 says
-        that the model is better.
     """
     names = list(attributes)
     lesions = predictions["lesion_id"]
@@ -181,9 +146,8 @@ def visible(
     A phantom shows one reader's ratings, the target is the mean of all readers. Whoever reads the
     shown rating without a fault can say, for each of its steps, the median target of the training
     lesions that show it. Where that is not clearly better than a constant, nothing can be seen.
-
-    `table` is the cohort or a part of it. The lesions of the folds `test` are predicted from all
-    the others. `seed` is that of the phantoms and of the resamples of patients.
+    The lesions of the folds `test` are predicted from all others of `table`. `seed` is that of the
+    phantoms and of the resamples of patients.
 
     Returns:
         Index attribute, those that are rendered; columns constant and known (mean absolute errors,
@@ -202,16 +166,13 @@ def visible(
         steps = learned.groupby(shown.loc[learned.index, name]).median()
         constant = float(learned.median())
         said = shown.loc[asked.index, name].map(steps).fillna(constant).astype(float)
-        row = {"constant": (asked - constant).abs().mean(), "known": (asked - said).abs().mean()}
-        row["skill"] = float(skill(row["known"], row["constant"]))
-        gains = ((asked - constant).abs() - (asked - said).abs()).to_numpy()
-
-        def gain(weights: Array, gains: Array = gains) -> dict[str, Array]:
-            return {"gain": weights @ gains / weights.sum(1)}
-
+        errors = pd.DataFrame({"constant": asked - constant, "known": asked - said}).abs()
+        means = errors.mean().to_dict()
+        gains = (errors["constant"] - errors["known"]).to_frame()
         patients = table.loc[asked.index, "patient"]
-        found = intervals(gain, patients, n_resamples=n_resamples, seed=seed).iloc[0]
-        rows[name] = row | {"low": found["low"], "high": found["high"], "n": len(asked)}
+        found = ratios(gains, 1.0, patients, n_resamples=n_resamples, seed=seed).iloc[0]
+        means["skill"] = float(skill(means["known"], means["constant"]))
+        rows[name] = means | {"low": found["low"], "high": found["high"], "n": len(asked)}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("attribute")
 
 
@@ -221,13 +182,10 @@ def examples(
     *,
     quantiles: Sequence[float] = (0.1, 0.5, 0.9),
 ) -> pd.DataFrame:
-    """Lesions to show as Fig. 7 does, picked by rule: well, middling and badly scored ones.
+    """Lesions to show as Fig. 7 does: the nearest to each quantile of the mean error.
 
-    The paper does not say how it chose. Here it is, for each quantile of a lesion's mean error over
-    the attributes, the lesion that is nearest to it; one may serve twice where there are few.
-
-    Returns:
-        Index lesion_id, columns quantile and error (rating steps), in the order of `quantiles`.
+    The error is the mean over the attributes, in rating steps. The paper does not say how it chose.
+    Index lesion_id, columns quantile and error; a lesion may serve twice where there are few.
     """
     rows = predictions.set_index("lesion_id").sort_index()
     off = [(rows[name] - rows[f"{name}_truth"]).abs() for name in attributes]
@@ -244,9 +202,8 @@ def lesion_scores(
 ) -> pd.DataFrame:
     """What a model and the readers say of one lesion (Fig. 7 and 8).
 
-    Returns:
-        Index attribute; columns truth (the readers' mean), predicted, error (|predicted − truth|),
-        and from `readings` readers, a list of their ratings in ascending order.
+    Index attribute; columns truth (the readers' mean), predicted, error (|predicted − truth|), and
+    from `readings` readers, a list of their ratings in ascending order.
     """
     values: Any = predictions.set_index("lesion_id").loc[lesion_id]
     names = [name for name in ATTRIBUTES if name in values and f"{name}_truth" in values]
@@ -277,25 +234,23 @@ def architecture(network: Network) -> Figure:
     """
     from lesionlab.figures import _draw as draw
 
-    grey = "#666666"
-    colours = (grey, draw.BLUE, draw.GREEN, draw.ORANGE, grey)
     figure = draw.blank(7.2, 2.1)
     ax = figure.subplots()
-    ax.set(xlim=(-0.78, 5.05), ylim=(-1.25, 0.85))
+    ax.set(xlim=(-0.5, 5.05), ylim=(-1.25, 0.85))
     ax.axis("off")
-    arrow = {"arrowstyle": "->", "color": grey}
-    ax.annotate("", (0, 0), (-0.75, 0), arrowprops=arrow)
-    ax.text(-0.42, 0.12, "64 × 64\nper slice", ha="center", fontsize=8)
-    for x, ((name, part, out, beside), colour) in enumerate(zip(PARTS, colours, strict=True)):
+    middle: Any = {"ha": "center", "fontsize": 8}
+    arrow = {"arrowstyle": "->", "color": draw.GREY}
+    box = {"boxstyle": "round", "facecolor": "white", "edgecolor": draw.BLUE}
+    for x, (name, part, _, beside) in enumerate(PARTS):
         module = network.get_submodule(part)
         ours = re.sub(r"(?<=[a-z])(?=[A-Z])", "\n", type(module).__name__)
         count = sum(p.numel() for p in module.parameters())
-        ax.text(x + 0.3, 0.62, name, ha="center", fontsize=10, fontweight="bold", color=colour)
-        ax.text(x + 0.3, 0, f"{ours}\n{count:,}", ha="center", va="center", fontsize=8,
-                bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": colour})  # fmt: skip
-        ax.annotate("", (x + 1, 0), (x + 0.62, 0), arrowprops=arrow)
-        ax.text(x + 0.82, 0.12, out, ha="center", fontsize=8)
+        ax.text(x + 0.3, 0.62, name, fontweight="bold", **middle)
+        ax.text(x + 0.3, 0, f"{ours}\n{count:,}", va="center", bbox=box, **middle)
         if beside:
+            ax.text(x + 0.3, -0.87, beside, va="top", **middle)
             ax.annotate("", (x + 0.3, -0.82), (x + 0.3, -0.5), arrowprops=arrow)
-            ax.text(x + 0.3, -0.87, beside, ha="center", va="top", fontsize=8)
+    for x, out in enumerate(["64 × 64\nper slice", *(part[2] for part in PARTS)]):
+        ax.annotate("", (x, 0), (x - 0.38, 0), arrowprops=arrow)
+        ax.text(x - 0.18, 0.12, out, **middle)
     return figure

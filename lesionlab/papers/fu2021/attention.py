@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from lesionlab.papers._shared import intervals, patients_of
+from lesionlab.papers._shared import intervals, patients_of, ratios
 from lesionlab.statistics.correlation import matrix_agreement
 from lesionlab.statistics.intervals import Array, Resampling
 from lesionlab.statistics.scoring import check_columns
@@ -35,18 +35,15 @@ MIN_SLICES = 3
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Attention:
-    """What a model says of some lesions, and what it looked at.
+    """What a model says of some lesions, and what it looked at; None where it has no such part.
 
     Attributes:
-        lesion_ids: The lesions.
-        attributes: What is scored.
         final: (lesion, attribute), in rating steps; a class as the probability of 1.
-        auxiliary: The same of the auxiliary heads (ASCMM); None without.
+        auxiliary: The same of the auxiliary heads (ASCMM).
         slices: One row per slice: lesion_id, slice (counted from 0 among the lesion's slices),
             n_slices, position (0 the first, 1 the last, 0.5 the only one), weight (of sum 1 per
-            lesion), relative (weight × n_slices, 1 where all are equal). None for the 3D network.
-        matrices: (lesion, attribute t, attribute k), weight of k for t as in eq. 5, any sign;
-            None without cross-attribute attention.
+            lesion), relative (weight × n_slices, 1 where all are equal).
+        matrices: (lesion, attribute t, attribute k), weight of k for t as in eq. 5, any sign.
     """
 
     lesion_ids: tuple[str, ...]
@@ -58,13 +55,7 @@ class Attention:
 
 
 def describe(folds: Iterable[Trained], *, batch_size: int = 32, device: str = "auto") -> Attention:
-    """Run the models of one variant over the lesions that they have not seen.
-
-    Args:
-        folds: As from `studies.trained`, each with its model and its test lesions.
-        batch_size: Lesions at once.
-        device: As in `lesionlab.training.prediction.predict`.
-    """
+    """Run the models of one variant, from `studies.trained`, over their test lesions."""
     place = resolve(device)
     lesion_ids: tuple[str, ...] = ()
     parts: dict[str, list[torch.Tensor]] = {}
@@ -125,9 +116,9 @@ def ends_against_middle(
 
     Weights are scaled so that slices of equal importance have 1, as in the paper, which prints
     0.28 for the ends, 1.32 for the others, and 4.7 for their ratio. Means are over slices, not
-    over nodules: only so do the printed numbers have the mean of 1 that the scaling gives, at the
-    6.46 slices that the nodules of three slices and more have on average in its cohort
-    (2/6.46 × 0.28 + 4.46/6.46 × 1.32 = 1.00). Nodules with fewer slices are left out.
+    over nodules: only so do the printed numbers have the mean of 1 that the scaling gives
+    (2/6.46 × 0.28 + 4.46/6.46 × 1.32 = 1.00, at 6.46 slices a nodule). Nodules of fewer than three
+    slices are left out.
 
     Returns:
         Rows end, inner (mean relative weights), ratio (inner / end), inner_above_end (share of
@@ -157,9 +148,8 @@ def position_profile(
 ) -> pd.DataFrame:
     """The mean relative weight from the first slice of a nodule to the last.
 
-    Each slice counts to the nearest of `bins` positions, evenly spaced from 0 to 1. Of short
-    nodules the first slice alone falls into the first bin, of nodules with more than
-    `2 * bins - 1` slices its neighbours do, too. 1,000 resamples by default.
+    Each slice counts to the nearest of `bins` positions, evenly spaced from 0 to 1. 1,000
+    resamples by default.
 
     Returns:
         Index position, without the positions that no slice is near to; columns value, low, high,
@@ -169,16 +159,10 @@ def position_profile(
     at = np.rint(long["position"] * (bins - 1)).astype(int)
     sums = pd.crosstab(long["lesion_id"], at, long["relative"], aggfunc="sum").fillna(0.0)
     counts = pd.crosstab(long["lesion_id"], at)
-    of_lesion, total = sums.to_numpy(dtype=float), counts.to_numpy(dtype=float)
-
-    def statistics(weights: Array) -> dict[float, Array]:
-        n = weights @ total
-        means = np.divide(weights @ of_lesion, n, out=np.full_like(n, np.nan), where=n > 0)
-        return dict(zip(sums.columns / (bins - 1), means.T, strict=True))
-
     patient = long.groupby("lesion_id")["patient"].first()
-    found = intervals(statistics, patient, **(Resampling(n_resamples=1000) | how))
-    return found.rename_axis("position").assign(n=counts.sum().to_numpy())
+    found = ratios(sums, counts, patient, **(Resampling(n_resamples=1000) | how))
+    found.index = pd.Index(sums.columns / (bins - 1), name="position")
+    return found.assign(n=counts.sum().to_numpy())
 
 
 def _long(slices: pd.DataFrame, patients: pd.Series[str]) -> pd.DataFrame:
@@ -192,11 +176,10 @@ def _long(slices: pd.DataFrame, patients: pd.Series[str]) -> pd.DataFrame:
 
 
 def mean_weights(matrices: Array, attributes: Sequence[str]) -> pd.DataFrame:
-    """The weight of each attribute for each, as magnitudes with rows of sum 1 (Fig. 6b, c).
+    """The weight of each attribute k (column) for each t (row), rows of sum 1 (Fig. 6b, c).
 
-    The mean over the lesions of `matrices`, (lesion, attribute t, attribute k), is taken first, and
-    then each row is normalised: "normalised mean CAAM weights". So weights of different signs
-    cancel out. Row t, column k: "the weight of attribute j for attribute i".
+    The mean over the lesions of `matrices`, (lesion, t, k), is taken first, and then each row of
+    magnitudes is normalised: "normalised mean CAAM weights". So different signs cancel out.
     """
     magnitude = np.abs(matrices.mean(axis=0))
     total = magnitude.sum(axis=-1, keepdims=True)
@@ -243,10 +226,12 @@ def attention_agreement(
     """
     names = list(attributes)
     readers = correlations.loc[names, names].abs()
-    weights = mean_weights(matrices, names)
-    profiles = profile_correlations(matrices, names).abs()
+    compared = {
+        "weights": mean_weights(matrices, names),
+        "profiles": profile_correlations(matrices, names).abs(),
+    }
     rows = {}
-    for what, matrix in {"weights": weights, "profiles": profiles}.items():
+    for what, matrix in compared.items():
         symmetric = (matrix + matrix.T) / 2
         both = (readers + symmetric).mask(np.eye(len(names), dtype=bool))
         known = both.index[both.notna().any(axis=1)]

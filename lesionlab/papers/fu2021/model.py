@@ -34,22 +34,13 @@ HIDDEN = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """Which parts a model has.
+    """Which parts a model has."""
 
-    Attributes:
-        slice_attention: Weights for the slices of a nodule; a plain mean without (SAM).
-        cross_attribute: Every score from a mixture of all attributes' vectors (CAAM).
-        auxiliary: λ of eq. 8, the weight of the auxiliary loss; None for no auxiliary head (ASCMM).
-        volumetric: One 3D network in place of all of these (3.3).
-        classes: Malignancy is benign or malignant, not a rating (4.2).
-        attributes: What is scored.
-    """
-
-    slice_attention: bool = True
-    cross_attribute: bool = True
-    auxiliary: float | None = 0.1
-    volumetric: bool = False
-    classes: bool = False
+    slice_attention: bool = True  # weights for the slices of a nodule (SAM); or a plain mean
+    cross_attribute: bool = True  # every score from a mixture of all attributes' vectors (CAAM)
+    auxiliary: float | None = 0.1  # λ of eq. 8, None for no auxiliary head (ASCMM)
+    volumetric: bool = False  # one 3D network in place of all of these (3.3)
+    classes: bool = False  # malignancy is benign or malignant, not a rating (4.2)
     attributes: tuple[str, ...] = ATTRIBUTES
 
 
@@ -150,9 +141,8 @@ class Branches(nn.Module):
 class SliceAttention(nn.Module):
     """A weight for each slice of a nodule, and the mean of the slices so weighted (eq. 1–3).
 
-    The softmax makes the weights of a nodule sum to 1, and `b1` without effect, as it adds the
-    same to all slices. The paper calls it SAM, which in
-    Lei 2020 is another thing.
+    The bias of `w1` has no effect: the softmax takes away what is added to all slices. The paper
+    calls it SAM, which in Lei 2020 is another thing.
     """
 
     def __init__(self) -> None:
@@ -230,12 +220,9 @@ class Network(nn.Module):
         self.heads = Heads(n)
 
     def forward(self, images: torch.Tensor, nodule: torch.Tensor, n: int | None = None) -> Outputs:
-        """Score a packed batch of nodules.
+        """Score `n` nodules from all their slices, normalised (slice, 1, y, x).
 
-        Args:
-            images: (slice, 1, y, x), normalised; all slices of all nodules.
-            nodule: (slice,) int64, the number of the nodule that each slice belongs to.
-            n: How many nodules, if it is known.
+        `nodule` is (slice,) int64, the number of the nodule that each slice belongs to.
         """
         return self.head(self.trunk(images), nodule, n)
 

@@ -6,11 +6,10 @@ The slices of a nodule, each 64 × 64, however many there are. The slices of a m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from lesionlab.attributes import RATING_NAMES
@@ -34,14 +33,13 @@ def prepare(
     """Cut out every slice with nodule pixels, square around the nodule, at `size` × `size` (3.1).
 
     The window's side is the larger side of the nodule's box divided by `share`, its centre the
-    centre of the box, and both are the same on all slices. What the padding is filled with is the
-    CT around the box, as pylidc's `consensus(…, pad=…)` gives it. z is left as it is.
+    centre of the box, and both are the same on all slices. The padding is the CT around the box,
+    as from pylidc's `consensus(…, pad=…)`, but exact where pylidc pads by whole pixels.
 
     Where the paper leaves a choice: the box of a "50 % consensus" is printed with a mean side of
     15.8 pixels, which is the box of all readers' outlines; that of the consensus voxels has 12.5.
     So `box="outlines"` (see `lesionlab.crops.sampling.locate`). The slices are those of the
-    consensus: 5.52 on average where 5.6 is printed. pylidc pads by whole pixels, so the printed
-    80 % can only be near: here it is exact. `outside` is what lies beyond a crop.
+    consensus: 5.52 on average where 5.6 is printed. `outside` is what lies beyond a crop.
 
     Returns:
         `images` (sum of slices, 1, size, size) in HU, packed, with `nodule` and `lengths`.
@@ -50,7 +48,7 @@ def prepare(
         raise ValueError(f"share={share!r}: expected above 0 and up to 1")
 
     def some(lesions: list[Lesion]) -> Samples:
-        stacks = [_used(lesion) for lesion in lesions]
+        stacks = [lesion.crop.hu[lesion.slices] for lesion in lesions]
         low, high = (np.stack([getattr(i, end) for i in lesions])[:, 1:] for end in ("low", "high"))
         side = (high - low).max(axis=1, keepdims=True) / share
         images, within = planes(
@@ -71,13 +69,6 @@ def prepare(
         )
 
     return in_chunks(crops, some, level=0.5, box=box)
-
-
-def _used(lesion: Lesion) -> npt.NDArray[np.int16]:
-    """The slices with nodule pixels; a view where none is left out between them."""
-    used, hu = lesion.slices, lesion.crop.hu
-    consecutive = used[-1] - used[0] == len(used) - 1
-    return hu[used[0] : used[-1] + 1] if consecutive else hu[used]
 
 
 @dataclass(frozen=True)
@@ -147,27 +138,16 @@ def draw(n: int, generator: torch.Generator, *, p: float = 0.5) -> Augmentation:
     )
 
 
-def apply(
-    samples: Samples, drawn: Augmentation, *, lesions: Sequence[int] | torch.Tensor | None = None
-) -> Samples:
-    """Flip, then rotate, then reverse, as drawn.
-
-    An epoch is augmented fastest as a whole, and then `split`; the paper's mini-batch is one
-    nodule. `lesions` are which nodules, in what order, as `Samples.select` but without a copy of
-    its own.
-    """
-    rows = torch.arange(len(samples.images), device=samples.images.device)
-    picked = replace(samples, images=rows, masks=None)
-    if lesions is not None:
-        picked = picked.select(lesions)
-    n = len(picked.lesion_ids)
+def apply(samples: Samples, drawn: Augmentation) -> Samples:
+    """Flip, then rotate, then reverse, as drawn; an epoch is augmented fastest as a whole."""
+    n = len(samples.lesion_ids)
     if len(drawn.turns) != n:
         raise ValueError(f"the draw is for {len(drawn.turns)} nodules, the batch has {n}")
-    nodule = picked.nodule.cpu()
+    nodule = samples.nodule.cpu()
     images = augmentation.move(
         samples.images,
         flips={-1: drawn.flip_x[nodule], -2: drawn.flip_y[nodule]},
         turns=drawn.turns[nodule],
-        rows=picked.images.cpu()[augmentation.reversed_rows(drawn.reverse, nodule)],
+        rows=augmentation.reversed_rows(drawn.reverse, nodule),
     )
-    return replace(picked, images=images)
+    return replace(samples, images=images)

@@ -5,7 +5,7 @@ Scores are those of `lesionlab.training.outcomes.Outcome`.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -32,22 +32,17 @@ ROWS: Mapping[str, Mapping[str, str]] = {
 }
 """By table and row of the paper, the variant; `individual` is a network for each attribute."""
 
-INTER_OBSERVER = "IB"
-ONE_AGAINST_REST = "One reader against the others' mean"
-
 
 def errors(scores: pd.DataFrame, *, readings: pd.DataFrame | None = None) -> pd.DataFrame:
     """The mean absolute error of each attribute with its skill, and what to hold it against.
 
-    Args:
-        scores: Scores of one run.
-        readings: One row per reading of the lesions that were scored, for the readers' columns.
+    `readings`, one row per reading of the lesions that were scored, are for the readers' columns.
 
     Returns:
-        Index attribute, `mean` last where the run has it; attributes that were not scored as a
-        rating are left out. Columns mae, low, high (rating steps); constant, diameter (errors of
-        these baselines); skill (1 − mae / constant), skill_low, skill_high, NaN where the constant
-        is never wrong; n, n_groups; and from the readings inter_observer (mean difference of two
+        Index attribute, `mean` last where the run has it, without attributes that were not scored
+        as a rating. Columns mae, low, high (rating steps); constant, diameter (errors of these
+        baselines); skill (1 − mae / constant), skill_low, skill_high, NaN where the constant is
+        never wrong; n, n_groups; and from the readings inter_observer (mean difference of two
         readers, as Table 4) and one_against_rest, the like-for-like error of a reader.
     """
     known = _shared.scores_of(scores)
@@ -66,32 +61,23 @@ def errors(scores: pd.DataFrame, *, readings: pd.DataFrame | None = None) -> pd.
         table[column] = skill[end]
     table = table.join(mae[["n", "n_groups"]].astype(int))
     if readings is not None:
-        said = readers(readings)
-        table["inter_observer"] = said[INTER_OBSERVER]
-        table["one_against_rest"] = said[ONE_AGAINST_REST]
+        table["inter_observer"], table["one_against_rest"] = readers(readings).values()
     return table
 
 
 def readers(readings: pd.DataFrame) -> dict[str, pd.Series[float]]:
     """Two rows for Table 4: the paper's IB, and the error of a reader against the others' mean.
 
-    From `readings`, one row per reading: by the name of the row, each attribute's value and the
-    mean.
+    `readings` have one row per reading; each row of the table has all attributes and the mean.
     """
     found = {
-        INTER_OBSERVER: pairwise_difference(readings, ATTRIBUTES)["value"],
-        ONE_AGAINST_REST: one_against_rest(readings, ATTRIBUTES)["value"],
+        "IB": pairwise_difference(readings, ATTRIBUTES)["value"],
+        "One reader against the others' mean": one_against_rest(readings, ATTRIBUTES)["value"],
     }
     return {
         name: pd.concat([values, pd.Series({MEAN: values.mean(skipna=False)})])
         for name, values in found.items()
     }
-
-
-def auxiliary_rows(comparison: pd.DataFrame) -> dict[str, dict[Hashable, float]]:
-    """The two rows of Table 3 from `analyses.auxiliary_against_final`, for `beside(others=…)`."""
-    rows = {"Auxiliary": "mae_auxiliary", "Final": "mae_final"}
-    return {name: comparison[column].to_dict() for name, column in rows.items()}
 
 
 def beside(
@@ -107,19 +93,17 @@ def beside(
     Args:
         number: 1, 2, 3, 4, 5, `"S1"` or `"S2"`.
         results: Variant of `fu2021.VARIANTS` to the scores of its run; those that the table has
-            no row for are ignored, those that are missing are not run.
+            no row for are ignored. `ValueError` if they are on different lesions.
         tier: What the voxels of these runs were; it stands at the head of our numbers.
         others: Further rows of ours by name, under the columns of the table: `readers` for
-            Table 4, `auxiliary_rows` for Table 3. A name of the paper's fills its row.
+            Table 4, the errors of `analyses.auxiliary_against_final` for Table 3, as "Auxiliary"
+            and "Final". A name of the paper's fills its row.
         baselines: Add what predictors without an image reach on the same lesions.
 
     Returns:
         The paper's rows in its order, then those of ours that it has not. Columns (attribute,
         `"Fu 2021"`), (attribute, `"lesionlab (<tier>)"`) and (attribute, `"difference"`), and on
         how many lesions we are. NaN where the paper prints nothing or we ran nothing.
-
-    Raises:
-        ValueError: The runs are on different lesions, or `others` do not fit the table.
     """
     printed = published.table("fu2021", number)
     name, key = str(printed.attrs["table"]), str(printed.columns[0])
