@@ -13,7 +13,7 @@ from lesionlab.papers import fu2021, lei2020, li2021, liu2020, wang2021
     [
         (fu2021.prepare, 1e-2),  # HU
         (partial(lei2020.prepare, channels=21), 1e-5),
-        (lei2020.prepare_scales, 1e-5),
+        (partial(lei2020.prepare, **lei2020.IMAGE_SETS["D3C"]), 1e-5),
         *((partial(li2021.prepare, mode=mode), 1e-5) for mode in ("2d", "2.5d", "3d")),
         (liu2020.prepare, 1e-5),
         (wang2021.prepare, 1e-5),

@@ -10,12 +10,11 @@ from lesionlab.papers import lei2020
 
 
 def test_the_data_sets_nest(some_crops):
-    one, eleven, twenty_one = (
-        lei2020.prepare(some_crops, channels=n).images for n in lei2020.CHANNELS.values()
+    one, scales, eleven, twenty_one = (
+        lei2020.prepare(some_crops, **options).images for options in lei2020.IMAGE_SETS.values()
     )
     torch.testing.assert_close(eleven, twenty_one[:, 5:16], rtol=0, atol=1e-6)
     torch.testing.assert_close(one, eleven[:, 5:6], rtol=0, atol=1e-6)
-    scales = lei2020.prepare_scales(some_crops).images
     torch.testing.assert_close(scales[:, :1], one, rtol=0, atol=1e-6)
 
 
@@ -45,7 +44,7 @@ def test_against_simpleitk_and_scipy(make_crop):
 def test_scales_are_2_3_and_4_diameters(make_crop):
     crop = make_crop(shape=(15, 128, 128))
     ramp = replace(crop, hu=(np.arange(128) * np.ones_like(crop.hu)).astype(np.int16))
-    images = lei2020.prepare_scales([ramp], window=(0, 1000)).images[0] * 1000
+    images = lei2020.prepare([ramp], **lei2020.IMAGE_SETS["D3C"], window=(0, 1000)).images[0] * 1000
     mm = (images[:, 0, -1] - images[:, 0, 0]).numpy() * 0.7
     diameter = (6 * crop.consensus().sum() * 2 * 0.49 / np.pi) ** (1 / 3)
     assert mm == pytest.approx(np.array([2, 3, 4]) * diameter * 31 / 32, rel=1e-4)
@@ -54,7 +53,6 @@ def test_scales_are_2_3_and_4_diameters(make_crop):
 def test_too_small_crops_are_padded_and_counted(make_crop):
     small = make_crop(shape=(3, 20, 20))
     assert lei2020.prepare([small]).padded[0] > 0.4
-    assert lei2020.prepare_scales([small]).padded[0] > 0.4
     report = lei2020.prepare([small, make_crop(shape=(15, 128, 128))]).report()
     assert (report["padded"], report["lesions"]) == (1, 2)
     air = lei2020.prepare([small], channels=21, outside=-1024.0)

@@ -29,9 +29,9 @@ Nine heads on one trunk (`…_ratings`) and networks in three axes (`…_3d`) ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,14 +39,13 @@ from torch.nn import functional
 
 from lesionlab import cohorts
 from lesionlab.attributes import RATING_NAMES
-from lesionlab.crops.sampling import Samples
 from lesionlab.papers import _shared
 from lesionlab.papers.lei2020 import comparators
 from lesionlab.papers.lei2020.model import HESAM
 from lesionlab.papers.lei2020.model import N_CHANNELS as N_CHANNELS
 from lesionlab.papers.lei2020.model import Design as Design
 from lesionlab.papers.lei2020.model import Outputs as Outputs
-from lesionlab.papers.lei2020.samples import CHANNELS as CHANNELS
+from lesionlab.papers.lei2020.samples import IMAGE_SETS as IMAGE_SETS
 from lesionlab.papers.lei2020.samples import WINDOW as WINDOW
 from lesionlab.papers.lei2020.samples import Outline as Outline
 from lesionlab.papers.lei2020.samples import lidc_crops as lidc_crops
@@ -55,14 +54,10 @@ from lesionlab.papers.lei2020.samples import outlines as outlines
 from lesionlab.papers.lei2020.samples import pasted as pasted
 from lesionlab.papers.lei2020.samples import pixel_of as pixel_of
 from lesionlab.papers.lei2020.samples import prepare as prepare
-from lesionlab.papers.lei2020.samples import prepare_scales as prepare_scales
 from lesionlab.training.paper import Paper, Preset
 from lesionlab.training.recipes import Recipe, Schedule
 from lesionlab.training.studies import library_data
 from lesionlab.training.targets import Target
-
-if TYPE_CHECKING:
-    from lesionlab.crops import Crop
 
 
 def variant_on(variant: str, images: str) -> str:
@@ -105,8 +100,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
 }
 """By table and row of the paper, as in `lesionlab.published`: the variant, on D11C.
 
-The rows of Table 3 are its two columns, high-level / final. "Baseline" of Table 2 is not the "U+SAM
-(Baseline)" of Table 4: their numbers differ, and the paper does not say what the former is."""
+The rows of Table 3 are its two columns, high-level / final."""
 
 _OURS = {"hesam": HESAM, "sam": Design(), "cam": Design(head="cam")}
 # table 4 has 256 maps at the end of the U-Net "for fair comparisons"
@@ -172,10 +166,7 @@ EXACT = ", exact"
 
 
 class Network(nn.Module):
-    """The model of figure 3, or another one of `VARIANTS`: a `trunk`, and a `head` on its maps.
-
-    It takes images of `size` × `size` pixels: most heads have weights for places.
-    """
+    """The model of figure 3, or another one of `VARIANTS`: a `trunk`, and a `head` on its maps."""
 
     def __init__(self, design: Design = HESAM, *, size: int = 32) -> None:
         super().__init__()
@@ -231,8 +222,7 @@ class Lei2020(_shared.Designed):
     def maps(self) -> dict[str, tuple[str, bool]]:
         """The maps that the model has: name to the method of `attention`, and whether it is exact.
 
-        The printed maps of eq. 2, 7 and 11 need the head that they are for. Exact ones are given
-        for average pooling with local weights; for CAM they would be the printed ones, scaled.
+        CAM has no exact one, as it would be the printed one, scaled.
         """
         head, high_level = self.design.head, self.design.high_level is not None
         names = {"cam": "HE-CAM", "sam": "HESAM"} if high_level else {"cam": "CAM", "sam": "SAM"}
@@ -284,7 +274,7 @@ def scaled_recipe(batch_size: int = 32, *, epochs: int = 100, lr: float = PRINTE
     """The paper's recipe over fewer epochs, or with more nodules to a step.
 
     The rate is `lr` for 32 nodules, and grows with the batch (Goyal et al. 2017, for SGD). It falls
-    at the same shares of a shorter run, which `Plan(epochs=…)` does not change.
+    at the same shares of a shorter run.
     """
     schedule = replace(PRINTED.schedule, epochs=max(1, round(0.3 * epochs)))
     rate = lr * batch_size / PRINTED.batch_size
@@ -303,18 +293,13 @@ PRESETS: Mapping[str, Preset] = {
 """How to train and on how many nodules."""
 
 
-def _prepare(crops: Iterator[Crop], variant: str) -> Samples:
-    images = VARIANTS[variant].images
-    return prepare_scales(crops) if images == "D3C" else prepare(crops, channels=CHANNELS[images])
-
-
 PAPER = Paper(
     name="lei2020",
     title="Lei et al. 2020",
     variants=VARIANTS,
     presets=PRESETS,
     experiment=Lei2020,
-    prepare=_prepare,
+    prepare=lambda crops, variant: prepare(crops, **IMAGE_SETS[VARIANTS[variant].images]),
     labels=Lei2020.labels,
     cohort=lambda nodules, _: cohorts.lei2020(nodules),
     data=library_data("phantom", "slices", "dicom"),

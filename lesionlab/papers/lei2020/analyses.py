@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Unpack
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 from statsmodels.stats.contingency_tables import mcnemar
 
 from lesionlab import published, tables
@@ -34,10 +34,9 @@ from lesionlab.statistics.association import holm
 from lesionlab.statistics.baselines import diameter_classifier, ratings_classifier
 from lesionlab.statistics.intervals import Estimate, Resampling
 from lesionlab.statistics.paired import paired, paired_auc
-from lesionlab.statistics.scoring import check_columns, score_binary
+from lesionlab.statistics.scoring import score_binary
 from lesionlab.training.outcomes import Outcome
 
-IMAGE_SETS = tuple(name.lower() for name in N_CHANNELS)
 PRINTED = ("accuracy", "sensitivity", "specificity")
 """What the paper prints of a model, accuracy in per cent and the other two as fractions."""
 
@@ -46,7 +45,9 @@ MEASURES = (*PRINTED, "precision", "f1", "auc")
 HEADS = {"hesam": "HESAM", "sam": "SAM", "cam": "CAM"}
 """The paper's own three networks, by variant."""
 
-ENDS = ("value", "low", "high")
+ENDS = ["value", "low", "high"]
+
+_NAMES = {"malignancy": "score", "malignancy_truth": "truth"}  # as `statistics.scoring` takes them
 
 
 def classification(predictions: pd.DataFrame, **how: Unpack[Resampling]) -> pd.DataFrame:
@@ -55,25 +56,17 @@ def classification(predictions: pd.DataFrame, **how: Unpack[Resampling]) -> pd.D
     A lesion is called malignant from 0.5 on; the AUC, here of all folds together, has no threshold.
     Index `MEASURES`; columns value, low, high (fractions), n (lesions), n_groups (patients).
     """
-    found = _shared.estimates(score_binary(_scored(predictions), **how))
+    together = predictions.rename(columns=_NAMES).drop(columns="fold", errors="ignore")
+    found = _shared.estimates(score_binary(together, **how))
     return found.loc[list(MEASURES)].rename_axis("measure")
 
 
 def within_folds(predictions: pd.DataFrame, **how: Unpack[Resampling]) -> Estimate:
-    """The AUC within each fold, averaged over the folds.
+    """The AUC within each fold, averaged over the folds: only lesions of one network are compared.
 
-    It compares only lesions that the same network was tested on. An AUC over all folds also asks
-    how alike the levels of their networks are (see `statistics.scoring`).
+    An AUC over all folds also asks how alike the levels of their networks are.
     """
-    return score_binary(_scored(predictions, "fold"), **how)["auc"]
-
-
-def _scored(predictions: pd.DataFrame, *further: str) -> pd.DataFrame:
-    """The columns that `statistics.scoring` takes, under its names."""
-    columns = ["patient", "malignancy", "malignancy_truth", *further]
-    check_columns(predictions, columns)
-    names = {"malignancy": "score", "malignancy_truth": "truth"}
-    return predictions[columns].rename(columns=names)
+    return score_binary(predictions.rename(columns=_NAMES), **how)["auc"]
 
 
 def on_fold(
@@ -81,8 +74,8 @@ def on_fold(
 ) -> pd.DataFrame:
     """Scores on the lesions of one fold, so that runs on more folds go beside runs on that one.
 
-    `frames` are predictions by predictor: `"model"`, and others that see no image, as from
-    `baseline_predictions`. The table is as `Outcome.scores`, with the measures of `MEASURES`.
+    `frames` are predictions by predictor: `"model"`, and those of `baseline_predictions`. The table
+    is as `Outcome.scores`, with the measures of `MEASURES`.
     """
     parts = []
     for predictor, frame in frames.items():
@@ -99,9 +92,8 @@ def baseline_predictions(
 ) -> dict[str, pd.DataFrame]:
     """What the diameter alone, and the readers' other ratings, predict for a model's lesions.
 
-    The baselines of `statistics.baselines` learn from the folds that the model was not tested on:
-    those of the paper's cohort, by patient or by nodule as in the run. The result is `"diameter"`
-    and `"ratings"` to predictions like the given ones.
+    The baselines learn from the folds of the paper's cohort, by patient or by nodule as in the run,
+    that the model was not tested on. `"diameter"` and `"ratings"` to predictions like the given.
     """
     nodules, labels = cohort.table.rename_axis("lesion_id"), malignancy_label(cohort.table)
     found = {}
@@ -143,12 +135,12 @@ def compare(
         one, two = (frame.drop(columns="fold") for frame in pair)  # all lesions ranked together
         pooled = paired_auc(one, two, **how)["difference"]
         ours, other = (frame.set_index("lesion_id").sort_index() for frame in pair)
-        malignant = ours["malignancy_truth"] == 1
+        gap, malignant = ours["malignancy"] - other["malignancy"], ours["malignancy_truth"] == 1
         right, right_other = ((f["malignancy"] >= 0.5) == malignant for f in (ours, other))
         only, only_other = int((right & ~right_other).sum()), int((right_other & ~right).sum())
         rows[variant] = {
             "n": pooled.n, "n_groups": pooled.n_groups,
-            "p_probability": signed_rank(ours["malignancy"], other["malignancy"]),
+            "p_probability": stats.wilcoxon(gap).pvalue if gap.any() else 1.0,
             "only_reference": only, "only_other": only_other,
             "p_mcnemar": float(mcnemar([[0, only], [only_other, 0]], exact=True).pvalue),
             "p_mcnemar_holm": np.nan,
@@ -160,48 +152,33 @@ def compare(
     return table.assign(p_mcnemar_holm=holm(table["p_mcnemar"]))
 
 
-def signed_rank(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test of two models' probabilities, as in Table 5."""
-    difference = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
-    if not difference.any():
-        return 1.0
-    found: Any = stats.wilcoxon(difference, zero_method="wilcox")
-    return float(found.pvalue)
-
-
 def paper_table(number: int | str, runs: Mapping[str, pd.DataFrame], *, tier: Tier) -> pd.DataFrame:
-    """One of the paper's Tables 2 to 5 with our numbers beside its own.
+    """One of the paper's Tables 2 to 5 with our numbers beside its own, as `_shared.joined`.
 
-    Args:
-        number: 2, 3 or 4: `runs` are variant to its scores, as `Outcome.scores`. 5: tables of
-            `compare`, by any name, of which the variants' p_probability is taken.
-        runs: See above. Variants that the table has no row for are ignored, those that are missing
-            are not run.
-        tier: What the voxels of these runs were; it stands at the head of our numbers.
+    For Tables 2, 3 and 4 `runs` are variant to its scores, as `Outcome.scores`; for Table 5 tables
+    of `compare` by any name, of which the variants' p_probability is taken. Variants that the table
+    has no row for are ignored. `tier`, what their voxels were, stands at the head of our numbers.
 
-    Returns:
-        The paper's rows in its order, then in Tables 2 and 3 what predictors without an image
-        reach on the same lesions. Columns (name, `"Lei 2020"`), (name, `"lesionlab (<tier>)"`) and
-        (name, `"difference"`), accuracy in per cent, and on how many lesions we are. NaN where the
-        paper prints nothing or we ran nothing; the paper's bounds of p are text ("< 0.01").
+    The rows are the paper's in its order, then in Tables 2 and 3 what predictors without an image
+    reach on the same lesions. Accuracy is in per cent; a last column says on how many lesions we
+    are. NaN where the paper prints nothing or we ran nothing; its bounds of p are text ("< 0.01").
     """
     printed = published.table("lei2020", number)
     name = str(printed.attrs["table"])
+    if name == "5":
+        return _table_5(printed.set_index("method"), runs, tier)
+    if name not in TABLES:
+        raise LookupError(f"number={number!r}: expected one of the tables 2, 3, 4, 5")
     if name == "3":
         pools = printed["high_level_pooling"] + " / " + printed["final_pooling"]
         printed = printed[list(PRINTED)].assign(method=pools)
-    elif name == "5":
-        return _table_5(printed, runs, tier)
-    elif name not in TABLES:
-        raise LookupError(f"number={number!r}: expected one of the tables 2, 3, 4, 5")
-    variants = TABLES[name]
 
     def cell(row: Any, column: str) -> tuple[str, str, str]:
         metric, method = row if name == "4" else (column, row)
-        if column not in IMAGE_SETS:
-            return variants[method], metric, "malignancy"
-        metric = "accuracy" if name == "2" else metric
-        return variant_on(variants[method], column), metric, "malignancy"
+        variant = TABLES[name][method]
+        if column.upper() in N_CHANNELS:
+            variant, metric = variant_on(variant, column), "accuracy" if name == "2" else metric
+        return variant, metric, "malignancy"
 
     printed = printed.set_index(["metric", "method"] if name == "4" else "method")
     columns = [column for column in map(str, printed) if not column.endswith("_sd")]
@@ -212,16 +189,18 @@ def paper_table(number: int | str, runs: Mapping[str, pd.DataFrame], *, tier: Ti
 
 def _table_5(printed: pd.DataFrame, runs: Mapping[str, pd.DataFrame], tier: Tier) -> pd.DataFrame:
     """HESAM against the networks of others, the p of the paper's test."""
-    theirs = printed.set_index("method").filter(like="_below")
-    theirs = theirs.rename(columns=lambda name: name.removesuffix("_below"))
-    ours = pd.DataFrame(np.nan, index=theirs.index, columns=theirs.columns)
-    found = pd.concat([test["p_probability"] for test in runs.values()]) if runs else {}
-    for method in ours.index:
-        for images in IMAGE_SETS:
-            ours.loc[method, f"{images}_p"] = found.get(variant_on(TABLES["2"][method], images))
-    theirs = theirs.map(lambda p: f"< {p:g}", na_action="ignore")
+    below = printed.filter(like="_below").rename(columns=lambda c: c.removesuffix("_below"))
+    theirs = below.map(lambda p: f"< {p:g}", na_action="ignore")
     theirs.attrs = printed.attrs
-    return _shared.joined(theirs, ours, tier=tier)
+    found = pd.concat([test["p_probability"] for test in runs.values()]) if runs else {}
+    ours = {
+        column: [
+            found.get(variant_on(TABLES["2"][method], column.removesuffix("_p")), np.nan)
+            for method in theirs.index
+        ]
+        for column in theirs
+    }
+    return _shared.joined(theirs, pd.DataFrame(ours, index=theirs.index), tier=tier)
 
 
 # --- the tables of the chapter --------------------------------------------------------------------
@@ -233,8 +212,8 @@ def courses(
     """The course of training on each image set, the mean over folds, for Figure 4.
 
     The figure shows training and *test* curves. Here the second curve is that of the validation
-    part: the test part is read once, when all is chosen. `folds` are by variant `Outcome.folds`,
-    the tables as in `figures.models.histories`, with the median best epoch.
+    part. `folds` are by variant `Outcome.folds`, the tables as in `figures.models.histories`, with
+    the median best epoch.
     """
     from lesionlab.figures.models import histories
 
@@ -242,10 +221,9 @@ def courses(
     for images in N_CHANNELS:
         if (name := variant_on(variant, images)) in folds:
             parts = histories(folds[name])
-            mean = pd.concat(parts).select_dtypes("number").groupby(level=-1).mean()
-            best = [part.attrs["best_epoch"] for part in parts.values()]
-            mean.attrs["best_epoch"] = int(np.median(best))
-            found[images] = mean
+            found[images] = pd.concat(parts).groupby(level=-1).mean(numeric_only=True)
+            best = np.median([part.attrs["best_epoch"] for part in parts.values()])
+            found[images].attrs["best_epoch"] = int(best)
     if not found:
         raise ValueError(f"folds: none of {variant!r} on any image set, got {list(folds)}")
     return found
@@ -264,24 +242,24 @@ def _heads(runs: Mapping[str, Outcome]) -> dict[str, str]:
 def heads_on_folds(runs: Mapping[str, Outcome], **how: Unpack[Resampling]) -> pd.DataFrame:
     """How well the paper's own networks do, accuracy beside Table 2.
 
-    Index as "HESAM, D11C". Columns of two levels: "AUC within folds" (value, low, high, see
-    `within_folds`), "AUC, together" (value), "called malignant" (fewest, most: the share of a
-    fold's lesions, in the fold where it is lowest and highest), and "accuracy (%)" (Lei 2020, ours,
-    difference).
+    Index as "HESAM, D11C". Columns of two levels: "AUC within folds" (value, low, high), "AUC,
+    together" (value), "called malignant" (fewest, most: the share of a fold's lesions, in the fold
+    where it is lowest and highest), and "accuracy (%)" (Lei 2020, ours, difference).
     """
     printed: Any = published.table("lei2020", 2).set_index("method")
     rows, theirs, ours = {}, {}, {}
     for variant, words in _heads(runs).items():
         head, images = words.split(", ")
-        scores = runs[variant].scores.set_index(["predictor", "metric"])["value"]
-        theirs[words] = float(printed.loc[f"Ours-{head}", images.lower()])
-        ours[words] = 100 * float(scores["model", "accuracy"])
         predictions = runs[variant].predictions
+        truth, probability = predictions["malignancy_truth"], predictions["malignancy"]
+        malignant = probability >= 0.5
+        theirs[words] = float(printed.loc[f"Ours-{head}", images.lower()])
+        ours[words] = 100 * float((malignant == (truth == 1)).mean())
         within = within_folds(predictions, **how)
-        called = (predictions["malignancy"] >= 0.5).groupby(predictions["fold"]).mean()
+        called = malignant.groupby(predictions["fold"]).mean()
         rows[words] = {
             **{("AUC within folds", end): getattr(within, end) for end in ENDS},
-            ("AUC, together", "value"): float(scores["model", "auc"]),
+            ("AUC, together", "value"): float(roc_auc_score(truth, probability)),
             ("called malignant", "fewest"): float(called.min()),
             ("called malignant", "most"): float(called.max()),
         }
@@ -297,10 +275,9 @@ def head_differences(
     Index as "SAM − CAM, D11C". Columns ("within folds", …) and ("folds together", …), each
     difference (of the AUCs, above 0 the first is better), low, high.
     """
-    columns = {
-        (words, end): f"{name}_{end}".removeprefix("_")
-        for words, name in (("within folds", "within"), ("folds together", ""))
-        for end in ("difference", "low", "high")
+    names = {
+        "within folds": ("within_difference", "within_low", "within_high"),
+        "folds together": ("auc_difference", "low", "high"),
     }
     found = {}
     for first, second in (("sam", "cam"), ("hesam", "cam"), ("hesam", "diameter")):
@@ -311,9 +288,11 @@ def head_differences(
             else:
                 other = runs[variant_on(second, images)].predictions
             row: Any = compare({first: one, second: other}, reference=first, **how).loc[second]
-            row["difference"] = row["auc_difference"]
-            name = f"{HEADS[first]} − {HEADS.get(second, second)}, {images}"
-            found[name] = {key: float(row[column]) for key, column in columns.items()}
+            found[f"{HEADS[first]} − {HEADS.get(second, second)}, {images}"] = {
+                (words, end): float(row[column])
+                for words, columns in names.items()
+                for end, column in zip(("difference", "low", "high"), columns, strict=True)
+            }
     return pd.DataFrame(found).T
 
 
@@ -325,23 +304,19 @@ def by_split(
 ) -> pd.DataFrame:
     """The AUC on the first fold by patient beside that on the first fold by nodule.
 
-    One fold beside one fold: the networks of several folds are not alike in their levels. Index as
-    "HESAM, D11C" for heads that are among both runs, and "diameter alone". Columns ("by patient",
-    …) and ("by nodule", …), each value, low, high; and ("by nodule less by patient", "difference").
+    Index as "HESAM, D11C" for heads that are among both runs, and "diameter alone". Columns ("by
+    patient", …) and ("by nodule", …), each value, low, high; and ("by nodule less by patient",
+    "difference").
     """
     both = [v for v in _heads(by_patient) if v in by_nodule]
-    kinds: tuple[tuple[By, Mapping[str, Outcome]], ...]
-    kinds = (("patient", by_patient), ("nodule", by_nodule))
+    kinds: dict[By, Mapping[str, Outcome]] = {"patient": by_patient, "nodule": by_nodule}
     columns = {}
-    for by, runs in kinds:
+    for by, runs in kinds.items():
         frames = {_heads(runs)[v]: runs[v].predictions for v in both}
         blind = baseline_predictions(runs[both[0]].predictions, cohort, by=by)
         frames["diameter alone"] = blind["diameter"]
-        aucs = {
-            words: classification(frame[frame["fold"] == 0], **how).loc["auc", list(ENDS)]
-            for words, frame in frames.items()
-        }
-        columns[f"by {by}"] = pd.DataFrame(aucs).T
+        scores = on_fold(frames, 0, **how).set_index("predictor")
+        columns[f"by {by}"] = scores.loc[scores["metric"] == "auc", ENDS].rename_axis(None)
     change = columns["by nodule"]["value"] - columns["by patient"]["value"]
     columns["by nodule less by patient"] = change.to_frame("difference")
     return pd.concat(columns, axis=1).astype(float)
@@ -376,12 +351,9 @@ def example_lesions(
 ) -> pd.DataFrame:
     """Lesions to show, picked by rule: of each class, some called rightly and some wrongly.
 
-    The paper chose the nodules of its figures by what they show. Here it is, for each quantile of
-    the probability of the true class over the lesions of a class, the lesion nearest to it.
-
-    Returns:
-        Index lesion_id, benign ones first; columns malignant (bool), probability (of malignant),
-        quantile. A lesion may serve twice where there are few.
+    They are the nearest to each quantile of the probability of the true class. Index lesion_id,
+    benign ones first; columns malignant (bool), probability (of malignant), quantile. A lesion may
+    serve twice where there are few.
     """
     rows = predictions.set_index("lesion_id").sort_index()
     found = []
@@ -402,8 +374,7 @@ def draw_reader_study(
 
     The paper's twenty were rated by at least three doctors *and* were all classified rightly by its
     model and by the radiologists of its study. Here only the first holds: of nodules chosen for
-    being right, no accuracy can be learned. `predictions` say which lesions there are, and which
-    are malignant; `readings` have one row per reading.
+    being right, no accuracy can be learned. `predictions` say which are malignant.
     """
     count = readings.dropna(subset="malignancy").groupby("lesion_id").size()
     rows = predictions[predictions["lesion_id"].map(count).fillna(0) >= 3]
@@ -424,19 +395,13 @@ def reader_accuracy(
     truth: Literal["all", "others"] = "all",
     shuffle: int | None = None,
 ) -> pd.DataFrame:
-    """Each "doctor" against the label, as in Table 6.
+    """Each "doctor" against the label, as in Table 6, from `readings`, one row per reading.
 
     LIDC's readers are anonymous: nothing says that the first reader of one scan and that of another
-    are the same person. "Dr. 1" is a column of a table. And the label is the mean of the readers'
-    own ratings, which a reader agrees with more than with what the others say. Where a mean or a
-    rating is 3, it does not count.
-
-    Args:
-        readings: One row per reading: lesion_id, malignancy (1 to 5).
-        lesion_ids: Which nodules; `ValueError` for one without readings.
-        truth: Whose mean is the label: all readers', or that of all but the doctor.
-        shuffle: Seed by which the readings of each nodule are put into other columns, which changes
-            all four rows and nothing about the readers.
+    are the same person. "Dr. 1" is a column of a table: with a seed, `shuffle`, the readings of
+    each nodule are put into other columns. And the label is the mean of the readers' own ratings,
+    which a reader agrees with more than with what the others say (`truth="others"`). Where a mean
+    or a rating is 3, it does not count.
 
     Returns:
         Index doctor, `Dr. 1` to `Dr. 4`, or as many as a nodule has readings, and `all`. Columns n

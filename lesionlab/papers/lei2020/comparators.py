@@ -121,11 +121,7 @@ def vgg16(channels: int, *, large_maps: bool = False) -> nn.Sequential:
 
 
 class PerceptronHead(nn.Module):
-    """VGG's three fully connected layers, with dropout.
-
-    The last map of an image of 32 pixels is one pixel: the first layer has 512 inputs, a 49th of
-    those of the published one.
-    """
+    """VGG's three fully connected layers, with dropout; of one pixel, not of 7 × 7 as published."""
 
     def __init__(self, features: int, outputs: int) -> None:
         super().__init__()
@@ -142,9 +138,9 @@ class PerceptronHead(nn.Module):
 class GatedTrunk(nn.Module):
     """Five scales of a VGG-like network, one convolution each (SAG-C).
 
-    Lei 2020 "only preserved the first Conv layer at each scale" of Schlemper et al. 2019 and gives
-    no widths; they are those of the authors' code at its default `feature_scale=4`,
-    https://github.com/ozan-oktay/Attention-Gated-Networks.
+    Lei 2020 "only preserved the first Conv layer at each scale" of Schlemper et al. 2019. The
+    widths are those of https://github.com/ozan-oktay/Attention-Gated-Networks at its default
+    `feature_scale=4`.
     """
 
     features, stride = GATED[-1], 16
@@ -208,8 +204,7 @@ class GatedHead(nn.Module):
 class FullyConnectedHead(Head):
     """One fully connected layer for all pooled maps together (3.1, Appendix C).
 
-    It has 2,359,552 parameters, where the 256 layers of `SAMHead` have 9,472. It has no activation
-    map, as each of its outputs mixes all maps.
+    It has no activation map, as each of its outputs mixes all maps.
     """
 
     def __init__(self, design: Design, features: int, size: tuple[int, ...], outputs: int) -> None:
@@ -218,16 +213,13 @@ class FullyConnectedHead(Head):
         self.mix = nn.Linear(features * math.prod(pooled(size)), features)
 
     def values(self, features: torch.Tensor) -> torch.Tensor:
-        """The outputs of the layer, in place of H."""
+        """What stands in place of H."""
         found: torch.Tensor = self.mix(self.pool(features).flatten(1))
         return found
 
 
 class FlatHead(Head):
-    """A linear classifier of every value of every map, without pooling: our "Baseline" of Table 2.
-
-    The paper does not say what that row is.
-    """
+    """A linear classifier of every value of every map: our "Baseline" of Table 2."""
 
     def __init__(self, design: Design, features: int, size: tuple[int, ...], outputs: int) -> None:
         super().__init__(design, features * math.prod(size), size, outputs)

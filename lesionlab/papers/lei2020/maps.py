@@ -6,27 +6,26 @@
     mean_shares(lesion_shares(seen.maps, seen.lesion_ids, drawn), patients)   # on margins?
     gallery(7, folds, lesion_id)                                       # Figures 5 to 8
 
-A model is shown by lesions that it has not seen. The paper judges its maps by eye, on nodules that
-it chose; here they are measured over all lesions of a drawn set, against a map that is the same
-everywhere, against a network that has learned nothing, and by what the network predicts when
-places are taken away. Intervals are from resampling patients, as often and with the seed that
-`**how` gives: `n_resamples`, `level` and `seed`.
+The paper judges its maps by eye, on nodules that it chose; here they are measured over all lesions
+of a drawn set, against a map that is the same everywhere, against a network that has learned
+nothing, and by what the network predicts when places are taken away. `**how` is the `Resampling`
+of the patients.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
 from lesionlab.attention import (
     ActivationMaps,
-    activation_maps,
+    activation_map,
     deletion_curve,
     insertion_curve,
     randomisation_test,
@@ -39,9 +38,10 @@ from lesionlab.crops.sampling import Samples, to_unit
 from lesionlab.papers import _shared
 from lesionlab.papers.lei2020 import TABLES, WINDOW, Lei2020, Outline, lidc_crops, outlines
 from lesionlab.papers.lei2020.analyses import ENDS, classification, sample_lesions
-from lesionlab.statistics.intervals import Array, Resampling
+from lesionlab.statistics.intervals import Resampling
 
 if TYPE_CHECKING:
+    from lesionlab.figures.samples import Picture
     from lesionlab.training.studies import Trained
 
 LUNG = float(to_unit(torch.tensor(resampling.LUNG), WINDOW))
@@ -75,7 +75,6 @@ class Maps:
     """What a network predicts for some lesions, and its maps for "malignant".
 
     Attributes:
-        lesion_ids: The lesions.
         maps: Name, such as `"HESAM, exact"`, to (lesion, y, x) of the images' size. In three axes
             it is the middle slice of the map.
         malignancy: (lesion,) what is predicted: a probability, or a rating.
@@ -103,33 +102,27 @@ def explain(
 
     They are those of the class "malignant", or of the malignancy rating.
     """
-    wanted = experiment.maps()
     which: Any = {"target": 1}
     if experiment.design.ratings:
         which = {"head": RATING_NAMES.index("malignancy")}
-    parts: dict[str, list[ActivationMaps]] = {name: [] for name in wanted}
     batches = samples.split(batch_size)
-    for batch in batches:
-        for exact in (False, True):
-            methods = {name: m for name, (m, is_exact) in wanted.items() if is_exact == exact}
-            if methods:
-                which["weights"] = "exact" if exact else "paper"
-                found = activation_maps(model, batch.images, list(methods.values()), **which)
-                for name, method in methods.items():
-                    parts[name].append(found[method])
+    found: dict[str, list[ActivationMaps]] = {}
+    for name, (method, exact) in experiment.maps().items():
+        how = which | {"weights": "exact" if exact else "paper"}
+        found[name] = [activation_map(model, batch.images, method, **how) for batch in batches]
 
-    def joined(name: str) -> torch.Tensor | None:
-        values = [getattr(one, name) for one in next(iter(parts.values()))]
-        return None if values[0] is None else torch.cat(values)
+    def joined(values: list[torch.Tensor | None]) -> torch.Tensor | None:
+        known = [value for value in values if value is not None]
+        return torch.cat(known) if known else None
 
-    maps = {name: torch.cat([one.maps for one in several]) for name, several in parts.items()}
-    score = malignancy(experiment, model)
+    maps = {name: torch.cat([one.maps for one in parts]) for name, parts in found.items()}
+    first, score = next(iter(found.values())), malignancy(experiment, model)
     return Maps(
         lesion_ids=samples.lesion_ids,
         maps={n: m[:, m.shape[1] // 2] if m.ndim == 4 else m for n, m in maps.items()},
         malignancy=torch.cat([score(batch.images) for batch in batches]),
-        bias=joined("bias"),
-        high_level_share=joined("high_level_share"),
+        bias=joined([one.bias for one in first]),
+        high_level_share=joined([one.high_level_share for one in first]),
     )
 
 
@@ -157,11 +150,8 @@ def lesion_shares(
     """How the positive values of each map are divided, lesion by lesion.
 
     `maps` are by name (lesion, y, x), of these lesions; those without an outline in `drawn` are
-    left out. The margin reaches `band` mm to either side of an outline.
-
-    Returns:
-        Index (method, lesion_id), columns as `attention.region_table`; NaN for a map without
-        positive values.
+    left out. The margin reaches `band` mm to either side of an outline. Index (method, lesion_id),
+    columns as `attention.region_table`; NaN for a map without positive values.
     """
     rows = [(i, name) for i, name in enumerate(lesion_ids) if name in drawn]
     if not rows:
@@ -192,30 +182,18 @@ def mean_shares(
         those of one patient are left, the intervals are NaN.
     """
     parts: dict[Any, pd.DataFrame] = {}
-    uniform_regions = [f"uniform_{region}" for region in REGIONS]
     for method, of_method in table.groupby(level="method", sort=False):
         known = of_method.dropna(subset=list(REGIONS)).droplevel("method")
         if known.empty:
             continue
-        share, uniform = known[list(REGIONS)].to_numpy(), known[uniform_regions].to_numpy()
-
-        def statistics(
-            weights: Array, share: Array = share, uniform: Array = uniform
-        ) -> dict[str, Array]:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                means = weights @ share / weights.sum(1, keepdims=True)
-                times = (weights @ share) / (weights @ uniform)
-            names = [*REGIONS, *uniform_regions]
-            return dict(zip(names, np.concatenate([means, times], axis=1).T, strict=True))
-
-        found = _shared.intervals(statistics, _shared.patients_of(known.index, patients), **how)
-        part = found.loc[list(REGIONS)].assign(uniform=uniform.mean(axis=0))
-        times = found.loc[uniform_regions, list(ENDS)].to_numpy()
-        part[["times", "times_low", "times_high"]] = times
-        parts[method] = part
-    columns = [*ENDS, "uniform", "times", "times_low", "times_high", "n", "n_groups"]
-    means: pd.DataFrame = pd.concat(parts, names=["method", "region"])[columns]
-    return means
+        patient, share = _shared.patients_of(known.index, patients), known[list(REGIONS)]
+        uniform = known[[f"uniform_{region}" for region in REGIONS]].set_axis(REGIONS, axis=1)
+        part = _shared.ratios(share, 1.0, patient, **how)
+        times = _shared.ratios(share, uniform, patient, **how)[ENDS]
+        times.columns = pd.Index(["times", "times_low", "times_high"])
+        parts[method] = part[ENDS].assign(uniform=uniform.mean()).join(times)
+        parts[method][["n", "n_groups"]] = part[["n", "n_groups"]]
+    return pd.concat(parts, names=["method", "region"])
 
 
 def faithfulness(
@@ -229,12 +207,9 @@ def faithfulness(
 ) -> pd.DataFrame:
     """Areas under the deletion and the insertion curve of each map, and of a random order.
 
-    `score` is from images to what is predicted, as `malignancy` gives it; `images` are (lesion,
-    slice, y, x), `maps` by name (lesion, y, x). Lung comes in place of what is deleted. `seed` is
-    for the order among equal values.
-
-    Returns:
-        Index (method, lesion_id), columns deletion and insertion: the mean prediction on the way.
+    `score` is that of `malignancy`; `images` are (lesion, slice, y, x), `maps` by name (lesion, y,
+    x). Lung comes in place of what is deleted. `seed` is for the order among equal values. Index
+    (method, lesion_id), columns deletion and insertion: the mean prediction on the way.
     """
     rows = {}
     how: Any = {"fill": LUNG, "steps": steps, "seed": seed}
@@ -262,17 +237,10 @@ def against_random(
     parts = {}
     for method in table.index.get_level_values("method").unique().drop(RANDOM):
         own = table.loc[method].loc[chance.index]
-        gap = (own - chance).to_numpy(dtype=float)
-
-        def statistics(weights: Array, gap: Array = gap) -> dict[str, Array]:
-            means = weights @ gap / weights.sum(1, keepdims=True)
-            return dict(zip(chance.columns, means.T, strict=True))
-
-        found = _shared.intervals(statistics, of_lesion, **how)
-        parts[method] = found.assign(area=own.mean(), random=chance.mean())
-    columns = ["area", "random", "difference", "low", "high", "n", "n_groups"]
-    gaps: pd.DataFrame = pd.concat(parts, names=["method", "curve"])
-    return gaps.rename(columns={"value": "difference"})[columns]
+        found = _shared.ratios(own - chance, 1.0, of_lesion, **how)
+        areas = pd.DataFrame({"area": own.mean(), "random": chance.mean()})
+        parts[method] = areas.join(found.rename(columns={"value": "difference"}))
+    return pd.concat(parts, names=["method", "curve"])
 
 
 def randomised(
@@ -322,7 +290,7 @@ def analyse(
     tables: dict[str, pd.DataFrame] = {}
     if predictions["malignancy_truth"].isin([0, 1]).all():
         tables["classes"] = classification(predictions, **how)
-    regions, blank, curves, shuffled, high = [], [], [], [], []
+    parts: dict[str, list[Any]] = defaultdict(list)
     for fold in folds:
         at = [i for i, name in enumerate(fold.samples.lesion_ids) if name in drawn]
         if not isinstance(fold.experiment, Lei2020) or not at:
@@ -330,55 +298,48 @@ def analyse(
         samples, network = fold.samples.select(at), fold.model()
         seen = explain(fold.experiment, network, samples)
         marked = outlines(lidc_crops(samples.lesion_ids))
-        regions.append(lesion_shares(seen.maps, seen.lesion_ids, marked))
+        parts["regions"].append(lesion_shares(seen.maps, seen.lesion_ids, marked))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             untrained = fold.experiment.model(seed).eval()
-        of_untrained = explain(fold.experiment, untrained, samples).maps
-        blank.append(lesion_shares(of_untrained, seen.lesion_ids, marked))
+        blank = explain(fold.experiment, untrained, samples).maps
+        parts["regions_untrained"].append(lesion_shares(blank, seen.lesion_ids, marked))
         few = samples.select(range(min(len(at), max(2, round(n_curves * len(at) / len(drawn))))))
-        score = malignancy(fold.experiment, network)
-        few_maps = seen.of(few.lesion_ids)
-        curves.append(faithfulness(score, few.images, few_maps, few.lesion_ids, seed=seed))
-        shuffled.append(randomised(fold.experiment, network, few, seed=seed))
+        score, its = malignancy(fold.experiment, network), seen.of(few.lesion_ids)
+        parts["curves"].append(faithfulness(score, few.images, its, few.lesion_ids, seed=seed))
+        parts["randomised"].append(randomised(fold.experiment, network, few, seed=seed))
         if fold.experiment.design.high_level and seen.high_level_share is not None:
-            high.append(pd.Series(seen.high_level_share.double().numpy()))
-    if not regions:
-        return tables
-    tables["regions"] = mean_shares(pd.concat(regions), patients, **how)
-    tables["regions_untrained"] = mean_shares(pd.concat(blank), patients, **how)
-    tables["curves"] = against_random(pd.concat(curves), patients, **how)
-    # folds have about as many lesions
-    tables["randomised"] = pd.concat(shuffled).groupby(level=0, sort=False).mean()
-    if high:
-        quantiles = pd.concat(high).quantile([0.1, 0.5, 0.9])
-        tables["high_level"] = quantiles.rename_axis("quantile").to_frame("share")
+            parts["high_level"].append(pd.Series(seen.high_level_share.double().numpy()))
+    for name, several in parts.items():
+        found = pd.concat(several)
+        if name == "curves":
+            tables[name] = against_random(found, patients, **how)
+        elif name == "randomised":  # folds have about as many lesions
+            tables[name] = found.groupby(level=0, sort=False).mean()
+        elif name == "high_level":
+            quantiles = found.quantile([0.1, 0.5, 0.9])
+            tables[name] = quantiles.rename_axis("quantile").to_frame("share")
+        else:
+            tables[name] = mean_shares(found, patients, **how)
     return tables
 
 
 # --- Figures 5 to 8 -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Cell:
-    """One picture of Figures 5 to 8."""
-
-    image: torch.Tensor  # (y, x) the slice that is shown
-    map: torch.Tensor  # (y, x), not scaled
-    malignancy: float  # a probability, for what the network was fed
-    wrong: bool  # whether it is on the other side of 0.5 than the truth
-
-
 def gallery(
     figure: int | str, folds: Mapping[str, Trained], lesion_id: str, *, n: int = 5
-) -> dict[str, list[Cell]]:
+) -> dict[str, list[Picture]]:
     """The rows of Figure 5, 6, 7 or 8 for one nodule, as far as there are models for them.
 
     `folds` are by variant trained folds that have tested the lesion. The first `n` pictures of a
     row are of single slices, evenly spaced, each put into all channels ("5 of 11"); the last one is
-    of the whole volume, on its middle slice, which Figures 6 and 8 show alone (`n=0`).
+    of the whole volume, on its middle slice, which Figures 6 and 8 show alone (`n=0`). Titles are
+    what the network predicts; it is wrong on the other side of 0.5 than the truth.
     """
-    rows: dict[str, list[Cell]] = {}
+    from lesionlab.figures.samples import Picture
+
+    rows: dict[str, list[Picture]] = {}
     for row, (variant, method) in FIGURES[str(figure)].items():
         if variant not in folds:
             continue
@@ -397,7 +358,8 @@ def gallery(
         malignant = bool(fold.labels[at, 0] == 1)
         shown = zip([*picked, count // 2], seen.maps[method], seen.malignancy.tolist(), strict=True)
         rows[row] = [
-            Cell(one.images[0, k], values, p, (p >= 0.5) != malignant) for k, values, p in shown
+            Picture(one.images[0, k], title=f"{p:.2f}", map=heat, wrong=(p >= 0.5) != malignant)
+            for k, heat, p in shown
         ]
     if not rows:
         raise ValueError(f"folds: no model for figure {figure}, got {list(folds)}")

@@ -28,36 +28,26 @@ DEPTH = 3
 class Design:
     """The parts that a model has.
 
-    Attributes:
-        trunk: All that comes before the head. `"unet"` is the paper's (figure 3).
-        head: `"cam"` (eq. 1), `"sam"` (eq. 5–10), `"fully_connected"` (Appendix C), `"flat"` (a
-            linear classifier of all values), `"own"` (the one that a network was published with).
-        high_level: How the U-Net's deepest maps become d of eq. 12 (HF in Table 3); None without.
-        fusion: How d joins the values of a head; `"concatenate"` in 4.5.2.
-        pool: In the soft activation head (FCF in Table 3).
-        residual: Whether residual blocks follow the U-Net (RB in Table 4).
-        outputs: Maps that the U-Net ends in.
-        width: Maps of the U-Net's first block; each next one has twice as many, four in all.
-        axes: 2 takes the slices as channels (the paper), 3 as a third axis (ours).
-        roll: By how many places d is rolled before it joins (4.5.1).
-        images: Which of the paper's image sets the model is given (Table 1).
-        ratings: Whether it predicts the readers' nine ratings (ours) and not two classes.
+    `trunk` is all that comes before the head; `"unet"` is the paper's (figure 3). Heads are `"cam"`
+    (eq. 1), `"sam"` (eq. 5–10), `"fully_connected"` (Appendix C), `"flat"` (a linear classifier of
+    all values), and `"own"` (the one that a network was published with).
     """
 
     trunk: Literal["unet", "resnet18", "resnet34", "vgg16", "densenet121", "attention_gate"] = (
         "unet"
     )
     head: Literal["cam", "sam", "fully_connected", "flat", "own"] = "sam"
+    # how the U-Net's deepest maps become d of eq. 12 (HF in Table 3)
     high_level: Literal["max", "average"] | None = None
-    fusion: Literal["sum", "concatenate"] = "sum"
-    pool: Literal["max", "average"] = "average"
-    residual: bool = True
-    outputs: int = 64
-    width: int = 32
-    axes: int = 2
-    roll: int = 0
-    images: Literal["D1C", "D3C", "D11C", "D21C"] = "D11C"
-    ratings: bool = False
+    fusion: Literal["sum", "concatenate"] = "sum"  # how d joins the values of a head (4.5.2)
+    pool: Literal["max", "average"] = "average"  # in the soft activation head (FCF in Table 3)
+    residual: bool = True  # residual blocks follow the U-Net (RB in Table 4)
+    outputs: int = 64  # maps that the U-Net ends in
+    width: int = 32  # maps of the U-Net's first block; each next one has twice as many
+    axes: int = 2  # 2 takes the slices as channels (the paper), 3 as a third axis (ours)
+    roll: int = 0  # by how many places d is rolled before it joins (4.5.1)
+    images: Literal["D1C", "D3C", "D11C", "D21C"] = "D11C"  # Table 1
+    ratings: bool = False  # the readers' nine ratings (ours) and not two classes
 
     @property
     def deepest(self) -> int:
@@ -124,7 +114,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """As `torch.nn.BatchNorm2d`."""
+        """Normalise (lesion, feature, y, x)."""
         if self.training and input.numel() == input.shape[1]:
             return functional.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
@@ -231,12 +221,9 @@ def channels_last(images: torch.Tensor) -> torch.Tensor:
 class Head(nn.Module):
     """A value H_k for each feature map, d_k added where there is any, and a linear classifier.
 
-    `S_c = b^c + Σ_k γ_k^c (H_k + d_k)` (eq. 8 and 12).
-
-    Attributes:
-        classifier: γ is its `weight`, (output, feature), and b^c its `bias`, (output,). For
-            `fusion="concatenate"` (4.5.2) the columns of d come after those of H.
-        features: How many values H there are.
+    `S_c = b^c + Σ_k γ_k^c (H_k + d_k)` (eq. 8 and 12). γ is the `weight` of `classifier`, (output,
+    feature), and b^c its `bias`, (output,). For `fusion="concatenate"` (4.5.2) the columns of d
+    come after those of H.
     """
 
     def __init__(self, design: Design, features: int, size: tuple[int, ...], outputs: int) -> None:
@@ -302,10 +289,8 @@ class SAMHead(Head):
     row and the last column have no part in the logit. With max pooling there is no such map that
     is the same for all images.
 
-    Attributes:
-        pool: Window 5, stride 2, no padding, average or maximum (figure 3): 6 × 6 values are left.
-        local: h_k for all k, a convolution in one group per map whose filters are as large as A:
-            `weight` is β, (feature, 1, 6, 6), and `bias` b_k, (feature,).
+    `local` is h_k for all k, a convolution in one group per map whose filters are as large as A:
+    `weight` is β, (feature, 1, 6, 6), and `bias` b_k, (feature,).
     """
 
     def __init__(self, design: Design, features: int, size: tuple[int, ...], outputs: int) -> None:

@@ -6,7 +6,7 @@ slice at three scales. No augmentation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,8 +20,15 @@ from lesionlab.crops.resampling import Outside, volumes
 from lesionlab.crops.sampling import Lesion, Samples, batch, in_chunks, locate, to_unit
 from lesionlab.sources import lidc
 
-CHANNELS = {"D1C": 1, "D11C": 11, "D21C": 21}
-"""Slices of the paper's three data sets that `prepare` builds; D3C is made by `prepare_scales`."""
+IMAGE_SETS: Mapping[str, Mapping[str, Any]] = {
+    "D1C": {"channels": 1},
+    "D3C": {"channels": 1, "scale": (2.0, 3.0, 4.0)},
+    "D11C": {"channels": 11},
+    "D21C": {"channels": 21},
+}
+"""Options of `prepare` for the paper's four image sets (Table 1): slices 1 mm apart, or for D3C the
+centre slice in squares of 2, 3 and 4 diameters. Four diameters reach beyond a crop of 128 pixels
+from 20 mm or so."""
 
 WINDOW = (-1024.0, 400.0)
 """HU that become 0 and 1."""
@@ -37,7 +44,7 @@ def prepare(
     outside: Outside = "edge",
     device: torch.device | str = "cpu",
 ) -> Samples:
-    """Slices 1 mm apart around the nodule's centre, as channels: D1C, D11C, D21C (Table 1).
+    """Slices 1 mm apart around the nodule's centre, as channels (Table 1).
 
     The paper takes centre and diameter from the "nodule report"; here the centre is the centroid
     of the consensus mask, where the middle slice lies exactly, and the diameter that of the sphere
@@ -45,16 +52,9 @@ def prepare(
     low-pass filter, so a nodule over some 16 pixels in diameter loses detail. Intensities are not
     given either: HU clipped to `window` and scaled to [0, 1].
 
-    Args:
-        crops: Crops; `ValueError` for one without consensus.
-        channels: Slices, odd: 1, 11 or 21 in the paper.
-        size: Side of a sample, pixels.
-        scale: Side of the square as a multiple of the diameter. Several scales give all slices at
-            the first scale, then all at the second, and so on.
-        window: HU that become 0 and 1.
-        outside: What lies beyond a crop. 21 slices reach 10 mm up and down, beyond most nodules:
-            read `Samples.report()`.
-        device: Where to compute.
+    `scale` is the side of the square as a multiple of the diameter. Several scales give all slices
+    at the first scale, then all at the second, and so on. `outside` is what lies beyond a crop: 21
+    slices reach 10 mm up and down, beyond most nodules (see `Samples.report()`).
 
     Returns:
         `images` (nodule, scale × channel, size, size) in [0, 1].
@@ -89,16 +89,6 @@ def prepare(
     return in_chunks(crops, chunk, level=0.5)
 
 
-def prepare_scales(
-    crops: Iterable[Crop], *, scales: Sequence[float] = (2.0, 3.0, 4.0), **options: Any
-) -> Samples:
-    """The centre slice in squares of 2, 3 and 4 diameters, as channels: D3C (Table 1).
-
-    Options as in `prepare`. Four diameters reach beyond a crop of 128 pixels from 20 mm or so.
-    """
-    return prepare(crops, channels=1, scale=scales, **options)
-
-
 # --- the readers' outlines ------------------------------------------------------------------------
 
 
@@ -116,11 +106,10 @@ class Outline:
 
 
 def outlines(crops: Iterable[Crop]) -> dict[str, Outline]:
-    """The readers' outlines where `lei2020.prepare` reads its middle slice, by lesion.
+    """The readers' outlines where `prepare` reads its middle slice, by lesion.
 
-    The masks go through `prepare` itself, as images: so they lie where the voxels do. A map of
-    these networks has no place along z; it is held against this slice, on which the paper draws it.
-    Lesions that no reader marked in that slice are left out.
+    A map of these networks has no place along z; it is held against this slice, on which the paper
+    draws it. Lesions that no reader marked in that slice are left out.
     """
     found = {}
     for crop in crops:
@@ -132,7 +121,7 @@ def outlines(crops: Iterable[Crop]) -> dict[str, Outline]:
 
 
 def masks_of(crop: Crop, *, channels: int = 11) -> npt.NDArray[np.bool_]:
-    """(reader, slice, y, x), the readers' masks on all slices of `lei2020.prepare`."""
+    """(reader, slice, y, x), the readers' masks on all slices of `prepare`, read as voxels are."""
     as_hu = [replace(crop, hu=mask.astype(np.int16) * 1000) for mask in crop.masks]
     images = prepare(as_hu, channels=channels, window=(0, 1000)).images
     found: npt.NDArray[np.bool_] = images.numpy() >= 0.5
@@ -140,7 +129,7 @@ def masks_of(crop: Crop, *, channels: int = 11) -> npt.NDArray[np.bool_]:
 
 
 def pixel_of(crop: Crop) -> float:
-    """The side of a pixel of `lei2020.prepare`, mm."""
+    """The side of a pixel of `prepare`, mm."""
     return 2 * locate(crop).equivalent_diameter / 32
 
 
