@@ -34,8 +34,7 @@ def prepare(
     """Cut the lesion out with a side of its diameter d, and resize it to `size` (5.1).
 
     d is the larger in-plane side of the lesion's box in mm, and the cube of the 3D mode is d mm
-    along z as well. The paper writes d × d × d without a unit; with slices of 1 to 2 mm, d *slices*
-    would reach about twice as far along z as across. A lesion higher than d is cut, as printed.
+    along z as well (the paper gives no unit). A lesion higher than d is cut, as printed.
 
     Where the paper is silent or contradicts itself: the slice of the 2D mode is the one where the
     lesion is largest. 2.5D has "the five images above and below" and 5 channels, so 2 + 1 + 2 by
@@ -57,9 +56,9 @@ def prepare(
         low, high = (np.stack([getattr(i, end) for i in lesions]) for end in ("low", "high"))
         d = ((high - low) * spacing)[:, 1:].max(axis=1, keepdims=True)  # mm
         if mode == "3d":
-            middle = np.array([_middle(lesion) for lesion in lesions])[:, None]
+            ends = [i.crop.slice_index[[i.low[0], i.high[0] - 1]] for i in lesions]
             cells = (np.arange(size) + 0.5) / size - 0.5
-            z = middle + d / spacing[:, :1] * cells
+            z = np.mean(ends, axis=1, keepdims=True) + d / spacing[:, :1] * cells
         else:
             half = (n_slices if mode == "2.5d" else 1) // 2
             largest = np.array([_largest(lesion) for lesion in lesions])[:, None]
@@ -87,12 +86,6 @@ def _largest(lesion: Lesion) -> int:
     return int(index[best[np.abs(index[best] - lesion.centroid[0]).argmin()]])
 
 
-def _middle(lesion: Lesion) -> float:
-    """Middle of the lesion's box along z, in slice indices of the scan."""
-    index = lesion.crop.slice_index
-    return float(index[lesion.low[0]] + index[lesion.high[0] - 1]) / 2
-
-
 @dataclass(frozen=True)
 class Augmentation:
     """One draw per lesion: which of the eight ways to lay a square on itself."""
@@ -114,7 +107,5 @@ def draw(n: int, generator: torch.Generator, *, p: float = 0.3) -> Augmentation:
 
 def apply(samples: Samples, drawn: Augmentation) -> Samples:
     """Flip and rotate in plane, as drawn; all channels or slices of a lesion alike."""
-    flips = {-1: drawn.flip_x}
-    return replace(
-        samples, images=augmentation.move(samples.images, flips=flips, turns=drawn.turns)
-    )
+    images = augmentation.move(samples.images, flips={-1: drawn.flip_x}, turns=drawn.turns)
+    return replace(samples, images=images)

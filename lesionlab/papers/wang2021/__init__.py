@@ -38,8 +38,8 @@ def prepare(
 
     Images are resampled linearly along each axis, masks to the nearest voxel. The patch is cubic
     in voxels, not in mm: 32.0 × 22.4 × 22.4 mm `(z, y, x)`. Its middle is the centroid of the
-    mask exactly; the paper resamples first and then cuts at whole voxels. The paper has one mask;
-    here it is the readers' consensus. Beyond a crop lies air, as beyond a scan.
+    mask exactly; the paper resamples first and then cuts at whole voxels. The mask is the readers'
+    consensus. Beyond a crop lies air, as beyond a scan.
 
     Returns:
         `images` (nodule, 1, z, y, x) in [-1, 1], not yet masked, and `masks` of 0 and 1.
@@ -103,9 +103,9 @@ def draw(
 ) -> Augmentation:
     """Draw for `n` nodules: a flip, a rotation, noise (3.2).
 
-    A flip along a random axis with probability 1/2; 0 to 3 quarter turns around a random axis;
-    Gaussian noise, whose standard deviation `noise_hu` the paper does not give. A turn around y or
-    x lays the 1.0 mm axis on a 0.7 mm one: as printed, the shape changes with it.
+    A flip along a random axis with probability 1/2; 0 to 3 quarter turns around a random axis,
+    which as printed may lay the 1.0 mm axis on a 0.7 mm one; Gaussian noise, whose standard
+    deviation `noise_hu` the paper does not give.
     """
     if not noise_hu >= 0:
         raise ValueError(f"noise_hu={noise_hu!r}: expected HU, 0 or more")
