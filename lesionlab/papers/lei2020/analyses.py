@@ -14,6 +14,7 @@ from resampling patients, as often and with the seed that `**how` gives: `n_resa
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Unpack
 
@@ -193,14 +194,11 @@ def _table_5(printed: pd.DataFrame, runs: Mapping[str, pd.DataFrame], tier: Tier
     theirs = below.map(lambda p: f"< {p:g}", na_action="ignore")
     theirs.attrs = printed.attrs
     found = pd.concat([test["p_probability"] for test in runs.values()]) if runs else {}
-    ours = {
-        column: [
-            found.get(variant_on(TABLES["2"][method], column.removesuffix("_p")), np.nan)
-            for method in theirs.index
-        ]
-        for column in theirs
-    }
-    return _shared.joined(theirs, pd.DataFrame(ours, index=theirs.index), tier=tier)
+    ours = pd.DataFrame(np.nan, index=theirs.index, columns=theirs.columns)
+    for method, column in itertools.product(theirs.index, map(str, theirs)):
+        variant = variant_on(TABLES["2"][method], column.removesuffix("_p"))
+        ours.loc[method, column] = found.get(variant)
+    return _shared.joined(theirs, ours, tier=tier)
 
 
 # --- the tables of the chapter --------------------------------------------------------------------

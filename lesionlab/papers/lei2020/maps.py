@@ -193,7 +193,8 @@ def mean_shares(
         times.columns = pd.Index(["times", "times_low", "times_high"])
         parts[method] = part[ENDS].assign(uniform=uniform.mean()).join(times)
         parts[method][["n", "n_groups"]] = part[["n", "n_groups"]]
-    return pd.concat(parts, names=["method", "region"])
+    means: pd.DataFrame = pd.concat(parts, names=["method", "region"])
+    return means
 
 
 def faithfulness(
@@ -240,7 +241,8 @@ def against_random(
         found = _shared.ratios(own - chance, 1.0, of_lesion, **how)
         areas = pd.DataFrame({"area": own.mean(), "random": chance.mean()})
         parts[method] = areas.join(found.rename(columns={"value": "difference"}))
-    return pd.concat(parts, names=["method", "curve"])
+    gaps: pd.DataFrame = pd.concat(parts, names=["method", "curve"])
+    return gaps
 
 
 def randomised(
