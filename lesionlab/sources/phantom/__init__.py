@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.random import Generator
 
 from lesionlab.attributes import rating
 from lesionlab.crops import Crop
@@ -128,7 +129,7 @@ def render(
     inside = (np.argwhere(marked) + np.array(masks.origin)) * np.array(masks.spacing)
     chest = make_room(chest, inside)
 
-    def draws(what: str) -> np.random.Generator:
+    def draws(what: str) -> Generator:
         return generator(what, lesion_id, seed)
 
     volume = _lung.parenchyma(draws("parenchyma"), lung, grid)

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random import Generator
 from scipy.special import expit
 
 from lesionlab import published
@@ -92,7 +93,7 @@ def apportion(shares: npt.ArrayLike, n: int) -> Codes:
     return whole
 
 
-def draw_codes(rng: np.random.Generator, n: int) -> dict[str, Codes]:
+def draw_codes(rng: Generator, n: int) -> dict[str, Codes]:
     """(n,) codes by name of the attribute; each has the printed shares of `n` lesions, rounded.
 
     Attributes are drawn one after the other. A lesion's chance of having one depends on its type
@@ -175,7 +176,7 @@ def _shift(logit: Floats, target: float) -> float:
     return (low + high) / 2
 
 
-def _sample(rng: np.random.Generator, chance: Floats, types: Codes, count: int) -> Bools:
+def _sample(rng: Generator, chance: Floats, types: Codes, count: int) -> Bools:
     """Exactly `count` lesions with unequal chances: every 1/count-th of their running sum.
 
     Lesions stand in blocks by type, so that each type gets its share to within one, and in random

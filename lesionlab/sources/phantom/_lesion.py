@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random import Generator
 from scipy import ndimage
 from scipy.special import ndtr
 
@@ -105,7 +106,7 @@ class Lesion:
 
     def __init__(
         self,
-        rng: np.random.Generator,
+        rng: Generator,
         ratings: Mapping[str, int],
         distance: FloatArray,
         window: Window,
@@ -148,7 +149,7 @@ class Lesion:
         ramp = np.clip(inside / 1.2 + 0.5, 0, 1)
         return np.asarray(glass + ramp * (solid - 40 - glass), np.float32)
 
-    def _calcify(self, rng: np.random.Generator, pattern: int, hu: FloatArray) -> FloatArray:
+    def _calcify(self, rng: Generator, pattern: int, hu: FloatArray) -> FloatArray:
         """HU with calcium: 1 popcorn, 2 laminated, 3 solid, 4 non-central, 5 central."""
         inward, voxel = self.inward, self.grid.voxel
         peak = float(np.clip(np.exp(np.log(950) + 0.5 * rng.standard_normal()), 350, 2400))
@@ -172,7 +173,7 @@ class Lesion:
             share = np.clip((0.48 * radius - away) / self.grid.pixel + 0.5, 0, 1) * inside
         return np.asarray(hu + share * (peak - hu), np.float32)
 
-    def _spicules(self, rng: np.random.Generator, count: int) -> Tubes:
+    def _spicules(self, rng: Generator, count: int) -> Tubes:
         """Strands that start on the surface and run straight out, tapering."""
         deepest, voxel = self.deepest, self.grid.voxel
         near = np.argwhere(np.abs(self.distance) < 0.6 * self.grid.pixel)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random import Generator
 from scipy.spatial import cKDTree
 
 from lesionlab.sources.phantom import _physics as physics
@@ -49,7 +50,7 @@ NO_TUBES = Tubes(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 2)))
 
 
 def grow_tree(
-    rng: np.random.Generator, points: Array, root: Array, *, tip: float, largest: float = 4.0
+    rng: Generator, points: Array, root: Array, *, tip: float, largest: float = 4.0
 ) -> Tubes:
     """Join `points` (n, 3) to a tree that flows to `root` (3,): 2n pieces, each branch bent once.
 
@@ -163,7 +164,7 @@ class Lung:
     tip: float  # radius of a vessel's last twig, mm
 
 
-def draw_lung(rng: np.random.Generator) -> Lung:
+def draw_lung(rng: Generator) -> Lung:
     """Draw one scan's lung tissue; centres and spreads are those of the real crops."""
     normal = rng.standard_normal(4)
     emphysema = rng.uniform(30, 90) if rng.random() < 0.25 else 0.0
@@ -188,7 +189,7 @@ def inflated(lung: Lung, scale: float) -> Lung:
     return replace(lung, hu=hu, mottle=float(np.clip(mottle, 8, 60)))
 
 
-def parenchyma(rng: np.random.Generator, lung: Lung, grid: Grid) -> FloatArray:
+def parenchyma(rng: Generator, lung: Lung, grid: Grid) -> FloatArray:
     """(planes, y, x) HU of lung without vessels."""
     broad = physics.texture(rng, grid.shape, 9.0 / grid.voxel)
     fine = physics.texture(rng, grid.shape, MOTTLE_MM / grid.voxel)
@@ -201,7 +202,7 @@ def parenchyma(rng: np.random.Generator, lung: Lung, grid: Grid) -> FloatArray:
 
 
 def vessels(
-    rng: np.random.Generator,
+    rng: Generator,
     volume: FloatArray,
     lung: Lung,
     chest: Chest,
@@ -238,7 +239,7 @@ def vessels(
     return blood
 
 
-def hilum(rng: np.random.Generator, chest: Chest, x: float) -> Array:
+def hilum(rng: Generator, chest: Chest, x: float) -> Array:
     """(3,) where the vessels of the lung at column `x` come from, mm."""
     middle = 0.5 * chest.fov + chest.shift[1]
     side = -1 if x < middle else 1
@@ -247,7 +248,7 @@ def hilum(rng: np.random.Generator, chest: Chest, x: float) -> Array:
     return np.array([height, y + chest.shift[0], middle + side * 0.09 * chest.fov]) + jitter
 
 
-def halo(rng: np.random.Generator, distance: FloatArray) -> FloatArray:
+def halo(rng: Generator, distance: FloatArray) -> FloatArray:
     """HU by which lung is denser at a `distance` (mm) from a lesion; 60 on average beside it."""
     strength = np.float32(min(rng.exponential(60.0), 250.0))
     fade = np.clip(1 - np.maximum(distance, 0) / np.float32(HALO_MM), 0, 1)
@@ -255,7 +256,7 @@ def halo(rng: np.random.Generator, distance: FloatArray) -> FloatArray:
 
 
 def feeding_vessels(
-    rng: np.random.Generator, chest: Chest, grid: Grid, middle: Array, radius: float
+    rng: Generator, chest: Chest, grid: Grid, middle: Array, radius: float
 ) -> FloatArray:
     """Share of each fine voxel in the 0 to 3 vessels that run from a lesion to the hilum."""
     count = int(rng.binomial(3, 0.5))

@@ -1,10 +1,5 @@
 """Physics of a rendered CT, whatever it shows: sampling, blur, noise, and random textures.
 
-An object is sampled on planes finer than the slices, averaged over the slice thickness (partial
-volume along z), blurred in plane by the point spread of the reconstruction kernel, and covered
-with noise whose power follows a ramp times an apodisation, as filtered backprojection leaves it
-(Kijewski and Judy, Phys Med Biol 32 (1987) 565–575).
-
 Nothing here uses a matrix product, so that the bytes do not depend on the threads of a BLAS.
 """
 
@@ -16,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
+from numpy.random import Generator
 from scipy import ndimage
 
 FloatArray = npt.NDArray[np.float32]
@@ -31,7 +27,7 @@ FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 FINE_MM = 1.1  # largest distance between the planes on which the object is sampled, mm
 
 
-def generator(*keys: object) -> np.random.Generator:
+def generator(*keys: object) -> Generator:
     """A generator that depends on the keys alone, not on order, process or platform hash."""
     digest = hashlib.sha256("\x1f".join(map(str, keys)).encode()).digest()
     return np.random.default_rng(np.random.SeedSequence(int.from_bytes(digest, "big")))
@@ -42,30 +38,26 @@ def unit(vectors: Array) -> Array:
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1), 1e-6)[..., None])
 
 
+@dataclass
 class Grid:
     """Where a crop's voxels lie in the scan, and the finer planes that its object is sampled on.
 
     Lengths are in mm, positions from the scan's first slice, row and column.
     """
 
-    def __init__(
-        self,
-        first: int,
-        n_slices: int,
-        corner: tuple[int, int],
-        size: int,
-        spacing: float,
-        thickness: float,
-        pixel: float,
-    ) -> None:
-        # index in the scan of the first slice, and (y, x) of the first row and column
-        self.first, self.corner = first, corner
-        self.n_slices, self.size = n_slices, size  # size: rows and columns
-        # distance between slices, thickness of a slice, distance between pixels
-        self.spacing, self.thickness, self.pixel = spacing, thickness, pixel
-        self.per_slice = max(1, int(np.ceil(spacing / FINE_MM)))  # fine planes from slice to slice
-        self.step = step = spacing / self.per_slice  # distance of the fine planes
-        self.voxel = np.array([step, pixel, pixel])  # of a fine voxel
+    first: int  # index in the scan of the first slice
+    n_slices: int
+    corner: tuple[int, int]  # (y, x) of the first row and column in the scan
+    size: int  # rows and columns
+    spacing: float  # distance between slices
+    thickness: float  # of a slice
+    pixel: float  # distance between pixels
+
+    def __post_init__(self) -> None:
+        thickness, pixels = self.thickness, np.arange(self.size)
+        self.per_slice = max(1, int(np.ceil(self.spacing / FINE_MM)))  # fine planes to a slice
+        self.step = step = self.spacing / self.per_slice  # distance of the fine planes
+        self.voxel = np.array([step, self.pixel, self.pixel])  # of a fine voxel
         half = int(np.ceil((thickness + step) / (2 * step)))
         centre = np.arange(-half, half + 1) * step
         low = np.maximum(centre - step / 2, -thickness / 2)
@@ -73,15 +65,14 @@ class Grid:
         covered = np.maximum(high - low, 0)
         # share of a slice's thickness that each fine plane around its centre covers
         self.weights = covered / covered.sum()
-        n = (n_slices - 1) * self.per_slice + 1 + 2 * half
-        fine = first * spacing + (np.arange(n) - half) * step
-        self.z_fine: Array = np.asarray(fine, np.float64)
-        self.slices, pixels = first + np.arange(n_slices, dtype=np.int64), np.arange(size)
-        self.z_slices: Array = np.asarray(self.slices * spacing, np.float64)
-        self.y: Array = np.asarray((corner[0] + pixels) * pixel, np.float64)
-        self.x: Array = np.asarray((corner[1] + pixels) * pixel, np.float64)
+        n = (self.n_slices - 1) * self.per_slice + 1 + 2 * half
+        self.z_fine: Array = self.first * self.spacing + (np.arange(n) - half) * step
+        self.slices = self.first + np.arange(self.n_slices, dtype=np.int64)
+        self.z_slices: Array = self.slices * self.spacing
+        self.y: Array = (self.corner[0] + pixels) * self.pixel
+        self.x: Array = (self.corner[1] + pixels) * self.pixel
         self.axes = (self.z_fine, self.y, self.x)
-        self.shape = (n, size, size)  # of fine voxels
+        self.shape = (n, self.size, self.size)  # of fine voxels
         # (3,) centres of the first and of the last fine voxel
         self.ends = tuple(np.array([at[k] for at in self.axes]) for k in (0, -1))
 
@@ -109,7 +100,7 @@ class Scanner:
     correlation: float  # of the noise of two neighbouring slices
 
 
-def draw_scanner(rng: np.random.Generator, *, thickness: float, spacing: float) -> Scanner:
+def draw_scanner(rng: Generator, *, thickness: float, spacing: float) -> Scanner:
     """Draw the kernel and the dose of a scan.
 
     Two families of kernels, as in the real scans: smooth ones, and sharp ones with more noise,
@@ -148,9 +139,9 @@ def blur(slices: FloatArray, *, scanner: Scanner, pixel: float) -> FloatArray:
 def noise_power(size: int, pixel: float, scanner: Scanner) -> Array:
     """(size, size // 2 + 1) noise power over the frequencies of `rfft2`, mean 1 over all of them.
 
-    `(f / p) exp(1 - (f / p)^2 / 2 - 1 / 2)`, a ramp with a Gaussian apodisation whose maximum
-    lies at the peak frequency p, plus a white floor that ends at 3 p, times
-    `1 + streak cos^2(direction - angle)`.
+    A ramp with a Gaussian apodisation whose maximum lies at the peak frequency, as filtered
+    backprojection leaves it (Kijewski and Judy, Phys Med Biol 32 (1987) 565–575), plus a white
+    floor that ends at three times that frequency, times `1 + streak cos^2(direction - angle)`.
     """
     fy = scipy.fft.fftfreq(size, pixel)[:, None]
     fx = scipy.fft.rfftfreq(size, pixel)[None]
@@ -165,7 +156,7 @@ def noise_power(size: int, pixel: float, scanner: Scanner) -> Array:
     return np.asarray(power * (size * size / (power * counted).sum()))
 
 
-def noise(rng: np.random.Generator, grid: Grid, scanner: Scanner) -> FloatArray:
+def noise(rng: Generator, grid: Grid, scanner: Scanner) -> FloatArray:
     """(slices, y, x) noise in HU: `scanner.sigma`, coloured in plane, correlated along z."""
     white = rng.standard_normal((grid.n_slices, grid.size, grid.size), dtype=np.float32)
     rho = np.float32(scanner.correlation)
@@ -178,9 +169,7 @@ def noise(rng: np.random.Generator, grid: Grid, scanner: Scanner) -> FloatArray:
     return np.asarray(np.float32(scanner.sigma) * coloured, np.float32)
 
 
-def texture(
-    rng: np.random.Generator, shape: tuple[int, ...], scale: tuple[float, ...] | Array
-) -> FloatArray:
+def texture(rng: Generator, shape: tuple[int, ...], scale: tuple[float, ...] | Array) -> FloatArray:
     """A smooth random field of mean 0 and standard deviation about 1.
 
     `scale` is the correlation length along each axis, voxels; about the radius of a blob.
@@ -194,22 +183,12 @@ def texture(
         share = at - low
         # a smooth step, scaled so that the variance is the same everywhere
         step = share * share * (3 - 2 * share)
-        norm = np.sqrt(step**2 + (1 - step) ** 2)
-        row = [1] * len(shape)
-        row[axis] = shape[axis]
-        before = ((1 - step) / norm).astype(np.float32).reshape(row)
-        after = (step / norm).astype(np.float32).reshape(row)
-        upper = field.take(low + 1, axis)
-        upper *= after
-        field = field.take(low, axis)
-        field *= before
-        field += upper
+        weights = np.stack((1 - step, step)) / np.sqrt(step**2 + (1 - step) ** 2)
+        before, after = weights.astype(np.float32).reshape(2, -1, *[1] * (len(shape) - axis - 1))
+        field = field.take(low, axis) * before + field.take(low + 1, axis) * after
     return field
 
 
-def grain(
-    rng: np.random.Generator, shape: tuple[int, ...], blob: float, grid: Grid
-) -> tuple[FloatArray, FloatArray]:
+def grain(rng: Generator, shape: tuple[int, ...], blob: float, grid: Grid) -> list[FloatArray]:
     """Two textures of a lesion: blobs of radius `blob` (mm, at least 0.8), and of 1.5 mm."""
-    coarse = texture(rng, shape, np.maximum(blob, 0.8) / grid.voxel)
-    return coarse, texture(rng, shape, 1.5 / grid.voxel)
+    return [texture(rng, shape, mm / grid.voxel) for mm in (max(blob, 0.8), 1.5)]

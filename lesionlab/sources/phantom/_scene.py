@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from numpy.random import Generator
 
 from lesionlab.crops import Crop
 from lesionlab.sources.phantom import _physics as physics
@@ -126,7 +127,7 @@ def fissure_hu(chest: Chest, centre: Array, grid: Grid) -> FloatArray:
 
 
 def find_place(
-    rng: np.random.Generator,
+    rng: Generator,
     chest: Chest,
     *,
     radius: float,
@@ -267,18 +268,18 @@ def sphere(n: int) -> Array:
     return np.stack((height, ring * np.sin(turn), ring * np.cos(turn)), axis=1)
 
 
-def blobs(rng: np.random.Generator, centres: Array, radii: Array, uneven: float = 0.1) -> Blobs:
+def blobs(rng: Generator, centres: Array, radii: Array, uneven: float = 0.1) -> Blobs:
     """Balls, stretched and turned at random."""
     stretch = np.exp(uneven * rng.standard_normal(3))
     return Blobs(centres, radii, stretch, float(rng.uniform(0, np.pi)))
 
 
-def round_shape(rng: np.random.Generator) -> Blobs:
+def round_shape(rng: Generator) -> Blobs:
     """One ball, a little stretched."""
     return blobs(rng, np.zeros((1, 3)), np.ones(1))
 
 
-def directions(rng: np.random.Generator, n: int) -> Array:
+def directions(rng: Generator, n: int) -> Array:
     """(n, 3) unit vectors all around; every other one lies nearly in the plane of the slices.
 
     Li 2021's 2D mode sees one slice, and a reader calls a sign that some slice shows.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random import Generator
 
 from lesionlab.sources.phantom._physics import Array, FloatArray, Grid, texture
 
@@ -117,7 +118,7 @@ class Chest:
         return np.maximum(*domes) * 0.75  # across the slope of the dome
 
 
-def draw_chest(rng: np.random.Generator, *, pixel: float, height: float) -> Chest:
+def draw_chest(rng: Generator, *, pixel: float, height: float) -> Chest:
     """Draw one scan's chest."""
     bends = 0.03 * rng.standard_normal((2, 2, 4)) / np.sqrt(np.arange(1, 5))
     contrast = rng.random() < 0.5
@@ -169,9 +170,7 @@ def make_room(chest: Chest, points: Array) -> Chest:
     return wide
 
 
-def surroundings(
-    rng: np.random.Generator, chest: Chest, grid: Grid
-) -> tuple[FloatArray, FloatArray]:
+def surroundings(rng: Generator, chest: Chest, grid: Grid) -> tuple[FloatArray, FloatArray]:
     """The chest wall, mediastinum and diaphragm in a crop.
 
     Returns two arrays (slices, y, x): mm outside the lungs, negative within, and HU, which say

@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.random import Generator
 from scipy.special import ndtr
 
 from lesionlab import published
@@ -109,7 +110,7 @@ def lesions(n: int = N_LESIONS, *, seed: int = 0) -> pd.DataFrame:
     return codes.set_index(pd.Index(ids, name="lesion_id"))
 
 
-def _diameters(rng: np.random.Generator, codes: pd.DataFrame) -> Any:
+def _diameters(rng: Generator, codes: pd.DataFrame) -> Any:
     """(n,) mm, within the type's range, and not below what its signs need."""
     low, high = np.array([DIAMETERS[code] for code in codes["lesion_type"]]).T
     spared = rng.random(len(codes)) < EXCEPTION
@@ -185,7 +186,7 @@ def render(lesion: pd.Series[Any], *, seed: int = 0, size: int = 128) -> Crop:
 
 
 def _place(
-    rng: np.random.Generator, chest: Chest, codes: Mapping[str, int], diameter: float
+    rng: Generator, chest: Chest, codes: Mapping[str, int], diameter: float
 ) -> tuple[Chest, Array]:
     """A place in the lobe: at the wall where the pleura is drawn in, and for some of the others."""
     kind, indented = codes["lesion_type"], codes["pleural_indentation"] == 2
@@ -202,7 +203,7 @@ def _place(
     return scene.find_place(rng, chest, radius=radius, gap=gap, lobe=lobe, facing=facing)
 
 
-def _shape(rng: np.random.Generator, codes: Mapping[str, int]) -> Blobs:
+def _shape(rng: Generator, codes: Mapping[str, int]) -> Blobs:
     if codes["lobulation_presence"] == 2:
         # a core with seven to ten balls around it, so that arcs meet in notches (4.1.5)
         k = int(rng.integers(7, 11))
@@ -224,7 +225,7 @@ class _Body:
 
     def __init__(
         self,
-        rng: np.random.Generator,
+        rng: Generator,
         codes: Mapping[str, int],
         shape: Blobs,
         chest: Chest,
@@ -268,7 +269,7 @@ class _Body:
         self.surface = surface.astype(np.float32)
         self.inward = np.clip(-self.surface / np.float32(self.deepest), 0, 1)
 
-    def ball(self, rng: np.random.Generator, off: float, radius: float) -> FloatArray:
+    def ball(self, rng: Generator, off: float, radius: float) -> FloatArray:
         """Signed distance to a ball near the deepest place; lengths in shares of the depth."""
         deep = np.unravel_index(int(np.argmin(self.surface)), self.surface.shape)
         aim = rng.standard_normal(3)
@@ -288,7 +289,7 @@ class _Body:
     def fill_in(
         self,
         volume: FloatArray,
-        rng: np.random.Generator,
+        rng: Generator,
         codes: Mapping[str, int],
         centre: Array,
         root: Array,
@@ -318,7 +319,7 @@ class _Body:
         share[self.window] = part
         return share
 
-    def density(self, rng: np.random.Generator, kind: int, calcium: int) -> FloatArray:
+    def density(self, rng: Generator, kind: int, calcium: int) -> FloatArray:
         """HU without holes; calcium in one or two clumps (2), or in nearly all of it (3)."""
         level = float(rng.standard_normal())
         if kind == joint.GLASS:
@@ -340,7 +341,7 @@ class _Body:
         return np.asarray(hu + share * (peak * (1 + 0.12 * self.fine) - hu), np.float32)
 
 
-def _bronchi(rng: np.random.Generator, centre: Array, root: Array, deepest: float) -> Tubes:
+def _bronchi(rng: Generator, centre: Array, root: Array, deepest: float) -> Tubes:
     """Air-filled bronchi that fan out through a consolidation from the side of the hilum."""
     towards = unit(root - centre)
     n = 5
@@ -352,7 +353,7 @@ def _bronchi(rng: np.random.Generator, centre: Array, root: Array, deepest: floa
 
 
 def _strands(
-    rng: np.random.Generator, codes: Mapping[str, int], shape: Blobs, centre: Array, diameter: float
+    rng: Generator, codes: Mapping[str, int], shape: Blobs, centre: Array, diameter: float
 ) -> Tubes:
     """Spicules: straight, unbranched, thicker at the lesion (4.1.6)."""
     count = int(np.clip(10 + 0.8 * diameter, 14, 44))
@@ -366,7 +367,7 @@ def _strands(
 
 
 def _convergence(
-    rng: np.random.Generator, shape: Blobs, centre: Array, root: Array, diameter: float
+    rng: Generator, shape: Blobs, centre: Array, root: Array, diameter: float
 ) -> Tubes:
     """Three to five vessels that bend and end in the lesion's edge, one of them from the hilum."""
     count = int(rng.integers(3, 6))

@@ -31,6 +31,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.random import Generator
 from scipy.special import ndtr, ndtri
 
 from lesionlab import published
@@ -183,7 +184,7 @@ def render(nodule: pd.Series[Any], *, seed: int = 0, size: int = 64) -> Crop:
     return scene.finish(volume, share, around, grid, scanner, key, not_lesion=large)
 
 
-def _crossing(rng: np.random.Generator, middle: Array) -> Tubes:
+def _crossing(rng: Generator, middle: Array) -> Tubes:
     """A vessel of two straight pieces that meet in the nodule."""
     aim = scene.directions(rng, 1)[0]
     ends = np.stack((aim, -aim + 0.4 * rng.standard_normal(3))) * 30
