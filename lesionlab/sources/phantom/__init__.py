@@ -143,7 +143,7 @@ def render(
     filled = volume[window] + lesion.share * (lesion.hu - volume[window])
     volume = volume + np.maximum(blood, feeding) * (chest.blood - 5 - volume)
     volume[window] = np.maximum(volume[window], filled)
-    if len(lesion.strands.start):
+    if len(lesion.strands):
         strands = _lung.fill(lesion.strands, grid)
         volume = np.maximum(volume, volume + strands * (-10 - volume))
     emptied = lesion.content_share * lesion.share

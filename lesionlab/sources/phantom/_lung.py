@@ -7,7 +7,7 @@ the straighter the better, and radii add up by Murray's law, r^3 = sum of the br
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,26 +27,15 @@ MEAN_TISSUE = 122.0  # density of lung over that of air, on average, HU
 HALO_MM = 5.0  # how far from a lesion the lung is denser than elsewhere, mm
 
 
-@dataclass(frozen=True)
-class Tubes:
-    """Straight pieces of tube, tapered; lengths in mm."""
-
-    start: Array  # (n, 3), (z, y, x)
-    end: Array  # (n, 3)
-    radius: Array  # (n, 2) at start and end
-
-    def take(self, which: Array) -> Tubes:
-        """Some of the tubes."""
-        return Tubes(self.start[which], self.end[which], self.radius[which])
+# (n, 2, 4): straight pieces of tube, tapered; `(z, y, x, radius)` of both ends of each, mm.
+Tubes = Array
+NO_TUBES = np.zeros((0, 2, 4))
 
 
-def bent(knots: Sequence[Array], radii: Sequence[Array] | Array) -> Tubes:
+def bent(knots: Iterable[Array], radii: Iterable[Array]) -> Tubes:
     """N tubes through knots, (n, 3) each, with (n,) radii at each knot, mm; first pieces first."""
-    radius = np.stack((np.concatenate(radii[:-1]), np.concatenate(radii[1:])), axis=1)
-    return Tubes(np.concatenate(knots[:-1]), np.concatenate(knots[1:]), radius)
-
-
-NO_TUBES = Tubes(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 2)))
+    ends = [np.column_stack(knot) for knot in zip(knots, radii, strict=True)]
+    return np.stack((np.concatenate(ends[:-1]), np.concatenate(ends[1:])), axis=1)
 
 
 def grow_tree(
@@ -105,17 +94,15 @@ def fill(tubes: Tubes, grid: Grid) -> FloatArray:
     which gives partial volume for any radius. Pieces that do not reach the grid cost nothing.
     """
     low, high = grid.ends
-    reach = tubes.radius.max(1, initial=0)[:, None] + grid.pixel
-    near = (np.maximum(tubes.start, tubes.end) + reach > low) & (
-        np.minimum(tubes.start, tubes.end) - reach < high
-    )
-    t = tubes.take(near.all(1))
-    if not len(t.start):
+    ends, reach = tubes[..., :3], tubes[..., 3].max(1)[:, None] + grid.pixel
+    near = (ends.max(1) + reach > low) & (ends.min(1) - reach < high)
+    tubes = tubes[near.all(1)]
+    if not len(tubes):
         return np.zeros(grid.shape, np.float32)
-    between = 0.5 * grid.pixel
-    length, axis = np.linalg.norm(t.end - t.start, axis=-1), unit(t.end - t.start)
-    thick = t.radius.mean(1)
-    fibres = np.maximum(1, np.rint(np.pi * (thick / between) ** 2)).astype(np.int32)
+    start, radii = tubes[:, 0, :3], tubes[..., 3]
+    way, between = tubes[:, 1, :3] - start, 0.5 * grid.pixel
+    length, axis = np.linalg.norm(way, axis=-1), unit(way)
+    fibres = np.maximum(1, np.rint(np.pi * (radii.mean(1) / between) ** 2)).astype(np.int32)
     steps = np.maximum(1, np.ceil(length / between)).astype(np.int32)
     count = fibres * steps
 
@@ -126,7 +113,7 @@ def fill(tubes: Tubes, grid: Grid) -> FloatArray:
     number = np.arange(count.sum(), dtype=np.int32) - np.repeat(np.cumsum(count) - count, count)
     fibre = number // np.repeat(steps, count)
     at = (number - fibre * np.repeat(steps, count) + np.float32(0.5)) * each(1 / steps)
-    radius = each(t.radius[:, 0]) + at * each(t.radius[:, 1] - t.radius[:, 0])
+    radius = each(radii[:, 0]) + at * each(radii[:, 1] - radii[:, 0])
     several = (fibres > 1) / fibres  # a single fibre is the axis itself
     ring = radius * np.sqrt((fibre + np.float32(0.5)) * each(several))
     spiral = np.arange(fibres.max()) * GOLDEN
@@ -143,7 +130,7 @@ def fill(tubes: Tubes, grid: Grid) -> FloatArray:
         position = at * each(length * axis[:, k] / voxel)
         position += aside * each(side[:, k] / voxel)
         position += above * each(up[:, k] / voxel)
-        position += each((t.start[:, k] - low[k]) / voxel + 0.5)
+        position += each((start[:, k] - low[k]) / voxel + 0.5)
         inside &= (position >= 0) & (position < n)
         flat *= np.int32(n)
         flat += position.astype(np.int32)
@@ -224,12 +211,12 @@ def vessels(
         root = hilum(rng, chest, float((low[2] + high[2]) / 2))
         trees.append(grow_tree(rng, points, root, tip=lung.tip))
     blood = np.maximum(fill(trees[0], grid), fill(trees[1], grid))
-    arteries = trees[0]
-    beside = arteries.take((arteries.radius.min(1) > 1.0) & (arteries.radius.max(1) < 3.0))
-    offset = 1.9 * beside.radius.mean(1, keepdims=True) * np.array([[0.2, 0.7, 0.7]])
-    start, end = beside.start + offset, beside.end + offset
-    bronchus = fill(Tubes(start, end, beside.radius), grid)
-    lumen = fill(Tubes(start, end, 0.68 * beside.radius), grid)
+    radius = trees[0][..., 3]
+    bronchi = trees[0][(radius.min(1) > 1.0) & (radius.max(1) < 3.0)]  # they run beside arteries
+    offset = 1.9 * bronchi[..., 3].mean(1)[:, None] * np.array([[0.2, 0.7, 0.7]])
+    bronchi[..., :3] += offset[:, None]
+    bronchus = fill(bronchi, grid)
+    lumen = fill(bronchi * [1, 1, 1, 0.68], grid)
     if clear is not None:
         window, share = clear
         for tree in (blood, bronchus, lumen):
