@@ -1,9 +1,10 @@
-"""What to say of a name that does not exist: the one that comes closest, and what there is."""
+"""What to say of a name that does not exist, or of a number that is no count."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from numbers import Integral
 
 
 def close(name: object, names: Iterable[str]) -> str:
@@ -60,3 +61,18 @@ def known(kind: str, name: str, names: Iterable[str], where: str = "") -> None:
         there = f"there are {listed(sorted(names))}" if names else "there are none"
         where = f" {where}" if where else ""
         raise ValueError(f"unknown {kind} {name!r}{where}{close(name, names)}; {there}")
+
+
+def whole(least: int, **values: object) -> None:
+    """Refuse what is no whole number of at least `least`, a boolean among them.
+
+    Raises:
+        ValueError: The message says which argument it is.
+
+    >>> whole(1, size=8, epochs=0)
+    Traceback (most recent call last):
+    ValueError: epochs=0: expected a whole number, 1 or more
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more")

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.random import Generator
 
+from lesionlab import _names
 from lesionlab.attributes import rating
 from lesionlab.crops import Crop
 from lesionlab.sources import lidc
@@ -118,10 +119,11 @@ def render(
         raise ValueError(f"masks of {lesion_id}: expected at least one voxel, got none")
     told = drawn_ratings(nodule, seed=seed) if ratings is None else _on_scale(ratings, "ratings")
     grid = _grid(nodule, masks, size, scan_slices)
-    spacing, series = grid.spacing, nodule["series_uid"]
+    spacing = grid.spacing
     height = scan_slices * spacing if scan_slices else max(SCAN_MM, grid.z_slices[-1] + spacing)
+    scan = (nodule["series_uid"], seed)
     chest, lung, scanner = scene.draw_scan(
-        series, seed, thickness=grid.thickness, spacing=spacing, pixel=grid.pixel, height=height
+        scan, spacing, grid.thickness, grid.pixel, height=height, contrast=True
     )
     lung = _lung.inflated(lung, chest.scale)
     # readers of one nodule may have drawn side by side and agree on no voxel
@@ -133,7 +135,7 @@ def render(
         return generator(what, lesion_id, seed)
 
     volume = _lung.parenchyma(draws("parenchyma"), lung, grid)
-    blood = _lung.vessels(draws("vessels"), volume, lung, chest, grid)
+    blood = _lung.vessels(draws("vessels"), volume, lung, chest, grid, clear=None)
     distance, window = shape_on_planes(masks.readers, masks.origin, grid)
     lesion = Lesion(draws("lesion"), told, distance, window, grid, lung_hu=lung.hu)
     volume[window] += _lung.halo(draws("halo"), lesion.distance)
@@ -151,13 +153,13 @@ def render(
     share = np.zeros_like(volume)
     share[window] = lesion.share
     around = surroundings(draws("wall"), chest, grid)
-    key, placed = (lesion_id, seed), masks.window(grid.slices, grid.corner, size)
-    return scene.finish(volume, share, around, grid, scanner, key, masks=placed)
+    placed = masks.window(grid.slices, grid.corner, size)
+    return scene.finish((lesion_id, seed), volume, share, around, grid, scanner, placed)
 
 
 def _grid(nodule: pd.Series[Any], masks: LesionMasks, size: int, scan_slices: int | None) -> Grid:
     """Which slices, rows and columns of the scan the crop shows."""
-    scene.check_whole(16, size=size)
+    _names.whole(16, size=size)
     drawn = np.argwhere(masks.readers.any(axis=0)) + masks.origin
     low, high = drawn.min(axis=0), drawn.max(axis=0) + 1
     if (widest := int((high - low)[1:].max())) > size:

@@ -1,26 +1,12 @@
 """A joint distribution of Li 2021's nine categories, made from what the paper prints.
 
-The paper prints how often each category occurs (Table 2) and says in words how they go together
-(section 4.2); Figure 2 has the pairs as grey levels only. Here a table of lesions is drawn that
-has the printed counts **exactly**, and of which each of these sentences is true:
-
-1. Margins of masses (the "placeholder") are almost all unclear, and their lobulation, spiculation
-   and pleural indentation are the highest among the types.
-2. In nodules, ground glass and consolidation ("mutation") either of vessel convergence and pleural
-   indentation is commoner than either of spiculation and lobulation.
-3. "For cavity and pleural effusion, they almost have no other attributes and their margins are all
-   clear": read as air containing space, the lesion type; a cavity is no type.
-4. "There is a strong correlation between the three attributes of margin, spiculation, and
-   lobulation", and "between vessel convergence and spiculation, margin, lobulation and lesion type,
-   pleural indentation, and margin".
-5. Vessel convergence and pleural indentation go with lobulation and unclear margins.
-6. Calcification is concentrated in the nodules; the cavity goes with margin and lobulation.
-7. "The occurrence of lesions has little relationship with the location" (4.1.2): lobes are drawn
-   independently of all else. Code 0, several lobes, goes to large lesions.
-
-The shares by lesion type in `SHARES` and the log odds ratios in `LIFT` are ours. Not honoured: that
-mass and nodule are "roughly similar" but for size (4.1.1, which sentence 1 contradicts), and where
-cavities lie (4.1.7, which sentence 7 contradicts).
+The paper prints how often each category occurs (Table 2), and these counts are met **exactly**. It
+says in words how they go together (section 4.2): `SHARES` by lesion type and log odds ratios
+(`LIFT`) are ours, and chosen so that these sentences are true. "For cavity and pleural effusion,
+they almost have no other attributes" is read as air containing space, the lesion type. Lobes are
+drawn independently of all else (4.1.2); code 0, several lobes, goes to large lesions. Not honoured:
+that mass and nodule are "roughly similar" but for size (4.1.1), and where cavities lie (4.1.7),
+which section 4.2 and 4.1.2 contradict.
 """
 
 from __future__ import annotations

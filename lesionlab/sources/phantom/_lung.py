@@ -188,18 +188,14 @@ def parenchyma(rng: Generator, lung: Lung, grid: Grid) -> FloatArray:
     return np.maximum(out, np.float32(-1000))
 
 
-def vessels(
-    rng: Generator,
-    volume: FloatArray,
-    lung: Lung,
-    chest: Chest,
-    grid: Grid,
-    clear: tuple[Window, FloatArray] | None = None,
-) -> FloatArray:
-    """Write bronchi into `volume`, HU, and return the share of each fine voxel that vessels fill.
+Clear = tuple[Window, FloatArray]
+"""A window of the grid, and the share of vessels and bronchi that stays there."""
 
-    `clear` is a window of the grid, and the share of vessels and bronchi that stays there.
-    """
+
+def vessels(
+    rng: Generator, volume: FloatArray, lung: Lung, chest: Chest, grid: Grid, clear: Clear | None
+) -> FloatArray:
+    """Write bronchi into `volume`, HU; returns the share of each fine voxel that vessels fill."""
     low, high = grid.ends
     low, high = low - MARGIN_MM, high + MARGIN_MM
     n = int(lung.density * np.prod(high - low) / 1000)

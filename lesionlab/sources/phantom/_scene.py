@@ -1,27 +1,38 @@
 """A scan's patient, and how lung, lesion and chest wall become a crop, for every generator.
 
-For `li2021` and `wang2021`, which have no real contours, there are lobes, which two planes part as
-the fissures do, the search for a place, and outlines: a lesion is the union of a few stretched
-balls. Lengths in mm, densities in HU, axes (z, y, x).
+For `li2021` and `wang2021`, which have no real contours, also lobes, places and outlines.
+Lengths in mm, densities in HU, axes (z, y, x).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from numpy.random import Generator
 
+from lesionlab import _names
 from lesionlab.crops import Crop
 from lesionlab.sources.phantom import _physics as physics
-from lesionlab.sources.phantom._lung import GOLDEN, MARGIN_MM, Lung, draw_lung, parenchyma, vessels
-from lesionlab.sources.phantom._physics import Array, FloatArray, Grid, Scanner, Window, generator
+from lesionlab.sources.phantom._lung import (
+    GOLDEN,
+    MARGIN_MM,
+    Clear,
+    Lung,
+    draw_lung,
+    parenchyma,
+    vessels,
+)
+from lesionlab.sources.phantom._physics import Array, FloatArray, Grid, Scanner, generator
 from lesionlab.sources.phantom._thorax import Chest, draw_chest, make_room
 
 BoolArray = npt.NDArray[np.bool_]
+Key = tuple[str, int]
+"""Id of a lesion or scan, and the seed: with the name of a step they decide what it draws."""
 
 MOST_TWIGS = 700  # vessels' ends in a crop, so that the crop of a large lesion takes no longer
 
@@ -32,31 +43,25 @@ HORIZONTAL_LEVEL = 0.53
 # Heights at which to look for a place, by lobe from 0, which is across the oblique fissure.
 HEIGHTS = ((0.40, 0.66), (0.56, 0.80), (0.36, 0.52), (0.30, 0.58), (0.42, 0.80), (0.30, 0.58))
 HEIGHT_TRIES, PLACE_TRIES = 6, 160
+# Points of a ball of radius 1 for which room is made: its section, and its lowest point.
+BALL = [(0, y, x) for y, x in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))]
+BALL += [(0, y, x) for y in (-0.7, 0.7) for x in (-0.7, 0.7)] + [(-1, 0, 0)]
 
 
-def check_whole(least: int, **values: object) -> None:
-    """Raise a ValueError unless each value is a whole number of at least `least`."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name}={value!r}: expected a whole number, {least} or more")
+Ranges = Mapping[str, tuple[float, float]]
+"""Smallest and largest value by name of the column, `diameter` and `pixel_spacing` in mm."""
 
 
 def numbers(
-    row: pd.Series[Any],
-    ranges: dict[str, tuple[float, float]],
-    *,
-    seed: int,
-    size: int,
-    around: float,
-    least: float = 0.0,
+    row: pd.Series[Any], ranges: Ranges, seed: int, size: int, around: float, least: float = 0.0
 ) -> list[float]:
-    """The columns of a row that `ranges` names, as floats, `diameter` and `pixel_spacing` in mm.
+    """The columns of a row that `ranges` names, as floats.
 
     Raises a ValueError if one is outside its range, or if `size` pixels are narrower than the
     diameter with `around` mm of lung, or than `least` mm.
     """
-    check_whole(0, seed=seed)
-    check_whole(1, size=size)
+    _names.whole(0, seed=seed)
+    _names.whole(1, size=size)
     checked = {}
     for name, (low, high) in ranges.items():
         value = pd.to_numeric(row[name], errors="coerce")
@@ -73,28 +78,17 @@ def numbers(
 
 
 def draw_scan(
-    scan_id: str,
-    seed: int,
-    *,
-    thickness: float,
-    spacing: float,
-    pixel: float,
-    height: float | None = None,
-    contrast: bool = True,
+    key: Key, spacing: float, thickness: float, pixel: float, *, height: float = 0, contrast: bool
 ) -> tuple[Chest, Lung, Scanner]:
-    """Draw the patient and the scanner of a scan; id and seed alone decide.
+    """Draw the patient and the scanner of a scan; its id and the seed, `key`, alone decide.
 
-    Half of the patients get contrast medium, none if not `contrast`. `height` is in mm.
+    Half of the patients get contrast medium, none if not `contrast`. A `height` of 0 is drawn.
     """
-    rng = generator("height", scan_id, seed)
-    drawn, blood = float(rng.uniform(270, 330)), float(rng.uniform(35, 50))
-    rng = generator("chest", scan_id, seed)
-    chest = draw_chest(rng, pixel=pixel, height=height or drawn)
-    if not contrast:
-        chest = replace(chest, blood=blood)
-    rng = generator("scanner", scan_id, seed)
-    scanner = physics.draw_scanner(rng, thickness=thickness, spacing=spacing)
-    return chest, draw_lung(generator("lung", scan_id, seed)), scanner
+    drawn, blood = generator("height", *key).uniform((270, 35), (330, 50)).tolist()
+    chest = draw_chest(generator("chest", *key), pixel=pixel, height=height or drawn)
+    chest = chest if contrast else replace(chest, blood=blood)
+    scanner = physics.draw_scanner(generator("scanner", *key), thickness=thickness, spacing=spacing)
+    return chest, draw_lung(generator("lung", *key)), scanner
 
 
 def is_right(chest: Chest, x: Array) -> BoolArray:
@@ -102,38 +96,16 @@ def is_right(chest: Chest, x: Array) -> BoolArray:
     return np.asarray(x < 0.5 * chest.fov + chest.shift[1])
 
 
-def oblique(chest: Chest, z: Array, y: Array) -> Array:
-    """Signed distance above the oblique fissure, mm."""
+def fissures(chest: Chest, z: Array, y: Array) -> tuple[Array, Array]:
+    """Signed distance above the oblique fissure, and the right lung's horizontal one, mm."""
     steep = SLOPE * chest.height / chest.fov
     back = BACK * chest.fov + chest.shift[0]
     above = z - chest.height * BACK_LEVEL - steep * (y - back)
-    return np.asarray(above / np.sqrt(1 + steep**2))
-
-
-def horizontal(chest: Chest, z: Array) -> Array:
-    """Signed distance above the horizontal fissure of the right lung, mm."""
-    return z - HORIZONTAL_LEVEL * chest.height
-
-
-def fissure_hu(chest: Chest, centre: Array, grid: Grid) -> FloatArray:
-    """(planes, y, 1) HU that the fissures of the lesion's lung add: sheets of half a millimetre."""
-    z = grid.z_fine[:, None]
-    above = oblique(chest, z, grid.y[None])
-    sheet = np.exp(-0.5 * (above / 0.55) ** 2)
-    if is_right(chest, centre[2]):
-        flat = np.exp(-0.5 * (horizontal(chest, z) / 0.55) ** 2)
-        sheet = np.maximum(sheet, flat * (above > 0))
-    return (250 * sheet).astype(np.float32)[:, :, None]
+    return above / np.sqrt(1 + steep**2), z - HORIZONTAL_LEVEL * chest.height
 
 
 def find_place(
-    rng: Generator,
-    chest: Chest,
-    *,
-    radius: float,
-    gap: float,
-    lobe: int | None = None,
-    facing: Literal["any", "wall", "back"] = "any",
+    rng: Generator, chest: Chest, radius: float, gap: float, facing: str, lobe: int | None = None
 ) -> tuple[Chest, Array]:
     """Look for a place at which a sphere of `radius` lies `gap` from the pleura; both in mm.
 
@@ -141,8 +113,8 @@ def find_place(
     where the lesion reaches into the pleura, and how far the sphere reaches over a fissure.
 
     `lobe` is a code of Li 2021's location, 0 for a place on the oblique fissure, None for anywhere.
-    `facing` says which pleura must be the nearest: the chest wall's and not the mediastinum's, or
-    that of the back, where fluid gathers.
+    `facing` says which pleura must be the nearest: `any`, that of the chest `wall` and not of the
+    mediastinum, or that of the `back`, where fluid gathers.
 
     Returns the chest, widened where the lesion would not fit, and (3,) the lesion's middle, mm.
     """
@@ -163,18 +135,13 @@ def find_place(
         k = int(np.argmin(cost))
         if cost[k] < best:
             best, where = float(cost[k]), np.array([z, y[k], x[k]])
-    if gap > -radius:
-        reach = max(radius + min(gap, 3.0), 1.0)
-        around = [(0.0, 0.0), (1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0)]
-        around += [(0.7 * a, 0.7 * b) for a in (-1, 1) for b in (-1, 1)]
-        ball = np.array([(0, *at) for at in around] + [(-1, 0, 0)])
-        chest = make_room(chest, where + reach * ball)
-    return chest, where
+    reach = max(radius + min(gap, 3.0), 1.0)
+    return make_room(chest, where + reach * np.array(BALL)), where
 
 
 def _lobe_cost(chest: Chest, lobe: int, z: Array, y: Array, x: Array, radius: float) -> Array:
     """How far a sphere reaches over a fissure, mm, and far more in another lobe than `lobe`."""
-    above, over = oblique(chest, z, y), horizontal(chest, z)
+    above, over = fissures(chest, z, y)
     near = np.abs(above)
     if lobe == 0:
         return 3 * np.maximum(near - 0.25 * radius, 0)
@@ -198,7 +165,7 @@ def nearest_wall(chest: Chest, centre: Array) -> tuple[Array, float]:
     return np.array([0.0, np.cos(turn[k]), np.sin(turn[k])]), float(first[k])
 
 
-def grid_around(chest: Chest, middle: Array, *, size: int, half_z: float, spacing: float) -> Grid:
+def grid_around(chest: Chest, middle: Array, size: int, half_z: float, spacing: float) -> Grid:
     """The crop around a place: `half_z` mm of slices above and below, `size` pixels across."""
     at, half = int(np.rint(middle[0] / spacing)), int(np.ceil(half_z / spacing))
     first = max(0, at - half)
@@ -268,15 +235,11 @@ def sphere(n: int) -> Array:
     return np.stack((height, ring * np.sin(turn), ring * np.cos(turn)), axis=1)
 
 
-def blobs(rng: Generator, centres: Array, radii: Array, uneven: float = 0.1) -> Blobs:
-    """Balls, stretched and turned at random."""
-    stretch = np.exp(uneven * rng.standard_normal(3))
-    return Blobs(centres, radii, stretch, float(rng.uniform(0, np.pi)))
-
-
-def round_shape(rng: Generator) -> Blobs:
-    """One ball, a little stretched."""
-    return blobs(rng, np.zeros((1, 3)), np.ones(1))
+def stretched(rng: Generator, *balls: tuple[float, ...]) -> Blobs:
+    """Balls, (z, y, x, radius) each, stretched a little and turned at random."""
+    stretch = np.exp(0.1 * rng.standard_normal(3))
+    all_balls = np.array(balls)
+    return Blobs(all_balls[:, :3], all_balls[:, 3], stretch, float(rng.uniform(0, np.pi)))
 
 
 def directions(rng: Generator, n: int) -> Array:
@@ -292,12 +255,7 @@ def directions(rng: Generator, n: int) -> Array:
 
 
 def made_up_lung(
-    chest: Chest,
-    lung: Lung,
-    middle: Array,
-    grid: Grid,
-    key: tuple[str, int],
-    clear: tuple[Window, FloatArray] | None = None,
+    key: Key, chest: Chest, lung: Lung, middle: Array, grid: Grid, clear: Clear | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """HU of the lung around a made-up lesion, and the share of vessels in each fine voxel."""
     low, high = grid.ends
@@ -305,27 +263,30 @@ def made_up_lung(
     twigs = MOST_TWIGS / (float(np.prod(sides + 2 * MARGIN_MM)) / 1000)
     lung = replace(lung, density=min(lung.density, twigs))
     volume = parenchyma(generator("parenchyma", *key), lung, grid)
-    volume += fissure_hu(chest, middle, grid)
+    # the fissures of the lesion's lung are sheets of half a millimetre
+    above, over = fissures(chest, grid.z_fine[:, None], grid.y[None])
+    sheet = np.exp(-0.5 * (above / 0.55) ** 2)
+    if is_right(chest, middle[2]):
+        sheet = np.maximum(sheet, np.exp(-0.5 * (over / 0.55) ** 2) * (above > 0))
+    volume += (250 * sheet).astype(np.float32)[:, :, None]
     return volume, vessels(generator("vessels", *key), volume, lung, chest, grid, clear)
 
 
 def finish(
+    key: Key,
     volume: FloatArray,
     share: FloatArray,
     around: tuple[FloatArray, FloatArray],
     grid: Grid,
     scanner: Scanner,
-    key: tuple[str, int],
-    *,
     masks: BoolArray | None = None,
     not_lesion: BoolArray | None = None,
 ) -> Crop:
     """From the object on fine planes to a crop: slices, wall, blur, noise, and the mask.
 
     `volume` (planes, y, x) has the HU of the lung with its lesion, `share` the lesion's share of
-    each fine voxel, `around` is of `surroundings`, `key` the lesion and the seed. `masks` are
-    (reader, slices, y, x); if None, there is one mask of where a slice has half of the lesion,
-    without `not_lesion` (slices, y, x).
+    each fine voxel, `around` is of `surroundings`. `masks` are (reader, slices, y, x); if None,
+    there is one mask of where a slice has half of the lesion, without `not_lesion` (slices, y, x).
     """
     filled = grid.average(share)
     depth, outside = around

@@ -1,9 +1,7 @@
 """The chest around a phantom lesion: two lungs, the wall with its ribs, mediastinum, diaphragm.
 
-The outline of the lungs is the one that the real LIDC crops have on average, at four heights: the
-distance from a centre at which half of the crops show soft tissue, in shares of the field of view,
-which is fitted to the patient. Each scan's lungs are that shape, scaled and bent at random; for
-each lesion they are widened where it would otherwise lie outside.
+The outline of the lungs is the one that the real LIDC crops have on average at four heights, where
+half of them show soft tissue. Each scan's lungs are that shape, scaled and bent at random.
 """
 
 from __future__ import annotations
@@ -191,14 +189,14 @@ def surroundings(rng: Generator, chest: Chest, grid: Grid) -> tuple[FloatArray, 
         hu[outside] = 55 + 0.3 * chest.blood  # beneath the diaphragm
         above = outside & (dome <= wall)
         inner = _between_lungs(chest, y, x, angle)
-        z32, y32, x32 = (at.astype(np.float32) for at in (z[:, None, None], y, x))
-        of_wall = (z32, angle.astype(np.float32), np.maximum(wall, 0), rough)
-        for part, density, values in (
-            (above & inner, _mediastinum, (z32, y32, x32, rough)),
-            (above & ~inner, _wall, of_wall),
-        ):
-            here = (np.broadcast_to(value, depth.shape)[part] for value in values)
-            hu[part] = density(chest, *here)
+        height, row, column, turn = (
+            np.broadcast_to(at.astype(np.float32), depth.shape)
+            for at in (z[:, None, None], y, x, angle)
+        )
+        here = above & inner
+        hu[here] = _mediastinum(chest, height[here], row[here], column[here], rough[here])
+        here = above & ~inner
+        hu[here] = _wall(chest, height[here], turn[here], np.maximum(wall[here], 0), rough[here])
         hu = np.where(wall > -0.5, np.maximum(hu, _spine(chest, z, y, x)), hu)
         hu[outside] += 8 * fine[outside]
     return depth, hu

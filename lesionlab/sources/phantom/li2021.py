@@ -1,27 +1,10 @@
 """Phantom lesions with Li 2021's nine categories, in place of the private data set.
 
-`lesions` draws a table with the printed counts (Table 2) and the dependencies that section 4.2
-states; `lesionlab.sources.phantom._joint` says which, and what is ours. `render` draws the CT.
-
 **The renderer sees the labels here**, all nine of them, because they are what is rendered. A model
 that does well on these phantoms shows that its code works, not that readers can be imitated: there
-is no reader who errs, and each sign is drawn as section 4.1 describes it, mostly plainly:
-
-- type: mass (31 to 58 mm), nodule (4 to 29 mm), ground glass (-640 to -500 HU), air containing
-  space (a thin wall under the pleura around air), consolidation (patches run together with air in
-  the bronchi), pleural effusion (fluid on the chest wall). The paper's sizes go to 191 mm;
-- location: the lesion lies in that lobe of the chest; code 0 lies across the oblique fissure;
-- margin: an edge of 0.3 mm; or of 1.4 mm, ragged, with a rim of ground glass;
-- calcification above 100 HU of a part, or of nearly all;
-- lobulation: arcs with notches; spiculation: strands of 2 to 5 or 6 to 13 mm, outside the mask;
-- cavity: a hole with an uneven wall;
-- vessel convergence: three to five vessels that end in the lesion. Other vessels stay away from
-  all lesions, which real ones do not;
-- pleural indentation: a trumpet of pleura, and a strand from its tip to the lesion. Not drawn for
-  an effusion, which lies on the pleura.
-
-A sign needs room: it raises the smallest diameter of a nodule (`SMALLEST`). Lesions of one scan
-share patient and scanner, but not their signs. Lengths in mm, axes (z, y, x).
+is no reader who errs, and each sign is drawn as section 4.1 describes it, mostly plainly. What
+departs from it: the paper's sizes go to 191 mm; vessels stay away from all lesions on which they do
+not converge; an effusion draws in no pleura. `phantom._joint` says how signs go together.
 """
 
 from __future__ import annotations
@@ -35,14 +18,14 @@ import pandas as pd
 from numpy.random import Generator
 from scipy.special import ndtr
 
-from lesionlab import published
+from lesionlab import _names, published
 from lesionlab.attributes import LI_CATEGORIES
 from lesionlab.crops import Crop
 from lesionlab.sources.phantom import _joint as joint
 from lesionlab.sources.phantom import _scene as scene
 from lesionlab.sources.phantom._lung import Tubes, bent, fill, hilum
-from lesionlab.sources.phantom._physics import Array, FloatArray, Grid, generator, grain, unit
-from lesionlab.sources.phantom._scene import Blobs
+from lesionlab.sources.phantom._physics import Array, FloatArray, generator, grain, unit
+from lesionlab.sources.phantom._scene import Blobs, Key
 from lesionlab.sources.phantom._thorax import Chest, surroundings
 
 __all__ = ["N_LESIONS", "lesions", "phantom", "render"]
@@ -77,21 +60,22 @@ CLEARANCE_MM = 4.0  # how far other vessels keep from a lesion
 LUMEN_HU = -970.0
 PLEURA_HU = 25.0  # of pleura that is drawn into the lung
 
+Codes = Mapping[str, int]
+Around = tuple[FloatArray, FloatArray]
+
 _RANGES = {"diameter": (2.0, 80.0), "slice_thickness": (0.5, 5.0), "pixel_spacing": (0.15, 1.5)}
 
 
 def lesions(n: int = N_LESIONS, *, seed: int = 0) -> pd.DataFrame:
-    """Draw a table of `n` lesions; each seed gives others with the same counts.
-
-    Counts of other numbers than 2,014 are the printed ones in proportion.
+    """Draw a table of `n` lesions with the printed counts, or in proportion to them.
 
     Returns:
         One row per lesion, index `lesion_id`: `patient`, `scan_id` (a patient has one scan), the
         nine codes named as in `lesionlab.attributes.LI_CATEGORIES`, `diameter` (larger side in
         plane), `slice_thickness` (as the distance of slices) and `pixel_spacing` in mm.
     """
-    scene.check_whole(1, n=n)
-    scene.check_whole(0, seed=seed)
+    _names.whole(1, n=n)
+    _names.whole(0, seed=seed)
     rng = generator("li2021", "table", n, seed)
     codes = pd.DataFrame(joint.draw_codes(rng, n))
     codes["diameter"] = _diameters(rng, codes)
@@ -131,7 +115,7 @@ def phantom(lesion_id: str, *, seed: int = 0, size: int = 128) -> Crop:
     return render(lesion, seed=seed, size=size)
 
 
-def render(lesion: pd.Series[Any], *, seed: int = 0, size: int = 128) -> Crop:
+def render(row: pd.Series[Any], *, seed: int = 0, size: int = 128) -> Crop:
     """Render the CT of one lesion, a row of `lesions`, whose codes may be changed.
 
     The same bytes for the same row and seed, in any order and process. Another seed gives another
@@ -147,47 +131,34 @@ def render(lesion: pd.Series[Any], *, seed: int = 0, size: int = 128) -> Crop:
     codes = {}
     for attribute in LI_CATEGORIES:
         name, allowed = attribute.name, sorted({*attribute.codes, *attribute.unknown})
-        codes[name] = lesion[name]
+        codes[name] = row[name]
         if codes[name] not in allowed:
-            raise ValueError(f"{name}={codes[name]!r} of {lesion.name}: expected one of {allowed}")
-    diameter, spacing, pixel = scene.numbers(
-        lesion, _RANGES, seed=seed, size=size, around=2 * ROOM_MM
-    )
-    key, scan_id = (str(lesion.name), seed), lesion["scan_id"]
+            raise ValueError(f"{name}={codes[name]!r} of {row.name}: expected one of {allowed}")
+    diameter, spacing, pixel = scene.numbers(row, _RANGES, seed, size, around=2 * ROOM_MM)
+    key = (str(row.name), seed)
     chest, lung, scanner = scene.draw_scan(
-        scan_id, seed, thickness=spacing, spacing=spacing, pixel=pixel
+        (row["scan_id"], seed), spacing, spacing, pixel, contrast=True
     )
-    rng, signs = generator("form", *key), generator("signs", *key)
-    shape = _shape(rng, codes).with_diameter(diameter)
-    chest, centre = _place(generator("place", *key), chest, codes, diameter)
-    half_z = max(float(np.abs(shape.surface()[:, 0]).max()) + 3.0, 6 * spacing)
-    grid = scene.grid_around(chest, centre, size=size, half_z=half_z, spacing=spacing)
-    body = _Body(rng, codes, shape, chest, centre, grid, diameter)
-
+    lesion = _Lesion(key, codes, diameter, chest, size, spacing)
+    chest, grid = lesion.chest, lesion.grid
     around = surroundings(generator("wall", *key), chest, grid)
-    clear = (body.window, np.clip(body.surface / CLEARANCE_MM - 0.25, 0, 1))
-    volume, blood = scene.made_up_lung(chest, lung, centre, grid, key, clear)
-    root = hilum(signs, chest, float(centre[2]))
+    clear = (lesion.window, np.clip(lesion.surface / CLEARANCE_MM - 0.25, 0, 1))
+    volume, blood = scene.made_up_lung(key, chest, lung, lesion.centre, grid, clear)
     if codes["vessel_convergence"] == 2:
-        blood = np.maximum(blood, fill(_convergence(signs, shape, centre, root, diameter), grid))
+        blood = np.maximum(blood, fill(lesion.convergence(), grid))
     volume += blood * (chest.blood - 5 - volume)
-    share = body.fill_in(volume, signs, codes, centre, root)
+    share = lesion.fill_in(volume)
     if codes["spiculation_length"] != 1:
-        burrs = fill(_strands(signs, codes, shape, centre, diameter), grid)
+        burrs = fill(lesion.strands(), grid)
         volume = np.maximum(volume, volume + burrs * (0 - volume))
     if codes["pleural_indentation"] == 2 and codes["lesion_type"] != joint.EFFUSION:
-        outwards, to_wall = scene.nearest_wall(chest, centre)
-        start = float(shape.reach(outwards[None], diameter)[0])
-        around = _indent(around, grid, centre, outwards, gap=max(to_wall - start, 1.0))
-        ends = [centre[None] + at * outwards for at in (start - 1.0, to_wall)]
+        around, ends = lesion.indent(around)
         line = fill(bent(ends, np.full((2, 1), 0.6)), grid)
         volume = np.maximum(volume, volume + line * (20 - volume))
-    return scene.finish(volume, share, around, grid, scanner, key)
+    return scene.finish(key, volume, share, around, grid, scanner)
 
 
-def _place(
-    rng: Generator, chest: Chest, codes: Mapping[str, int], diameter: float
-) -> tuple[Chest, Array]:
+def _place(rng: Generator, chest: Chest, codes: Codes, diameter: float) -> tuple[Chest, Array]:
     """A place in the lobe: at the wall where the pleura is drawn in, and for some of the others."""
     kind, indented = codes["lesion_type"], codes["pleural_indentation"] == 2
     near = rng.random() < 0.4 or indented
@@ -197,19 +168,18 @@ def _place(
         radius, gap = 0.0, 4.0
     elif kind == joint.AIR and not indented:
         gap = float(rng.uniform(0.8, 3.0))
-    facing: Any = "wall" if near or kind == joint.AIR else "any"
+    facing = "wall" if near or kind == joint.AIR else "any"
     facing = "back" if kind == joint.EFFUSION else facing
-    lobe = codes["lesion_location"]
-    return scene.find_place(rng, chest, radius=radius, gap=gap, lobe=lobe, facing=facing)
+    return scene.find_place(rng, chest, radius, gap, facing, codes["lesion_location"])
 
 
-def _shape(rng: Generator, codes: Mapping[str, int]) -> Blobs:
+def _shape(rng: Generator, codes: Codes) -> Blobs:
     if codes["lobulation_presence"] == 2:
         # a core with seven to ten balls around it, so that arcs meet in notches (4.1.5)
         k = int(rng.integers(7, 11))
         out = scene.sphere(k) + 0.12 * rng.standard_normal((k, 3))
-        centres = np.concatenate((np.zeros((1, 3)), out * rng.uniform(0.6, 0.72, (k, 1))))
-        return scene.blobs(rng, centres, np.concatenate(([0.68], rng.uniform(0.3, 0.42, k))))
+        centres, radii = out * rng.uniform(0.6, 0.72, (k, 1)), rng.uniform(0.3, 0.42, k)
+        return scene.stretched(rng, (0, 0, 0, 0.68), *np.column_stack((centres, radii)))
     if codes["lesion_type"] == joint.CONSOLIDATION:
         # balls run together at random in a slab: the airspaces that are filled
         k = int(rng.integers(5, 9))
@@ -217,24 +187,24 @@ def _shape(rng: Generator, codes: Mapping[str, int]) -> Blobs:
         centres[0] = 0
         stretch = np.exp(0.12 * rng.standard_normal(3))
         return Blobs(centres, rng.uniform(0.28, 0.5, k), stretch, float(rng.uniform(0, np.pi)))
-    return scene.round_shape(rng)
+    return scene.stretched(rng, (0, 0, 0, 1))
 
 
-class _Body:
-    """A lesion in its window of the fine planes."""
+class _Lesion:
+    """A lesion at its place, in its window of the fine planes."""
 
     def __init__(
-        self,
-        rng: Generator,
-        codes: Mapping[str, int],
-        shape: Blobs,
-        chest: Chest,
-        centre: Array,
-        grid: Grid,
-        diameter: float,
+        self, key: Key, codes: Codes, diameter: float, chest: Chest, size: int, spacing: float
     ) -> None:
-        kind, self.grid = codes["lesion_type"], grid
+        rng, self.rng = generator("form", *key), generator("signs", *key)
+        self.codes, self.diameter, kind = codes, diameter, codes["lesion_type"]
+        self.shape = shape = _shape(rng, codes).with_diameter(diameter)
+        chest, centre = _place(generator("place", *key), chest, codes, diameter)
+        self.chest, self.centre = chest, centre
+        self.root = hilum(self.rng, chest, float(centre[2]))  # where its vessels come from
         reach = np.abs(shape.surface()).max(axis=0)
+        half_z = max(float(reach[0]) + 3.0, 6 * spacing)
+        self.grid = grid = scene.grid_around(chest, centre, size, half_z, spacing)
         if kind == joint.EFFUSION:
             reach = np.maximum(reach, diameter / 2)
         reach = reach + RIM_MM + CLEARANCE_MM + 2
@@ -269,10 +239,10 @@ class _Body:
         self.surface = surface.astype(np.float32)
         self.inward = np.clip(-self.surface / np.float32(self.deepest), 0, 1)
 
-    def ball(self, rng: Generator, off: float, radius: float) -> FloatArray:
+    def ball(self, off: float, radius: float) -> FloatArray:
         """Signed distance to a ball near the deepest place; lengths in shares of the depth."""
         deep = np.unravel_index(int(np.argmin(self.surface)), self.surface.shape)
-        aim = rng.standard_normal(3)
+        aim = self.rng.standard_normal(3)
         aim *= off * self.deepest / max(float(np.sqrt((aim**2).sum())), 1e-6)
         axes = np.ogrid[tuple(slice(n) for n in self.surface.shape)]
         z, y, x = (
@@ -286,16 +256,10 @@ class _Body:
         air = np.clip(0.5 - inner / np.float32(self.grid.pixel), 0, 1)
         here += air * (np.float32(LUMEN_HU) - here)
 
-    def fill_in(
-        self,
-        volume: FloatArray,
-        rng: Generator,
-        codes: Mapping[str, int],
-        centre: Array,
-        root: Array,
-    ) -> FloatArray:
+    def fill_in(self, volume: FloatArray) -> FloatArray:
         """Write the lesion into `volume`, HU, and return its share of every fine voxel."""
-        here, kind, deepest = volume[self.window], codes["lesion_type"], self.deepest
+        codes, rng, deepest = self.codes, self.rng, self.deepest
+        here, kind = volume[self.window], codes["lesion_type"]
         unclear = codes["margin_clarity"] == 2
         edge = min(UNCLEAR_MM, 0.4 * deepest) if unclear else CLEAR_MM
         edge = max(edge, 0.29 * self.grid.pixel)
@@ -303,15 +267,15 @@ class _Body:
         if unclear:
             rim = np.exp(-((np.maximum(self.surface, 0) / np.float32(RIM_MM)) ** 2))
             here += np.float32(0.45) * rim * np.clip(1 + 0.5 * self.fine, 0, 2) * (-430 - here)
-        here += part * (self.density(rng, kind, codes["calcification_extent"]) - here)
+        here += part * (self.density() - here)
         if kind == joint.AIR:
             wall = min(float(rng.uniform(1.0, 1.6)), 0.35 * deepest)
             self.empty(here, self.surface + np.float32(wall))
         if kind == joint.CONSOLIDATION:
-            bronchi = fill(_bronchi(rng, centre, root, deepest), self.grid)[self.window]
+            bronchi = fill(self.bronchi(), self.grid)[self.window]
             here += bronchi * part * (self.inward > 0.05) * (-930 - here)
         if codes["cavity"] == 2:  # its inner wall is uneven and not quite in the middle
-            ball = self.ball(rng, 0.15, float(rng.uniform(0.5, 0.68)))
+            ball = self.ball(0.15, float(rng.uniform(0.5, 0.68)))
             inner = ball + np.float32(0.08 * deepest) * self.coarse
             wall = min(1.5, 0.3 * deepest)
             self.empty(here, np.maximum(inner, self.surface + np.float32(wall)))
@@ -319,8 +283,10 @@ class _Body:
         share[self.window] = part
         return share
 
-    def density(self, rng: Generator, kind: int, calcium: int) -> FloatArray:
+    def density(self) -> FloatArray:
         """HU without holes; calcium in one or two clumps (2), or in nearly all of it (3)."""
+        rng, kind = self.rng, self.codes["lesion_type"]
+        calcium = self.codes["calcification_extent"]
         level = float(rng.standard_normal())
         if kind == joint.GLASS:
             hu = -570 + 40 * level + 35 * self.fine + 25 * self.coarse
@@ -335,70 +301,66 @@ class _Body:
         if calcium == 3:
             share = np.clip((self.inward * self.deepest - 0.3) / self.grid.pixel + 0.5, 0, 1)
         else:
-            clumps = [self.ball(rng, 0.45, 0.4) for _ in range(int(rng.integers(1, 3)))]
+            clumps = [self.ball(0.45, 0.4) for _ in range(int(rng.integers(1, 3)))]
             rough = np.minimum.reduce(clumps) + np.float32(0.12 * self.deepest) * self.coarse
             share = np.clip(0.5 - rough / self.grid.pixel, 0, 1)
         return np.asarray(hu + share * (peak * (1 + 0.12 * self.fine) - hu), np.float32)
 
+    def bronchi(self) -> Tubes:
+        """Air-filled bronchi that fan out through a consolidation from the side of the hilum."""
+        rng, deepest, centre = self.rng, self.deepest, self.centre
+        towards = unit(self.root - centre)
+        n = 5
+        start = centre + 0.7 * deepest * towards + 0.15 * deepest * rng.standard_normal((n, 3))
+        aim = -towards + 0.55 * rng.standard_normal((n, 3))
+        end = start + deepest * rng.uniform(1.1, 1.8, (n, 1)) * aim
+        width = rng.uniform(0.9, 1.5, n)
+        return bent((start, end), (width, 0.6 * width))
 
-def _bronchi(rng: Generator, centre: Array, root: Array, deepest: float) -> Tubes:
-    """Air-filled bronchi that fan out through a consolidation from the side of the hilum."""
-    towards = unit(root - centre)
-    n = 5
-    start = centre + 0.7 * deepest * towards + 0.15 * deepest * rng.standard_normal((n, 3))
-    aim = -towards + 0.55 * rng.standard_normal((n, 3))
-    end = start + deepest * rng.uniform(1.1, 1.8, (n, 1)) * aim
-    width = rng.uniform(0.9, 1.5, n)
-    return bent((start, end), (width, 0.6 * width))
+    def strands(self) -> Tubes:
+        """Spicules: straight, unbranched, thicker at the lesion (4.1.6)."""
+        rng, count = self.rng, int(np.clip(10 + 0.8 * self.diameter, 14, 44))
+        out = scene.directions(rng, count)
+        at = self.shape.reach(out, self.diameter)[:, None] * out
+        aim = unit(out + rng.standard_normal((count, 3)) * np.array([0.05, 0.2, 0.2]))
+        length = rng.uniform(*STRANDS_MM[self.codes["spiculation_length"]], (count, 1))
+        width = rng.uniform(0.6, 1.0, count)
+        ends = (at - 0.8 * aim + self.centre, at + length * aim + self.centre)
+        return bent(ends, (width, 0.3 * width))
 
+    def convergence(self) -> Tubes:
+        """Three to five vessels that bend and end in the edge, one of them from the hilum."""
+        rng, count = self.rng, int(self.rng.integers(3, 6))
+        out = scene.directions(rng, count)
+        out[1] = unit(self.root - self.centre)
+        at = (self.shape.reach(out, self.diameter)[:, None] - 1.0) * out + self.centre
+        bend = rng.standard_normal((count, 3)) * np.array([0.1, 0.35, 0.35])
+        far = rng.uniform(30, 45, (count, 1))
+        far[1] = 60
+        thick = float(np.clip(0.07 * self.diameter, 0.8, 1.7)) * rng.uniform(0.85, 1.25, count)
+        growth = np.where(np.arange(count) == 1, 0.4, -0.6)
+        along = (1.0, 0.55, 0.2, 0.0)
+        knots = [at + s * far * (out + s * bend) for s in along]
+        return bent(knots, [thick * (1 + s * growth) for s in along])
 
-def _strands(
-    rng: Generator, codes: Mapping[str, int], shape: Blobs, centre: Array, diameter: float
-) -> Tubes:
-    """Spicules: straight, unbranched, thicker at the lesion (4.1.6)."""
-    count = int(np.clip(10 + 0.8 * diameter, 14, 44))
-    out = scene.directions(rng, count)
-    at = shape.reach(out, diameter)[:, None] * out
-    aim = unit(out + rng.standard_normal((count, 3)) * np.array([0.05, 0.2, 0.2]))
-    length = rng.uniform(*STRANDS_MM[codes["spiculation_length"]], (count, 1))
-    width = rng.uniform(0.6, 1.0, count)
-    ends = (at - 0.8 * aim + centre, at + length * aim + centre)
-    return bent(ends, (width, 0.3 * width))
+    def indent(self, around: Around) -> tuple[Around, list[Array]]:
+        """Draw the pleura in: a trumpet on the wall whose tip points at the lesion (4.1.9).
 
-
-def _convergence(
-    rng: Generator, shape: Blobs, centre: Array, root: Array, diameter: float
-) -> Tubes:
-    """Three to five vessels that bend and end in the lesion's edge, one of them from the hilum."""
-    count = int(rng.integers(3, 6))
-    out = scene.directions(rng, count)
-    out[1] = unit(root - centre)
-    at = (shape.reach(out, diameter)[:, None] - 1.0) * out + centre
-    bend = rng.standard_normal((count, 3)) * np.array([0.1, 0.35, 0.35])
-    far = rng.uniform(30, 45, (count, 1))
-    far[1] = 60
-    thick = float(np.clip(0.07 * diameter, 0.8, 1.7)) * rng.uniform(0.85, 1.25, count)
-    growth = np.where(np.arange(count) == 1, 0.4, -0.6)
-    along = (1.0, 0.55, 0.2, 0.0)
-    knots = [at + s * far * (out + s * bend) for s in along]
-    return bent(knots, [thick * (1 + s * growth) for s in along])
-
-
-def _indent(
-    around: tuple[FloatArray, FloatArray], grid: Grid, centre: Array, outwards: Array, gap: float
-) -> tuple[FloatArray, FloatArray]:
-    """Draw the pleura in: a trumpet on the wall whose tip points at the lesion (4.1.9).
-
-    Its profile is `height * exp(-distance from the axis / width)`, and grows with the `gap` between
-    lesion and wall.
-    """
-    height, width = 0.55 * gap + 1.0, 0.3 * gap + 1.0
-    z, y, x = scene.offsets(grid.z_slices, grid, centre)
-    _, down, right = outwards.astype(np.float32)
-    along, across = down * y + right * x, right * y - down * x
-    away = np.sqrt(z**2 + across**2)
-    drawn = np.float32(height) * np.exp(-away / np.float32(width)) * (along > 0)
-    before, hu = around
-    depth = (before + drawn).astype(np.float32)
-    new = (depth > -1.5 * grid.pixel) & (before < 0)
-    return depth, np.where(new, np.float32(PLEURA_HU), hu)
+        Its profile is `height * exp(-distance from the axis / width)`, and grows with the gap
+        between lesion and wall. Also returns the ends of the line from the lesion to its tip.
+        """
+        grid, centre = self.grid, self.centre
+        outwards, to_wall = scene.nearest_wall(self.chest, centre)
+        start = float(self.shape.reach(outwards[None], self.diameter)[0])
+        gap = max(to_wall - start, 1.0)
+        height, width = 0.55 * gap + 1.0, 0.3 * gap + 1.0
+        z, y, x = scene.offsets(grid.z_slices, grid, centre)
+        _, down, right = outwards.astype(np.float32)
+        along, across = down * y + right * x, right * y - down * x
+        away = np.sqrt(z**2 + across**2)
+        drawn = np.float32(height) * np.exp(-away / np.float32(width)) * (along > 0)
+        before, hu = around
+        depth = (before + drawn).astype(np.float32)
+        new = (depth > -1.5 * grid.pixel) & (before < 0)
+        ends = [centre[None] + at * outwards for at in (start - 1.0, to_wall)]
+        return (depth, np.where(new, np.float32(PLEURA_HU), hu)), ends

@@ -10,31 +10,21 @@ of the nodule without large vessels. The mask is one reader's.
 core's share of the diameter. All their values are *our assumption*. Their order is that of
 pathology, in which cells grow denser along the alveoli from AAH to AIS, and MIA and IAC add an
 invasive part, which CT shows as solid more often than not (IASLC/ATS/ERS 2011, the paper's
-reference 2); their overlap was chosen so that the tasks are about as hard as the paper's.
-
-How far the types overlap in the voxels of the 740 of seed 0: area under the ROC curve (accuracy in
-the first task) of the mask's equivalent diameter, the mean HU in it, and these with the share above
--300 HU by logistic regression in five folds; last the paper's model (d), split 1, on other data:
-
-| task | diameter | mean HU | three | paper |
-|---|---|---|---|---|
-| AAH+AIS, MIA, IAC (largest class: 0.45) | 0.45 | 0.56 | 0.57 | 0.59 |
-| AAH+AIS, MIA+IAC | 0.68 | 0.78 | 0.80 | 0.81 |
-| AAH+AIS+MIA, IAC | 0.69 | 0.77 | 0.80 | 0.80 |
-| AIS, MIA | 0.61 | 0.71 | 0.73 | 0.74 |
+reference 2). The tasks are about as hard as the paper's: diameter, mean HU and the share above
+-300 HU together have an AUC of 0.73 to 0.80, the paper's model (d) one of 0.74 to 0.81.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.random import Generator
 from scipy.special import ndtr, ndtri
 
-from lesionlab import published
+from lesionlab import _names, published
 from lesionlab.crops import Crop
 from lesionlab.sources.phantom import _scene as scene
 from lesionlab.sources.phantom._joint import apportion
@@ -42,41 +32,29 @@ from lesionlab.sources.phantom._lung import Tubes, bent, fill
 from lesionlab.sources.phantom._physics import Array, generator, grain
 from lesionlab.sources.phantom._thorax import surroundings
 
-__all__ = ["N_NODULES", "TYPES", "NoduleType", "nodules", "phantom", "render"]
+__all__ = ["N_NODULES", "TYPES", "nodules", "phantom", "render"]
 
 N_NODULES = 740  # nodules of the paper (Table 1)
 
-DIAMETERS = (4.0, 9.9)
-"""Smallest and largest diameter, mm: "subcentimeter nodules" (section 3.1)."""
-
-# Slices reach so far from the nodule's middle, for a patch of 32 mm around its centroid
-HALF_Z_MM = 18.5
-
-LEAST_MM = 24.0  # A crop is at least so wide, for a patch of 22.4 mm in plane
-
+DIAMETERS = (4.0, 9.9)  # smallest and largest, mm: "subcentimeter nodules" (section 3.1)
+HALF_Z_MM = 18.5  # how far slices reach from the middle, for a patch of 32 mm around the centroid
+LEAST_MM = 24.0  # width of a crop at least, for a patch of 22.4 mm in plane
 SHARE_WITH_VESSEL, SHARE_AT_WALL = 0.4, 0.35  # of all types alike
 SOLID_HU = 0.0
 LARGE_VESSEL = 0.5  # share of a voxel from which a reader leaves it out of the mask
 
 
-class NoduleType(NamedTuple):
-    """What is assumed of the nodules of one pathology."""
-
-    diameter: float  # median, mm, of a lognormal distribution cut at `DIAMETERS`
-    spread: float  # standard deviation of its logarithm
-    glass_hu: float  # mean density of the ground glass, HU, of a normal distribution
-    glass_sd: float  # its standard deviation, HU
-    p_solid: float  # share of the nodules that have a solid core
-    solid: float  # mean diameter of the core over that of the nodule, of those that have one
-
-
 SOLID_WEIGHT = 9.0  # observations that the beta distribution of the core's share stands for
 
+# diameter: median, mm, of a lognormal distribution cut at `DIAMETERS`, and `spread` of its
+# logarithm; ground glass: mean and standard deviation, HU; p_solid: share of the nodules with a
+# solid core; solid: the core's mean diameter over that of such a nodule
+_ASSUMED = ("diameter", "spread", "glass_hu", "glass_sd", "p_solid", "solid")
 TYPES = {
-    "AAH": NoduleType(5.8, 0.20, -655, 60, 0.05, 0.25),
-    "AIS": NoduleType(6.6, 0.22, -630, 60, 0.25, 0.32),
-    "MIA": NoduleType(7.4, 0.23, -602, 65, 0.50, 0.40),
-    "IAC": NoduleType(8.5, 0.22, -570, 70, 0.75, 0.52),
+    "AAH": (5.8, 0.20, -655, 60, 0.05, 0.25),
+    "AIS": (6.6, 0.22, -630, 60, 0.25, 0.32),
+    "MIA": (7.4, 0.23, -602, 65, 0.50, 0.40),
+    "IAC": (8.5, 0.22, -570, 70, 0.75, 0.52),
 }
 
 _RANGES = {
@@ -89,9 +67,7 @@ _RANGES = {
 
 
 def nodules(n: int = N_NODULES, *, seed: int = 0) -> pd.DataFrame:
-    """Draw a table of `n` nodules; each seed gives others with the same counts.
-
-    Other numbers than 740 have the counts of Table 1 in proportion.
+    """Draw a table of `n` nodules with the counts of Table 1, or in proportion to them.
 
     Returns:
         One row per nodule, index `lesion_id`: `patient` and `scan_id` (one nodule each),
@@ -100,14 +76,14 @@ def nodules(n: int = N_NODULES, *, seed: int = 0) -> pd.DataFrame:
         (`has_vessel`: one runs through it; `at_wall`), `slice_thickness` (as the distance of
         slices) and `pixel_spacing` in mm.
     """
-    scene.check_whole(1, n=n)
-    scene.check_whole(0, seed=seed)
+    _names.whole(1, n=n)
+    _names.whole(0, seed=seed)
     rng = generator("wang2021", "table", n, seed)
     printed = published.table("wang2021", 1).set_index("category")
     cells = printed.loc[list(TYPES), ["training", "testing"]].stack()
     table = cells.index.repeat(apportion(cells.to_numpy(), n)).to_frame(index=False)
     table.columns = pd.Index(["pathology", "part"])
-    kinds = pd.DataFrame([TYPES[name] for name in table["pathology"]])
+    kinds = pd.DataFrame([TYPES[name] for name in table["pathology"]], columns=_ASSUMED)
     low, high = (ndtr((np.log(d / kinds["diameter"])) / kinds["spread"]) for d in DIAMETERS)
     normal = ndtri(low + (high - low) * rng.random(n))
     table["diameter"] = np.round(kinds["diameter"] * np.exp(kinds["spread"] * normal), 2)
@@ -148,26 +124,23 @@ def render(nodule: pd.Series[Any], *, seed: int = 0, size: int = 64) -> Crop:
     Raises:
         ValueError: A value is out of range, or the nodule does not fit into `size`.
     """
-    numbers = scene.numbers(nodule, _RANGES, seed=seed, size=size, around=4, least=LEAST_MM)
+    numbers = scene.numbers(nodule, _RANGES, seed, size, around=4, least=LEAST_MM)
     diameter, glass_hu, solid_share, spacing, pixel = numbers
     for name in ("has_vessel", "at_wall"):
         if not isinstance(nodule[name], bool | np.bool_):
             raise ValueError(f"{name}={nodule[name]!r} of {nodule.name}: expected a boolean")
-    key, scan_id, radius = (str(nodule.name), seed), str(nodule["scan_id"]), diameter / 2
-    chest, lung, scanner = scene.draw_scan(
-        scan_id, seed, thickness=spacing, spacing=spacing, pixel=pixel, contrast=False
-    )
+    key, scan, radius = (str(nodule.name), seed), (str(nodule["scan_id"]), seed), diameter / 2
+    chest, lung, scanner = scene.draw_scan(scan, spacing, spacing, pixel, contrast=False)
     rng = generator("place", *key)
-    gap = float(rng.uniform(0.5, 4.0) if nodule["at_wall"] else rng.uniform(6.0, 30.0))
-    facing: Literal["wall", "any"] = "wall" if nodule["at_wall"] else "any"
-    chest, middle = scene.find_place(rng, chest, radius=radius, gap=gap, facing=facing)
-    grid = scene.grid_around(chest, middle, size=size, half_z=HALF_Z_MM, spacing=spacing)
-    volume, blood = scene.made_up_lung(chest, lung, middle, grid, key)
+    gap, facing = ((0.5, 4.0), "wall") if nodule["at_wall"] else ((6.0, 30.0), "any")
+    chest, middle = scene.find_place(rng, chest, radius, float(rng.uniform(*gap)), facing)
+    grid = scene.grid_around(chest, middle, size, HALF_Z_MM, spacing)
+    volume, blood = scene.made_up_lung(key, chest, lung, middle, grid)
     if nodule["has_vessel"]:
         blood = np.maximum(blood, fill(_crossing(generator("vessel", *key), middle), grid))
     # the nodule's own density, and its share of every fine voxel
     rng = generator("form", *key)
-    shape = scene.round_shape(rng).with_diameter(diameter)
+    shape = scene.stretched(rng, (0, 0, 0, 1)).with_diameter(diameter)
     surface = shape.distance(*scene.offsets(grid.z_fine, grid, middle))
     coarse, fine = grain(rng, surface.shape, 0.6 * radius, grid)
     surface = surface + np.float32(0.08 * radius) * coarse
@@ -181,7 +154,7 @@ def render(nodule: pd.Series[Any], *, seed: int = 0, size: int = 64) -> Crop:
     around = surroundings(generator("wall", *key), chest, grid)
     large = grid.average(blood) > LARGE_VESSEL
     volume = np.maximum(volume, filled)
-    return scene.finish(volume, share, around, grid, scanner, key, not_lesion=large)
+    return scene.finish(key, volume, share, around, grid, scanner, not_lesion=large)
 
 
 def _crossing(rng: Generator, middle: Array) -> Tubes:
