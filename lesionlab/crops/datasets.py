@@ -134,7 +134,7 @@ class _Phantom(DataSet):
     packages = ("sources/phantom", "sources/lidc")
 
     def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
-        return partial(phantom.make, seed=self.seed), "phantom"
+        return partial(phantom.phantom, seed=self.seed), "phantom"
 
     def _voxels(self) -> Basis:
         return Basis(f"phantom crops, seed {self.seed}", "phantom")

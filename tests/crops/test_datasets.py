@@ -66,10 +66,10 @@ def test_crops_are_those_of_the_source_and_kept(cache, monkeypatch):
     store = crops(lesion_ids=IDS[:2], seed=3)
     assert store.complete
     assert list(store) == IDS[:2]
-    np.testing.assert_array_equal(store[IDS[1]].hu, phantom.make(IDS[1], seed=3).hu)
+    np.testing.assert_array_equal(store[IDS[1]].hu, phantom.phantom(IDS[1], seed=3).hu)
     assert Path(store.url).parent == cache / "stores"
     assert store.url == datasets.get("phantom", seed=3).url == datasets.locate("phantom", 3)
-    monkeypatch.setattr(phantom, "make", None)  # nothing is made again
+    monkeypatch.setattr(phantom, "phantom", None)  # nothing is made again
     again = crops(lesion_ids=IDS[1:2], seed=3)
     assert (again.url, again.checksum) == (store.url, store.checksum)
 
@@ -96,20 +96,20 @@ def test_other_seeds_and_other_code_make_other_stores(monkeypatch):
 
 
 def test_an_interrupted_store_gives_what_it_has_and_is_gone_on_with(monkeypatch):
-    real = phantom.make
+    real = phantom.phantom
 
     def broken(lesion_id: str, seed: int) -> Any:
         if lesion_id == IDS[2]:
             raise ZeroDivisionError("x")
         return real(lesion_id, seed=seed)
 
-    monkeypatch.setattr(phantom, "make", broken)
+    monkeypatch.setattr(phantom, "phantom", broken)
     with pytest.raises(stores.BuildError, match=f"{IDS[2]}: ZeroDivisionError: x"):
         crops(lesion_ids=IDS[:4])
-    monkeypatch.setattr(phantom, "make", None)
+    monkeypatch.setattr(phantom, "phantom", None)
     partly = crops(lesion_ids=IDS[:2])
     assert (partly.complete, list(partly)) == (False, IDS[:2])
-    monkeypatch.setattr(phantom, "make", real)
+    monkeypatch.setattr(phantom, "phantom", real)
     store, n_made = build("phantom", IDS[:4])
     assert (n_made, store.complete) == (2, True)
 
@@ -267,7 +267,7 @@ def test_a_folder_without_a_scan_and_an_environment_without_pydicom(monkeypatch,
 def test_a_description_says_what_is_there():
     store = crops(lesion_ids=IDS[:3])
     told = describe(store)
-    made = [phantom.make(i) for i in IDS[:3]]
+    made = [phantom.phantom(i) for i in IDS[:3]]
     assert told["dataset"] == told["tier"] == "phantom"
     assert told["lesions"] == told["expected"] == 3
     assert told["depth"] == [min(len(c.hu) for c in made), max(len(c.hu) for c in made)]
@@ -297,7 +297,7 @@ def test_a_description_says_what_is_there():
 )
 def test_a_store_that_is_not_what_the_database_says(change, fault, tmp_path):
     def make(lesion_id: str) -> Crop:
-        crop = phantom.make(lesion_id)
+        crop = phantom.phantom(lesion_id)
         return dataclasses.replace(crop, **change(crop))
 
     wrong = validate(stores.build(tmp_path / "s", IDS[:1], make, tier="phantom", progress=False))
@@ -314,7 +314,7 @@ def test_stores_and_lesions_that_are_not_known(tmp_path):
         ]
     ):
         url = tmp_path / str(k)
-        store = stores.build(url, IDS[:1], phantom.make, provenance=provenance, **options)
+        store = stores.build(url, IDS[:1], phantom.phantom, provenance=provenance, **options)
         assert complaint in validate(store)["lesions.parquet"]
     with pytest.raises(stores.BuildError):
         stores.build(tmp_path / "s", ["L-1"], lambda _: 1 / 0, **options)  # type: ignore[arg-type, return-value]

@@ -29,7 +29,7 @@ class Small(Lei2020):
 
 @cache
 def _crop(lesion_id: str) -> Crop:
-    return phantom.make(lesion_id)
+    return phantom.phantom(lesion_id)
 
 
 def crops() -> dict[str, Crop]:

@@ -10,7 +10,6 @@ from lesionlab.sources.phantom._lung import (
     MEAN_TISSUE,
     NEIGHBOURS,
     NO_TUBES,
-    Tubes,
     draw_lung,
     fill,
     grow_tree,
@@ -124,7 +123,7 @@ def test_texture_is_as_smooth_as_asked():
 
 
 def tube(start, end, radius):
-    return Tubes(np.array([start], float), np.array([end], float), np.array([[radius, radius]]))
+    return np.array([[[*start, radius], [*end, radius]]], float)
 
 
 @pytest.mark.parametrize("radius", [0.15, 0.5, 1.4, 4.0])
@@ -160,14 +159,14 @@ def test_a_tree_hangs_together_and_its_radii_follow_murray():
     points = generator("p").uniform(0, 60, (200, 3))
     root = np.array([30.0, 30.0, -20.0])
     tree = grow_tree(generator("t"), points, root, tip=0.3, largest=50.0)
-    assert len(tree.start) == 400
-    ends = {tuple(p) for p in tree.end} | {tuple(root)}
-    assert all(tuple(p) in ends for p in tree.start)
+    assert len(tree) == 400
+    start, end = tree[:, 0, :3], tree[:, 1, :3]
+    assert {tuple(p) for p in start} <= {tuple(p) for p in end} | {tuple(root)}
     # at every branch the cube of what comes in is what goes out plus the branch's own twig
-    into = {tuple(tree.end[200 + k]): tree.radius[200 + k, 1] for k in range(200)}
+    into = {tuple(at): radius for *at, radius in tree[200:, 1]}
     out = dict.fromkeys([*into, tuple(root)], 0.0)
     for k in range(200):
-        out[tuple(tree.start[k])] += into[tuple(tree.end[200 + k])] ** 3
+        out[tuple(start[k])] += into[tuple(end[200 + k])] ** 3
     assert all(radius**3 > out[point] for point, radius in into.items())
     trunk = out[tuple(root)]
     assert trunk == pytest.approx(200 * 0.3**3 * np.exp(0.125), rel=0.25)  # mean of lognormals
@@ -183,14 +182,14 @@ def test_a_small_tree_joins_each_point_where_the_path_is_cheapest():
         outwards = (points[child] - root) / np.linalg.norm(points[child] - root)
         step = points[child] - points[:child]
         cost = 2.4 * np.linalg.norm(step, axis=1) - 1.4 * (step @ outwards)
-        assert tree.start[child] == pytest.approx(points[cost.argmin()])
-    assert tree.start[0] == pytest.approx(root)
+        assert tree[child, 0, :3] == pytest.approx(points[cost.argmin()])
+    assert tree[0, 0, :3] == pytest.approx(root)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_trees_of_hardly_any_points(n):
     points = np.ones((n, 3)) * np.arange(1, n + 1)[:, None]
-    assert len(grow_tree(generator("t"), points, np.zeros(3), tip=0.3).start) == 2 * n
+    assert len(grow_tree(generator("t"), points, np.zeros(3), tip=0.3)) == 2 * n
 
 
 def test_smaller_lungs_are_denser_by_the_tissue_that_they_keep():

@@ -1,18 +1,13 @@
 """Phantom CT around the real LIDC-IDRI contours: crops for every lesion with no download.
 
-Masks, ratings, spacing, slice thickness and the place of the lesion in the scan are real, from
-`lesionlab.sources.lidc`. The voxels are rendered: lung with vessels, pleura and chest wall by the
-lesion's place in the scan, the lesion itself by **one** reader's ratings, drawn at random; then
-partial volume, the blur of a reconstruction kernel and correlated noise. Malignancy is never read.
-
-What this is not: the chest is an average one, other nodules nearby are left out, and there is no
-motion, beam hardening or scar. `lesionlab.realism` measures how far it is from real slices.
+Masks, spacing, slice thickness and the lesion's place are real. The voxels are rendered by **one**
+reader's ratings, drawn at random; malignancy is never read. The chest is an average one, without
+other nodules. `lesionlab.realism` measures how far all this is from real slices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -30,39 +25,27 @@ from lesionlab.sources.phantom._lesion import RENDERED, Lesion, shape_on_planes
 from lesionlab.sources.phantom._physics import Grid, generator
 from lesionlab.sources.phantom._thorax import make_room, surroundings
 
-__all__ = ["drawn_ratings", "lesions", "make", "phantom", "render"]
+__all__ = ["drawn_ratings", "phantom", "render"]
 
 CONTEXT = 2  # slices above and below the readers' outlines
 REACH_MM = 10.5  # how far slices reach from the centre: 21 slices at 1 mm can be cut out
 SCAN_MM = 320.0  # height of a scan whose number of slices is not given
 
 
-def lesions() -> list[str]:
-    """Ids of all lesions that can be rendered: every nodule of `lidc.nodules`."""
-    return list(_nodules().index)
-
-
 def phantom(lesion_id: str, *, seed: int = 0, size: int = 128) -> Crop:
-    """Render one lesion of the installed database; see `render`. A LookupError for other ids."""
+    """Render a nodule of `lidc.nodules`; see `render`. A LookupError for other ids."""
     masks = lidc.masks(lesion_id)  # also says so if there is no such lesion
-    nodule: Any = _nodules().loc[lesion_id]
+    nodule: Any = lidc.nodules().loc[lesion_id]
     n_slices = len(lidc.default().database.slice_z[int(nodule["scan_id"])])
     return render(nodule, masks, seed=seed, size=size, scan_slices=n_slices)
-
-
-def make(lesion_id: str, seed: int = 0) -> Crop:
-    """`phantom(lesion_id, seed=seed)`, a plain function for the workers of a process pool."""
-    return phantom(lesion_id, seed=seed)
 
 
 def drawn_ratings(nodule: pd.Series[Any], *, seed: int = 0) -> dict[str, int]:
     """The one reader's ratings that `render` renders, by name, for a row of `lidc.nodules`.
 
     The reader is drawn with equal chances from those of the nodule; lesion and seed alone decide.
-    A rating that is missing (outside its scale) is read as the harmless one: soft tissue.
-
-    Raises:
-        ValueError: A rating is not on its scale.
+    A missing internal structure is read as soft tissue. Any other rating that is not on its scale
+    is a ValueError.
     """
     rng = generator("reader", nodule.name, seed)
     reader = int(rng.integers(len(nodule["margin_readings"])))
@@ -91,15 +74,15 @@ def render(
 ) -> Crop:
     """Render the CT around one nodule's contours.
 
-    The same bytes for the same lesion and seed in any order and process. What belongs to the
-    scanner and the patient is drawn once per `series_uid` and seed, so that lesions of one scan
-    share kernel, dose, chest and lung.
+    The same bytes for the same lesion and seed in any order and process. Lesions of one scan
+    (`series_uid`) share kernel, dose, chest and lung.
 
     Args:
-        nodule: A row of `lidc.nodules`; of its ratings one reader's are used, malignancy never.
-        masks: The same nodule's masks.
+        nodule: A row of `lidc.nodules`, and the same nodule's `masks`.
+        masks: Empty ones, or those of another lesion, are a ValueError.
         seed: Another seed gives another patient around the same contours.
-        size: Rows and columns of the crop, in pixels of the scan.
+        size: Rows and columns of the crop, in pixels of the scan; outlines that are wider are a
+            ValueError.
         scan_slices: Slices in the scan, where the crop ends; unknown if None.
         ratings: Render these instead of one reader's: each of the seven of `drawn_ratings`.
 
@@ -107,10 +90,6 @@ def render(
         A crop of the tier `phantom`, around the middle of all readers' outlines. Rows and columns
         may reach over the border of the scan, slices do not. Two slices lie above and below the
         outlines; more where they are needed to reach 10.5 mm from the lesion's centre.
-
-    Raises:
-        ValueError: `masks` are empty or of another lesion, the outlines do not fit into `size`, or
-            a rating is not on its scale.
     """
     lesion_id = masks.lesion_id
     if nodule.name != lesion_id:
@@ -121,9 +100,8 @@ def render(
     grid = _grid(nodule, masks, size, scan_slices)
     spacing = grid.spacing
     height = scan_slices * spacing if scan_slices else max(SCAN_MM, grid.z_slices[-1] + spacing)
-    scan = (nodule["series_uid"], seed)
     chest, lung, scanner = scene.draw_scan(
-        scan, spacing, grid.thickness, grid.pixel, height=height, contrast=True
+        (nodule["series_uid"], seed), spacing, grid.thickness, grid.pixel, height, contrast=True
     )
     lung = _lung.inflated(lung, chest.scale)
     # readers of one nodule may have drawn side by side and agree on no voxel
@@ -173,8 +151,3 @@ def _grid(nodule: pd.Series[Any], masks: LesionMasks, size: int, scan_slices: in
         end = min(end, scan_slices)
     thickness = float(nodule["slice_thickness"])
     return Grid(first, end - first, (y, x), size, spacing, thickness, masks.spacing[2])
-
-
-@cache
-def _nodules() -> pd.DataFrame:
-    return lidc.nodules()

@@ -246,8 +246,8 @@ def feeding_vessels(
     width = np.minimum(rng.uniform(0.4, 1.3, count), 0.25 + 0.25 * radius)
     bend, spread = rng.standard_normal((2, count, 3))
     low, high = grid.ends
-    towards = hilum(rng, chest, float((low[2] + high[2]) / 2)) - middle
-    towards = unit(unit(towards) + 0.6 * spread)
+    straight = unit(hilum(rng, chest, float((low[2] + high[2]) / 2)) - middle)
+    towards = unit(straight + 0.6 * spread)
     turn = middle + (radius + 9.0) * towards
     end = turn + 28.0 * towards + 5.0 * bend
     start = np.broadcast_to(middle, turn.shape)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from numpy.random import Generator
 from scipy import ndimage
 
 FloatArray = npt.NDArray[np.float32]
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[np.floating[Any]]  # in single or double precision
 Window = tuple[slice, slice, slice]
 """Slices `(z, y, x)` of a volume."""
 

@@ -44,8 +44,8 @@ HORIZONTAL_LEVEL = 0.53
 HEIGHTS = ((0.40, 0.66), (0.56, 0.80), (0.36, 0.52), (0.30, 0.58), (0.42, 0.80), (0.30, 0.58))
 HEIGHT_TRIES, PLACE_TRIES = 6, 160
 # Points of a ball of radius 1 for which room is made: its section, and its lowest point.
-BALL = [(0, y, x) for y, x in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))]
-BALL += [(0, y, x) for y in (-0.7, 0.7) for x in (-0.7, 0.7)] + [(-1, 0, 0)]
+BALL = [(0.0, y, x) for y, x in ((0.0, 0.0), (1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))]
+BALL += [(0.0, y, x) for y in (-0.7, 0.7) for x in (-0.7, 0.7)] + [(-1.0, 0.0, 0.0)]
 
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -78,7 +78,7 @@ def numbers(
 
 
 def draw_scan(
-    key: Key, spacing: float, thickness: float, pixel: float, *, height: float = 0, contrast: bool
+    key: Key, spacing: float, thickness: float, pixel: float, height: float = 0, *, contrast: bool
 ) -> tuple[Chest, Lung, Scanner]:
     """Draw the patient and the scanner of a scan; its id and the seed, `key`, alone decide.
 

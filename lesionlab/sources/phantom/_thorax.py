@@ -204,7 +204,7 @@ def surroundings(rng: Generator, chest: Chest, grid: Grid) -> tuple[FloatArray, 
 
 def _step(distance: Array, pixel: float) -> Array:
     """1 where `distance` is above 0, 0 below, a ramp of one pixel between."""
-    return np.clip(distance / pixel + 0.5, 0, 1)
+    return np.asarray(np.clip(distance / pixel + 0.5, 0, 1))
 
 
 def _wall(chest: Chest, z: Array, angle: Array, d: Array, rough: Array) -> Array:

@@ -136,9 +136,8 @@ def render(row: pd.Series[Any], *, seed: int = 0, size: int = 128) -> Crop:
             raise ValueError(f"{name}={codes[name]!r} of {row.name}: expected one of {allowed}")
     diameter, spacing, pixel = scene.numbers(row, _RANGES, seed, size, around=2 * ROOM_MM)
     key = (str(row.name), seed)
-    chest, lung, scanner = scene.draw_scan(
-        (row["scan_id"], seed), spacing, spacing, pixel, contrast=True
-    )
+    scan = (row["scan_id"], seed)
+    chest, lung, scanner = scene.draw_scan(scan, spacing, spacing, pixel, contrast=True)
     lesion = _Lesion(key, codes, diameter, chest, size, spacing)
     chest, grid = lesion.chest, lesion.grid
     around = surroundings(generator("wall", *key), chest, grid)
