@@ -33,9 +33,7 @@ MARGIN = 6.0
 def coverage(readings: pd.DataFrame, attribute: str) -> pd.DataFrame:
     """How often each step of a scale was given, and how far its readers agreed at best.
 
-    Args:
-        readings: One row per reading: `lesion_id` and the attribute (`lesionlab.sources.lidc`).
-        attribute: One of LIDC's nine ratings.
+    `readings` has one row per reading: `lesion_id` and the attribute, one of LIDC's nine ratings.
 
     Returns:
         One row per step, also for steps that nobody gave: `word`; `n_readings` and `share` (of
@@ -47,16 +45,15 @@ def coverage(readings: pd.DataFrame, attribute: str) -> pd.DataFrame:
     counts = _counts(readings, known)
     full = counts[counts.sum(axis=1) == N_READERS]
     n_readings = counts.sum()
-    return pd.DataFrame(
-        {
-            "word": pd.Series(dict(known.words)),
-            "n_readings": n_readings,
-            "share": n_readings / max(int(n_readings.sum()), 1),
-            "n_nodules": (counts > 0).sum(),
-            "most": full.max() if len(full) else 0,
-            "n_readers": N_READERS,
-        }
-    ).rename_axis("step")
+    made = {
+        "word": pd.Series(dict(known.words)),
+        "n_readings": n_readings,
+        "share": n_readings / max(int(n_readings.sum()), 1),
+        "n_nodules": (counts > 0).sum(),
+        "most": full.max() if len(full) else 0,
+        "n_readers": N_READERS,
+    }
+    return pd.DataFrame(made).rename_axis("step")
 
 
 def examples(
@@ -82,8 +79,8 @@ def examples(
     and not on the order of rows.
 
     Args:
-        readings: One row per reading: `lesion_id` and the attribute.
-        attribute: One of LIDC's nine ratings.
+        readings: As for `coverage`.
+        attribute: As for `coverage`.
         steps: Steps of the scale; all if None.
         seed: Seed of the draw.
         lesion_ids: Only these nodules, such as those with voxels; all if None.
@@ -117,13 +114,12 @@ def examples(
             if lesion_id:
                 numbers: Any = found.loc[lesion_id]
                 rows.append((step, kind, lesion_id, *map(int, numbers)))
-    made = pd.DataFrame(
-        rows, columns=["step", "kind", "lesion_id", "n_readers", "n_step", "spread"]
-    )
+    columns = ["step", "kind", "lesion_id", "n_readers", "n_step", "spread"]
+    made = pd.DataFrame(rows, columns=columns)
+    shown = readings[readings["lesion_id"].isin(made["lesion_id"])]
     said = {
         lesion_id: tuple(None if np.isnan(v) else int(v) for v in values)
-        for lesion_id, values in readings.groupby("lesion_id")[known.name]
-        if lesion_id in set(made["lesion_id"])
+        for lesion_id, values in shown.groupby("lesion_id")[known.name]
     }
     made.insert(5, "share", made["n_step"] / made["n_readers"])
     return made.assign(readings=made["lesion_id"].map(said))
@@ -138,14 +134,8 @@ def draw(
 ) -> list[str]:
     """Ids of `n` nodules, drawn from those that `N_READERS` readers rated on all attributes.
 
-    Args:
-        readings: One row per reading: `lesion_id` and the nine ratings.
-        n: How many nodules.
-        seed: Seed of the draw.
-        lesion_ids: Only these nodules; all if None.
-
-    Raises:
-        ValueError: There are fewer than `n` such nodules, or `n` is below 1.
+    `readings` has one row per reading: `lesion_id` and the nine ratings. With `lesion_ids`, only
+    these nodules are drawn from. A ValueError if there are fewer than `n`.
     """
     if lesion_ids is not None:
         readings = readings[readings["lesion_id"].isin(set(lesion_ids))]
@@ -199,11 +189,10 @@ def _counts(readings: pd.DataFrame, attribute: Attribute) -> pd.DataFrame:
 
 
 def _spread(counts: pd.DataFrame, attribute: Attribute) -> pd.Series[Any]:
-    given = counts.to_numpy() > 0
+    given = counts > 0
     if attribute.kind == "nominal":
-        return pd.Series(given.sum(axis=1) - 1, index=counts.index)
-    highest = given.shape[1] - 1 - given[:, ::-1].argmax(axis=1)
-    return pd.Series(highest - given.argmax(axis=1), index=counts.index)
+        return given.sum(axis=1) - 1
+    return given.iloc[:, ::-1].idxmax(axis=1) - given.idxmax(axis=1)
 
 
 def _first(

@@ -40,7 +40,6 @@ WORDS: Mapping[str, str] = {
     # tests
     "p_below": "p",
     "p_holm": "p (Holm)",
-    "p_value": "p",
     "p_probability": "p (probabilities)",
     "p_mcnemar": "p (McNemar)",
     "p_error": "p (error)",

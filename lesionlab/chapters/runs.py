@@ -45,15 +45,15 @@ def find(folder: str | Path = "runs") -> pd.DataFrame:
     Returns:
         One row per run, with `COLUMNS`; None for what its files do not say.
 
-        - `kind` is one of `KINDS`; `name` is the notebook, or the paper whose model was trained.
-        - `set` is the set of parameters of the notebook, or the preset of the training.
-        - `run` is what its folder is called, such as `smoke-b00ddc95`.
+        - `kind` is one of `KINDS`; `name` is the notebook, or the paper whose model was trained;
+          `set` is the notebook's set of parameters, or the training's preset.
+        - `run` is what its folder is called, such as `smoke-b00ddc95`. `path` is its file of
+          results or, without one, the file or folder that says how far it got.
         - `changed` tells the parameters that differ from the notebook's, or from those of
           `lesionlab train`.
         - `when` is when its file was last written, in the time of this machine.
         - `dirty` says whether files differed from the commit.
         - `state` is `complete`, `failed`, or `unfinished: …` and `damaged: …` with the reason.
-        - `path` is its file of results; without one, the file or folder that says how far it got.
         - `parameters` are by name; a recipe's are called like `recipe.schedule.kind`, or
           `recipe.2.schedule.kind` in the second of several stages.
         - `scores` are the rows of the table that `scores` makes.
