@@ -318,6 +318,6 @@ def read_predictions(folder: Path, entry: Mapping[str, str]) -> pd.DataFrame:
     values, truths = {}, {}
     for (target, name), part in found.groupby(["target", "class"], sort=False):
         part = part.reset_index(drop=True)
-        values[f"{target}: {name}" if name else target] = part["value"]
-        truths[target + TRUTH] = part["truth"]
+        values[f"{target}: {name}" if name else f"{target}"] = part["value"]
+        truths[f"{target}{TRUTH}"] = part["truth"]
     return part[KEYS].assign(**values, **truths)

@@ -1,4 +1,4 @@
-"""Papers: a toy from outside, Li's nine heads, two stages; what a paper must have; one step of all."""
+"""Papers: a toy from outside, Li's nine heads, two stages; what each must have; one step of all."""
 
 from __future__ import annotations
 
