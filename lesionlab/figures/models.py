@@ -119,37 +119,18 @@ def scores(
 
 
 @draw.styled
-def slice_profile(
-    profile: pd.DataFrame,
-    *,
-    ends: pd.DataFrame,
-    printed: Mapping[str, float],
-    tier: Tier | None = None,
-) -> Figure:
+def slice_profile(profile: pd.DataFrame, *, tier: Tier | None = None) -> Figure:
     """The mean weight of a slice by where in the nodule it lies (Fu 2021, Fig. 5 over all nodules).
 
-    `profile` has the index position in the nodule, 0 to 1, and the columns value, low, high;
-    `ends` the same of the rows `end` and `inner`. `printed` are these two as the paper has them.
+    `profile` has the index position in the nodule, 0 to 1, and the columns value, low, high.
     """
-    figure, (left, right) = draw.row(2, 7.2, 2.9, width_ratios=(2.4, 1), sharey=True)
+    figure, (ax,) = draw.row(1, 6, 2.9)
     x = profile.index.to_numpy(dtype=float)
-    left.fill_between(x, profile["low"], profile["high"], alpha=0.2, linewidth=0)
-    left.plot(x, profile["value"], "o-")
-    left.annotate("all slices alike", (0.5, 1), xytext=(0, 3), textcoords="offset points",
-                  ha="center", fontsize=7.5, color="#555555")  # fmt: skip
-    left.set_xticks([0, 0.5, 1], ["first slice", "middle", "last slice"])
-    left.set_ylabel("weight × number of slices")
-    left.set_ylim(bottom=0)
-    ours = ends.loc[["end", "inner"]]
-    error = [ours["value"] - ours["low"], ours["high"] - ours["value"]]
-    right.errorbar([0, 1], ours["value"], yerr=error, fmt="o", markersize=5, label="lesionlab")
-    theirs = [printed["end"], printed["inner"]]
-    right.plot([0.18, 1.18], theirs, "D", color=draw.ORANGE, markersize=5, label="Fu 2021")
-    right.set_xticks([0, 1], ["first and last", "between"])
-    right.set_xlim(-0.5, 1.5)
-    right.legend()
-    for ax in (left, right):
-        ax.axhline(1, color=draw.GREY, linestyle="--", linewidth=1)
+    ax.fill_between(x, profile["low"], profile["high"], alpha=0.2, linewidth=0)
+    ax.plot(x, profile["value"], "o-")
+    ax.axhline(1, color=draw.GREY, linestyle="--", linewidth=1)
+    ax.set_xticks([0, 0.5, 1], ["first slice", "middle", "last slice"])
+    ax.set(ylim=(0, None), ylabel="weight × number of slices (1: all alike)")
     return draw.note(figure, tier)
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from seaborn.utils import relative_luminance
 
 from lesionlab.attributes import LIDC_RATINGS, Attribute, title
@@ -27,20 +26,6 @@ def rating_histograms(readings: pd.DataFrame) -> Figure:
         ends = f"1 {attribute.words[1]} … {codes[-1]} {attribute.words[codes[-1]]}"
         ax.set(xticks=codes, title=f"{attribute.title} ({attribute.kind})", xlabel=ends)
     figure.supylabel("share of readings (%)")
-    return figure
-
-
-@draw.styled
-def counts(values: pd.Series, *, xlabel: str, mean: float, mean_label: str) -> Figure:
-    """Histogram of a whole number of each nodule, one bar per value, with a mean to compare."""
-    tally = values.value_counts().sort_index()
-    figure, (ax,) = draw.row(1, 6.6, 2.8)
-    ax.bar(tally.index, tally, width=0.9, color=draw.BLUE)
-    ax.axvline(values.mean(), color="black", linewidth=1, label=f"mean {values.mean():.2f}")
-    ax.axvline(mean, color=draw.ORANGE, linewidth=1.5, linestyle="--", label=mean_label)
-    ax.set(xlabel=xlabel, ylabel="nodules")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend()
     return figure
 
 

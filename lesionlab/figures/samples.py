@@ -43,7 +43,7 @@ class Picture:
         pixel: Height and width of a pixel, mm; None where it has no length.
         title: What stands above it.
         outline: (row, column) bool whose border is drawn, or (reader, row, column).
-        map: (row, column), drawn over the image.
+        map: (row, column), drawn over the image; nothing where it is NaN.
         wrong: Draws the title in red, as Lei 2020 prints false positives and negatives.
     """
 
@@ -108,7 +108,7 @@ def sheet(
         scale = None
         if maps and not own_scales:
             scale = Normalize(min(map(np.nanmin, maps)), max(map(np.nanmax, maps)))
-            colour_bar(figure, axes.tolist(), scale)
+            _colour_bar(figure, axes.tolist(), scale)
         for ax, picture in zip(axes, row, strict=False):
             _picture(ax, picture, limits, scale)
             ax.set_title(picture.title, fontsize=font, pad=2,
@@ -117,14 +117,20 @@ def sheet(
             ax.set_visible(False)
         axes[0].set_ylabel(name, fontsize=font)
     if own_scales:
-        colour_bar(figure, places.ravel().tolist(), None)
+        _colour_bar(figure, places.ravel().tolist(), None)
     return draw.note(figure, tier)
 
 
 def _picture(ax: Axes, picture: Picture, limits: Window, scale: Normalize | None) -> None:
     extent = draw.grey(ax, picture.values, picture.pixel, limits)
     if picture.map is not None:
-        lay(ax, picture.map, np.shape(picture.values), extent, scale)
+        over = np.ma.masked_invalid(np.asarray(picture.map, dtype=float))
+        if over.shape != np.shape(picture.values):
+            raise ValueError(
+                f"map of {over.shape}: expected the image's {np.shape(picture.values)}"
+            )
+        ax.imshow(over, cmap=draw.MAP, norm=scale, alpha=0.45, extent=extent,
+                  interpolation="nearest")  # fmt: skip
     if (masks := picture.outline) is None:
         return
     colours = [draw.ORANGE] if masks.ndim == 2 else reader_colours(len(masks))
@@ -133,18 +139,7 @@ def _picture(ax: Axes, picture: Picture, limits: Window, scale: Normalize | None
         draw.outline(ax, mask, picture.pixel, colour if picture.map is None else "white")
 
 
-def lay(
-    ax: Axes, values: Any, shape: tuple[int, ...], extent: tuple[float, float, float, float],
-    scale: Normalize | None = None,
-) -> None:  # fmt: skip
-    """A map over an image of that shape; nothing where it is NaN."""
-    if np.shape(values) != shape:
-        raise ValueError(f"map of {np.shape(values)}: expected the image's {shape}")
-    ax.imshow(np.ma.masked_invalid(np.asarray(values, dtype=float)), cmap=draw.MAP, norm=scale,
-              alpha=0.45, extent=extent, interpolation="nearest")  # fmt: skip
-
-
-def colour_bar(figure: Any, axes: list[Axes], scale: Normalize | None) -> None:
+def _colour_bar(figure: Any, axes: list[Axes], scale: Normalize | None) -> None:
     """A bar at the right of pictures, for maps on one scale or, if None, each on its own."""
     shown = ScalarMappable(scale or Normalize(0, 1), draw.MAP)
     bar: Colorbar = figure.colorbar(shown, ax=axes, aspect=14, pad=0.01, format="%.2g",

@@ -70,20 +70,12 @@ def test_scores_draw_each_predictor_and_the_papers_numbers_apart(drawn: Any) -> 
         figures.scores(scores(), metric="auc")
 
 
-def test_the_slice_profile_stands_beside_the_printed_ends(drawn: Any) -> None:
+def test_the_slice_profile_begins_at_0(drawn: Any) -> None:
     value = pd.Series([0.3, 1.4, 0.4], index=pd.Index([0, 0.5, 1], name="position"))
     profile = pd.DataFrame({"value": value, "low": value - 0.1, "high": value + 0.1})
-    value = pd.Series({"end": 0.5, "inner": 1.2, "ratio": 2.4})
-    ends = pd.DataFrame({"value": value, "low": value - 0.1, "high": value + 0.1})
-    printed = {"end": 0.28, "inner": 1.32}
-    figure = figures.slice_profile(profile, ends=ends, printed=printed, tier="slices")
-    left, ax = drawn(figure)
-    assert left.lines[0].get_xydata().tolist() == [[0, 0.3], [0.5, 1.4], [1, 0.4]]
-    assert left.get_ylim()[0] == 0
-    assert "real pixels" in figure.get_supxlabel()
-    lines = {line.get_label(): list(line.get_ydata()) for line in ax.lines}
-    assert lines["Fu 2021"] == [0.28, 1.32]
-    assert ax.containers[0].lines[0].get_ydata().tolist() == [0.5, 1.2]  # not the ratio
+    (ax,) = drawn(figures.slice_profile(profile, tier="slices"))
+    assert ax.lines[0].get_xydata().tolist() == [[0, 0.3], [0.5, 1.4], [1, 0.4]]
+    assert ax.get_ylim()[0] == 0
 
 
 def lesion() -> pd.DataFrame:

@@ -21,16 +21,6 @@ def test_rating_histograms_show_shares(drawn: Any) -> None:
     drawn(figure)
 
 
-def test_counts_draws_a_bar_per_value(drawn: Any) -> None:
-    import matplotlib.pyplot as plt
-
-    figure = readers.counts(pd.Series([1, 1, 4]), xlabel="slices", mean=5.6, mean_label="paper")
-    (ax,) = drawn(figure)
-    assert [b.get_height() for b in ax.patches] == [2, 1]
-    assert [line.get_xdata()[0] for line in ax.lines] == [2.0, 5.6]
-    assert plt.get_fignums() == [], "no figure stays open"
-
-
 def test_matrices_stand_side_by_side_with_their_values(drawn: Any) -> None:
     names = [*RATING_NAMES[:2], "own"]  # a target need not be one of LIDC's ratings
     first = pd.DataFrame(np.arange(9.0).reshape(3, 3) / 9, index=names, columns=names)
