@@ -29,7 +29,7 @@ import torch
 from torch import nn
 
 from benchmarks._table import Row, seconds
-from lesionlab.attention import activation_map, activation_maps, normalised
+from lesionlab.attention import activation_map, activation_maps
 from lesionlab.papers import lei2020
 
 HEADS, N_NODULES = 9, 229
@@ -151,7 +151,9 @@ def _as_pytorch_grad_cam(maps: torch.Tensor) -> torch.Tensor:
     enlarged = nn.functional.interpolate(
         maps.relu().flatten(0, -3)[:, None], size=(32, 32), mode="bilinear"
     )
-    return normalised(enlarged[:, 0]).view(*shape, 32, 32)
+    low, high = (end(enlarged, (1, 2, 3), keepdim=True) for end in (torch.amin, torch.amax))
+    span = torch.where(high > low, high - low, 1.0)
+    return ((enlarged - low) / span).view(*shape, 32, 32)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -41,21 +41,16 @@ class Split(Protocol):
 class Seen:
     """One pass of a model over images.
 
-    Attributes:
-        features: (row, channel, …) the feature map. By `layer` it requires gradients and is the
-            leaf at which the graph of `output` begins.
-        output: What the model said.
-        again: The output for other feature maps, with a graph where gradients are enabled; the
-            second argument says whether the high-level features count.
-        alone: Whether `again` takes the feature maps of the first lesions alone.
-        high_level: Whether the model hands high-level features to its head.
+    `again` is the output for other feature maps, with a graph where gradients are enabled; its
+    second argument says whether the high-level features count. It is None by `layer`: there the
+    feature map is the leaf at which the graph of the output begins.
     """
 
-    features: torch.Tensor
+    features: torch.Tensor  # (row, channel, …)
     output: Any
-    again: Callable[[torch.Tensor, bool], Any]
-    alone: bool = False
-    high_level: bool = False
+    again: Any  # Callable[[torch.Tensor, bool], Any] | None
+    alone: bool = False  # whether `again` takes the feature maps of the first lesions alone
+    high_level: bool = False  # whether the model hands high-level features to its head
 
 
 @contextmanager
@@ -131,28 +126,24 @@ def _look_layer(
             f"feature map, such as {', '.join(last)}"
         )
 
-    def run(maps: torch.Tensor | None, graph: bool) -> tuple[list[torch.Tensor], Any]:
-        seen: list[torch.Tensor] = []
+    seen: list[torch.Tensor] = []
 
-        def hook(_: nn.Module, __: Any, found: Any) -> torch.Tensor:
-            seen.append(_feature_map("layer", found).detach().requires_grad_(graph))
-            torch.set_grad_enabled(graph)  # for what runs from here on
-            return (seen[-1] if maps is None else maps).clone()  # the next may work in place
+    def hook(_: nn.Module, __: Any, found: Any) -> torch.Tensor:
+        seen.append(_feature_map("layer", found).detach().requires_grad_())
+        torch.set_grad_enabled(True)  # for what runs from here on
+        return seen[-1].clone()  # the next may work in place
 
-        handle = modules[layer].register_forward_hook(hook)
-        try:
-            with torch.no_grad():
-                return seen, model(images, *inputs)
-        finally:
-            handle.remove()
-
-    seen, output = run(None, graph=True)
+    handle = modules[layer].register_forward_hook(hook)
+    try:
+        with torch.no_grad():
+            output = model(images, *inputs)
+    finally:
+        handle.remove()
     if len(seen) != 1:
         raise ValueError(
-            f"layer={layer!r}: expected a layer that runs once in a forward pass, it ran "
-            f"{len(seen)} times"
+            f"layer={layer!r}: expected to run once in a pass, it ran {len(seen)} times"
         )
-    return Seen(seen[0], output, lambda maps, _: run(maps, graph=torch.is_grad_enabled())[1])
+    return Seen(seen[0], output, None)
 
 
 def _feature_map(what: str, found: Any) -> torch.Tensor:
@@ -165,21 +156,13 @@ def _feature_map(what: str, found: Any) -> torch.Tensor:
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """Scores that maps are about.
+class Chosen(NamedTuple):
+    """Scores that maps are about."""
 
-    Attributes:
-        scores: (lesion, head).
-        columns: Where each of them stands among all scores of the model.
-        heads: The names of the heads.
-        single: Whether one head was asked for by name, so that maps have no axis for heads.
-    """
-
-    scores: torch.Tensor
-    columns: list[int]
+    scores: torch.Tensor  # (lesion, head)
+    columns: list[int]  # where each of them stands among all scores of the model
     heads: tuple[Name, ...]
-    single: bool
+    single: bool  # whether one head was asked for by name: maps have no axis for heads
 
 
 def choose(output: Any, select: Select | None, head: HeadChoice, target: int | None) -> Chosen:

@@ -35,11 +35,10 @@ class ActivationMaps:
 
     Attributes:
         maps: (row, …) of the image's size, or of the feature map's. A row is a lesion, or a slice
-            where the model takes packed slices. Not normalised: see `normalised`.
+            where the model takes packed slices. Not normalised.
         scores: (lesion,) the model's scores.
-        bias: (lesion,) what of a score comes from the biases; with `layer`, from all that is not
-            the feature map. None where the head is not linear in the feature map, and for Grad-CAM
-            with `layer`, which need not know.
+        bias: (lesion,) what of a score comes from the biases. None with `layer`, and where the head
+            is not linear in the feature map.
         high_level: (lesion,) what of a score comes from the high-level features (eq. 12),
             `Σ_k γ_k d_k`, which no map shows; 0 without them, None where `bias` is.
         method: One of `METHODS`.
@@ -117,14 +116,14 @@ def activation_maps(
     """Maps by several methods, under their names, from one pass; see `activation_map`.
 
     Args:
-        model: One with `trunk` and `head` (`attention.Split`), or any with `layer`.
+        model: One with `trunk` and `head` (`attention.Split`), or for Grad-CAM any with `layer`.
         images: (lesion, channel, y, x) or (lesion, channel, z, y, x), in the model's type and on
             its device. Slices as channels make one map of (y, x).
         methods: Some of `METHODS`.
         head: Number or name; several, or None for all, make an axis of heads in front.
         target: Class of the head; None if it has one score.
         layer: Name, as in `model.named_modules()`, of the layer whose output is the feature map.
-            It must run once. CAM by `layer` runs the model twice, to see that the rest is linear.
+            It must run once.
         weights: `"paper"`, or `"exact"` for all but the methods by gradient.
         relu: Whether negative values become 0; None for eq. 4's, which is the methods by gradient.
         upsample: Bring maps to the image's size, bilinear or trilinear.
@@ -138,6 +137,8 @@ def activation_maps(
     for name in methods:
         if name not in METHODS:
             raise ValueError(f"method={name!r}: expected one of {', '.join(METHODS)}")
+    if layer is not None and set(methods) - {"grad-cam"}:
+        raise ValueError(f"layer={layer!r}: other methods than 'grad-cam' need `attention.Split`")
     if weights not in ("paper", "exact"):
         raise ValueError(f"weights={weights!r}: expected 'paper' or 'exact'")
     if weights == "exact" and methods and all(map(_by_gradient, methods)):
@@ -164,20 +165,6 @@ def activation_maps(
         }
 
 
-def normalised(maps: torch.Tensor, axes: int = 2) -> torch.Tensor:
-    """Each map, of so many axes, brought to 0 to 1 by its own least and greatest value.
-
-    For display. A constant map, which shows no place more than another, becomes 0 everywhere.
-
-    >>> normalised(torch.tensor([[[1.0, 3.0]], [[5.0, 5.0]]]))
-    tensor([[[0., 1.]], [[0., 0.]]])
-    """
-    which = tuple(range(-axes, 0))
-    low = maps.amin(which, keepdim=True)
-    span = maps.amax(which, keepdim=True) - low
-    return (maps - low) / torch.where(span > 0, span, 1.0)
-
-
 def _by_gradient(method: str) -> bool:
     return method.endswith("grad-cam")
 
@@ -186,28 +173,27 @@ class _Work:
     """One pass of a model, what was asked of it, and what several methods and heads share."""
 
     def __init__(
-        self, model: nn.Module, seen: Seen, options: tuple[Select | None, HeadChoice, int | None]
+        self, model: Any, seen: Seen, options: tuple[Select | None, HeadChoice, int | None]
     ) -> None:
         self._model, self._seen, self._options = model, seen, options
         with torch.enable_grad():  # for an output that has a graph
             self.chosen = choose(seen.output, *options)
         self.scores = self.chosen.scores.detach().T  # (head, lesion)
         self._features = seen.features.detach()
-        # None by `layer`, where the graph of the output begins at the feature map
-        self._head = None if seen.features.requires_grad else getattr(model, "head", None)
 
     def maps(self, method: str, weights: Weights) -> torch.Tensor:
         """(head, row, …) before ReLU, of the feature map's size."""
         self._check_high_level(method)
         if _by_gradient(method):
             return self._grad_cam()
-        local = isinstance(getattr(self._head, "local", None), nn.Module)
+        head = self._model.head
+        local = isinstance(getattr(head, "local", None), nn.Module)
         if method.endswith("sam") and not local:
             raise ValueError(
                 f"method={method!r}: needs a head with local weights, `model.head.local` (eq. 6), "
                 f"which {type(self._model).__name__} has not"
             )
-        if local and isinstance(gamma := getattr(self._head, "map_weights", None), torch.Tensor):
+        if local and isinstance(gamma := getattr(head, "map_weights", None), torch.Tensor):
             rows = gamma.detach()[self.chosen.columns]  # eq. 7 and 11
         else:
             rows = self._means_only(method)  # eq. 2
@@ -217,14 +203,14 @@ class _Work:
 
     def parts(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """(head, lesion) what scores have from biases, and from high-level features."""
-        if (linear := self._known_linear()) is None:
+        if (linear := self._linear) is None:
             return None, None
         high = self._high_level()
         return linear[1] - high, high
 
     def _grad_cam(self) -> torch.Tensor:
         """`Σ_k α_k g_k(p)`, α the mean over all positions of the gradient (eq. 3, 4)."""
-        if (linear := self._known_linear()) is not None:
+        if (linear := self._linear) is not None:
             return _weighted(linear[0].flatten(2).mean(2), self._features)
         alphas = (slope.flatten(2).mean(2) for slope in self._slopes(len(self._features)))
         maps = [torch.einsum("nc,nc...->n...", alpha, self._features) for alpha in alphas]
@@ -234,7 +220,7 @@ class _Work:
         """By head, the gradient of its scores by the feature maps of the first n rows."""
         leaf, scores = self._seen.features, self.chosen.scores
         with torch.enable_grad():
-            if self._head is not None:
+            if self._seen.again is not None:  # else the graph of the output begins at the leaf
                 leaf = self._features[:n].clone().requires_grad_()
                 scores = self._scores(leaf)
             totals = scores.sum(0).unbind()  # a row counts in the scores of its own lesion only
@@ -249,10 +235,6 @@ class _Work:
                 )
             yield found
 
-    def _known_linear(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """`_linear`; None where to find out would take another pass of the whole model."""
-        return self._linear if self._head is not None or "_linear" in vars(self) else None
-
     @cached_property
     def _linear(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Slopes (head, channel, …) and rests (head, lesion) of `score = Σ slope · feature + rest`.
@@ -262,8 +244,8 @@ class _Work:
         grow. A sigmoid, a maximum, or a ReLU between two layers fails that.
         """
         features = self._features
-        if len(features) != self.scores.shape[1]:
-            return None  # packed: a row has no score of its own
+        if self._seen.again is None or len(features) != self.scores.shape[1]:
+            return None  # not known by `layer`; if packed, a row has no score of its own
         n = 1 if self._seen.alone else len(features)
         slopes = torch.stack([slope[0] for slope in self._slopes(n)])
         explained = slopes.flatten(1) @ features.flatten(1).T
@@ -301,7 +283,7 @@ class _Work:
 
     def _check_high_level(self, method: str) -> None:
         """A name says whether high-level features count, so that no figure is mislabelled."""
-        if method == "grad-cam" or (self._head is None and method == "cam"):
+        if method == "grad-cam":
             return
         if (has := bool(self._high_level().any())) != method.startswith("he"):
             raise ValueError(

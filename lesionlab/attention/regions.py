@@ -15,7 +15,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import distance_transform_edt
 
@@ -97,23 +96,3 @@ def region_shares(
         row |= {"chance_inside": in_lesion.mean(), "chance_margin": in_band.mean()}
         rows.append(row)
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-
-
-def region_table(
-    maps: Sequence[ArrayLike],
-    masks: Sequence[ArrayLike],
-    spacings: Sequence[Sequence[float]],
-    *,
-    band: float = 2.0,
-    lesion_ids: Sequence[str] | None = None,
-) -> pd.DataFrame:
-    """`region_shares` of many lesions: a row for each, with its map, masks and spacing.
-
-    The index is `lesion_ids`, or numbers.
-    """
-    rows = [
-        region_shares(values, readers, spacing, band=band)
-        for values, readers, spacing in zip(maps, masks, spacings, strict=True)
-    ]
-    index = None if lesion_ids is None else list(lesion_ids)
-    return pd.DataFrame(rows, index=index).rename_axis("lesion_id")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lesionlab.attention import outline_distance, region_shares, region_table
+from lesionlab.attention import outline_distance, region_shares
 
 LESION = np.zeros((7, 7), bool)
 LESION[1:6, 1:6] = True  # 5 × 5; its outline runs between the voxels
@@ -92,14 +92,6 @@ def test_pointing_by_hand() -> None:
         values[place] = value
         found = shares(values)
         assert (found.points_inside, found.points_margin, found.points_mm) == expected
-
-
-def test_table() -> None:
-    maps, masks = [np.eye(7), np.ones((7, 7))], [LESION, LESION[None]]
-    table = region_table(maps, masks, [(1.0, 1.0)] * 2, band=1.0, lesion_ids=["a", "b"])
-    assert table.loc["b"].to_dict() == vars(shares(maps[1]))
-    with pytest.raises(ValueError, match="shorter"):
-        region_table(maps, masks, [])
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -29,7 +29,7 @@ from lesionlab.attention import (
     deletion_curve,
     insertion_curve,
     randomisation_test,
-    region_table,
+    region_shares,
 )
 from lesionlab.attention.regions import REGIONS
 from lesionlab.attributes import RATING_NAMES
@@ -151,23 +151,19 @@ def lesion_shares(
 
     `maps` are by name (lesion, y, x), of these lesions; those without an outline in `drawn` are
     left out. The margin reaches `band` mm to either side of an outline. Index (method, lesion_id),
-    columns as `attention.region_table`; NaN for a map without positive values.
+    columns as `attention.region_shares`; NaN for a map without positive values.
     """
-    rows = [(i, name) for i, name in enumerate(lesion_ids) if name in drawn]
-    if not rows:
-        raise ValueError(f"drawn: none of {len(lesion_ids)} lesions has an outline")
-    found = [drawn[name] for _, name in rows]
-    tables = {
-        method: region_table(
-            [values[i].detach().double().numpy() for i, _ in rows],
-            [one.masks for one in found],
-            [(one.pixel, one.pixel) for one in found],
-            band=band,
-            lesion_ids=[name for _, name in rows],
+    rows = {
+        (method, name): region_shares(
+            values[i].detach().double().numpy(), one.masks, (one.pixel, one.pixel), band=band
         )
         for method, values in maps.items()
+        for i, name in enumerate(lesion_ids)
+        if (one := drawn.get(name))
     }
-    return pd.concat(tables, names=["method", "lesion_id"])
+    if not rows:
+        raise ValueError(f"drawn: none of {len(lesion_ids)} lesions has an outline")
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["method", "lesion_id"])
 
 
 def mean_shares(
