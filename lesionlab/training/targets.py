@@ -316,8 +316,8 @@ def read_predictions(folder: Path, entry: Mapping[str, str]) -> pd.DataFrame:
     if "target" not in found:
         return found
     values, truths = {}, {}
-    for (target, name), part in found.groupby(["target", "class"], sort=False):
+    for (target, of_class), part in found.groupby(["target", "class"], sort=False):
         part = part.reset_index(drop=True)
-        values[f"{target}: {name}" if name else f"{target}"] = part["value"]
+        values[f"{target}: {of_class}" if of_class else f"{target}"] = part["value"]
         truths[f"{target}{TRUTH}"] = part["truth"]
     return part[KEYS].assign(**values, **truths)
