@@ -1,13 +1,8 @@
 """Which nodules show what an attribute's steps look like: chosen by a rule, not by eye.
 
 Each step of a scale has two examples: the nodule whose readers agree best on the step, and the
-nodule whose readers lie furthest apart while at least one of them gave the step. Where several
-nodules are equal, a seed decides.
-
-    from lesionlab import atlas
-    from lesionlab.sources import lidc
-    atlas.coverage(lidc.readings(), "margin")      # how often each step was given
-    atlas.examples(lidc.readings(), "margin")      # two nodules for each step
+nodule whose readers lie furthest apart while at least one of them gave the step. A seed decides
+between equals.
 """
 
 from __future__ import annotations

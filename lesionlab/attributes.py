@@ -30,28 +30,19 @@ if TYPE_CHECKING:
 class Attribute:
     """One attribute of a lesion: its scale, its words, and what is known to be wrong with it.
 
-    Attributes:
-        name: Name of the column in every table.
-        short: The abbreviation that the papers print (`Sub`, `IS`, …).
-        title: Name in running text.
-        words: What each code means, in the order of the scale.
-        kind: `ordinal` when the order of the codes means something, else `nominal`.
-        level: Where one has to look (Li 2021, section 1): `low` for local features of the
-            lesion, `middle` for the lesion and what surrounds it, `high` for the whole.
-        meaning: What a radiologist means by it.
-        faults: Known faults of the data, each one sentence.
-        unknown: Codes that stand for "not applicable", outside the scale.
+    `level` is where one has to look (Li 2021, section 1): `low` for local features of the lesion,
+    `middle` for the lesion and what surrounds it, `high` for the whole.
     """
 
-    name: str
-    short: str
-    title: str
-    words: Mapping[int, str]
-    kind: Literal["ordinal", "nominal"]
+    name: str  # of the column in every table
+    short: str  # the abbreviation that the papers print (`Sub`, `IS`, …)
+    title: str  # in running text
+    words: Mapping[int, str]  # what each code means, in the order of the scale
+    kind: Literal["ordinal", "nominal"]  # whether the order of the codes means something
     level: Literal["low", "middle", "high"]
     meaning: str
-    faults: tuple[str, ...]
-    unknown: Mapping[int, str]
+    faults: tuple[str, ...]  # of the data, each one sentence
+    unknown: Mapping[int, str]  # codes for "not applicable", outside the scale
 
     @property
     def codes(self) -> tuple[int, ...]:

@@ -1,8 +1,7 @@
-"""Which nodules a paper used, and how they are split: with every count on the way.
+"""Which nodules a paper used, filter by filter: `fu2021(lidc.nodules())` shows every count.
 
-A cohort, such as `fu2021(lidc.nodules())`, applies filters one by one; what each one leaves is kept
-and shown. Where a paper's count cannot be reached, the preset says so and `nearest` lists the
-filters that come closest.
+Where a paper's count cannot be reached, the preset says so and `nearest` lists the filters that
+come closest.
 """
 
 from __future__ import annotations
@@ -24,12 +23,7 @@ Rule = Literal["mean", "median"]
 
 @dataclass(frozen=True)
 class Filter:
-    """A condition that a nodule must meet.
-
-    Attributes:
-        words: What it asks for, in words that fit a flow chart.
-        keep: From a table of nodules to a boolean per row.
-    """
+    """A condition that a nodule must meet, in words and for the rows of a table."""
 
     words: str
     keep: Callable[[pd.DataFrame], pd.Series]
@@ -75,21 +69,13 @@ def malignancy_label(nodules: pd.DataFrame, *, rule: Rule = "mean") -> pd.Series
 
 @dataclass(frozen=True)
 class Cohort:
-    """The nodules of one study and how they were reached.
-
-    Attributes:
-        name: The paper, or what the cohort is.
-        table: The nodules that are left; with a `label` column where malignancy is decided.
-        flow: One row per step: what it asks for, nodules, patients, and nodules it left out.
-        published: The paper's counts under our names for them; empty for a cohort of one's own.
-        note: Where the paper's counts cannot be reached, and what is known about it.
-    """
+    """The nodules of one study and how they were reached."""
 
     name: str
-    table: pd.DataFrame
-    flow: pd.DataFrame
-    published: Mapping[str, int]
-    note: str = ""
+    table: pd.DataFrame  # the nodules that are left; with `label` where malignancy is decided
+    flow: pd.DataFrame  # a row per step: what it asks for, nodules, patients, nodules it left out
+    published: Mapping[str, int]  # the paper's counts; empty for a cohort of one's own
+    note: str = ""  # where the paper's counts cannot be reached, and what is known about it
 
     @property
     def counts(self) -> dict[str, int]:
@@ -211,13 +197,10 @@ def _published(paper: str, *names: str) -> dict[str, int]:
 def nearest(nodules: pd.DataFrame, *, benign: int, malignant: int, top: int = 10) -> pd.DataFrame:
     """Combinations of plain filters, by how near their counts come to a paper's.
 
-    Tries number of readers (at least 1 to 4; more than four readings allowed or not), slice
-    thickness (any, ≤ 3, ≤ 2.5 mm), diameter (any, mean, largest or equivalent within 3 to 30 mm)
-    and both rules for the label.
-
-    Returns:
-        The `top` best, one row each: the filters, `benign`, `malignant`, and `off`, the sum of
-        the two absolute differences.
+    One row for each of the `top` best: number of readers (at least 1 to 4; more than four readings
+    allowed or not), slice thickness (any, ≤ 3, ≤ 2.5 mm), diameter (any, mean, largest or
+    equivalent within 3 to 30 mm), rule for the label, `benign`, `malignant`, and `off`, the sum of
+    the two absolute differences.
     """
     anything = Filter("any", lambda t: pd.Series(True, index=t.index))
     readers = [readers_between(low, high) for low in (1, 2, 3, 4) for high in (4, None)]

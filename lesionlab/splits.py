@@ -28,7 +28,7 @@ def folds(
     stratify: pd.Series | None = None,
     seed: int = 0,
 ) -> pd.Series:
-    """Assign every lesion to one of `n_folds` folds.
+    """Assign every lesion to one of `n_folds` folds: 0 … `n_folds` − 1 per `lesion_id`.
 
     Args:
         table: One row per lesion, index `lesion_id`, with a column `patient`.
@@ -37,9 +37,6 @@ def folds(
         stratify: Classes whose shares the folds should keep, one per lesion. By default the
             `label` of the table, or the rounded mean malignancy; without either, nothing is kept.
         seed: Same seed, same folds, on every machine.
-
-    Returns:
-        Fold number 0 … `n_folds` − 1 per `lesion_id`, in the order of the table.
     """
     _names.one_of("by", by, get_args(By))
     units = table["patient"].nunique() if by == "patient" else len(table)
@@ -72,7 +69,7 @@ def holdout(
     seed: int = 0,
     label: pd.Series | None = None,
 ) -> pd.Series:
-    """Assign whole patients to one fixed part each: training, validation or test.
+    """Assign whole patients to one of `PARTS` each, which is told per `lesion_id`.
 
     Patients come in a random order. Each goes to the part that lacks the largest share of the
     lesions that it is to have, class by class.
@@ -82,9 +79,6 @@ def holdout(
         shares: Shares of the lesions, for the three parts; they sum to 1, and a part may have 0.
         seed: Same seed, same parts, on every machine; another seed gives a second split.
         label: Class of each lesion, whose shares the parts should keep; a missing one is a class.
-
-    Returns:
-        "train", "validation" or "test" per `lesion_id`, in the order of the table.
     """
     wanted = np.asarray(shares, dtype=float)
     if wanted.shape != (3,) or not (wanted >= 0).all() or not np.isclose(wanted.sum(), 1):

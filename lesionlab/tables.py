@@ -1,11 +1,4 @@
-"""Tables for readers: the paper's numbers beside ours, and one look for all of them.
-
-from lesionlab import published, tables
-
-printed = published.table("fu2021", 4).set_index("method")
-both = tables.beside(printed, ours, paper="Fu 2021")
-tables.show(both, caption="…", decimals=printed.attrs["decimals"], first=["texture"])
-"""
+"""Tables for readers: the paper's numbers beside ours, and one look for all of them."""
 
 from __future__ import annotations
 

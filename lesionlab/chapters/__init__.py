@@ -1,12 +1,7 @@
 """What a chapter needs wherever it is opened: its parameters checked, its files found.
 
-The cell after a notebook's parameters says::
-
-    chapter = chapters.begin("fu2021")
-    chapter.results()  # the folder of results that the book keeps for this chapter
-
-A notebook does not know which folder it was opened in, so a chapter finds nothing by a relative
-path. Notebooks and kept results lie in the checkout and in the installed wheel.
+A notebook does not know which folder it was opened in, so it finds nothing by a relative path:
+`chapters.begin("fu2021").results()` is the folder of results that the book keeps for a chapter.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """The chapters: found, checked, executed by papermill, and skipped while nothing has changed.
 
-    done = carry_out(plan("lidc_idri"))        # into _build/executed, where the book takes it from
-
 Notebooks are stored without outputs. The results beside an executed copy hold what decides later
 whether it is still valid: checksums of the notebook and of the library, and the parameters.
 """

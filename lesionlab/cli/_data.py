@@ -40,10 +40,12 @@ def fetch(
     The command first shows what the set is, its licence and its size. A download that was cut goes
     on when the command is given again.
     """
+    from lesionlab import _names
     from lesionlab.sources import fetching, origins
 
     with plain_errors():
-        origin = origins.find(wanted)
+        _names.one_of("name", wanted, origins.ORIGINS)
+    origin = origins.ORIGINS[wanted]
     table(origin.rows())
     if origin.mirror is None:
         typer.echo(f"Nothing is downloaded: {origin.addresses[0]}. {origin.next_step()}")

@@ -11,8 +11,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lesionlab import _names
-
 LICENCE = "CC BY 3.0"
 CITE = (
     "Armato et al. 2015, doi:10.7937/K9/TCIA.2015.LO9QL9SX, and "
@@ -50,13 +48,6 @@ class Origin:
     expected: str  # what the variable points at
     mirror: Mirror | None = None  # what `fetch` downloads; None if it has to be got by hand
 
-    @property
-    def fetched(self) -> Path | None:
-        """What `lesionlab data fetch` left in its usual place, if anything."""
-        if self.mirror is None or not (path := data_folder() / self.mirror.target).is_file():
-            return None
-        return path
-
     def rows(self) -> list[tuple[str, str]]:
         """All of it, as lines of two cells."""
         where = [("from" if i == 0 else "or from", url) for i, url in enumerate(self.addresses)]
@@ -92,17 +83,12 @@ def data_folder() -> Path:
     return Path(platformdirs.user_data_dir("lesionlab"))
 
 
-def find(name: str) -> Origin:
-    """The set of that name."""
-    _names.one_of("name", name, ORIGINS)
-    return ORIGINS[name]
-
-
 def named(origin: Origin) -> Path | None:
     """Where a set lies: as its variable says, or where it was fetched to; None if neither."""
     if text := os.environ.get(origin.variable):
         return Path(text).expanduser()
-    return origin.fetched
+    fetched = data_folder() / origin.mirror.target if origin.mirror else None
+    return fetched if fetched and fetched.is_file() else None
 
 
 SLICES = Origin(

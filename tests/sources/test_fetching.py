@@ -165,7 +165,7 @@ def test_the_digests_are_those_of_the_real_sets(real_slices, real_volumes):
 
 def test_a_set_is_fetched_checked_and_kept_as_one_zip(server, origin, home):
     path = fetching.fetch(origin)
-    assert path == home / "lidc-idri-slices.zip" == origin.fetched
+    assert path == home / "lidc-idri-slices.zip" == origins.named(origin)
     assert left(home) == [path.name]
     with zipfile.ZipFile(path) as made:
         assert {n: made.read(n) for n in made.namelist()} == {
