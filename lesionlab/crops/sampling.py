@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from lesionlab import _names
-from lesionlab.crops import Crop
+from lesionlab.crops import Crop, votes_needed
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -122,11 +122,16 @@ class Lesion:
     """A crop and where its lesion is, in indices of the crop."""
 
     crop: Crop
-    inside: npt.NDArray[np.bool_]  # (z, y, x), the readers' consensus
+    level: float  # share of the readers that make the consensus
     area: IntArray  # (z,) voxels of the consensus in each slice
     low: IntArray  # first (z, y, x) index of the lesion's box
     high: IntArray  # last (z, y, x) index of the lesion's box, plus one
     centroid: FloatArray  # mean (z, y, x) of the consensus' voxels; z is a slice index of the scan
+
+    @property
+    def inside(self) -> npt.NDArray[np.bool_]:
+        """(z, y, x), the readers' consensus."""
+        return self.crop.consensus(self.level)
 
     @property
     def slices(self) -> IntArray:
@@ -155,25 +160,37 @@ def locate(crop: Crop, *, level: float = 0.5, box: Box = "consensus") -> Lesion:
     index = crop.slice_index
     if (index[1:] <= index[:-1]).any():
         raise ValueError(f"slice_index of {crop.lesion_id}: expected ascending, each slice once")
-    inside = crop.consensus(level)
-    z, y, x = _voxels(inside)
-    if not len(z):
+    corner, votes = _votes(crop.masks)
+    voxels = np.argwhere(votes >= votes_needed(len(crop.masks), level)) + corner
+    if not len(voxels):
         raise ValueError(
             f"masks of {crop.lesion_id}: no voxel with {level:.0%} of {len(crop.masks)} readers"
         )
-    area = np.bincount(z, minlength=len(index))
-    centroid = np.array([index[z].mean(), y.mean(), x.mean()])
+    area = np.bincount(voxels[:, 0], minlength=len(index))
+    low, high = voxels.min(axis=0), voxels.max(axis=0) + 1
+    centroid = np.array([area @ index / len(voxels), *voxels[:, 1:].mean(axis=0)])
     if box != "consensus":
-        _, y, x = _voxels(np.asarray(crop.masks.any(axis=0)))
-    rim = np.array([0, 1, 1]) if box == "outlines" else 0
-    low = np.array([z.min(), y.min(), x.min()]) - rim
-    high = np.array([z.max(), y.max(), x.max()]) + 1 + rim
-    return Lesion(crop, inside, area, low, high, centroid)
+        rim = int(box == "outlines")
+        low[1:], high[1:] = corner[1:] - rim, (corner + votes.shape)[1:] + rim
+    return Lesion(crop, level, area, low, high, centroid)
 
 
-def _voxels(marked: npt.NDArray[np.bool_]) -> tuple[IntArray, ...]:
-    """As `marked.nonzero()`, which takes many times as long where few are marked."""
-    return np.unravel_index(np.flatnonzero(marked), marked.shape)
+def _votes(masks: npt.NDArray[np.bool_]) -> tuple[IntArray, npt.NDArray[np.uint16]]:
+    """First `(z, y, x)` of the box around all readers' voxels, and the votes in it.
+
+    The box is a small part of a crop, so counting there alone takes half the time.
+    """
+    z = _span(masks.any(axis=(0, 2, 3)))
+    plane = masks[:, z].any(axis=(0, 1))
+    y, x = _span(plane.any(axis=1)), _span(plane.any(axis=0))
+    votes = masks[:, z, y, x].sum(axis=0, dtype=np.uint16)
+    return np.array([z.start, y.start, x.start]), votes
+
+
+def _span(marked: npt.NDArray[np.bool_]) -> slice:
+    """From the first True to the last one."""
+    at = np.flatnonzero(marked)
+    return slice(at[0], at[-1] + 1) if len(at) else slice(0, 0)
 
 
 def batch(
