@@ -66,7 +66,6 @@ def build(
     seed: Seed = 0,
     lesions: Annotated[Path | None, typer.Option(help="Take the lesion_id on each line.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first so many.")] = None,
-    cohort: Annotated[str | None, typer.Option(help="Take the nodules of this paper.")] = None,
     source: Source = None,
 ) -> None:
     """Make the crops of all lesions or of some, and keep them in a store.
@@ -75,18 +74,18 @@ def build(
     lesions again that were left out. By default one process works for each core, up to three.
     """
     from lesionlab.crops import datasets
-    from lesionlab.crops._dataset_checks import by_reason
 
     with plain_errors():
         of, begun = datasets.get(dataset, seed=seed, source=source), time.monotonic()
-        chosen = datasets.choose(of, file=lesions, cohort=cohort, limit=limit)
+        chosen = datasets.choose(of, file=lesions, limit=limit)
         progress = sys.stderr.isatty()
         store, n_made = datasets.build(of, chosen, url=out, processes=processes, progress=progress)
         told = [
             ("lesions", f"{len(store):,}, {n_made:,} of them made now"),
             ("left out", len(store.exclusions)),
         ]
-        told += [("", f"{n:,} × {why}") for why, n in _first(by_reason(store.exclusions).items())]
+        reasons = _first(datasets.by_reason(store.exclusions).items())
+        told += [("", f"{n:,} × {why}") for why, n in reasons]
         told += [("bytes", store.info()["bytes"]), ("seconds", round(time.monotonic() - begun, 1))]
         table([*told, ("store", store.url)])
 
@@ -95,22 +94,21 @@ def build(
 def info(
     store: What,
     seed: SeedOf = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="Leave out the range of HU.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what is in a store, complete or not."""
     from lesionlab.crops import datasets
-    from lesionlab.crops._dataset_checks import describe
     from lesionlab.crops.stores import CropStore
 
     with plain_errors():
         opened = CropStore(datasets.locate(store, seed), allow_incomplete=True)
-        told = describe(opened, voxels=not quick, progress=sys.stderr.isatty())
+        told = opened.info()
         if as_json:
             told["exclusions"] = opened.exclusions
-            typer.echo(json.dumps(told, indent=2, ensure_ascii=False, default=str))
+            typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
         else:
-            provenance, reasons = told.pop("provenance"), told.pop("excluded_by_reason")
+            reasons = datasets.by_reason(opened.exclusions)
+            provenance = told.pop("provenance")
             table([*told.items(), *provenance.items(), *((n, why) for why, n in reasons.items())])
 
 
@@ -122,12 +120,11 @@ def validate(
 ) -> None:
     """Check every file of a store, and compare it with the LIDC-IDRI database."""
     from lesionlab.crops import datasets
-    from lesionlab.crops._dataset_checks import validate as check
     from lesionlab.crops.stores import CropStore
 
     with plain_errors():
         opened = CropStore(datasets.locate(store, seed, source), allow_incomplete=True)
-        wrong = check(opened, progress=sys.stderr.isatty())
+        wrong = datasets.validate(opened, progress=sys.stderr.isatty())
     for name, why in _first(wrong.items()):
         typer.echo(f"{name}: {why}")
     if wrong:
@@ -170,14 +167,9 @@ def realism(
 
 
 def table(rows: Iterable[tuple[Any, Any]]) -> None:
-    """Print names and values, a line for each; numbers with commas, ranges in words."""
-    typer.echo(aligned((str(name).replace("_", " "), _word(value)) for name, value in rows))
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, list):
-        return " to ".join(f"{one:g}" for one in value)
-    return f"{value:,}" if type(value) in (int, float) else str(value)
+    """Print names and values, a line for each; numbers with commas."""
+    told = ((n, f"{v:,}" if type(v) in (int, float) else str(v)) for n, v in rows)
+    typer.echo(aligned((str(name).replace("_", " "), value) for name, value in told))
 
 
 def _first(items: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:

@@ -3,7 +3,6 @@
     from lesionlab.crops import datasets
     store = datasets.crops("phantom", seed=0)             # a CropStore, in the cache folder
     store = datasets.crops("slices", cohorts.fu2021(lidc.nodules()).table.index)
-    datasets.get("slices").report()                       # what of the set matched
 
 A store carries in its provenance what decides over its voxels: data set, seed, checksums of the
 database, of the public set and of the code that makes the crops. The place in the cache follows
@@ -14,33 +13,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
-import time
-from collections.abc import Iterable
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from lesionlab import _files, _names, cohorts
-from lesionlab.crops import Tier, stores
+from lesionlab import _files, _names
+from lesionlab.crops import Crop, Tier, stores
 from lesionlab.crops.stores import CropStore, MakeCrop, Url
 from lesionlab.sources import lidc, origins, phantom
 from lesionlab.sources.lidc._tables import cache_folder
 
 if TYPE_CHECKING:
-    from lesionlab.sources.dicom import Dicom
     from lesionlab.sources.slices import Slices
 
-logger = logging.getLogger(__name__)
-
-COHORTS = ("fu2021", "liu2020", "lei2020")  # that `choose` knows, as in `lesionlab.cohorts`
 FEW = 100  # crops that are made in one process: starting others takes longer
 MOST_PROCESSES = 3  # taken unasked: each needs 0.35 GB, and a build is to stay below 1.5 GB
-PATIENCE = 300  # seconds that `crops` waits while another process writes to the store
 
 
 class Basis(NamedTuple):
@@ -81,13 +76,6 @@ class DataSet:
     def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
         """Open the source: what makes a crop, and the tier that the crops turn out to have."""
         raise NotImplementedError
-
-    def report(self, progress: bool = False) -> pd.DataFrame:
-        """What matched and what did not: for `slices` a row per nodule, for `dicom` one per scan.
-
-        See `lesionlab.sources.slices.Slices.report` and `lesionlab.sources.dicom.Dicom.report`.
-        """
-        raise ValueError(f"report: {self.name} is rendered, there are no files to match")
 
     def rests_on(self) -> tuple[Basis, ...]:
         """What a result on this data set rests on."""
@@ -193,9 +181,6 @@ class _Slices(DataSet):
     def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
         return self._opened.crop, "slices"
 
-    def report(self, progress: bool = False) -> pd.DataFrame:
-        return self._opened.report(progress=progress)
-
     def _voxels(self) -> Basis:
         words = "public LIDC-IDRI slices, 8 bits, put back into HU"
         return Basis(words, "real", self._opened.checksum)
@@ -210,21 +195,13 @@ class _Dicom(DataSet):
     packages = ("sources/dicom", "sources/lidc")
     parameters: ClassVar[dict[str, Any]] = {"size": 128, "margin_mm": 12.0}
 
-    def _open(self, progress: bool) -> Dicom:
+    def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
+        from lesionlab.sources.dicom import Dicom
+
         root = self.source if self.source is not None else origins.named(origins.DICOM)
         if not root:
             raise FileNotFoundError(origins.DICOM.missing())
-        try:
-            from lesionlab.sources.dicom import Dicom
-        except ImportError as error:
-            raise RuntimeError(
-                f"reading DICOM needs {error.name}, which is not installed: "
-                "pip install 'lesionlab[images]'"
-            ) from error
-        return Dicom(root, progress=progress)
-
-    def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
-        found = self._open(progress)
+        found = Dicom(root, progress=progress)
         report = found.report()
         there = report[report["n_files"] > 0]
         if there.empty:
@@ -235,9 +212,6 @@ class _Dicom(DataSet):
         # a tree of phantoms written under the UIDs of real scans is not passed off as real ones
         tier: Tier = "phantom" if there["synthetic"].all() else "dicom"
         return partial(found.crop, **self.parameters), tier
-
-    def report(self, progress: bool = False) -> pd.DataFrame:
-        return self._open(progress).report().reset_index()
 
     def _voxels(self) -> Basis:
         store = stores.existing(self.url, self.provenance)  # what the scans turned out to be
@@ -272,7 +246,7 @@ def crops(
     """A store that holds the lesions asked for; those that it lacks are made first.
 
     A lesion that the source does not have, or that cannot be cut, is missing and stands in
-    `store.exclusions` with the reason. While another process writes, this one waits.
+    `store.exclusions` with the reason.
 
     Args:
         name: A key of `DATASETS`.
@@ -286,19 +260,13 @@ def crops(
     Raises:
         ValueError: There is no such data set or lesion, or the store there was made otherwise.
         FileNotFoundError: The source is not set up.
-        RuntimeError: Another process still writes, or a crop cannot be made (`BuildError`).
+        RuntimeError: Another process writes there, or a crop cannot be made.
     """
     of = get(name, seed=seed, source=source)
     wanted = of.ids(lesion_ids)
     store = stores.existing(of.url, of.provenance)
     if store is not None and all(i in store or i in store.exclusions for i in wanted):
         return store
-    for _ in range(PATIENCE):
-        try:
-            return build(of, wanted, progress=progress)[0]
-        except _files.BusyError as busy:
-            logger.warning("waiting: %s", busy)
-            time.sleep(1)
     return build(of, wanted, progress=progress)[0]
 
 
@@ -337,33 +305,20 @@ def build(
     return built, len(built.keys() - here)
 
 
-def choose(
-    of: DataSet,
-    *,
-    file: str | Path | None = None,
-    cohort: str | None = None,
-    limit: int | None = None,
-) -> list[str]:
-    """Lesions of a data set by a list in a file, by one of `COHORTS`, or the first `limit` ones.
+def choose(of: DataSet, *, file: str | Path | None = None, limit: int | None = None) -> list[str]:
+    """The first `limit` lesions of a data set, or of those that a file lists.
 
     A file is text or CSV with a `lesion_id` at the beginning of each line; empty lines, those that
     begin with `#` and a heading `lesion_id` are passed over.
     """
-    if file is not None and cohort is not None:
-        raise ValueError("lesions and cohort: expected one of the two, got both")
-    wanted: Iterable[str] | None = None
-    if file is not None:
-        options: Any = {"dtype": str, "comment": "#", "encoding": "utf-8-sig"}
-        try:
-            first = pd.read_csv(file, header=None, usecols=[0], **options)[0]
-        except ValueError as error:
-            raise ValueError(f"{file} is not a text file with a list: {error}") from error
-        wanted = first[first != "lesion_id"]
-    elif cohort is not None:
-        _names.one_of("cohort", cohort, COHORTS if of.of_lidc else ())
-        found: cohorts.Cohort = getattr(cohorts, cohort)(lidc.nodules())
-        wanted = found.table.index
-    return of.ids(wanted)[:limit]
+    if file is None:
+        return of.ids(None)[:limit]
+    options: Any = {"dtype": str, "comment": "#", "encoding": "utf-8-sig"}
+    try:
+        first = pd.read_csv(file, header=None, usecols=[0], **options)[0]
+    except ValueError as error:
+        raise ValueError(f"{file} is not a text file with a list: {error}") from error
+    return of.ids(first[first != "lesion_id"])[:limit]
 
 
 # --- The cache ----------------------------------------------------------------------------------
@@ -387,3 +342,67 @@ def locate(what: str, seed: int = 0, source: str | Path | None = None) -> str:
     if not any(sign in what for sign in "/\\:.") and not Path(what).exists():
         _names.known("data set", what, DATASETS)
     return what
+
+
+# --- What is in a store, and what should be ---------------------------------------------------
+
+
+def by_reason(exclusions: Mapping[str, str]) -> dict[str, int]:
+    """How many lesions were left out for which reason, the most frequent first.
+
+    What differs from lesion to lesion (ids, UIDs, paths, numbers) is replaced by `…`.
+    """
+    reasons = (why.rpartition(f"{i}: ")[2] or why for i, why in exclusions.items())
+    general = (re.sub(r"\S*[\d/\\]\S*", "…", why) for why in reasons)
+    return dict(Counter(re.sub(r"^\w+Error: (?=.)", "", why) for why in general).most_common())
+
+
+def validate(store: CropStore, *, progress: bool = False) -> dict[str, str]:
+    """Read a store again and compare it with its sums and with the database.
+
+    Lesions must be known to the data set, with the spacing and the readers' masks that LIDC's
+    database has: equal in every voxel that the crop shows, and, except for the slices set, wholly
+    inside the crop. A mask or an image without content is wrong.
+
+    Returns:
+        What is wrong, by `lesion_id` or, for what concerns all of it, by the name of a file of
+        the store. Empty: nothing is.
+    """
+    wrong: dict[str, str] = {}
+    if not store.complete:
+        n_left = len(store.expected) - len(store) - len(store.exclusions)
+        wrong[stores.ROOT] = f"the build did not come to its end: {n_left} lesions are missing"
+    try:
+        name = str(store.provenance.get("dataset", store.tier))
+        of = get(name, seed=store.provenance.get("seed", 0))
+    except ValueError as error:
+        return wrong | {stores.LESIONS: str(error)} | store.validate(progress=progress)
+    if of.of_lidc and store.provenance.get("database", "") not in ("", lidc.default().checksum):
+        wrong[stores.LESIONS] = "it was made with another LIDC-IDRI database than the one installed"
+    known = of.table().index
+    wrong |= {i: f"not a lesion of {of.name}" for i in store.expected if i not in known}
+    return store.validate(partial(_faults, known, of.of_lidc), progress=progress) | wrong
+
+
+def _faults(known: pd.Index[str], of_lidc: bool, crop: Crop) -> Iterator[str]:
+    if crop.hu.min() == crop.hu.max():
+        yield f"the image is empty: {crop.hu.min()} HU everywhere"
+    if not crop.masks.any():
+        yield "no reader's mask has a voxel"
+    if not of_lidc or crop.lesion_id not in known:
+        return
+    masks = lidc.masks(crop.lesion_id)
+    if not np.allclose(crop.spacing, masks.spacing, rtol=0, atol=1e-6):
+        here, there = (" × ".join(f"{mm:g}" for mm in c.spacing) for c in (crop, masks))
+        yield f"spacing {here} mm, in the database {there} mm"
+    if len(crop.masks) != len(masks.readers):
+        yield f"{len(crop.masks)} readers' masks, in the database {len(masks.readers)}"
+        return
+    rows, columns = crop.hu.shape[1:]
+    window = masks.window(crop.slice_index, crop.corner, max(rows, columns))
+    expected = window[..., :rows, :columns]
+    if n_off := int((expected != crop.masks).sum()):
+        yield f"{n_off} voxels of the masks are not as the readers drew them"
+    # the public set shows 128 × 128 pixels on the slices of one reader
+    if crop.tier != "slices" and (n_outside := int(masks.readers.sum() - expected.sum())):
+        yield f"{n_outside} voxels of the masks lie outside the crop"

@@ -1,18 +1,10 @@
 """Reading windows of crops of any size: interpolation in plane and along z, batched.
 
-*Positions.* A voxel is a little box and its index is its centre. A window of `side` voxels around
-`centre` is cut into `size` equal cells and read at the middle of each, at
-`centre + ((j + 1/2) / size - 1/2) · side`. Resizing a whole image that way is what
-`torch.nn.functional.interpolate` does with `align_corners=False`; with `align_corners=True` the
-first and last samples would lie on the window's rim, and the spacing would depend on `size`.
-
-*Resampling is linear algebra.* Along one axis, interpolation is a matrix with two numbers other
-than zero in each row, so the slices of a lesion become `W_y · slices · W_xᵀ`, on CPU or GPU, in
-full float32. Positions and weights are computed in double precision, so whole-voxel shifts copy
-values exactly. There is no low-pass filter before shrinking, as in the bilinear resizing of torch
-and OpenCV.
-
-What lies beyond a crop is `"edge"` (the nearest voxel goes on) or a number of HU, and is counted.
+A voxel is a little box, and its index is its centre. A window of `side` voxels around `centre` is
+cut into `size` equal cells and read at the middle of each, `centre + ((j + 1/2) / size - 1/2) ·
+side`, as `torch.nn.functional.interpolate` does with `align_corners=False`. There is no low-pass
+filter before shrinking, as in the bilinear resizing of torch and OpenCV. What lies beyond a crop is
+`"edge"` (the nearest voxel goes on) or a number of HU, and is counted.
 """
 
 from __future__ import annotations

@@ -22,9 +22,8 @@ import os
 import re
 import threading
 import traceback
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from functools import partial
 from typing import Any, Literal, get_args
@@ -68,16 +67,14 @@ class _Folder:
         if not url:
             raise ValueError(f"url={url!r}: expected a folder or a URL")
         self.files, self.root = url_to_fs(os.path.expanduser(os.fspath(url)))
-        self.local = "file" in self.files.protocol
-        self.url: str = self.root if self.local else os.fspath(url).rstrip("/")
+        local = "file" in self.files.protocol
+        self.url: str = self.root if local else os.fspath(url).rstrip("/")
 
     def group(self, mode: Literal["r", "a"], attributes: Row | None = None) -> Any:
         """The Zarr group; with mode `a` it is made, with the attributes, where there is none."""
         import zarr  # takes a third of a second: only where it is wanted
-        from zarr.storage import FsspecStore
 
-        where: Any = self.root if self.local else FsspecStore.from_url(self.url)
-        return zarr.open_group(where, mode=mode, zarr_format=3, attributes=attributes)
+        return zarr.open_group(self.url, mode=mode, zarr_format=3, attributes=attributes)
 
 
 class CropStore(Mapping[str, Crop]):
@@ -192,13 +189,8 @@ class CropStore(Mapping[str, Crop]):
         return np.frombuffer(data, dtype).reshape(shape)
 
     def crops(self, lesion_ids: Iterable[str] | None = None) -> Iterator[Crop]:
-        """Read many crops in the order asked for, all of them by default; errors as `store[…]`."""
-        ids = list(self if lesion_ids is None else lesion_ids)
-        if self._folder.local:
-            yield from map(self.__getitem__, ids)
-            return
-        with ThreadPoolExecutor(8) as pool:
-            yield from _ahead(pool, self.__getitem__, ids, 8)
+        """Read many crops one by one, in the order asked for, all of them by default."""
+        return map(self.__getitem__, self if lesion_ids is None else lesion_ids)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -430,20 +422,8 @@ def _make_all(
     # spawn is the same on every system, and safe in a process that has threads
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, _start, (attempt,)) as pool:
-        yield from _ahead(pool, _attempt_here, lesion_ids, processes + 1)
-
-
-def _ahead(
-    pool: Executor, function: Callable[[str], Any], lesion_ids: Iterable[str], n: int
-) -> Iterator[Any]:
-    """Results of a pool in the order of the lesions, at most `n` ahead of what is asked for."""
-    waiting: deque[Future[Any]] = deque()
-    for lesion_id in lesion_ids:
-        waiting.append(pool.submit(function, lesion_id))
-        if len(waiting) > n:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+        for begin in range(0, len(lesion_ids), 50):  # some at a time: they wait in memory
+            yield from pool.map(_attempt_here, lesion_ids[begin : begin + 50])
 
 
 _attempt_of_this_process: Attempt  # keeps what it made crops from, such as a scan that it opened

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lesionlab import _files, cohorts
+from lesionlab import _files
 from lesionlab.crops import Crop, datasets, stores
-from lesionlab.crops._dataset_checks import by_reason, describe, validate
 from lesionlab.crops.stores import CropStore
 from lesionlab.results import TIERS
 from lesionlab.sources import lidc, origins, phantom
@@ -131,22 +128,12 @@ def test_wrong_arguments(arguments, options, complaint, cache):
     assert not cache.exists()
 
 
-def test_another_writer_is_an_error_for_build_and_waited_for_by_crops(caplog, monkeypatch):
-    held = _files.sole_writer(datasets.get("phantom").url)
-    held.__enter__()
-    with pytest.raises(RuntimeError, match="is being written by process"):
-        build("phantom", IDS[:2])
-
-    def finish(seconds: float) -> None:
-        if "waiting" in caplog.text:
-            held.__exit__(None, None, None)
-
-    monkeypatch.setattr(time, "sleep", lambda _: None)
-    monkeypatch.setattr(datasets, "PATIENCE", 3)
-    with pytest.raises(RuntimeError, match="is being written by process"):
+def test_another_writer_is_an_error():
+    with (
+        _files.sole_writer(datasets.get("phantom").url),
+        pytest.raises(RuntimeError, match="is being written by process"),
+    ):
         crops(lesion_ids=IDS[:2])
-    monkeypatch.setattr(time, "sleep", finish)
-    assert list(crops(lesion_ids=IDS[1:3])) == IDS[1:3]
 
 
 def test_each_data_set_says_what_a_result_rests_on(lidc_sources, tmp_path, monkeypatch):
@@ -175,11 +162,11 @@ def test_a_papers_phantoms_are_a_data_set_of_their_own(paper):
     ids = datasets.choose(datasets.get(f"phantom-{paper}", seed=2), limit=2)
     store = crops(f"phantom-{paper}", ids, seed=2)
     assert (list(store), store.tier) == (ids, "phantom")
-    assert validate(store) == {}
+    assert datasets.validate(store) == {}
     assert f"phantom-{paper}-seed2-" in store.url
 
 
-def test_choosing_by_file_cohort_and_number(tmp_path):
+def test_choosing_by_file_and_number(tmp_path):
     of = datasets.get("phantom")
     assert datasets.choose(of) == IDS
     assert datasets.choose(of, limit=2) == IDS[:2]
@@ -187,28 +174,10 @@ def test_choosing_by_file_cohort_and_number(tmp_path):
     file.write_text(f'\ufefflesion_id\n{IDS[4]},1\n\n# none\n"{IDS[1]}",0\n', "utf-8")
     assert datasets.choose(of, file=file) == [IDS[1], IDS[4]]
     assert datasets.choose(of, file=file, limit=1) == [IDS[1]]
-    for name in datasets.COHORTS:
-        chosen = datasets.choose(of, cohort=name)
-        assert chosen == getattr(cohorts, name)(NODULES).table.index.tolist()
-
-
-@pytest.mark.parametrize(
-    ("content", "options", "complaint"),
-    [
-        (b"LIDC-IDRI-9999-S0001-N01", {}, "got LIDC-IDRI-9999-S0001-N01"),
-        (b"\xff\xfe\x00", {}, "is not a text file"),
-        (b"x", {"cohort": "fu2021"}, "expected one of the two, got both"),
-        (None, {"cohort": "fu2022"}, "cohort='fu2022': expected one of fu2021"),
-        (None, {"cohort": "fu2021", "name": "phantom-li2021"}, "cohort='fu2021': expected"),
-    ],
-)
-def test_wrong_choices(content, options, complaint, tmp_path):
-    if content is not None:
-        (tmp_path / "ids").write_bytes(content)
-        options = options | {"file": tmp_path / "ids"}
-    of = datasets.get(options.pop("name", "phantom"))
-    with pytest.raises(ValueError, match=complaint):
-        datasets.choose(of, **options)
+    for content, complaint in [(b"L-9", "got L-9"), (b"\xff\xfe\x00", "is not a text file")]:
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=complaint):
+            datasets.choose(of, file=file)
 
 
 def test_slices_are_built_with_the_unmatched_left_out(lidc_sources, tmp_path, monkeypatch):
@@ -217,13 +186,11 @@ def test_slices_are_built_with_the_unmatched_left_out(lidc_sources, tmp_path, mo
     store = crops("slices", OF_SCAN)
     assert store.complete
     assert (list(store), list(store.exclusions)) == (OF_SCAN[:1], OF_SCAN[1:])
-    assert by_reason(store.exclusions) == {"no folder of the set shows it": 1}
+    assert datasets.by_reason(store.exclusions) == {"no folder of the set shows it": 1}
     crop = store[OF_SCAN[0]]
     assert (crop.tier, crop.calibrated.all()) == ("slices", True)
     np.testing.assert_array_equal(crop.hu[0, 0], 8 * np.arange(1, 129) - 1000)
-    assert validate(store) == {}
-    report = datasets.get("slices").report().set_index("lesion_id")
-    assert report.index[report["matched"]].tolist() == OF_SCAN[:1]
+    assert datasets.validate(store) == {}
     # the place of the set does not matter, its content does
     moved = root.rename(tmp_path / "moved")
     assert datasets.get("slices", source=moved).url == store.url
@@ -236,8 +203,8 @@ def test_a_tree_of_phantom_scans_makes_a_store_of_phantoms(lidc_sources, scan, t
     assert store.tier == "phantom"
     assert datasets.get("dicom", source=scan).rests_on()[1][1] == "phantom"
     assert list(store) == OF_SCAN
-    assert by_reason(store.exclusions) == {"its series … is not under …": 1}
-    assert validate(store) == {}
+    assert datasets.by_reason(store.exclusions) == {"its series … is not under …": 1}
+    assert datasets.validate(store) == {}
     # once it is downloaded as well, the next build takes it
     both = shutil.copytree(scan, tmp_path / "both")
     lidc_sources.write_scan(both, int(NODULES.loc[IDS[0], "scan_id"]))
@@ -251,33 +218,16 @@ def test_real_scans_are_not_mixed_with_phantoms(lidc_sources, scan, tmp_path):
     lidc_sources.write_scan(both, int(NODULES.loc[IDS[0], "scan_id"]), synthetic=False)
     store = crops("dicom", [*OF_SCAN, IDS[0]], source=both)
     assert (store.tier, list(store)) == ("dicom", [IDS[0]])
-    assert by_reason(store.exclusions) == {"expected its dicom crop, got the phantom crop of …": 2}
+    assert datasets.by_reason(store.exclusions) == {
+        "expected its dicom crop, got the phantom crop of …": 2
+    }
     with pytest.raises(ValueError, match="was made otherwise: tier was dicom, now phantom"):
         build("dicom", OF_SCAN, source=scan)
 
 
-def test_a_folder_without_a_scan_and_an_environment_without_pydicom(monkeypatch, tmp_path):
+def test_a_folder_without_a_scan(tmp_path):
     with pytest.raises(ValueError, match="none of the 1,018 series of LIDC-IDRI"):
         crops("dicom", IDS[:1], source=tmp_path)
-    monkeypatch.setitem(sys.modules, "lesionlab.sources.dicom", None)
-    with pytest.raises(RuntimeError, match=r"pip install .*\[images\]"):
-        crops("dicom", IDS[:1], source=tmp_path)
-
-
-def test_a_description_says_what_is_there():
-    store = crops(lesion_ids=IDS[:3])
-    told = describe(store)
-    made = [phantom.phantom(i) for i in IDS[:3]]
-    assert told["dataset"] == told["tier"] == "phantom"
-    assert told["lesions"] == told["expected"] == 3
-    assert told["depth"] == [min(len(c.hu) for c in made), max(len(c.hu) for c in made)]
-    assert told["rows"] == told["columns"] == [128, 128]
-    assert told["masks"] == sum(len(c.masks) for c in made)
-    assert told["hu"] == [min(c.hu.min() for c in made), max(c.hu.max() for c in made)]
-    assert told["spacing_y"] == [min(c.spacing[1] for c in made), max(c.spacing[1] for c in made)]
-    assert (told["uncalibrated"], told["excluded_by_reason"]) == (0, {})
-    assert json.loads(json.dumps(told)) == told
-    assert describe(store, voxels=False)["hu"] is None
 
 
 @pytest.mark.parametrize(
@@ -300,7 +250,9 @@ def test_a_store_that_is_not_what_the_database_says(change, fault, tmp_path):
         crop = phantom.phantom(lesion_id)
         return dataclasses.replace(crop, **change(crop))
 
-    wrong = validate(stores.build(tmp_path / "s", IDS[:1], make, tier="phantom", progress=False))
+    wrong = datasets.validate(
+        stores.build(tmp_path / "s", IDS[:1], make, tier="phantom", progress=False)
+    )
     assert list(wrong) == ([] if fault is None else IDS[:1])
     assert fault is None or re.search(fault, wrong[IDS[0]])
 
@@ -315,28 +267,13 @@ def test_stores_and_lesions_that_are_not_known(tmp_path):
     ):
         url = tmp_path / str(k)
         store = stores.build(url, IDS[:1], phantom.phantom, provenance=provenance, **options)
-        assert complaint in validate(store)["lesions.parquet"]
+        assert complaint in datasets.validate(store)["lesions.parquet"]
     with pytest.raises(stores.BuildError):
         stores.build(tmp_path / "s", ["L-1"], lambda _: 1 / 0, **options)  # type: ignore[arg-type, return-value]
     store = CropStore(tmp_path / "s", allow_incomplete=True)
-    assert (describe(store)["lesions"], describe(store)["hu"]) == (0, None)
-    assert validate(store) == {
+    assert datasets.validate(store) == {
         "zarr.json": "the build did not come to its end: 1 lesions are missing",
         "L-1": "not a lesion of phantom",
-    }
-
-
-def test_reasons_are_counted_by_what_they_have_in_common():
-    reasons = {
-        "a": "DicomError: a: its series 1.3.6.1.4.1.14519 is not under some/where",
-        "b": "DicomError: b: its series 1.3.6.1.4.1.99999 is not under some/where",
-        "x": "LookupError: the slices set has no crop of x: 1 of its 3 pictures are missing",
-        "y": "ValueError: ",
-    }
-    assert by_reason(reasons) == {
-        "its series … is not under …": 2,
-        "… of its … pictures are missing": 1,
-        "ValueError: ": 1,
     }
 
 
