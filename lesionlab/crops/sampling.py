@@ -181,13 +181,13 @@ def _votes(masks: npt.NDArray[np.bool_]) -> tuple[IntArray, npt.NDArray[np.uint1
     The box is a small part of a crop, so counting there alone takes half the time.
     """
     z = _span(masks.any(axis=(0, 2, 3)))
-    plane = masks[:, z].any(axis=(0, 1))
+    plane = np.asarray(masks[:, z].any(axis=(0, 1)))
     y, x = _span(plane.any(axis=1)), _span(plane.any(axis=0))
     votes = masks[:, z, y, x].sum(axis=0, dtype=np.uint16)
     return np.array([z.start, y.start, x.start]), votes
 
 
-def _span(marked: npt.NDArray[np.bool_]) -> slice:
+def _span(marked: Any) -> slice:
     """From the first True to the last one."""
     at = np.flatnonzero(marked)
     return slice(at[0], at[-1] + 1) if len(at) else slice(0, 0)

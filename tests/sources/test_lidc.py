@@ -117,13 +117,12 @@ def test_grouping_masks_and_measures_equal_pylidc_now() -> None:
 
 
 def test_contours_are_the_stored_ones() -> None:
-    contours = lidc.contours(LESION)
-    assert len(contours) == 22
-    assert [c.reading_id for c in contours] == sorted(c.reading_id for c in contours)
-    first = contours[0]
-    assert (first.reading_id, first.z, first.inside) == (1, 1550.5, True)
-    assert first.points[0].tolist() == [172, 364]  # stored as x,y = 364,172
-    assert first.points.shape == (25, 2)
+    """Of the first reading: the first contour, stored as lines of x,y = 364,172 and so on."""
+    db = lidc.default().database
+    assert db.readings.index[0] == 1
+    assert (db.contour_id[0], db.contour_z[0], db.contour_inside[0]) == (1, 1550.5, True)
+    assert db.points[0].tolist() == [172, 364]
+    assert db.contour_start[:2].tolist() == [0, 25]
 
 
 def test_changing_what_is_returned_changes_nothing_inside() -> None:
@@ -131,8 +130,6 @@ def test_changing_what_is_returned_changes_nothing_inside() -> None:
         table = of_all()
         table.loc[:, "patient"] = "nobody"
         assert of_all()["patient"].iloc[0].startswith("LIDC-IDRI")
-    lidc.contours(LESION)[0].points[:] = 0
-    assert lidc.contours(LESION)[0].points.min() > 0
 
 
 def test_a_window_shows_the_masks_where_they_are_and_cuts_off_the_rest() -> None:

@@ -46,14 +46,12 @@ class _Scan:
 class Dicom:
     """The scans of LIDC-IDRI that lie in a tree of folders.
 
-    A folder whose first and last file are of one series is taken to hold that series alone, which
-    is quick to find out; the headers of its other files are read when it is cut.
-
     An instance can be sent to other processes, so that `lesionlab.crops.stores.build` can cut many
     lesions with `crop`. It keeps the scan of the last lesion: ask for lesions scan by scan.
 
     Args:
-        root: Any folder above the scans, in whatever layout they were downloaded.
+        root: Any folder above the scans, in whatever layout they were downloaded; searched by
+            `find_series`, which reads the headers of few files.
         progress: Show a bar while searching.
 
     Attributes:
@@ -65,7 +63,7 @@ class Dicom:
 
     def __init__(self, root: str | Path, *, progress: bool = True) -> None:
         self.root = Path(root)
-        self.series = find_series(root, progress=progress, thorough=False)
+        self.series = find_series(root, progress=progress)
         self._nodules = lidc.nodules()[["scan_id", "series_uid"]]
         self._scan: _Scan | None = None
 

@@ -16,23 +16,17 @@ from lesionlab.sources.dicom._series import may_be_dicom
 logger = logging.getLogger(__name__)
 
 
-def find_series(root: str | Path, *, progress: bool = True, thorough: bool = True) -> pd.DataFrame:
+def find_series(root: str | Path, *, progress: bool = True) -> pd.DataFrame:
     """List the DICOM series of a tree of folders, of every modality, reading headers only.
 
-    All folders under `root` are searched. Hidden files and folders, links to folders, and files
-    that do not claim to be DICOM by their ending are passed over.
-
-    Args:
-        root: The folder.
-        progress: Show a bar.
-        thorough: Read every file; if False, a folder whose first and last file, by name, are of
-            one series is taken to hold that series and no other.
+    A folder whose first and last file, by name, are of one series is taken to hold that series and
+    no other, which is quick to find out. Hidden files and folders, links to folders, and files that
+    do not claim to be DICOM by their ending are passed over.
 
     Returns:
         One row per series, by path: `series_uid`, `modality`, `synthetic` (written by
-        `write_series`), `n_files`, `places` (its files, or whole folders that are taken to
-        hold nothing else; `read_series` takes both), and `path` of the deepest folder above them,
-        relative to `root`.
+        `write_series`), `n_files`, `places` (its files, or whole folders; `read_series` takes
+        both), and `path` of the deepest folder above them, relative to `root`.
         `attrs["excluded"]` is a list of files that could not be read, each with the reason.
 
     Raises:
@@ -53,10 +47,10 @@ def find_series(root: str | Path, *, progress: bool = True, thorough: bool = Tru
             folders[Path(name)] = files
     rows: list[dict[str, Any]] = []
     for folder, files in tqdm(folders.items(), "series", unit="folder", disable=not progress):
-        found, faults = _read(files if thorough else [files[0], files[-1]])
-        if not thorough and not faults and len({row["series_uid"] for row in found}) == 1:
+        found, faults = _read([files[0], files[-1]])
+        if not faults and found[0]["series_uid"] == found[1]["series_uid"]:
             found = [found[0] | {"n_files": len(files), "place": folder}]
-        elif not thorough:
+        else:
             found, faults = _read(files)
         rows += [row | {"folder": folder} for row in found]
         bad += faults

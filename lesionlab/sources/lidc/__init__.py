@@ -29,17 +29,6 @@ from lesionlab.sources.lidc._geometry import BoolArray
 
 
 @dataclass(frozen=True)
-class Contour:
-    """One closed outline that one reader drew on one slice."""
-
-    reading_id: int
-    slice_index: int  # in the scan, by ascending z
-    z: float  # position of the slice, mm
-    inside: bool  # False if the outline cuts a hole
-    points: IntArray  # (n, 2) vertices `(y, x)`, pixel indices in the scan
-
-
-@dataclass(frozen=True)
 class LesionMasks:
     """The voxels of one nodule: each reader's and the readers' consensus, in one box."""
 
@@ -154,21 +143,6 @@ class Lidc:
         """Ratings that were left out: `reading_id`, `attribute`, `value`, `reason`."""
         return _tables.excluded_ratings(self.database)
 
-    def contours(self, lesion_id: str) -> list[Contour]:
-        """All outlines of one nodule, by reading and then in the order of the database."""
-        db = self.database
-        return [
-            Contour(
-                reading_id=reading_id,
-                slice_index=int(db.contour_slice[c]),
-                z=float(db.contour_z[c]),
-                inside=bool(db.contour_inside[c]),
-                points=db.points[db.contour_start[c] : db.contour_start[c + 1]].copy(),
-            )
-            for reading_id, position in zip(*self._locate(lesion_id), strict=True)
-            for c in range(db.reading_start[position], db.reading_start[position + 1])
-        ]
-
     def masks(self, lesion_id: str, *, level: float = 0.5, pad: int = 0) -> LesionMasks:
         """The voxels of one nodule, as `pylidc.utils.consensus` gives them, axes `(z, y, x)`.
 
@@ -233,11 +207,6 @@ def nodules() -> pd.DataFrame:
 def exclusions() -> pd.DataFrame:
     """`Lidc.exclusions`."""
     return default().exclusions()
-
-
-def contours(lesion_id: str) -> list[Contour]:
-    """`Lidc.contours`."""
-    return default().contours(lesion_id)
 
 
 def masks(lesion_id: str, *, level: float = 0.5, pad: int = 0) -> LesionMasks:

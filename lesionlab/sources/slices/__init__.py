@@ -14,18 +14,10 @@ table beside the set, `lidc-idri-slices-intensity.csv`, is taken. `tables/README
     source.report()                # what is there and what is not
     source.crop("LIDC-IDRI-0001-S0012-N01").hu
 
-Things to know about the set:
-
-- 21 nodules are not in it: in 8 patients with two scans, one scan's nodules overwrote the other's
-  of the same number. 12 slices that stayed from these are left out; `report` counts them.
-- In 139 nodules slices are missing, nearly always because only those are shown that one of the
-  readers outlined. In 131 nodules some reader's mask is not what that reader drew. Crops therefore
-  carry our masks, rasterised from the contours.
-- HU are those of 8-bit pictures: steps of 3 to 22 HU (median 9), and on top an error of the table,
-  by its own account about 3 HU where it is fitted (2,629 slices) and 6 to 37 HU (median) where it
-  is carried over from slice to slice. 307 slices, all those of 52 nodules, have no HU at all.
-- On 662 slices of 131 nodules at the edge of the field of view the table gives values 1024 too
-  high; they are put right, and `report` counts them.
+21 nodules are not in it, and in 139 others slices are missing. HU are those of 8-bit pictures, in
+steps of 3 to 22 HU (median 9), on top of an error of the table of 3 to 37 HU; 307 slices, all those
+of 52 nodules, have no HU at all. In 131 nodules some reader's mask is not what that reader drew, so
+crops carry our masks, rasterised from the contours.
 """
 
 from __future__ import annotations
@@ -104,18 +96,17 @@ class Slices:
 
     Args:
         path: The set, a folder or its zip; if None, what `LESIONLAB_LIDC_SLICES` names, or else
-            what `lesionlab data fetch slices` left in the user's data folder.
-        intensity: The table of slopes and intercepts; if None, `lidc-idri-slices-intensity.csv` in
-            the set's folder or the one that holds it, or else, for the public set only, the one
-            that comes with lesionlab. Where the first two differ from the last, and where there is
-            no table, so that no slice is calibrated, a warning says so.
+            what `lesionlab data fetch slices` left in the user's data folder. Slopes and intercepts
+            are those of a `lidc-idri-slices-intensity.csv` in the set's folder or the one that
+            holds it, or else, for the public set only, of the table that comes with lesionlab.
+            Where the two tables differ, and where no slice is calibrated, a warning says so.
 
     Raises:
         FileNotFoundError: There is no such file or folder, or none is named.
         SlicesError: The set or the table is broken, unsafe or something else.
     """
 
-    def __init__(self, path: str | Path | None = None, intensity: str | Path | None = None) -> None:
+    def __init__(self, path: str | Path | None = None) -> None:
         found = Path(path).expanduser() if path is not None else origins.named(origins.SLICES)
         if found is None:
             raise FileNotFoundError(origins.SLICES.missing())
@@ -123,7 +114,7 @@ class Slices:
             raise FileNotFoundError(f"{found} does not exist; expected {origins.SLICES.expected}")
         self.path = found.resolve()
         self._archive = Archive(self.path)
-        self.intensity_path, self._calibration = find_intensity(self._archive, intensity)
+        self.intensity_path, self._calibration = find_intensity(self._archive)
 
     @cached_property
     def checksum(self) -> str:
@@ -258,9 +249,9 @@ class Slices:
         return "no folder of the set shows it"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.path, self.intensity_path)
+        return _reopen, (self.path,)
 
 
 @cache
-def _reopen(path: Path, intensity: Path | None) -> Slices:
-    return Slices(path, intensity)
+def _reopen(path: Path) -> Slices:
+    return Slices(path)

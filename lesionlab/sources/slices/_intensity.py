@@ -27,11 +27,11 @@ _COLUMNS: Any = {"patient": "str", "nodule": int, "slice": int, "source": "str"}
 _COLUMNS |= {"slope": float, "intercept": float}
 
 
-def find_intensity(archive: Archive, given: str | Path | None) -> tuple[Path | None, Calibration]:
+def find_intensity(archive: Archive) -> tuple[Path | None, Calibration]:
     """The table for a set: its path and what it holds; a warning says what a user should know."""
     path = archive.path
     beside = [folder / INTENSITY_NAME for folder in (path, path.parent)]
-    own = Path(given) if given else next((file for file in beside if file.is_file()), None)
+    own = next((file for file in beside if file.is_file()), None)
     shipped = read_intensity(TABLE) if _is_public(archive) else {}
     if own is None:
         if not shipped:
@@ -75,7 +75,7 @@ def read_intensity(path: Path) -> Calibration:
 def _is_public(archive: Archive) -> bool:
     """Whether a sample of the pictures is what the table of lesionlab was measured on.
 
-    Other sets in the same folders may be scaled in another way and would get wrong HU.
+    Another set in the same folders, scaled in another way, would get wrong HU from it.
     """
     table = pd.read_csv(TABLE, dtype={"crc32": "str"}).dropna(subset="crc32")
     crc32 = {
@@ -99,8 +99,6 @@ def is_offset(slope: float, intercept: float, floor: int) -> bool:
     in the picture, some rows take it for air. Padding then stands apart: it is below −800 and the
     next denser pixel, `floor` (0 if there is none), above −350, denser than any lung, though lung
     surrounds the nodule. In the public set this holds for 662 of 15,229 slices; on the others that
-    pixel is below −685 and on these above −70, so the limit does not matter. In 63 scans some
-    nodules are such and others not: lung (the 10th percentile of a slice without its padding) of
-    the former is 1020 HU above that of the latter, in the median over scans.
+    pixel is below −685 and on these above −70, so the limit does not matter.
     """
     return floor > 0 and intercept <= -800 and slope * floor + intercept >= -350
