@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,32 +111,38 @@ class BusyError(RuntimeError):
 
 
 @contextlib.contextmanager
-def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
+def sole_writer(folder: str | os.PathLike[str], *, patience: float = 0.0) -> Iterator[None]:
     """Keep other writers out of a folder while the block runs, by a file `writer.lock` in it.
 
     The folder is a path, which is made if it is missing, or a URL that fsspec knows. A lock that a
     process of this machine left behind when it was killed keeps nobody out.
 
     Raises:
-        BusyError: Another process writes there.
+        BusyError: Another process still writes there after so many seconds of patience.
     """
     from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
+    until = time.monotonic() + patience
     files, root = url_to_fs(os.fspath(folder))
     lock, mine = f"{root}/{LOCK}", f"{os.getpid()} on {socket.gethostname()}".encode()
     with plain_errors(LOCK, folder):
         files.makedirs(root, exist_ok=True)
-        try:
-            with files.open(lock, "xb") as file:
-                file.write(mine)
-        except FileExistsError:
-            other = files.cat_file(lock).decode()
-            if not _gone(other):
-                raise BusyError(
-                    f"{folder} is being written by process {other}; wait for it, or delete {LOCK} "
-                    "there if it is gone"
-                ) from None
-            files.pipe_file(lock, mine)
+        while True:
+            try:
+                with files.open(lock, "xb") as file:
+                    file.write(mine)
+                break
+            except FileExistsError:
+                other = files.cat_file(lock).decode()
+                if _gone(other):
+                    files.pipe_file(lock, mine)
+                    break
+                if time.monotonic() >= until:
+                    raise BusyError(
+                        f"{folder} is being written by process {other}; wait for it, or delete "
+                        f"{LOCK} there if it is gone"
+                    ) from None
+            time.sleep(0.5)
     try:
         yield
     finally:

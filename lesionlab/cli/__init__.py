@@ -17,8 +17,7 @@ from lesionlab import __version__
 from lesionlab.cli._data import data_app
 from lesionlab.cli._errors import FAILED, plain_errors
 from lesionlab.cli._runs import runs_app
-from lesionlab.cli._sweep import sweep
-from lesionlab.cli._train import train
+from lesionlab.cli._train import sweep, train
 
 __all__ = ["app"]
 

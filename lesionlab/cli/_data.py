@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -91,33 +90,20 @@ def build(
 
 
 @data_app.command("info")
-def info(
-    store: What,
-    seed: SeedOf = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+def info(store: What, seed: SeedOf = 0) -> None:
     """Say what is in a store, complete or not."""
     from lesionlab.crops import datasets
     from lesionlab.crops.stores import CropStore
 
     with plain_errors():
         opened = CropStore(datasets.locate(store, seed), allow_incomplete=True)
-        told = opened.info()
-        if as_json:
-            told["exclusions"] = opened.exclusions
-            typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
-        else:
-            reasons = datasets.by_reason(opened.exclusions)
-            provenance = told.pop("provenance")
-            table([*told.items(), *provenance.items(), *((n, why) for why, n in reasons.items())])
+        told, reasons = opened.info(), datasets.by_reason(opened.exclusions)
+        provenance = told.pop("provenance")
+        table([*told.items(), *provenance.items(), *((n, why) for why, n in reasons.items())])
 
 
 @data_app.command("validate")
-def validate(
-    store: What,
-    seed: SeedOf = 0,
-    source: Source = None,
-) -> None:
+def validate(store: What, seed: SeedOf = 0, source: Source = None) -> None:
     """Check every file of a store, and compare it with the LIDC-IDRI database."""
     from lesionlab.crops import datasets
     from lesionlab.crops.stores import CropStore

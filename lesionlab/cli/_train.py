@@ -1,4 +1,4 @@
-"""The command `lesionlab train`, and the options that `lesionlab sweep` shares with it."""
+"""The commands `lesionlab train` and `lesionlab sweep`, which share most options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lesionlab import _names
-from lesionlab.cli._errors import plain_errors
+from lesionlab.cli._errors import FAILED, plain_errors
 
 if TYPE_CHECKING:
     from lesionlab.training.outcomes import Outcome
@@ -35,7 +35,6 @@ def train(
     lesions: LesionsOption = None,
     epochs: EpochsOption = None,
     device: Annotated[str, typer.Option(help="Train on auto, cpu, cuda or cuda:1.")] = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="Share a batch among so many GPUs.")] = 1,
     precision: PrecisionOption = "auto",
     out: Annotated[Path | None, typer.Option(help="Write here, not in runs/PAPER/NAME.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Copy the numbers to this folder.")] = None,
@@ -54,7 +53,7 @@ def train(
             paper=paper, variant=variant, data=data, preset=preset, seed=seed, folds=several,
             n_lesions=lesions, epochs=epochs, by=by,  # type: ignore[arg-type]  # it checks
         )  # fmt: skip
-        how: Any = {"device": device, "devices": devices, "progress": sys.stderr.isatty()}
+        how: Any = {"device": device, "progress": sys.stderr.isatty()}
         how["precision"] = chosen_precision(precision, device)
         dataset = studies.load(plan, progress=how["progress"])
         outcome = studies.run(plan, dataset=dataset, folder=out, resume=not restart, **how)
@@ -79,10 +78,11 @@ def chosen_precision(precision: str, device: str) -> Any:
 
 def report(outcome: Outcome) -> str:
     """The scores as text: a row per target and metric, a column per predictor."""
-    scores = outcome.scores
+    scores = outcome.scores.dropna(subset="value")
     shown = scores[scores["metric"].isin(["mae", "auc", "accuracy", "macro_f1", "dice"])]
-    ends = shown[["value", "low", "high"]].itertuples(index=False)
-    wide = shown.assign(text=[interval(*row) for row in ends]).pivot_table(
+    ends = shown[["value", "low", "high"]].to_numpy()
+    texts = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in ends]
+    wide = shown.assign(text=texts).pivot_table(
         index=["target", "metric"], columns="predictor", values="text", aggfunc="first", sort=False
     )
     lesions = sum(fold["test"]["lesions"] for fold in outcome.folds)
@@ -95,6 +95,53 @@ def report(outcome: Outcome) -> str:
     )
 
 
-def interval(value: float, low: float, high: float) -> str:
-    """A score with its interval as text; nothing where there is none."""
-    return "" if value != value else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+def sweep(
+    paper: PaperArgument,
+    variant: Annotated[list[str] | None, typer.Option(help="Train this model, or all.")] = None,
+    table: Annotated[str | None, typer.Option(help="Train the rows of this table.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(min=0, help="A seed, 0 if none.")] = None,
+    folds: FoldsOption = None,
+    data: DataOption = "",
+    preset: PresetOption = "book",
+    by: SplitOption = "patient",
+    lesions: LesionsOption = None,
+    epochs: EpochsOption = None,
+    workers: Annotated[int, typer.Option(min=1, help="Start so many processes here.")] = 2,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:8786, instead.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; GPUs are shared out.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each worker.")] = None,
+    precision: PrecisionOption = "32-true",
+    out: Annotated[Path, typer.Option(help="Write to OUT/PAPER/NAME.")] = Path("runs"),
+) -> None:
+    """Train many models: variants × seeds × folds, on many workers, and put them in one table.
+
+    Runs that are done are not trained again; the same command goes on where it was stopped.
+    --variant and --seed may be repeated. The workers of a scheduler must see the folder OUT under
+    the same path. Processes here share the cores, unless --threads says how many each takes.
+    """
+    from tqdm import tqdm
+
+    from lesionlab.training import sweeps
+
+    with plain_errors():
+        names = variant or []
+        plans = sweeps.grid(
+            paper, variants="all" if "all" in names else names, table=table, seeds=seed or [0],
+            folds=None if folds is None else range(folds), data=data, preset=preset,
+            n_lesions=lesions, epochs=epochs, by=by,
+        )  # fmt: skip
+        found = sweeps.sweep(
+            plans, out=out, workers=workers, scheduler=scheduler, device=device, threads=threads,
+            precision=chosen_precision(precision, "cpu" if scheduler else device),
+            progress=sys.stderr.isatty(),
+            tell=lambda line: tqdm.write(line, file=sys.stderr),  # beside the bar, not through it
+        )  # fmt: skip
+        shown = found.table.drop(columns="paper")
+        typer.echo(shown.to_string(index=False, float_format="{:.3f}".format, na_rep="–"))
+        typer.echo(f"\nwritten to {found.path}")
+    for name, error in found.failures.items():
+        typer.echo(f"lesionlab: {name}: {error}", err=True)
+    if found.failures:
+        raise typer.Exit(FAILED)

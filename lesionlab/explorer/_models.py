@@ -16,7 +16,7 @@ from lesionlab.attention import activation_map
 from lesionlab.crops import Crop
 from lesionlab.crops.footprint import footprint
 from lesionlab.crops.sampling import Samples, locate
-from lesionlab.training.prediction import in_batches
+from lesionlab.training.loop import in_batches
 from lesionlab.training.studies import Trained
 from lesionlab.training.targets import Target, by_target
 

@@ -21,11 +21,10 @@ import lesionlab
 from lesionlab import _files, _names, results, splits
 from lesionlab.crops.sampling import Samples
 from lesionlab.training.checkpoints import CheckpointError, differences
-from lesionlab.training.loop import fit, identity_of
+from lesionlab.training.loop import fit, identity_of, predict
 from lesionlab.training.outcomes import PREDICTIONS, RESULTS, Outcome, score
 from lesionlab.training.paper import Experiment
 from lesionlab.training.parts import Part, Stream, changed, check_part
-from lesionlab.training.prediction import predict
 from lesionlab.training.recipes import Recipe, stages_of, validates
 from lesionlab.training.targets import check_labels, read_predictions, to_frame, write_predictions
 
@@ -39,7 +38,7 @@ PARTS = ("training", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Lesions to train, select and test on.
+    """Lesions to train, select and test on; `ValueError` if the attributes do not go together.
 
     Attributes:
         samples: Prepared, not normalised.
@@ -52,9 +51,6 @@ class Dataset:
         rests_on: What a result on these lesions rests on.
         cohort: The paper's cohort, with its flow of counts; the lesions are drawn from it.
         excluded: lesion_id -> why it is in the cohort and not in the samples.
-
-    Raises:
-        ValueError: The attributes do not go together.
     """
 
     samples: Samples | Stream
@@ -73,8 +69,6 @@ class Dataset:
         ids = list(self.samples.lesion_ids)
         if not ids or len(set(ids)) < len(ids):
             raise ValueError(f"samples: expected lesions, each once, got {len(ids)}")
-        if len(self.labels) != len(ids):
-            raise ValueError(f"labels: {len(self.labels)} rows, expected {len(ids)}")
         if list(self.table.index) != ids:
             raise ValueError("table: expected one row for each lesion of the samples, in order")
         if (self.folds is None) == (self.holdout is None):
@@ -98,9 +92,6 @@ class Dataset:
                 seed of a hold-out split.
             validate: Whether a validation part is wanted; its lesions train otherwise.
             seed: Seed of the draw of the validation part.
-
-        Raises:
-            ValueError: There is too little to take a part from.
         """
         if self.holdout is not None:
             label = self.table.get("label")
@@ -161,9 +152,9 @@ def cross_validate(
 ) -> Outcome:
     """Train and predict fold by fold (`train_folds`), and score all predictions together.
 
-    The arguments are those of `train_folds`, and `n_resamples`, the number of resamples of patients
-    for the intervals, and `about`, what else to keep, such as the plan that this is a run of. The
-    outcome is also in `results.json` and `predictions.csv` under `folder`.
+    The arguments are those of `train_folds`, and the number of resamples of patients for the
+    intervals, and `about`, what else to keep, such as the plan that this is a run of. The outcome
+    is also in `results.json` and `predictions.csv` under `folder`.
     """
     done = train_folds(experiment, dataset, recipe=recipe, folder=folder, seed=seed, **options)
     predictions = pd.concat([rows for _, rows in done], ignore_index=True)
@@ -172,8 +163,7 @@ def cross_validate(
     folds, path = [found for found, _ in done], Path(folder) / PREDICTIONS
     entry = write_predictions(path, predictions)
     made = results.provenance(Path(lesionlab.__file__).resolve().parents[1])
-    for name in ("lightning-fabric", "safetensors"):
-        made["versions"][name] = metadata.version(name)
+    made["versions"] |= {n: metadata.version(n) for n in ("lightning-fabric", "safetensors")}
     content = {
         **(about or {}),
         "experiment": experiment.name,
@@ -226,7 +216,7 @@ def train_folds(
         folder: Where to.
         seed: Seed of the runs and of the validation parts.
         only: Which folds; all if None (of a hold-out split the first).
-        **options: The other arguments of `loop.fit`: device, devices, precision, progress, resume.
+        **options: The other arguments of `loop.fit`: device, precision, progress, resume.
 
     Returns:
         What `result.json` of each fold says, and its predictions as in `Outcome`.
@@ -235,14 +225,12 @@ def train_folds(
         ValueError: Data, folds or arguments do not go together, or a target has no label or a class
             no lesion in a part.
         CheckpointError: A fold's result or checkpoint is of another run, or damaged.
-        TrainingError: The loss, the metric or the weights became NaN or infinite.
-        OSError: A file cannot be written.
     """
     there = [0] if dataset.folds is None else sorted(int(k) for k in dataset.folds.unique())
     chosen = there if only is None else list(only)
     if not chosen or (dataset.folds is not None and not set(chosen) <= set(there)):
         raise ValueError(f"only={only!r}: expected some of {there}")
-    check_part("samples", (dataset.samples, dataset.labels), experiment)
+    check_part("samples", (dataset.samples, dataset.labels), experiment.targets)
     validate = validates(stages_of(recipe))
     parts = {fold: dataset.split(fold, validate=validate, seed=seed) for fold in chosen}
     for fold, split in parts.items():

@@ -1,4 +1,4 @@
-"""The training loop: one for all five papers, on a CPU, a GPU, or several.
+"""The training loop: one for all five papers, on a CPU or a GPU.
 
     fitted = fit(experiment, (samples, labels), validation=(others, theirs), recipe=recipe)
 
@@ -13,11 +13,11 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 import torch
@@ -26,19 +26,19 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 from tqdm import tqdm
 
+from lesionlab.crops.sampling import Samples
 from lesionlab.training import checkpoints
 from lesionlab.training.checkpoints import CheckpointError, Tensors
 from lesionlab.training.devices import (
     Precision,
-    TrainingError,
+    autocast,
     describe,
-    launch,
     open_fabric,
     own_randomness,
+    resolve,
 )
 from lesionlab.training.paper import Experiment
-from lesionlab.training.parts import Part, check_part, checksum
-from lesionlab.training.prediction import in_batches
+from lesionlab.training.parts import Part, Stream, check_part, checksum
 from lesionlab.training.recipes import (
     Recipe,
     end_epoch,
@@ -47,6 +47,11 @@ from lesionlab.training.recipes import (
     set_training,
     stages_of,
 )
+from lesionlab.training.targets import columns
+
+
+class TrainingError(RuntimeError):
+    """A run cannot go on; what it has saved so far is whole."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,7 +89,6 @@ def fit(
     seed: int = 0,
     folder: str | Path | None = None,
     device: str = "auto",
-    devices: int = 1,
     precision: Precision = "32-true",
     progress: bool = True,
     resume: bool = True,
@@ -102,9 +106,6 @@ def fit(
         seed: Seed for weights, order, augmentation and dropout.
         folder: Where to keep checkpoints; nothing is written if None.
         device: `"auto"` (CUDA where there is one), `"cpu"`, `"cuda"` or `"cuda:1"`.
-        devices: GPUs, or processes on the CPU, that share every batch (DDP); several need a folder.
-            All of them draw and augment the whole batch and compute their part: the same steps as
-            one alone, to rounding, unless the model has batch normalisation or dropout.
         precision: `"32-true"`, or `"bf16-mixed"`.
         progress: Show a bar.
         resume: Go on from the checkpoint in `folder`; otherwise it is removed first.
@@ -119,14 +120,20 @@ def fit(
         OSError: A checkpoint cannot be written; the one before it is whole.
     """
     stages = stages_of(recipe)
-    training, validation = _part(training), None if validation is None else _part(validation)
-    for stage in stages:
-        _check(experiment, training, validation, stage)
-    fabric = open_fabric(device, devices, precision)
-    if devices > 1 and folder is None:
+    training = (training[0], training[1].detach().float().cpu())
+    check_part("training", training, experiment.targets)
+    if validation is not None:
+        validation = (validation[0], validation[1].detach().float().cpu())
+        check_part("validation", validation, experiment.targets)
+        if both := sorted(set(training[0].lesion_ids) & set(validation[0].lesion_ids)):
+            raise ValueError(f"validation: lesion {both[0]!r} is in the training part, too")
+    elif lacking := [stage for stage in stages if stage.needs_metric]:
         raise ValueError(
-            f"devices={devices}: several need a folder, to hand over what they trained"
+            f"validation: the recipe (select_on={lacking[0].select_on!r}, "
+            f"{lacking[0].schedule.kind}) needs a metric after each epoch; give lesions to "
+            "measure it on"
         )
+    fabric = open_fabric(device, precision)
     start: Tensors = {}
     tables = []
     for number, stage in enumerate(stages, 1):
@@ -143,14 +150,13 @@ def fit(
             precision=precision,
             progress=progress,
             start=start,
+            fabric=fabric,
         )
         if place is not None and not resume:
             checkpoints.clear(place)
         run.load()
         if not run.finished:
-            launch(fabric, run.train)
-            if devices > 1:  # what the processes have done is on disk
-                run.load()
+            run.train()
         start = run.selected
         tables.append(pd.DataFrame(run.history).astype({"epoch": int}).assign(stage=stage.stage))
     history = pd.concat(tables, ignore_index=True).set_index("epoch")
@@ -159,26 +165,8 @@ def fit(
         best_epoch=run.best_epoch,
         best=run.best,
         history=history if len(stages) > 1 else history.drop(columns="stage"),
-        device=describe(fabric.device, devices),
+        device=describe(fabric.device),
     )
-
-
-def _part(part: Part) -> Part:
-    samples, labels = part
-    return samples, labels.detach().float().cpu()
-
-
-def _check(experiment: Experiment, training: Part, validation: Part | None, recipe: Recipe) -> None:
-    check_part("training", training, experiment)
-    if validation is not None:
-        check_part("validation", validation, experiment)
-        if both := sorted(set(training[0].lesion_ids) & set(validation[0].lesion_ids)):
-            raise ValueError(f"validation: lesion {both[0]!r} is in the training part, too")
-    elif recipe.needs_metric:
-        raise ValueError(
-            f"validation: the recipe (select_on={recipe.select_on!r}, {recipe.schedule.kind}) "
-            "needs a metric after each epoch; give lesions to measure it on"
-        )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -194,6 +182,7 @@ class _Run:
     precision: Precision
     progress: bool
     start: Tensors
+    fabric: Fabric
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
     best: float | None = None
@@ -233,7 +222,7 @@ class _Run:
 
     def save(self) -> None:
         """Write a checkpoint, if there is a folder for it; of a finished run the weights alone."""
-        if self.folder is None or not self.fabric.is_global_zero:
+        if self.folder is None:
             return
         groups = {"selected": self.selected}
         if not self.finished:
@@ -244,50 +233,49 @@ class _Run:
         state = {"history": self.history, "best_epoch": self.best_epoch, "best": self.best}
         checkpoints.save(self.folder, {"identity": self.identity, **state}, groups)
 
-    def train(self, fabric: Fabric) -> None:
-        """Train to the end in this process, one of `fabric.world_size`."""
-        with own_randomness(fabric.device):
-            self._set_up(fabric)
+    def train(self) -> None:
+        """Train to the end."""
+        with own_randomness(self.fabric.device):
+            self._set_up()
             steps = len(self._batches())
             bar = tqdm(
                 total=self.recipe.epochs * steps,
                 initial=len(self.history) * steps,
                 unit="step",
-                disable=not (self.progress and fabric.is_global_zero),
+                disable=not self.progress,
             )
             with bar:
                 while not self.finished:
                     self._train_epoch(bar)
                     self.save()
 
-    def _set_up(self, fabric: Fabric) -> None:
-        self.fabric = fabric
-        seed_globally(fabric.device, self.seed, "model")
+    def _set_up(self) -> None:
+        device = self.fabric.device
+        seed_globally(device, self.seed, "model")
         self.model = self.experiment.model(derive(self.seed, "model"))
         if self.start:
             self.model.load_state_dict(self.start)
-        optimizer = make_optimizer(self.model, self.recipe)
-        # in place: self.model and optimizer are those inside, now on the device
-        self.module, self.optimizer = fabric.setup(_Call(self.model), optimizer)
-        self._restore(optimizer)
+        self.model.to(device)
+        self.optimizer = make_optimizer(self.model, self.recipe)
+        self._restore()
         past = [row.get(self.column) for row in self.history]
         lower = self.lower_is_better
-        self.scheduler = make_scheduler(self.recipe.schedule, optimizer, past, lower=lower)
+        self.scheduler = make_scheduler(self.recipe.schedule, self.optimizer, past, lower=lower)
         samples, labels = self.training
-        self.samples, self.labels = samples.to(fabric.device), labels.to(fabric.device)
+        self.samples, self.labels = samples.to(device), labels.to(device)
         if self.validation is not None:  # its labels are only compared with, on the CPU
-            self.validation = (self.validation[0].to(fabric.device), self.validation[1])
+            self.validation = (self.validation[0].to(device), self.validation[1])
 
-    def _restore(self, optimizer: torch.optim.Optimizer) -> None:
+    def _restore(self) -> None:
         """Load weights and the optimiser's state from the checkpoint that was read."""
         model, saved = self.saved.pop("model", None), self.saved
         if model is None:
             return
         state = {int(name.removeprefix("optimizer ")): some for name, some in saved.items()}
-        groups = optimizer.state_dict()["param_groups"]
+        groups = self.optimizer.state_dict()["param_groups"]
         try:
             self.model.load_state_dict(model)
-            optimizer.load_state_dict({"state": state, "param_groups": groups})
+            self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         except (RuntimeError, ValueError) as error:
             message = f"the checkpoint in {self.folder} does not fit the model: {error}"
             raise CheckpointError(message) from error
@@ -337,37 +325,24 @@ class _Run:
 
     def _train_step(self, step: int, lesions: torch.Tensor) -> dict[str, float]:
         """One step of the optimiser on some lesions, by position; gives the loss and its parts."""
-        fabric, epoch, job = self.fabric, len(self.history), self.experiment
-        rank, world = fabric.global_rank, fabric.world_size
-        seed_globally(fabric.device, self.seed, "dropout", epoch, step, rank)
+        epoch, job = len(self.history), self.experiment
+        # with the 0, dropout draws what it drew for the results that are kept
+        seed_globally(self.fabric.device, self.seed, "dropout", epoch, step, 0)
         drawn = generator(self.seed, "augment", epoch, step)
         batch = job.augment(self.samples.select(lesions), drawn)
         labels = self.labels[lesions.to(self.labels.device)]
-        weight = 1 / len(lesions)
-        if world > 1:
-            mine = torch.arange(rank, len(lesions), world)
-            if not len(mine):  # it computes a lesion that does not count, as all have to meet
-                mine, weight = torch.zeros(1, dtype=torch.int64), 0.0
-            batch, labels = batch.select(mine), labels[mine.to(labels.device)]
         set_training(self.model, self.recipe)
         self.optimizer.zero_grad()
-        size = self.recipe.micro_batch or len(labels)
-        chunks, sums = batch.split(size), dict[str, torch.Tensor]()
-        for i, (chunk, truth) in enumerate(zip(chunks, torch.split(labels, size), strict=True)):
-            share = weight * len(truth)
-            # DDP adds up over the processes once, and takes the mean, where a sum is wanted
-            early = world > 1 and i < len(chunks) - 1
-            with fabric.no_backward_sync(self.module, enabled=early):
-                total, parts = self.module(
-                    lambda model: job.loss(job.forward(model, chunk), truth)  # noqa: B023
-                )
-                fabric.backward(total * (share * world))
-            for name, value in {
-                "loss": total,
-                **{f"loss_{k}": v for k, v in parts.items()},
-            }.items():
-                sums[name] = sums.get(name, 0.0) + share * value.detach().double()
-        values = self._total(torch.stack([*sums.values()])).tolist()
+        size, sums = self.recipe.micro_batch or len(labels), dict[str, torch.Tensor]()
+        for chunk, truth in zip(batch.split(size), torch.split(labels, size), strict=True):
+            share = len(truth) / len(labels)
+            with self.fabric.autocast():
+                total, parts = job.loss(job.forward(self.model, chunk), truth)
+            self.fabric.backward(total.float() * share)
+            computed = {"loss": total, **{f"loss_{name}": part for name, part in parts.items()}}
+            for name, part in computed.items():
+                sums[name] = sums.get(name, 0.0) + share * part.detach().double()
+        values = torch.stack([*sums.values()]).tolist()
         losses = dict(zip(sums, values, strict=True))
         for name, value in losses.items():
             if not math.isfinite(value):
@@ -376,28 +351,21 @@ class _Run:
         return losses
 
     def _measure(self, validation: Part, steps: int) -> float:
-        """The metric of the validation part, by the first process for all."""
-        value = 0.0
-        if self.fabric.is_global_zero:
-            samples, labels = validation
-            predictions, value = in_batches(
-                self.experiment,
-                self.model,
-                samples,
-                self.recipe.evaluation_batch,
-                self.precision,
-                labels if self.metric == "loss" else None,
-            )
-            if self.metric != "loss":
-                value = self.experiment.measure(self.metric, predictions, labels)
-        value = self._total(torch.tensor(value, device=self.fabric.device).double()).item()
+        """The metric of the validation part."""
+        samples, labels = validation
+        predictions, value = in_batches(
+            self.experiment,
+            self.model,
+            samples,
+            self.recipe.evaluation_batch,
+            self.precision,
+            labels if self.metric == "loss" else None,
+        )
+        if self.metric != "loss":
+            value = self.experiment.measure(self.metric, predictions, labels)
         if not math.isfinite(value):
             raise TrainingError(f"{self.column} is {value} {self._at(steps)}")
         return value
-
-    def _total(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over the processes, in each of them."""
-        return cast(torch.Tensor, self.fabric.all_reduce(values, reduce_op="sum"))
 
     def _check_weights(self, steps: int) -> None:
         for name, values in self.model.state_dict().items():
@@ -425,19 +393,67 @@ def identity_of(
     }
 
 
-class _Call(nn.Module):
-    """Runs a function of the model as a forward pass.
+# --- predictions --------------------------------------------------------------------------------
 
-    Fabric and DDP act at a module's `forward`, and look into its arguments for tensors; a function
-    passes unseen, and so models and losses may take and return what they like.
+
+def predict(
+    experiment: Experiment,
+    weights: Mapping[str, torch.Tensor],
+    samples: Samples | Stream,
+    *,
+    batch_size: int = 32,
+    device: str = "auto",
+    precision: Precision = "32-true",
+) -> torch.Tensor:
+    """What a model predicts: (lesion, column) float32 on the CPU, columns as `targets.columns`.
+
+    The weights are `Fitted.state` or what `checkpoints.load_weights` gives, and the samples are
+    normalised as those of the training were. `batch_size` lesions are computed at once.
     """
+    if not samples.lesion_ids:
+        raise ValueError("samples: expected at least one lesion, got none")
+    place = resolve(device)
+    model = trained_model(experiment, weights).to(place)
+    return in_batches(experiment, model, samples.to(place), batch_size, precision)[0]
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
-    def forward(self, function: Callable[[nn.Module], Any]) -> Any:
-        return function(self.model)
+def trained_model(experiment: Experiment, weights: Mapping[str, torch.Tensor]) -> nn.Module:
+    """An experiment's model with these weights, in evaluation mode, on the CPU."""
+    # any seed will do, the weights are replaced; the caller's random state stays as it was
+    with torch.random.fork_rng(devices=[]):
+        model = experiment.model(0)
+    model.load_state_dict(dict(weights))
+    return model.eval()
+
+
+def in_batches(
+    experiment: Experiment,
+    model: nn.Module,
+    samples: Samples | Stream,
+    batch_size: int,
+    precision: Precision,
+    labels: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, float]:
+    """Predictions of a model that is where the samples are, and the mean loss with labels."""
+    model.eval()
+    parts, total = [], 0.0
+    device = next(model.parameters()).device
+    with torch.no_grad(), autocast(device, precision):
+        for number, batch in enumerate(samples.split(batch_size)):
+            outputs = experiment.forward(model, batch)
+            parts.append(experiment.predict(outputs).float().cpu())
+            if labels is not None:
+                low = number * batch_size
+                truth = labels[low : low + batch_size].to(device)
+                total += float(experiment.loss(outputs, truth)[0]) * len(truth)
+    predictions = torch.cat(parts)
+    expected = (len(samples.lesion_ids), len(columns(experiment.targets)))
+    if predictions.shape != expected:
+        raise ValueError(
+            f"predict of {experiment.name} gave shape {tuple(predictions.shape)}, expected "
+            f"{expected}: lesions, {', '.join(columns(experiment.targets))}"
+        )
+    return predictions, total / len(predictions)
 
 
 # --- seeds that follow from what they are for, so that no random state has to be carried along --

@@ -32,8 +32,6 @@ class Experiment(ABC):
             variant: str = "full"
             name = "fu2021"
 
-    Trained in several processes it has to pickle, as everything does that is defined in a module.
-
     Attributes:
         name: The paper's name in the registry: `"fu2021"`.
         variant: Which of the paper's models.
@@ -58,8 +56,8 @@ class Experiment(ABC):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss and its parts, each a scalar and a *mean over the lesions* of the batch.
 
-        Because it is such a mean, a batch computed in parts (micro-batches, several GPUs) has the
-        same gradient as the whole. A loss over pairs of lesions is computed within each part only.
+        Because it is such a mean, a batch computed in micro-batches has the same gradient as the
+        whole. A loss over pairs of lesions is computed within each micro-batch only.
 
         Args:
             outputs: What `forward` returned for some lesions.

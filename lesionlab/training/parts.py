@@ -5,30 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from lesionlab.crops.sampling import Samples
-from lesionlab.training.targets import labelled
-
-if TYPE_CHECKING:
-    from lesionlab.training.paper import Experiment
+from lesionlab.training.targets import Targets, labelled
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Lesions whose samples are prepared batch by batch; Liu 2020 has 9,520 slices of 256².
+    """Lesions whose samples are prepared batch by batch, in place of `Samples`; nothing is kept.
 
-    It is used in place of `Samples`: `select` and `split` give prepared batches, and nothing of
-    them is kept.
-
-    Attributes:
-        lesion_ids: The lesions, in order.
-        prepare: From some lesion ids to their samples, in that order.
-        key: What decides over the samples (the store's checksum, the preparation), for checkpoints.
-        device: Where batches go.
+    Liu 2020 has 9,520 slices of 256². For checkpoints, `key` says what decides over the samples:
+    the store's checksum and the preparation.
     """
 
     lesion_ids: tuple[str, ...]
@@ -63,19 +53,14 @@ def changed(samples: Samples | Stream, change: Callable[[Samples], Samples]) -> 
     """The samples after a change; a stream changes each batch when it is prepared."""
     if isinstance(samples, Samples):
         return change(samples)
-    return replace(samples, prepare=partial(_prepare, samples.prepare, change))
+    prepare = samples.prepare
+    return replace(samples, prepare=lambda ids: change(prepare(ids)))
 
 
-def _prepare(
-    prepare: Callable[[Sequence[str]], Samples], change: Callable[[Samples], Samples], ids: Any
-) -> Samples:
-    return change(prepare(ids))
-
-
-def check_part(name: str, part: Part, experiment: Experiment) -> None:
+def check_part(name: str, part: Part, targets: Targets) -> None:
     """Refuse lesions, by the name of their part, that nothing can be learned from."""
     samples, labels = part
-    n, names = len(samples.lesion_ids), [target.name for target in experiment.targets]
+    n, names = len(samples.lesion_ids), [target.name for target in targets]
     if not n:
         raise ValueError(f"{name}: expected at least one lesion, got none")
     if isinstance(samples, Samples):
@@ -94,7 +79,7 @@ def check_part(name: str, part: Part, experiment: Experiment) -> None:
     if bool(labels.isinf().any()):
         row, column = labels.isinf().nonzero()[0].tolist()
         raise ValueError(f"{name}: {names[column]} of lesion {samples.lesion_ids[row]!r} is inf")
-    if not bool((some := labelled(experiment.targets, labels)).all()):
+    if not bool((some := labelled(targets, labels)).all()):
         row = int((~some).nonzero()[0, 0])
         raise ValueError(f"{name}: lesion {samples.lesion_ids[row]!r} has no label at all")
 

@@ -97,7 +97,7 @@ class Recipe:
 
     Attributes:
         epochs: At most so many times through the training part.
-        batch_size: Lesions per step of the optimiser, over all devices together.
+        batch_size: Lesions per step of the optimiser.
         lr: Learning rate.
         optimizer: `"adam"` or `"sgd"`.
         betas: Adam's two decay rates.

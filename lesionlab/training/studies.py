@@ -31,10 +31,10 @@ from lesionlab.training import checkpoints
 from lesionlab.training.devices import Precision, resolve
 from lesionlab.training.devices import quickest as quickest
 from lesionlab.training.folds import RESULT, Dataset, cross_validate, digest
+from lesionlab.training.loop import predict, trained_model
 from lesionlab.training.outcomes import Outcome
 from lesionlab.training.paper import Experiment, Lesions, Preset, unchanged
 from lesionlab.training.parts import Stream, changed
-from lesionlab.training.prediction import predict, trained_model
 from lesionlab.training.recipes import Recipe, validates
 from lesionlab.training.targets import labelled, write_predictions
 
@@ -265,7 +265,7 @@ def run(
         dataset: What `load` gave for this plan, or for one with the same data; loaded if None.
         folder: Where to; `plan.folder` if None. Folds that are in it count, also those that the
             plan does not ask for: the scores are those of all.
-        **options: Arguments of `loop.fit` (device, devices, precision, progress, resume), and
+        **options: Arguments of `loop.fit` (device, precision, progress, resume), and
             `n_resamples`, the number of resamples of patients for the intervals.
 
     Raises:

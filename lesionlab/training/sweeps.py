@@ -17,8 +17,7 @@ import gc
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module, metadata
 from pathlib import Path
@@ -60,9 +59,6 @@ def grid(
         seeds: Seeds for weights, order and augmentation.
         folds: Which of the folds to train for; by the preset if None.
         **others: The other fields of `Plan`, the same for all: data, preset, by, ….
-
-    Raises:
-        ValueError: A field of a plan is out of range, or the paper has no such table.
     """
     of = papers.get(paper)
     names = list(of.variants) if variants == "all" else list(variants)
@@ -90,18 +86,12 @@ class Sweep:
             metric of the variant with value, low and high (NaN where a fold is missing), seconds of
             training.
         failures: What is missing, by its folder as seen from that of the sweep: why, in a line.
-        path: The JSON file with all this.
+        path: The JSON file `sweep.json` with all this.
     """
 
     table: pd.DataFrame
     failures: dict[str, str]
     path: Path
-
-    def over_seeds(self) -> pd.DataFrame:
-        """Mean, standard deviation (with n − 1) and number of the seeds, per variant."""
-        known = self.table.dropna(subset="value")
-        runs = known.groupby(["paper", "variant", "metric"], sort=False)["value"]
-        return pd.DataFrame({"mean": runs.mean(), "sd": runs.std(), "n": runs.count()})
 
 
 def sweep(
@@ -136,9 +126,6 @@ def sweep(
         progress: Show a bar.
         tell: Is given a line whenever a job has ended.
 
-    Returns:
-        The scores, and what is missing; also in `sweep.json` under `out`.
-
     Raises:
         ValueError: An argument is out of range, or the data do not fit the plans.
         FileNotFoundError: The data set is not set up.
@@ -149,8 +136,8 @@ def sweep(
     chosen, place = list(plans), Path(out).absolute()
     if not chosen:
         raise ValueError("plans=[]: expected at least one")
-    twice = [name for name, n in Counter(map(_name, chosen)).items() if n > 1]
-    if twice:
+    names = [_name(plan) for plan in chosen]
+    if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"plans: {twice[0]} is there twice, with other folds")
     for name, value in (("workers", workers), ("threads", threads)):
         if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
@@ -200,16 +187,15 @@ def sweep(
                     name: (plan, fold, place / _name(plan), device, precision, threads)
                     for name, (plan, fold) in left.items()
                 }
-                with contextlib.closing(as_completed(client, train, work)) as ended:
-                    for name, error in ended:
-                        if error is None and not _arrives(place / name / RESULT):
-                            error = f"no {RESULT} is here: do the workers see this very folder?"
-                        if error is None:
-                            tell(f"{name}: done")
-                            score(left[name][0])
-                        else:
-                            failed(name, error)
-                        bar.update()
+                for name, error in as_completed(client, train, work):
+                    if error is None and not _arrives(place / name / RESULT):
+                        error = f"no {RESULT} is here: do the workers see this very folder?"
+                    if error is None:
+                        tell(f"{name}: done")
+                        score(left[name][0])
+                    else:
+                        failed(name, error)
+                    bar.update()
         return _write(chosen, place, failures)
 
 
@@ -254,22 +240,17 @@ def _summary(plan: Plan, out: Path, failures: dict[str, str]) -> dict[str, Any]:
     done = set(plan.chosen) & set(finished(folder))
     done -= {fold for fold in done if f"{name}/fold-{fold}" in failures}
     metric = papers.get(plan.paper).experiment(plan.variant).metric
-    about = asdict(plan) | {
-        "folder": name,
-        "folds": sorted(done),
-        "of": len(plan.chosen),
-        "metric": metric,
-        **dict.fromkeys(("value", "low", "high", "seconds")),
-    }
+    about = asdict(plan) | {"folder": name, "folds": sorted(done), "of": len(plan.chosen)}
+    about |= {"metric": metric, **dict.fromkeys(("value", "low", "high", "seconds"))}
     if len(done) == len(plan.chosen) and name not in failures:
         there = _files.read_json(folder / RESULTS)
         folds = there["split"]["trained"]  # others may have been trained before
+        about |= {"folds": folds, "of": len(folds), "rests_on": there["data"]}
+        about |= {field: there[field] for field in ("seconds", "device")}
         rows = [r for r in there["results"] if (r["predictor"], r["metric"]) == ("model", metric)]
         # the mean over all ratings, or else the first target
         rows.sort(key=lambda row: row["target"] != "mean")
         about |= {end: rows[0][end] for end in ("value", "low", "high") if rows}
-        about |= {field: there[field] for field in ("seconds", "device")}
-        about |= {"folds": folds, "of": len(folds), "rests_on": there["data"]}
     return about
 
 
@@ -291,14 +272,15 @@ def _load(plan: Plan) -> Dataset:
 def train(
     plan: Plan, fold: int, folder: Path, device: str, precision: Precision, threads: int | None
 ) -> None:
-    """Train a fold in a worker of Dask, or go on with it, or see that it is done.
+    """Train a fold in a worker of Dask; `folder` is that of the plan.
 
-    The arguments are those of `sweeps.sweep`, and `folder` is that of the plan. A `RuntimeError`
-    says that another process keeps training the same fold.
+    A `BusyError` says that another process keeps training the same fold.
     """
     worker = import_module("distributed").get_worker()
+    # a scheduler that loses sight of a worker tries elsewhere while the first one still trains
+    alone = _files.sole_writer(folder / f"fold-{fold}", patience=PATIENCE)
     # torch's generators and switches belong to the process: two at a time would mix them up
-    with _one_at_a_time, _alone(folder / f"fold-{fold}"):
+    with _one_at_a_time, alone:
         if threads is not None:
             torch.set_num_threads(threads)
         train_folds(
@@ -314,24 +296,6 @@ def train(
         )
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep others away from a fold: a scheduler that loses sight of a worker tries elsewhere."""
-    until = time.monotonic() + PATIENCE
-    held = contextlib.ExitStack()
-    while True:
-        try:
-            held.enter_context(_files.sole_writer(folder))
-            break
-        except _files.BusyError:
-            # a file system over the network may take a while to notice that a machine is gone
-            if time.monotonic() >= until:
-                raise
-            time.sleep(0.5)
-    with held:
-        yield
-
-
 def own_device(device: str, worker: object) -> str:
     """The GPU of a worker by its number, where there are several to choose from."""
     count = torch.cuda.device_count()
@@ -343,8 +307,6 @@ def own_device(device: str, worker: object) -> str:
 # --- Dask ---------------------------------------------------------------------------------------
 
 SETTINGS: Mapping[str, Any] = {
-    # how often a job is tried again whose worker died
-    "distributed.scheduler.allowed-failures": 3,
     # a job that waits at a worker would be blamed for its death, too
     "distributed.scheduler.worker-saturation": 1.0,
     # or a machine too busy to start a worker anew within 15 s would never do it
@@ -403,31 +365,22 @@ def _client(distributed: Any, address: str) -> Any:
 
 def as_completed(
     client: Any, function: Callable[..., None], jobs: Mapping[str, tuple[Any, ...]]
-) -> Generator[tuple[str, BaseException | str | None], None, None]:
-    """Call a function with the arguments of each job.
-
-    Of each job that has ended come its name and why it came to nothing, None if it did not.
-    """
-    topic = f"lesionlab-{time.time_ns()}"
+) -> Iterator[tuple[str, BaseException | str | None]]:
+    """Call a function with each job's arguments; gives the jobs that end and why they failed."""
+    distributed, topic = import_module("distributed"), f"lesionlab-{time.time_ns()}"
     futures = {
         # keys that share a name are one group to Dask, which then keeps them in a queue
         client.submit(function, *arguments, key=(topic, i), pure=False): name
         for i, (name, arguments) in enumerate(jobs.items())
     }
-    distributed = import_module("distributed")
-    try:
-        for future in distributed.as_completed(futures, loop=client.loop):
-            error: BaseException | str | None = None
-            if future.status == "cancelled":
-                error = "the scheduler is gone, or has given it up"
-            elif future.status == "error":
-                # what counts of others is on disk: to ask for their values could take long
-                error = future.exception()
-                if isinstance(error, distributed.KilledWorker):
-                    times = error.allowed_failures + 1
-                    error = f"its worker died {times} times (out of memory?)"
-            yield futures[future], error
-            future.release()
-    finally:
-        if left := [future for future in futures if not future.done()]:
-            client.cancel(left)
+    for future in distributed.as_completed(futures, loop=client.loop):
+        error: BaseException | str | None = None
+        if future.status == "cancelled":
+            error = "the scheduler is gone, or has given it up"
+        elif future.status == "error":
+            # what counts of others is on disk: to ask for their values could take long
+            error = future.exception()
+            if isinstance(error, distributed.KilledWorker):
+                times = error.allowed_failures + 1
+                error = f"its worker died {times} times (out of memory?)"
+        yield futures[future], error

@@ -33,7 +33,7 @@ METRICS = ("loss", "mae", "auc", "accuracy", "dice")
 
 @dataclass(frozen=True)
 class Target:
-    """One thing that a model says of a lesion.
+    """One thing that a model says of a lesion; `ValueError` if the attributes do not go together.
 
     Attributes:
         name: As in the table of lesions: `"spiculation"`.
@@ -43,9 +43,6 @@ class Target:
         classes: The names of the classes, by code; for several classes, or for two.
         ignored: A code that this target does not learn, as Li 2021 leaves location 0 to the other
             heads. Lesions with this code count as missing here.
-
-    Raises:
-        ValueError: The attributes do not go together.
     """
 
     name: str
@@ -185,15 +182,12 @@ def measure(
         metric: `"mae"`: the mean absolute error over all known ratings. `"auc"`: the mean area
             under the ROC curve, of one class against the others where there are several.
             `"accuracy"`: the mean over the classifying targets. `"dice"`: the mean over lesions.
-        targets: What the columns are.
+        targets: What the columns are. It is a `ValueError` if none has this metric.
         predictions: (lesion, column).
         labels: (lesion, target).
 
     Returns:
         NaN where nothing can be measured.
-
-    Raises:
-        ValueError: No target has this metric.
     """
     found: list[torch.Tensor] = []
     parts = by_target(targets, predictions)
@@ -221,38 +215,29 @@ def measure(
     return float(torch.cat(found).mean())
 
 
-# --- what is refused ----------------------------------------------------------------------------
-
-
 def check_labels(
     part: str, targets: Targets, labels: torch.Tensor, everywhere: torch.Tensor
 ) -> None:
     """Refuse a part of the lesions that a target cannot be learned from, or scored on.
 
-    Args:
-        part: Which, in words: `"training part of fold 0"`.
-        targets: What the columns are.
-        labels: (lesion, target) of the part.
-        everywhere: (lesion, target) of all lesions: each class that occurs there must occur in a
-            training part, and both classes of a binary target in every part.
+    Both classes of a binary target must be in every part (called `"training part of fold 0"`), and
+    in a training part each class of a multiclass target that is among the labels `everywhere`.
     """
     for target, label, every in zip(targets, labels.unbind(1), everywhere.unbind(1), strict=True):
         found = set(label[target.known(label)].tolist())
         words = f"{part}: none of its {len(labels)} lesions has"
         if not found:
             raise ValueError(f"{words} a label of {target.name}")
-        if target.kind == "binary":
-            codes = wanted = {0, 1}
-        elif target.kind == "multiclass":
-            codes = set(target.codes)
-            wanted = set(every[target.known(every)].tolist()) & codes
-            wanted = wanted if part.startswith("training") else set()
-        else:
+        if target.kind not in ("binary", "multiclass"):
             continue
+        codes = {0, 1} if target.kind == "binary" else set(target.codes)
         if not found <= codes:
             raise ValueError(f"{target.name}: expected {sorted(codes)}, got {sorted(found)[:9]}")
-        if missing := sorted(wanted - found):
-            name = target.classes[int(missing[0])] if target.classes else f"{missing[0]:g}"
+        if target.kind == "multiclass":
+            learns = part.startswith("training")
+            codes = {code for code in codes if learns and bool((every == code).any())}
+        if missing := sorted(codes - found):
+            name = target.classes[missing[0]] if target.classes else missing[0]
             raise ValueError(f"{words} {target.name} {name}; use fewer folds, or stratify by it")
 
 

@@ -6,6 +6,9 @@ import dataclasses
 import errno
 import os
 import resource
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -19,9 +22,7 @@ from torch import nn
 
 from lesionlab.training import checkpoints
 from lesionlab.training.checkpoints import NAME, CheckpointError
-from lesionlab.training.loop import TrainingError, fit
-
-QUIET: dict[str, Any] = {"progress": False, "device": "cpu"}
+from lesionlab.training.loop import TrainingError
 
 
 def stopped(toys: ModuleType, folder: Path, **changes: Any) -> bytes:
@@ -33,10 +34,7 @@ def stopped(toys: ModuleType, folder: Path, **changes: Any) -> bytes:
 
 
 def go_on(toys: ModuleType, folder: Path, **changes: Any) -> Any:
-    part = changes.pop("part", toys.lesions(24))
-    options = {"recipe": toys.RECIPE, "validation": toys.lesions(9, seed=1, start=500)}
-    experiment = changes.pop("experiment", toys.Exploding())
-    return fit(experiment, part, folder=folder, **options | QUIET | changes)
+    return toys.train(folder, **{"experiment": toys.Exploding()} | changes)
 
 
 # what goes in comes out
@@ -193,3 +191,54 @@ def test_a_folder_that_is_a_file_is_refused(toys: ModuleType, tmp_path: Path) ->
     toys.calls.clear()
     with pytest.raises(OSError, match="what was saved before is whole"):
         go_on(toys, tmp_path / "run")
+
+
+# kills
+
+KILLED = """if True:
+    import os, signal, sys
+    from pathlib import Path
+    import torch
+    import training_toys as toys
+
+    kind, left, replace = sys.argv[2], [int(sys.argv[3])], os.replace
+
+    def die(file=None):  # in place of os.fsync
+        left[0] -= 1
+        if left[0] == 0:
+            if file is not None:  # the file is half written
+                os.ftruncate(file, os.fstat(file).st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def replaced(source, target):
+        replace(source, target)
+        die()
+
+    if kind == "writing":
+        os.fsync = die
+    else:
+        os.replace = replaced
+    torch.set_num_threads(1)
+    toys.train(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="kills with a signal")
+def test_a_run_that_was_killed_ends_as_one_that_was_left_alone(
+    toys: ModuleType, tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    epochs = []
+    for kind, times in (("writing", "3"), ("replaced", "1")):
+        program = [sys.executable, "-c", KILLED, str(killed), kind, times]
+        done = subprocess.run(program, cwd=Path(__file__).parent)
+        assert done.returncode == -signal.SIGKILL
+        epochs.append(len(toys.history(killed)))
+    assert epochs == [2, 3]
+    one, two = toys.train(whole), toys.train(killed)
+    assert all(torch.equal(one.state[name], two.state[name]) for name in one.state)
+    timed = ["seconds", "lesions_per_second"]
+    assert one.history.drop(columns=timed).equals(two.history.drop(columns=timed))
+    # nothing is left of what was half written
+    assert [path.name for path in killed.iterdir()] == [NAME]

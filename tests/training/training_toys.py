@@ -16,6 +16,7 @@ from torch import nn
 from lesionlab.crops.sampling import Samples
 from lesionlab.packing import segment_softmax, segment_sum
 from lesionlab.training import checkpoints
+from lesionlab.training.loop import Fitted, fit
 from lesionlab.training.paper import Experiment
 from lesionlab.training.recipes import Recipe
 from lesionlab.training.targets import Target
@@ -54,6 +55,13 @@ def table(samples: Samples, ratings: torch.Tensor) -> pd.DataFrame:
         },
         index=pd.Index(samples.lesion_ids, name="lesion_id"),
     )
+
+
+def train(folder: Path | None = None, **changes: Any) -> Fitted:
+    """The toy, or another experiment, with a validation part."""
+    given = {"experiment": Toy(), "part": lesions(), "recipe": RECIPE, "device": "cpu"} | changes
+    given = {"validation": lesions(9, seed=1, start=500), "progress": False} | given
+    return fit(given.pop("experiment"), given.pop("part"), folder=folder, **given)
 
 
 def history(folder: Path) -> list[dict[str, float]]:
