@@ -1,10 +1,4 @@
-"""Pictures that can be moved, in JupyterLab and in the published page, by the same JavaScript.
-
-    explorer.view(crop, overlays={"Grad-CAM": map})
-    explorer.workbench({"Fu 2021": studies.trained(plan)}, store)
-
-The first is a volume to scroll through, the second has models beside it that can be asked.
-"""
+"""Pictures that can be moved, in JupyterLab and in the published page, by the same JavaScript."""
 
 from __future__ import annotations
 

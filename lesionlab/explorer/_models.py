@@ -45,8 +45,7 @@ class Look:
     """One lesion as a model is given it, what the model says of it, and where it looks.
 
     Attributes:
-        samples: Prepared and normalised.
-        hu: (z, y, x) the same values as HU.
+        hu: (z, y, x) the values of the prepared and normalised `samples` as HU.
         masks: (reader, z, y, x) the readers' outlines at these places.
         spacing: `(z, y, x)` mm between the samples' values; z where slices have equal distances.
         z, corner: (z,) position of each slice, and `(y, x)` of the first row and column, in mm
@@ -97,7 +96,7 @@ class Model:
             self.about |= named or {target.name: {"head": head}}
         self._lock = threading.Lock()  # one network for all folds, and more than one thread
         self._loaded: Trained | None = None
-        self._ends: dict[int, tuple[float, float]] = {}  # by fold: what KNOWN_HU become
+        self._ends: dict[int, torch.Tensor] = {}  # by fold: what KNOWN_HU become
         # made here, as making one draws random numbers, which no other thread may
         self._network = self.folds[0].model()
 
@@ -152,12 +151,14 @@ class Model:
         """What the model gets of a crop: the samples, and (z, y, x) their values as HU."""
         fold, _ = self.fold(crop.lesion_id)
         samples = self._fed([crop], fold)
-        return samples, _stack(self._in_hu(samples, fold, crop).images).numpy()
+        images = self._in_hu(samples, fold, crop).images
+        # whether slices are packed samples or channels
+        return samples, images.reshape(-1, *images.shape[-2:]).numpy()
 
-    def asked(self, lesion_id: str, given: Look, method: str, about: str) -> Look:
+    def asked(self, given: Look, lesion_id: str, method: str, about: str) -> Look:
         """What the lesion's fold predicts, as in a run, and where it looks.
 
-        `given` is the lesion's, changed or not; `method` is one of `methods`, `about` of `about`.
+        `given` is the lesion's, changed or not.
         """
         of, exact = self.methods[method]
         fold, _ = self.fold(lesion_id)
@@ -196,16 +197,10 @@ class Model:
         dark, bright = KNOWN_HU
         if id(fold) not in self._ends:
             even = [replace(crop, hu=np.full_like(crop.hu, value)) for value in KNOWN_HU]
-            low, high = self._fed(even, fold).images.double().reshape(2, -1).mean(1).tolist()
-            self._ends[id(fold)] = (low, high)
-        low, high = self._ends[id(fold)]
+            self._ends[id(fold)] = self._fed(even, fold).images.double().reshape(2, -1).mean(1)
+        low, high = self._ends[id(fold)].tolist()
         share = (samples.images.double() - low) / (high - low)
         return replace(samples, images=dark + share * (bright - dark))
-
-
-def _stack(images: torch.Tensor) -> torch.Tensor:
-    """(z, y, x) of one lesion, whether its slices are packed samples or channels."""
-    return images.reshape(-1, *images.shape[-2:])
 
 
 def _placed(maps: torch.Tensor, depth: int) -> Floats:

@@ -26,7 +26,6 @@ TIERS = {
 }
 
 IN_SCAN = "the scan's first slice"
-"""Where positions are measured from if the place of a volume in its scan is known."""
 
 SCALES = {
     a.name: (a.minimum, a.maximum) for a in (*attributes.LI_CATEGORIES, *attributes.LIDC_RATINGS)
@@ -40,17 +39,12 @@ class Scene:
     Attributes:
         missing: (z, y, x), True where the volume had no number; None if it had one everywhere.
         spacing: `(z, y, x)` distance between the voxels shown, mm; None if not known.
-        z_mm: (z,) position of each slice, mm from the slice that `frame` names (its index,
-            without a spacing).
-        corner_mm: `(y, x)` position of the first row and column, mm.
-        frame: The slice that positions are measured from: the scan's first one where the volume's
-            place in the scan is known, else the volume's own.
+        z_mm, corner_mm: (z,) position of each slice from the one that `frame` names, and `(y, x)`
+            of the first row and column; indices without a spacing.
         stride: `(z, y, x)` subsampling step along each axis of the volume.
         masks: (reader, z, y, x); no reader if none were given.
         maps: Method and head to map: (z, y, x), or (1, y, x) if it is the same on all slices.
-        weights: (z,) share of attention of each slice.
-        ratings: What readers gave each attribute (`readings`) and what a model predicts, on the
-            attribute's `scale`.
+        weights: (z,) attention of each slice.
         packed: What has been packed for a page; `_html.fitted` keeps it here.
     """
 

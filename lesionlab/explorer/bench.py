@@ -1,18 +1,9 @@
-"""A lesion, a model, and what the model is given of it, changed: does it still say the same?
-
-    bench = Bench({"Fu 2021": studies.trained(plan)}, store)
-    found = bench.compute(Request(lesion_id, "Fu 2021", about="malignancy"))
-    air = replace(found.request, surroundings="air", margin=2.0)
-    bench.compute(air).after.predicted
-
-`lesionlab.explorer.workbench` puts controls around this.
-"""
+"""A lesion, a model, and what the model is given of it, changed: does it still say the same?"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +22,7 @@ from lesionlab.training.studies import Trained
 if TYPE_CHECKING:
     from lesionlab.explorer._workbench import Workbench
 
-FILLS: Mapping[str, float] = MappingProxyType({"lung": LUNG, "air": AIR})
+FILLS: Mapping[str, float] = {"lung": LUNG, "air": AIR}
 """What surroundings can be replaced by, HU."""
 
 
@@ -112,9 +103,10 @@ class Result:
 
 
 class Bench:
-    """Lesions and models, and one function that brings them together.
+    """Lesions and models, as those of `workbench`, without controls.
 
-    The arguments are those of `workbench`.
+    bench = Bench({"Fu 2021": studies.trained(plan)}, store)
+    bench.compute(Request(lesion_id, "Fu 2021", surroundings="air", margin=2.0)).after.predicted
     """
 
     def __init__(
@@ -132,7 +124,6 @@ class Bench:
         if ratings is None:
             ratings = pd.concat([f.table for model in self.models.values() for f in model.folds])
         self.ratings = ratings[~ratings.index.duplicated()]
-        self._known = frozenset(self.lesion_ids)
         self._last: tuple[Request, Look] | None = None
 
     def table(self) -> pd.DataFrame:
@@ -145,10 +136,9 @@ class Bench:
 
     def filled(self, request: Request) -> Request:
         """The request with a method and head where it names none; `ValueError` for what is not."""
-        if request.lesion_id not in self._known:
-            raise ValueError(
-                f"lesion_id={request.lesion_id!r}: not among the {len(self._known)} lesions here"
-            )
+        if request.lesion_id not in self.lesion_ids:
+            n = len(self.lesion_ids)
+            raise ValueError(f"lesion_id={request.lesion_id!r}: not among the {n} lesions here")
         if request.model not in self.models:
             raise ValueError(f"model={request.model!r}: expected one of {', '.join(self.models)}")
         model = self.models[request.model]
@@ -170,14 +160,12 @@ class Bench:
         tell("reading the lesion")
         crop = self._crops[request.lesion_id]
         plain = replace(request, **UNCHANGED)
+        asked = request.lesion_id, request.method, request.about
         if self._last is None or self._last[0] != plain:
             tell("preparing it for the model")
             given = model.given(crop)
             tell("predicting and looking")
-            self._last = (
-                plain,
-                model.asked(request.lesion_id, given, request.method, request.about),
-            )
+            self._last = plain, model.asked(given, *asked)
         _, before = self._last
         after, looks = None, [(before, "as it is" if request.change else "")]
         if request.change:
@@ -185,7 +173,7 @@ class Bench:
             samples, hu = model.voxels(masked(crop, request))
             other = reordered(replace(before, samples=samples, hu=hu), request)
             tell("predicting and looking again")
-            after = model.asked(request.lesion_id, other, request.method, request.about)
+            after = model.asked(other, *asked)
             looks.append((after, request.change))
         said = _filters.readings(self.ratings.reindex([request.lesion_id])).iloc[0]
         readings = {str(name): tuple(given.tolist()) for name, given in said.items() if len(given)}
@@ -286,7 +274,6 @@ def workbench(
         tested = (i for i in bench.lesion_ids if first.fold(i)[1])
         lesion_id = next(tested, bench.lesion_ids[0])
     result = bench.compute(Request(lesion_id, name))
-    shown: Workbench | VolumePage = _html.in_kernel(
-        VolumePage(result.scenes), "_workbench", "Workbench", bench, result, errors
-    )
-    return shown
+    page = VolumePage(result.scenes)
+    made = _html.in_kernel(page, "_workbench", "Workbench", bench, result, errors)
+    return made  # type: ignore[no-any-return]

@@ -1,18 +1,4 @@
-"""Be the reader: rate some nodules, then see how far you are from their readers.
-
-    from lesionlab import explorer
-    game = explorer.be_the_reader(crops, readings)
-    game                  # as the last value of a cell: rate
-    game.answers          # what was given so far, by lesion and attribute
-    game.score()          # the table that the result shows
-
-The measure is the mean absolute difference of two readers, over all pairs of all nodules
-(`lesionlab.statistics.agreement.pairwise_difference`; Fu 2021, Table 4, row "IB"). Whoever plays
-is paired with each reader of a nodule.
-
-The page works without a kernel and asks nothing of the network. It carries the readers' ratings
-and shows them when a nodule has been rated: whoever looks into its source finds them before.
-"""
+"""Be the reader: rate some nodules, then see how far you are from their readers."""
 
 from __future__ import annotations
 
@@ -33,8 +19,6 @@ from lesionlab.statistics.agreement import pairwise_difference
 
 if TYPE_CHECKING:
     from lesionlab.explorer._widgets import ReaderGame
-
-__all__ = ["CHOSEN", "Answers", "GamePage", "be_the_reader", "score"]
 
 Answers = Mapping[str, Mapping[str, int]]
 """`lesion_id` to attribute to code."""
@@ -143,6 +127,11 @@ def be_the_reader(
 ) -> ReaderGame | GamePage:
     """Rate nodules one after the other, then see the difference from their readers.
 
+        game = explorer.be_the_reader(crops, readings)
+        game.answers          # what was given so far, by lesion and attribute
+        game.score()          # the table that the result shows
+
+    The page carries the readers' ratings: whoever looks into its source finds them at once.
     HU of a nodule are rounded in a page where it would take more than 16 KB else, and the viewer
     says by how much.
 
@@ -174,16 +163,14 @@ def be_the_reader(
     columns |= {str(name): pd.Series(values) for name, values in (references or {}).items()}
     state = {"phase": "start", "reveal": True, "chosen": chosen, "at": 0, "answers": {}, "seen": []}
     page = GamePage(scenes, readings, known, pd.DataFrame(columns, index=names), state)
-    shown: ReaderGame | GamePage = _html.in_kernel(page, "_widgets", "ReaderGame")
-    return shown
+    return _html.in_kernel(page, "_widgets", "ReaderGame")  # type: ignore[no-any-return]
 
 
 def score(answers: Answers, readings: pd.DataFrame) -> pd.DataFrame:
     """How far somebody's answers are from the readers', as readers are from each other.
 
-    Args:
-        answers: `lesion_id` to attribute to code; what was not answered is simply not there.
-        readings: One row per reading: `lesion_id` and the attributes, of all nodules.
+    The measure is the mean absolute difference over all pairs of all nodules (Fu 2021, Table 4,
+    row "IB"). What was not answered is not in `answers`; `readings` are those of all nodules.
 
     Returns:
         Index attribute, only those answered; columns `you` (mean absolute difference from a

@@ -1,13 +1,4 @@
-"""One attribute's scale: a row of steps to choose from, each with examples in the viewer.
-
-    from lesionlab import atlas, explorer
-    examples = atlas.examples(readings, "margin")
-    coverage = atlas.coverage(readings, "margin")
-    explorer.atlas("margin", examples, coverage, crops)     # crops by lesion_id
-
-Like `lesionlab.explorer.view` it is a widget in a kernel, and self-contained HTML without one. Of
-all examples only those of the step shown are unpacked.
-"""
+"""One attribute's scale: a row of steps to choose from, each with examples in the viewer."""
 
 from __future__ import annotations
 
@@ -26,8 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lesionlab.explorer._widgets import ScaleViewer
-
-__all__ = ["ScalePage", "atlas"]
 
 MOST_SLICES = 16
 """Of an example with more, every second, third … slice is shown."""
@@ -91,12 +80,15 @@ def atlas(
 ) -> ScaleViewer | ScalePage:
     """Show the steps of an attribute's scale, each with its examples side by side.
 
+        examples, coverage = atlas.examples(readings, "margin"), atlas.coverage(readings, "margin")
+        explorer.atlas("margin", examples, coverage, crops)
+
     HU of an example are rounded in a page where it would take more than 20 KB else, and the viewer
     says by how much.
 
     Args:
         attribute: One of LIDC's nine ratings.
-        examples: As `lesionlab.atlas.examples` gives them. Steps without one are shown as such.
+        examples: AsAs `lesionlab.atlas.examples` gives them. Steps without one are shown as such.
         coverage: As `lesionlab.atlas.coverage` gives it: what is said about each step.
         crops: `lesion_id` to crop, best trimmed (`lesionlab.atlas.trimmed`): a page grows with
             every voxel. An example without a crop is left out, and the step says so.
@@ -126,8 +118,7 @@ def atlas(
         steps.append(step | {"text": text, "examples": found})
     first_step = next(step["code"] for step in steps if step["examples"])
     page = ScalePage(known, scenes, steps, {"step": first_step})
-    shown: ScaleViewer | ScalePage = _html.in_kernel(page, "_widgets", "ScaleViewer")
-    return shown
+    return _html.in_kernel(page, "_widgets", "ScaleViewer")  # type: ignore[no-any-return]
 
 
 def _notes(

@@ -1,13 +1,7 @@
 """A volume to scroll through, with its readers' outlines, attention maps and ratings.
 
-    from lesionlab import explorer
-    viewer = explorer.view(crop, overlays={"Grad-CAM": {"malignancy": map}})
-    viewer                      # as the last value of a cell
-    viewer.slice = 3            # moves what is shown; what the reader moves can be read
-
-One JavaScript module draws in JupyterLab, where the viewer is a widget, and in the published page,
-where the same output's HTML carries the data and needs no kernel and no network. GitHub, PDF and
-notebooks that are not trusted show the output's PNG.
+In JupyterLab it is a widget. The same output's HTML needs no kernel and no network; GitHub, PDF and
+notebooks that are not trusted show its PNG.
 """
 
 from __future__ import annotations
@@ -22,8 +16,6 @@ from lesionlab.explorer._scene import Scene
 
 if TYPE_CHECKING:
     from lesionlab.explorer._widgets import VolumeViewer
-
-__all__ = ["VolumePage", "view"]
 
 SCRIPT_BYTES = 33_500
 """What a page holds beside its volumes: the viewer's script and colour maps."""
@@ -43,7 +35,7 @@ class VolumePage(_html.Page):
         self.state = state_of(scenes)
 
     def data(self, budget: float = inf) -> dict[str, Any]:
-        """All that the JavaScript shows, JSON-ready; `budget` is for each 64³ voxels."""
+        """As `Page.data`; `budget` is for each 64³ voxels."""
         cubes = max(1.0, sum(scene.hu.size for scene in self.scenes) / 64**3)
         panels = _html.fitted(self.scenes, budget * cubes - SCRIPT_BYTES)
         title = " and ".join(scene.title for scene in self.scenes)
@@ -74,9 +66,12 @@ def view(
     title: str | None = None,
     tier: str | None = None,
 ) -> VolumeViewer | VolumePage:
-    """Show a volume.
+    """Show a volume; inputs are not changed.
 
-    Inputs are not changed. In a kernel every value is exact. A page holds them exactly too if
+        viewer = explorer.view(crop, overlays={"Grad-CAM": {"malignancy": map}})
+        viewer.slice = 3            # moves what is shown; what the reader moves can be read
+
+    In a kernel every value is exact. A page holds them exactly too if
     they fit into 300 KB for each 64³ voxels; else HU and maps are rounded, no more than
     needed, and the viewer says by how much.
 
@@ -107,9 +102,8 @@ def view(
         if not getattr(other, "scenes", None):
             raise ValueError(f"other: expected what view() gives, got {type(other).__name__}")
         scenes = (*scenes, other.scenes[0])
-    shown: VolumeViewer | VolumePage
-    shown = _html.in_kernel(VolumePage(scenes), "_widgets", "VolumeViewer")
-    return shown
+    page = VolumePage(scenes)
+    return _html.in_kernel(page, "_widgets", "VolumeViewer")  # type: ignore[no-any-return]
 
 
 def state_of(scenes: Sequence[Scene]) -> dict[str, Any]:

@@ -171,17 +171,20 @@ def test_what_is_typed_wrongly_is_said_in_the_widget(made: Any) -> None:
     assert len(made.filters) == 1
 
 
+@pytest.mark.parametrize("fails", [False, True])
 def test_an_older_request_never_overwrites_a_newer_one(
-    made: Any, toys: Any, monkeypatch: pytest.MonkeyPatch
+    made: Any, toys: Any, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
     model = made.bench.models["HESAM"]
     begun, go, asked = threading.Event(), threading.Event(), model.asked
 
-    def slow(lesion_id: str, *rest: Any) -> Any:
+    def slow(given: Any, lesion_id: str, *rest: Any) -> Any:
         if lesion_id == toys.IDS[1]:
             begun.set()
             assert go.wait(PATIENCE)
-        return asked(lesion_id, *rest)
+            if fails:
+                raise RuntimeError("too late to be told")
+        return asked(given, lesion_id, *rest)
 
     monkeypatch.setattr(model, "asked", slow)
     shown: list[str] = []
@@ -190,10 +193,12 @@ def test_an_older_request_never_overwrites_a_newer_one(
     assert begun.wait(PATIENCE)
     assert "predicting and looking" in made._controls.status.value
     made.ask(lesion_id=toys.IDS[2])  # does not wait
+    assert not made.wait(0.05), "the first one holds the thread"
     go.set()
     assert settled(made).request.lesion_id == toys.IDS[2]
     assert [title.split(",")[0] for title in shown] == [toys.IDS[2]]
     assert "ready" in made._controls.status.value
+    assert made.error == ""
 
 
 def test_the_background_takes_no_random_number_away(made: Any, toys: Any) -> None:
