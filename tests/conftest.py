@@ -11,11 +11,13 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 from hypothesis import settings
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -27,6 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from lesionlab.chapters import notebooks
+from lesionlab.crops import Crop
 
 # no test is timed: on a busy machine an example may take long
 settings.register_profile("lesionlab", deadline=None)
@@ -64,6 +67,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return " ".join(sorted(TOGETHER.get(file, {file})))
 
     return Scheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def noise() -> Callable[..., Crop]:
+    """A crop of noise with a box for every reader; each id has its own."""
+
+    def make(lesion_id: str, shape: tuple[int, int, int] = (4, 12, 12), n_readers: int = 3) -> Crop:
+        rng = np.random.default_rng(zlib.crc32(lesion_id.encode()))
+        hu = rng.integers(-1000, 300, shape).astype(np.int16)
+        depth, height, width = shape
+        masks = np.zeros((n_readers, *shape), np.bool_)
+        masks[:, 1:-1, height // 4 : 2 * height // 3, width // 4 : 2 * width // 3] = True
+        at = np.arange(depth) + 40
+        return Crop(lesion_id, hu, masks, (2.5, 0.7, 0.7), at, (100, 90), at > 0, "phantom")
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,6 @@ TOP_LEVEL = 32767
 
 
 def pack(raw: bytes) -> str:
-    """Deflate (zlib) and base64."""
     return base64.b64encode(zlib.compress(raw, 9)).decode()
 
 

@@ -24,11 +24,7 @@ from lesionlab.explorer._scene import Scene
 PARTS = ("volume_data.js", "volume_draw.js", "volume_panel.js", "volume.js")
 """In this order they make one ES module."""
 
-PRESETS: dict[str, tuple[float, float]] = {
-    "lung": (-600, 1500),
-    "soft tissue": (40, 400),
-    "bone": (400, 1800),
-}
+PRESETS = {"lung": (-600.0, 1500.0), "soft tissue": (40.0, 400.0), "bone": (400.0, 1800.0)}
 """Name to centre and width, HU; `full` is added for each volume."""
 
 
@@ -43,21 +39,13 @@ LAB = ("anywidget", "ipywidgets", "traitlets")
 
 
 class Page:
-    """What a cell shows where there is no kernel: HTML, and a picture for where that is hidden.
+    """What a cell shows where there is no kernel: HTML, and a picture for where that is hidden."""
 
-    Attributes:
-        state: Where the controls stand.
-        NAME: `volume` for an element of the class `lesionlab-volume`.
-        ENTRY: The JavaScript function that is given the element.
-        MORE: The JavaScript files that build on the viewer's.
-        BUDGET: How large the data of a volume, and of a page of one viewer, may be, bytes.
-    """
-
-    NAME: ClassVar[str]
-    ENTRY: ClassVar[str]
-    MORE: ClassVar[tuple[str, ...]] = ()
-    BUDGET: ClassVar[int]
-    state: dict[str, Any]
+    NAME: ClassVar[str]  # `volume` for an element of the class `lesionlab-volume`
+    ENTRY: ClassVar[str]  # the JavaScript function that is given the element
+    MORE: ClassVar[tuple[str, ...]] = ()  # the JavaScript files that build on the viewer's
+    BUDGET: ClassVar[int]  # how large the data of a volume may be, bytes
+    state: dict[str, Any]  # where the controls stand
 
     def data(self, budget: float = inf) -> dict[str, Any]:
         """All that the JavaScript shows, JSON-ready, with a `title`; exact without a budget."""

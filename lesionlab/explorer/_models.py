@@ -47,9 +47,8 @@ class Look:
     Attributes:
         hu: (z, y, x) the values of the prepared and normalised `samples` as HU.
         masks: (reader, z, y, x) the readers' outlines at these places.
-        spacing: `(z, y, x)` mm between the samples' values; z where slices have equal distances.
-        z, corner: (z,) position of each slice, and `(y, x)` of the first row and column, in mm
-            from the scan's first slice and corner.
+        spacing: `(z, y, x)` mm between values; of z the median.
+        z, corner: Position of each slice and `(y, x)` of the first value in the scan, mm.
         predicted: By `columns` of the targets.
         map: (z, y, x), NaN where it has no value: a map without places along z lies on the middle
             slice.
@@ -74,8 +73,7 @@ class Model:
     Attributes:
         targets: What it predicts, but for masks, which the viewer does not show.
         methods: Map's name to its method of `attention`, and whether its weights are exact.
-        about: What a map can be about, a rating or a class, to arguments of
-            `attention.activation_map`.
+        about: A rating or a class that a map can be about, to arguments of `activation_map`.
     """
 
     def __init__(self, name: str, folds: Trained | Iterable[Trained]) -> None:

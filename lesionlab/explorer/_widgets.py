@@ -61,19 +61,15 @@ class VolumeViewer(_Widget):
         cursor: `[y, x]` of the pinned voxel, as shown; empty if none is.
         window_centre, window_width: HU shown as middle grey, and from black to white.
         method, head: Whose map lies over the slice ("" shows none), and which of its maps.
-        opacity: Opacity of the map, 0 to 1.
-        show_contours, show_consensus: Whether the readers' outlines are drawn, and the outline of
-            at least half of them.
+        show_consensus: Whether the outline of at least half of the readers is drawn.
         hidden_readers: Indices of readers whose outlines are not drawn.
         orthogonal: Whether the coronal and the sagittal plane are shown too.
         compare, linked: Whether a second panel is shown, and both scroll together.
-        same_scale: Whether the same map of two volumes, as before and after a change, is drawn
-            with one colour scale.
-        zoom: 1 is the first view, which fits the lesion; above 1 it is enlarged, below 1 more of
-            the slice is seen, at most all of it.
+        same_scale: Whether the same map of two volumes is drawn with one colour scale.
+        zoom: 1 is the first view, which fits the lesion; above 1 it is enlarged.
         pan: `[y, x]`: how far the view was moved since, voxels.
-        probe: Set by the browser: what is at the pinned voxel: index `z`, `y`, `x` in the
-            volume given, `hu` and `map` (None if there is none), `mm`.
+        probe: Set by the browser: index `z`, `y`, `x` of the pinned voxel in the volume given,
+            its `hu` and `map` (None if there is none), and `mm`.
         error: Set by the browser: why it cannot show the volume, else "".
     """
 
@@ -140,11 +136,7 @@ class VolumeViewer(_Widget):
 
 
 class ScaleViewer(_Widget):
-    """What `lesionlab.explorer.atlas` gives in a kernel.
-
-    Attributes:
-        step: The step whose examples are shown; can be set, and read after the reader has moved.
-    """
+    """What `lesionlab.explorer.atlas` gives in a kernel; `step` is the step that is shown."""
 
     step = traitlets.Int().tag(sync=True)
 

@@ -31,7 +31,6 @@ class Request:
     """What is to be computed: of which lesion, by which of the models, after which change.
 
     Attributes:
-        lesion_id, model: The lesion, and the name of the model.
         method: One of the model's maps, its first one if "".
         about: The rating or class that the map is about, if "" malignancy, where there is one.
         surroundings: One of `FILLS` replaces all that is not lesion; None leaves it.
@@ -81,8 +80,7 @@ UNCHANGED: dict[str, Any] = {
 class Result:
     """What came of a request, whose method and `about` are filled in.
 
-    `after` is None if nothing was changed. `readings` are the readers' values by attribute,
-    `scenes` the same for a viewer: one, or before and after side by side.
+    `after` is None if nothing was changed; `scenes` are one, or before and after side by side.
     """
 
     request: Request

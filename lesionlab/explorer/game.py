@@ -111,7 +111,7 @@ class GamePage(_html.Page):
         return table.join(self.references).loc[[n for n in self.names if n in table.index]]
 
     def check(self, answers: Answers) -> None:
-        """Raise what `score` raises for answers that are not about these nodules and scales."""
+        """Raise for answers about other nodules, or beyond the scale of an attribute."""
         _check(answers, self.scenes)
 
     def __repr__(self) -> str:

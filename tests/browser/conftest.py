@@ -8,20 +8,12 @@ import http.server
 import os
 import secrets
 import shutil
-import socket
-import subprocess
-import sys
 import threading
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-
-from lesionlab.crops import Crop
 
 THEMES = {
     "light": "color-scheme: light",
@@ -147,69 +139,3 @@ def accessible() -> Callable[[Any, str], None]:
         assert page.evaluate("document.scrollingElement.scrollWidth") == 390
 
     return check
-
-
-@pytest.fixture(scope="session")
-def noise() -> Callable[..., Crop]:
-    """A crop of noise with a box for every reader, by its id and a seed."""
-
-    def make(lesion_id: str, seed: int, n_readers: int = 3) -> Crop:
-        hu = np.random.default_rng(seed).integers(-1000, 300, (5, 20, 24)).astype(np.int16)
-        masks = np.zeros((n_readers, *hu.shape), np.bool_)
-        masks[:, 1:4, 5:14, 6:15] = True
-        at = np.arange(5) + 40
-        return Crop(lesion_id, hu, masks, (2.5, 0.7, 0.7), at, (100, 90), at > 0, "phantom")
-
-    return make
-
-
-@contextlib.contextmanager
-def _lab_server(folder: Path, root: Path, **environment: str) -> Iterator[Callable[[str], str]]:
-    """JupyterLab on a free port with settings of its own; says where a file under root is."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    token = secrets.token_hex(16)
-    settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
-    own = {
-        "JUPYTERLAB_SETTINGS_DIR": folder / "settings",
-        "JUPYTERLAB_WORKSPACES_DIR": folder / "workspaces",
-        "JUPYTER_CONFIG_DIR": folder / "config",
-        "JUPYTER_DATA_DIR": folder / "data",
-        "JUPYTER_RUNTIME_DIR": folder / "runtime",
-        "IPYTHONDIR": folder / "ipython",
-    }
-    command = [
-        sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser",
-        "--allow-root", f"--port={port}", "--ServerApp.port_retries=0", "--ip=127.0.0.1",
-        f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}",
-    ]  # fmt: skip
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {name: str(path) for name, path in own.items()} | environment,
-            cwd=root,
-        )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        for _ in range(300):
-            if server.poll() is not None:
-                raise RuntimeError((folder / "log").read_text())
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{address}/api?token={token}", timeout=5).close()  # noqa: S310
-                break
-            time.sleep(0.2)
-        yield lambda file: f"{address}/lab/tree/{file}?token={token}"
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-@pytest.fixture(scope="session")
-def lab_server() -> Callable[..., contextlib.AbstractContextManager[Callable[[str], str]]]:
-    """Start JupyterLab: `with lab_server(folder_for_settings, root) as address_of`."""
-    return _lab_server

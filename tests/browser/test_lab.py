@@ -1,8 +1,17 @@
-"""Viewer and workbench as widgets in JupyterLab: shown, moved from Python, read by Python."""
+"""JupyterLab: widgets that Python moves and reads, and chapters as a reader meets them, Run All."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +19,12 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-TOYS = Path(__file__).parents[1] / "explorer"
+from lesionlab import chapters
+from lesionlab.chapters import notebooks
+
+ROOT = Path(__file__).resolve().parents[2]
+TOYS = ROOT / "tests" / "explorer"
+CHAPTERS = notebooks.available(ROOT / "notebooks")
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 CELL = """
@@ -45,6 +59,8 @@ bench
 """
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 
+FRONT = "window.jupyterapp?.shell.currentWidget"
+
 RUN = """async (code) => {
   const { kernel } = jupyterapp.shell.currentWidget.sessionContext.session;
   const future = kernel.requestExecute({ code });
@@ -60,16 +76,68 @@ PIXELS = f"{VIEWER}.root.querySelector('[data-plane=axial]').toDataURL()"
 
 
 def run_all(page: Any) -> None:
-    """Run the notebook in front, when its kernel is there."""
-    # the toolbar says idle too early: running then asks for a kernel
-    page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=60_000)
+    """Run the notebook in front, when its kernel is there; ends when all cells have run."""
+    page.wait_for_function(
+        f"{FRONT}?.sessionContext?.session?.kernel?.status === 'idle'", timeout=60_000
+    )
     page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
 
 
+def run_beside(page: Any, file: str) -> None:
+    """Open and run another notebook in front of the viewer's."""
+    page.evaluate("path => jupyterapp.commands.execute('docmanager:open', { path })", file)
+    page.wait_for_function(f"{FRONT}?.context?.path === '{file}'")
+    run_all(page)
+
+
+@contextlib.contextmanager
+def jupyterlab(folder: Path, root: Path, **environment: str) -> Iterator[Callable[[str], str]]:
+    """JupyterLab on a free port with settings of its own; says where a file under root is."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+    own = {
+        "JUPYTERLAB_SETTINGS_DIR": folder / "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": folder / "workspaces",
+        "JUPYTER_CONFIG_DIR": folder / "config",
+        "JUPYTER_DATA_DIR": folder / "data",
+        "JUPYTER_RUNTIME_DIR": folder / "runtime",
+        "IPYTHONDIR": folder / "ipython",
+    }
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser",
+        "--allow-root", f"--port={port}", "--ServerApp.port_retries=0", "--ip=127.0.0.1",
+        f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}",
+    ]  # fmt: skip
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {name: str(path) for name, path in own.items()} | environment,
+            cwd=root,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(300):
+            if server.poll() is not None:
+                raise RuntimeError((folder / "log").read_text())
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{address}/api?token={token}", timeout=5).close()  # noqa: S310
+                break
+            time.sleep(0.2)
+        yield lambda file: f"{address}/lab/tree/{file}?token={token}"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
 @pytest.fixture(scope="module")
-def lab(
-    browser: Any, listen: Any, lab_server: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Any]:
+def lab(browser: Any, listen: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The page of a notebook whose one cell has been run."""
     pytest.importorskip("jupyterlab")
     pytest.importorskip("anywidget")
@@ -78,7 +146,7 @@ def lab(
     for name, cell in (("viewer", CELL), ("game", GAME), ("bench", BENCH_CELL)):
         notebook = new_notebook(cells=[new_code_cell(cell)], metadata={"kernelspec": KERNEL})
         nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
-    with lab_server(folder, folder / "notebooks") as address_of:
+    with jupyterlab(folder, folder / "notebooks") as address_of:
         address = address_of("viewer.ipynb")
         context = browser.new_context(viewport={"width": 1300, "height": 1300})
         page = context.new_page()
@@ -127,9 +195,7 @@ def test_python_reads_what_was_moved(lab: Any) -> None:
     canvas = lab.locator("[data-plane=axial]").first
     box = canvas.bounding_box()
     # the middle of row 9, column 10
-    canvas.click(
-        position={"x": 10.5 / 24 * box["width"], "y": 9.5 / 20 * box["height"]},
-    )
+    canvas.click(position={"x": 10.5 / 24 * box["width"], "y": 9.5 / 20 * box["height"]})
     code = (
         "p = viewer.probe; print((p['z'], p['y'], p['x']) == (1, 9, 10), "
         "p['hu'] == hu[1, 9, 10], abs(p['map'] + hu[1, 9, 10] / 1000) < 1e-4, p['mm'])"
@@ -155,20 +221,13 @@ def test_the_saved_notebook_carries_html_and_a_picture(lab: Any) -> None:
         "jupyterapp.shell.currentWidget.context.model.toJSON().cells[0].outputs[0].data"
     )
     assert {"application/vnd.jupyter.widget-view+json", "text/html", "image/png"} <= set(data)
-    assert (
-        lab.evaluate("document.querySelectorAll('.jp-OutputArea-output .lesionlab-volume').length")
-        == 0
-    )
+    assert lab.locator(".jp-OutputArea-output .lesionlab-volume").count() == 0
     assert lab.wrong == []
 
 
 def test_a_game_is_played_in_the_lab_and_read_by_python(lab: Any) -> None:
     """Opens another notebook beside the viewer's, so it comes last."""
-    lab.evaluate("jupyterapp.commands.execute('docmanager:open', { path: 'game.ipynb' })")
-    lab.wait_for_function("jupyterapp.shell.currentWidget?.context?.path === 'game.ipynb'")
-    lab.evaluate("jupyterapp.shell.currentWidget.sessionContext.ready")
-    lab.wait_for_function("jupyterapp.shell.currentWidget.sessionContext.session?.kernel")
-    lab.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+    run_beside(lab, "game.ipynb")
     game = "[...document.querySelectorAll('.jp-OutputArea-output div')].find(e => e.game)?.game"
     lab.wait_for_function(game, timeout=60_000)
     lab.get_by_role("button", name="Start", exact=True).click()
@@ -188,14 +247,8 @@ def test_a_game_is_played_in_the_lab_and_read_by_python(lab: Any) -> None:
 
 # -- the workbench, in a notebook of its own ------------------------------------------
 
-IDS = ("LIDC-IDRI-0005-S0016-N02", "LIDC-IDRI-0006-S0017-N04")
-"""The first two of `bench_toys.IDS`."""
-
-BENCH = (
-    "[...jupyterapp.shell.currentWidget.node.querySelectorAll('.jp-OutputArea-output div')]"
-    ".find(e => e.viewer)?.viewer"
-)
-BENCH_PIXELS = f"{BENCH}.root.querySelector('[data-plane=axial]').toDataURL()"
+BENCH = VIEWER.replace("document", "jupyterapp.shell.currentWidget.node")
+BENCH_PIXELS = PIXELS.replace(VIEWER, BENCH)
 
 
 def shown(page: Any, title: str, panels: int) -> str:
@@ -211,10 +264,8 @@ def shown(page: Any, title: str, panels: int) -> str:
 
 
 def test_a_workbench_chooses_changes_and_complains(lab: Any) -> None:
-    lab.evaluate("jupyterapp.commands.execute('docmanager:open', {path: 'bench.ipynb'})")
-    lab.wait_for_function("jupyterapp.shell.currentWidget.context?.path === 'bench.ipynb'")
-    run_all(lab)
-    first, second = IDS
+    run_beside(lab, "bench.ipynb")
+    first, second = "LIDC-IDRI-0005-S0016-N02", "LIDC-IDRI-0006-S0017-N04"
     lab.wait_for_function(BENCH, timeout=60_000)
     before = shown(lab, f"{first}, HESAM", 1)
 
@@ -253,3 +304,85 @@ def test_a_workbench_chooses_changes_and_complains(lab: Any) -> None:
     assert shown(lab, f"{second}, HESAM", 1)
     alert.wait_for(state="detached")
     assert lab.wrong == []
+
+
+# -- the chapters: the wheel installed, copied to an empty folder, Run All ---------------
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the wheel installs; what it depends on is there already."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", folder, ROOT]
+    subprocess.run(build, check=True, capture_output=True, text=True)
+    (wheel,) = folder.glob("lesionlab-*.whl")
+    place = ["--no-deps", "--no-index", "--target", folder / "site", wheel]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", *place]
+    subprocess.run(pip, check=True, capture_output=True, text=True)
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def reader(
+    installed: Path, browser: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """A browser on a JupyterLab that was started in a folder with nothing but copied chapters."""
+    pytest.importorskip("jupyterlab")
+    folder = tmp_path_factory.mktemp("reader")
+    environment = {"PYTHONPATH": str(installed), chapters.SET: "smoke"}
+    command = [Path(sys.executable).with_name("lesionlab"), "notebooks", "copy", "mine"]
+    subprocess.run(
+        command, check=True, cwd=folder, env=os.environ | environment, capture_output=True
+    )
+    with jupyterlab(folder, folder / "mine", **environment) as address_of:
+        context = browser.new_context(viewport={"width": 1300, "height": 1300})
+        page = context.new_page()
+        page.address_of = address_of
+        yield page
+        context.close()
+
+
+def html_of(cell: dict[str, Any]) -> str:
+    shown = (output.get("data", {}).get("text/html", "") for output in cell.get("outputs", ()))
+    return "".join("".join(html) for html in shown)
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapter_is_run_by_run_all(reader: Any, name: str, installed: Path) -> None:
+    reader.goto(reader.address_of(f"notebooks/{name}.ipynb"))
+    reader.set_default_timeout(400_000)
+    run_all(reader)
+    for _ in range(50):  # what the kernel has said last may still be on its way
+        cells = reader.evaluate(f"{FRONT}.content.model.sharedModel.toJSON().cells")
+        if all(c["execution_count"] for c in cells if c["cell_type"] == "code"):
+            break
+        reader.wait_for_timeout(100)
+    hidden = reader.evaluate(f"{FRONT}.content.widgets.map(c => c.inputHidden)")
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    for cell in code:
+        failed = [o for o in cell["outputs"] if o["output_type"] == "error"]
+        assert not failed, f"{cell['source']}\n{failed[0]['ename']}: {failed[0]['evalue']}"
+        for table in re.findall(r"<table.*?</table>", html_of(cell), re.DOTALL):
+            assert "<td" in table, f"an empty table:\n{cell['source']}"
+    assert [c["source"] for c in code if c["source"].strip() and not c["execution_count"]] == []
+    assert sum("<table" in html_of(cell) for cell in code) > 1
+
+    for cell, source_hidden in zip(cells, hidden, strict=True):
+        tags = cell["metadata"].get("tags", ())
+        if "solution" in tags:
+            assert source_hidden, "a solution lies open"
+            assert "was not run" in cell["outputs"][0]["text"]
+        if "hide-input" in tags:
+            assert source_hidden
+    reader.evaluate("jupyterapp.commands.execute('kernelmenu:shutdown')")
+
+
+def test_what_was_run_is_the_wheel(installed: Path) -> None:
+    code = "import lesionlab; from lesionlab import chapters; print(chapters.shipped('notebooks'))"
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    # elsewhere: a module of the current folder would come first
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=installed.parent, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert Path(done.stdout.strip()).is_relative_to(installed.resolve())

@@ -144,27 +144,15 @@ def test_formulas_are_set_without_the_network(hard: Any) -> None:
         assert page.wrong == []
 
 
-CONTRAST = """element => {
-  const rgb = text => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
-    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  let box = element;
-  while (rgb(getComputedStyle(box).backgroundColor)[3] === 0) box = box.parentElement;
-  const [a, b] = [getComputedStyle(element).color, getComputedStyle(box).backgroundColor]
-    .map(text => light(rgb(text))).sort((x, y) => y - x);
-  return (a + 0.05) / (b + 0.05);
-}"""
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_tables_and_figures_can_be_read_in_both_modes(scheme: str, hard: Any) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     with hard(color_scheme=scheme) as page:
         assert page.evaluate("document.documentElement.dataset.theme") == scheme
-        for selector in ("caption", ".cell_output td", ".cell_output th", "table.table td"):
-            for element in (page.locator(selector).first, page.locator(selector).last):
-                # WCAG 2.2, 1.4.3: 4.5 for text
-                assert element.evaluate(CONTRAST) >= 4.5, selector
+        for selector in (".cell_output table", "table.table"):
+            # WCAG 2.2, 1.4.3: 4.5 for text
+            found = axe.run(page, selector, {"runOnly": ["color-contrast"]}).response
+            assert (found["violations"], len(found["passes"])) == ([], 1), selector
         figure = page.locator(".cell_output img")  # keeps its grey values
         assert figure.evaluate("e => getComputedStyle(e).filter") == "none"
         ground = figure.evaluate("e => getComputedStyle(e).backgroundColor")

@@ -18,7 +18,7 @@ SCALE = "document.querySelector('.lesionlab-scale > div').scale"
 
 @pytest.fixture(scope="module")
 def crops(noise: Any) -> dict[str, Crop]:
-    return {i: noise(i, ord(i), 4) for i in SAID}
+    return {i: noise(i, n_readers=4) for i in SAID}
 
 
 @pytest.fixture(scope="module")

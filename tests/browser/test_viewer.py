@@ -119,6 +119,22 @@ class Seen:
         """One typed array."""
         return np.array(self.viewer(f"return [...{script}]"))
 
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, width and height of the first picture, pixels of the page."""
+        place = self.page.locator("[data-plane=axial]").first.bounding_box()
+        return place["x"], place["y"], place["width"], place["height"]
+
+    def point(self, along: float, down: float) -> None:
+        """Move the mouse to a place of the first picture, in shares of its size."""
+        x, y, width, height = self.box
+        self.page.mouse.move(x + along * width, y + down * height)
+
+    @property
+    def probe(self) -> str:
+        """What is told of the pinned voxel, or of the one under the pointer."""
+        return str(self.page.locator(".probe").first.inner_text())
+
     def get(self, key: str) -> Any:
         return self.viewer(f"return viewer.model.get('{key}')")
 
@@ -192,9 +208,8 @@ def test_a_large_cube_is_close_and_says_by_how_much(opened: Any) -> None:
         assert step > 1
         assert off.max() <= step / 2
         seen.set(slice=31, cursor=[31, 31])
-        text = seen.page.locator(".probe").first.inner_text()
         shown = f"{np.rint(scene.hu[31, 31, 31] / step) * step:.0f}".replace("-", "−")
-        assert text.startswith(f"HU ≈ {shown} ± {step / 2:g} ")
+        assert seen.probe.startswith(f"HU ≈ {shown} ± {step / 2:g} ")
         values = seen.array("viewer.volumes[0].map('a', 'm').values")
         error = seen.viewer("return viewer.volumes[0].map('a', 'm').error")
         assert np.abs(values - scene.maps["a", "m"].ravel()).max() <= error + 1e-6 < 0.03
@@ -210,10 +225,8 @@ def test_the_probe_tells_what_the_arrays_hold(
     z, y, x = place
     whole.set(slice=z, method=method, head=head)
     canvas = whole.page.locator("[data-plane=axial]").first
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    where = {"x": (x + 0.5) / SHAPE[2] * box["width"], "y": (y + 0.5) / SHAPE[1] * box["height"]}
-    canvas.click(position=where)
+    _, _, width, height = whole.box
+    canvas.click(position={"x": (x + 0.5) / SHAPE[2] * width, "y": (y + 0.5) / SHAPE[1] * height})
     value = np.broadcast_to(maps()[method][head], SHAPE)[place]
     found = whole.get("probe")
     assert (found["z"], found["y"], found["x"]) == place
@@ -221,8 +234,7 @@ def test_the_probe_tells_what_the_arrays_hold(
     assert found["map"] == pytest.approx(value, abs=5e-5 * 4)
     mm = (2.5 * (40 + z), 0.7 * (100 + y), 0.7 * (90 + x))
     assert found["mm"] == pytest.approx(mm)
-    text = whole.page.locator(".probe").first.inner_text().replace("−", "-")
-    parts = text.split(" · ")
+    parts = whole.probe.replace("−", "-").split(" · ")
     assert parts[0] == f"HU {crop().hu[place]}"
     assert float(parts[1].removeprefix("map ")) == pytest.approx(value, abs=2e-4)
     assert parts[2] == "z {:.1f}, y {:.1f}, x {:.1f} mm".format(*mm)
@@ -357,15 +369,14 @@ def test_every_control_changes_the_picture_and_back(whole: Seen, name: str) -> N
 def test_the_wheel_scrolls_the_page_until_the_viewer_is_in_use(whole: Seen) -> None:
     whole.page.set_viewport_size({"width": 1100, "height": 500})
     whole.set(slice=2)
-    axial = whole.page.locator("[data-plane=axial]").first
-    box = axial.bounding_box()
-    whole.page.mouse.move(box["x"] + 50, box["y"] + 250)
+    x, y, *_ = whole.box
+    whole.page.mouse.move(x + 50, y + 250)
     whole.page.mouse.wheel(0, 100)
     whole.page.wait_for_function("scrollY > 50")
     assert whole.get("slice") == 2, "only passing by"
     whole.page.evaluate("scrollTo(0, 0)")
     whole.page.wait_for_function("scrollY === 0")
-    whole.page.mouse.click(box["x"] + 50, box["y"] + 250)
+    whole.page.mouse.click(x + 50, y + 250)
     for way, expected in ((-100, 3), (100, 2), (100, 1), (100, 0)):
         whole.page.mouse.wheel(0, way)
         whole.page.wait_for_function(f"{FIRST}.viewer.model.get('slice') === {expected}")
@@ -375,36 +386,32 @@ def test_the_wheel_scrolls_the_page_until_the_viewer_is_in_use(whole: Seen) -> N
     assert whole.get("slice") == 0, "at either end the page scrolls on"
 
 
-def swipe(page: Any, start: tuple[float, float], way: tuple[float, float]) -> None:
-    """One finger, in ten steps."""
+def touch(page: Any, *ways: tuple[float, float, float, float]) -> None:
+    """One finger or two, each from (x, y) so far along (x, y), in ten steps."""
     session = page.context.new_cdp_session(page)
-
-    def touch(kind: str, share: float) -> None:
-        at = {"x": start[0] + share * way[0], "y": start[1] + share * way[1]}
-        points = [] if kind == "touchEnd" else [at]
+    for step in range(12):
+        kind = "touchStart" if step == 0 else "touchMove" if step < 11 else "touchEnd"
+        points = [
+            {"x": x + step / 10 * along, "y": y + step / 10 * down, "id": finger}
+            for finger, (x, y, along, down) in enumerate(ways if step < 11 else ())
+        ]
         session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-
-    touch("touchStart", 0)
-    for step in range(1, 11):
-        touch("touchMove", step / 10)
-    touch("touchEnd", 1)
     session.detach()
 
 
 def test_a_finger_swipes_through_the_slices_and_scrolls_the_page(opened: Any) -> None:
     with opened("whole", width=390, has_touch=True) as seen:
         seen.set(slice=1, cursor=[])
-        box = seen.page.locator("[data-plane=axial]").first.bounding_box()
-        middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        seen.page.touchscreen.tap(middle[0] + 1, middle[1] + 1)
+        x, y, width, height = seen.box
+        x, y = x + width / 2, y + height / 2
+        seen.page.touchscreen.tap(x + 1, y + 1)
         assert seen.get("cursor") == [10, 12]
-        third = box["width"] / 3  # of six slices
-        swipe(seen.page, middle, (third, 4))
-        assert seen.get("slice") == 3
-        swipe(seen.page, middle, (-third - 2, 4))
-        assert seen.get("slice") == 1
-        assert seen.get("cursor") == [10, 12], "a swipe pins no voxel"
-        swipe(seen.page, (middle[0], middle[1] + 60), (3, -200))
+        third = width / 3  # of six slices
+        for along, expected in ((third, 3), (-third - 2, 1)):
+            touch(seen.page, (x, y, along, 4))
+            assert seen.get("slice") == expected
+            assert seen.get("cursor") == [10, 12], "a swipe pins no voxel"
+        touch(seen.page, (x, y + 60, 3, -200))
         seen.page.wait_for_function("scrollY > 50")
         assert seen.get("slice") == 1
 
@@ -460,21 +467,20 @@ def told(seen: Seen) -> tuple[int, ...]:
     """The voxel that is named under the pointer, once the move has been drawn."""
     seen.page.evaluate("new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
     seen.page.get_by_text(VOXEL).first.wait_for(timeout=5_000)
-    found = VOXEL.search(seen.page.locator(".probe").first.inner_text())
+    found = VOXEL.search(seen.probe)
     assert found
     return tuple(map(int, found.groups()))
 
 
 def test_the_voxel_under_a_resting_pointer_is_told_of_every_picture(zoomed: Seen) -> None:
-    box = zoomed.page.locator("[data-plane=axial]").first.bounding_box()
-    zoomed.page.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 3)
+    zoomed.point(1 / 3, 1 / 3)
     slice_, *place = told(zoomed)
     other = 0 if slice_ else 1
     zoomed.set(slice=other)
     assert told(zoomed) == (other, *place)
     zoomed.set(cursor=[1, 2])
     assert told(zoomed) == (other, *place), "the pointer goes before the pinned voxel"
-    zoomed.page.mouse.move(box["x"] - 5, box["y"] - 5)
+    zoomed.point(-0.02, -0.02)
     assert told(zoomed) == (other, 1, 2)
 
 
@@ -497,10 +503,9 @@ def zoomed(opened: Any) -> Iterator[Seen]:
 
 def assert_probe_and_pixels_agree(seen: Seen) -> None:
     """At some places of the canvas: the voxel that is named is the one that is drawn."""
-    box = seen.page.locator("[data-plane=axial]").first.bounding_box()
     image = seen.pixels()
     for down, along in ((0.31, 0.42), (0.55, 0.53), (0.77, 0.9), (0.2, 0.71)):
-        seen.page.mouse.move(box["x"] + along * box["width"], box["y"] + down * box["height"])
+        seen.point(along, down)
         _, y, x = told(seen)
         pixel = image[int(down * len(image)), int(along * image.shape[1]), 0]
         assert pixel == pytest.approx(grey(np.array(7 * x + 3 * y - 900), -500, 1000), abs=1.1)
@@ -508,11 +513,9 @@ def assert_probe_and_pixels_agree(seen: Seen) -> None:
 
 def test_it_starts_at_the_lesion_and_goes_out_to_the_whole_slice(zoomed: Seen) -> None:
     def corners() -> list[tuple[int, ...]]:
-        box = zoomed.page.locator("[data-plane=axial]").first.bounding_box()
         found = []
         for share in (0.01, 0.99):
-            where = (box["x"] + share * box["width"], box["y"] + share * box["height"])
-            zoomed.page.mouse.move(*where)
+            zoomed.point(share, share)
             found.append(told(zoomed)[1:])
         return found
 
@@ -537,9 +540,9 @@ def test_it_starts_at_the_lesion_and_goes_out_to_the_whole_slice(zoomed: Seen) -
 
 
 def test_a_drag_moves_the_enlarged_slice_and_pins_nothing(zoomed: Seen) -> None:
-    box = zoomed.page.locator("[data-plane=axial]").first.bounding_box()
+    x, y, width, height = zoomed.box
     mouse = zoomed.page.mouse  # and what is in the middle, but not between two voxels
-    middle = (box["x"] + box["width"] / 2 + 8, box["y"] + box["height"] / 2 + 8)
+    middle = (x + width / 2 + 8, y + height / 2 + 8)
 
     def drag(x: float, y: float) -> None:
         mouse.move(*middle)
@@ -565,34 +568,26 @@ def test_a_drag_moves_the_enlarged_slice_and_pins_nothing(zoomed: Seen) -> None:
 def test_two_fingers_enlarge_and_move(opened: Any) -> None:
     with opened("zoomed", width=390, has_touch=True) as seen:
         tool(seen, "Whole slice").tap()
-        box = seen.page.locator("[data-plane=axial]").first.bounding_box()
-        y, x = box["y"] + box["height"] / 2, box["x"] + box["width"] / 2
-        session = seen.page.context.new_cdp_session(seen.page)
-        for step in range(11):  # from 60 to 180 pixels apart, and 20 to the right
-            points = [
-                {"x": x + 2 * step + way * (30 + 6 * step), "y": y, "id": way + 1}
-                for way in (-1, 1)
-            ]
-            kind = "touchMove" if step else "touchStart"
-            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-        session.detach()
+        x, y, width, height = seen.box
+        x, y = x + width / 2, y + height / 2
+        # from 60 to 180 pixels apart, and 20 to the right
+        touch(seen.page, (x - 30, y, -40, 0), (x + 30, y, 80, 0))
         seen.viewer("")
         assert enlarged(seen) == "×3"
         middle = seen.get("pan")[1] + 24  # where the lesion is; it was at 48
-        assert middle == pytest.approx(48 - 20 / box["width"] * 96 / 3, abs=0.4)
+        assert middle == pytest.approx(48 - 20 / width * 96 / 3, abs=0.4)
         assert (seen.get("slice"), seen.get("cursor")) == (3, [])
         assert seen.page.evaluate("[scrollY, visualViewport.scale]") == [0, 1]
 
 
 def test_full_screen_by_button_and_key(whole: Seen) -> None:
-    before = whole.page.locator("canvas").first.bounding_box()["width"]
+    *_, before, _ = whole.box
     tool(whole, "Full screen").click()
     whole.page.wait_for_function("document.fullscreenElement?.viewer")
     whole.viewer("")
-    box = whole.page.locator("canvas").first.bounding_box()
-    assert box["width"] > before
-    assert box["y"] + box["height"] < 900, "no taller than the screen"
+    _, y, width, height = whole.box
+    assert width > before
+    assert y + height < 900, "no taller than the screen"
     whole.page.locator("canvas").first.focus()
     whole.page.keyboard.press("f")
     whole.page.wait_for_function("!document.fullscreenElement")
@@ -621,7 +616,7 @@ def test_a_map_is_named_and_starts_where_it_is(opened: Any) -> None:
         assert (colour(seen.pixels()) > 30).sum() > 250, "three voxels"
         for cursor, value in (([42, 22], "1.25e−5"), ([42, 23], "3.00e−6"), ([42, 24], "0")):
             seen.set(cursor=cursor)
-            assert f" · map {value} · " in seen.page.locator(".probe").first.inner_text()
+            assert f" · map {value} · " in seen.probe
 
 
 def test_one_map_before_and_after_has_one_scale_until_that_is_switched_off(opened: Any) -> None:
@@ -688,7 +683,7 @@ def test_odd_volumes_are_shown_and_text_is_never_run(opened: Any) -> None:
         assert any("54 voxels have no value (NaN or infinite): hatched" in n for n in notes)
         assert any("shown is 1 slice of" in n for n in notes)
         seen.set(slice=1, cursor=[4, 4])
-        assert "no value" in seen.page.locator(".probe").first.inner_text()
+        assert "no value" in seen.probe
         assert seen.get("probe")["hu"] is None
         gap = seen.voxels()[3, 5]
         assert gap[2] == gap[0] + 45, "bluish, as no HU is"

@@ -29,10 +29,10 @@ def readings() -> pd.DataFrame:
 
 
 @pytest.fixture
-def game(crop: Any) -> Any:
+def game(noise: Any) -> Any:
     def make(ids: str = "abc", **options: Any) -> Any:
         options = {"attributes": NAMES} | options
-        return explorer.be_the_reader([crop(i) for i in ids], readings(), **options)
+        return explorer.be_the_reader([noise(i) for i in ids], readings(), **options)
 
     return make
 
@@ -128,9 +128,9 @@ def test_the_page_carries_nodules_words_and_readings(game: Any, payload: Any) ->
     assert "phantom: rendered voxels, not a scan" in data["intro"]
 
 
-def test_malignancy_is_not_rendered_and_the_page_says_so(crop: Any, payload: Any) -> None:
+def test_malignancy_is_not_rendered_and_the_page_says_so(noise: Any, payload: Any) -> None:
     given = readings().assign(malignancy=3)
-    shown = explorer.be_the_reader([crop("a")], given, attributes=["margin", "malignancy"])
+    shown = explorer.be_the_reader([noise("a")], given, attributes=["margin", "malignancy"])
     margin, malignancy = payload(shown)["data"]["attributes"]
     assert "Not rendered in phantoms" in malignancy["meaning"]
     assert "rendered" not in margin["meaning"]

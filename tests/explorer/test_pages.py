@@ -21,15 +21,15 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 NASTY = "</script><script>alert(1)</script><!--<img src=x onerror=alert(1)>\"'& $\\alpha$"
 
 
-def made(kind: str, name: str, crop: Callable[..., Any], size: int = 12) -> Any:
+def made(kind: str, name: str, noise: Callable[..., Any], size: int = 12) -> Any:
     if kind == "view":
         maps = {name: {name: np.eye(size)}}
         readings: Any = {name: [1, 2]}
         return explorer.view(
-            crop(name, size), overlays=maps, title=name, tier=name, readings=readings
+            noise(name, (4, size, size)), overlays=maps, title=name, tier=name, readings=readings
         )
     readings = pd.DataFrame({"lesion_id": [name, name, "b"], "margin": [1, 1, 5]})
-    crops = {name: crop(name, size), "b": crop("b", size)}
+    crops = {i: noise(i, (4, size, size)) for i in (name, "b")}
     if kind == "game":
         return explorer.be_the_reader(
             list(crops.values()), readings, attributes=["margin"], references={name: {"margin": 1}}
@@ -46,9 +46,9 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_widget_brings_html_and_a_picture(kind: str, crop: Any) -> None:
+def test_a_widget_brings_html_and_a_picture(kind: str, noise: Any) -> None:
     pytest.importorskip("anywidget")
-    shown, _ = made(kind, "a", crop)._repr_mimebundle_()
+    shown, _ = made(kind, "a", noise)._repr_mimebundle_()
     assert set(shown) == {WIDGET, "text/html", "image/png", "text/plain"}
     assert shown["image/png"].startswith(b"\x89PNG")
     assert shown["text/plain"] == KINDS[kind]
@@ -59,10 +59,10 @@ def test_a_widget_brings_html_and_a_picture(kind: str, crop: Any) -> None:
     [("view", "slice", 3), ("scale", "step", 5), ("game", "answers", {"a": {"margin": 3}})],
 )
 def test_a_page_saved_now_starts_where_the_widget_stands(
-    kind: str, name: str, value: Any, crop: Any, payload: Any
+    kind: str, name: str, value: Any, noise: Any, payload: Any
 ) -> None:
     pytest.importorskip("anywidget")
-    viewer = made(kind, "a", crop)
+    viewer = made(kind, "a", noise)
     setattr(viewer, name, value)
     assert payload(viewer)["state"][name] == value
 
@@ -82,10 +82,10 @@ def test_a_page_saved_now_starts_where_the_widget_stands(
     ],
 )
 def test_a_trait_out_of_range_is_refused(
-    kind: str, name: str, value: Any, message: str, crop: Any
+    kind: str, name: str, value: Any, message: str, noise: Any
 ) -> None:
     traitlets = pytest.importorskip("traitlets")
-    viewer = made(kind, "a", crop)
+    viewer = made(kind, "a", noise)
     before = getattr(viewer, name)
     with pytest.raises((ValueError, traitlets.TraitError), match=re.escape(message)):
         setattr(viewer, name, value)
@@ -94,9 +94,9 @@ def test_a_trait_out_of_range_is_refused(
 
 @pytest.mark.parametrize(("kind", "most"), [("scale", 21_000), ("game", 17_000)])
 def test_a_nodule_keeps_to_its_share_of_the_page_and_says_what_was_rounded(
-    kind: str, most: int, crop: Any, payload: Any
+    kind: str, most: int, noise: Any, payload: Any
 ) -> None:
-    viewer = made(kind, "a", crop, size=60)
+    viewer = made(kind, "a", noise, size=60)
 
     def panels(data: Any) -> Any:
         return data["volumes"] if kind == "scale" else [n["panel"] for n in data["nodules"]]
@@ -110,23 +110,23 @@ def test_a_nodule_keeps_to_its_share_of_the_page_and_says_what_was_rounded(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_anywidget_html_and_picture_are_left(
-    kind: str, crop: Any, monkeypatch: pytest.MonkeyPatch
+    kind: str, noise: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "anywidget", None)
     monkeypatch.delitem(sys.modules, "lesionlab.explorer._widgets", raising=False)
-    page = made(kind, "a", crop)
+    page = made(kind, "a", noise)
     assert isinstance(page, _html.Page)
     assert set(page._repr_mimebundle_()) == {"text/html", "image/png", "text/plain"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_text_from_outside_is_never_markup(kind: str, crop: Any, payload: Any) -> None:
+def test_text_from_outside_is_never_markup(kind: str, noise: Any, payload: Any) -> None:
     class Tags(HTMLParser):
         def handle_starttag(self, tag: str, attrs: object) -> None:
             seen.append(tag)
 
     seen: list[str] = []
-    viewer = made(kind, NASTY, crop)
+    viewer = made(kind, NASTY, noise)
     page = viewer.to_html()
     Tags().feed(page)
     assert seen == ["div", "p", "script", "script"]
@@ -138,8 +138,8 @@ def test_text_from_outside_is_never_markup(kind: str, crop: Any, payload: Any) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_fetched_and_no_markup_is_made_from_text(kind: str, crop: Any) -> None:
-    viewer = made(kind, "a", crop)
+def test_nothing_is_fetched_and_no_markup_is_made_from_text(kind: str, noise: Any) -> None:
+    viewer = made(kind, "a", noise)
     script = _html.script(*viewer._page.MORE)
     text = viewer.to_html() + script
     assert not re.search(r"https?://|fetch\(|XMLHttpRequest|sendBeacon|WebSocket", text)

@@ -15,11 +15,11 @@ SAID = {"a": [1, 1, 1, 1], "b": [1, 2, 5, 5], "c": [2, 2, 2, 3], "d": [5, 5, 5, 
 
 
 @pytest.fixture
-def scale(crop: Any) -> Any:
+def scale(noise: Any) -> Any:
     def make(name: str = "margin", ids: str = "abcd", said: Any = SAID, **options: Any) -> Any:
         rows = [(i, v) for i, values in said.items() for v in values]
         given = pd.DataFrame(rows, columns=["lesion_id", name])
-        crops = {i: crop(i) for i in ids}
+        crops = {i: noise(i) for i in ids}
         examples, coverage = atlas.examples(given, name), atlas.coverage(given, name)
         return explorer.atlas(name, examples, coverage, crops, **options)
 

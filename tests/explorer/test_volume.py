@@ -31,8 +31,8 @@ def panel(payload: Any) -> Any:
 # -- what is shown ---------------------------------------------------------------------
 
 
-def test_a_crop_brings_spacing_masks_tier_and_place_along(panel: Any, crop: Any) -> None:
-    shown = panel(explorer.view(crop("a")))
+def test_a_crop_brings_spacing_masks_tier_and_place_along(panel: Any, noise: Any) -> None:
+    shown = panel(explorer.view(noise("a")))
     assert shown["title"] == "a"
     assert shown["tier"] == {"name": "phantom", "text": "phantom: rendered voxels, not a scan"}
     assert shown["spacing"] == [2.5, 0.7, 0.7]
@@ -102,11 +102,11 @@ def test_ratings_stand_on_their_attributes_scale(panel: Any) -> None:
     assert shown["internal_structure"]["readings"] == []
 
 
-def test_two_volumes_stand_side_by_side(payload: Any, crop: Any) -> None:
-    state = payload(explorer.view(crop("a"), overlays=maps()))["state"]
+def test_two_volumes_stand_side_by_side(payload: Any, noise: Any) -> None:
+    state = payload(explorer.view(noise("a"), overlays=maps()))["state"]
     assert (state["method"], state["other_method"], state["compare"]) == ("Grad-CAM", "SAM", False)
     other = explorer.view(volume(1, (7, 5, 5)), title="the other", overlays={"x": np.zeros((5, 5))})
-    viewer = explorer.view(crop("a"), other=other)
+    viewer = explorer.view(noise("a"), other=other)
     shown = payload(viewer)
     assert [p["title"] for p in shown["data"]["panels"]] == ["a", "the other"]
     assert (shown["state"]["compare"], shown["state"]["other_slice"]) == (True, 3)
@@ -117,15 +117,6 @@ def test_two_volumes_stand_side_by_side(payload: Any, crop: Any) -> None:
 # -- sizes -----------------------------------------------------------------------------
 
 
-def test_a_kernel_always_has_exact_values(panel: Any) -> None:
-    pytest.importorskip("anywidget")
-    rng = np.random.default_rng(0)
-    noise = rng.integers(-1000, 1000, (64, 64, 64)).astype(np.int16)
-    viewer = explorer.view(noise)
-    assert viewer._data["panels"][0]["hu"]["step"] == 1
-    assert panel(viewer)["hu"]["step"] > 1, "noise does not fit into 300 KB"
-
-
 def test_a_cube_with_four_maps_stays_under_300_kb_and_says_what_was_rounded(panel: Any) -> None:
     rng = np.random.default_rng(0)
     z, y, x = np.indices((64, 64, 64)) - 31.5
@@ -134,9 +125,7 @@ def test_a_cube_with_four_maps_stays_under_300_kb_and_says_what_was_rounded(pane
     smooth = np.exp(-(z**2 + y**2 + x**2) / 200)
     cells = np.kron(rng.random((8, 8, 8)), np.ones((8, 8, 8)))
     overlays = {"a": {"m": smooth, "t": np.roll(smooth, 9, 1)}, "b": {"m": cells, "t": smooth**2}}
-    viewer = explorer.view(
-        hu.round().astype(np.int16), masks=ball, overlays=overlays, tier="phantom"
-    )
+    viewer = explorer.view(hu.round().astype(np.int16), masks=ball, overlays=overlays)
     assert len(viewer.to_html().encode()) <= 300_000
     shown = panel(viewer)
     assert any("HU are rounded to multiples of" in note for note in shown["notes"])
@@ -160,7 +149,7 @@ def test_a_whole_scan_is_thinned_and_says_so() -> None:
 # -- odd input -------------------------------------------------------------------------
 
 
-def test_missing_values_are_marked_not_guessed() -> None:
+def test_missing_rounded_and_clipped_values_are_told() -> None:
     odd = volume().astype(float)
     odd[0, 0, 0], odd[1, 2, 3] = np.nan, np.inf
     (scene,) = explorer.view(odd).scenes
@@ -171,9 +160,6 @@ def test_missing_values_are_marked_not_guessed() -> None:
     nothing = explorer.view(np.full(SHAPE, np.nan))
     assert nothing.scenes[0].missing.all()
     assert nothing.to_png().startswith(b"\x89PNG")
-
-
-def test_rounding_and_clipping_are_told() -> None:
     (scene,) = explorer.view(np.array([[[0.4, 1e6, -1e6]]])).scenes
     assert scene.hu.tolist() == [[[0, 32767, -32768]]]
     assert scene.notes == (
