@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -171,6 +172,11 @@ def choose(output: Any, select: Select | None, head: HeadChoice, target: int | N
     names = list(parts)
     single = isinstance(head, int | str)
     wanted: list[Any] = names if head is None else [head] if single else list(head)  # type: ignore[arg-type]
+    if not wanted:
+        raise ValueError(f"head={head!r}: expected one or more")
+    firsts = dict(
+        zip(names, accumulate((p.shape[1] for p in parts.values()), initial=0), strict=False)
+    )
     heads: list[Name] = []
     columns = []
     for asked in wanted:
@@ -185,10 +191,7 @@ def choose(output: Any, select: Select | None, head: HeadChoice, target: int | N
         if not 0 <= (target or 0) < width:
             raise ValueError(f"target={target!r}: head {name!r} has classes 0 to {width - 1}")
         heads.append(name)
-        before = names[: names.index(name)]
-        columns.append(sum(parts[other].shape[1] for other in before) + (target or 0))
-    if not heads:
-        raise ValueError(f"head={head!r}: expected one or more")
+        columns.append(firsts[name] + (target or 0))
     scores = torch.cat(list(parts.values()), dim=1)[:, columns]
     return Chosen(scores, columns, tuple(heads), single)
 

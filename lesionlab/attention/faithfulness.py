@@ -14,20 +14,14 @@ from typing import Any
 import torch
 
 Score = Callable[[torch.Tensor], torch.Tensor]
-"""From images (lesion, channel, …) to a score each, (lesion,)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Scores while places are taken away, or given back, in a map's order.
+    """Scores while places are taken away, or given back, in a map's order."""
 
-    Attributes:
-        shares: (step,) of the places that were changed, 0 to 1.
-        scores: (step, lesion).
-    """
-
-    shares: torch.Tensor
-    scores: torch.Tensor
+    shares: torch.Tensor  # (step,) of the places that were changed, 0 to 1
+    scores: torch.Tensor  # (step, lesion)
 
     @property
     def auc(self) -> torch.Tensor:
@@ -54,17 +48,14 @@ def deletion_curve(
     map gives a random order and not one from the top left corner.
 
     Args:
-        score: Scores images.
+        score: From images to a number for each lesion.
         images: (lesion, channel, y, x) or (lesion, channel, z, y, x).
         maps: (lesion, y, x) or (lesion, z, y, x), of the image's size; None for a random order,
             which is what other maps are to be compared with.
         fill: What comes in place of an image: a number (air, or the mean of the training images),
             or images of the same shape.
-        steps: How many changes, as equal in size as can be.
+        steps: How many changes; the curve has one point more, for the image as it is.
         seed: For the order among equal values.
-
-    Returns:
-        `steps + 1` points, from the image as it is to none of it.
     """
     shape = (len(images), *images.shape[2:])
     places = math.prod(shape[1:])

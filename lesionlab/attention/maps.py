@@ -129,10 +129,6 @@ def activation_maps(
         upsample: Bring maps to the image's size, bilinear or trilinear.
         inputs: What the model takes after the images, such as the index of each slice's nodule.
         select: From the model's output to scores.
-
-    Raises:
-        ValueError: The method, layer, head or class does not exist, the head is not of the kind
-            that the method needs, or the model cannot take the images.
     """
     for name in methods:
         if name not in METHODS:

@@ -39,15 +39,6 @@ def shared_ratings(readings: pd.DataFrame, attribute: str) -> pd.DataFrame:
     return rated[rated["lesion_id"].duplicated(keep=False)]
 
 
-def pairs_of(rated: pd.DataFrame) -> pd.DataFrame:
-    """All k (k - 1) / 2 pairs of the k ratings of a nodule: lesion_id, first, second."""
-    rated = rated.assign(reader=rated.groupby("lesion_id").cumcount())
-    pairs = rated.merge(rated, on="lesion_id", suffixes=("_first", "_second"))
-    pairs = pairs[pairs["reader_first"] < pairs["reader_second"]]
-    names = {"rating_first": "first", "rating_second": "second"}
-    return pairs.rename(columns=names)[["lesion_id", "first", "second"]].reset_index(drop=True)
-
-
 def per_attribute(
     readings: pd.DataFrame,
     attributes: Sequence[str],
@@ -75,7 +66,12 @@ def reader_pairs(readings: pd.DataFrame, attribute: str) -> pd.DataFrame:
         >>> reader_pairs(readings, "margin")[["first", "second"]].to_numpy().tolist()
         [[1.0, 2.0], [1.0, 4.0], [2.0, 4.0]]
     """
-    return pairs_of(shared_ratings(readings, attribute))
+    rated = shared_ratings(readings, attribute)
+    rated = rated.assign(reader=rated.groupby("lesion_id").cumcount())
+    pairs = rated.merge(rated, on="lesion_id", suffixes=("_first", "_second"))
+    pairs = pairs[pairs["reader_first"] < pairs["reader_second"]]
+    names = {"rating_first": "first", "rating_second": "second"}
+    return pairs.rename(columns=names)[["lesion_id", "first", "second"]].reset_index(drop=True)
 
 
 def pairwise_difference(
@@ -97,14 +93,13 @@ def pairwise_difference(
     (calcification, internal structure) the size of a difference has no meaning; the papers print
     it all the same.
 
-    Returns:
-        Columns value (rating steps), equal and within_one (shares of pairs with the same rating and
-        at most one step apart, which means something for ordinal attributes only), n_pairs,
-        n_nodules, n_missing.
+    Columns value (rating steps), equal and within_one (shares of pairs with the same rating and at
+    most one step apart, which means something for ordinal attributes only), n_pairs, n_nodules,
+    n_missing.
     """
 
     def row(_: str, rated: pd.DataFrame) -> dict[str, Any]:
-        pairs = pairs_of(rated)
+        pairs = reader_pairs(rated, "rating")
         distance = (pairs["first"] - pairs["second"]).abs()
         parts = {"value": distance, "equal": distance == 0, "within_one": distance <= 1}
         means = {k: _mean(part, pairs["lesion_id"], weighting) for k, part in parts.items()}

@@ -58,12 +58,11 @@ def matrix_agreement(
 
     The entries above the diagonal are correlated. Each attribute is in many of them, so that they
     are not independent, and the p-value comes from relabelling the attributes of one matrix (rows
-    and columns together): p = (1 + relabellings at least as alike) / (1 + n_resamples). Fu 2021
-    (Fig. 6) makes this comparison by eye.
+    and columns together): p = (1 + relabellings at least as alike) / (1 + n_resamples).
 
     `a` and `b` are symmetric and finite, at least 3 x 3; their diagonals do not count. Two
     DataFrames are matched by label. Attention weights are not symmetric: average them with their
-    transpose first. `n_resamples` and `seed` are those of the relabellings.
+    transpose first.
 
     Returns:
         pearson and spearman, the correlations of the n entries above the diagonal, with pearson_p
@@ -91,10 +90,9 @@ def matrix_agreement(
         return float(r[0]), float((r >= r[0] - 1e-12).mean())
 
     x, y = left[above], right[above]
-    found: dict[str, float] = {}
-    found["pearson"], found["pearson_p"] = mantel(x, y)
-    found["spearman"], found["spearman_p"] = mantel(stats.rankdata(x), stats.rankdata(y))
-    return found | {"n": len(x)}
+    pearson, spearman = mantel(x, y), mantel(stats.rankdata(x), stats.rankdata(y))
+    names = ("pearson", "pearson_p", "spearman", "spearman_p", "n")
+    return dict(zip(names, (*pearson, *spearman, len(x)), strict=True))
 
 
 def _symmetric(name: str, matrix: pd.DataFrame | ArrayLike) -> NDArray[np.float64]:

@@ -31,9 +31,7 @@ def eliminate(X: pd.DataFrame, y: ArrayLike) -> pd.DataFrame:
     Each feature is rescaled to [0, 1] first, as Liu 2020 does with the ratings. Coefficients are
     only comparable on a common scale, and a rarely used end of a scale makes one large.
 
-    Args:
-        X: One row per lesion, one column per feature, no gaps.
-        y: Labels, two classes, one per row of `X`.
+    `X` has one row per lesion and one column per feature, without gaps; `y` is of two classes.
 
     Returns:
         One row per step, in order: step (from 1), feature, coefficient (with sign), share (r_s),
@@ -44,26 +42,18 @@ def eliminate(X: pd.DataFrame, y: ArrayLike) -> pd.DataFrame:
         raise ValueError(f"y must have two classes, got {classes.tolist()[:5]}")
     values = pd.DataFrame(MinMaxScaler().fit_transform(X), columns=X.columns)
     left = 1.0
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
     while len(values.columns):
         weights = LogisticRegression(max_iter=1000).fit(values.to_numpy(), labels).coef_[0]
         # where only constant features are left, none is worth more than another
         total = np.abs(weights).sum()
         shares = np.abs(weights) / total if total > 0 else np.full(len(weights), 1 / len(weights))
         worst = int(np.argmin(shares))
-        feature, share = values.columns[worst], float(shares[worst])
-        rows.append(
-            {
-                "step": len(rows) + 1,
-                "feature": feature,
-                "coefficient": float(weights[worst]),
-                "share": share,
-                "importance": share * left,
-            }
-        )
+        feature, share = values.columns[worst], shares[worst]
+        rows.append((len(rows) + 1, feature, weights[worst], share, share * left))
         left *= 1 - share
         values = values.drop(columns=feature)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["step", "feature", "coefficient", "share", "importance"])
 
 
 def recursive_feature_elimination(

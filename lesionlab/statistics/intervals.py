@@ -13,6 +13,7 @@ Example:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -42,14 +43,8 @@ class Resampling(TypedDict, total=False):
 class Estimate:
     """A number with its interval; prints as `0.84 [0.82, 0.86]`, and with digits as a float does.
 
-    Attributes:
-        value: The statistic on the data as they are.
-        low: Lower end of the interval, NaN if there is none.
-        high: Upper end of the interval, NaN if there is none.
-        level: Nominal coverage, e.g. 0.95.
-        n: Number of rows behind the value.
-        n_groups: Number of independent groups (patients) behind it.
-        method: How the interval was made, in words.
+    `low` and `high` are NaN if there is no interval, `level` is its nominal coverage, and `method`
+    says in words how it was made. `n` rows and `n_groups` independent patients are behind it.
 
     Example:
         >>> e = Estimate(value=0.84, low=0.82, high=0.861, level=0.95, n=9, n_groups=3, method="")
@@ -95,19 +90,16 @@ def bootstrap_weights_over_groups(
     Args:
         statistics: From weights (resample, row), how often each row was drawn, to a number per
             resample (resample,) under the name of each statistic. It may divide 0 by 0.
-        groups: The patient of each row. The name of the series stands in `Estimate.method`.
-        n_resamples: Number of resamples.
+        groups: The patient of each row; two patients or more. Its name stands in `method`.
+        n_resamples: At least 1.
         level: Nominal coverage, inside (0, 1).
         seed: The same seed draws the same groups, so that two statistics of the same rows can be
             compared resample by resample.
-
-    Raises:
-        ValueError: Fewer than two groups, gaps in `groups`, or an option out of range.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must be inside (0, 1), got {level}")
-    if n_resamples < 1:
-        raise ValueError(f"n_resamples must be at least 1, got {n_resamples}")
+    if not 0 < level < 1 or n_resamples < 1:
+        raise ValueError(
+            f"level={level}, n_resamples={n_resamples}: expected inside (0, 1), and at least 1"
+        )
     if groups.isna().any():
         raise ValueError(f"column {groups.name!r} has {groups.isna().sum()} gaps")
     codes, names = pd.factorize(groups)
@@ -128,20 +120,20 @@ def bootstrap_weights_over_groups(
             parts.append(np.stack([found[name] for name in observed], axis=1))
     draws = np.concatenate(parts)  # (resample, statistic)
 
-    estimates = {}
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    for (name, value), column in zip(observed.items(), draws.T, strict=True):
-        missed = int(np.isnan(column).sum())
-        few = missed <= MAX_UNDEFINED * n_resamples
-        low, high = np.nanquantile(column, ends) if few else (np.nan, np.nan)
-        method = f"percentile bootstrap over {groups.name}, {n_resamples} resamples"
-        estimates[name] = Estimate(
+    missed = np.isnan(draws).sum(axis=0)
+    draws[:, missed > MAX_UNDEFINED * n_resamples] = np.nan
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # nothing but NaN
+        low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    method = f"percentile bootstrap over {groups.name}, {n_resamples} resamples"
+    return {
+        name: Estimate(
             value=value,
-            low=float(low),
-            high=float(high),
+            low=float(low[i]),
+            high=float(high[i]),
             level=level,
             n=len(codes),
             n_groups=n_groups,
-            method=method + f", {missed} undefined" * (missed > 0),
+            method=method + f", {missed[i]} undefined" * bool(missed[i]),
         )
-    return estimates
+        for i, (name, value) in enumerate(observed.items())
+    }

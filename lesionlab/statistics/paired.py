@@ -49,10 +49,8 @@ def paired(
     Fu 2021 (4.1) compares absolute errors by t-tests and says no more of them: `test="t"`,
     `unit="lesion"` is the nearest to it. By default Wilcoxon's signed-rank test, since absolute
     errors are skewed, on one difference per patient, the mean of those of the patient's lesions,
-    since the test takes its differences as independent.
-
-    Both tests are two-sided; Wilcoxon's leaves out differences of exactly zero. `unit` is one
-    observation of the test; `**how` are options of the bootstrap, see `Resampling`.
+    since the test takes its differences as independent. Both tests are two-sided; Wilcoxon's leaves
+    out differences of exactly zero.
 
     Returns:
         Index attribute, and `mean` (over the attributes of each lesion) as the last row where
@@ -153,8 +151,9 @@ def _p(differences: NDArray[np.float64], test: Test) -> float:
         return 1.0  # the same errors everywhere: neither test is defined there
     if len(differences) < 2:
         return float("nan")
-    if test == "wilcoxon":
-        return float(stats.wilcoxon(differences, zero_method="wilcox").pvalue)
-    if np.ptp(differences) == 0:
+    if test == "t" and np.ptp(differences) == 0:
         return 0.0  # a constant difference: t is infinite
-    return float(stats.ttest_1samp(differences, 0.0).pvalue)
+    tested = (
+        stats.wilcoxon(differences) if test == "wilcoxon" else stats.ttest_1samp(differences, 0)
+    )
+    return float(tested.pvalue)

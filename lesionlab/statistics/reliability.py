@@ -17,7 +17,7 @@ from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
 from lesionlab.attributes import LIDC_RATINGS, RATING_NAMES
-from lesionlab.statistics.agreement import pairs_of, per_attribute
+from lesionlab.statistics.agreement import per_attribute, reader_pairs
 
 
 def weighted_kappa(
@@ -34,7 +34,7 @@ def weighted_kappa(
     def row(attribute: str, rated: pd.DataFrame) -> dict[str, Any]:
         if len(between := rated.loc[rated["rating"] % 1 != 0, "rating"]):
             raise ValueError(f"kappa of {attribute!r} needs whole numbers, got {between.iloc[0]}")
-        pairs = pairs_of(rated).astype({"first": int, "second": int})
+        pairs = reader_pairs(rated, "rating").astype({"first": int, "second": int})
         one = np.concatenate([pairs["first"], pairs["second"]])
         other = np.concatenate([pairs["second"], pairs["first"]])
         value = float("nan")
@@ -63,8 +63,7 @@ def krippendorff_alpha(
     d2 is 1 for unequal values of a nominal attribute (internal structure, calcification), and
     (n_c / 2 + [counts of the values between] + n_k / 2)^2 for an ordinal one, as all others are.
 
-    Returns:
-        Columns value, level (`nominal` or `ordinal`), n_readings, n_nodules, n_missing.
+    Columns value, level (`nominal` or `ordinal`), n_readings, n_nodules, n_missing.
     """
     nominal = {a.name for a in LIDC_RATINGS if a.kind == "nominal"}
 

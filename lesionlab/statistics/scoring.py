@@ -104,12 +104,9 @@ def score_multiclass(
     lesions are called alike. Li 2021 (eq. 5 to 7) prints recall, precision and npv of each class
     under the names accuracy, sensitivity and specificity.
 
-    Args:
-        frame: Columns patient, truth (one of `classes`), optionally fold, and a column of
-            probabilities under the name of each class. The most probable class is called, of equal
-            ones the first. Leave out lesions whose class is to be ignored.
-        classes: The classes in their order.
-        **how: See `Resampling`.
+    The columns are patient, truth (one of `classes`), optionally fold, and one of probabilities
+    under the name of each class. The most probable class is called, of equal ones the first. Leave
+    out lesions whose class is to be ignored.
 
     Returns:
         accuracy, mcc, weighted_f1, macro_recall and so on; auc, the mean over classes of the AUC of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import attention_toys as toys
@@ -65,7 +66,6 @@ def test_a_map_by_hand() -> None:
         network.head.classifier.bias.copy_(torch.tensor([0.25, 0.0]))
         network.head.local.weight.fill_(5.0)
         network.head.local.bias.fill_(0.5)
-    network.high_level = None
     images = torch.ones(1, 1, 6, 6)
     printed = activation_map(network, images, "sam", head=0, upsample=False)
     assert torch.allclose(printed.maps, torch.tensor(2.0))
@@ -269,15 +269,11 @@ def test_bad_options(kind: str, options: dict[str, Any], message: str) -> None:
         activation_map(toys.told(kind), toys.images(), **options)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda x: x[:, :2], r"the model cannot take shape \(4, 2, 16, 16\)"),
-    (lambda x: x.double(), r"cannot take shape \(4, 3, 16, 16\), torch.float64"),
-    (lambda x: x[0], r"got shape \(3, 16, 16\)"),
-    (lambda x: x[:0], "not empty"),
-])  # fmt: skip
-def test_bad_images(change: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        activation_map(toys.told("sam"), change(toys.images()), "sam")
+def test_bad_images() -> None:
+    images = toys.images()
+    for bad in (images[:, :2], images.double(), images[0], images[:0]):
+        with pytest.raises(ValueError, match=re.escape(f"shape {tuple(bad.shape)}")):
+            activation_map(toys.told("sam"), bad, "sam")
 
 
 def test_a_model_that_tells_nothing() -> None:

@@ -103,8 +103,8 @@ def test_undefined_resamples_are_counted_or_leave_no_interval():
 @pytest.mark.parametrize(("groups", "options", "message"), [
     (["a", "a"], {}, "two groups or more in 'p', got 1"),
     (["a", None], {}, "column 'p' has 1 gaps"),
-    (["a", "b"], {"level": 1.0}, r"level must be inside \(0, 1\), got 1.0"),
-    (["a", "b"], {"n_resamples": 0}, "n_resamples must be at least 1, got 0"),
+    (["a", "b"], {"level": 1.0}, "level=1.0"),
+    (["a", "b"], {"n_resamples": 0}, "n_resamples=0"),
 ])  # fmt: skip
 def test_the_bootstrap_refuses(groups, options, message):
     with pytest.raises(ValueError, match=message):
