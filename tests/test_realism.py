@@ -118,10 +118,9 @@ def test_every_lesion_counts_alike_in_a_histogram():
 
 
 def test_measures_refuse_no_crops_and_crops_of_two_tiers():
-    with pytest.raises(ValueError, match="at least one crop, of one tier"):
-        realism.histograms([])
-    with pytest.raises(ValueError, match=r"tiers \['phantom', 'slices'\]"):
-        realism.features([constant(0), REAL])
+    for crops in ([], [constant(0), REAL]):
+        with pytest.raises(ValueError, match="at least one crop, of one tier"):
+            realism.features(crops)
 
 
 @pytest.mark.parametrize("sigma", [0.5, 0.8, 1.2])

@@ -136,16 +136,13 @@ def left(folder: Path) -> list[str]:
 
 
 def test_the_digest_is_that_of_the_unpacked_files(tmp_path):
-    lines = [
-        f"{hashlib.sha256(b'2').hexdigest()}  a/b.png",
-        f"{hashlib.sha256(b'1').hexdigest()}  b.png",
-    ]
-    by_hand = hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
-    assert fetching.digest([("b.png", b"1"), ("a/b.png", b"2")]) == by_hand
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "b.png").write_bytes(b"2")
     (tmp_path / "b.png").write_bytes(b"1")
-    assert sha256_tree(tmp_path, [".png"]) == by_hand
+    given = [("a/b.png", b"2"), ("b.png", b"1")]
+    lines = (f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in given)
+    by_hand = hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert fetching.digest(given[::-1]) == sha256_tree(tmp_path, [".png"]) == by_hand
 
 
 @pytest.mark.slow
