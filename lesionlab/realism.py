@@ -270,12 +270,8 @@ def classifier_auc(
 
     Cross-validated in five folds, all crops of a patient, phantom and real, in one of them, with
     the folds' probabilities pooled. The interval is from resampling patients, predictions fixed.
-
-    Args:
-        phantoms: `features` of crops of one tier.
-        real: `features` of the same lesions of the other tier, in the same order.
-        patients: lesion_id -> patient.
-        **how: See `Resampling`.
+    `phantoms` and `real` are `features` of the same lesions in the same order, `patients` is
+    lesion_id -> patient.
 
     Returns:
         The AUC (1.0: told apart without fault, 0.5: not at all) of `boosting`, which sees
@@ -432,13 +428,9 @@ def measure(
     Both are cut to the slices and pixels that they share, and phantoms pass through the same 8
     bits as the real slices (`through_eight_bits`).
 
-    Args:
-        slices: The real slices.
-        seed: Seed of phantoms, choice and resamples.
-        n: Compare only so many lesions, drawn at random; all if None.
-        processes: How many render and measure at the same time; the numbers do not depend on it.
-        n_resamples: Resamples of patients for the intervals.
-        progress: Show a bar.
+    With `n`, only so many lesions are compared, drawn at random. `seed` is that of phantoms, draw
+    and resamples, `n_resamples` the number of resamples of patients behind the intervals. The
+    numbers do not depend on `processes`.
     """
     start, ids = time.monotonic(), slices.lesion_ids
     if n is not None:

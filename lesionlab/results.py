@@ -45,12 +45,9 @@ def record(name: str, value: Any) -> None:
 
 
 def record_data(name: str, *, tier: str, checksum: str | None = None) -> None:
-    """Keep the name of a data set that the running notebook rests on.
+    """Keep the name of a data set that the running notebook rests on, in words with its version.
 
-    Args:
-        name: What it is, in words, with its version.
-        tier: One of `TIERS`.
-        checksum: SHA-256 of the file that was read.
+    `tier` is one of `TIERS`, `checksum` the SHA-256 of the file that was read.
     """
     _names.one_of("tier", tier, TIERS)
     _keep(_data, name, {"tier": tier, "checksum": checksum})
