@@ -6,10 +6,12 @@ A notebook does not know which folder it was opened in, so it finds nothing by a
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,11 +78,11 @@ def copy(folder: str | Path) -> list[Path]:
 def begin(name: str) -> Chapter:
     """Check the parameters of the running notebook, and set up what every chapter has.
 
-    Where the environment variable `LESIONLAB_SET` names a set of `sets.yml`, the parameters that
-    still have their defaults take its values. What the library logs appears in the page.
+    Values that papermill injected stay. Where the environment variable `LESIONLAB_SET` names a set
+    of `sets.yml`, the other parameters take its values. What the library logs appears in the page.
 
     Raises:
-        ValueError: The value of a parameter is not of its default's type.
+        ValueError: A parameter is unknown, or its value is not of its default's type.
         RuntimeError: No notebook is running.
     """
     from IPython.core.getipython import get_ipython
@@ -92,16 +94,28 @@ def begin(name: str) -> Chapter:
     _names.known("notebook", name, (p.stem for p in folder.glob("*.ipynb")), "of the book")
     declared = parameters.declared(folder / f"{name}.ipynb")
     values = shell.user_ns
+    injected = list(_injected(values.get("In", ())))
+    for key in injected:
+        _names.known("parameter", key, declared, f"of {name}")
     if chosen := os.environ.get(SET):
         there = parameters.sets(folder, name)
         _names.known("set", chosen, there, f"of {name}, from the variable {SET}")
-        values.update({k: v for k, v in there[chosen].items() if values.get(k) == declared[k]})
+        values.update({k: v for k, v in there[chosen].items() if k not in injected})
     parameters.check(name, {key: values[key] for key in declared if key in values}, declared)
     logging.basicConfig(stream=sys.stdout, format="%(message)s", force=True)
     if _without_unwanted_solutions not in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.append(_without_unwanted_solutions)
     watched = "JPY_SESSION_NAME" in os.environ or "__vsc_ipynb_file__" in values
     return Chapter(name, progress=watched)
+
+
+def _injected(cells: Iterable[str]) -> Iterable[str]:
+    """Names that papermill's cells set: it begins them with a comment of its own."""
+    for source in cells:
+        if source.startswith("# Parameters\n"):
+            for node in ast.parse(source).body:
+                if isinstance(node, ast.Assign):
+                    yield from (t.id for t in node.targets if isinstance(t, ast.Name))
 
 
 def _without_unwanted_solutions(lines: list[str]) -> list[str]:

@@ -52,10 +52,19 @@ def test_a_notebook_alone_in_a_folder_finds_its_results(opened: Path) -> None:
     assert run(opened, solutions=True) == ["solved 0", f"{NAME} 0 200 False True"]
 
 
-def test_a_wrong_value_stops_the_run_at_the_second_cell(opened: Path) -> None:
-    complaint = "parameter n_lesions of phantoms takes a value of type int, got 2.5"
-    with pytest.raises(papermill.PapermillExecutionError, match=complaint) as caught:
-        run(opened, n_lesions=2.5)
+@pytest.mark.parametrize(
+    ("parameters", "complaint"),
+    [
+        ({"sead": 1}, "unknown parameter 'sead' of phantoms; did you mean 'seed'"),
+        ({"n_lesions": 2.5}, "parameter n_lesions of phantoms takes a value of type int, got 2.5"),
+    ],
+)
+def test_wrong_parameters_stop_the_run_at_the_second_cell(
+    opened: Path, parameters: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(papermill.PapermillExecutionError) as caught:
+        run(opened, **parameters)
+    assert complaint in str(caught.value)
     assert caught.value.exec_count == 3, "papermill's cell comes between the two"
 
 
