@@ -16,27 +16,15 @@ Tier = Literal["phantom", "slices", "dicom"]
 # eq=False: comparing arrays as a tuple's members raises; two crops are equal if they are the same
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """The voxels of one lesion in HU with its readers' masks; all sources give this.
-
-    Attributes:
-        lesion_id: As in `lesionlab.sources.lidc.nodules`.
-        hu: (z, y, x) int16, Hounsfield units.
-        masks: (reader, z, y, x) bool, in the order of the nodule's `reading_ids`.
-        spacing: `(z, y, x)` distance between voxel centres, mm.
-        slice_index: (z,) index of each slice in the scan; consecutive unless slices are missing.
-        corner: `(y, x)` index in the scan of the crop's first row and column. Negative, or near
-            the far edge, where the crop reaches over the border of the scan.
-        calibrated: (z,) bool, False for slices whose values are not known in HU.
-        tier: Which source.
-    """
+    """The voxels of one lesion in HU with its readers' masks; all sources give this."""
 
     lesion_id: str
-    hu: npt.NDArray[np.int16]
-    masks: npt.NDArray[np.bool_]
-    spacing: tuple[float, float, float]
-    slice_index: npt.NDArray[np.int64]
-    corner: tuple[int, int]
-    calibrated: npt.NDArray[np.bool_]
+    hu: npt.NDArray[np.int16]  # (z, y, x), Hounsfield units
+    masks: npt.NDArray[np.bool_]  # (reader, z, y, x), in the order of the nodule's `reading_ids`
+    spacing: tuple[float, float, float]  # `(z, y, x)` distance between voxel centres, mm
+    slice_index: npt.NDArray[np.int64]  # (z,) indices of the slices in the scan, some missing
+    corner: tuple[int, int]  # `(y, x)` index in the scan of the first voxel; may lie outside
+    calibrated: npt.NDArray[np.bool_]  # (z,) False for slices whose values are not known in HU
     tier: Tier
 
     def __post_init__(self) -> None:

@@ -25,24 +25,15 @@ class Samples:
 
     A lesion is one sample (Li, Wang, Lei) or one sample per slice, packed (Fu, Liu): then
     `images` has all slices of all lesions one after the other.
-
-    Attributes:
-        images: (sample, channel, …, y, x) float32.
-        nodule: (sample,) int64, position of each sample's lesion in `lesion_ids`, never descending.
-        lesion_ids: The lesions, in the order of the crops.
-        padded: (lesion,) share of the values that lie beyond the crop.
-        missing: (lesion,) slices absent from the crop between the first and last one used.
-        calibrated: (lesion,) False where some slice of the crop is not known in HU.
-        masks: (sample, 1, …, y, x) float32 of 0 and 1, where the paper needs them.
     """
 
-    images: torch.Tensor
-    nodule: torch.Tensor
+    images: torch.Tensor  # (sample, channel, …, y, x) float32
+    nodule: torch.Tensor  # (sample,) int64, its lesion's place in `lesion_ids`; never descending
     lesion_ids: tuple[str, ...]
-    padded: torch.Tensor
-    missing: torch.Tensor
-    calibrated: torch.Tensor
-    masks: torch.Tensor | None = None
+    padded: torch.Tensor  # (lesion,) share of the values that lie beyond the crop
+    missing: torch.Tensor  # (lesion,) slices absent between the first and the last one used
+    calibrated: torch.Tensor  # (lesion,) False where some slice of the crop is not known in HU
+    masks: torch.Tensor | None = None  # (sample, 1, …, y, x) float32 of 0 and 1, where needed
 
     @property
     def lengths(self) -> torch.Tensor:

@@ -36,19 +36,13 @@ def test_consensus_counts_readers(level, voxels):
     ("changes", "told"),
     [
         ({"hu": np.zeros((3, 4, 5))}, r"hu of L-1: expected \(3, 4, 5\) int16, got .*float64"),
-        (
-            {"hu": np.zeros((3, 0), np.int16)},
-            r"hu of L-1: expected \(z, y, x\) int16, got \(3, 0\)",
-        ),
-        ({"masks": np.zeros((2, 3, 4, 4), bool)}, r"masks of L-1: expected \(2, 3, 4, 5\) bool"),
-        ({"slice_index": np.arange(2)}, r"slice_index of L-1: expected \(3,\) int64, got \(2,\)"),
-        (
-            {"calibrated": np.ones(3)},
-            r"calibrated of L-1: expected \(3,\) bool, got \(3,\) float64",
-        ),
+        ({"hu": np.zeros((3, 0), np.int16)}, r"hu of L-1: expected \(z, y, x\)"),
+        ({"masks": np.zeros((2, 3, 4, 4), bool)}, r"masks of L-1: expected \(2, 3, 4, 5\)"),
+        ({"slice_index": np.arange(2)}, r"slice_index of L-1: expected \(3,\)"),
+        ({"calibrated": np.ones(3)}, r"calibrated of L-1: expected \(3,\) bool"),
         ({"corner": (1, 2.5)}, r"corner of L-1: .*got \(1, 2\.5\)"),
-        ({"tier": "real"}, "tier of L-1='real': expected one of phantom, slices, dicom"),
-        ({"spacing": (2.5, -0.7, float("nan"))}, "mm above 0"),
+        ({"tier": "real"}, "tier of L-1='real'"),
+        ({"spacing": (2.5, -0.7, float("nan"))}, "spacing of L-1"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(changes, told):

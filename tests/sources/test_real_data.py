@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -53,13 +52,3 @@ def test_a_test_is_skipped_without_the_variable_and_fails_with_a_wrong_one(
     monkeypatch.setenv(VARIABLES[0], "/no/such/file")
     with pytest.raises(pytest.fail.Exception, match=f"{VARIABLES[0]}='/no/such/file': expected"):
         shared.find(VARIABLES[0])
-
-
-def test_one_place_decides_what_is_skipped_and_ci_names_every_set(root: Path) -> None:
-    ours = (root / "tests" / "conftest.py").read_text(encoding="utf-8")
-    assert set(re.findall(r'_named_by\("(\w+)", ', ours)) == set(VARIABLES)
-    ci = (root / ".ci" / "run").read_text(encoding="utf-8")
-    assert all(f"\nname {variable} data/" in ci for variable in VARIABLES)
-    others = [file for file in (root / "tests").rglob("test_*.py") if file != Path(__file__)]
-    asks = re.compile(r"environ(?:\.get\(|\[)[^\n]*(?:LESIONLAB_LIDC|ENVIRONMENT)")
-    assert [f.name for f in others if asks.search(f.read_text(encoding="utf-8"))] == []

@@ -6,10 +6,8 @@
     scans = dicom.Dicom("downloads")                  # LIDC scans, found by SeriesInstanceUID
     scans.crop("LIDC-IDRI-0078-S0001-N02")            # real HU and the readers' masks
 
-A file that cannot be read gives a `DicomError` that names it, or is excluded and counted. Error
-messages hold file names and series UIDs and no other text from a header.
-
-Standard: DICOM PS3.3 (A.3 CT Image IOD, C.7.6.2 Image Plane, C.7.5.1 Padding).
+Error messages hold file names and series UIDs and no other text from a header. Standard: DICOM
+PS3.3 (A.3 CT Image IOD, C.7.6.2 Image Plane, C.7.5.1 Padding).
 """
 
 from lesionlab.sources.dicom._files import BadFileError as BadFileError

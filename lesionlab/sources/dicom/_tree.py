@@ -28,9 +28,6 @@ def find_series(root: str | Path, *, progress: bool = True) -> pd.DataFrame:
         `write_series`), `n_files`, `places` (its files, or whole folders; `read_series` takes
         both), and `path` of the deepest folder above them, relative to `root`.
         `attrs["excluded"]` is a list of files that could not be read, each with the reason.
-
-    Raises:
-        NotADirectoryError: `root` is not a folder.
     """
     root = Path(root)
     if not root.is_dir():
