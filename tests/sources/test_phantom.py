@@ -167,9 +167,8 @@ def built(nodules, lesion_id, **ratings):
     """The lesion alone, before the scanner blurs it."""
     masks = lidc.masks(lesion_id)
     grid = phantom._grid(nodules.loc[lesion_id], masks, 128, None)
-    distance, window = shape_on_planes(masks.readers, masks.origin, grid)
     rng = generator("lesion", lesion_id, 0)
-    return Lesion(rng, PLAIN | ratings, distance, window, grid, lung_hu=-870)
+    return Lesion(rng, PLAIN | ratings, shape_on_planes(masks, grid), grid, lung_hu=-870)
 
 
 @pytest.mark.parametrize("lesion_id", LESIONS)

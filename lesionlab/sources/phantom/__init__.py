@@ -114,8 +114,8 @@ def render(
 
     volume = _lung.parenchyma(draws("parenchyma"), lung, grid)
     blood = _lung.vessels(draws("vessels"), volume, lung, chest, grid, clear=None)
-    distance, window = shape_on_planes(masks.readers, masks.origin, grid)
-    lesion = Lesion(draws("lesion"), told, distance, window, grid, lung_hu=lung.hu)
+    lesion = Lesion(draws("lesion"), told, shape_on_planes(masks, grid), grid, lung.hu)
+    window = lesion.window
     volume[window] += _lung.halo(draws("halo"), lesion.distance)
     middle, radius = inside.mean(0), float(nodule["diameter"]) / 2
     feeding = _lung.feeding_vessels(draws("feeding"), chest, grid, middle, radius)

@@ -56,16 +56,13 @@ def printed_counts() -> dict[str, dict[int, int]]:
     both are what is left of the 2,014.
     """
     total = int(published.fact("li2021", "n_lesions_experiments"))
-    table = published.table("li2021", 2)
+    printed = published.table("li2021", 2).set_index(["attribute", "category"])["lesions"]
     counts = {}
     for attribute in LI_CATEGORIES:
-        printed = table[table["attribute"] == attribute.name].set_index("category")["lesions"]
-        known = {c: printed[word] for c, word in attribute.words.items()}
-        rest = total - int(np.nansum(list(known.values())))
-        here = {c: rest if np.isnan(value) else int(value) for c, value in known.items()}
-        if 0 in attribute.unknown:
-            here = {0: rest} | here
-        counts[attribute.name] = here
+        known = printed[attribute.name][list(attribute.words.values())]
+        rest = total - int(known.sum())
+        here = dict(zip(attribute.words, known.fillna(rest).astype(int), strict=True))
+        counts[attribute.name] = {0: rest} | here if 0 in attribute.unknown else here
     return counts
 
 

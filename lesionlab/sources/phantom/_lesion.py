@@ -14,19 +14,13 @@ from numpy.random import Generator
 from scipy import ndimage
 from scipy.special import ndtr
 
+from lesionlab.attributes import RATING_NAMES
+from lesionlab.sources.lidc import LesionMasks
 from lesionlab.sources.phantom._lung import NO_TUBES, Tubes, bent
 from lesionlab.sources.phantom._physics import Array, FloatArray, Grid, Window, grain, unit
 
-RENDERED = (
-    "subtlety",
-    "internal_structure",
-    "calcification",
-    "margin",
-    "lobulation",
-    "spiculation",
-    "texture",
-)
-"""The ratings that change voxels."""
+# The ratings that change voxels: sphericity is the outlines', and malignancy is never read.
+RENDERED = [name for name in RATING_NAMES if name not in ("sphericity", "malignancy")]
 
 # How far inside the readers' outline the edge lies, mm; fitted to the real slices' HU inside
 INSET_MM = -0.08
@@ -71,13 +65,13 @@ def average_distance(
     return mean
 
 
-def shape_on_planes(
-    readers: npt.NDArray[np.bool_], origin: tuple[int, int, int], grid: Grid
-) -> tuple[FloatArray, Window]:
-    """The lesion's signed distance on the fine planes, and the window of the grid it stands in.
+Shape = tuple[FloatArray, Window]
+"""(planes, y, x) signed distance to the surface, mm, and the window of the grid it stands in."""
 
-    `readers` (reader, z, y, x) fill a box whose first voxel is the scan's `origin`.
-    """
+
+def shape_on_planes(masks: LesionMasks, grid: Grid) -> Shape:
+    """The form of the lesion that the readers outlined, on the fine planes."""
+    readers, origin = masks.readers, masks.origin
     pad_z = max(1, int(np.ceil(4.0 / grid.spacing)))
     pad = int(np.ceil(5.0 / grid.pixel))
     box = np.pad(readers, ((0, 0), (pad_z, pad_z), (pad, pad), (pad, pad)))
@@ -99,22 +93,12 @@ def shape_on_planes(
 
 
 class Lesion:
-    """A shape with its edge, density and strands, by one reader's ratings, on the fine planes.
-
-    `distance` (planes, y, x) is signed, to the surface, in mm, and stands in `window` of the grid.
-    """
+    """A shape of `shape_on_planes` with its edge, density and strands, by one reader's ratings."""
 
     def __init__(
-        self,
-        rng: Generator,
-        ratings: Mapping[str, int],
-        distance: FloatArray,
-        window: Window,
-        grid: Grid,
-        *,
-        lung_hu: float,
+        self, rng: Generator, ratings: Mapping[str, int], shape: Shape, grid: Grid, lung_hu: float
     ) -> None:
-        self.window, self.grid, ragged = window, grid, {1: 0.5, 2: 0.3, 3: 0.12}
+        (distance, self.window), self.grid, ragged = shape, grid, {1: 0.5, 2: 0.3, 3: 0.12}
         self.deepest = deepest = max(float(-distance.min()), 0.5 * grid.pixel)
         self.coarse, self.fine = grain(rng, distance.shape, 0.55 * deepest, grid)
         lobes = (ratings["lobulation"] - 1) / 4 * min(0.16 * deepest, 1.0)

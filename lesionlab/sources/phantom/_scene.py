@@ -28,7 +28,7 @@ from lesionlab.sources.phantom._lung import (
     vessels,
 )
 from lesionlab.sources.phantom._physics import Array, FloatArray, Grid, Scanner, generator
-from lesionlab.sources.phantom._thorax import Chest, draw_chest, make_room
+from lesionlab.sources.phantom._thorax import Around, Chest, draw_chest, make_room
 
 BoolArray = npt.NDArray[np.bool_]
 Key = tuple[str, int]
@@ -276,7 +276,7 @@ def finish(
     key: Key,
     volume: FloatArray,
     share: FloatArray,
-    around: tuple[FloatArray, FloatArray],
+    around: Around,
     grid: Grid,
     scanner: Scanner,
     masks: BoolArray | None = None,

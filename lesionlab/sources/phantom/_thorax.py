@@ -168,12 +168,12 @@ def make_room(chest: Chest, points: Array) -> Chest:
     return wide
 
 
-def surroundings(rng: Generator, chest: Chest, grid: Grid) -> tuple[FloatArray, FloatArray]:
-    """The chest wall, mediastinum and diaphragm in a crop.
+Around = tuple[FloatArray, FloatArray]
+"""(slices, y, x) mm outside the lungs, negative within, and HU where that is above -1 pixel."""
 
-    Returns two arrays (slices, y, x): mm outside the lungs, negative within, and HU, which say
-    something where that depth is above -1 pixel.
-    """
+
+def surroundings(rng: Generator, chest: Chest, grid: Grid) -> Around:
+    """The chest wall, mediastinum and diaphragm in a crop."""
     z, y, x = grid.z_slices, grid.y[:, None], grid.x[None]
     first, angle = chest.radial(float(z[0]), y, x)
     last, _ = chest.radial(float(z[-1]), y, x)

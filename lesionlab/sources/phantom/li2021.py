@@ -26,7 +26,7 @@ from lesionlab.sources.phantom import _scene as scene
 from lesionlab.sources.phantom._lung import Tubes, bent, fill, hilum
 from lesionlab.sources.phantom._physics import Array, FloatArray, generator, grain, unit
 from lesionlab.sources.phantom._scene import Blobs, Key
-from lesionlab.sources.phantom._thorax import Chest, surroundings
+from lesionlab.sources.phantom._thorax import Around, Chest, surroundings
 
 __all__ = ["N_LESIONS", "lesions", "phantom", "render"]
 
@@ -61,7 +61,6 @@ LUMEN_HU = -970.0
 PLEURA_HU = 25.0  # of pleura that is drawn into the lung
 
 Codes = Mapping[str, int]
-Around = tuple[FloatArray, FloatArray]
 
 _RANGES = {"diameter": (2.0, 80.0), "slice_thickness": (0.5, 5.0), "pixel_spacing": (0.15, 1.5)}
 

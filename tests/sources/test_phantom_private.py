@@ -1,8 +1,8 @@
-"""Phantoms of Li's data set: printed counts, stated dependencies, and every sign seen in voxels."""
+"""Phantoms of Li's and Wang's private data: printed counts, dependencies, signs seen in voxels."""
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
@@ -10,20 +10,21 @@ import pytest
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 from scipy.stats import chi2_contingency
+from sklearn.metrics import roc_auc_score
 
 from lesionlab import published
 from lesionlab.attributes import LI_CATEGORIES, category
 from lesionlab.crops import Crop
-from lesionlab.papers import li2021 as paper
+from lesionlab.papers import li2021 as li_paper
+from lesionlab.papers import wang2021 as wang_paper
 from lesionlab.sources.phantom import _joint as joint
 from lesionlab.sources.phantom import li2021 as li
+from lesionlab.sources.phantom import wang2021 as wang
 from lesionlab.statistics.association import chi_square
 
 TYPES = {"mass": 1, "nodule": 2, "glass": 3, "air": 4, "consolidation": 5, "effusion": 6}
-NO_SIGN = dict.fromkeys(
-    ("margin_clarity", "calcification_extent", "lobulation_presence", "spiculation_length",
-     "cavity", "vessel_convergence", "pleural_indentation"), 1
-)  # fmt: skip
+SIGNS = [a.name for a in LI_CATEGORIES if a.name not in ("lesion_type", "lesion_location")]
+PATHOLOGIES = ["AAH", "AIS", "MIA", "IAC"]
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,15 @@ def plain(table: pd.DataFrame) -> list[pd.Series]:
     """Nodules of 18 to 28 mm in one lobe each, stripped of every sign."""
     wanted = (table["lesion_type"] == 2) & (table["lesion_location"] > 0)
     rows = table[wanted & table["diameter"].between(18, 28)].head(5)
-    assert len(rows) == 5
-    return [changed(row, **NO_SIGN) for _, row in rows.iterrows()]
+    return [changed(row, **dict.fromkeys(SIGNS, 1)) for _, row in rows.iterrows()]
+
+
+@pytest.fixture(scope="module")
+def glass() -> list[pd.Series]:
+    """Ground-glass nodules of 8 mm without core, vessel or wall."""
+    bare = {"diameter": 8.0, "glass_hu": -600.0, "solid_share": 0.0}
+    bare |= {"has_vessel": False, "at_wall": False}
+    return [changed(row, **bare) for _, row in wang.nodules().head(6).iterrows()]
 
 
 def changed(row: pd.Series, **values: object) -> pd.Series:
@@ -242,7 +250,7 @@ def test_spicules_reach_out_by_their_length_and_stay_out_of_the_mask(
 
 
 def test_lesion_types_look_different(table: pd.DataFrame) -> None:
-    clean = table[(table[list(NO_SIGN)[1:]] == 1).all(axis=1) & (table["diameter"] > 8)]
+    clean = table[(table[SIGNS[1:]] == 1).all(axis=1) & (table["diameter"] > 8)]
     some = clean.groupby("lesion_type").head(3)
     crops = {
         name: [li.render(row) for _, row in some[some["lesion_type"] == k].iterrows()]
@@ -294,24 +302,118 @@ def test_lesions_lie_in_their_lobe(table: pd.DataFrame) -> None:
     assert places["RU"][:, 0].min() > places["RM"][:, 0].max()  # the horizontal fissure
 
 
-def test_crops_are_whole_and_fit_the_paper_s_three_inputs(table: pd.DataFrame) -> None:
-    rows = table.groupby("lesion_type").head(1)
-    crops = [li.render(row) for _, row in rows.iterrows()]
+@pytest.mark.parametrize(("of", "size"), [(li, 128), (wang, 64)])
+def test_crops_are_whole_and_fit_the_paper_s_inputs(of, size: int) -> None:  # type: ignore[no-untyped-def]
+    if of is li:
+        crops = [
+            li.render(row) for _, row in li.lesions().groupby("lesion_type").head(1).iterrows()
+        ]
+        shapes = {"2d": (66, 3, 224, 224), "2.5d": (66, 3, 224, 224), "3d": (6, 1, 64, 64, 64)}
+        inputs = [li_paper.prepare(crops, mode=mode, n_slices=11) for mode in ("2d", "2.5d", "3d")]
+    else:
+        crops = [wang.render(row) for _, row in wang.nodules().head(12).iterrows()]
+        inputs = [wang_paper.prepare(crops)]
     for crop in crops:
         (mask,) = crop.masks
         assert mask.any()
         assert mask[1:-1, 5:-5, 5:-5].sum() == mask.sum()  # none at the border
-        assert (crop.tier, *crop.hu.shape[1:]) == ("phantom", 128, 128)
-    for mode in ("2d", "2.5d"):
-        samples = paper.prepare(crops, mode=mode, n_slices=11)
-        assert samples.padded.max() == 0
-        assert samples.missing.max() == 0
-    assert paper.prepare(crops, mode="3d").images.shape == (6, 1, 64, 64, 64)
+        assert (crop.tier, *crop.hu.shape[1:]) == ("phantom", size, size)
+    assert [samples.padded.max() for samples in inputs] == [0] * len(inputs)
 
 
 def test_all_combinations_of_codes_can_be_rendered(table: pd.DataFrame) -> None:
     """Also those that the table never has: every sign at once, on each type."""
     row = table[table["diameter"].between(24, 28)].iloc[0]
     for code in category("lesion_type").codes:
-        loud = changed(row, lesion_type=code, lesion_location=0, **dict.fromkeys(NO_SIGN, 2))
+        loud = changed(row, lesion_type=code, lesion_location=0, **dict.fromkeys(SIGNS, 2))
         assert li.render(loud).masks.any()
+
+
+def mean_hu(crop: Crop) -> float:
+    return float(crop.hu[crop.masks[0]].mean())
+
+
+def equivalent_diameter(crop: Crop) -> float:
+    return float((6 * crop.masks[0].sum() * np.prod(crop.spacing) / np.pi) ** (1 / 3))
+
+
+def test_wang_s_counts_are_those_of_table_1() -> None:
+    printed = published.table("wang2021", 1).set_index("category")
+    for seed in (0, 1):
+        drawn = wang.nodules(seed=seed)
+        counts = pd.crosstab(drawn["pathology"], drawn["part"], margins=True, margins_name="total")
+        assert counts.loc[PATHOLOGIES].equals(printed.loc[PATHOLOGIES, counts.columns])
+        assert drawn["patient"].nunique() == len(drawn) == 740
+
+
+def test_size_density_and_core_grow_from_aah_to_iac_and_interference_tells_nothing() -> None:
+    many = wang.nodules(20_000).groupby("pathology")
+    for name in ("diameter", "glass_hu", "solid_share"):
+        assert many[name].mean()[PATHOLOGIES].is_monotonic_increasing, name
+        # each type reaches into the next: three quarters of one exceed a quarter of the next
+        high, low = many[name].quantile(0.75), many[name].quantile(0.25)
+        for one, following in pairwise(PATHOLOGIES):
+            assert high[one] >= low[following], (name, one)
+    for name in ("has_vessel", "at_wall"):
+        assert np.ptp(many[name].mean()) < 0.05, name  # five standard errors of the AAH
+
+
+def test_size_density_and_core_show_in_the_voxels(glass: list[pd.Series]) -> None:
+    for row in glass:
+        crop = wang.render(row)
+        assert equivalent_diameter(crop) == pytest.approx(7.2, abs=1.3)  # oval: 8 is the longest
+        assert -720 < mean_hu(crop) < -560
+        larger = wang.render(changed(row, diameter=9.5))
+        assert equivalent_diameter(larger) > equivalent_diameter(crop) + 0.7
+        denser = wang.render(changed(row, glass_hu=-500.0))
+        assert mean_hu(denser) > mean_hu(crop) + 50
+        solid = wang.render(changed(row, solid_share=0.6))
+        mask = solid.masks[0]
+        assert np.array_equal(mask, crop.masks[0])
+        inner = ndimage.distance_transform_edt(mask, sampling=solid.spacing) > 2.4
+        assert solid.hu[inner].mean() > crop.hu[inner].mean() + 250
+
+
+def test_vessels_and_wall_interfere(glass: list[pd.Series]) -> None:
+    def dense(row: pd.Series) -> float:
+        """Share of the voxels around the nodule that are vessel or wall."""
+        crop = wang.render(row)
+        away = ndimage.distance_transform_edt(~crop.masks[0], sampling=crop.spacing)
+        return float((crop.hu[(away > 0.5) & (away < 4)] > -300).mean())
+
+    neither, vessel, wall = (
+        np.array([dense(changed(row, **interference)) for row in glass])
+        for interference in ({}, {"has_vessel": True}, {"at_wall": True})
+    )
+    assert vessel.mean() > neither.mean() + 0.01
+    assert wall.mean() > neither.mean() + 0.05
+    assert (vessel - neither).min() >= -0.005
+
+
+def test_large_vessels_are_left_out_of_the_mask(glass: list[pd.Series]) -> None:
+    without = sum(wang.render(row).masks.sum() for row in glass)
+    crops = [wang.render(changed(row, has_vessel=True)) for row in glass]
+    kept = sum(crop.masks.sum() for crop in crops)
+    assert 0.5 * without < kept < without
+    assert all((crop.hu[crop.masks[0]] > -100).mean() < 0.1 for crop in crops)
+
+
+@pytest.mark.slow
+def test_types_overlap_so_that_one_number_is_not_enough() -> None:
+    """AUCs of 220 nodules, against those of all 740."""
+    some = wang.nodules().iloc[:220]
+    crops = [wang.render(row, size=44) for _, row in some.iterrows()]
+    measures = {
+        "diameter": np.array([equivalent_diameter(crop) for crop in crops]),
+        "mean HU": np.array([mean_hu(crop) for crop in crops]),
+    }
+    kind = some["pathology"].to_numpy()
+    for positive, among, expected in (
+        (("MIA", "IAC"), wang.TYPES, (0.67, 0.78)),
+        (("IAC",), wang.TYPES, (0.69, 0.78)),
+        (("MIA",), ("AIS", "MIA"), (0.61, 0.71)),
+    ):
+        here = np.isin(kind, list(among))
+        for measure, auc in zip(measures.values(), expected, strict=True):
+            found = roc_auc_score(np.isin(kind, positive)[here], measure[here])
+            assert found == pytest.approx(auc, abs=0.08)
