@@ -87,16 +87,16 @@ def test_order_and_process_change_nothing_and_the_seed_all(render, ids):
         assert (one.hu != two.hu).mean() > 0.9
 
 
-def test_malignancy_is_never_read(nodules):
+def test_malignancy_and_pathology_are_never_read(nodules):
     nodule, masks = nodules.loc[SOLID], lidc.masks(SOLID)
-    columns = [name for name in nodule.index if "malignancy" in name]
-    assert columns == ["malignancy", "malignancy_readings"]
-    expected = content(phantom.render(nodule, masks))
-    assert content(phantom.render(nodule.drop(columns), masks)) == expected
     changed = nodule.copy()
     changed["malignancy"] = 6 - nodule["malignancy"]
     changed["malignancy_readings"] = [6 - value for value in nodule["malignancy_readings"]]
-    assert content(phantom.render(changed, masks)) == expected
+    without = nodule.drop(["malignancy", "malignancy_readings"])
+    assert len({content(phantom.render(row, masks)) for row in (nodule, changed, without)}) == 1
+    glass = wang2021.nodules().iloc[3]
+    rows = (glass, glass.replace(glass["pathology"], "AAH"), glass.drop("pathology"))
+    assert len({content(wang2021.render(row)) for row in rows}) == 1
 
 
 def test_one_reader_is_drawn_whole_and_rendered_and_each_has_a_turn(nodules):
@@ -116,19 +116,6 @@ def test_a_missing_internal_structure_is_soft_tissue(nodules):
     drawn = {phantom.drawn_ratings(nodule, seed=k)["internal_structure"] for k in range(20)}
     assert drawn <= {1, 2, 3, 4}
     assert phantom.phantom(OUT_OF_RANGE).hu.dtype == np.int16
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("internal_structure", 5.0), ("texture", 0.0), ("margin", 2.5), ("calcification", 7.0)],
-)
-def test_ratings_out_of_range_are_refused(nodules, name, value):
-    nodule = nodules.loc[SOLID].copy()
-    nodule[f"{name}_readings"] = [value] * 4
-    with pytest.raises(ValueError, match=rf"{SOLID}: {name}={value}, expected one of \[1, 2"):
-        phantom.render(nodule, lidc.masks(SOLID))
-    with pytest.raises(ValueError, match=rf"ratings: {name}={value}, expected one of \[1, 2"):
-        phantom.render(nodules.loc[SOLID], lidc.masks(SOLID), ratings=PLAIN | {name: value})
 
 
 @pytest.mark.parametrize("lesion_id", LESIONS)
@@ -250,14 +237,19 @@ def test_lesions_of_one_scan_share_kernel_chest_and_lung(nodules, monkeypatch):
 
 def test_what_does_not_belong_together_or_fit_is_refused(nodules):
     nodule, masks = nodules.loc[SOLID], lidc.masks(SOLID)
-    with pytest.raises(ValueError, match=f"masks are of '{ONE_SLICE}', expected those of '{SOLID}"):
-        phantom.render(nodule, lidc.masks(ONE_SLICE))
-    with pytest.raises(ValueError, match=f"masks of {SOLID}: expected at least one voxel"):
-        phantom.render(nodule, replace(masks, readers=np.zeros_like(masks.readers)))
-    with pytest.raises(ValueError, match=r"size=64: the outlines of .* are 85 pixels wide"):
-        phantom.phantom(WIDEST, size=64)
-    with pytest.raises(ValueError, match="size=15: expected a whole number, 16 or more"):
-        phantom.phantom(SOLID, size=15)
+    rated = nodule.copy()
+    rated["texture_readings"] = [0.0] * 4
+    empty = replace(masks, readers=np.zeros_like(masks.readers))
+    for row, of, options, told in (
+        (nodule, lidc.masks(ONE_SLICE), {}, f"masks are of '{ONE_SLICE}'"),
+        (nodule, empty, {}, f"masks of {SOLID}: expected at least one voxel"),
+        (nodules.loc[WIDEST], lidc.masks(WIDEST), {"size": 64}, "size=64: .* 85 pixels wide"),
+        (nodule, masks, {"size": 15}, "size=15"),
+        (rated, masks, {}, f"{SOLID}: texture=0.0"),
+        (nodule, masks, {"ratings": PLAIN | {"margin": 2.5}}, "margin=2.5"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            phantom.render(row, of, **options)
     with pytest.raises(LookupError, match="LIDC-IDRI-9999"):
         phantom.phantom("LIDC-IDRI-9999-S0001-N01")
 
