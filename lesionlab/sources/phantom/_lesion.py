@@ -146,8 +146,8 @@ class Lesion:
             share = np.clip(8 * inward, 0, 1)
         else:
             inside = inward > 0
-            axes = np.ogrid[tuple(slice(n) for n in inside.shape)]
-            around = [a * v for a, v in zip(axes, voxel, strict=True)]
+            axes = zip(inside.shape, voxel, strict=True)
+            around = np.ix_(*(np.arange(n) * v for n, v in axes))
             n = max(int(inside.sum()), 1)
             middle = np.array([float((a * inside).sum()) / n for a in around])
             radius = float(np.cbrt(3 * n * voxel.prod() / (4 * np.pi)))  # of a ball of that volume

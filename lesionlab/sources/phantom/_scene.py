@@ -57,7 +57,7 @@ def numbers(
 ) -> list[float]:
     """The columns of a row that `ranges` names, as floats.
 
-    Raises a ValueError if one is outside its range, or if `size` pixels are narrower than the
+    A ValueError says if one is outside its range, or if `size` pixels are narrower than the
     diameter with `around` mm of lung, or than `least` mm.
     """
     _names.whole(0, seed=seed)
@@ -173,12 +173,10 @@ def grid_around(chest: Chest, middle: Array, size: int, half_z: float, spacing: 
     return Grid(first, at + half + 1 - first, (y, x), size, spacing, spacing, chest.pixel)
 
 
-def offsets(z: Array, grid: Grid, centre: Array) -> tuple[FloatArray, FloatArray, FloatArray]:
+def offsets(z: Array, grid: Grid, centre: Array) -> tuple[FloatArray, ...]:
     """Heights `z` and the grid's rows and columns seen from a centre, mm; they broadcast."""
-    dz, dy, dx = (
-        (at - c).astype(np.float32) for at, c in zip((z, grid.y, grid.x), centre, strict=True)
-    )
-    return dz[:, None, None], dy[None, :, None], dx[None, None, :]
+    axes = zip((z, grid.y, grid.x), centre, strict=True)
+    return np.ix_(*((at - c).astype(np.float32) for at, c in axes))
 
 
 @dataclass(frozen=True)

@@ -33,15 +33,9 @@ __all__ = ["N_LESIONS", "lesions", "phantom", "render"]
 N_LESIONS = 2014  # lesions of the paper's experiments (section 6)
 ROOM_MM = 8.0  # lung that a crop shows at least on every side of a lesion, mm
 
-# Smallest and largest diameter by lesion type; between them the logarithm is uniform.
-DIAMETERS = {
-    joint.MASS: (31.0, 58.0),
-    joint.NODULE: (4.0, 29.0),
-    joint.GLASS: (6.0, 28.0),
-    joint.AIR: (8.0, 40.0),
-    joint.CONSOLIDATION: (20.0, 52.0),
-    joint.EFFUSION: (36.0, 58.0),
-}
+# Smallest and largest diameter, by lesion type in the order of the codes: mass, nodule, glass, air,
+# consolidation, effusion. Between them the logarithm is uniform.
+SMALL, LARGE = (31.0, 4.0, 6.0, 8.0, 20.0, 36.0), (58.0, 29.0, 28.0, 40.0, 52.0, 58.0)
 # Smallest diameter at which a sign can be seen. Lesions "less than 1 cm in diameter have fewer
 # vessel convergence signs" (4.1.8): of those with the sign, one in eight may be smaller.
 SMALLEST = {
@@ -95,7 +89,7 @@ def lesions(n: int = N_LESIONS, *, seed: int = 0) -> pd.DataFrame:
 
 def _diameters(rng: Generator, codes: pd.DataFrame) -> Any:
     """(n,) mm, within the type's range, and not below what its signs need."""
-    low, high = np.array([DIAMETERS[code] for code in codes["lesion_type"]]).T
+    low, high = np.array((SMALL, LARGE))[:, codes["lesion_type"] - 1]
     spared = rng.random(len(codes)) < EXCEPTION
     for name, smallest in SMALLEST.items():
         needed = codes[name].map(smallest).fillna(0).to_numpy()
@@ -242,11 +236,9 @@ class _Lesion:
         deep = np.unravel_index(int(np.argmin(self.surface)), self.surface.shape)
         aim = self.rng.standard_normal(3)
         aim *= off * self.deepest / max(float(np.sqrt((aim**2).sum())), 1e-6)
-        axes = np.ogrid[tuple(slice(n) for n in self.surface.shape)]
-        z, y, x = (
-            ((at - d) * v - a).astype(np.float32)
-            for at, d, v, a in zip(axes, deep, self.grid.voxel, aim, strict=True)
-        )
+        places = zip(self.surface.shape, deep, self.grid.voxel, aim, strict=True)
+        away = [((np.arange(n) - d) * v - a).astype(np.float32) for n, d, v, a in places]
+        z, y, x = np.ix_(*away)
         return np.asarray(np.sqrt(z * z + (y * y + x * x)) - np.float32(radius * self.deepest))
 
     def empty(self, here: FloatArray, inner: FloatArray) -> None:

@@ -42,8 +42,6 @@ LEAST_MM = 24.0  # width of a crop at least, for a patch of 22.4 mm in plane
 SHARE_WITH_VESSEL, SHARE_AT_WALL = 0.4, 0.35  # of all types alike
 SOLID_HU = 0.0
 LARGE_VESSEL = 0.5  # share of a voxel from which a reader leaves it out of the mask
-
-
 SOLID_WEIGHT = 9.0  # observations that the beta distribution of the core's share stands for
 
 # diameter: median, mm, of a lognormal distribution cut at `DIAMETERS`, and `spread` of its
