@@ -309,8 +309,7 @@ def build(
     ids = _checked_ids(lesion_ids)
     _names.one_of("on_error", on_error, ("raise", "exclude"))
     _names.one_of("tier", tier, get_args(Tier))
-    if not isinstance(processes, int) or processes < 1:
-        raise ValueError(f"processes={processes!r}: expected a whole number of at least 1")
+    _names.whole(1, processes=processes)
     told: Row = json.loads(json.dumps(provenance or {}, allow_nan=False))
     store = existing(url, told, tier)
     if store is not None and store.complete and store.keys() >= set(ids):

@@ -139,9 +139,7 @@ def sweep(
     names = [_name(plan) for plan in chosen]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"plans: {twice[0]} is there twice, with other folds")
-    for name, value in (("workers", workers), ("threads", threads)):
-        if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
-            raise ValueError(f"{name}={value!r}: expected a whole number, 1 or more")
+    _names.whole(1, workers=workers, threads=1 if threads is None else threads)
     if scheduler is None:
         resolve(device)
         threads = threads or max(1, torch.get_num_threads() // workers)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lesionlab import _names
 from lesionlab.sources.lidc import _database, _geometry, _tables
 from lesionlab.sources.lidc._database import Database, IntArray
 from lesionlab.sources.lidc._database import DatabaseError as DatabaseError
@@ -156,8 +157,7 @@ class Lidc:
         """
         if not 0 < level <= 1:
             raise ValueError(f"level={level!r}: expected a share above 0 and up to 1")
-        if isinstance(pad, bool) or not isinstance(pad, int) or pad < 0:
-            raise ValueError(f"pad={pad!r}: expected a whole number of voxels, 0 or more")
+        _names.whole(0, pad=pad)
         ids, positions = self._locate(lesion_id)
         readers, (z, y, x) = _geometry.rasterise(self.database, positions, pad=pad)
         nodule: Any = self._nodules.loc[lesion_id]
