@@ -40,7 +40,7 @@ KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language":
 
 
 TOGETHER = {
-    "tests/training/test_studies.py": {"small_dataset", "small_run"},
+    "tests/training/test_studies.py": {"dataset", "done"},
     "tests/chapters/test_notebooks.py": (book := {"smoke", "built_book", "hard_book"}),
     "tests/test_book.py": book,
     "tests/browser/test_pages.py": book,

@@ -45,10 +45,8 @@ def on_cpu(state: Mapping[str, torch.Tensor]) -> Tensors:
 def save(folder: Path, state: Mapping[str, Any], groups: Mapping[str, Tensors]) -> None:
     """Write a checkpoint in place of the one before it, which stays whole if it cannot be written.
 
-    Args:
-        folder: The run's folder; made when it is missing.
-        state: What JSON can hold; under `identity`, what a run that goes on must agree with.
-        groups: Tensors by name, by what they are for: `selected` are the weights of the run.
+    The state is what JSON can hold, under `identity` what a run that goes on must agree with.
+    Tensors are grouped by what they are for: `selected` are the weights of the run.
     """
     tensors = {f"{group}/{k}": v for group, some in groups.items() for k, v in some.items()}
     text = json.dumps(jsonable({"format": FORMAT, **state}), allow_nan=False)

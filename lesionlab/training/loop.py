@@ -110,9 +110,6 @@ def fit(
         progress: Show a bar.
         resume: Go on from the checkpoint in `folder`; otherwise it is removed first.
 
-    Returns:
-        The selected weights and the history. For a run that is finished: those it had.
-
     Raises:
         ValueError: An argument does not fit, or the data cannot be learned from.
         TrainingError: The loss, the metric or the weights became NaN or infinite.

@@ -229,11 +229,6 @@ def _rows(
 def kept(folder: str | Path, *, data: str = "slices", by: str = "patient") -> dict[str, Outcome]:
     """The runs that were kept on one data set and one kind of folds, by variant.
 
-    Args:
-        folder: Where they are.
-        data: The data set that they were trained on.
-        by: What the folds were made by: `"patient"` or `"nodule"`.
-
     Raises:
         FileNotFoundError: There is no run of this kind in the folder.
         ValueError: A file was written by a version of lesionlab that kept other things.

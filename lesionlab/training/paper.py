@@ -117,12 +117,10 @@ def unchanged(samples: Samples) -> Samples:
 class Lesions:
     """The lesions of one data set and their voxels.
 
-    Attributes:
-        table: One row per lesion, index `lesion_id`: patient, and what cohort and labels need.
-        open: From the ids of the lesions that are wanted to a store of crops, as `CropStore` of
-            `lesionlab.crops.stores` is one: `store.crops(ids)`, `id in store`, and
-            `store.exclusions`, which says by id why there is no crop.
-        rests_on: What a result on these lesions rests on, asked when the crops have been made.
+    The table has one row per lesion, index `lesion_id`: patient, and what cohort and labels need.
+    `open` gives, for the ids that are wanted, a store of crops such as `CropStore` of
+    `lesionlab.crops.stores`: `store.crops(ids)`, `id in store`, and `store.exclusions`, which says
+    by id why there is no crop. What a result rests on is asked when the crops have been made.
     """
 
     table: pd.DataFrame
@@ -162,11 +160,9 @@ class Paper:
     """All that the library knows of a paper; a package under `papers/` offers one as `PAPER`.
 
     Attributes:
-        name: That of its package.
         title: As it is cited: `"Fu et al. 2021"`.
         variants: Its models by name; the first one is the paper's own.
         presets: By name: smoke, book, paper, and what else there is.
-        experiment: From a variant's name to its experiment.
         prepare: From crops to samples, for a variant.
         labels: From a table to (lesion, target), for a variant; NaN where a label is missing.
         cohort: From the table of a data set to the paper's cohort, for a variant.

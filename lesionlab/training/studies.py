@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 
@@ -156,15 +155,10 @@ def load(plan: Plan, *, progress: bool = True) -> Dataset:
     Folds are those of the whole cohort, so that a plan on fewer lesions, or on another data set,
     tests none that another one has trained on. A lesion is left out if none of its labels is known.
 
-    Args:
-        plan: What to train on.
-        progress: Show a bar while crops are made.
-
     Raises:
         ValueError: No lesion is left.
         FileNotFoundError: The data set is not set up.
         RuntimeError: Another process still makes crops of this data set, or one cannot be made.
-        OSError: A crop cannot be written or read.
     """
     paper, preset = papers.get(plan.paper), plan._preset
     lesions = paper.data[plan.data](plan.data_seed, progress)
@@ -211,41 +205,31 @@ def draw(table: pd.DataFrame, n: int | None, *, enriched: Sequence[str] = ()) ->
 
     Most lesions have the usual rating of everything: of 600 drawn with equal chances, some fifty
     are spiculated, too few for a short training to see what spicules are. An enriched draw, as
-    studies with readers use it, has the unusual ones more often. Errors on it are larger than on
-    the cohort, those of a constant above all, so they are compared with others on the same draw.
-
-    Args:
-        table: The cohort.
-        n: How many.
-        enriched: Ratings by which a lesion is unusual: it is drawn with a chance in proportion to
-            the sum, over these ratings, of the squared distance from the median as a share of the
-            scale. Equal chances if there are none.
+    studies with readers use it, has the unusual ones more often. A lesion's chance is in proportion
+    to the sum, over the ratings named in `enriched`, of the squared distance from the median as a
+    share of the scale. Errors on it are larger than on the cohort, those of a constant above all,
+    so they are compared with others on the same draw.
 
     Raises:
         ValueError: There are not so many.
-        KeyError: A rating is missing.
     """
     if n is None:
         return table
     if not 0 < n <= len(table):
         raise ValueError(f"n_lesions={n!r}: expected 1 to {len(table)}, the size of the cohort")
-    if enriched:
-        # the first of a race of exponential clocks (Efraimidis and Spirakis 2006), so that a
-        # larger n has all of a smaller one
-        clocks = np.random.default_rng(0).exponential(size=len(table))
-        unusual = sum(_unusual(table[name]) for name in enriched)
-        with np.errstate(divide="ignore"):  # what is usual in everything comes last
-            chosen = pd.Series(clocks / unusual, table.index).nsmallest(n).index
-    else:
-        chosen = table.sample(n, random_state=0).index
+    if not enriched:
+        return table[table.index.isin(table.sample(n, random_state=0).index)]
+    unusual = np.zeros(len(table))
+    for name in enriched:
+        scale, values = rating(name), table[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        shares = (values - np.nanmedian(values)) / (scale.maximum - scale.minimum)
+        unusual += np.nan_to_num(shares**2)  # a missing rating is not unusual
+    # the first of a race of exponential clocks (Efraimidis and Spirakis 2006), so that a larger n
+    # has all of a smaller one
+    clocks = np.random.default_rng(0).exponential(size=len(table))
+    with np.errstate(divide="ignore"):  # what is usual in everything comes last
+        chosen = pd.Series(clocks / unusual, table.index).nsmallest(n).index
     return table[table.index.isin(chosen)]
-
-
-def _unusual(ratings: pd.Series[float]) -> npt.NDArray[np.float64]:
-    scale = rating(str(ratings.name))
-    values = ratings.to_numpy(dtype=np.float64, na_value=np.nan)
-    shares = (values - np.nanmedian(values)) / (scale.maximum - scale.minimum)
-    return np.nan_to_num(shares**2)  # a missing rating is not unusual
 
 
 # --- runs ---------------------------------------------------------------------------------------
@@ -304,14 +288,7 @@ def keep(
 ) -> Path:
     """Keep the numbers of a finished run in a folder, with what the paper's analysis says of it.
 
-    Args:
-        plan: What was run.
-        outcome: What came of it.
-        folder: Where to; files of the same name are replaced.
-        dataset: What `load` gave for the plan; loaded if None.
-
-    Returns:
-        The JSON file.
+    Files of the same name are replaced. The data set is loaded if None. Gives the JSON file.
     """
     content = dict(outcome.about)
     module, _, function = papers.get(plan.paper).analyse.partition(":")
@@ -326,17 +303,9 @@ def keep(
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """The model of one fold, and the lesions that it has not seen.
+    """The model of one fold, and the lesions that it has not seen: their samples, labels and rows.
 
-    Attributes:
-        fold: Which.
-        experiment: Makes the model and reads its outputs.
-        weights: The selected ones, for `load_state_dict` of `experiment.model(0)`.
-        samples: The test part, normalised as the training part was.
-        labels: (lesion, target) of the test part.
-        table: One row per lesion of the test part.
-        precision: The precision of the run.
-        normalise: What was done to the samples after `Paper.prepare`, for more of them.
+    `normalise` was done to the samples after `Paper.prepare`, and has to be done to more of them.
     """
 
     fold: int
@@ -361,12 +330,7 @@ class Trained:
 def trained(
     plan: Plan, *, dataset: Dataset | None = None, folder: str | Path | None = None
 ) -> Iterator[Trained]:
-    """The models of a run, fold by fold.
-
-    Args:
-        plan: What was trained.
-        dataset: What `load` gave for the plan; loaded if None.
-        folder: Where the run is; `plan.folder` if None.
+    """The models of a run, fold by fold; what is None is `load(plan)` and `plan.folder`.
 
     Raises:
         FileNotFoundError: The folder has no finished fold.

@@ -49,18 +49,18 @@ def small_plan() -> Plan:
 
 
 @pytest.fixture(scope="session")
-def small_dataset(small_plan: Plan) -> folds.Dataset:
+def dataset(small_plan: Plan) -> folds.Dataset:
     """What it trains on, not to be changed."""
     return studies.load(small_plan, progress=False)
 
 
 @pytest.fixture(scope="session")
-def small_run(
-    small_plan: Plan, small_dataset: folds.Dataset, tmp_path_factory: pytest.TempPathFactory
+def done(
+    small_plan: Plan, dataset: folds.Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> outcomes.Outcome:
     """Its run, trained once for all files; to be copied before anything is changed in it."""
     how = {"folder": tmp_path_factory.mktemp("run"), "device": "cpu", "progress": False}
-    return studies.run(small_plan, dataset=small_dataset, n_resamples=50, **how)
+    return studies.run(small_plan, dataset=dataset, n_resamples=50, **how)
 
 
 @pytest.fixture(autouse=True)
