@@ -203,7 +203,6 @@ def joined(printed: pd.DataFrame, ours: pd.DataFrame, *, tier: Tier) -> pd.DataF
     """A paper's printed table beside numbers of ours, as `lesionlab.tables.beside`.
 
     Columns are (name, the paper), (name, `"lesionlab (<tier>)"`) and (name, `"difference"`).
-    `attrs` are those of the printed table, and the tier.
     """
     if tier not in get_args(Tier):
         raise ValueError(f"tier={tier!r}: expected one of {', '.join(get_args(Tier))}")

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from lesionlab.attributes import RATING_NAMES
 from lesionlab.papers import fu2021
 from lesionlab.papers.fu2021 import Fu2021, Network
 from lesionlab.papers.fu2021 import model as model_parts
+from lesionlab.papers.fu2021.analyses import architecture
 from lesionlab.papers.fu2021.model import Backbone, SliceMean
 
 LENGTHS = (3, 1, 6, 2)
@@ -173,31 +175,17 @@ def test_loss_by_hand():
     assert float(total) == pytest.approx(10 * 1.5 + 1.125)
 
 
-def test_loss_of_a_class_by_hand():
+def test_loss_of_a_class_and_of_missing_labels_by_hand():
     experiment = Fu2021("malignancy_class")
-    final, targets = torch.full((2, 9), 0.5), torch.full((2, 9), 3.0)
-    targets[:, 1], targets[:, 2] = 2.5, 3.5  # the middles of the two other scales
-    targets[:, -1], final[:, -1] = torch.tensor([1.0, 0.0]), torch.tensor([0.25, 0.5])
-    _, parts = experiment.loss(fu2021.Outputs(final, final), targets)
-    assert float(parts["prediction"]) == pytest.approx((np.log(4) + np.log(2)) / 2, rel=1e-5)
-
-
-@pytest.mark.parametrize("variant", DISTINCT)
-def test_what_a_variant_gives(make_packed, variant):
-    experiment = replace(Fu2021(variant), depth=8)
-    samples, design = make_packed(LENGTHS), experiment.design
-    outputs = experiment.forward(make(variant), samples)
-    k = len(experiment.targets)
-    assert outputs.predictions.shape == (4, k)
-    assert ((outputs.predictions > 0) & (outputs.predictions < 1)).all()
-    assert (outputs.auxiliary is None) == (design.auxiliary is None)
-    assert (outputs.attribute_weights is None) == (not design.cross_attribute)
-    assert (outputs.slice_weights is None) == design.volumetric
-    if outputs.attribute_weights is not None:
-        assert outputs.attribute_weights.shape == (4, k, k)
-    if outputs.slice_weights is not None:
-        sums = torch.zeros(4).index_add(0, samples.nodule, outputs.slice_weights)
-        torch.testing.assert_close(sums, torch.ones(4))
+    final = torch.full((2, 9), 0.5, requires_grad=True)
+    labels = torch.full((2, 9), 3.0)
+    labels[:, 1], labels[:, 2] = 2.5, 3.5  # the middles of the two other scales
+    labels[:, -1] = torch.tensor([1.0, torch.nan])
+    labels[0, 0], labels[1, 0] = torch.nan, 5.0
+    total, _ = experiment.loss(fu2021.Outputs(final), labels)
+    assert float(total.detach()) == pytest.approx((np.log(2) + 0.5**2) / 2, rel=1e-5)
+    total.backward()
+    assert final.grad.isfinite().all()
 
 
 def test_the_auxiliary_loss_reaches_what_it_should(make_packed):
@@ -227,31 +215,13 @@ def test_predictions_are_in_rating_steps():
     assert probability.tolist() == [0, 1, 0.5]
 
 
-def table():
-    rows = {name: [1.0, 3.5, 4.0] for name in RATING_NAMES}
-    return pd.DataFrame(rows | {"malignancy": [1.5, 3.0, 4.5]}, index=["a", "b", "c"])
-
-
 def test_targets():
-    found = Fu2021.labels(table())
-    assert found.shape == (3, 9)
-    assert found[:, 0].tolist() == [1, 3.5, 4]
-    assert Fu2021.labels(table(), "only_margin").tolist() == [[1], [3.5], [4]]
-    label = Fu2021.labels(table(), "malignancy_class")[:, -1]
-    assert label[[0, 2]].tolist() == [0, 1]
-    assert label[1].isnan()
-
-
-def test_a_missing_label_has_no_error():
-    experiment = Fu2021("malignancy_class")
-    final = torch.full((2, 9), 0.5, requires_grad=True)
-    labels = torch.full((2, 9), 3.0)
-    labels[:, 1], labels[:, 2] = 2.5, 3.5  # the middles of the two other scales
-    labels[0, 0], labels[1, 0], labels[:, -1] = torch.nan, 5.0, torch.nan
-    total, _ = experiment.loss(fu2021.Outputs(final), labels)
-    assert float(total.detach()) == pytest.approx(0.5**2 / 2)
-    total.backward()
-    assert final.grad.isfinite().all()
+    rows = {name: [1.0, 3.5, 4.0] for name in RATING_NAMES} | {"malignancy": [1.5, 3.0, 4.5]}
+    table = pd.DataFrame(rows, index=["a", "b", "c"])
+    assert Fu2021.labels(table)[:, 0].tolist() == [1, 3.5, 4]
+    assert Fu2021.labels(table, "only_margin").tolist() == [[1], [3.5], [4]]
+    label = Fu2021.labels(table, "malignancy_class")[:, -1]
+    torch.testing.assert_close(label, torch.tensor([0, torch.nan, 1]), equal_nan=True)
 
 
 def test_initial_weights():
@@ -296,11 +266,6 @@ def test_wrong_shapes(variant, arguments, message):
         make(variant)(*arguments)
 
 
-def test_a_variant_that_does_not_exist():
-    with pytest.raises(ValueError, match="variant='fool': expected one of full, no_attention"):
-        Fu2021("fool")
-
-
 def test_backbone_in_three_axes_is_the_one_in_two():
     """A volume of one slice, with filters that look at their own slice only."""
     torch.manual_seed(0)
@@ -319,3 +284,13 @@ def test_slice_mean():
     content, weights = SliceMean()(torch.arange(6.0).view(3, 2), torch.tensor([0, 0, 1]), 2)
     assert content.tolist() == [[1, 2], [4, 5]]
     assert weights.tolist() == [0.5, 0.5, 1]
+
+
+def test_the_drawing_has_the_parts_of_the_network_and_their_parameters():
+    network = Network()
+    texts = [text.get_text() for text in architecture(network).axes[0].texts]
+    assert {"CNN", "SAM", "ASCMM", "CAAM", "output"} <= set(texts)
+    boxes = [text for text in texts if re.search(r"[A-Z][a-z]+\n[\d,]+$", text)]
+    assert boxes[1] == "Slice\nAttention\n33,025"
+    counts = [int(text.split("\n")[-1].replace(",", "")) for text in boxes]
+    assert sum(counts) == 3_428_458

@@ -91,13 +91,12 @@ def test_lidc_crops_have_the_masks_of_a_data_set():
     ("variant", "names"),
     [
         ("hesam", ["HESAM", "HESAM, exact", "HE-Grad-CAM"]),
-        ("sam", ["SAM", "SAM, exact", "Grad-CAM"]),
         ("cam", ["CAM", "Grad-CAM"]),
         ("hecam", ["HE-CAM", "HE-Grad-CAM"]),
         ("hesam_max_max", ["HESAM", "HE-Grad-CAM"]),
         ("fully_connected", ["Grad-CAM"]),
-        ("hesam_ratings", ["HESAM", "HESAM, exact", "HE-Grad-CAM"]),
-        ("sam_3d", ["SAM", "SAM, exact", "Grad-CAM"]),
+        ("sam_ratings", ["SAM", "SAM, exact", "Grad-CAM"]),
+        ("hesam_3d", ["HESAM", "HESAM, exact", "HE-Grad-CAM"]),
     ],
 )
 def test_all_maps_of_a_variant(samples, variant, names):
@@ -109,43 +108,30 @@ def test_all_maps_of_a_variant(samples, variant, names):
     torch.testing.assert_close(found.malignancy, fold.predict(device="cpu")[:, column])
 
 
-def shares_of(drawn, **heat):
-    patients = pd.Series([f"p{i}" for i in range(len(drawn))], index=list(drawn))
-    table = maps.lesion_shares(heat, list(drawn), drawn, band=1.0)
-    return maps.mean_shares(table, patients, **QUICK)
-
-
-def test_uniform_and_perfect_maps(drawn):
-    uniform = torch.ones(len(drawn), 32, 32)
-    inside = torch.from_numpy(np.stack([one.masks.all(0) for one in drawn.values()])).float()
-    found = shares_of(drawn, uniform=uniform, lesion=inside)
+def test_shares_of_made_up_maps(drawn):
+    ids, n = list(drawn), len(drawn)
+    one = torch.arange(n)[:, None, None] == 0
+    heat = {
+        "uniform": torch.ones(n, 32, 32),
+        "lesion": torch.from_numpy(np.stack([o.masks.all(0) for o in drawn.values()])).float(),
+        "some": torch.ones(n, 32, 32) - 2.0 * one,  # no positive value in the first lesion
+        "one": torch.ones(n, 32, 32) * one,  # Grad-CAM of a network without places is like this
+    }
+    table = maps.lesion_shares(heat, ids, drawn, band=1.0)
+    patients = pd.Series([f"p{i}" for i in range(n)], index=ids)
+    found = maps.mean_shares(table, patients, **QUICK)
     np.testing.assert_allclose(found.loc["uniform", "times"], 1)
     assert found.loc[("lesion", "inside"), "times"] > 2
     assert found.loc[("lesion", "outside"), "value"] == 0
-    np.testing.assert_allclose(found.groupby("method")["value"].sum(), 1)
-    np.testing.assert_allclose(found.groupby("method")["uniform"].sum(), 1)
-
-
-def test_a_map_without_positive_values_is_left_out(drawn):
-    heat = torch.ones(len(drawn), 32, 32)
-    heat[0] = -1
-    assert (shares_of(drawn, m=heat)["n"] == len(heat) - 1).all()
-    table = maps.lesion_shares({"m": heat}, list(drawn), drawn)
+    np.testing.assert_allclose(found.groupby("method")[["value", "uniform"]].sum(), 1)
+    assert found["n"].groupby("method").first().to_dict() == {
+        "uniform": n, "lesion": n, "some": n - 1, "one": 1
+    }  # fmt: skip
+    assert found.loc["one", ["low", "high", "times_low", "times_high"]].isna().all(axis=None)
     with pytest.raises(ValueError, match="patients: none for"):
-        maps.mean_shares(table, pd.Series({next(iter(drawn)): "p"}), **QUICK)
+        maps.mean_shares(table, patients[:1], **QUICK)
     with pytest.raises(ValueError, match="none of 1 lesions"):
-        maps.lesion_shares({"m": heat[:1]}, ["other"], drawn)
-
-
-def test_maps_of_one_patient_have_shares_without_intervals(drawn):
-    """Of a network without places (ResNet18 on 32 × 32), hardly any Grad-CAM is above 0."""
-    heat = torch.zeros(len(drawn), 32, 32)
-    heat[0] = 1
-    found = shares_of(drawn, m=heat)
-    assert (found["n_groups"] == 1).all()
-    assert found["value"].sum() == pytest.approx(1)
-    np.testing.assert_allclose(found["times"], 1)
-    assert found[["low", "high", "times_low", "times_high"]].isna().all(axis=None)
+        maps.lesion_shares(heat, ["other"], drawn)
 
 
 def test_areas_by_hand(monkeypatch):
@@ -169,8 +155,6 @@ def test_areas_by_hand(monkeypatch):
     found = maps.against_random(table, patients, **QUICK)
     gap = table.loc["best", "deletion"].mean() - table.loc[maps.RANDOM, "deletion"].mean()
     assert found.loc[("best", "deletion"), "difference"] == pytest.approx(gap)
-    assert found.loc[("best", "deletion"), "difference"] < 0
-    assert found.loc[("best", "insertion"), "difference"] > 0
 
 
 def test_a_pasted_map_lies_on_its_lesion(make_crop):
@@ -233,26 +217,6 @@ def test_a_better_model_is_found():
         analyses.compare({"hesam": run(good)}, reference="x")
     with pytest.raises(ValueError, match="other lesions"):
         analyses.compare({"hesam": run(good), "a": run(bad[:-2])})
-
-
-def test_scores_of_one_fold():
-    rng = np.random.default_rng(0)
-    frame = run(rng.random(60)).assign(fold=np.arange(60) % 3)
-    worse = frame.assign(malignancy=0.2)
-    found = analyses.on_fold({"model": frame, "diameter": worse}, 1, n_resamples=20)
-    rows = found.set_index(["predictor", "metric"])
-    alone = frame[frame["fold"] == 1]
-    truth = alone["malignancy_truth"]
-    called = (alone["malignancy"] >= 0.5) == (truth == 1)
-    assert rows.loc[("model", "accuracy"), "value"] == pytest.approx(called.mean())
-    assert set(found["n"]) == {20}
-    # as far as the tables are concerned, the scores of a run
-    table = analyses.paper_table(3, {"hesam": found}, tier="slices")
-    ours = side(table, "lesionlab (slices)")
-    assert ours.loc["GMP / GAP", "accuracy"] == pytest.approx(100 * called.mean())
-    assert ours.loc["Diameter alone", "sensitivity"] == 0
-    with pytest.raises(ValueError, match="fold=3: 'model' has the folds"):
-        analyses.on_fold({"model": frame}, 3)
 
 
 def in_two_folds(*scores):
@@ -329,15 +293,13 @@ def test_a_model_is_held_against_the_diameter_on_its_own_lesions(of_diameter):
     cohort, frame, _ = of_diameter
     own = frame[frame["fold"] == 0]
     found = analyses.baseline_predictions(own, cohort)
-    for other in found.values():
-        assert other.drop(columns="malignancy").equals(own.drop(columns="malignancy"))
     row = analyses.compare({"hesam": own, **found}, **QUICK).loc["diameter"]
     assert row["auc_difference"] == row["low"] == row["high"] == 0
-    ratings = ratings_classifier(
-        cohort.table.rename_axis("lesion_id"), cohorts.malignancy_label(cohort.table),
-        folds=cohort.folds(),
-    ).set_index("lesion_id")["score"]  # fmt: skip
-    np.testing.assert_array_equal(found["ratings"]["malignancy"], ratings[own["lesion_id"]])
+    nodules, labels = cohort.table.rename_axis("lesion_id"), cohorts.malignancy_label(cohort.table)
+    ratings = ratings_classifier(nodules, labels, folds=cohort.folds()).set_index("lesion_id")
+    np.testing.assert_array_equal(
+        found["ratings"]["malignancy"], ratings.loc[own["lesion_id"], "score"]
+    )
     with pytest.raises(ValueError, match="'n0' is not in the cohort"):
         analyses.baseline_predictions(own.assign(lesion_id="n0"), cohort)
 
@@ -370,6 +332,11 @@ def test_splits_are_compared_fold_by_fold(of_diameter):
         first = frame[frame["fold"] == 0]
         auc = roc_auc_score(first["malignancy_truth"], first["malignancy"])
         assert found.loc["HESAM, D11C", (by, "value")] == pytest.approx(auc)
+        scores = analyses.on_fold({"model": frame}, 0, n_resamples=5).set_index("metric")
+        called = (first["malignancy"] >= 0.5) == (first["malignancy_truth"] == 1)
+        assert scores.loc["accuracy", "value"] == pytest.approx(called.mean())
+    with pytest.raises(ValueError, match="fold=0: 'model' has the folds"):
+        analyses.on_fold({"model": by_patient.query("fold == 3")}, 0)
 
 
 READINGS = pd.DataFrame(
@@ -445,10 +412,8 @@ def test_table_2_has_the_papers_rows_and_ours_apart():
     ours = side(found, "lesionlab (slices)")
     assert ours.loc["Ours-HESAM", ["d1c", "d11c"]].tolist() == pytest.approx([60, 80])
     assert ours.loc["Ours-HESAM", ["sensitivity", "specificity"]].tolist() == [0.9, 0.95]
-    assert ours.loc["ResNet18-SAM", "d11c"] == pytest.approx(70)
     assert ours.loc["Diameter alone", "d11c"] == pytest.approx(60)  # of the first row that is run
     assert ours.loc["VGG16"].isna().all()
-    assert np.isnan(ours.loc["Ours-HESAM", "d3c"])
 
 
 def test_tables_3_4_and_5():
@@ -547,6 +512,3 @@ def test_summary(real, variant):
     assert set(found) == tables - without
     assert (found["regions"]["n"] <= 5).all()
     assert (found["curves"]["n"] == 3).all()
-    again = maps.analyse([fold], frame, n_lesions=5, n_curves=3, n_resamples=30)
-    for name, table in found.items():
-        pd.testing.assert_frame_equal(table, again[name])

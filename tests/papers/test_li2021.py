@@ -6,18 +6,6 @@ import torch
 
 from lesionlab.papers import li2021
 
-SHAPES = {"2d": (1, 64, 64), "2.5d": (5, 64, 64), "3d": (1, 64, 64, 64)}
-
-
-@pytest.mark.parametrize("mode", SHAPES)
-def test_shapes_and_range(some_crops, mode):
-    samples = li2021.prepare(some_crops, mode=mode)
-    assert samples.images.shape == (7, *SHAPES[mode])
-    assert samples.images.dtype == torch.float32
-    assert 0 <= samples.images.min() < samples.images.max() <= 1
-    # the flat one has no slices above and below
-    assert (samples.padded[-1] > 0.4) == (mode != "2d")
-
 
 def ramp(crop, axis):
     """The position along an axis in mm, as HU."""
@@ -62,15 +50,16 @@ def test_the_slice_is_the_largest_not_the_middle_one(make_crop):
     assert li2021.prepare([made], window=(0, 100)).images[0, 0, 9, 9] == pytest.approx(0.45)
 
 
-@pytest.mark.parametrize("mode", SHAPES)
+@pytest.mark.parametrize("mode", ["2d", "2.5d", "3d"])
 def test_augmentation(some_crops, mode):
     samples = li2021.prepare(some_crops, mode=mode)
+    # the last one is a single slice, and has none above and below
+    assert (samples.padded[-1] > 0.4) == (mode != "2d")
     drawn = li2021.draw(7, torch.Generator().manual_seed(2), p=0.6)
     moved = li2021.apply(samples, drawn).images
     for i, image in enumerate(samples.images):
         one = image.flip(-1) if drawn.flip_x[i] else image
         assert torch.equal(moved[i], torch.rot90(one, int(drawn.turns[i]), (-2, -1)))
-    assert torch.equal(li2021.apply(samples, drawn).images, moved)
 
 
 def test_30_percent_change_in_seven_ways():

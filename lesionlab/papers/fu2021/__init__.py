@@ -30,7 +30,6 @@ from lesionlab.papers.fu2021.model import FULL, VOLUMETRIC
 from lesionlab.papers.fu2021.model import Design as Design
 from lesionlab.papers.fu2021.model import Network as Network
 from lesionlab.papers.fu2021.model import Outputs as Outputs
-from lesionlab.papers.fu2021.model import VolumeNetwork as VolumeNetwork
 from lesionlab.papers.fu2021.samples import ATTRIBUTES as ATTRIBUTES
 from lesionlab.papers.fu2021.samples import Augmentation as Augmentation
 from lesionlab.papers.fu2021.samples import Normalisation as Normalisation
@@ -151,7 +150,7 @@ class Fu2021(_shared.Designed):
 
     def model(self, seed: int) -> nn.Module:
         """A new model, by torch's global generator."""
-        return (VolumeNetwork if self.design.volumetric else Network)(self.design)
+        return Network(self.design)
 
     def inputs(self, samples: Samples) -> tuple[Any, ...]:
         """Slices with the nodule of each and how many nodules, or volumes."""

@@ -79,11 +79,10 @@ def describe(folds: Iterable[Trained], *, batch_size: int = 32, device: str = "a
                     parts.setdefault(name, []).append(value)
     if not lesion_ids:
         raise ValueError("folds: expected at least one, got none")
-    arrays: dict[str, Array] = {
+    arrays: dict[str, Any] = {
         name: torch.cat(values).double().cpu().numpy() for name, values in parts.items()
     }
-    lengths = arrays["lengths"].astype(int)
-    weights = arrays.get("slices")
+    lengths, weights = arrays["lengths"].astype(int), arrays.get("slices")
     return Attention(
         lesion_ids=lesion_ids,
         attributes=tuple(target.name for target in experiment.targets),
@@ -188,11 +187,10 @@ def mean_weights(matrices: Array, attributes: Sequence[str]) -> pd.DataFrame:
 
 
 def profile_correlations(matrices: Array, attributes: Sequence[str]) -> pd.DataFrame:
-    """How alike two attributes' weights are: their correlation per nodule, averaged (Fig. 6d, e).
+    """How alike two attributes' weights are: Pearson's r per nodule, averaged (Fig. 6d, e).
 
-    The paper shows "normalised mean correlations" without a formula; here they are the mean of
-    Pearson's r over the nodules. A nodule counts for the pairs in which neither attribute has the
-    same weight for all; NaN where no nodule does.
+    The paper shows "normalised mean correlations" without a formula. A nodule counts for the pairs
+    in which neither attribute has the same weight for all; NaN where no nodule does.
     """
     centred = matrices - matrices.mean(axis=-1, keepdims=True)
     length = np.sqrt((centred**2).sum(axis=-1, keepdims=True))

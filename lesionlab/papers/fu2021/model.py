@@ -205,13 +205,15 @@ class Heads(nn.Module):
 
 
 class Network(nn.Module):
-    """The model of figure 2, or what an ablation leaves of it."""
+    """The model of figure 2, what an ablation leaves of it, or the same layers in 3D (3.3)."""
 
     def __init__(self, design: Design = FULL) -> None:
         super().__init__()
         n = len(design.attributes)
-        self.backbone = Backbone()
-        self.slices = SliceAttention() if design.slice_attention else SliceMean()
+        self.backbone = Backbone(axes=3 if design.volumetric else 2)
+        self.slices: SliceAttention | SliceMean | None = None
+        if not design.volumetric:
+            self.slices = SliceAttention() if design.slice_attention else SliceMean()
         self.modulation: AttributeModulation | None = None
         self.attention: CrossAttributeAttention | None = None
         if design.cross_attribute:
@@ -219,53 +221,39 @@ class Network(nn.Module):
             self.attention = CrossAttributeAttention(n)
         self.heads = Heads(n)
 
-    def forward(self, images: torch.Tensor, nodule: torch.Tensor, n: int | None = None) -> Outputs:
+    def forward(
+        self, images: torch.Tensor, nodule: torch.Tensor | None = None, n: int | None = None
+    ) -> Outputs:
         """Score `n` nodules from all their slices, normalised (slice, 1, y, x).
 
-        `nodule` is (slice,) int64, the number of the nodule that each slice belongs to.
+        `nodule` is (slice,) int64, the number of the nodule that each slice belongs to. The 3D
+        network takes volumes alone, (nodule, 1, z, y, x) as `samples.volumes` makes them.
         """
         return self.head(self.trunk(images), nodule, n)
 
     def trunk(self, images: torch.Tensor) -> torch.Tensor:
-        """The feature maps, (slice, 256, y, x), as `lesionlab.attention` wants them."""
+        """The feature maps, (row, 256, …), as `lesionlab.attention` wants them."""
         return self.backbone.maps(images)
 
-    def head(self, maps: torch.Tensor, nodule: torch.Tensor, n: int | None = None) -> Outputs:
+    def head(
+        self, maps: torch.Tensor, nodule: torch.Tensor | None = None, n: int | None = None
+    ) -> Outputs:
         """What comes after the feature maps."""
-        if nodule.shape != maps.shape[:1] or nodule.dtype != torch.int64:
+        features = maps.flatten(2).mean(2)  # (slice or nodule, 256)
+        if self.slices is None:
+            return Outputs(self.heads(features[:, None]))
+        if nodule is None or nodule.shape != maps.shape[:1] or nodule.dtype != torch.int64:
+            got = None if nodule is None else (tuple(nodule.shape), nodule.dtype)
             raise ValueError(
-                f"nodule: expected an int64 index for each of {len(maps)} slices, "
-                f"got shape {tuple(nodule.shape)}, {nodule.dtype}"
+                f"nodule: expected an int64 index for each of {len(maps)} slices, got {got}"
             )
         n = int(nodule.max()) + 1 if n is None else n
-        features = maps.flatten(2).mean(2)  # (slice, 256)
         content, slice_weights = self.slices(features, nodule, n)  # (nodule, 256), (slice,)
         if self.modulation is None or self.attention is None:
             return Outputs(self.heads(content[:, None]), slice_weights=slice_weights)
         vectors, auxiliary = self.modulation(content)  # (nodule, attribute, 256)
         mixtures, attribute_weights = self.attention(vectors)  # (nodule, attribute, 256)
         return Outputs(self.heads(mixtures), auxiliary, slice_weights, attribute_weights)
-
-
-class VolumeNetwork(nn.Module):
-    """The 3D network of Table 2: the same layers in one more axis, and no attention (3.3)."""
-
-    def __init__(self, design: Design = VOLUMETRIC) -> None:
-        super().__init__()
-        self.backbone = Backbone(axes=3)
-        self.heads = Heads(len(design.attributes))
-
-    def forward(self, images: torch.Tensor) -> Outputs:
-        """Score nodules, (nodule, 1, z, y, x) as `samples.volumes` makes them."""
-        return self.head(self.trunk(images))
-
-    def trunk(self, images: torch.Tensor) -> torch.Tensor:
-        """The feature maps, (nodule, 256, z, y, x)."""
-        return self.backbone.maps(images)
-
-    def head(self, maps: torch.Tensor) -> Outputs:
-        """What comes after the feature maps."""
-        return Outputs(self.heads(maps.flatten(2).mean(2)[:, None]))
 
 
 def unit(scores: torch.Tensor) -> torch.Tensor:

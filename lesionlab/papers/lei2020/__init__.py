@@ -142,24 +142,20 @@ _ON_D11C: dict[str, Design] = {
 _ROWS = {variant: row for table in ("4", "3", "2") for row, variant in TABLES[table].items()}
 _ELSEWHERE: list[tuple[str, Any]] = [
     (variant, images)
-    for images in N_CHANNELS
+    for images in ("D1C", "D3C", "D21C")
     for variant in (*TABLES["2"].values(), *TABLES["4"].values())
-    if images != "D11C"
 ]
 
 VARIANTS: Mapping[str, Design] = _ON_D11C | {
     variant_on(variant, images): replace(_ON_D11C[variant], images=images)
     for variant, images in _ELSEWHERE
 }
-"""By name. Those of Tables 2 and 4 are there for each image set: `hesam` is on D11C, `hesam_d1c`,
-`hesam_d3c` and `hesam_d21c` are the same on the others."""
+"""By name; those of Tables 2 and 4 are there for each image set: `hesam`, `hesam_d1c` and so on."""
 
 NAMES: Mapping[str, str] = _ROWS | {
     variant_on(variant, images): f"{_ROWS[variant]}, {images}" for variant, images in _ELSEWHERE
 }
-"""By variant, for `lesionlab.tables.show`: what the paper calls its row, in Table 2 if it is there.
-
-`hesam` is both "Ours-HESAM" of Table 2 and "GMP / GAP" of Table 3."""
+"""By variant, for `lesionlab.tables.show`: what the paper calls its row, in Table 2 if there."""
 
 EXACT = ", exact"
 """What the name of a map ends in that has all weights of the logit (`weights="exact"`)."""

@@ -7,9 +7,7 @@
 
 Predictions and scores are those of `lesionlab.training.outcomes.Outcome`, runs those of
 `lesionlab.training.outcomes.kept`; both are given by variant. Predictions have one row per lesion:
-lesion_id, patient, fold, malignancy (a probability) and malignancy_truth (0 or 1). Intervals are
-from resampling patients, as often and with the seed that `**how` gives: `n_resamples`, `level` and
-`seed`.
+lesion_id, patient, fold, malignancy (a probability) and malignancy_truth (0 or 1).
 """
 
 from __future__ import annotations
@@ -121,9 +119,8 @@ def compare(
         Index variant; columns n, n_groups; p_probability (the paper's test); only_reference and
         only_other (lesions that one alone gets right) with p_mcnemar (exact, over lesions as if
         they were independent) and p_mcnemar_holm; p_error (Wilcoxon's test of |probability − truth|
-        by patient); auc_difference (reference − other: above 0 the reference is better) with low
-        and high, all lesions ranked together; and within_difference, within_low and within_high,
-        the same of the AUC within folds.
+        by patient); auc_difference (reference − other) with low and high, all lesions ranked
+        together; and within_difference, within_low and within_high, of the AUC within folds.
     """
     if reference not in predictions or len(predictions) < 2:
         raise ValueError(
@@ -227,14 +224,12 @@ def courses(
     return found
 
 
-def _heads(runs: Mapping[str, Outcome]) -> dict[str, str]:
-    """The paper's own networks that were run, D11C first: variant to words, as "HESAM, D11C"."""
-    wanted = {
-        variant_on(head, images): f"{words}, {images}"
-        for images in sorted(N_CHANNELS, key=lambda name: name != "D11C")
-        for head, words in HEADS.items()
-    }
-    return {variant: words for variant, words in wanted.items() if variant in runs}
+OWN: Mapping[str, str] = {
+    variant_on(head, images): f"{words}, {images}"
+    for images in ("D11C", "D1C", "D3C", "D21C")
+    for head, words in HEADS.items()
+}
+"""The paper's own networks on each image set: variant to words, as "HESAM, D11C"."""
 
 
 def heads_on_folds(runs: Mapping[str, Outcome], **how: Unpack[Resampling]) -> pd.DataFrame:
@@ -246,7 +241,9 @@ def heads_on_folds(runs: Mapping[str, Outcome], **how: Unpack[Resampling]) -> pd
     """
     printed: Any = published.table("lei2020", 2).set_index("method")
     rows, theirs, ours = {}, {}, {}
-    for variant, words in _heads(runs).items():
+    for variant, words in OWN.items():
+        if variant not in runs:
+            continue
         head, images = words.split(", ")
         predictions = runs[variant].predictions
         truth, probability = predictions["malignancy_truth"], predictions["malignancy"]
@@ -306,11 +303,11 @@ def by_split(
     patient", …) and ("by nodule", …), each value, low, high; and ("by nodule less by patient",
     "difference").
     """
-    both = [v for v in _heads(by_patient) if v in by_nodule]
+    both = [v for v in OWN if v in by_patient and v in by_nodule]
     kinds: dict[By, Mapping[str, Outcome]] = {"patient": by_patient, "nodule": by_nodule}
     columns = {}
     for by, runs in kinds.items():
-        frames = {_heads(runs)[v]: runs[v].predictions for v in both}
+        frames = {OWN[v]: runs[v].predictions for v in both}
         blind = baseline_predictions(runs[both[0]].predictions, cohort, by=by)
         frames["diameter alone"] = blind["diameter"]
         scores = on_fold(frames, 0, **how).set_index("predictor")

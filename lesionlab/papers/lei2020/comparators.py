@@ -238,16 +238,15 @@ def trunk(design: Design, channels: int) -> Any:
         return UNet(channels, design)
     if design.trunk == "attention_gate":
         return GatedTrunk(channels)
-    layers: dict[str, Callable[..., nn.Module]] = {
-        "resnet18": partial(resnet, [2, 2, 2, 2]),
-        "resnet34": partial(resnet, [3, 4, 6, 3]),
-        "vgg16": vgg16,
-        "densenet121": densenet121,
+    layers: dict[str, tuple[Callable[..., nn.Module], int]] = {
+        "resnet18": (partial(resnet, [2, 2, 2, 2]), 512),
+        "resnet34": (partial(resnet, [3, 4, 6, 3]), 512),
+        "vgg16": (vgg16, 512),
+        "densenet121": (densenet121, 1024),
     }
+    make, features = layers[design.trunk]
     large = design.head != "own"
-    features = 1024 if design.trunk == "densenet121" else 512
-    made = layers[design.trunk](channels, large_maps=large)
-    return Compared(made, features=features, stride=2 if large else 32)
+    return Compared(make(channels, large_maps=large), features=features, stride=2 if large else 32)
 
 
 def head(design: Design, features: int, size: tuple[int, ...], outputs: int) -> nn.Module:

@@ -74,13 +74,9 @@ FIGURES: Mapping[str, Mapping[str, tuple[str, str]]] = {
 class Maps:
     """What a network predicts for some lesions, and its maps for "malignant".
 
-    Attributes:
-        maps: Name, such as `"HESAM, exact"`, to (lesion, y, x) of the images' size. In three axes
-            it is the middle slice of the map.
-        malignancy: (lesion,) what is predicted: a probability, or a rating.
-        bias: (lesion,) the part of the logit that is the same for all lesions; None for a head
-            that is not linear.
-        high_level_share: (lesion,) as `attention.ActivationMaps.high_level_share`.
+    `maps` are by name, such as `"HESAM, exact"`, (lesion, y, x) of the images' size; in three axes
+    the middle slice. The others are (lesion,): a probability or a rating, and as in
+    `attention.ActivationMaps` the same-named parts of a logit.
     """
 
     lesion_ids: tuple[str, ...]
@@ -273,8 +269,7 @@ def analyse(
     """What the models of a run look at, as the tables that its figures need.
 
     Maps are made of `n_lesions` test lesions over all folds, drawn alike for all variants. About
-    `n_curves` of them get deletion and insertion curves and a randomised network, which take most
-    of the time.
+    `n_curves` of them get deletion and insertion curves and a randomised network.
 
     Returns:
         classes (`classification`; not for the nine ratings), regions and regions_untrained

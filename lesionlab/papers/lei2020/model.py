@@ -61,17 +61,11 @@ HESAM = Design(high_level="max")
 
 @dataclass(frozen=True, eq=False)
 class FeatureMaps:
-    """What a trunk gives its head.
+    """What a trunk gives its head."""
 
-    Attributes:
-        features: The final maps g of eq. 5, (lesion, feature, y, x), or (lesion, feature, z, y, x).
-        high_level: The U-Net's deepest maps, 256 × 4 × 4 for 32 pixels.
-        earlier: Maps of earlier layers, for the gated head.
-    """
-
-    features: torch.Tensor
-    high_level: torch.Tensor | None = None
-    earlier: tuple[torch.Tensor, ...] = ()
+    features: torch.Tensor  # g of eq. 5, (lesion, feature, y, x), or (lesion, feature, z, y, x)
+    high_level: torch.Tensor | None = None  # the U-Net's deepest maps, 256 × 4 × 4 for 32 pixels
+    earlier: tuple[torch.Tensor, ...] = ()  # maps of earlier layers, for the gated head
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -152,8 +152,7 @@ def lidc_crops(lesion_ids: Iterable[str]) -> Iterator[Crop]:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Pasted:
+class Pasted(NamedTuple):
     """A map on the slice of a crop that is nearest to the middle of the lesion."""
 
     values: npt.NDArray[np.float64]  # (y, x), NaN beyond the square that the network saw
