@@ -7,6 +7,7 @@ import errno
 import functools
 import hashlib
 import json
+import logging
 import os
 import secrets
 import socket
@@ -14,6 +15,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 LOCK = "writer.lock"
 
@@ -122,7 +125,7 @@ def sole_writer(folder: str | os.PathLike[str], *, patience: float = 0.0) -> Ite
     """
     from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
-    until = time.monotonic() + patience
+    until, told = time.monotonic() + patience, False
     files, root = url_to_fs(os.fspath(folder))
     lock, mine = f"{root}/{LOCK}", f"{os.getpid()} on {socket.gethostname()}".encode()
     with plain_errors(LOCK, folder):
@@ -142,6 +145,9 @@ def sole_writer(folder: str | os.PathLike[str], *, patience: float = 0.0) -> Ite
                         f"{folder} is being written by process {other}; wait for it, or delete "
                         f"{LOCK} there if it is gone"
                     ) from None
+                if not told:
+                    logger.warning("waiting for process %s, which writes %s", other, folder)
+                    told = True
             time.sleep(0.5)
     try:
         yield

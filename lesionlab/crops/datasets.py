@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 FEW = 100  # crops that are made in one process: starting others takes longer
 MOST_PROCESSES = 3  # taken unasked: each needs 0.35 GB, and a build is to stay below 1.5 GB
+PATIENCE = 900.0  # seconds to wait for another process that makes the same crops
 
 
 class Basis(NamedTuple):
@@ -260,14 +261,15 @@ def crops(
     Raises:
         ValueError: There is no such data set or lesion, or the store there was made otherwise.
         FileNotFoundError: The source is not set up.
-        RuntimeError: Another process writes there, or a crop cannot be made.
+        RuntimeError: Another process still writes there after `PATIENCE` seconds, or a crop cannot
+            be made.
     """
     of = get(name, seed=seed, source=source)
     wanted = of.ids(lesion_ids)
     store = stores.existing(of.url, of.provenance)
     if store is not None and all(i in store or i in store.exclusions for i in wanted):
         return store
-    return build(of, wanted, progress=progress)[0]
+    return build(of, wanted, patience=PATIENCE, progress=progress)[0]
 
 
 def build(
@@ -276,13 +278,14 @@ def build(
     *,
     url: Url | None = None,
     processes: int | None = None,
+    patience: float = 0.0,
     progress: bool = True,
 ) -> tuple[CropStore, int]:
     """Build a store, or go on with it: gives it, and how many of its crops were made now.
 
     Lesions that it holds already stay in it, asked for or not, and those that an earlier build had
-    to leave out are tried again. A store that another process writes is an error at once. The
-    number of `processes` that make crops follows from that of the crops if None.
+    to leave out are tried again. A store that another process still writes after `patience` seconds
+    is an error. The number of `processes` that make crops follows from that of the crops if None.
     """
     url = url or of.url
     asked = set(of.ids(lesion_ids))
@@ -300,6 +303,7 @@ def build(
         provenance=of.provenance,
         processes=processes,
         on_error="raise" if of.rendered else "exclude",
+        patience=patience,
         progress=progress,
     )
     return built, len(built.keys() - here)

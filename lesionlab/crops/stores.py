@@ -280,6 +280,7 @@ def build(
     provenance: Mapping[str, Any] | None = None,
     processes: int = 1,
     on_error: Literal["raise", "exclude"] = "raise",
+    patience: float = 0.0,
     progress: bool = True,
 ) -> CropStore:
     """Make a store of the crops of many lesions, or continue where an interrupted build ended.
@@ -298,13 +299,15 @@ def build(
         on_error: `raise` stops at the first lesion that fails; `exclude` leaves it out until the
             next build and keeps the reason in `CropStore.exclusions`. Running out of memory always
             stops.
+        patience: Seconds to wait while another process writes the same store.
         progress: Show a bar.
 
     Raises:
         BuildError: A lesion failed, and `on_error` is `raise`. As after every error, the build can
             be resumed.
         ValueError: An argument is wrong, or the store there was made otherwise or is damaged.
-        RuntimeError: Another process writes there (`BusyError`), or a process of the build died.
+        RuntimeError: Another process still writes there (`BusyError`), or a process of the build
+            died.
     """
     ids = _checked_ids(lesion_ids)
     _names.one_of("on_error", on_error, ("raise", "exclude"))
@@ -315,7 +318,8 @@ def build(
     if store is not None and store.complete and store.keys() >= set(ids):
         return store  # it may lie where nothing can be written
     folder = _Folder(url)
-    with _files.sole_writer(folder.url), _files.plain_errors("crops", folder.url):
+    alone = _files.sole_writer(folder.url, patience=patience)
+    with alone, _files.plain_errors("crops", folder.url):
         store = existing(url, told, tier)  # now that nobody else changes it
         rows = dict(store._rows) if store is not None else {}
         todo = [name for name in ids if name not in rows]

@@ -128,12 +128,22 @@ def test_wrong_arguments(arguments, options, complaint, cache):
     assert not cache.exists()
 
 
-def test_another_writer_is_an_error():
-    with (
-        _files.sole_writer(datasets.get("phantom").url),
-        pytest.raises(RuntimeError, match="is being written by process"),
-    ):
-        crops(lesion_ids=IDS[:2])
+def test_another_writer_is_an_error_for_build_and_waited_for_by_crops(caplog, monkeypatch):
+    of = datasets.get("phantom")
+    held = _files.sole_writer(of.url)
+    held.__enter__()
+    with pytest.raises(RuntimeError, match="is being written by process"):
+        datasets.build(of, IDS[:2])
+    slept = []
+
+    def sleep(seconds):  # the other one ends while this one waits
+        slept.append(seconds)
+        held.__exit__(None, None, None)
+
+    monkeypatch.setattr(_files.time, "sleep", sleep)
+    assert set(IDS[:2]) <= crops(lesion_ids=IDS[:2]).keys()
+    assert len(slept) == 1
+    assert "waiting for process" in caplog.text
 
 
 def test_each_data_set_says_what_a_result_rests_on(lidc_sources, tmp_path, monkeypatch):
