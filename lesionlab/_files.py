@@ -130,29 +130,36 @@ def sole_writer(folder: str | os.PathLike[str], *, patience: float = 0.0) -> Ite
     lock, mine = f"{root}/{LOCK}", f"{os.getpid()} on {socket.gethostname()}".encode()
     with plain_errors(LOCK, folder):
         files.makedirs(root, exist_ok=True)
-        while True:
-            try:
-                with files.open(lock, "xb") as file:
-                    file.write(mine)
-                break
-            except FileExistsError:
-                other = files.cat_file(lock).decode()
-                if _gone(other):
-                    files.pipe_file(lock, mine)
-                    break
-                if time.monotonic() >= until:
-                    raise BusyError(
-                        f"{folder} is being written by process {other}; wait for it, or delete "
-                        f"{LOCK} there if it is gone"
-                    ) from None
-                if not told:
-                    logger.warning("waiting for process %s, which writes %s", other, folder)
-                    told = True
+        while (other := _take(files, lock, mine)) is not None:
+            if time.monotonic() >= until:
+                raise BusyError(
+                    f"{folder} is being written by process {other}; wait for it, or delete {LOCK} "
+                    "there if it is gone"
+                )
+            if not told:
+                logger.warning("waiting for process %s, which writes %s", other, folder)
+                told = True
             time.sleep(0.5)
     try:
         yield
     finally:
         files.rm_file(lock)
+
+
+def _take(files: Any, lock: str, mine: bytes) -> str | None:
+    """Make the lock ours; gives whoever holds it, and None if it is ours now."""
+    with contextlib.suppress(FileExistsError):
+        with files.open(lock, "xb") as file:
+            file.write(mine)
+        return None
+    try:
+        other = str(files.cat_file(lock).decode())
+    except FileNotFoundError:  # it was given up since
+        return _take(files, lock, mine)
+    if not _gone(other):
+        return other
+    files.pipe_file(lock, mine)
+    return None
 
 
 def _gone(owner: str) -> bool:

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -327,6 +328,20 @@ def test_one_writer_at_a_time(tmp_path, memory, makers):
         files.pipe_file(f"{root}/{LOCK}", gone.encode())  # of a killed process: keeps nobody out
         assert build(url, makers.crop).complete
         assert not files.exists(f"{root}/{LOCK}")
+
+
+def test_a_lock_that_is_given_up_while_it_is_read_is_taken(tmp_path, monkeypatch):
+    held, read = sole_writer(tmp_path), LocalFileSystem.cat_file
+    held.__enter__()
+
+    def late(files, path, *arguments, **options):  # the other one ends just before
+        held.__exit__(None, None, None)
+        return read(files, path, *arguments, **options)
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", late)
+    with sole_writer(tmp_path):
+        assert (tmp_path / LOCK).exists()
+    assert not (tmp_path / LOCK).exists()
 
 
 def test_places_that_are_taken(store, makers, tmp_path):
