@@ -25,7 +25,7 @@ from torch import nn
 
 from lesionlab.attention import (
     ActivationMaps,
-    activation_map,
+    activation_maps,
     deletion_curve,
     insertion_curve,
     randomisation_test,
@@ -101,11 +101,14 @@ def explain(
     which: Any = {"target": 1}
     if experiment.design.ratings:
         which = {"head": RATING_NAMES.index("malignancy")}
-    batches = samples.split(batch_size)
-    found: dict[str, list[ActivationMaps]] = {}
-    for name, (method, exact) in experiment.maps().items():
+    batches, wanted = samples.split(batch_size), experiment.maps()
+    found: dict[str, list[ActivationMaps]] = {name: [] for name in wanted}
+    for exact in sorted({exact for _, exact in wanted.values()}):  # one pass for each
+        names = {method: name for name, (method, kind) in wanted.items() if kind == exact}
         how = which | {"weights": "exact" if exact else "paper"}
-        found[name] = [activation_map(model, batch.images, method, **how) for batch in batches]
+        for batch in batches:
+            for method, one in activation_maps(model, batch.images, [*names], **how).items():
+                found[names[method]].append(one)
 
     def joined(values: list[torch.Tensor | None]) -> torch.Tensor | None:
         known = [value for value in values if value is not None]
