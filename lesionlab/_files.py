@@ -26,7 +26,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Give a temporary path that takes the place of `path` when the block ends well.
 
     Nobody ever meets half a file: the temporary one lies in the same folder, which is made if it is
-    missing, and the last step is one rename. If the block raises, `path` is left as it was.
+    missing, is on the disk before it gets the name, and the last step is one rename. If the block
+    raises, `path` is left as it was.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -34,6 +35,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # or a power cut can leave the new name on an empty file
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -41,10 +44,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 def write_text(path: str | Path, text: str) -> Path:
     """Write `text` as UTF-8 with Unix line ends, atomically; gives the path."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # or a power cut can leave the new name on an empty file
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
     return Path(path)
 
 
