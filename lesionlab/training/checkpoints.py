@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,14 +49,12 @@ def save(folder: Path, state: Mapping[str, Any], groups: Mapping[str, Tensors]) 
     """
     tensors = {f"{group}/{k}": v for group, some in groups.items() for k, v in some.items()}
     text = json.dumps(jsonable({"format": FORMAT, **state}), allow_nan=False)
-    metadata = {"format": "pt", "state": text, "sha256": _checksum(text, tensors)}
+    metadata = {"format": "pt", "state": text, "sha256": checksum(text, tensors)}
     # not save_file: a full disk is then an error of safetensors' own, without its number
     content = save_tensors(tensors, metadata)
     try:
-        with _files.replacing(folder / NAME) as temporary, temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        with _files.replacing(folder / NAME) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         words = f"{error.strerror or error}; what was saved before is whole"
         raise OSError(error.errno, words, str(folder)) from error
@@ -105,9 +102,10 @@ def load_weights(folder: str | Path) -> Tensors:
 
 
 def clear(folder: Path) -> None:
-    """Remove a run's checkpoint; other files stay."""
-    for name in (NAME, EARLIER):
-        (folder / name).unlink(missing_ok=True)
+    """Remove a run's checkpoint, also that of an earlier version; other files stay."""
+    for pattern in (NAME, EARLIER, "training-*.safetensors", "selected-*.safetensors"):
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def differences(there: Any, here: Any, name: str = "") -> list[str]:
@@ -143,7 +141,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensors]]:
             # cloned: what is read is a view of the file, which must not be written to
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         state: dict[str, Any] = json.loads(metadata["state"])
-        if metadata["sha256"] != _checksum(metadata["state"], tensors):
+        if metadata["sha256"] != checksum(metadata["state"], tensors):
             raise ValueError("its checksum is not the one that it was written with")
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
@@ -159,7 +157,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensors]]:
     return state, groups
 
 
-def _checksum(text: str, tensors: Tensors) -> str:
+def checksum(text: str, tensors: Tensors) -> str:
+    """SHA-256 of a text and of tensors with their names."""
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -12,6 +12,8 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
+from lesionlab import _names
+
 Precision = Literal["32-true", "bf16-mixed"]
 
 # Fabric writes on standard error which precision it was asked for
@@ -20,8 +22,7 @@ logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 def open_fabric(device: str, precision: Precision) -> Fabric:
     """Fabric on one device; `ValueError` for a device that is not there or another precision."""
-    if precision not in get_args(Precision):
-        raise ValueError(f"precision={precision!r}: expected '32-true' or 'bf16-mixed'")
+    _names.one_of("precision", precision, get_args(Precision))
     found = resolve(device)
     return Fabric(
         accelerator=found.type,

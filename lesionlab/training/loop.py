@@ -22,10 +22,10 @@ from typing import Any
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import save as save_tensors
 from torch import nn
 from tqdm import tqdm
 
+from lesionlab import _names
 from lesionlab.crops.sampling import Samples
 from lesionlab.training import checkpoints
 from lesionlab.training.checkpoints import CheckpointError, Tensors
@@ -41,13 +41,14 @@ from lesionlab.training.paper import Experiment
 from lesionlab.training.parts import Part, Stream, check_part, checksum
 from lesionlab.training.recipes import (
     Recipe,
+    begin_step,
     end_epoch,
     make_optimizer,
     make_scheduler,
     set_training,
     stages_of,
 )
-from lesionlab.training.targets import columns
+from lesionlab.training.targets import LOWER_IS_BETTER, columns
 
 
 class TrainingError(RuntimeError):
@@ -188,7 +189,8 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.metric = self.recipe.select_by or self.experiment.metric
-        self.lower_is_better = self.metric in ("loss", "mae")
+        _names.one_of("metric", self.metric, LOWER_IS_BETTER)
+        self.lower_is_better = LOWER_IS_BETTER[self.metric]
         part = "test" if self.recipe.select_on == "test" else "validation"
         self.column = f"{part}_{self.metric}"
 
@@ -205,7 +207,7 @@ class _Run:
         parts = [self.training] + [self.validation] * (self.validation is not None)
         found = identity_of(self.experiment, self.recipe, self.seed, self.precision, parts)
         if self.start:
-            found["start"] = hashlib.sha256(save_tensors(self.start)).hexdigest()
+            found["start"] = checkpoints.checksum("", self.start)
         return found
 
     def load(self) -> None:
@@ -265,8 +267,8 @@ class _Run:
 
     def _restore(self) -> None:
         """Load weights and the optimiser's state from the checkpoint that was read."""
-        model, saved = self.saved.pop("model", None), self.saved
-        if model is None:
+        saved, self.saved = self.saved, {}
+        if (model := saved.pop("model", None)) is None:
             return
         state = {int(name.removeprefix("optimizer ")): some for name, some in saved.items()}
         groups = self.optimizer.state_dict()["param_groups"]
@@ -289,11 +291,10 @@ class _Run:
         bar.set_description(f"{words}epoch {epoch + 1}/{self.recipe.epochs}", False)
         batches, n, sums = self._batches(), 0, dict[str, float]()
         for step, lesions in enumerate(batches):
-            if self.recipe.schedule.kind == "warm_restarts":  # a cosine moves at each step
-                self.scheduler.step(epoch + step / len(batches))
+            begin_step(self.scheduler, epoch + step / len(batches))
             if step == 0:
                 first = self.optimizer.param_groups[0]  # a part may have a rate of its own
-                lr = self.recipe.lr * first["lr"] / first.get("initial_lr", first["lr"])
+                lr = self.recipe.lr * first["lr"] / first["initial_lr"]
             for name, value in self._train_step(step, lesions).items():
                 sums[name] = sums.get(name, 0.0) + value * len(lesions)
             n += len(lesions)

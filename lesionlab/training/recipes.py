@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from lesionlab.training.targets import METRICS
+from lesionlab import _names
+from lesionlab.training.targets import LOWER_IS_BETTER
 
 Optimizer = Literal["adam", "sgd"]
 SelectOn = Literal["validation", "test", "last"]
@@ -42,8 +43,7 @@ class Schedule:
     grow: int = 1
 
     def __post_init__(self) -> None:
-        if self.kind not in ("constant", "step", "warm_restarts", "plateau"):
-            raise ValueError(f"kind={self.kind!r}: no such schedule")
+        _names.one_of("kind", self.kind, ("constant", "step", "warm_restarts", "plateau"))
         if self.epochs < 1 or self.grow < 1 or not 0 < self.factor < 1:
             raise ValueError(f"{self}: expected epochs and grow of 1 or more, factor in (0, 1)")
 
@@ -57,8 +57,8 @@ def make_scheduler(
 ) -> Any:
     """Torch's scheduler, or None for constant rates, after so many epochs with these metrics.
 
-    Its state follows from the epochs that are past, so it is not saved. At the end of an epoch goes
-    `end_epoch`; a cosine is told before each step how many epochs are past: `scheduler.step(1.5)`.
+    Its state follows from the epochs that are past, so it is not saved. `begin_step` goes before
+    each step, `end_epoch` after each epoch.
     """
     scheduler: Any = None
     if schedule.kind == "step":
@@ -81,6 +81,12 @@ def make_scheduler(
         for metric in past:
             end_epoch(scheduler, metric)
     return scheduler
+
+
+def begin_step(scheduler: Any, epochs: float) -> None:
+    """Tell a scheduler how many epochs are past, such as 1.5; only a cosine moves within one."""
+    if isinstance(scheduler, lr_scheduler.CosineAnnealingWarmRestarts):
+        scheduler.step(epochs)
 
 
 def end_epoch(scheduler: Any, metric: float | None) -> None:
@@ -145,8 +151,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "patience", "micro_batch"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
-                raise ValueError(f"{name}={value!r}: expected a whole number, 1 or more")
+            if value is not None:
+                _names.whole(1, **{name: value})
         rates = {"lr": self.lr, "bias_factor": self.bias_factor}
         rates |= {f"lr_by_prefix[{k!r}]": v for k, v in self.lr_by_prefix.items()}
         for name, value in rates.items():
@@ -157,10 +163,10 @@ class Recipe:
         for name, value in [("momentum", self.momentum), *(("betas", b) for b in self.betas)]:
             if not 0 <= value < 1:
                 raise ValueError(f"{name}={value!r}: expected 0 or more, below 1")
-        words = {"optimizer": get_args(Optimizer), "select_on": get_args(SelectOn)}
-        for name, expected in (words | {"select_by": (None, *METRICS)}).items():
-            if (value := getattr(self, name)) not in expected:
-                raise ValueError(f"{name}={value!r}: expected one of {expected}")
+        _names.one_of("optimizer", self.optimizer, get_args(Optimizer))
+        _names.one_of("select_on", self.select_on, get_args(SelectOn))
+        if self.select_by is not None:
+            _names.one_of("select_by", self.select_by, LOWER_IS_BETTER)
         if self.patience is not None and self.select_on == "last":
             raise ValueError("patience: stopping early needs select_on='validation' or 'test'")
 
@@ -219,7 +225,9 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         )
     if not groups:
         raise ValueError("model: expected parameters to train, found none")
-    params: list[dict[str, Any]] = [{"params": some, "lr": rate} for rate, some in groups.items()]
+    params: list[dict[str, Any]] = [  # torch's schedulers, but one, set the initial rate themselves
+        {"params": some, "lr": rate, "initial_lr": rate} for rate, some in groups.items()
+    ]
     if recipe.optimizer == "adam":
         return torch.optim.Adam(params, betas=recipe.betas, weight_decay=recipe.weight_decay)
     return torch.optim.SGD(params, momentum=recipe.momentum, weight_decay=recipe.weight_decay)

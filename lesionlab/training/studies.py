@@ -85,9 +85,8 @@ class Plan:
         if chosen[0] < 0 or (not preset.holdout and chosen[-1] >= N_FOLDS):
             raise ValueError(f"folds={self.folds!r}: expected some of 0 to {N_FOLDS - 1}")
         for name, least in (("seed", 0), ("data_seed", 0), ("n_lesions", 0), ("epochs", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value!r}: expected {least} or more")
+            if (value := getattr(self, name)) is not None:
+                _names.whole(least, **{name: value})
 
     @property
     def _preset(self) -> Preset:

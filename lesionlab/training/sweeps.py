@@ -307,6 +307,8 @@ def own_device(device: str, worker: object) -> str:
 SETTINGS: Mapping[str, Any] = {
     # a job that waits at a worker would be blamed for its death, too
     "distributed.scheduler.worker-saturation": 1.0,
+    # or a sweep whose workers do not come back would wait for ever
+    "distributed.scheduler.no-workers-timeout": "2 minutes",
     # or a machine too busy to start a worker anew within 15 s would never do it
     "distributed.deploy.lost-worker-timeout": "1 hour",
     # Dask has a worker give memory back at once; training takes it again at each step, which on a

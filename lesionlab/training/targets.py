@@ -19,7 +19,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional
 
-from lesionlab import _files
+from lesionlab import _files, _names
 from lesionlab.training.checkpoints import CheckpointError
 
 Kind = Literal["regression", "binary", "multiclass", "segmentation"]
@@ -27,8 +27,8 @@ Kind = Literal["regression", "binary", "multiclass", "segmentation"]
 COUNTS = ("intersection", "predicted", "reference")
 """What a segmentation is scored by: voxels in both masks, in the predicted one, in the readers'."""
 
-METRICS = ("loss", "mae", "auc", "accuracy", "dice")
-"""Numbers that an epoch can be selected by; of the first two, the lower one is better."""
+LOWER_IS_BETTER = {"loss": True, "mae": True, "auc": False, "accuracy": False, "dice": False}
+"""Numbers that an epoch can be selected by, and whether the lower one is better."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ class Target:
     ignored: int | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"kind={self.kind!r}: expected one of {', '.join(get_args(Kind))}")
+        _names.one_of("kind", self.kind, get_args(Kind))
         n, several = len(self.classes), self.kind == "multiclass"
         if self.ignored is not None and not (several and 0 <= self.ignored < n):
             raise ValueError(f"ignored={self.ignored!r}: expected the code of one of its classes")

@@ -84,7 +84,7 @@ def flip(folder: Path, at: int) -> None:
 
 def of_another_format(folder: Path) -> None:
     text = '{"format": 9}'
-    digest = checkpoints._checksum(text, {})
+    digest = checkpoints.checksum(text, {})
     save_file({}, folder / NAME, {"state": text, "sha256": digest})
 
 

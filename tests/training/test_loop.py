@@ -174,6 +174,23 @@ def test_the_best_epoch_is_kept_and_none_is_waited_for_too_long(toys: ModuleType
         assert same(found.state, last.state)
 
 
+def test_the_history_has_the_rates_of_a_plateau_and_a_metric_must_be_known(
+    toys: ModuleType,
+) -> None:
+    metrics = iter([1.0, 2.0, 3.0])
+
+    class Told(toys.Toy):  # type: ignore[misc, name-defined]
+        def measure(self, metric: str, predictions: torch.Tensor, labels: torch.Tensor) -> float:
+            return next(metrics)
+
+    recipe = dataclasses.replace(toys.RECIPE, epochs=3, schedule=Schedule("plateau", 1, 0.5))
+    found = trained(toys, experiment=Told(), recipe=recipe)
+    assert found.history["lr"].tolist() == pytest.approx([0.01, 0.01, 0.005])
+    Told.metric = "rmse"
+    with pytest.raises(ValueError, match="metric='rmse': expected one of loss, mae"):
+        trained(toys, experiment=Told())
+
+
 def test_the_validation_loss_can_select(toys: ModuleType) -> None:
     experiment = toys.Toy(dropout=0.0, absolute=1.0)
     recipe = dataclasses.replace(toys.RECIPE, select_by="loss")

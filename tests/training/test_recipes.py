@@ -12,6 +12,7 @@ from torch import nn
 from lesionlab.training.recipes import (
     Recipe,
     Schedule,
+    begin_step,
     end_epoch,
     make_optimizer,
     make_scheduler,
@@ -107,8 +108,7 @@ def rates(
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler, found = make_scheduler(schedule, optimizer, metrics[:past], lower=lower), []
     for epoch, metric in enumerate(metrics[past:], past):
-        if schedule.kind == "warm_restarts":
-            scheduler.step(epoch)
+        begin_step(scheduler, epoch)
         found.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         end_epoch(scheduler, metric)
@@ -139,5 +139,5 @@ def test_a_schedule_that_is_begun_anew_goes_on_as_it_would_have(kind: Any) -> No
     "changes", [{"epochs": 0}, {"factor": 1.0}, {"grow": 0}, {"kind": "cosine"}]
 )
 def test_what_makes_no_schedule_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"expected epochs and grow|no such schedule"):
+    with pytest.raises(ValueError, match=r"expected epochs and grow|expected one of constant, step"):
         Schedule(**{"kind": "step"} | changes)

@@ -280,6 +280,16 @@ def command(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["sweep", *arguments])
 
 
+@pytest.mark.slow
+def test_jobs_whose_workers_stay_away_fail_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {**sweeps.SETTINGS, "distributed.scheduler.no-workers-timeout": "1 second"}
+    monkeypatch.setattr(sweeps, "SETTINGS", settings)
+    with sweeps.connect(None, 0) as client:
+        ((name, error),) = sweeps.as_completed(client, print, {"a": ()})
+    assert name == "a"
+    assert "worker" in str(error)
+
+
 def test_wrong_use_is_told_before_anything_begins(tmp_path: Path) -> None:
     done = command("fu2021", "--table", "9", "--out", str(tmp_path / "new"))
     assert (done.exit_code, done.stdout) == (2, "")
