@@ -104,10 +104,11 @@ def cache() -> Iterator[Finding]:
     place = next(p for p in (folder, *folder.parents) if p.exists())
     writable, free = os.access(place, os.W_OK), shutil.disk_usage(place).free
     stored = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    told = f"{folder}, {'' if writable else 'cannot be written, '}{stored / 1e9:.1f} GB of crops, "
-    told += f"{free / 1e9:.1f} GB free; building a store can need {DISK_FOR_BUILD / 1e9:.0f} GB"
-    fix = "Free some, or run: export LESIONLAB_CACHE=/a/folder/that/can/be/written"
-    yield Finding("cache", writable and free >= DISK_FOR_BUILD, told, fix, needed=True)
+    told = f"{folder}, {'' if writable else 'cannot be written, '}{stored / 1e9:.1f} GB of crops"
+    fix = "Run: export LESIONLAB_CACHE=/a/folder/that/can/be/written"
+    yield Finding("cache", writable, told, fix, needed=True)
+    told = f"{free / 1e9:.1f} GB free; building a store can need {DISK_FOR_BUILD / 1e9:.0f} GB"
+    yield Finding("cache, room", free >= DISK_FOR_BUILD, told, f"Free some. {fix}")
 
 
 def device() -> Iterator[Finding]:

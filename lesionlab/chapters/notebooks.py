@@ -256,7 +256,7 @@ def _kernel_environment(scratch: Path) -> Iterator[None]:
 def _reason(error: Exception, timeout: float | None) -> str:
     name, text = type(error).__name__, str(error)
     known = {
-        "CellTimeoutError": f"took longer than {timeout} s",
+        "CellTimeoutError": f"took longer than {timeout or 0:g} s",
         "DeadKernelError": "killed the kernel (out of memory?)",
         "ExecutionError": text,
     }

@@ -61,11 +61,13 @@ def find(folder: str | Path = "runs") -> pd.DataFrame:
     Raises:
         FileNotFoundError: There is no run, or no such folder.
     """
-    rows = [row for path in _below(folder, "*.json") for row in _read(path)]
-    for path in _below(folder, f"*{notebooks.FAILED}"):
-        name = path.name.removesuffix(notebooks.FAILED)
-        rows.append(_row(path, "notebook", name, path.parent.name, state="failed"))
-    for path in {fold.parent for fold in _below(folder, f"{_FOLD}*")}:
+    there = list(_below(folder))
+    rows = [row for path in there if path.suffix == ".json" for row in _read(path)]
+    for path in there:
+        if path.name.endswith(notebooks.FAILED):
+            name = path.name.removesuffix(notebooks.FAILED)
+            rows.append(_row(path, "notebook", name, path.parent.name, state="failed"))
+    for path in {fold.parent for fold in there if fold.name.startswith(_FOLD)}:
         if not (path / _RESULTS).exists():
             done = ", ".join(p.parent.name for p in sorted(path.glob(f"{_FOLD}*/result.json")))
             state = f"unfinished: not scored; done: {done or 'no fold'}"
@@ -77,12 +79,27 @@ def find(folder: str | Path = "runs") -> pd.DataFrame:
             "`lesionlab train PAPER` make some in runs/"
         )
     rows.sort(key=lambda row: row["path"])
+    declared = {row["name"]: _declared(row["name"]) for row in rows if row["kind"] == "notebook"}
+    for row in rows:
+        given, defaults = row["parameters"], declared.get(row["name"], {})
+        if row["kind"] == "training":
+            given = {k: v for k, v in given.items() if k in ("variant", "data", *_DEFAULTS)}
+            defaults = _DEFAULTS
+        changed = [f"{k}={v}" for k, v in given.items() if k not in defaults or v != defaults[k]]
+        row["changed"] = ", ".join(changed)
     return pd.DataFrame(rows, columns=COLUMNS, dtype=object)
 
 
-def _below(folder: str | Path, pattern: str) -> Iterator[Path]:
+def _declared(name: str) -> dict[str, Any]:
+    """The parameters that a notebook declares; none where there is nothing to compare with."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return parameters.declared(notebooks.default_folder() / f"{Path(name).name}.ipynb")
+    return {}
+
+
+def _below(folder: str | Path) -> Iterator[Path]:
     """Files and folders at any depth, but none that is hidden or inside a fold of a training."""
-    for path in Path(folder).rglob(pattern):
+    for path in Path(folder).rglob("*"):
         *folders, name = path.relative_to(folder).parts
         if not name.startswith(".") and not any(f.startswith((".", _FOLD)) for f in folders):
             yield path
@@ -116,19 +133,9 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
 def _row(
     path: Path, kind: str, name: str, run: str, given: Mapping[str, Any] | None = None, **more: Any
 ) -> dict[str, Any]:
-    given = given or {}
-    told, defaults = given, dict[str, Any]()
-    if kind == "training":
-        told = {k: v for k, v in given.items() if k in ("variant", "data", *_DEFAULTS)}
-        defaults = _DEFAULTS
-    else:
-        with contextlib.suppress(FileNotFoundError, ValueError):  # nothing to compare with
-            file = notebooks.default_folder() / f"{Path(name).name}.ipynb"
-            defaults = parameters.declared(file)
-    changed = [f"{k}={v}" for k, v in told.items() if k not in defaults or v != defaults[k]]
     when = datetime.datetime.fromtimestamp(path.stat().st_mtime)
-    found = {"kind": kind, "name": name, "run": run, "path": path, "parameters": given}
-    found |= {"changed": ", ".join(changed), "when": when, "state": "complete", "scores": []}
+    found = {"kind": kind, "name": name, "run": run, "path": path, "parameters": given or {}}
+    found |= {"when": when, "state": "complete", "scores": []}
     return dict.fromkeys(COLUMNS) | found | more
 
 
@@ -194,6 +201,8 @@ def choose(found: pd.DataFrame, names: Sequence[str], *, kind: str | None = None
     Raises:
         ValueError: No run has such a name, or the runs cannot be compared.
     """
+    if kind is not None:
+        _names.one_of("kind", kind, KINDS)
     rows: list[int] = []
     for name in names:
         own = (found["name"] == name) | (found["run"] == name)

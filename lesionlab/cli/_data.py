@@ -50,7 +50,7 @@ def fetch(
         typer.echo(f"Nothing is downloaded: {origin.addresses[0]}. {origin.next_step()}")
         return
     if not (yes or fetching.place(origin.mirror, to).exists()):
-        typer.confirm("Download it?", abort=True)
+        typer.confirm("Download it? (--yes downloads without asking)", abort=True)
     with plain_errors():
         path = fetching.fetch(origin, to, source, progress=sys.stderr.isatty())
     typer.echo(f"{path}: {origin.mirror.n_files:,} files, all as they should be")

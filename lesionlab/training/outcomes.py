@@ -1,6 +1,6 @@
-"""What came of a run: scores beside their baselines, where they come from, and how to keep them.
+"""What came of a run: scores beside their baselines, and where they come from.
 
-    keep(plan, outcome, "book/results/fu2021", dataset=dataset)
+    studies.keep(plan, outcome, "book/results/fu2021", dataset=dataset)
     found = kept(chapter.results(), data="slices", by="patient")
     found["full"].scores
 

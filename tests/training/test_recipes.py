@@ -139,5 +139,7 @@ def test_a_schedule_that_is_begun_anew_goes_on_as_it_would_have(kind: Any) -> No
     "changes", [{"epochs": 0}, {"factor": 1.0}, {"grow": 0}, {"kind": "cosine"}]
 )
 def test_what_makes_no_schedule_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"expected epochs and grow|expected one of constant, step"):
+    with pytest.raises(
+        ValueError, match=r"expected epochs and grow|expected one of constant, step"
+    ):
         Schedule(**{"kind": "step"} | changes)
