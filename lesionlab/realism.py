@@ -315,7 +315,10 @@ def pair(ours: Crop, theirs: Crop) -> tuple[Crop, Crop] | None:
     """
     name, cut = theirs.lesion_id, []
     if ours.lesion_id != name or not np.allclose(ours.spacing, theirs.spacing):
-        raise ValueError(f"{ours.lesion_id} and {name}: expected one lesion, of one spacing")
+        raise ValueError(
+            f"{ours.lesion_id} and {name}: expected one lesion, of one spacing, got "
+            f"{ours.spacing} and {theirs.spacing} mm"
+        )
     known, shown = (crop.slice_index[crop.calibrated] for crop in (ours, theirs))
     slices = np.intersect1d(known, shown)
     low = np.maximum(ours.corner, theirs.corner)

@@ -90,13 +90,13 @@ def build(
 
 
 @data_app.command("info")
-def info(store: What, seed: SeedOf = 0) -> None:
+def info(store: What, seed: SeedOf = 0, source: Source = None) -> None:
     """Say what is in a store, complete or not."""
     from lesionlab.crops import datasets
     from lesionlab.crops.stores import CropStore
 
     with plain_errors():
-        opened = CropStore(datasets.locate(store, seed), allow_incomplete=True)
+        opened = CropStore(datasets.locate(store, seed, source), allow_incomplete=True)
         told, reasons = opened.info(), datasets.by_reason(opened.exclusions)
         provenance = told.pop("provenance")
         table([*told.items(), *provenance.items(), *((n, why) for why, n in reasons.items())])

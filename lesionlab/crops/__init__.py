@@ -22,7 +22,7 @@ class Crop:
     hu: npt.NDArray[np.int16]  # (z, y, x), Hounsfield units
     masks: npt.NDArray[np.bool_]  # (reader, z, y, x), in the order of the nodule's `reading_ids`
     spacing: tuple[float, float, float]  # `(z, y, x)` distance between voxel centres, mm
-    slice_index: npt.NDArray[np.int64]  # (z,) indices of the slices in the scan, some missing
+    slice_index: npt.NDArray[np.int64]  # (z,) index of each slice in the scan; some may be missing
     corner: tuple[int, int]  # `(y, x)` index in the scan of the first voxel; may lie outside
     calibrated: npt.NDArray[np.bool_]  # (z,) False for slices whose values are not known in HU
     tier: Tier

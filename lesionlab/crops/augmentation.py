@@ -59,6 +59,8 @@ def move(
     """
     rows = torch.arange(len(batch)) if rows is None else rows.cpu()
     n, flips = len(rows), flips or {}
+    if max((*flips, *axes)) >= 0:
+        raise ValueError(f"axes {(*flips, *axes)}: expected negative ones, -1 is x")
     turns = torch.zeros(n, dtype=torch.int64) if turns is None else turns.cpu()
     for name, drawn in {"turns": turns, **{f"flip {a}": f for a, f in flips.items()}}.items():
         if drawn.shape != (n,):
@@ -90,6 +92,8 @@ def reversed_rows(where: torch.Tensor, nodule: torch.Tensor) -> torch.Tensor:
         >>> packed[reversed_rows(torch.tensor([True, False]), nodule)].tolist()
         [3, 2, 1, 8, 9]
     """
+    if bool((nodule.diff() < 0).any()):
+        raise ValueError("nodule: expected indices that never descend")
     lengths = torch.bincount(nodule, minlength=len(where))
     here = torch.arange(len(nodule), device=nodule.device)
     mirrored = (2 * lengths.cumsum(0) - lengths - 1)[nodule] - here

@@ -293,7 +293,7 @@ def build(
     store = stores.existing(url, of.provenance)
     here, left_out = (set(store), set(store.exclusions)) if store is not None else (set(), set())
     if processes is None:
-        few = len(asked - here) <= FEW
+        few = len((asked | left_out) - here) <= FEW  # these are made now
         processes = 1 if few else min(os.cpu_count() or 1, MOST_PROCESSES)
     built = stores.build(
         url,
@@ -315,11 +315,13 @@ def choose(of: DataSet, *, file: str | Path | None = None, limit: int | None = N
     A file is text or CSV with a `lesion_id` at the beginning of each line; empty lines, those that
     begin with `#` and a heading `lesion_id` are passed over.
     """
+    if limit is not None:
+        _names.whole(1, limit=limit)
     if file is None:
         return of.ids(None)[:limit]
     options: Any = {"dtype": str, "comment": "#", "encoding": "utf-8-sig"}
     try:
-        first = pd.read_csv(file, header=None, usecols=[0], **options)[0]
+        first = pd.read_csv(file, header=None, usecols=[0], **options)[0].str.strip(" \t'\"")
     except ValueError as error:
         raise ValueError(f"{file} is not a text file with a list: {error}") from error
     return of.ids(first[first != "lesion_id"])[:limit]
@@ -341,7 +343,8 @@ def locate(what: str, seed: int = 0, source: str | Path | None = None) -> str:
     if what in DATASETS:
         url = get(what, seed=seed, source=source).url
         if not Path(url).exists():
-            raise FileNotFoundError(f"{url} is missing; to make it: lesionlab data build {what}")
+            make = f"lesionlab data build {what}" + (f" --seed {seed}" if seed else "")
+            raise FileNotFoundError(f"{url} is missing; to make it: {make}")
         return url
     if not any(sign in what for sign in "/\\:.") and not Path(what).exists():
         _names.known("data set", what, DATASETS)

@@ -22,8 +22,10 @@ import os
 import re
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from functools import partial
 from typing import Any, Literal, get_args
@@ -63,11 +65,12 @@ class _Folder:
 
     def __init__(self, url: Url) -> None:
         from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+        from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
         if not url:
             raise ValueError(f"url={url!r}: expected a folder or a URL")
         self.files, self.root = url_to_fs(os.path.expanduser(os.fspath(url)))
-        local = "file" in self.files.protocol
+        local = isinstance(self.files, LocalFileSystem)
         self.url: str = self.root if local else os.fspath(url).rstrip("/")
 
     def group(self, mode: Literal["r", "a"], attributes: Row | None = None) -> Any:
@@ -320,7 +323,12 @@ def build(
     folder = _Folder(url)
     alone = _files.sole_writer(folder.url, patience=patience)
     with alone, _files.plain_errors("crops", folder.url):
-        store = existing(url, told, tier)  # now that nobody else changes it
+        before, store = store, existing(url, told, tier)  # now that nobody else changes it
+        settled = set[str]()
+        if store is not None and store.complete and (before is None or not before.complete):
+            settled = {*store, *store.exclusions}
+        if store is not None and settled >= set(ids):
+            return store  # the other one has made them
         rows = dict(store._rows) if store is not None else {}
         todo = [name for name in ids if name not in rows]
         ids += [name for name in rows if name not in set(ids)]
@@ -348,7 +356,7 @@ def build(
         header["complete"] = hashlib.sha256(file.getvalue()).hexdigest()
         folder.files.pipe_file(f"{folder.root}/{LESIONS}", file.getvalue())
         group.update_attributes({"lesionlab": header})
-    return CropStore(url)
+        return CropStore(url)
 
 
 def existing(url: Url, provenance: Row, tier: Tier | None = None) -> CropStore | None:
@@ -424,9 +432,22 @@ def _make_all(
         return
     # spawn is the same on every system, and safe in a process that has threads
     context = multiprocessing.get_context("spawn")
+    waiting = deque[Future[Crop | BuildError]]()  # few, as they wait in memory
     with ProcessPoolExecutor(processes, context, _start, (attempt,)) as pool:
-        for begin in range(0, len(lesion_ids), 50):  # some at a time: they wait in memory
-            yield from pool.map(_attempt_here, lesion_ids[begin : begin + 50])
+        try:
+            for lesion_id in lesion_ids:
+                waiting.append(pool.submit(_attempt_here, lesion_id))
+                if len(waiting) > processes + 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "a process ended while it made a crop: it was killed, ran out of memory, or could "
+                "not import make_crop (call build under `if __name__ == '__main__':`)"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 _attempt_of_this_process: Attempt  # keeps what it made crops from, such as a scan that it opened

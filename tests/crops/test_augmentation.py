@@ -60,6 +60,10 @@ def test_draws_are_as_likely_as_told_and_refused_where_they_do_not_fit():
         move(BATCH, turns=torch.zeros(3))
     with pytest.raises(ValueError, match=r"flip -1: drawn for \(65,\)"):
         move(BATCH, flips={-1: torch.zeros(65)})
+    with pytest.raises(ValueError, match=r"axes \(3, 4\): expected negative"):
+        move(BATCH, axes=(3, 4))
+    with pytest.raises(ValueError, match="never descend"):
+        reversed_rows(torch.ones(2), torch.tensor([1, 0]))
 
 
 @pytest.mark.gpu

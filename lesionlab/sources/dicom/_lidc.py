@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from lesionlab import _names
 from lesionlab.crops import Crop
 from lesionlab.sources import lidc
 from lesionlab.sources.dicom._files import AIR, DicomError, Pixels, Slice, read_pixels
@@ -28,7 +29,6 @@ MAX_OFF = 0.1  # mm that a slice may lie off the database's z; also at most a fi
 class _Scan:
     """One scan of the database beside its files."""
 
-    scan_id: int
     z: npt.NDArray[np.float64]  # (slice,) positions in the database, mm
     files: dict[int, Slice]  # by index of the slice in the database
     folder: Path
@@ -59,10 +59,10 @@ class Dicom:
         self.root = Path(root)
         self.series = find_series(root, progress=progress)  # all, of LIDC-IDRI or not
         self._nodules = lidc.nodules()[["scan_id", "series_uid"]]
-        self._scan: _Scan | None = None
+        self._last: tuple[int, _Scan | DicomError] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_scan": None}
+        return self.__dict__ | {"_last": None}
 
     def report(self) -> pd.DataFrame:
         """What matched and what did not, one row per scan of the database.
@@ -105,6 +105,7 @@ class Dicom:
             DicomError: The lesion's series was not found or is not the scan of the database, or
                 one of its own slices is missing or bad.
         """
+        _names.whole(1, size=size)
         if not 0 <= margin_mm < np.inf:
             raise ValueError(f"margin_mm={margin_mm!r}: expected mm from 0")
         masks = lidc.masks(lesion_id)
@@ -145,10 +146,20 @@ class Dicom:
         )
 
     def _open(self, scan_id: int, series_uid: str) -> _Scan:
+        """A scan with its files; the last one is kept, also if it is not as it should be."""
+        if self._last is None or self._last[0] != scan_id:
+            self._last = None  # the scan before goes first, so that two are never held
+            try:
+                self._last = (scan_id, self._match(scan_id, series_uid))
+            except DicomError as error:
+                self._last = (scan_id, error)
+        found = self._last[1]
+        if isinstance(found, DicomError):
+            raise found
+        return found
+
+    def _match(self, scan_id: int, series_uid: str) -> _Scan:
         """Match the files of a series to a scan of the database, slice by slice."""
-        if self._scan is not None and self._scan.scan_id == scan_id:
-            return self._scan
-        self._scan = None  # the scan before goes first, so that two are never held
         places = self.series["places"][self.series["series_uid"] == series_uid]
         if places.empty:
             raise DicomError(f"its series {series_uid} is not under {self.root}")
@@ -176,5 +187,4 @@ class Dicom:
                 f"database has one ({z[0]:g} to {z[-1]:g} mm)"
             )
         files = {k: series.slices[away[k].argmin()] for k in matched.tolist()}
-        self._scan = _Scan(scan_id, z, files, folder)
-        return self._scan
+        return _Scan(z, files, folder)

@@ -94,11 +94,16 @@ def read_series(
     if not decoded:
         raise DicomError(f"all {len(slices)} slices are bad: {warnings[-1]}")
     series = arrange([s for s in slices if s.path in decoded], strict)
-    first, pixels = series.slices[0], [decoded[s.path] for s in series.slices]
+    first = series.slices[0]
+    pixels = [decoded[s.path] for s in series.slices]
     notes = Counter(note for p in pixels for note in p.notes)
+    hu = np.empty((len(pixels), *first.shape), np.result_type(*(p.hu for p in pixels)))
+    del pixels
+    for k, s in enumerate(series.slices):  # one slice goes when it has come: not two volumes
+        hu[k] = decoded.pop(s.path).hu
     warnings += series.notes + [f"{note} (in {n} slices)" for note, n in notes.items()]
     return Volume(
-        hu=np.stack([p.hu for p in pixels]),
+        hu=hu,
         spacing=series.spacing,
         origin_mm=first.position,
         direction=series.direction,

@@ -44,8 +44,8 @@ def find_series(root: str | Path, *, progress: bool = True) -> pd.DataFrame:
             folders[Path(name)] = files
     rows: list[dict[str, Any]] = []
     for folder, files in tqdm(folders.items(), "series", unit="folder", disable=not progress):
-        found, faults = _read([files[0], files[-1]])
-        if not faults and found[0]["series_uid"] == found[1]["series_uid"]:
+        found, faults = _read(list(dict.fromkeys([files[0], files[-1]])))
+        if not faults and found[0]["series_uid"] == found[-1]["series_uid"]:
             found = [found[0] | {"n_files": len(files), "place": folder}]
         else:
             found, faults = _read(files)

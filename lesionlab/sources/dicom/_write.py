@@ -97,9 +97,9 @@ def write_series(
     digest = hashlib.sha256(repr((patient_id, dz, dy, dx, z.tolist())).encode() + volume.tobytes())
     study_uid = study_uid or generate_uid(entropy_srcs=["study", digest.hexdigest()])
     series_uid = series_uid or generate_uid(entropy_srcs=["series", digest.hexdigest()])
-    for uid in (study_uid, series_uid):
+    for name, uid in (("study_uid", study_uid), ("series_uid", series_uid)):
         if not UID(uid, validation_mode=pydicom.config.IGNORE).is_valid:
-            raise ValueError(f"{uid!r}: expected a DICOM UID, digits and dots, up to 64")
+            raise ValueError(f"{name}={uid!r}: expected a DICOM UID, digits and dots, up to 64")
     said = _SAID | {
         "0010|0020": patient_id,
         "0018|0050": format_number_as_ds(thickness),

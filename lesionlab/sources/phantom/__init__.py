@@ -78,8 +78,8 @@ def render(
     (`series_uid`) share kernel, dose, chest and lung.
 
     Args:
-        nodule: A row of `lidc.nodules`, and the same nodule's `masks`.
-        masks: Empty ones, or those of another lesion, are a ValueError.
+        nodule: A row of `lidc.nodules`.
+        masks: Those of the same nodule; empty ones, or those of another one, are a ValueError.
         seed: Another seed gives another patient around the same contours.
         size: Rows and columns of the crop, in pixels of the scan; outlines that are wider are a
             ValueError.

@@ -120,6 +120,8 @@ class Archive:
         try:
             with self._zip.open(name) if self._zip else (self.path / name).open("rb") as file:
                 return decode(file.read(MAX_BYTES))
+        except MemoryError:
+            raise  # says nothing about the picture
         except Exception as error:
             raise SlicesError(f"{self.path}: {name}: {error or 'cannot be read'}") from error
 
@@ -141,5 +143,7 @@ def decode(data: bytes) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
             return np.array(picture, dtype=np.uint8).reshape(SIZE, SIZE)
+    except MemoryError:
+        raise
     except Exception as error:  # in Pillow too
         raise ValueError(f"a broken PNG file: {error}") from error
