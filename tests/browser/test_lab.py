@@ -75,10 +75,15 @@ VIEWER = "[...document.querySelectorAll('.jp-OutputArea-output div')].find(e => 
 PIXELS = f"{VIEWER}.root.querySelector('[data-plane=axial]').toDataURL()"
 
 
-def run_all(page: Any) -> None:
-    """Run the notebook in front, when its kernel is there; ends when all cells have run."""
+def run_all(page: Any, file: str) -> None:
+    """Run a notebook when it is in front and its kernel is there; ends when all cells have run.
+
+    JupyterLab first shows what was open before, and then the file that it was asked for.
+    """
     page.wait_for_function(
-        f"{FRONT}?.sessionContext?.session?.kernel?.status === 'idle'", timeout=60_000
+        f"{FRONT}?.context?.path === '{file}' && {FRONT}.context.isReady &&"
+        f"{FRONT}.sessionContext?.session?.kernel?.status === 'idle'",
+        timeout=60_000,
     )
     page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
 
@@ -86,8 +91,7 @@ def run_all(page: Any) -> None:
 def run_beside(page: Any, file: str) -> None:
     """Open and run another notebook in front of the viewer's."""
     page.evaluate("path => jupyterapp.commands.execute('docmanager:open', { path })", file)
-    page.wait_for_function(f"{FRONT}?.context?.path === '{file}'")
-    run_all(page)
+    run_all(page, file)
 
 
 @contextlib.contextmanager
@@ -152,7 +156,7 @@ def lab(browser: Any, listen: Any, tmp_path_factory: pytest.TempPathFactory) -> 
         page = context.new_page()
         page.wrong = listen(page, address.partition("/lab")[0])
         page.goto(address)
-        run_all(page)
+        run_all(page, "viewer.ipynb")
         page.wait_for_function(VIEWER, timeout=60_000)
         page.evaluate(f"{VIEWER}.ready")
         yield page
@@ -349,9 +353,10 @@ def html_of(cell: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_a_chapter_is_run_by_run_all(reader: Any, name: str, installed: Path) -> None:
-    reader.goto(reader.address_of(f"notebooks/{name}.ipynb"))
+    file = f"notebooks/{name}.ipynb"
+    reader.goto(reader.address_of(file))
     reader.set_default_timeout(400_000)
-    run_all(reader)
+    run_all(reader, file)
     for _ in range(50):  # what the kernel has said last may still be on its way
         cells = reader.evaluate(f"{FRONT}.content.model.sharedModel.toJSON().cells")
         if all(c["execution_count"] for c in cells if c["cell_type"] == "code"):
