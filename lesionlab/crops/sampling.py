@@ -130,6 +130,13 @@ class Lesion:
         return np.flatnonzero(self.area)
 
     @property
+    def stack(self) -> npt.NDArray[Any]:
+        """(slice, y, x) HU of these slices; not copied where no slice between them is left out."""
+        slices = self.slices
+        whole = slices[-1] - slices[0] + 1 == len(slices)
+        return self.crop.hu[slices[0] : slices[-1] + 1] if whole else self.crop.hu[slices]
+
+    @property
     def equivalent_diameter(self) -> float:
         """Diameter in mm of the sphere with the consensus' volume, `(6 V / π)^(1/3)`."""
         volume = float(self.area.sum()) * float(np.prod(self.crop.spacing))

@@ -48,7 +48,7 @@ def prepare(
         raise ValueError(f"share={share!r}: expected above 0 and up to 1")
 
     def some(lesions: list[Lesion]) -> Samples:
-        stacks = [lesion.crop.hu[lesion.slices] for lesion in lesions]
+        stacks = [lesion.stack for lesion in lesions]
         low, high = (np.stack([getattr(i, end) for i in lesions])[:, 1:] for end in ("low", "high"))
         side = (high - low).max(axis=1, keepdims=True) / share
         images, within = planes(
