@@ -294,6 +294,12 @@ def test_other_ways_to_fail(project: Any, cell: str, complaint: str) -> None:
     assert not (project.executed / "one.ipynb").exists()
 
 
+def test_a_cell_that_is_to_be_skipped_is_no_early_end(project: Any) -> None:
+    skipped = new_code_cell("1 / 0", metadata={"tags": ["skip-execution"]})
+    project.write_cells("one", [new_code_cell("1 + 1"), skipped, new_code_cell(" ")])
+    assert quick_run(project).fresh
+
+
 # -- up to date ------------------------------------------------------------------------
 
 
