@@ -7,12 +7,12 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from bs4 import BeautifulSoup
 
 from lesionlab._files import write_json
 from lesionlab.chapters import notebooks
@@ -21,37 +21,22 @@ ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = notebooks.available(ROOT / "notebooks")
 
 
-class Page(HTMLParser):
-    """Collects a page's elements with their attributes, and its text."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.text = ""
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def find(self, *tags: str) -> list[dict[str, str]]:
-        return [attributes for tag, attributes in self.elements if tag in tags]
+def parsed(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
 
 
-def alt_faults(page: Page) -> list[str]:
+def alt_faults(page: BeautifulSoup) -> list[str]:
     """Images whose alternative text is missing or is what Sphinx falls back to."""
-    images = ((image["src"], image.get("alt", "").strip()) for image in page.find("img"))
+    images = ((image["src"], image.get("alt", "").strip()) for image in page("img"))
     return [url for url, alt in images if not alt or alt.startswith(("../_images", "_images"))]
 
 
-def outside(page: Page) -> list[str]:
+def outside(page: BeautifulSoup) -> list[str]:
     """What a browser would fetch from elsewhere: links are for the reader to follow, not these."""
-    loaded = [a.get("src", "") for a in page.find("script", "img", "iframe", "source", "video")]
-    links = (a for a in page.find("link") if a.get("rel") not in ("canonical", "author", "license"))
-    loaded += [a.get("href", "") for a in links]
-    return [url for url in loaded if re.match(r"(https?:)?//", url)]
+    loaded = page("link", rel=lambda kind: kind not in ("canonical", "author", "license"))
+    loaded += page(["script", "img", "iframe", "source", "video"])
+    urls = [tag.get("src", tag.get("href", "")) for tag in loaded]
+    return [url for url in urls if re.match(r"(https?:)?//", url)]
 
 
 # -- the book itself -------------------------------------------------------------------
@@ -67,7 +52,7 @@ def test_the_book_builds_without_a_warning(built_book: Any) -> None:
 @pytest.mark.slow
 def test_every_image_is_described_and_nothing_comes_from_elsewhere(built_book: Any) -> None:
     for path in built_book.pages:
-        page = Page(path)
+        page = parsed(path)
         assert alt_faults(page) == [], f"{path.name}: a cell needs an alt text (mystnb.image.alt)"
         assert outside(page) == [], path.name
 
@@ -77,15 +62,15 @@ def test_every_image_is_described_and_nothing_comes_from_elsewhere(built_book: A
 def test_a_chapters_page_shows_its_outputs(
     name: str, built_book: Any, smoke: Callable[[str], notebooks.Plan]
 ) -> None:
-    page = Page(built_book.html / "notebooks" / f"{name}.html")
+    page = parsed(built_book.html / "notebooks" / f"{name}.html")
     executed = json.loads(smoke(name).path.read_text(encoding="utf-8"))
     shown = [o.get("data", {}) for cell in executed["cells"] for o in cell.get("outputs", ())]
     html = ["".join(data["text/html"]) for data in shown if "text/html" in data]
     # HTML comes first where an output has both
     images = sum("image/png" in data and "text/html" not in data for data in shown)
     assert images + len(html) > 0
-    assert len(page.find("img")) == images + "".join(html).count("<img")
-    assert len(page.find("table")) >= "".join(html).count("<table")
+    assert len(page("img")) == images + "".join(html).count("<img")
+    assert len(page("table")) >= "".join(html).count("<table")
 
 
 def test_the_table_of_contents_names_what_exists_and_all_prose() -> None:
@@ -104,10 +89,10 @@ def test_the_table_of_contents_names_what_exists_and_all_prose() -> None:
 @pytest.mark.slow
 def test_executed_outputs_are_in_the_page(hard_book: Any) -> None:
     assert hard_book.status == 0, hard_book.log
-    page = Page(hard_book.html / "notebooks" / "hard.html")
+    page = parsed(hard_book.html / "notebooks" / "hard.html")
     assert outside(page) == []
     assert alt_faults(page) == []
-    assert [image["alt"] for image in page.find("img")] == ["The cubes rise."]
+    assert [image["alt"] for image in page("img")] == ["The cubes rise."]
     assert "Cubes of the first numbers, row by row" in page.text
     assert "970299" in page.text, "99 cubed, the last number of the plain table"
     assert "24502500" in page.text, "the solution: (99 · 100 / 2)²"
@@ -120,14 +105,14 @@ def test_the_download_is_the_stored_notebook(hard_book: Any, hard_project: Any) 
     stored = hard_project.folder / "hard.ipynb"
     download = hard_book.html / "_sources" / "notebooks" / "hard.ipynb"
     assert download.read_bytes() == stored.read_bytes()
-    page = Page(hard_book.html / "notebooks" / "hard.html")
-    assert any(link.get("href") == "../_sources/notebooks/hard.ipynb" for link in page.find("a"))
+    page = parsed(hard_book.html / "notebooks" / "hard.html")
+    assert any(link.get("href") == "../_sources/notebooks/hard.ipynb" for link in page("a"))
 
 
 @pytest.mark.slow
 def test_mathjax_is_in_the_book_and_small(hard_book: Any) -> None:
-    page = Page(hard_book.html / "notebooks" / "hard.html")
-    (source,) = (s["src"] for s in page.find("script") if "mathjax" in s.get("src", ""))
+    page = parsed(hard_book.html / "notebooks" / "hard.html")
+    (source,) = (s["src"] for s in page("script") if "mathjax" in s.get("src", ""))
     assert (hard_book.html / "notebooks" / source).is_file()
     folder = hard_book.html / "_static" / "mathjax"
     assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 3_000_000

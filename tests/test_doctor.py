@@ -88,7 +88,6 @@ def test_a_full_disk(monkeypatch: Any) -> None:
     assert (folder.state, found.state) == ("ok", "missing")
     assert found.found.startswith("2.0 GB free")
     assert "export LESIONLAB_CACHE=" in found.next
-    assert "export LESIONLAB_CACHE=" in found.next
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def plan(
 
 def library_sha256() -> str:
     """One checksum for everything in lesionlab that a notebook's outputs can depend on."""
-    return sha256_tree(Path(lesionlab.__file__).parent, [".py", ".csv", ".js"])
+    return sha256_tree(Path(lesionlab.__file__).parent, [".py", ".js", ".csv", ".gz", ".toml"])
 
 
 def _checksums(notebook: Path) -> dict[str, str]:

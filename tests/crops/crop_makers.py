@@ -16,16 +16,10 @@ def crop(lesion_id: str) -> Crop:
     """Noise, the same for the same id; depth and number of readers differ from id to id."""
     rng = np.random.default_rng(zlib.crc32(lesion_id.encode()))
     z, n_readers, start = (int(rng.integers(*ends)) for ends in ((1, 7), (1, 5), (-3, 200)))
-    return Crop(
-        lesion_id=lesion_id,
-        hu=rng.integers(-1024, 3071, (z, 20, 20)).astype(np.int16),
-        masks=rng.random((n_readers, z, 20, 20)) < 0.3,
-        spacing=(2.5, 0.703125, 0.703125),
-        slice_index=np.arange(start, start + z),
-        corner=(int(rng.integers(-9, 9)), int(rng.integers(-9, 9))),
-        calibrated=rng.random(z) < 0.5,
-        tier="phantom",
-    )
+    hu = rng.integers(-1024, 3071, (z, 20, 20)).astype(np.int16)
+    masks, known = rng.random((n_readers, z, 20, 20)) < 0.3, rng.random(z) < 0.5
+    at, corner = np.arange(start, start + z), (int(rng.integers(-9, 9)), start)
+    return Crop(lesion_id, hu, masks, (2.5, 0.703125, 0.703125), at, corner, known, "phantom")
 
 
 def slow(lesion_id: str) -> Crop:
