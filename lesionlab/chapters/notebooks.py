@@ -220,7 +220,9 @@ def _execute(task: Plan, scratch: Path, timeout: float | None, progress: bool) -
                 log_output=False,
                 progress_bar=bar if progress else False,
             )
-        if all(cell.execution_count for cell in done.cells if _is_to_run(cell)):
+        code = (cell for cell in done.cells if cell.cell_type == "code" and cell.source.strip())
+        skipped = "skip-execution"  # this tag keeps a cell from being run
+        if all(c.execution_count or skipped in c.metadata.get("tags", ()) for c in code):
             return _cleaned(done)
         raise ExecutionError("exits before the last cell")  # papermill takes it for success
     except Exception as error:
@@ -231,11 +233,6 @@ def _execute(task: Plan, scratch: Path, timeout: float | None, progress: bool) -
         copy = os.path.relpath(_save(so_far, task.path.with_suffix(FAILED)))
         where = f"{file}, In [{len(begun)}]"
         raise ExecutionError(f"{where}: {reason}; as far as it got: {copy}") from error
-
-
-def _is_to_run(cell: Any) -> bool:
-    skipped = "skip-execution" in cell.metadata.get("tags", ()) or not cell.source.strip()
-    return cell.cell_type == "code" and not skipped
 
 
 @contextlib.contextmanager

@@ -345,6 +345,15 @@ def test_what_changed_is_run_again(
     assert notebooks.plan("one", folder=project.folder).outdated() is None
 
 
+def test_the_checksum_of_the_library_covers_every_kind_of_its_files(monkeypatch: Any) -> None:
+    covered: list[str] = []
+    monkeypatch.setattr(notebooks, "sha256_tree", lambda folder, kinds: covered.extend(kinds))
+    notebooks.library_sha256()
+    of_no_effect = {"", ".md", ".pyc", ".typed"}
+    package = (FOLDER.parent / "lesionlab").rglob("[!.]*")
+    assert {file.suffix for file in package} - of_no_effect == {*covered}
+
+
 def test_an_edit_while_it_runs_makes_the_copy_stale(
     project: Any, counted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

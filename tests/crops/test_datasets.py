@@ -109,7 +109,7 @@ def test_an_interrupted_store_gives_what_it_has_and_is_gone_on_with(monkeypatch)
     ("arguments", "options", "complaint"),
     [
         (["phantm"], {}, "unknown data set 'phantm'; did you mean 'phantom'[?]; there are dicom"),
-        (["phantom"], {"seed": -1}, "seed=-1: expected a whole number from 0"),
+        (["phantom"], {"seed": -1}, "seed=-1: expected a whole number, 0 or more"),
         (["phantom"], {"source": "x"}, "source='x': phantom is rendered and has none"),
         (["slices"], {"seed": 1}, "seed=1: slices is not rendered and has no seed"),
         (["phantom", []], {}, "lesion_ids: expected ids of phantom such as LIDC.*, got none"),
