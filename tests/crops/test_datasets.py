@@ -17,7 +17,7 @@ from lesionlab import _files
 from lesionlab.crops import Crop, datasets, stores
 from lesionlab.crops.stores import CropStore
 from lesionlab.results import TIERS
-from lesionlab.sources import lidc, origins, phantom
+from lesionlab.sources import lidc, phantom
 from lesionlab.sources.phantom import li2021, wang2021
 
 NODULES = lidc.nodules()
@@ -27,15 +27,7 @@ SCAN = min(OF_TWO.tolist(), key=lambda scan: len(lidc.default().database.slice_z
 OF_SCAN = NODULES.index[NODULES["scan_id"] == SCAN].tolist()
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of its own; the LIDC tables stay where they were computed."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("LESIONLAB_CACHE", str(folder))
-    monkeypatch.setattr(origins, "data_folder", lambda: tmp_path / "data")
-    for name in ("LESIONLAB_LIDC_SLICES", "LESIONLAB_LIDC_DICOM"):
-        monkeypatch.delenv(name, raising=False)
-    return folder
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(scope="module")
