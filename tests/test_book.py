@@ -152,7 +152,7 @@ def fake_copy(path: Path, folder: Path, **changes: str) -> Path:
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, copy)
     facts: dict[str, Any] = {"notebook": path.stem, "set": "book", "parameters": {}}
-    facts |= {"data": [], "results": {}, **notebooks._checksums(path), **changes}
+    facts |= {"data": [], "results": {}, **notebooks.checksums(path), **changes}
     write_json(copy.with_suffix(".json"), facts)
     return copy
 

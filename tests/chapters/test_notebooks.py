@@ -346,8 +346,8 @@ def test_an_edit_while_it_runs_makes_the_copy_stale(project, counted, monkeypatc
         return done
 
     monkeypatch.setattr(notebooks, "_execute", edited)
-    run = quick_run(project)
-    assert notebooks.outdated(run.path, path) == "the notebook changed since it was executed"
+    told = notebooks.outdated(quick_run(project).path, notebooks.checksums(path))
+    assert told == "the notebook changed since it was executed"
 
 
 @pytest.mark.slow
