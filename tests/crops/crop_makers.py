@@ -1,15 +1,19 @@
-"""Small crops for the tests of stores, importable by name in other processes."""
+"""Small crops for the tests of stores, importable by name in other processes.
+
+As a script, it builds a store of slow ones: `python crop_makers.py URL LESION_ID …`.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from lesionlab.crops import Crop
+from lesionlab.crops import Crop, stores
 
 
 def crop(lesion_id: str) -> Crop:
@@ -52,3 +56,7 @@ def hungry(lesion_id: str) -> Crop:
 
 def other(lesion_id: str) -> Crop:
     return crop(f"{lesion_id}-other")
+
+
+if __name__ == "__main__":
+    stores.build(sys.argv[1], sys.argv[2:], slow, tier="phantom", processes=2, progress=False)

@@ -281,16 +281,7 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = 60) -> None:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks after processes in /proc")
 def test_a_killed_build_resumes_and_leaves_no_process_behind(tmp_path, makers):
     url, ids = tmp_path / "store", [f"L-{number:02}" for number in range(40)]
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import sys; sys.path.insert(0, sys.argv[1]); import crop_makers\n"
-        "from lesionlab.crops.stores import build\n"
-        "if __name__ == '__main__':\n"
-        "    build(sys.argv[2], sys.argv[3:], crop_makers.slow, tier='phantom',\n"
-        "          processes=2, progress=False)\n",
-        encoding="utf-8",
-    )
-    with subprocess.Popen([sys.executable, script, Path(__file__).parent, url, *ids]) as process:
+    with subprocess.Popen([sys.executable, makers.__file__, url, *ids]) as process:
         wait_for(lambda: len(list(url.glob("hu/*/zarr.json"))) >= 5)
         with pytest.raises(RuntimeError, match=f"being written by process {process.pid} on"):
             build(url, makers.crop, ids)
