@@ -380,14 +380,12 @@ class Realism:
 
 def write(found: Realism, path: str | Path, *, root: str | Path = ".") -> Path:
     """Keep what was measured as JSON, for `read`, with the commit of the checkout `root`."""
-
-    def five_digits(value: Any) -> Any:
-        return float(f"{value:.5g}") if isinstance(value, float) else value
-
     edges = found.edges.groupby(["tier", "width"]).size().reset_index(name="lesions")
     kept = vars(found) | {"edges": edges}
     told = {name: kept[name] for name in COUNTS} | {"classifiers": found.together}
-    told |= {name: kept[name].map(five_digits).to_dict("list") for name in TABLES}
+    for name in TABLES:
+        short = kept[name].map(lambda v: float(f"{v:.5g}") if isinstance(v, float) else v)
+        told[name] = short.to_dict("list")
     data = [
         {"name": "LIDC-IDRI slices", "tier": "real", "checksum": found.checksum},
         {"name": "Phantoms around LIDC-IDRI contours", "tier": "phantom", "checksum": None},

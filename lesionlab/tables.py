@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import resources
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -16,52 +18,10 @@ from lesionlab import attributes
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
-WORDS: Mapping[str, str] = {
-    # errors and scores
-    "mae": "MAE (steps)",
-    "mae_auxiliary": "MAE, auxiliary (steps)",
-    "mae_final": "MAE, final (steps)",
-    "low": "lower (95 %)",
-    "high": "upper (95 %)",
-    "skill_low": "skill, lower",
-    "skill_high": "skill, upper",
-    "inter_observer": "two readers (steps)",
-    "one_against_rest": "one reader against the rest (steps)",
-    "auc": "AUC",
-    "auc_difference": "AUC, difference",
-    "icc": "ICC",
-    # tests
-    "p_below": "p",
-    "p_holm": "p (Holm)",
-    "p_probability": "p (probabilities)",
-    "p_mcnemar": "p (McNemar)",
-    "p_error": "p (error)",
-    "pearson": "Pearson's r",
-    "pearson_p": "p (Pearson)",
-    "spearman": "Spearman's ρ",
-    "spearman_p": "p (Spearman)",
-    "only_reference": "only the reference is right",
-    "only_other": "only the other is right",
-    # counts
-    "n_groups": "patients",
-    "n_lesions": "nodules",
-    "n_readers": "readers",
-    "n_slices": "slices",
-    "n_attributes": "attributes",
-    "n_pairs": "pairs",
-    # attention and maps
-    "end": "end slices (relative weight)",
-    "inner": "inner slices (relative weight)",
-    "ratio": "inner / end",
-    "inner_above_end": "nodules with inner above end (share)",
-    "uniform": "uniform map",
-    "times": "times the uniform map",
-    # image sets of Lei 2020
-    **{name.lower(): name for name in ("D1C", "D3C", "D11C", "D21C")},
-    **{f"{name.lower()}_sd": f"{name}, SD" for name in ("D1C", "D3C", "D11C", "D21C")},
-    **{f"{name.lower()}_p": f"{name}, p" for name in ("D1C", "D3C", "D11C", "D21C")},
-}
-"""What a reader reads in place of the name of a column (or of a row), with its unit."""
+WORDS: Mapping[str, str] = tomllib.loads(
+    resources.files("lesionlab").joinpath("tables.toml").read_text(encoding="utf-8")
+)
+"""What a reader reads in place of the name of a column (or of a row): data, in `tables.toml`."""
 
 _SAYS_NOTHING = {"attribute", "doctor", "feature", "index", "method", "target", "variant"}
 _SNAKE_CASE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")

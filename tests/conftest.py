@@ -30,6 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from lesionlab.chapters import notebooks
 from lesionlab.crops import Crop
+from lesionlab.sources import origins
 
 # no test is timed: on a busy machine an example may take long
 settings.register_profile("lesionlab", deadline=None)
@@ -99,6 +100,16 @@ def lidc_sources() -> Iterator[Any]:
         import lidc_sources
 
         yield lidc_sources
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of its own, where nothing is yet, and no data."""
+    monkeypatch.setenv("LESIONLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(origins, "data_folder", lambda: tmp_path / "data")
+    for origin in origins.ORIGINS.values():
+        monkeypatch.delenv(origin.variable, raising=False)
+    return tmp_path / "cache"
 
 
 # -- real data: not part of the repository, named by variables, as in the library --

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import re
 import shutil
-from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from bs4 import BeautifulSoup
 
 from lesionlab._files import write_json
 from lesionlab.chapters import notebooks
@@ -21,93 +20,74 @@ ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = notebooks.available(ROOT / "notebooks")
 
 
-class Page(HTMLParser):
-    """Collects a page's elements with their attributes, and its text."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.text = ""
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def find(self, *tags: str) -> list[dict[str, str]]:
-        return [attributes for tag, attributes in self.elements if tag in tags]
+def parsed(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
 
 
-def alt_faults(page: Page) -> list[str]:
+def alt_faults(page: BeautifulSoup) -> list[str]:
     """Images whose alternative text is missing or is what Sphinx falls back to."""
-    images = ((image["src"], image.get("alt", "").strip()) for image in page.find("img"))
+    images = ((image["src"], image.get("alt", "").strip()) for image in page("img"))
     return [url for url, alt in images if not alt or alt.startswith(("../_images", "_images"))]
 
 
-def outside(page: Page) -> list[str]:
+def outside(page: BeautifulSoup) -> list[str]:
     """What a browser would fetch from elsewhere: links are for the reader to follow, not these."""
-    loaded = [a.get("src", "") for a in page.find("script", "img", "iframe", "source", "video")]
-    links = (a for a in page.find("link") if a.get("rel") not in ("canonical", "author", "license"))
-    loaded += [a.get("href", "") for a in links]
-    return [url for url in loaded if re.match(r"(https?:)?//", url)]
+    loaded = page("link", rel=lambda kind: kind not in ("canonical", "author", "license"))
+    loaded += page(["script", "img", "iframe", "source", "video"])
+    urls = [tag.get("src", tag.get("href", "")) for tag in loaded]
+    return [url for url in urls if re.match(r"(https?:)?//", url)]
 
 
 # -- the book itself -------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_the_book_builds_without_a_warning(built_book: Any) -> None:
+def test_the_book_builds_without_a_warning(built_book):
     assert built_book.status == 0, built_book.log
     assert (built_book.html / "book" / "intro.html").is_file()
     assert "WARNING" not in built_book.log
 
 
 @pytest.mark.slow
-def test_every_image_is_described_and_nothing_comes_from_elsewhere(built_book: Any) -> None:
+def test_every_image_is_described_and_nothing_comes_from_elsewhere(built_book):
     for path in built_book.pages:
-        page = Page(path)
+        page = parsed(path)
         assert alt_faults(page) == [], f"{path.name}: a cell needs an alt text (mystnb.image.alt)"
         assert outside(page) == [], path.name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_a_chapters_page_shows_its_outputs(
-    name: str, built_book: Any, smoke: Callable[[str], notebooks.Plan]
-) -> None:
-    page = Page(built_book.html / "notebooks" / f"{name}.html")
+def test_a_chapters_page_shows_its_outputs(name, built_book, smoke):
+    page = parsed(built_book.html / "notebooks" / f"{name}.html")
     executed = json.loads(smoke(name).path.read_text(encoding="utf-8"))
     shown = [o.get("data", {}) for cell in executed["cells"] for o in cell.get("outputs", ())]
     html = ["".join(data["text/html"]) for data in shown if "text/html" in data]
     # HTML comes first where an output has both
     images = sum("image/png" in data and "text/html" not in data for data in shown)
     assert images + len(html) > 0
-    assert len(page.find("img")) == images + "".join(html).count("<img")
-    assert len(page.find("table")) >= "".join(html).count("<table")
+    assert len(page("img")) == images + "".join(html).count("<img")
+    assert len(page("table")) >= "".join(html).count("<table")
 
 
-def test_the_table_of_contents_names_what_exists_and_all_prose() -> None:
+def test_the_table_of_contents_names_all_chapters_and_prose():
     toc = (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8")
     entries = set(re.findall(r"(?m)^[ -]*(?:file|root): +(\S+) *$", toc))
-    for entry in entries:
-        assert any((ROOT / f"{entry}{kind}").is_file() for kind in (".md", ".ipynb")), entry
     # only_build_toc_files would leave out the rest without a word
-    prose = {p.relative_to(ROOT).with_suffix("").as_posix() for p in (ROOT / "book").glob("*.md")}
-    assert prose <= entries
+    pages = (*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb"))
+    assert {page.relative_to(ROOT).with_suffix("").as_posix() for page in pages} == entries
 
 
 # -- a small book of everything that is hard to lay out --------------------------------
 
 
 @pytest.mark.slow
-def test_executed_outputs_are_in_the_page(hard_book: Any) -> None:
+def test_executed_outputs_are_in_the_page(hard_book):
     assert hard_book.status == 0, hard_book.log
-    page = Page(hard_book.html / "notebooks" / "hard.html")
+    page = parsed(hard_book.html / "notebooks" / "hard.html")
     assert outside(page) == []
     assert alt_faults(page) == []
-    assert [image["alt"] for image in page.find("img")] == ["The cubes rise."]
+    assert [image["alt"] for image in page("img")] == ["The cubes rise."]
     assert "Cubes of the first numbers, row by row" in page.text
     assert "970299" in page.text, "99 cubed, the last number of the plain table"
     assert "24502500" in page.text, "the solution: (99 · 100 / 2)²"
@@ -116,18 +96,18 @@ def test_executed_outputs_are_in_the_page(hard_book: Any) -> None:
 
 
 @pytest.mark.slow
-def test_the_download_is_the_stored_notebook(hard_book: Any, hard_project: Any) -> None:
+def test_the_download_is_the_stored_notebook(hard_book, hard_project):
     stored = hard_project.folder / "hard.ipynb"
     download = hard_book.html / "_sources" / "notebooks" / "hard.ipynb"
     assert download.read_bytes() == stored.read_bytes()
-    page = Page(hard_book.html / "notebooks" / "hard.html")
-    assert any(link.get("href") == "../_sources/notebooks/hard.ipynb" for link in page.find("a"))
+    page = parsed(hard_book.html / "notebooks" / "hard.html")
+    assert any(link.get("href") == "../_sources/notebooks/hard.ipynb" for link in page("a"))
 
 
 @pytest.mark.slow
-def test_mathjax_is_in_the_book_and_small(hard_book: Any) -> None:
-    page = Page(hard_book.html / "notebooks" / "hard.html")
-    (source,) = (s["src"] for s in page.find("script") if "mathjax" in s.get("src", ""))
+def test_mathjax_is_in_the_book_and_small(hard_book):
+    page = parsed(hard_book.html / "notebooks" / "hard.html")
+    (source,) = (s["src"] for s in page("script") if "mathjax" in s.get("src", ""))
     assert (hard_book.html / "notebooks" / source).is_file()
     folder = hard_book.html / "_static" / "mathjax"
     assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 3_000_000
@@ -136,14 +116,10 @@ def test_mathjax_is_in_the_book_and_small(hard_book: Any) -> None:
 # -- the extension, without Sphinx -----------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def extension() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("executed", ROOT / "book/_ext/executed.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def extension(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
+    return importlib.import_module("executed")
 
 
 @pytest.fixture
@@ -172,14 +148,14 @@ def fake_copy(path: Path, folder: Path, **changes: str) -> Path:
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, copy)
     facts: dict[str, Any] = {"notebook": path.stem, "set": "book", "parameters": {}}
-    facts |= {"data": [], "results": {}, **notebooks._checksums(path), **changes}
+    facts |= {"data": [], "results": {}, **notebooks.checksums(path), **changes}
     write_json(copy.with_suffix(".json"), facts)
     return copy
 
 
 def test_only_a_copy_that_is_valid_takes_the_notebooks_place_and_shows_solutions(
-    project: Any, swap: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    project, swap, tmp_path, monkeypatch
+):
     path = project.write("one", "%%solution\n1 + 1")
     copy = fake_copy(path, tmp_path / "elsewhere")
     assert "it has not been executed" in swap(path)[1][0]
@@ -198,7 +174,7 @@ def test_only_a_copy_that_is_valid_takes_the_notebooks_place_and_shows_solutions
 
 
 @pytest.mark.parametrize("url", ["", "https://example.org/lesionlab"])
-def test_buttons_lead_to_a_repository_that_there_is(extension: Any, url: str) -> None:
+def test_buttons_lead_to_a_repository_that_there_is(extension, url):
     config = SimpleNamespace(html_theme_options={"repository_url": url}, myst_substitutions={})
     extension.show_repository(None, config)
     buttons = {name for name, value in config.html_theme_options.items() if value is True}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -23,11 +24,7 @@ from lesionlab.chapters import SOLUTION, notebooks, parameters
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
 
-_spec = importlib.util.spec_from_file_location("sizes", ROOT / "tests" / "sizes.py")
-assert _spec is not None
-assert _spec.loader is not None
-sizes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(sizes)
+sizes = SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "sizes.py")))
 
 ABBREVIATIONS = {"ASCMM", "CAAM", "DICOM", "HESAM", "IDRI", "LIDC", "MTMR", "TCIA"}
 SECTIONS = ("What you will be able to do", "What you need", "What was found", "What to doubt")
@@ -127,9 +124,7 @@ def test_a_stored_notebook_has_no_faults(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", notebooks.available(FOLDER))
-def test_a_notebook_is_in_the_book_and_has_its_sets(name: str) -> None:
-    entries = (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8")
-    assert re.search(rf"(?m)^[ -]*file: +notebooks/{re.escape(name)} *$", entries)
+def test_a_notebook_has_its_sets(name: str) -> None:
     sets = yaml.safe_load((FOLDER / "sets.yml").read_text(encoding="utf-8"))[name]
     assert sets.keys() >= SETS
     assert sets["book"] == {"solutions": True}, "the defaults are what the book shows"

@@ -26,18 +26,10 @@ def disc(*, radius=6.0, size=64, n_slices=1):
 
 
 def crop(hu, mask=None, *, tier="phantom", lesion_id="a", corner=(0, 0), slice_index=None):
-    hu = np.asarray(hu)
+    hu = np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
     mask = disc(size=hu.shape[1], n_slices=len(hu))[1] if mask is None else mask
-    return Crop(
-        lesion_id=lesion_id,
-        hu=np.clip(np.rint(hu), -1024, 3071).astype(np.int16),
-        masks=mask[None],
-        spacing=(2.0, PIXEL, PIXEL),
-        slice_index=np.arange(len(hu)) if slice_index is None else np.array(slice_index),
-        corner=corner,
-        calibrated=np.ones(len(hu), bool),
-        tier=tier,
-    )
+    at = np.arange(len(hu)) if slice_index is None else np.array(slice_index)
+    return Crop(lesion_id, hu, mask[None], (2.0, PIXEL, PIXEL), at, corner, at >= 0, tier)
 
 
 def constant(value, **changes):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sphinx.util import logging
 
 from lesionlab.chapters import SOLUTION
-from lesionlab.chapters.notebooks import outdated, recorded
+from lesionlab.chapters.notebooks import checksums, outdated, recorded
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -35,7 +35,7 @@ def swap(app: Sphinx, docname: str, source: list[str]) -> None:
     copy = folder / notebook.name
     # even if it is not there yet: when it comes, the page is read again
     app.env.note_dependency(str(copy))
-    reason = outdated(copy, notebook)
+    reason = outdated(copy, checksums(notebook))
     if copy.exists():
         # the first line of a solution means nothing to somebody who copies it from the page
         first_line = json.dumps(f"{SOLUTION}\n") + ","

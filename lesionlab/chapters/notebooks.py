@@ -73,7 +73,7 @@ class Plan:
 
     def record(self) -> dict[str, Any]:
         """What decides whether an executed copy is still valid."""
-        return _checksums(self.notebook) | {
+        return checksums(self.notebook) | {
             "set": self.set_name,
             "parameters": results.jsonable(self.parameters, "parameters"),
             # their names only: with and without the images are two different runs
@@ -84,7 +84,7 @@ class Plan:
 
     def outdated(self) -> str | None:
         """Why the notebook has to be run, in words, or None if the copy is still valid."""
-        return _changed(self.path, self.record())
+        return outdated(self.path, self.record())
 
 
 def plan(
@@ -125,10 +125,11 @@ def plan(
 
 def library_sha256() -> str:
     """One checksum for everything in lesionlab that a notebook's outputs can depend on."""
-    return sha256_tree(Path(lesionlab.__file__).parent, [".py", ".csv", ".js"])
+    return sha256_tree(Path(lesionlab.__file__).parent, [".py", ".js", ".csv", ".gz", ".toml"])
 
 
-def _checksums(notebook: Path) -> dict[str, str]:
+def checksums(notebook: Path) -> dict[str, str]:
+    """Of all files that a notebook's outputs can depend on: itself, the library, kept results."""
     kept = chapters.shipped("book", "results") / notebook.stem
     return {
         "notebook_sha256": sha256(notebook),
@@ -144,12 +145,8 @@ def recorded(copy: str | Path) -> dict[str, Any]:
     return {}
 
 
-def outdated(copy: str | Path, notebook: str | Path) -> str | None:
-    """Say in words why an executed copy no longer stands for a stored notebook, or None."""
-    return _changed(Path(copy), _checksums(Path(notebook)))
-
-
-def _changed(copy: Path, record: Mapping[str, Any]) -> str | None:
+def outdated(copy: Path, record: Mapping[str, Any]) -> str | None:
+    """Say in words why an executed copy is not of this record, such as `checksums`, or None."""
     old = recorded(copy)
     if not copy.exists() or not old:
         return "it has not been executed, or its results are missing"
@@ -220,8 +217,9 @@ def _execute(task: Plan, scratch: Path, timeout: float | None, progress: bool) -
                 log_output=False,
                 progress_bar=bar if progress else False,
             )
-        code = [cell for cell in done.cells if cell.cell_type == "code" and cell.source.strip()]
-        if all(cell.execution_count for cell in code):
+        code = (cell for cell in done.cells if cell.cell_type == "code" and cell.source.strip())
+        skipped = "skip-execution"  # this tag keeps a cell from being run
+        if all(c.execution_count or skipped in c.metadata.get("tags", ()) for c in code):
             return _cleaned(done)
         raise ExecutionError("exits before the last cell")  # papermill takes it for success
     except Exception as error:

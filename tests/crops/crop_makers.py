@@ -1,31 +1,29 @@
-"""Small crops for the tests of stores, importable by name in other processes."""
+"""Small crops for the tests of stores, importable by name in other processes.
+
+As a script, it builds a store of slow ones: `python crop_makers.py URL LESION_ID …`.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from lesionlab.crops import Crop
+from lesionlab.crops import Crop, stores
 
 
 def crop(lesion_id: str) -> Crop:
     """Noise, the same for the same id; depth and number of readers differ from id to id."""
     rng = np.random.default_rng(zlib.crc32(lesion_id.encode()))
     z, n_readers, start = (int(rng.integers(*ends)) for ends in ((1, 7), (1, 5), (-3, 200)))
-    return Crop(
-        lesion_id=lesion_id,
-        hu=rng.integers(-1024, 3071, (z, 20, 20)).astype(np.int16),
-        masks=rng.random((n_readers, z, 20, 20)) < 0.3,
-        spacing=(2.5, 0.703125, 0.703125),
-        slice_index=np.arange(start, start + z),
-        corner=(int(rng.integers(-9, 9)), int(rng.integers(-9, 9))),
-        calibrated=rng.random(z) < 0.5,
-        tier="phantom",
-    )
+    hu = rng.integers(-1024, 3071, (z, 20, 20)).astype(np.int16)
+    masks, known = rng.random((n_readers, z, 20, 20)) < 0.3, rng.random(z) < 0.5
+    at, corner = np.arange(start, start + z), (int(rng.integers(-9, 9)), start)
+    return Crop(lesion_id, hu, masks, (2.5, 0.703125, 0.703125), at, corner, known, "phantom")
 
 
 def slow(lesion_id: str) -> Crop:
@@ -58,3 +56,7 @@ def hungry(lesion_id: str) -> Crop:
 
 def other(lesion_id: str) -> Crop:
     return crop(f"{lesion_id}-other")
+
+
+if __name__ == "__main__":
+    stores.build(sys.argv[1], sys.argv[2:], slow, tier="phantom", processes=2, progress=False)

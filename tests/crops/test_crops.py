@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,9 @@ def crop(**changes: Any) -> Crop:
     masks = np.zeros((2, 3, 4, 5), dtype=bool)
     masks[0, 1, 1:3, 1:3] = True
     masks[1, 1, 2, 2] = True
-    whole: dict[str, Any] = {
-        "lesion_id": "L-1",
-        "hu": np.zeros((3, 4, 5), dtype=np.int16),
-        "masks": masks,
-        "spacing": (2.5, 0.7, 0.7),
-        "slice_index": np.array([7, 8, 10]),
-        "corner": (-2, 300),
-        "calibrated": np.ones(3, dtype=bool),
-        "tier": "slices",
-    }
-    return Crop(**(whole | changes))
+    hu, at = np.zeros((3, 4, 5), dtype=np.int16), np.array([7, 8, 10])
+    whole = Crop("L-1", hu, masks, (2.5, 0.7, 0.7), at, (-2, 300), at > 0, "slices")
+    return replace(whole, **changes)
 
 
 @pytest.mark.parametrize(("level", "voxels"), [(0.5, 4), (0.51, 1), (1, 1), (0.01, 4)])

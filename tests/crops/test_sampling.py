@@ -12,17 +12,10 @@ def crop(name="a", masks=None, *, index=None, calibrated=True):
         masks = np.zeros((2, 4, 10, 12), bool)
         masks[0, 1:3, 4:7, 5:9] = True
         masks[1, 1:4, 4:8, 5:9] = True
-    depth = masks.shape[1]
-    return Crop(
-        lesion_id=name,
-        hu=np.zeros(masks.shape[1:], np.int16),
-        masks=masks,
-        spacing=(2.0, 0.5, 0.5),
-        slice_index=np.arange(depth) + 7 if index is None else np.array(index),
-        corner=(0, 0),
-        calibrated=np.full(depth, calibrated),
-        tier="phantom",
-    )
+    hu, depth = np.zeros(masks.shape[1:], np.int16), masks.shape[1]
+    at = np.arange(depth) + 7 if index is None else np.array(index)
+    known = np.full(depth, calibrated)
+    return Crop(name, hu, masks, (2.0, 0.5, 0.5), at, (0, 0), known, "phantom")
 
 
 def test_where_the_lesion_is_by_hand():

@@ -28,8 +28,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lesionlab._files import LOCK, sole_writer
-from lesionlab.crops import Crop
-from lesionlab.crops import stores as stores
+from lesionlab.crops import Crop, stores
 from lesionlab.crops.stores import BuildError, CropStore, IncompleteStoreError
 
 IDS = [f"L-{number}" for number in range(8)]
@@ -70,18 +69,15 @@ def same(first: Crop, second: Crop) -> None:
 
 @st.composite
 def crops(draw: st.DrawFn) -> Crop:
-    z, y, x = draw(st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 19)))
-    corner = st.integers(-(2**31), 2**31)
+    shape = draw(st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 19)))
     return Crop(
-        lesion_id=draw(
-            st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,20}[A-Za-z0-9_-])?", fullmatch=True)
-        ),
-        hu=draw(hnp.arrays(np.int16, (z, y, x))),
-        masks=draw(hnp.arrays(np.bool_, (draw(st.integers(0, 9)), z, y, x))),
+        lesion_id=draw(st.from_regex(stores.LESION_ID, fullmatch=True)),
+        hu=draw(hnp.arrays(np.int16, shape)),
+        masks=draw(hnp.arrays(np.bool_, (draw(st.integers(0, 9)), *shape))),
         spacing=draw(st.tuples(*[st.floats(1e-3, 1e3)] * 3)),
-        slice_index=draw(hnp.arrays(np.int64, z)),
-        corner=(draw(corner), draw(corner)),
-        calibrated=draw(hnp.arrays(np.bool_, z)),
+        slice_index=draw(hnp.arrays(np.int64, shape[0])),
+        corner=draw(st.tuples(*[st.integers(-(2**31), 2**31)] * 2)),
+        calibrated=draw(hnp.arrays(np.bool_, shape[0])),
         tier=draw(st.sampled_from(["phantom", "slices", "dicom"])),
     )
 
@@ -198,12 +194,7 @@ def test_a_lesion_that_fails_is_named_or_left_out(processes, tmp_path, makers):
     ("name", "options", "error", "told"),
     [
         ("other", {"on_error": "raise"}, BuildError, "expected its phantom crop, got .* L-0-other"),
-        (
-            "dying",
-            {"processes": 2},
-            RuntimeError,
-            "a process ended while it made a crop: it was killed",
-        ),
+        ("dying", {"processes": 2}, RuntimeError, "a process ended while it made a crop: it was"),
         ("hungry", {}, MemoryError, "^$"),
         ("crop", {"tier": "dicom"}, ValueError, "every lesion is excluded: .*its dicom crop"),
     ],
@@ -290,16 +281,7 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = 60) -> None:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks after processes in /proc")
 def test_a_killed_build_resumes_and_leaves_no_process_behind(tmp_path, makers):
     url, ids = tmp_path / "store", [f"L-{number:02}" for number in range(40)]
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import sys; sys.path.insert(0, sys.argv[1]); import crop_makers\n"
-        "from lesionlab.crops.stores import build\n"
-        "if __name__ == '__main__':\n"
-        "    build(sys.argv[2], sys.argv[3:], crop_makers.slow, tier='phantom',\n"
-        "          processes=2, progress=False)\n",
-        encoding="utf-8",
-    )
-    with subprocess.Popen([sys.executable, script, Path(__file__).parent, url, *ids]) as process:
+    with subprocess.Popen([sys.executable, makers.__file__, url, *ids]) as process:
         wait_for(lambda: len(list(url.glob("hu/*/zarr.json"))) >= 5)
         with pytest.raises(RuntimeError, match=f"being written by process {process.pid} on"):
             build(url, makers.crop, ids)
@@ -388,8 +370,7 @@ def test_places_that_are_taken(store, makers, tmp_path):
 
 def flipped(data: bytes) -> bytes:
     """One bit is another one."""
-    middle = len(data) // 2
-    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    return bytes([data[0] ^ 1]) + data[1:]
 
 
 @pytest.mark.parametrize(
