@@ -205,8 +205,9 @@ class Workbench(w.VBox):  # type: ignore[misc]
     def _fail(self, task: Any, error: Exception) -> None:
         log.info("%s failed", task, exc_info=error)
         words = str(error)
-        # the words of other errors say too little
-        self._rest(words if isinstance(error, ValueError) else f"{type(error).__name__}: {words}")
+        if not (isinstance(error, ValueError) and words):  # others' words say too little
+            words = ": ".join(filter(None, [type(error).__name__, words]))
+        self._rest(words)
 
     def _rest(self, error: str) -> None:
         self.error = error

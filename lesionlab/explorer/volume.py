@@ -17,9 +17,6 @@ from lesionlab.explorer._scene import Scene
 if TYPE_CHECKING:
     from lesionlab.explorer._widgets import VolumeViewer
 
-SCRIPT_BYTES = 33_500
-"""What a page holds beside its volumes: the viewer's script and colour maps."""
-
 
 class VolumePage(_html.Page):
     """A viewer without a kernel: HTML and a PNG; what `view` gives where anywidget is missing.
@@ -37,9 +34,10 @@ class VolumePage(_html.Page):
     def data(self, budget: float = inf) -> dict[str, Any]:
         """As `Page.data`; `budget` is for each 64³ voxels."""
         cubes = max(1.0, sum(scene.hu.size for scene in self.scenes) / 64**3)
-        panels = _html.fitted(self.scenes, budget * cubes - SCRIPT_BYTES)
         title = " and ".join(scene.title for scene in self.scenes)
-        return {"title": title, "panels": panels} | colours.palette()
+        data: dict[str, Any] = {"title": title, "panels": []} | colours.palette()
+        left = budget * cubes - len(self.around(data).encode())  # script and colour maps take some
+        return data | {"panels": _html.fitted(self.scenes, left)}
 
     def to_png(self) -> bytes:
         """As `Page.to_png`."""

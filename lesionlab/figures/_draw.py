@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, ParamSpec
 
@@ -157,14 +157,19 @@ def outline(
 
 
 def estimates(
-    ax: Axes, table: Any, shift: float = 0.0, *, columns: Sequence[str] = ("value", "low", "high"),
-    **style: Any,
+    ax: Axes, tables: Mapping[str, Any], step: float,
+    looks: Sequence[tuple[str, str]], columns: Sequence[str] = ("value", "low", "high"),
 ) -> None:  # fmt: skip
-    """A dot with its interval for each row of a table, the first one at the height `shift`."""
-    value, low, high = (table[name].to_numpy(dtype=float) for name in columns)
-    error = np.abs([value - low, high - value])
-    own: dict[str, Any] = {"fmt": "o", "linewidth": 1, **style}
-    ax.errorbar(value, np.arange(len(value)) + shift, xerr=error, **own)
+    """A dot with its interval for each row of each table; the tables lie `step` rows apart.
+
+    `looks` has a colour and a mark for each table, or more.
+    """
+    shifts = (np.arange(len(tables)) - (len(tables) - 1) / 2) * step
+    for shift, (name, table), (colour, mark) in zip(shifts, tables.items(), looks, strict=False):
+        value, low, high = (table[column].to_numpy(dtype=float) for column in columns)
+        error = np.abs([value - low, high - value])
+        at = np.arange(len(value)) + shift
+        ax.errorbar(value, at, xerr=error, fmt=mark, color=colour, linewidth=1, label=name)
 
 
 def rows_of(ax: Axes, names: Sequence[str]) -> None:

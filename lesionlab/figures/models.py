@@ -150,10 +150,10 @@ def example(
     predicted, and readers (a list of ratings) if there are any.
     """
     stack, share = np.asarray(images, dtype=float), np.asarray(weights, dtype=float)
-    if stack.ndim != 3 or share.shape != (len(stack),):
+    if stack.ndim != 3 or share.shape != (len(stack),) or not stack.size:
         raise ValueError(
             f"images, weights: shapes {stack.shape} and {share.shape}, expected (slice, row, "
-            "column) and a weight for each slice"
+            "column) with at least one slice, and a weight for each"
         )
     n = min(MOST_SLICES, len(stack))
     shown = np.linspace(0, len(stack) - 1, n).round().astype(int)

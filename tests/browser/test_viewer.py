@@ -544,16 +544,20 @@ def test_a_drag_moves_the_enlarged_slice_and_pins_nothing(zoomed: Seen) -> None:
     mouse = zoomed.page.mouse  # and what is in the middle, but not between two voxels
     middle = (x + width / 2 + 8, y + height / 2 + 8)
 
+    under = []
+
     def drag(x: float, y: float) -> None:
         mouse.move(*middle)
         mouse.down()
         mouse.move(middle[0] + x, middle[1] + y, steps=4)
+        under.append(told(zoomed))
         mouse.up()
         zoomed.viewer("")
 
     mouse.move(*middle)
     place, before = told(zoomed), zoomed.pixels()
     drag(-60, 40)
+    assert under == [place], "while it is dragged, too"
     mouse.move(middle[0] - 60, middle[1] + 41)
     assert told(zoomed) == place
     assert not np.array_equal(zoomed.pixels(), before)

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from lesionlab import atlas, explorer
-from lesionlab.explorer import _html
+from lesionlab.explorer import _encoding, _html
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NASTY = "</script><script>alert(1)</script><!--<img src=x onerror=alert(1)>\"'& $\\alpha$"
@@ -90,6 +90,38 @@ def test_a_trait_out_of_range_is_refused(
     with pytest.raises((ValueError, traitlets.TraitError), match=re.escape(message)):
         setattr(viewer, name, value)
     assert getattr(viewer, name) == before
+
+
+def test_what_cannot_be_packed_leaves_the_widget_as_it_was(
+    noise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("anywidget")
+    viewer, page = made("view", "a", noise), made("view", "b", noise)._page
+    before, scenes = viewer.get_state(), viewer.scenes
+
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(_html, "fitted", full)
+    with pytest.raises(MemoryError):
+        viewer.replace(page, keep_place=False)
+    assert (viewer.get_state(), viewer.scenes) == (before, scenes)
+
+
+def test_each_quality_of_a_part_is_packed_once(noise: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = []
+    for name in ("graded", "bits"):
+        pack = getattr(_encoding, name)
+
+        def counted(*given: Any, pack: Any = pack, name: str = name, **options: Any) -> Any:
+            packed.append(name)
+            return pack(*given, **options)
+
+        monkeypatch.setattr(_encoding, name, counted)
+    (scene,) = made("view", "a", noise).scenes
+    _html.fitted([scene], budget=0)
+    _html.fitted([scene], budget=0)
+    assert sorted(packed) == ["bits", *["graded"] * 3], "the outlines, and maps for three levels"
 
 
 @pytest.mark.parametrize(("kind", "most"), [("scale", 21_000), ("game", 17_000)])
