@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import secrets
@@ -112,8 +111,8 @@ def script(*more: str) -> str:
 @cache
 def _packed_script(*more: str) -> tuple[str, str]:
     """The script, deflated and in base64, and a name that changes with it."""
-    packed = zlib.compress(script(*more).encode(), 9)
-    return base64.b64encode(packed).decode(), f"lesionlab-{zlib.crc32(packed):08x}"
+    packed = _encoding.pack(script(*more).encode())
+    return packed, f"lesionlab-{zlib.crc32(packed.encode()):08x}"
 
 
 def fitted(scenes: Sequence[Scene], budget: float) -> list[dict[str, Any]]:

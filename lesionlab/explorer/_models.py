@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from lesionlab import papers
@@ -16,12 +15,10 @@ from lesionlab.attention import activation_map
 from lesionlab.crops import Crop
 from lesionlab.crops.footprint import footprint
 from lesionlab.crops.sampling import Samples, locate
+from lesionlab.explorer._scene import Bools, Floats
 from lesionlab.training.loop import in_batches
 from lesionlab.training.studies import Trained
 from lesionlab.training.targets import Target, by_target
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 KNOWN_HU = (-900, 300)
 """Two values that no preparation clips; what they become tells HU from the values of a sample."""

@@ -29,7 +29,32 @@ class VolumePage(_html.Page):
 
     def __init__(self, scenes: tuple[Scene, ...]) -> None:
         self.scenes = scenes
-        self.state = state_of(scenes)
+        first, second = scenes[0], scenes[-1]
+        none: tuple[tuple[str, str], Any] = (("", ""), None)
+        (method, head), here = next(iter(first.maps.items()), none)
+        # in a second panel of one volume another method, if there is one
+        others = [m for m in second.maps.items() if len(scenes) > 1 or m[0][0] != method]
+        (other_method, other_head), there = next(iter([*others, *second.maps.items()]), none)
+        self.state = _html.window("lung") | {
+            "slice": _start(first, here),
+            "other_slice": _start(second, there),
+            "cursor": [],
+            "other_cursor": [],
+            "method": method,
+            "head": head,
+            "other_method": other_method,
+            "other_head": other_head,
+            "opacity": 0.6,
+            "show_contours": True,
+            "show_consensus": False,
+            "hidden_readers": [],
+            "orthogonal": False,
+            "compare": len(scenes) > 1,
+            "linked": True,
+            "same_scale": True,
+            "zoom": 1.0,
+            "pan": [0.0, 0.0],
+        }
 
     def data(self, budget: float = inf) -> dict[str, Any]:
         """As `Page.data`; `budget` is for each 64³ voxels."""
@@ -102,36 +127,6 @@ def view(
         scenes = (*scenes, other.scenes[0])
     page = VolumePage(scenes)
     return _html.in_kernel(page, "_widgets", "VolumeViewer")  # type: ignore[no-any-return]
-
-
-def state_of(scenes: Sequence[Scene]) -> dict[str, Any]:
-    """Where the controls stand at first."""
-    first, second = scenes[0], scenes[-1]
-    none: tuple[tuple[str, str], Any] = (("", ""), None)
-    (method, head), here = next(iter(first.maps.items()), none)
-    # in a second panel of one volume another method, if there is one
-    others = [m for m in second.maps.items() if len(scenes) > 1 or m[0][0] != method]
-    (other_method, other_head), there = next(iter([*others, *second.maps.items()]), none)
-    return _html.window("lung") | {
-        "slice": _start(first, here),
-        "other_slice": _start(second, there),
-        "cursor": [],
-        "other_cursor": [],
-        "method": method,
-        "head": head,
-        "other_method": other_method,
-        "other_head": other_head,
-        "opacity": 0.6,
-        "show_contours": True,
-        "show_consensus": False,
-        "hidden_readers": [],
-        "orthogonal": False,
-        "compare": len(scenes) > 1,
-        "linked": True,
-        "same_scale": True,
-        "zoom": 1.0,
-        "pan": [0.0, 0.0],
-    }
 
 
 def _start(scene: Scene, values: _scene.Floats | None) -> int:

@@ -15,14 +15,13 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.patheffects import withStroke
 
 from lesionlab.attributes import LI_CATEGORIES, LIDC_RATINGS
+from lesionlab.colours import MAP as MAP
 from lesionlab.crops import Tier
 
 P = ParamSpec("P")
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
 PURPLE, YELLOW, RED = "#CC79A7", "#E69F00", "#B00020"
-
-MAP = "viridis"  # even in lightness, and seen alike with any colour vision
 
 STYLE: dict[Any, Any] = {
     "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, PURPLE, YELLOW, GREY]),

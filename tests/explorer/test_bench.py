@@ -262,7 +262,7 @@ def test_nothing_of_the_callers_is_touched(toys: Any) -> None:
     ("wrong", "message"),
     [
         ({"model": "x"}, "model='x': expected one of Lei, Fu, parts"),
-        ({"about": "texture"}, "about='texture': Lei has benign, malignant"),
+        ({"about": "texture"}, "about='texture': expected one of benign, malignant"),
         ({"duplicate": 11}, "duplicate=11: expected a slice, 0 to 10"),
         ({"surroundings": "water"}, "surroundings='water': expected None or one of lung, air"),
         ({"margin": float("nan")}, "margin=nan: expected mm"),

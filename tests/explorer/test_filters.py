@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lesionlab.explorer._filters import errors, lesion_table, matching
+from lesionlab.explorer.bench import errors, lesion_table, matching
 from lesionlab.sources import lidc
 
 

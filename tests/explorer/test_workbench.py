@@ -236,7 +236,7 @@ def test_the_background_takes_no_random_number_away(made: Any, toys: Any) -> Non
     ("changed", "message"),
     [
         ({"lesion_id": "x"}, "lesion_id='x': not among the 3 lesions here"),
-        ({"predictions": {"x": pd.DataFrame()}}, "predictions of 'x'"),
+        ({"predictions": {"x": pd.DataFrame()}}, "predictions='x': expected one of HESAM, ratings"),
         ({"predictions": {"HESAM": pd.DataFrame()}}, "predictions: no column lesion_id"),
     ],
 )
