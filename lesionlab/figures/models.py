@@ -106,7 +106,7 @@ def scores(
     rows = wanted.pivot(index="target", columns="predictor", values=["value", "low", "high"])
     rows = rows.reindex(targets).swaplevel(axis=1).rename(columns=PREDICTORS)
     found = [PREDICTORS.get(name, name) for name in predictors if name in set(wanted["predictor"])]
-    points = {
+    points: Any = {
         name: pd.Series(values, dtype=float).reindex(targets).dropna().to_dict()
         for name, values in (marks or {}).items()
     }

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from lesionlab import atlas, explorer
-from lesionlab.explorer import _scene
 
 SAID = {"a": [1, 1, 1, 1], "b": [1, 2, 5, 5], "c": [2, 2, 2, 3], "d": [5, 5, 5, 5]}
 
@@ -108,25 +106,6 @@ def test_an_example_without_voxels_is_left_out_and_told(
     assert [e["title"][-1] for e in shown[1]["examples"]] == ["a"]
     assert shown[1]["text"].endswith("1 of its examples have no voxels here.")
     assert payload(scale(ids="c"))["data"]["first"] == 2, "the first step that shows something"
-
-
-def test_of_many_slices_some_are_shown_where_they_lie() -> None:
-    hu = np.arange(45 * 4, dtype=np.int16).reshape(45, 2, 2)
-    masks = np.zeros((2, *hu.shape), np.bool_)
-    masks[:, 9] = True
-    weights = np.arange(45.0)
-    given: dict[str, Any] = {
-        "spacing": (0.5, 1, 2), "masks": masks, "slice_weights": weights,
-        "overlays": {"a": {"m": hu / 7, "flat": hu[0]}},
-    }  # fmt: skip
-    few = _scene.of(hu, **given, most_slices=16)
-    for thin, whole in ((few.hu, hu), (few.maps["a", "m"], hu / 7), (few.weights, weights)):
-        assert np.array_equal(thin, whole[::3])
-    assert few.maps["a", "flat"].shape == (1, 2, 2)
-    assert np.array_equal(few.masks, masks[:, ::3])
-    assert (few.spacing, few.stride, few.z_mm[2]) == ((1.5, 1, 2), (3, 1, 1), 3.0)
-    assert few.notes == ("shown is 1 slice of 3, to keep the page small",)
-    assert _scene.of(hu, **given, most_slices=45).stride == (1, 1, 1)
 
 
 def test_what_does_not_fit_is_refused(scale: Any) -> None:
