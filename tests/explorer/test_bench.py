@@ -110,16 +110,13 @@ def test_slices_are_reversed_and_duplicated_with_their_outlines(
     assert (made.masks == given.masks[:, 1:2]).all()
 
 
-def test_a_change_is_said_in_words() -> None:
-    words = "air beyond 1.5 mm of the consensus, slice 3 in all places, slices reversed"
-    asked = change(surroundings="air", margin=1.5, duplicate=2, reverse=True)
-    assert (asked.change, change(margin=3).change) == (words, "")
-
-
 # -- what a model says -----------------------------------------------------------------
 
 
-def test_predictions_are_named_by_their_targets() -> None:
+def test_changes_and_predictions_are_named() -> None:
+    words = "air beyond 1.5 mm of the consensus, slice 3 in all places, slices reversed"
+    asked = change(surroundings="air", margin=1.5, duplicate=2, reverse=True)
+    assert (asked.change, change(margin=3).change) == (words, "")
     lobe = Target("lobe", "multiclass", ("unknown", "upper", "lower"), ignored=0)
     assert columns(Target("margin")) == ["margin"]
     assert columns(Target("calcified", "binary")) == ["probability of calcified"]

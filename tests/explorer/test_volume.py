@@ -28,9 +28,6 @@ def panel(payload: Any) -> Any:
     return lambda viewer: payload(viewer)["data"]["panels"][0]
 
 
-# -- what is shown ---------------------------------------------------------------------
-
-
 def test_a_crop_brings_spacing_masks_tier_and_place_along(panel: Any, noise: Any) -> None:
     shown = panel(explorer.view(noise("a")))
     assert shown["title"] == "a"
@@ -114,9 +111,6 @@ def test_two_volumes_stand_side_by_side(payload: Any, noise: Any) -> None:
     assert repr(viewer).endswith("4×12×12, 7×5×5)")
 
 
-# -- sizes -----------------------------------------------------------------------------
-
-
 def test_a_cube_with_four_maps_stays_under_300_kb_and_says_what_was_rounded(panel: Any) -> None:
     rng = np.random.default_rng(0)
     z, y, x = np.indices((64, 64, 64)) - 31.5
@@ -165,9 +159,6 @@ def test_of_a_large_volume_some_voxels_are_shown_where_they_lie(
     assert np.array_equal(scene.weights, weights[::z])
     assert scene.z_mm[2] == 2 * z * 0.5
     assert scene.notes == ((f"shown is {few}, to keep the page small",) if few else ())
-
-
-# -- odd input -------------------------------------------------------------------------
 
 
 def test_missing_rounded_and_clipped_values_are_told() -> None:

@@ -37,9 +37,6 @@ def settled(workbench: Any) -> Any:
     return workbench.result
 
 
-# -- asked from Python -----------------------------------------------------------------
-
-
 def test_it_begins_with_a_lesion_that_the_model_was_tested_on(made: Any, toys: Any) -> None:
     expected = Request(toys.IDS[0], "HESAM", "HESAM", "malignant")
     assert made.request == made.result.request == expected
@@ -65,9 +62,6 @@ def test_a_change_stands_beside_what_it_was_on_the_same_slice(made: Any) -> None
     made.ask(**UNCHANGED)
     settled(made)
     assert (len(viewer.scenes), viewer.compare, viewer.slice) == (1, False, 3)
-
-
-# -- asked by the controls -------------------------------------------------------------
 
 
 def test_every_control_asks_for_its_part(made: Any, toys: Any) -> None:
@@ -130,9 +124,6 @@ def test_the_error_of_a_model_can_be_filtered_by(models: Any, toys: Any) -> None
     off = (said - truth).abs()[:, 0].numpy()
     assert own[list(toys.TESTED)].to_numpy() == pytest.approx(off, abs=1e-5)
     assert np.isnan(own[toys.IDS[2]])
-
-
-# -- what goes wrong -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -243,9 +234,6 @@ def test_the_background_takes_no_random_number_away(made: Any, toys: Any) -> Non
 def test_wrong_arguments(models: Any, toys: Any, changed: Any, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         explorer.workbench(models, toys.crops(), **changed)
-
-
-# -- without a kernel ------------------------------------------------------------------
 
 
 def test_the_output_is_a_page_and_a_picture_of_what_is_shown_now(models: Any, toys: Any) -> None:
