@@ -161,24 +161,18 @@ def _alike(scene: Scene) -> dict[str, Any]:
     """What is the same at every quality."""
     low, high = float(scene.hu.min()), float(scene.hu.max())
     presets = PRESETS | {"full": ((low + high) / 2, max(high - low, 1.0))}
-    return {
-        "title": scene.title,
+    as_is = ("title", "stride", "spacing", "frame", "votes", "ratings", "home")
+    return {name: getattr(scene, name) for name in as_is} | {
         "tier": {"name": scene.tier, "text": scene.tier_text},
         "shape": scene.hu.shape,
-        "stride": scene.stride,
-        "spacing": scene.spacing,
         "z": scene.z_mm.tolist(),
         "corner": scene.corner_mm,
-        "frame": scene.frame,
         "missing": None if scene.missing is None else _encoding.bits(scene.missing),
         "readers": len(scene.masks),
-        "votes": scene.votes,
         "masks": _encoding.bits(scene.masks) if len(scene.masks) else None,
         "weights": None if scene.weights is None else scene.weights.tolist(),
-        "ratings": scene.ratings,
         "presets": [[name, *window] for name, window in presets.items()],
         "first": scene.first_slice,
-        "home": scene.home,
         "output": _scene.output_word(head for _, head in scene.maps),
     }
 

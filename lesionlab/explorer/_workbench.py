@@ -42,8 +42,8 @@ NEEDS_KERNEL = (
 ALERT = "border-left:4px solid #d55e00;padding:.3rem .7rem;margin:0;white-space:pre-wrap"
 
 
-class Superseded(Exception):  # noqa: N818 - nothing went wrong
-    """Ends the computation of a request that a newer one has replaced; the user never sees it."""
+class Superseded(BaseException):
+    """Ends the computation of a request that a newer one has replaced; nothing went wrong."""
 
 
 class _Silent(threading.local):
@@ -184,8 +184,6 @@ class Workbench(w.VBox):  # type: ignore[misc]
             try:
                 result = self.bench.compute(request, partial(self._pass_on, self._say))
                 self._pass_on(self._show, result)
-            except Superseded:
-                raise
             except Exception as error:  # in showing a result, too
                 self._pass_on(self._fail, request, error)
 
