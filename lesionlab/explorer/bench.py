@@ -84,6 +84,7 @@ class Request:
         return ", ".join(words)
 
 
+# surroundings, margin, duplicate and reverse
 UNCHANGED: dict[str, Any] = {one.name: one.default for one in fields(Request)[-4:]}
 """Fields of a `Request` that leave the lesion as it is."""
 
@@ -270,7 +271,7 @@ def matching(table: pd.DataFrame, filters: Iterable[Filter]) -> pd.DataFrame:
 def _readings(rows: pd.DataFrame) -> pd.DataFrame:
     """What readers gave: a column NAME of arrays without gaps for each column `NAME_readings`."""
     given = rows.filter(regex="_readings$").rename(columns=lambda n: n.removesuffix("_readings"))
-    return given.map(lambda values: pd.Series(values, dtype=float).dropna().to_numpy())
+    return given.map(lambda values: (x := np.atleast_1d(np.asarray(values, float)))[~np.isnan(x)])
 
 
 def lesion_table(lesion_ids: Sequence[str], ratings: pd.DataFrame) -> pd.DataFrame:

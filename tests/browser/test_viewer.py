@@ -139,11 +139,8 @@ class Seen:
         return self.viewer(f"return viewer.model.get('{key}')")
 
     def set(self, **values: Any) -> None:
-        for key, value in values.items():
-            self.page.evaluate(
-                f"([key, value]) => {FIRST}.viewer.model.set(key, value)",
-                [key, value],
-            )
+        for pair in values.items():
+            self.page.evaluate(f"pair => {FIRST}.viewer.model.set(...pair)", list(pair))
         self.viewer("")
 
     def pixels(self, plane: str = "axial", panel: int = 0) -> np.ndarray:
