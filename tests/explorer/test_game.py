@@ -105,7 +105,8 @@ def test_answers_off_the_scale_are_refused(
 
 
 def test_the_page_carries_nodules_words_and_readings(game: Any, noise: Any, payload: Any) -> None:
-    data = payload(game(references={"a paper": {"margin": 0.5}}))["data"]
+    shown = game(references={"a paper": {"margin": 0.5}})
+    data = payload(shown)["data"]
     assert [n["id"] for n in data["nodules"]] == ["a", "b", "c"]
     assert data["nodules"][1]["readings"] == {
         "calcification": [6, 6], "margin": [5, 5], "texture": [3, None],
@@ -118,6 +119,10 @@ def test_the_page_carries_nodules_words_and_readings(game: Any, noise: Any, payl
     assert data["attributes"][0]["references"] == [pytest.approx(9 / 5), None]
     assert [a["constant"] for a in data["attributes"]] == [6, 4, 5]
     assert "phantom: rendered voxels, not a scan" in data["intro"]
+    pytest.importorskip("anywidget")
+    shown.answers = {"a": {"margin": 3}}
+    expected = games.score(shown.answers, readings()).loc["margin", "you"]
+    assert shown.score().loc["margin", ["you", "a paper"]].tolist() == [expected, 0.5]
     keys = {payload(g)["data"]["key"] for g in (game(), game(), game("ab"), game("bac"))}
     assert len(keys) == 3, "another game keeps its answers elsewhere"
     given = readings().assign(malignancy=3)
@@ -125,14 +130,6 @@ def test_the_page_carries_nodules_words_and_readings(game: Any, noise: Any, payl
     margin, malignancy = payload(shown)["data"]["attributes"]
     assert "Not rendered in phantoms" in malignancy["meaning"]
     assert "rendered" not in margin["meaning"]
-
-
-def test_a_widget_counts_the_answers_so_far(game: Any) -> None:
-    pytest.importorskip("anywidget")
-    shown = game(references={"a paper": {"margin": 0.5}})
-    shown.answers = {"a": {"margin": 3}}
-    expected = games.score(shown.answers, readings()).loc["margin", "you"]
-    assert shown.score().loc["margin", ["you", "a paper"]].tolist() == [expected, 0.5]
 
 
 @pytest.mark.parametrize(
