@@ -23,12 +23,12 @@ def reader_colours(n_readers: int) -> list[str]:
 
 
 def palette() -> dict[str, object]:
-    """What the JavaScript needs: the readers' colours, and maps of one and of both signs."""
-    return {"colours": list(READER_COLOURS), "map": table(MAP), "signed": table(SIGNED_MAP)}
+    """What the JavaScript needs: the readers' colours, and maps of one and of both signs.
 
-
-def table(name: str) -> str:
-    """A map of matplotlib as 256 × 6 hexadecimal digits."""
+    A map is a text of 256 × 6 hexadecimal digits.
+    """
     from matplotlib import colormaps
 
-    return (colormaps[name](np.arange(256), bytes=True)[:, :3]).astype(np.uint8).tobytes().hex()
+    maps = {"map": MAP, "signed": SIGNED_MAP}
+    steps = {k: colormaps[name](np.arange(256), bytes=True)[:, :3] for k, name in maps.items()}
+    return {"colours": list(READER_COLOURS)} | {k: v.tobytes().hex() for k, v in steps.items()}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import zlib
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,6 +47,12 @@ def bits(mask: npt.NDArray[np.bool_]) -> str:
     return pack(np.packbits(mask).tobytes())
 
 
+def ends(values: npt.NDArray[np.floating[Any]]) -> tuple[float, float]:
+    """The lowest and the highest finite value; 0 and 0 if there is none."""
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+
+
 def graded(values: npt.NDArray[np.floating[Any]], *, levels: int = TOP_LEVEL) -> dict[str, Any]:
     """A map as whole levels from 0 at its lowest to `levels` (up to `TOP_LEVEL`) at its highest.
 
@@ -60,7 +65,7 @@ def graded(values: npt.NDArray[np.floating[Any]], *, levels: int = TOP_LEVEL) ->
     `error` of a value in the page, and the packed numbers.
     """
     finite = np.isfinite(values)
-    low, high = (float(f(values[finite])) if finite.any() else 0.0 for f in (np.min, np.max))
+    low, high = ends(values)
     span = (high - low) or 1.0
     share = (np.where(finite, values, low).astype(np.float64) - low) / span
     grids, nodes = [], share
@@ -70,7 +75,9 @@ def graded(values: npt.NDArray[np.floating[Any]], *, levels: int = TOP_LEVEL) ->
     level = np.rint(nodes * levels)
     shown = level / levels
     for axis, (grid, n) in enumerate(zip(grids, values.shape, strict=True)):
-        shown = np.apply_along_axis(partial(np.interp, np.arange(n), grid), axis, shown)
+        # how much of each node there is in each value between them
+        shares = np.array([np.interp(np.arange(n), grid, node) for node in np.eye(len(grid))])
+        shown = np.moveaxis(np.tensordot(shown, shares, (axis, 0)), -1, axis)
     made: dict[str, Any] = {
         "low": low,
         "high": high,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import secrets
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from html import escape
 from importlib import import_module
@@ -53,8 +52,11 @@ class Page:
 
     def to_html(self) -> str:
         """One self-contained piece of HTML that starts itself; text from outside is escaped."""
+        return self.around(self.data(self.BUDGET))
+
+    def around(self, data: Mapping[str, Any]) -> str:
+        """That piece of HTML, for these data."""
         name = f"ll-{secrets.token_hex(6)}"
-        data = self.data(self.BUDGET)
         waiting = f"“{data['title']}” is shown here in a browser that runs JavaScript."
         # "<" could end the element or open a comment in it, whatever quotes it stands in
         payload = _json({"data": data, "state": self.state}).replace("<", "\\u003c")
@@ -109,29 +111,37 @@ def script(*more: str) -> str:
 @cache
 def _packed_script(*more: str) -> tuple[str, str]:
     """The script, deflated and in base64, and a name that changes with it."""
-    packed = zlib.compress(script(*more).encode(), 9)
-    return base64.b64encode(packed).decode(), f"lesionlab-{zlib.crc32(packed):08x}"
+    packed = _encoding.pack(script(*more).encode())
+    return packed, f"lesionlab-{zlib.crc32(packed.encode()):08x}"
 
 
 def fitted(scenes: Sequence[Scene], budget: float) -> list[dict[str, Any]]:
     """Scenes as JSON-ready values, as exact as so many bytes for all of them together allow."""
-    for quality in LADDER:
-        for scene in scenes:
-            if quality not in scene.packed:
-                scene.packed[quality] = _panel(scene, *quality)
-        made = [scene.packed[quality] for scene in scenes]
+    for step, levels in LADDER:
+        made = [
+            _once(_alike, scene) | _once(_maps, scene, levels) | _once(_hu, scene, step)
+            for scene in scenes
+        ]
         if budget == inf or len(_json(made).encode()) <= budget:
             break
     return made
 
 
-def _panel(scene: Scene, step: int, levels: int) -> dict[str, Any]:
-    """One scene as JSON-ready values, which `volume_data.js` reads."""
-    notes = list(scene.notes)
-    if step > 1:
-        notes.append(f"to keep the page small, HU are rounded to multiples of {step}")
-    low, high = float(scene.hu.min()), float(scene.hu.max())
-    presets = PRESETS | {"full": ((low + high) / 2, max(high - low, 1.0))}
+def _once(pack: Callable[..., dict[str, Any]], scene: Scene, *quality: int) -> dict[str, Any]:
+    """A part of a panel, which `volume_data.js` reads; packed once, and kept with the scene."""
+    if (key := (pack, *quality)) not in scene.packed:
+        scene.packed[key] = pack(scene, *quality)
+    return scene.packed[key]  # type: ignore[no-any-return]
+
+
+def _hu(scene: Scene, step: int) -> dict[str, Any]:
+    rounded = f"to keep the page small, HU are rounded to multiples of {step}"
+    values = _encoding.whole_numbers(np.rint(scene.hu / step))
+    notes = [*scene.notes, *([rounded] if step > 1 else [])]
+    return {"hu": {"step": step, "values": values}, "notes": notes}
+
+
+def _maps(scene: Scene, levels: int) -> dict[str, Any]:
     maps = [
         {
             "method": method,
@@ -144,28 +154,26 @@ def _panel(scene: Scene, step: int, levels: int) -> dict[str, Any]:
         | _encoding.graded(values, levels=levels)
         for (method, head), values in scene.maps.items()
     ]
-    return {
-        "title": scene.title,
+    return {"maps": maps}
+
+
+def _alike(scene: Scene) -> dict[str, Any]:
+    """What is the same at every quality."""
+    low, high = float(scene.hu.min()), float(scene.hu.max())
+    presets = PRESETS | {"full": ((low + high) / 2, max(high - low, 1.0))}
+    as_is = ("title", "stride", "spacing", "frame", "votes", "ratings", "home")
+    return {name: getattr(scene, name) for name in as_is} | {
         "tier": {"name": scene.tier, "text": scene.tier_text},
         "shape": scene.hu.shape,
-        "stride": scene.stride,
-        "spacing": scene.spacing,
         "z": scene.z_mm.tolist(),
         "corner": scene.corner_mm,
-        "frame": scene.frame,
-        "hu": {"step": step, "values": _encoding.whole_numbers(np.rint(scene.hu / step))},
         "missing": None if scene.missing is None else _encoding.bits(scene.missing),
         "readers": len(scene.masks),
-        "votes": scene.votes,
         "masks": _encoding.bits(scene.masks) if len(scene.masks) else None,
         "weights": None if scene.weights is None else scene.weights.tolist(),
-        "ratings": scene.ratings,
         "presets": [[name, *window] for name, window in presets.items()],
         "first": scene.first_slice,
-        "home": scene.home,
         "output": _scene.output_word(head for _, head in scene.maps),
-        "maps": maps,
-        "notes": notes,
     }
 
 

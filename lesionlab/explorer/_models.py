@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from lesionlab import papers
@@ -16,12 +15,10 @@ from lesionlab.attention import activation_map
 from lesionlab.crops import Crop
 from lesionlab.crops.footprint import footprint
 from lesionlab.crops.sampling import Samples, locate
+from lesionlab.explorer._scene import Bools, Floats
 from lesionlab.training.loop import in_batches
 from lesionlab.training.studies import Trained
 from lesionlab.training.targets import Target, by_target
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 KNOWN_HU = (-900, 300)
 """Two values that no preparation clips; what they become tells HU from the values of a sample."""
@@ -112,19 +109,15 @@ class Model:
             return self._in_hu(self._fed(crops, fold), fold, crop)
 
         place = footprint(crop, in_hu, unit=None)
-        steps = np.diff(place.z)
-        steps = steps[steps > 1e-6]
-        between = float(np.median(steps)) if len(steps) else float(crop.spacing[0])
+        steps = [step for step in np.diff(place.z) if step > 1e-6]
+        between = float(np.median(steps or [crop.spacing[0]]))
         # the masks go the way of the voxels, and so lie where these do
         dark, bright = KNOWN_HU
         drawn = (replace(crop, hu=np.where(m, bright, dark).astype(np.int16)) for m in crop.masks)
         masks = in_hu(drawn).images.numpy() >= (dark + bright) / 2
         # the middle of the first row and column in the scan; `place` has their edge in the crop
-        y, x = (
-            (crop.corner[axis] - 0.5) * crop.spacing[axis + 1]
-            + place.corner[axis] + place.pixel[axis] / 2
-            for axis in (0, 1)
-        )  # fmt: skip
+        edge = (np.array(crop.corner) - 0.5) * crop.spacing[1:]
+        y, x = (edge + place.corner + np.array(place.pixel) / 2).tolist()
         notes = []
         if not tested:
             notes.append(

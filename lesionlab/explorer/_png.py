@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from lesionlab import attributes, colours
 from lesionlab.explorer import _scene
@@ -28,7 +26,7 @@ def picture(scenes: Sequence[Scene], state: Mapping[str, Any]) -> bytes:
     for (ax, scene, prefix), shown in zip(sides, maps, strict=True):
         k = min(max(int(state[f"{prefix}slice"]), 0), len(scene.hu) - 1)
         _panel(ax, scene, state, k, 8, shown, limits)
-    return _bytes(figure, dpi=100)
+    return draw.png(figure, dpi=100)
 
 
 def sheet(scenes: Sequence[Scene], state: Mapping[str, Any], *, title: str, columns: int) -> bytes:
@@ -44,13 +42,7 @@ def sheet(scenes: Sequence[Scene], state: Mapping[str, Any], *, title: str, colu
         ax.set_axis_off()
     for ax, scene in zip(axes, scenes, strict=False):
         _panel(ax, scene, {"zoom": 1.0, "pan": (0, 0), **state}, scene.first_slice, 6)
-    return _bytes(figure, dpi=80)
-
-
-def _bytes(figure: Figure, dpi: int) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi)
-    return stream.getvalue()
+    return draw.png(figure, dpi=80)
 
 
 def _chosen(

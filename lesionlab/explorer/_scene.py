@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from lesionlab import attributes
 from lesionlab.crops import Crop, votes_needed
+from lesionlab.explorer import _encoding
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -119,10 +120,8 @@ def of(
     crop = volume if isinstance(volume, Crop) else None
     array = crop.hu if crop else np.asarray(volume)
     if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "iufb":
-        raise ValueError(
-            f"volume: expected numbers (z, y, x) without an empty axis, "
-            f"got {array.dtype} {array.shape}"
-        )
+        expected = "expected numbers (z, y, x) without an empty axis"
+        raise ValueError(f"volume: {expected}, got {array.dtype} {array.shape}")
     if crop:
         masks = crop.masks if masks is None else masks
         spacing = crop.spacing if spacing is None else spacing
@@ -214,10 +213,9 @@ def _maps(
         for head, values in (heads if isinstance(heads, Mapping) else {"": heads}).items():
             array = np.asarray(values)
             if array.shape not in (shape, shape[1:]) or array.dtype.kind not in "iufb":
-                raise ValueError(
-                    f"overlays, map {method!r}, {head!r}: expected numbers {shape} or {shape[1:]} "
-                    f"as the volume, got {array.dtype} {array.shape}"
-                )
+                expected = f"expected numbers {shape} or {shape[1:]} as the volume"
+                got = f"got {array.dtype} {array.shape}"
+                raise ValueError(f"overlays, map {method!r}, {head!r}: {expected}, {got}")
             array = array[at] if array.ndim == 3 else array[None, *at[1:]]
             made[str(method), str(head)] = array.astype(np.float64)
     if not all(method for method, _ in made):
@@ -228,10 +226,8 @@ def _maps(
 def _weights(weights: Any, n_slices: int) -> Floats:
     array = np.asarray(weights, dtype=np.float64)
     if array.shape != (n_slices,) or not np.isfinite(array).all() or (array < 0).any():
-        raise ValueError(
-            f"slice_weights: expected {n_slices} finite numbers, one per slice, from 0 up, "
-            f"got {array.shape}: {array!s:.60}"
-        )
+        expected = f"expected {n_slices} finite numbers, one per slice, from 0 up"
+        raise ValueError(f"slice_weights: {expected}, got {array.shape}: {array!s:.60}")
     return array
 
 
@@ -249,10 +245,8 @@ def _ratings(
         low, high = SCALES.get(name, (0, 1) if is_probability else (1, 5))
         scale = [min([low, *numbers]), max([high, *numbers])]
         title = attributes.title(str(name))
-        made.append(
-            {"name": str(name), "title": title, "scale": scale, "readings": given,
-             "predicted": value}
-        )  # fmt: skip
+        one = {"name": str(name), "title": title, "scale": scale}
+        made.append(one | {"readings": given, "predicted": value})
     return made
 
 
@@ -269,8 +263,7 @@ def peak(values: Floats) -> int | None:
 
 def limits(values: Floats) -> tuple[float, float]:
     """The ends of a map's colour scale: its own, but symmetrical where both signs occur."""
-    finite = values[np.isfinite(values)]
-    low, high = (float(f(finite)) if finite.size else 0.0 for f in (np.min, np.max))
+    low, high = _encoding.ends(values)
     if low < 0:
         high = max(-low, high)
         low = -high

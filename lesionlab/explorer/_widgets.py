@@ -116,12 +116,13 @@ class VolumeViewer(_Widget):
             state |= {"other_slice": self.slice, "other_cursor": self.cursor}
         if not self.method:
             state["method"] = ""  # no map was wanted
+        data = page.data()  # before anything is changed: it may not fit into memory
         with self.hold_sync():
             self._page = page
             # the browser looks up a map's name in the data: the names go first
             for name, value in state.items():
                 setattr(self, name, value)
-            self._data = page.data()
+            self._data = data
 
     @traitlets.validate("slice", "other_slice", "method", "other_method")
     def _check(self, proposal: Any) -> Any:

@@ -15,10 +15,18 @@ import ipywidgets as w
 import pandas as pd
 
 from lesionlab import attributes
-from lesionlab.explorer._filters import RELATIONS, Filter, matching
 from lesionlab.explorer._scene import output_word
 from lesionlab.explorer._widgets import VolumeViewer
-from lesionlab.explorer.bench import FILLS, UNCHANGED, Bench, Request, Result
+from lesionlab.explorer.bench import (
+    FILLS,
+    RELATIONS,
+    UNCHANGED,
+    Bench,
+    Filter,
+    Request,
+    Result,
+    matching,
+)  # fmt: skip
 from lesionlab.explorer.volume import VolumePage
 from lesionlab.tables import show
 
@@ -34,8 +42,8 @@ NEEDS_KERNEL = (
 ALERT = "border-left:4px solid #d55e00;padding:.3rem .7rem;margin:0;white-space:pre-wrap"
 
 
-class Superseded(Exception):  # noqa: N818 - nothing went wrong
-    """Ends the computation of a request that a newer one has replaced; the user never sees it."""
+class Superseded(BaseException):
+    """Ends the computation of a request that a newer one has replaced; nothing went wrong."""
 
 
 class _Silent(threading.local):
@@ -64,8 +72,8 @@ class Controls:
         self.add = _button("Add filter")
         self.filters = w.HBox(layout=w.Layout(flex_flow="row wrap"))
         self.listed = _field(w.Select, "Lesions", flex="none", rows=5)
-        fills = [(f"{name} (−{-hu:g} HU)", name) for name, hu in FILLS.items()]
         self.surroundings = _field(w.Dropdown, "Surroundings")
+        fills = [(f"{name} (−{-hu:g} HU)", name) for name, hu in FILLS.items()]
         self.surroundings.options = [("as they are", None), *fills]
         beyond: dict[str, Any] = {"min": 0, "max": 100, "step": 0.5}
         self.margin = _field(w.BoundedFloatText, "Surroundings beyond (mm)", **beyond)
@@ -73,11 +81,8 @@ class Controls:
         self.reverse = _field(w.Checkbox, "Reverse the slices", flex="none", indent=False)
         self.undo = _button("Undo the changes")
         self.count, self.status, self.alert, self.values = (w.HTML() for _ in range(4))
-
-    def rows(self) -> list[Any]:
-        """All controls, from top to bottom."""
         seen = (self.surroundings, self.margin, self.duplicate, self.reverse, self.undo)
-        return [
+        self.rows = [
             _row("Lesion", self.lesion_id, self.column, self.relation, self.value, self.add),
             self.filters,
             self.count,
@@ -130,7 +135,7 @@ class Workbench(w.VBox):  # type: ignore[misc]
         self.viewer.layout = w.Layout(flex="1 1 34rem", min_width="0")
         # beside the picture, and where there is no room for that above it
         side = w.Layout(flex_flow="row wrap-reverse", align_items="flex-end")
-        super().__init__([*c.rows(), w.HBox([self.viewer, c.values], layout=side)])
+        super().__init__([*c.rows, w.HBox([self.viewer, c.values], layout=side)])
 
     # -- from Python -------------------------------------------------------------------
 
@@ -179,8 +184,6 @@ class Workbench(w.VBox):  # type: ignore[misc]
             try:
                 result = self.bench.compute(request, partial(self._pass_on, self._say))
                 self._pass_on(self._show, result)
-            except Superseded:
-                raise
             except Exception as error:  # in showing a result, too
                 self._pass_on(self._fail, request, error)
 
@@ -205,8 +208,9 @@ class Workbench(w.VBox):  # type: ignore[misc]
     def _fail(self, task: Any, error: Exception) -> None:
         log.info("%s failed", task, exc_info=error)
         words = str(error)
-        # the words of other errors say too little
-        self._rest(words if isinstance(error, ValueError) else f"{type(error).__name__}: {words}")
+        if not (isinstance(error, ValueError) and words):  # others' words say too little
+            words = ": ".join(filter(None, [type(error).__name__, words]))
+        self._rest(words)
 
     def _rest(self, error: str) -> None:
         self.error = error

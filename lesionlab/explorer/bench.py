@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import pandas as pd
 import torch
 from scipy.ndimage import distance_transform_edt
 
+from lesionlab import _names
 from lesionlab.crops import Crop
 from lesionlab.crops.resampling import AIR, LUNG
-from lesionlab.explorer import _filters, _html, _scene
+from lesionlab.explorer import _html, _scene
 from lesionlab.explorer._models import Look, Model
 from lesionlab.explorer._scene import Scene
 from lesionlab.explorer.volume import VolumePage
@@ -21,6 +23,21 @@ from lesionlab.training.studies import Trained
 
 if TYPE_CHECKING:
     from lesionlab.explorer._workbench import Workbench
+
+RELATIONS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "at least": operator.ge,
+    "at most": operator.le,
+    "equal to": operator.eq,
+    "not equal to": operator.ne,
+}
+"""How a column's value may stand to a filter's; words are ordered by their letters."""
+
+MEASURES = ("n_readers", "n_slices", "diameter")
+"""Columns of a table of lesions that can be filtered by, beside the readers' ratings."""
+
+
+Filter = tuple[str, str, float | str]
+"""Column, one of `RELATIONS`, and a value (for a column of numbers a number), as typed or not."""
 
 FILLS: Mapping[str, float] = {"lung": LUNG, "air": AIR}
 """What surroundings can be replaced by, HU."""
@@ -67,12 +84,8 @@ class Request:
         return ", ".join(words)
 
 
-UNCHANGED: dict[str, Any] = {
-    "surroundings": None,
-    "margin": 0.0,
-    "duplicate": None,
-    "reverse": False,
-}
+# surroundings, margin, duplicate and reverse
+UNCHANGED: dict[str, Any] = {one.name: one.default for one in fields(Request)[-4:]}
 """Fields of a `Request` that leave the lesion as it is."""
 
 
@@ -125,11 +138,11 @@ class Bench:
         self._last: tuple[Request, Look] | None = None
 
     def table(self) -> pd.DataFrame:
-        """What lesions can be chosen by, as `_filters.lesion_table`; without a model's errors."""
+        """What lesions can be chosen by, as `lesion_table`; without a model's errors."""
         tier: Any = getattr(self._crops, "tier", None)  # a store has one
         if tier is None and isinstance(self._crops, dict):
             tier = [crop.tier for crop in self._crops.values()]
-        table = _filters.lesion_table(self.lesion_ids, self.ratings)
+        table = lesion_table(self.lesion_ids, self.ratings)
         return table if tier is None else table.assign(tier=tier)
 
     def filled(self, request: Request) -> Request:
@@ -137,16 +150,14 @@ class Bench:
         if request.lesion_id not in self.lesion_ids:
             n = len(self.lesion_ids)
             raise ValueError(f"lesion_id={request.lesion_id!r}: not among the {n} lesions here")
-        if request.model not in self.models:
-            raise ValueError(f"model={request.model!r}: expected one of {', '.join(self.models)}")
+        _names.one_of("model", request.model, self.models)
         model = self.models[request.model]
-        methods, about = list(model.methods), list(model.about)
-        usual = next((n for n in about if n in ("malignancy", "malignant")), about[0])
-        filled = replace(request, method=request.method or methods[0], about=request.about or usual)
-        for name, among in (("method", methods), ("about", about)):
-            if (value := getattr(filled, name)) not in among:
-                raise ValueError(f"{name}={value!r}: {request.model} has {', '.join(among)}")
-        return filled
+        usual = [name for name in model.about if name in ("malignancy", "malignant")]
+        method = request.method or next(iter(model.methods))
+        about = request.about or [*usual, *model.about][0]
+        _names.one_of("method", method, model.methods)
+        _names.one_of("about", about, model.about)
+        return replace(request, method=method, about=about)
 
     def compute(self, request: Request, tell: Callable[[str], None] = lambda _: None) -> Result:
         """Predict (as `Trained.predict`) and look, before and after the change.
@@ -173,7 +184,7 @@ class Bench:
             tell("predicting and looking again")
             after = model.asked(other, *asked)
             looks.append((after, request.change))
-        said = _filters.readings(self.ratings.reindex([request.lesion_id])).iloc[0]
+        said = _readings(self.ratings.reindex([request.lesion_id])).iloc[0]
         readings = {str(name): tuple(given.tolist()) for name, given in said.items() if len(given)}
         # only what is predicted, be it as a rating or as classes that are made of it
         rated = {t.name: readings[t.name] for t in model.targets if t.name in readings}
@@ -229,6 +240,69 @@ def _shown(
     )
 
 
+def matching(table: pd.DataFrame, filters: Iterable[Filter]) -> pd.DataFrame:
+    """The rows that fulfil every filter; a missing value fulfils none.
+
+    Raises:
+        ValueError: There is no such column or relation, or a number is needed.
+
+    >>> rows = pd.DataFrame({"margin": [1.0, 4.5, np.nan], "tier": ["phantom", "dicom", "dicom"]})
+    >>> matching(rows, [("margin", "at least", 2), ("tier", "equal to", "dicom")])
+       margin   tier
+    1     4.5  dicom
+    """
+    kept = np.ones(len(table), np.bool_)
+    for column, relation, typed in filters:
+        _names.one_of("column", column, map(str, table))
+        _names.one_of("relation", relation, RELATIONS)
+        values, value = table[column], str(typed).strip()
+        known = values.notna().to_numpy()
+        if pd.api.types.is_numeric_dtype(values):
+            try:
+                found = RELATIONS[relation](values, float(value.replace(",", ".")))
+            except ValueError:
+                raise ValueError(f"{column}: expected a number, got {value!r}") from None
+        else:
+            found = RELATIONS[relation](values.astype(str), value)
+        kept &= known & found.to_numpy(dtype=np.bool_, na_value=False)
+    return table[kept]
+
+
+def _readings(rows: pd.DataFrame) -> pd.DataFrame:
+    """What readers gave: a column NAME of arrays without gaps for each column `NAME_readings`."""
+    given = rows.filter(regex="_readings$").rename(columns=lambda n: n.removesuffix("_readings"))
+    return given.map(lambda values: (x := np.atleast_1d(np.asarray(values, float)))[~np.isnan(x)])
+
+
+def lesion_table(lesion_ids: Sequence[str], ratings: pd.DataFrame) -> pd.DataFrame:
+    """What lesions can be chosen by, as far as it is known.
+
+    `ratings` has one row per lesion, as `lesionlab.sources.lidc.nodules`; lesions that are not in
+    it have gaps. The columns are the readers' mean ratings under their names, `…, range` (the
+    largest minus the smallest of at least two readings), and those of `MEASURES` that are there.
+    """
+    rows = ratings.reindex(pd.Index(lesion_ids, name="lesion_id"))
+    said = _readings(rows)
+    ranges = said.map(lambda x: np.ptp(x) if len(x) > 1 else np.nan).add_suffix(", range")
+    sizes = rows.filter(items=MEASURES)
+    return pd.concat([rows.filter(items=list(said)), ranges, sizes], axis=1).astype(float)
+
+
+def errors(predictions: pd.DataFrame, targets: Sequence[str]) -> pd.DataFrame:
+    """|prediction − truth| of each target, and their mean as `error`; index lesion_id.
+
+    `predictions` are as `lesionlab.training.outcomes.Outcome.predictions`: one row per lesion,
+    lesion_id, predictions under the targets' names, and the truth under `…_truth`.
+    """
+    needed = ["lesion_id", *targets, *(f"{name}_truth" for name in targets)]
+    if missing := [name for name in needed if name not in predictions]:
+        raise ValueError(f"predictions: no column {', '.join(missing)}")
+    rows = predictions.set_index("lesion_id")
+    off = {f"{name}, error": (rows[name] - rows[f"{name}_truth"]).abs() for name in targets}
+    table = pd.DataFrame(off).assign(error=pd.DataFrame(off).mean(axis=1))
+    return table if len(targets) > 1 else table[["error"]]
+
+
 def workbench(
     models: Mapping[str, Trained | Iterable[Trained]],
     crops: Mapping[str, Crop],
@@ -262,16 +336,15 @@ def workbench(
         (`pip install 'lesionlab[lab]'`) the page of what it would show first.
     """
     bench = Bench(models, crops, ratings=ratings)
-    errors = {}
+    own = {}
     for name, frame in (predictions or {}).items():
-        if name not in bench.models:
-            raise ValueError(f"predictions of {name!r}: expected of {', '.join(bench.models)}")
-        errors[name] = _filters.errors(frame, [t.name for t in bench.models[name].targets])
+        _names.one_of("predictions", name, bench.models)
+        own[name] = errors(frame, [t.name for t in bench.models[name].targets])
     name, first = next(iter(bench.models.items()))
     if lesion_id is None:
         tested = (i for i in bench.lesion_ids if first.fold(i)[1])
         lesion_id = next(tested, bench.lesion_ids[0])
     result = bench.compute(Request(lesion_id, name))
     page = VolumePage(result.scenes)
-    made = _html.in_kernel(page, "_workbench", "Workbench", bench, result, errors)
+    made = _html.in_kernel(page, "_workbench", "Workbench", bench, result, own)
     return made  # type: ignore[no-any-return]

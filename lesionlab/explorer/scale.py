@@ -88,7 +88,7 @@ def atlas(
 
     Args:
         attribute: One of LIDC's nine ratings.
-        examples: AsAs `lesionlab.atlas.examples` gives them. Steps without one are shown as such.
+        examples: As `lesionlab.atlas.examples` gives them. Steps without one are shown as such.
         coverage: As `lesionlab.atlas.coverage` gives it: what is said about each step.
         crops: `lesion_id` to crop, best trimmed (`lesionlab.atlas.trimmed`): a page grows with
             every voxel. An example without a crop is left out, and the step says so.

@@ -17,9 +17,6 @@ from lesionlab.explorer._scene import Scene
 if TYPE_CHECKING:
     from lesionlab.explorer._widgets import VolumeViewer
 
-SCRIPT_BYTES = 33_500
-"""What a page holds beside its volumes: the viewer's script and colour maps."""
-
 
 class VolumePage(_html.Page):
     """A viewer without a kernel: HTML and a PNG; what `view` gives where anywidget is missing.
@@ -32,14 +29,40 @@ class VolumePage(_html.Page):
 
     def __init__(self, scenes: tuple[Scene, ...]) -> None:
         self.scenes = scenes
-        self.state = state_of(scenes)
+        first, second = scenes[0], scenes[-1]
+        none: tuple[tuple[str, str], Any] = (("", ""), None)
+        (method, head), here = next(iter(first.maps.items()), none)
+        # in a second panel of one volume another method, if there is one
+        others = [m for m in second.maps.items() if len(scenes) > 1 or m[0][0] != method]
+        (other_method, other_head), there = next(iter([*others, *second.maps.items()]), none)
+        self.state = _html.window("lung") | {
+            "slice": _start(first, here),
+            "other_slice": _start(second, there),
+            "cursor": [],
+            "other_cursor": [],
+            "method": method,
+            "head": head,
+            "other_method": other_method,
+            "other_head": other_head,
+            "opacity": 0.6,
+            "show_contours": True,
+            "show_consensus": False,
+            "hidden_readers": [],
+            "orthogonal": False,
+            "compare": len(scenes) > 1,
+            "linked": True,
+            "same_scale": True,
+            "zoom": 1.0,
+            "pan": [0.0, 0.0],
+        }
 
     def data(self, budget: float = inf) -> dict[str, Any]:
         """As `Page.data`; `budget` is for each 64³ voxels."""
         cubes = max(1.0, sum(scene.hu.size for scene in self.scenes) / 64**3)
-        panels = _html.fitted(self.scenes, budget * cubes - SCRIPT_BYTES)
         title = " and ".join(scene.title for scene in self.scenes)
-        return {"title": title, "panels": panels} | colours.palette()
+        data: dict[str, Any] = {"title": title, "panels": []} | colours.palette()
+        left = budget * cubes - len(self.around(data).encode())  # script and colour maps take some
+        return data | {"panels": _html.fitted(self.scenes, left)}
 
     def to_png(self) -> bytes:
         """As `Page.to_png`."""
@@ -104,36 +127,6 @@ def view(
         scenes = (*scenes, other.scenes[0])
     page = VolumePage(scenes)
     return _html.in_kernel(page, "_widgets", "VolumeViewer")  # type: ignore[no-any-return]
-
-
-def state_of(scenes: Sequence[Scene]) -> dict[str, Any]:
-    """Where the controls stand at first."""
-    first, second = scenes[0], scenes[-1]
-    none: tuple[tuple[str, str], Any] = (("", ""), None)
-    (method, head), here = next(iter(first.maps.items()), none)
-    # in a second panel of one volume another method, if there is one
-    others = [m for m in second.maps.items() if len(scenes) > 1 or m[0][0] != method]
-    (other_method, other_head), there = next(iter([*others, *second.maps.items()]), none)
-    return _html.window("lung") | {
-        "slice": _start(first, here),
-        "other_slice": _start(second, there),
-        "cursor": [],
-        "other_cursor": [],
-        "method": method,
-        "head": head,
-        "other_method": other_method,
-        "other_head": other_head,
-        "opacity": 0.6,
-        "show_contours": True,
-        "show_consensus": False,
-        "hidden_readers": [],
-        "orthogonal": False,
-        "compare": len(scenes) > 1,
-        "linked": True,
-        "same_scale": True,
-        "zoom": 1.0,
-        "pan": [0.0, 0.0],
-    }
 
 
 def _start(scene: Scene, values: _scene.Floats | None) -> int:

@@ -204,11 +204,9 @@ class Panel {
       });
     }
     canvas.addEventListener("pointermove", (event) => {
-      if (!down.has(event.pointerId)) {
-        this.pointed = [canvas, shareOf(canvas, event)];
-        this.tell();
-        return;
-      }
+      this.pointed = [canvas, shareOf(canvas, event)];
+      this.tell();
+      if (!down.has(event.pointerId)) return;
       down.set(event.pointerId, [event.offsetY, event.offsetX]);
       const to = now(), [wayY, wayX] = [to.y - from.y, to.x - from.x];
       const touch = event.pointerType === "touch";

@@ -1,46 +1,27 @@
-"""The style of every plot of this folder, and what they are made with."""
+"""What every plot of this folder is made with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from io import BytesIO
 from typing import Any, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
-from cycler import cycler
-from matplotlib import rc_context
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.patheffects import withStroke
 
 from lesionlab.attributes import LI_CATEGORIES, LIDC_RATINGS
+from lesionlab.colours import MAP as MAP
 from lesionlab.crops import Tier
 
 P = ParamSpec("P")
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
 PURPLE, YELLOW, RED = "#CC79A7", "#E69F00", "#B00020"
-
-MAP = "viridis"  # even in lightness, and seen alike with any colour vision
-
-STYLE: dict[Any, Any] = {
-    "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, PURPLE, YELLOW, GREY]),
-    "figure.dpi": 120,
-    "figure.constrained_layout.use": True,
-    "axes.labelsize": 8,
-    "axes.titlesize": 8.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.labelsize": 8.5,
-    "figure.titlesize": 9,
-    "grid.alpha": 0.3,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "lines.markersize": 4,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-}
 
 WINDOW = (-1024.0, 400.0)
 """HU that are drawn black and white where no other window is named: the papers' own."""
@@ -59,11 +40,11 @@ SHORT = {a.name: a.short for a in (*LI_CATEGORIES, *LIDC_RATINGS)}
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Let a function draw in `STYLE`, whatever the caller's settings are."""
+    """Let a function draw in `style.mplstyle`, whatever the caller's settings are."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with rc_context(STYLE):
+        with style.context("lesionlab.figures.style"):
             return draw(*args, **kwargs)
 
     return drawn
@@ -72,6 +53,13 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 def blank(width: float, height: float) -> Figure:
     """An empty figure of so many inches; without pyplot, so that none stays open."""
     return Figure(figsize=(width, height), layout="constrained", dpi=120)
+
+
+def png(figure: Figure, dpi: int) -> bytes:
+    """A figure as a PNG file."""
+    stream = BytesIO()
+    figure.savefig(stream, format="png", dpi=dpi)
+    return stream.getvalue()
 
 
 def row(n: int, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
@@ -157,14 +145,19 @@ def outline(
 
 
 def estimates(
-    ax: Axes, table: Any, shift: float = 0.0, *, columns: Sequence[str] = ("value", "low", "high"),
-    **style: Any,
+    ax: Axes, tables: Mapping[str, Any], step: float,
+    looks: Sequence[tuple[str, str]], columns: Sequence[str] = ("value", "low", "high"),
 ) -> None:  # fmt: skip
-    """A dot with its interval for each row of a table, the first one at the height `shift`."""
-    value, low, high = (table[name].to_numpy(dtype=float) for name in columns)
-    error = np.abs([value - low, high - value])
-    own: dict[str, Any] = {"fmt": "o", "linewidth": 1, **style}
-    ax.errorbar(value, np.arange(len(value)) + shift, xerr=error, **own)
+    """A dot with its interval for each row of each table; the tables lie `step` rows apart.
+
+    `looks` has a colour and a mark for each table, or more.
+    """
+    shifts = (np.arange(len(tables)) - (len(tables) - 1) / 2) * step
+    for shift, (name, table), (colour, mark) in zip(shifts, tables.items(), looks, strict=False):
+        value, low, high = (table[column].to_numpy(dtype=float) for column in columns)
+        error = np.abs([value - low, high - value])
+        at = np.arange(len(value)) + shift
+        ax.errorbar(value, at, xerr=error, fmt=mark, color=colour, linewidth=1, label=name)
 
 
 def rows_of(ax: Axes, names: Sequence[str]) -> None:

@@ -20,6 +20,9 @@ from matplotlib.ticker import MaxNLocator
 from lesionlab.crops import Tier
 from lesionlab.figures import _draw as draw
 
+LOOKS = ((draw.BLUE, "o"), (draw.GREY, "D"), (draw.ORANGE, "s"))
+"""Colour and mark of each network in `estimates`."""
+
 
 @draw.styled
 def one_feature_map(
@@ -61,6 +64,8 @@ def estimates(
     (method, region or curve) and the columns times, times_low, times_high, or difference, low,
     high. Each region or curve has a panel.
     """
+    if not 1 <= len(tables) <= len(LOOKS):
+        raise ValueError(f"tables of {list(tables)}: expected one to {len(LOOKS)} networks")
     nothing, columns, label = {
         "times": (1, ("times", "times_low", "times_high"),
                   "share of the map / share of a uniform map (1: no preference)"),
@@ -72,13 +77,9 @@ def estimates(
     methods, panels = list(index.unique(1)), list(index.unique(2))
     height = 0.36 * len(methods) * max(1.0, 0.6 * len(tables)) + 1.2
     figure, axes = draw.row(len(panels), 7.6, height, sharey=True)
-    looks = zip((draw.BLUE, draw.GREY, draw.ORANGE), "oDs", tables.items(), strict=False)
-    for number, (colour, mark, (name, table)) in enumerate(looks):
-        shift = (number - (len(tables) - 1) / 2) * 0.25
-        for ax, panel in zip(axes, panels, strict=True):
-            rows = table.xs(panel, level=1).reindex(methods)
-            draw.estimates(ax, rows, shift, columns=columns, label=name, fmt=mark, color=colour)
     for ax, panel in zip(axes, panels, strict=True):
+        rows = {n: table.xs(panel, level=1).reindex(methods) for n, table in tables.items()}
+        draw.estimates(ax, rows, 0.25, LOOKS, columns)
         ax.axvline(nothing, color="black", linestyle="--", linewidth=0.8)
         ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.set_title(panel)

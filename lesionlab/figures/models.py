@@ -103,19 +103,15 @@ def scores(
     if wanted.empty:
         raise ValueError(f"metric={metric!r}: no score of {', '.join(predictors)}")
     targets = list(dict.fromkeys(wanted["target"]))
-    by_predictor = wanted.set_index(["predictor", "target"])[["value", "low", "high"]]
-    found = {
-        PREDICTORS.get(name, name): by_predictor.loc[name].reindex(targets)
-        for name in predictors
-        if name in by_predictor.index
-    }
-    points = {
-        name: {k: float(v) for k, v in values.items() if k in targets and np.isfinite(v)}
+    rows = wanted.pivot(index="target", columns="predictor", values=["value", "low", "high"])
+    rows = rows.reindex(targets).swaplevel(axis=1).rename(columns=PREDICTORS)
+    found = [PREDICTORS.get(name, name) for name in predictors if name in set(wanted["predictor"])]
+    points: Any = {
+        name: pd.Series(values, dtype=float).reindex(targets).dropna().to_dict()
         for name, values in (marks or {}).items()
     }
     label = METRICS.get(metric, metric)
-    side_by_side = pd.concat(found, axis=1)
-    return draw.note(intervals(side_by_side, xlabel=label, groups=list(found), marks=points), tier)
+    return draw.note(intervals(rows, xlabel=label, groups=found, marks=points), tier)
 
 
 @draw.styled
@@ -150,10 +146,10 @@ def example(
     predicted, and readers (a list of ratings) if there are any.
     """
     stack, share = np.asarray(images, dtype=float), np.asarray(weights, dtype=float)
-    if stack.ndim != 3 or share.shape != (len(stack),):
+    if stack.ndim != 3 or share.shape != (len(stack),) or not stack.size:
         raise ValueError(
             f"images, weights: shapes {stack.shape} and {share.shape}, expected (slice, row, "
-            "column) and a weight for each slice"
+            "column) with at least one slice, and a weight for each"
         )
     n = min(MOST_SLICES, len(stack))
     shown = np.linspace(0, len(stack) - 1, n).round().astype(int)

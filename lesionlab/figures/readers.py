@@ -103,11 +103,11 @@ def intervals(
     those to draw, at most four, and `xlabel` says what is measured, with its unit. `marks` are sets
     of points by name, attribute → value, drawn as diamonds (a paper's values).
     """
+    looks = [(colour, "o") for colour in (draw.BLUE, draw.GREEN, draw.GREY, draw.ORANGE)]
+    if not 1 <= len(groups) <= len(looks):
+        raise ValueError(f"groups={list(groups)}: expected one to {len(looks)}")
     figure, (ax,) = draw.row(1, 7, 0.42 * len(table) + 1.3)
-    for number, group in enumerate(groups):
-        shift = (number - (len(groups) - 1) / 2) * 0.22
-        colour = (draw.BLUE, draw.GREEN, draw.GREY, draw.ORANGE)[number]
-        draw.estimates(ax, table[group], shift, color=colour, label=group)
+    draw.estimates(ax, {group: table[group] for group in groups}, 0.22, looks)
     for number, (name, points) in enumerate((marks or {}).items()):
         at = [table.index.tolist().index(name) for name in points]
         ax.plot(list(points.values()), at, "D", markersize=5, color=draw.ORANGE, label=name,

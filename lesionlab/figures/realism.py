@@ -70,8 +70,7 @@ def examples(slices: Slices, *, seed: int = 0) -> Figure:
 
 def png(figure: Figure, *, dpi: int = 100) -> bytes:
     """A figure as a small PNG file in shades of grey."""
-    drawn, small = BytesIO(), BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi)
+    drawn, small = BytesIO(draw.png(figure, dpi)), BytesIO()
     Image.open(drawn).convert("L").quantize(32).save(small, format="png", optimize=True)
     return small.getvalue()
 

@@ -96,6 +96,8 @@ def sheet(
         tier: Where the voxels come from; written below.
     """
     shown = [picture for row in rows.values() for picture in row]
+    if not shown:
+        raise ValueError(f"rows={dict(rows)!r}: expected at least one picture")
     columns = max(map(len, rows.values()))
     bars = 0.65 if any(picture.map is not None for picture in shown) else 0.0
     figure = draw.blank(columns * size + 0.35 + bars, 1)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,21 +95,19 @@ def run_beside(page: Any, file: str) -> None:
 
 
 @contextlib.contextmanager
-def jupyterlab(folder: Path, root: Path, **environment: str) -> Iterator[Callable[[str], str]]:
-    """JupyterLab on a free port with settings of its own; says where a file under root is."""
+def jupyterlab(browser: Any, folder: Path, root: Path, **environment: str) -> Iterator[Any]:
+    """A page for JupyterLab with settings of its own; `page.address_of` a file under root."""
+    pytest.importorskip("jupyterlab")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     token = secrets.token_hex(16)
-    settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
+    settings = folder / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
     (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
     own = {
-        "JUPYTERLAB_SETTINGS_DIR": folder / "settings",
-        "JUPYTERLAB_WORKSPACES_DIR": folder / "workspaces",
         "JUPYTER_CONFIG_DIR": folder / "config",
         "JUPYTER_DATA_DIR": folder / "data",
-        "JUPYTER_RUNTIME_DIR": folder / "runtime",
         "IPYTHONDIR": folder / "ipython",
     }
     command = [
@@ -134,7 +132,11 @@ def jupyterlab(folder: Path, root: Path, **environment: str) -> Iterator[Callabl
                 urllib.request.urlopen(f"{address}/api?token={token}", timeout=5).close()  # noqa: S310
                 break
             time.sleep(0.2)
-        yield lambda file: f"{address}/lab/tree/{file}?token={token}"
+        context = browser.new_context(viewport={"width": 1300, "height": 1300})
+        page = context.new_page()
+        page.address_of = lambda file: f"{address}/lab/tree/{file}?token={token}"
+        yield page
+        context.close()
     finally:
         server.terminate()
         server.wait(30)
@@ -143,24 +145,20 @@ def jupyterlab(folder: Path, root: Path, **environment: str) -> Iterator[Callabl
 @pytest.fixture(scope="module")
 def lab(browser: Any, listen: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The page of a notebook whose one cell has been run."""
-    pytest.importorskip("jupyterlab")
     pytest.importorskip("anywidget")
     folder = tmp_path_factory.mktemp("lab")
     (folder / "notebooks").mkdir()
     for name, cell in (("viewer", CELL), ("game", GAME), ("bench", BENCH_CELL)):
         notebook = new_notebook(cells=[new_code_cell(cell)], metadata={"kernelspec": KERNEL})
         nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
-    with jupyterlab(folder, folder / "notebooks") as address_of:
-        address = address_of("viewer.ipynb")
-        context = browser.new_context(viewport={"width": 1300, "height": 1300})
-        page = context.new_page()
+    with jupyterlab(browser, folder, folder / "notebooks") as page:
+        address = page.address_of("viewer.ipynb")
         page.wrong = listen(page, address.partition("/lab")[0])
         page.goto(address)
         run_all(page, "viewer.ipynb")
         page.wait_for_function(VIEWER, timeout=60_000)
         page.evaluate(f"{VIEWER}.ready")
         yield page
-        context.close()
 
 
 def wait_for_text(page: Any, code: str, text: str) -> None:
@@ -331,19 +329,14 @@ def reader(
     installed: Path, browser: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Any]:
     """A browser on a JupyterLab that was started in a folder with nothing but copied chapters."""
-    pytest.importorskip("jupyterlab")
     folder = tmp_path_factory.mktemp("reader")
     environment = {"PYTHONPATH": str(installed), chapters.SET: "smoke"}
     command = [Path(sys.executable).with_name("lesionlab"), "notebooks", "copy", "mine"]
     subprocess.run(
         command, check=True, cwd=folder, env=os.environ | environment, capture_output=True
     )
-    with jupyterlab(folder, folder / "mine", **environment) as address_of:
-        context = browser.new_context(viewport={"width": 1300, "height": 1300})
-        page = context.new_page()
-        page.address_of = address_of
+    with jupyterlab(browser, folder, folder / "mine", **environment) as page:
         yield page
-        context.close()
 
 
 def html_of(cell: dict[str, Any]) -> str:

@@ -139,11 +139,8 @@ class Seen:
         return self.viewer(f"return viewer.model.get('{key}')")
 
     def set(self, **values: Any) -> None:
-        for key, value in values.items():
-            self.page.evaluate(
-                f"([key, value]) => {FIRST}.viewer.model.set(key, value)",
-                [key, value],
-            )
+        for pair in values.items():
+            self.page.evaluate(f"pair => {FIRST}.viewer.model.set(...pair)", list(pair))
         self.viewer("")
 
     def pixels(self, plane: str = "axial", panel: int = 0) -> np.ndarray:
@@ -188,7 +185,7 @@ def whole(opened: Any) -> Iterator[Seen]:
 # -- values ----------------------------------------------------------------------------
 
 
-def test_the_browser_has_the_arrays_bit_for_bit(whole: Seen) -> None:
+def test_the_browser_has_arrays_and_ratings_as_given_and_tells_the_slice(whole: Seen) -> None:
     one = crop()
     assert np.array_equal(whole.array("viewer.volumes[0].hu").reshape(SHAPE), one.hu)
     for reader, mask in enumerate(one.masks):
@@ -196,6 +193,18 @@ def test_the_browser_has_the_arrays_bit_for_bit(whole: Seen) -> None:
         assert np.array_equal(shown.reshape(SHAPE), mask)
     marked = whole.array("viewer.volumes[0].consensus")
     assert np.array_equal(marked.reshape(SHAPE), one.consensus())
+    rows = whole.page.locator(".ratings [role=row]")
+    assert rows.count() == 3
+    assert rows.nth(1).inner_text().split("\n") == [
+        "Malignancy", "readers gave 2, 3, 5", "3.25", "3.333 (2–5)",
+    ]  # fmt: skip
+    assert rows.nth(2).inner_text().split("\n")[2:] == ["–", "5 (5–5)"]
+    whole.set(slice=2)
+    words = "slice 3 of 6 · z 105.0 mm from the scan's first slice · attention 0.4"
+    slider = whole.page.get_by_role("slider", name="Slice", exact=True)
+    assert slider.get_attribute("aria-valuetext") == words
+    canvas = whole.page.locator("[data-plane=axial]").first
+    assert canvas.get_attribute("aria-label") == f"{one.lesion_id}, {words}"
 
 
 def test_a_large_cube_is_close_and_says_by_how_much(opened: Any) -> None:
@@ -241,15 +250,6 @@ def test_the_probe_tells_what_the_arrays_hold(
     assert parts[3] == f"voxel ({z}, {y}, {x})"
 
 
-def test_ratings_are_the_numbers_given(whole: Seen) -> None:
-    rows = whole.page.locator(".ratings [role=row]")
-    assert rows.count() == 3
-    assert rows.nth(1).inner_text().split("\n") == [
-        "Malignancy", "readers gave 2, 3, 5", "3.25", "3.333 (2–5)",
-    ]  # fmt: skip
-    assert rows.nth(2).inner_text().split("\n")[2:] == ["–", "5 (5–5)"]
-
-
 # -- pixels ----------------------------------------------------------------------------
 
 
@@ -283,9 +283,13 @@ def test_an_overlay_is_the_colour_of_its_value(whole: Seen) -> None:
     assert np.abs(whole.voxels() - through)[4:16][strong[4:16]].max() <= 4
 
 
-def test_outlines_run_along_the_masks_in_the_readers_colours(whole: Seen) -> None:
+def test_scale_bar_and_outlines_are_where_they_belong_in_their_colours(whole: Seen) -> None:
     whole.set(method="", slice=2, show_contours=False, window_centre=5000)  # a black slice
-    assert whole.pixels()[60:-60].max() == 0
+    image = whole.pixels()
+    assert image[60:-60].max() == 0
+    # 24 columns of 0.7 mm are 16.8 mm: the longest bar of at most a third is 5 mm
+    bar = (image[len(image) - 11] > 250).all(axis=-1)
+    assert bar.sum() == pytest.approx(5 / 0.7 * image.shape[1] / SHAPE[2], abs=2)
     whole.set(show_contours=True, hidden_readers=[1, 2])
     image = whole.pixels()
     blue = np.argwhere((np.abs(image - [0, 0x72, 0xB2]) < 12).all(axis=-1))
@@ -299,14 +303,6 @@ def test_outlines_run_along_the_masks_in_the_readers_colours(whole: Seen) -> Non
     # two of three readers: rows 6 to 14, columns 6 to 16
     assert white.min(axis=0) / scale == pytest.approx([6, 6], abs=0.3)
     assert (white.max(axis=0) + 1) / scale == pytest.approx([14, 16], abs=0.3)
-
-
-def test_the_scale_bar_is_as_long_as_it_says(whole: Seen) -> None:
-    whole.set(method="", show_contours=False, window_centre=5000)
-    image = whole.pixels()
-    row = (image[len(image) - 11] > 250).all(axis=-1)
-    # 24 columns of 0.7 mm are 16.8 mm: the longest bar of at most a third is 5 mm
-    assert row.sum() == pytest.approx(5 / 0.7 * image.shape[1] / SHAPE[2], abs=2)
 
 
 def test_upright_planes_show_the_same_voxels(whole: Seen) -> None:
@@ -449,15 +445,6 @@ def test_everything_works_with_the_keyboard(whole: Seen) -> None:
     assert {"SELECT", "INPUT", "BUTTON", "SUMMARY"} <= set(names)
 
 
-def test_the_slice_is_told_to_screen_readers(whole: Seen) -> None:
-    whole.set(slice=2)
-    words = "slice 3 of 6 · z 105.0 mm from the scan's first slice · attention 0.4"
-    slider = whole.page.get_by_role("slider", name="Slice", exact=True)
-    assert slider.get_attribute("aria-valuetext") == words
-    canvas = whole.page.locator("[data-plane=axial]").first
-    assert canvas.get_attribute("aria-label") == f"{crop().lesion_id}, {words}"
-
-
 # -- enlarged and moved ----------------------------------------------------------------
 
 VOXEL = re.compile(r"voxel \((\d+), (\d+), (\d+)\)")
@@ -544,16 +531,20 @@ def test_a_drag_moves_the_enlarged_slice_and_pins_nothing(zoomed: Seen) -> None:
     mouse = zoomed.page.mouse  # and what is in the middle, but not between two voxels
     middle = (x + width / 2 + 8, y + height / 2 + 8)
 
+    under = []
+
     def drag(x: float, y: float) -> None:
         mouse.move(*middle)
         mouse.down()
         mouse.move(middle[0] + x, middle[1] + y, steps=4)
+        under.append(told(zoomed))
         mouse.up()
         zoomed.viewer("")
 
     mouse.move(*middle)
     place, before = told(zoomed), zoomed.pixels()
     drag(-60, 40)
+    assert under == [place], "while it is dragged, too"
     mouse.move(middle[0] - 60, middle[1] + 41)
     assert told(zoomed) == place
     assert not np.array_equal(zoomed.pixels(), before)

@@ -37,9 +37,6 @@ def game(noise: Any) -> Any:
     return make
 
 
-# -- the measure -----------------------------------------------------------------------
-
-
 def test_the_score_by_hand() -> None:
     table = games.score({"a": {"margin": 3, "texture": 4}, "b": {"margin": 4}}, readings())
     assert table.index.tolist() == ["margin", "texture"]
@@ -54,9 +51,7 @@ def test_the_score_by_hand() -> None:
     assert table.loc["texture", ["you", "readers", "n_pairs"]].tolist() == [1, 0, 3]
     assert games.score({}, readings()).empty
     assert games.score({"a": {}}, readings()).empty
-
-
-def test_a_gap_makes_no_pair_and_one_reader_alone_no_difference() -> None:
+    # a gap makes no pair, and one reader alone no difference
     table = games.score({"b": {"texture": 5}, "c": {"margin": 1}}, readings())
     assert table.loc["texture", ["you", "n_pairs"]].tolist() == [2, 1]
     assert table.loc["margin", "you"] == 3
@@ -109,11 +104,9 @@ def test_answers_off_the_scale_are_refused(
         games.score(answers, readings())
 
 
-# -- the page --------------------------------------------------------------------------
-
-
-def test_the_page_carries_nodules_words_and_readings(game: Any, payload: Any) -> None:
-    data = payload(game(references={"a paper": {"margin": 0.5}}))["data"]
+def test_the_page_carries_nodules_words_and_readings(game: Any, noise: Any, payload: Any) -> None:
+    shown = game(references={"a paper": {"margin": 0.5}})
+    data = payload(shown)["data"]
     assert [n["id"] for n in data["nodules"]] == ["a", "b", "c"]
     assert data["nodules"][1]["readings"] == {
         "calcification": [6, 6], "margin": [5, 5], "texture": [3, None],
@@ -126,27 +119,17 @@ def test_the_page_carries_nodules_words_and_readings(game: Any, payload: Any) ->
     assert data["attributes"][0]["references"] == [pytest.approx(9 / 5), None]
     assert [a["constant"] for a in data["attributes"]] == [6, 4, 5]
     assert "phantom: rendered voxels, not a scan" in data["intro"]
-
-
-def test_malignancy_is_not_rendered_and_the_page_says_so(noise: Any, payload: Any) -> None:
+    pytest.importorskip("anywidget")
+    shown.answers = {"a": {"margin": 3}}
+    expected = games.score(shown.answers, readings()).loc["margin", "you"]
+    assert shown.score().loc["margin", ["you", "a paper"]].tolist() == [expected, 0.5]
+    keys = {payload(g)["data"]["key"] for g in (game(), game(), game("ab"), game("bac"))}
+    assert len(keys) == 3, "another game keeps its answers elsewhere"
     given = readings().assign(malignancy=3)
     shown = explorer.be_the_reader([noise("a")], given, attributes=["margin", "malignancy"])
     margin, malignancy = payload(shown)["data"]["attributes"]
     assert "Not rendered in phantoms" in malignancy["meaning"]
     assert "rendered" not in margin["meaning"]
-
-
-def test_another_game_keeps_its_answers_elsewhere(game: Any, payload: Any) -> None:
-    keys = {payload(g)["data"]["key"] for g in (game(), game(), game("ab"), game("bac"))}
-    assert len(keys) == 3
-
-
-def test_a_widget_counts_the_answers_so_far(game: Any) -> None:
-    pytest.importorskip("anywidget")
-    shown = game(references={"a paper": {"margin": 0.5}})
-    shown.answers = {"a": {"margin": 3}}
-    expected = games.score(shown.answers, readings()).loc["margin", "you"]
-    assert shown.score().loc["margin", ["you", "a paper"]].tolist() == [expected, 0.5]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from lesionlab import atlas, explorer
-from lesionlab.explorer import _html
+from lesionlab.explorer import _encoding, _html
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NASTY = "</script><script>alert(1)</script><!--<img src=x onerror=alert(1)>\"'& $\\alpha$"
@@ -39,19 +39,27 @@ def made(kind: str, name: str, noise: Callable[..., Any], size: int = 12) -> Any
 
 
 KINDS = {
-    "view": "VolumeViewer('a', 4×12×12)",
-    "game": "ReaderGame(2 nodules, 1 attributes)",
-    "scale": "ScaleViewer('margin', 5 steps, 2 nodules)",
+    "view": ("VolumePage", "VolumeViewer", "('a', 4×12×12)"),
+    "game": ("GamePage", "ReaderGame", "(2 nodules, 1 attributes)"),
+    "scale": ("ScalePage", "ScaleViewer", "('margin', 5 steps, 2 nodules)"),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_widget_brings_html_and_a_picture(kind: str, noise: Any) -> None:
-    pytest.importorskip("anywidget")
-    shown, _ = made(kind, "a", noise)._repr_mimebundle_()
-    assert set(shown) == {WIDGET, "text/html", "image/png", "text/plain"}
+@pytest.mark.parametrize("widgets", [True, False])
+def test_html_and_a_picture_come_with_a_widget_and_without(
+    widgets: bool, kind: str, noise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if widgets:
+        pytest.importorskip("anywidget")
+        shown, _ = made(kind, "a", noise)._repr_mimebundle_()
+    else:
+        monkeypatch.setitem(sys.modules, "anywidget", None)
+        monkeypatch.delitem(sys.modules, "lesionlab.explorer._widgets", raising=False)
+        shown = made(kind, "a", noise)._repr_mimebundle_()
+    assert set(shown) == {*[WIDGET] * widgets, "text/html", "image/png", "text/plain"}
     assert shown["image/png"].startswith(b"\x89PNG")
-    assert shown["text/plain"] == KINDS[kind]
+    assert shown["text/plain"] == KINDS[kind][widgets] + KINDS[kind][2]
 
 
 @pytest.mark.parametrize(
@@ -92,6 +100,31 @@ def test_a_trait_out_of_range_is_refused(
     assert getattr(viewer, name) == before
 
 
+def test_what_cannot_be_packed_leaves_the_widget_as_it_was(
+    noise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("anywidget")
+    viewer, page = made("view", "a", noise), made("view", "b", noise)._page
+    before, scenes = viewer.get_state(), viewer.scenes
+
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(_html, "fitted", full)
+    with pytest.raises(MemoryError):
+        viewer.replace(page, keep_place=False)
+    assert (viewer.get_state(), viewer.scenes) == (before, scenes)
+
+
+def test_each_quality_of_a_part_is_packed_once(noise: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed, pack = [], _encoding.pack
+    monkeypatch.setattr(_encoding, "pack", lambda raw: packed.append(raw) or pack(raw))
+    scenes = made("view", "a", noise).scenes
+    _html.fitted(scenes, budget=0)
+    _html.fitted(scenes, budget=0)
+    assert len(packed) == 1 + 3 + 5, "outlines, maps of three levels, HU of five steps"
+
+
 @pytest.mark.parametrize(("kind", "most"), [("scale", 21_000), ("game", 17_000)])
 def test_a_nodule_keeps_to_its_share_of_the_page_and_says_what_was_rounded(
     kind: str, most: int, noise: Any, payload: Any
@@ -109,18 +142,9 @@ def test_a_nodule_keeps_to_its_share_of_the_page_and_says_what_was_rounded(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_anywidget_html_and_picture_are_left(
-    kind: str, noise: Any, monkeypatch: pytest.MonkeyPatch
+def test_text_from_outside_is_never_markup_and_nothing_is_fetched(
+    kind: str, noise: Any, payload: Any
 ) -> None:
-    monkeypatch.setitem(sys.modules, "anywidget", None)
-    monkeypatch.delitem(sys.modules, "lesionlab.explorer._widgets", raising=False)
-    page = made(kind, "a", noise)
-    assert isinstance(page, _html.Page)
-    assert set(page._repr_mimebundle_()) == {"text/html", "image/png", "text/plain"}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_text_from_outside_is_never_markup(kind: str, noise: Any, payload: Any) -> None:
     class Tags(HTMLParser):
         def handle_starttag(self, tag: str, attrs: object) -> None:
             seen.append(tag)
@@ -135,13 +159,8 @@ def test_text_from_outside_is_never_markup(kind: str, noise: Any, payload: Any) 
         "\\'", "'"
     )
     assert viewer.to_png().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_fetched_and_no_markup_is_made_from_text(kind: str, noise: Any) -> None:
-    viewer = made(kind, "a", noise)
     script = _html.script(*viewer._page.MORE)
-    text = viewer.to_html() + script
+    text = page + script
     assert not re.search(r"https?://|fetch\(|XMLHttpRequest|sendBeacon|WebSocket", text)
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text)
     assert "</script" not in script

@@ -28,9 +28,6 @@ def panel(payload: Any) -> Any:
     return lambda viewer: payload(viewer)["data"]["panels"][0]
 
 
-# -- what is shown ---------------------------------------------------------------------
-
-
 def test_a_crop_brings_spacing_masks_tier_and_place_along(panel: Any, noise: Any) -> None:
     shown = panel(explorer.view(noise("a")))
     assert shown["title"] == "a"
@@ -114,9 +111,6 @@ def test_two_volumes_stand_side_by_side(payload: Any, noise: Any) -> None:
     assert repr(viewer).endswith("4×12×12, 7×5×5)")
 
 
-# -- sizes -----------------------------------------------------------------------------
-
-
 def test_a_cube_with_four_maps_stays_under_300_kb_and_says_what_was_rounded(panel: Any) -> None:
     rng = np.random.default_rng(0)
     z, y, x = np.indices((64, 64, 64)) - 31.5
@@ -133,20 +127,38 @@ def test_a_cube_with_four_maps_stays_under_300_kb_and_says_what_was_rounded(pane
     assert all(m["error"] <= 0.05 * (m["high"] - m["low"]) for m in shown["maps"])
 
 
-def test_a_whole_scan_is_thinned_and_says_so() -> None:
-    scan = np.zeros((200, 512, 512), np.int16)
-    scan[::4, ::8, ::12] = 77
-    viewer = explorer.view(scan, spacing=(1.0, 0.5, 0.5), tier="dicom", slice_weights=np.ones(200))
-    (scene,) = viewer.scenes
-    assert scene.hu.size <= _scene.MAX_VOXELS
+@pytest.mark.parametrize(
+    ("shape", "most_slices", "stride", "few"),
+    [
+        ((45, 4, 2), 16, (3, 1, 1), "1 slice of 3"),
+        ((45, 4, 2), 45, (1, 1, 1), ""),
+        ((200, 512, 512), 200, (2, 4, 4), "1 slice of 2, 1 row of 4, 1 column of 4"),
+    ],
+)
+def test_of_a_large_volume_some_voxels_are_shown_where_they_lie(
+    shape: tuple[int, int, int], most_slices: int, stride: tuple[int, int, int], few: str
+) -> None:
+    scan = np.arange(np.prod(shape)).astype(np.int16).reshape(shape)
+    masks = np.broadcast_to(scan % 3 == 1, (2, *shape))
+    weights = np.arange(float(shape[0]))
+    scene = _scene.of(
+        scan,
+        spacing=(0.5, 1, 2),
+        masks=masks,
+        slice_weights=weights,
+        overlays={"a": {"m": scan, "flat": scan[0]}},
+        most_slices=most_slices,
+    )
     z, y, x = scene.stride
-    assert np.array_equal(scene.hu, scan[::z, ::y, ::x])
-    assert scene.spacing == (z * 1.0, y * 0.5, x * 0.5)
-    assert (scene.z_mm[1], len(scene.weights)) == (z, len(scene.hu))
-    assert scene.notes[0].startswith(f"shown is 1 slice of {z}, 1 row of {y}, 1 column of {x}")
-
-
-# -- odd input -------------------------------------------------------------------------
+    assert (scene.stride, scene.spacing) == (stride, (z * 0.5, y, x * 2))
+    assert scene.hu.size <= _scene.MAX_VOXELS
+    for thin in (scene.hu, scene.maps["a", "m"]):
+        assert np.array_equal(thin, scan[::z, ::y, ::x])
+    assert np.array_equal(scene.maps["a", "flat"], scan[:1, ::y, ::x])
+    assert np.array_equal(scene.masks, masks[:, ::z, ::y, ::x])
+    assert np.array_equal(scene.weights, weights[::z])
+    assert scene.z_mm[2] == 2 * z * 0.5
+    assert scene.notes == ((f"shown is {few}, to keep the page small",) if few else ())
 
 
 def test_missing_rounded_and_clipped_values_are_told() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import lesionlab.figures
+from lesionlab import explorer
+from lesionlab.figures import maps, readers, samples
 from lesionlab.figures import models as figures
 
 
@@ -112,8 +116,33 @@ def test_of_many_slices_some_are_shown_with_both_ends(drawn: Any, n: int, shown:
     assert [ax.get_title() for ax in axes if ax.images] == [f"{k} of {n}" for k in shown]
 
 
-def test_hostile_examples() -> None:
-    with pytest.raises(ValueError, match=r"shapes \(3, 8, 8\) and \(1,\), expected"):
-        figures.example(images(3), lesion(), weights=[1.0])
-    with pytest.raises(ValueError, match="margin is 0, outside of its scale"):
-        figures.example(images(3), lesion().assign(truth=0.0), weights=[0.2, 0.3, 0.5])
+NETWORKS = dict.fromkeys("abcd", pd.DataFrame())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: figures.example(images(3), lesion(), weights=[1.0]),
+         "images, weights: shapes (3, 8, 8) and (1,), expected"),
+        (lambda: figures.example(images(0), lesion(), weights=[]),
+         "shapes (0, 8, 8) and (0,), expected (slice, row, column) with at least one slice"),
+        (lambda: figures.example(images(1), lesion().assign(truth=0.0), weights=[1]),
+         "margin is 0, outside of its scale"),
+        (lambda: maps.estimates(NETWORKS, "times"),
+         "tables of ['a', 'b', 'c', 'd']: expected one to 3 networks"),
+        (lambda: maps.estimates({}, "times"), "tables of []: expected one to 3"),
+        (lambda: readers.intervals(pd.DataFrame(), xlabel="", groups=list("abcde")),
+         "groups=['a', 'b', 'c', 'd', 'e']: expected one to 4"),
+        (lambda: samples.sheet({"a": []}), "rows={'a': []}: expected at least one picture"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_drawn_is_named(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
+
+
+@pytest.mark.parametrize("package", [explorer, lesionlab.figures])
+def test_a_name_that_is_not_there_is_told_as_python_does(package: Any) -> None:
+    message = f"module '{package.__name__}' has no attribute 'x'"
+    with pytest.raises(AttributeError, match=f"^{message}$"):
+        _ = package.x

@@ -34,9 +34,6 @@ def image(seed: int = 0, size: int = 8) -> np.ndarray:
     return np.random.default_rng(seed).random((size, size))
 
 
-# -- sheets ----------------------------------------------------------------------------
-
-
 def test_a_sheet_draws_each_picture_to_scale(drawn: Any) -> None:
     tall = Picture(np.arange(12.0).reshape(4, 3), (2.0, 0.5), "tall")
     shown = drawn(figures.sheet({"a": [tall], "b": [tall, tall]}, limits=(-1, 1)))
@@ -79,7 +76,7 @@ def test_an_outline_runs_along_the_borders_of_pixels() -> None:
     assert ax.get_xlim() == (0, 10)
 
 
-def test_maps_lie_over_the_image_on_one_scale_for_a_row(drawn: Any) -> None:
+def test_maps_lie_over_the_image_on_one_scale_for_a_row_or_on_their_own(drawn: Any) -> None:
     mask = np.zeros((1, 8, 8), bool)
     mask[0, 2:5, 2:5] = True
     wrong = Picture(image(), (0.5, 0.5), "0.9", mask, 3 * image(2), wrong=True)
@@ -102,9 +99,6 @@ def test_maps_lie_over_the_image_on_one_scale_for_a_row(drawn: Any) -> None:
     assert [to_hex(ax.title.get_color()) for ax in shown] == ["#000000", "#b00020", "#000000"]
     with pytest.raises(ValueError, match=r"map of \(4, 4\)"):
         figures.sheet({"a": [Picture(image(), map=image(size=4))]})
-
-
-def test_maps_with_scales_of_their_own_have_one_bar_that_says_so() -> None:
     row = [Picture(image(), map=image(1)), Picture(image(), map=3 * image(2))]
     figure = figures.sheet({"": row, "b": row}, own_scales=True)
     *axes, bar = figure.axes
@@ -121,9 +115,6 @@ def test_pictures_of_a_tensor() -> None:
     for shape, message in (((2, 3, 3), "zip"), ((3, 3), r"images of shape \(3, 3\): expected")):
         with pytest.raises(ValueError, match=message):
             figures.pictures(np.zeros(shape), (1, 1), ["a", "b", "c"])
-
-
-# -- one crop --------------------------------------------------------------------------
 
 
 def test_a_crop_lies_in_its_scan_in_mm(drawn: Any) -> None:
@@ -162,24 +153,19 @@ def test_footprints_are_drawn_in_mm_and_by_paper(drawn: Any) -> None:
     assert heights[0].get_color() == figures.PAPER_COLOURS["Fu 2021"]
 
 
-# -- where samples are read ------------------------------------------------------------
-
-
-def test_the_footprint_of_lei_is_two_diameters_at_one_mm() -> None:
+def test_footprints_are_where_the_papers_read() -> None:
     ball = crop()
     before = ball.hu.copy()
     place = footprint(ball, partial(lei2020.prepare, channels=11))
     assert np.array_equal(ball.hu, before)
+    # Lei's is two diameters, at one mm
     assert place.z == pytest.approx(np.arange(-5, 6), abs=1e-3)
     diameter = (6 * ball.consensus().sum() * 0.5 / np.pi) ** (1 / 3)  # voxels of 0.5 mm³
     assert place.side == pytest.approx((2 * diameter, 2 * diameter), rel=1e-4)
     assert place.pixel[0] == pytest.approx(2 * diameter / 32, rel=1e-4)
     middle = (np.array(place.corner) + np.array(place.side) / 2) / 0.5
     assert middle == pytest.approx([48.5, 48.5], abs=0.1)  # the middle of voxel 48
-
-
-def test_the_footprints_of_others() -> None:
-    place = footprint(crop(), fu2021.prepare, unit=None)
+    place = footprint(ball, fu2021.prepare, unit=None)
     # 27 pixels of the union and one of the outlines on either side, 0.5 mm each, are 80 per cent
     assert place.side == pytest.approx((29 * 0.5 / 0.8,) * 2, rel=1e-4)
     assert place.z.tolist() == pytest.approx(np.arange(-6, 7, 2), abs=1e-6)  # the scan's slices

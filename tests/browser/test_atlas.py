@@ -1,4 +1,4 @@
-"""The game in Chromium: played without a kernel and with the network cut off."""
+"""Scales and the game in Chromium, without a kernel and with the network cut off."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lesionlab import explorer
+from lesionlab import atlas, explorer
 from lesionlab.crops import Crop
 from lesionlab.explorer import game as games
 
@@ -293,9 +293,68 @@ def test_everything_works_with_the_keyboard(page: Any) -> None:
     assert page.evaluate(focus).startswith("You differ from a reader by")
 
 
+def test_from_disk_without_storage_it_is_played_all_the_same(show: Any, html: str) -> None:
+    script = "Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('no'); } })"
+    with show(html, served=False, script=script) as page:
+        press(page, "Start")
+        choose(page, "Margin", "4 Near sharp")
+        press(page, "Stop and see the result")
+        same_as_python(page, {IDS[0]: {"margin": 4}})
+    with show(html, served=False, ready=False, java_script_enabled=False) as page:
+        assert page.get_by_text("is shown here in a browser that runs JavaScript").is_visible()
+        assert page.get_by_text("the end").is_visible()
+
+
+# -- scales ------------------------------------------------------------------------------
+
+SAID = {"a": [1, 1, 1, 1], "b": [1, 2, 5, 5], "c": [2, 2, 2, 3], "d": [5, 5, 5, 5]}
+SCALE = "document.querySelector('.lesionlab-scale > div').scale"
+
+
+@pytest.fixture(scope="module")
+def scales(noise: Any) -> list[str]:
+    rows = [(i, v) for i, values in SAID.items() for v in values]
+    made = []
+    for name in ("margin", "texture"):
+        given = pd.DataFrame(rows, columns=["lesion_id", name])
+        examples, coverage = atlas.examples(given, name), atlas.coverage(given, name)
+        made.append(explorer.atlas(name, examples, coverage, {i: noise(i) for i in SAID}).to_html())
+    return made
+
+
+# the sum of HU of each volume that is unpacked, told from the others by that
+TOTALS = (
+    f"{SCALE}.viewer ? {SCALE}.viewer.ready.then(() => {SCALE}.viewer.volumes"
+    ".map(v => v.hu.reduce((a, b) => a + b, 0))) : []"
+)
+
+
+def test_each_step_shows_its_examples_and_the_keyboard_goes_along_the_scale(
+    show: Any, scales: list[str], noise: Any
+) -> None:
+    expected = {"1 Poorly defined": "ab", "2 Near poorly defined": "cb", "3 Medium": "c",
+                "4 Near sharp": "", "5 Sharp": "db"}  # fmt: skip
+    with show(*scales) as page:
+        page.keyboard.press("Tab")
+        for step in (2, 3, 4, 5):
+            page.keyboard.press("ArrowRight")
+            assert page.evaluate(f"{SCALE}.model.get('step')") == step
+        assert page.locator(".said").first.get_attribute("aria-live") == "polite"
+        group = page.get_by_role("group", name="Margin")
+        for words, ids in expected.items():
+            group.get_by_role("radio", name=words).check()
+            assert page.evaluate(TOTALS) == [noise(i).hu.sum(dtype=int) for i in ids], words
+            titles = page.locator(".lesionlab-scale").first.locator(".panel .title:visible")
+            assert [t[-1] for t in titles.all_inner_texts()] == list(ids)
+        group.get_by_role("radio", name="4 Near sharp").check()
+        assert page.get_by_text("Nobody gave this step.").is_visible()
+        other = page.get_by_text("reader 1: 1 Non-solid (ground glass) · reader 2").first
+        assert other.is_visible(), "the other scale stands where it stood"
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(
-    theme: str, show: Any, html: str, accessible: Any
+    theme: str, show: Any, html: str, scales: list[str], accessible: Any
 ) -> None:
     with show(html, theme=theme, width=390) as page:
         assert page.evaluate("[document.activeElement.tagName, scrollY]") == ["BODY", 0]
@@ -310,15 +369,6 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(
         accessible(page, ".lesionlab-game")
         table = page.get_by_role("region", name="Your result, a table")
         assert table.evaluate("e => e.scrollWidth > e.clientWidth"), "it scrolls in its own box"
-
-
-def test_from_disk_without_storage_it_is_played_all_the_same(show: Any, html: str) -> None:
-    script = "Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('no'); } })"
-    with show(html, served=False, script=script) as page:
-        press(page, "Start")
-        choose(page, "Margin", "4 Near sharp")
-        press(page, "Stop and see the result")
-        same_as_python(page, {IDS[0]: {"margin": 4}})
-    with show(html, served=False, ready=False, java_script_enabled=False) as page:
-        assert page.get_by_text("is shown here in a browser that runs JavaScript").is_visible()
-        assert page.get_by_text("the end").is_visible()
+    with show(*scales, theme=theme, width=390) as page:
+        page.evaluate(f"{SCALE}.viewer.settled()")
+        accessible(page, ".lesionlab-scale")
