@@ -204,8 +204,7 @@ def joined(printed: pd.DataFrame, ours: pd.DataFrame, *, tier: Tier) -> pd.DataF
 
     Columns are (name, the paper), (name, `"lesionlab (<tier>)"`) and (name, `"difference"`).
     """
-    if tier not in get_args(Tier):
-        raise ValueError(f"tier={tier!r}: expected one of {', '.join(get_args(Tier))}")
+    _names.one_of("tier", tier, get_args(Tier))
     paper = published.PAPERS[str(printed.attrs["paper"])].name
     table = tables.beside(printed, ours, paper=paper, here=f"lesionlab ({tier})")
     table = table.rename_axis(printed.index.names)

@@ -282,10 +282,11 @@ def test_a_model_that_tells_nothing() -> None:
     twice.insert(1, twice[0])
     blocked = nn.Sequential(nn.Conv2d(3, 4, 3), NoGradients(), nn.Flatten(), nn.Linear(4, 2))
     for model, options, message in (
-        (network, {"method": "cam"}, "name the layer"),
+        (network, {"method": "cam"}, "method='cam', layer=None: needs a model with `trunk`"),
+        (network, {"method": "grad-cam"}, "layer=None: name the layer"),
         (network, {"method": "grad-cam", "layer": "unused"}, "0 times"),
         (twice, {"method": "grad-cam", "layer": "0"}, "2 times"),
-        (network, {"method": "cam", "layer": "body"}, "other methods than 'grad-cam'"),
+        (network, {"method": "cam", "layer": "body"}, "method='cam', layer='body': needs"),
         (toys.told("cam"), {"method": "cam", "select": torch.sigmoid}, "linear"),
         (blocked, {"method": "grad-cam", "layer": "0"}, "no gradient by the feature map"),
     ):

@@ -70,6 +70,8 @@ def test_what_is_drawn():
     assert (torch.bincount(drawn.turns) / 6_000).tolist() == pytest.approx([0.25] * 4, abs=0.02)
     # 71.2 HU of 1424 HU, which are 2 units
     assert float(drawn.noise.std()) == pytest.approx(0.1, rel=0.02)
+    with pytest.raises(ValueError, match="noise_hu=-1"):
+        wang2021.draw(1, torch.Generator(), noise_hu=-1)
 
 
 def test_missing_slices_are_bridged_and_counted(make_crop):

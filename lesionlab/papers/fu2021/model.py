@@ -93,10 +93,10 @@ class Backbone(nn.Module):
 
     def maps(self, images: torch.Tensor) -> torch.Tensor:
         """The last feature map, (row, 256, y, x) or (row, 256, z, y, x), before its mean."""
-        if images.ndim != self.axes + 2 or images.shape[1] != 1 or min(images.shape[-2:]) < 8:
+        if images.ndim != self.axes + 2 or images.shape[1] != 1 or min(images.shape[2:]) < 8:
             wanted = "(slice, 1, y, x)" if self.axes == 2 else "(nodule, 1, z, y, x)"
             raise ValueError(
-                f"images: expected {wanted}, 8 pixels or more along each side, got shape "
+                f"images: expected {wanted}, 8 or more along each side, got shape "
                 f"{tuple(images.shape)}"
             )
         features = _filled(images)

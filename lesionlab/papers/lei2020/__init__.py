@@ -37,15 +37,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lesionlab import cohorts
+from lesionlab import _names, cohorts
 from lesionlab.attributes import RATING_NAMES
 from lesionlab.papers import _shared
 from lesionlab.papers.lei2020 import comparators
 from lesionlab.papers.lei2020.model import HESAM
-from lesionlab.papers.lei2020.model import N_CHANNELS as N_CHANNELS
 from lesionlab.papers.lei2020.model import Design as Design
 from lesionlab.papers.lei2020.model import Outputs as Outputs
 from lesionlab.papers.lei2020.samples import IMAGE_SETS as IMAGE_SETS
+from lesionlab.papers.lei2020.samples import N_CHANNELS as N_CHANNELS
 from lesionlab.papers.lei2020.samples import WINDOW as WINDOW
 from lesionlab.papers.lei2020.samples import Outline as Outline
 from lesionlab.papers.lei2020.samples import lidc_crops as lidc_crops
@@ -66,10 +66,12 @@ def variant_on(variant: str, images: str) -> str:
     >>> variant_on("hesam", "D11C"), variant_on("hesam", "d1c")
     ('hesam', 'hesam_d1c')
     """
-    if images.upper() not in N_CHANNELS:
-        raise ValueError(f"images={images!r}: expected one of {', '.join(N_CHANNELS)}")
+    _names.one_of("images", images.upper(), N_CHANNELS)
     return variant if images.upper() == "D11C" else f"{variant}_{images.lower()}"
 
+
+OTHER_SETS = [images for images in N_CHANNELS if images != "D11C"]
+"""The paper's image sets besides the one that most of its tables are on."""
 
 _COMPARED = {name: name.lower() for name in ("ResNet18", "ResNet34", "VGG16", "DenseNet121")}
 
@@ -140,9 +142,9 @@ _ON_D11C: dict[str, Design] = {
 }
 
 _ROWS = {variant: row for table in ("4", "3", "2") for row, variant in TABLES[table].items()}
-_ELSEWHERE: list[tuple[str, Any]] = [
+_ELSEWHERE = [
     (variant, images)
-    for images in ("D1C", "D3C", "D21C")
+    for images in OTHER_SETS
     for variant in (*TABLES["2"].values(), *TABLES["4"].values())
 ]
 
@@ -162,10 +164,18 @@ EXACT = ", exact"
 
 
 class Network(nn.Module):
-    """The model of figure 3, or another one of `VARIANTS`: a `trunk`, and a `head` on its maps."""
+    """The model of figure 3, or another one of `VARIANTS`: a `trunk`, and a `head` on its maps.
+
+    The side of its images, `size`, is a multiple of 8 pixels.
+    """
 
     def __init__(self, design: Design = HESAM, *, size: int = 32) -> None:
         super().__init__()
+        least = 16 if design.trunk in ("unet", "attention_gate") else 32
+        if size < least or size % 8:
+            raise ValueError(
+                f"size={size!r}: expected a multiple of 8, {least} or more for {design.trunk!r}"
+            )
         n, outputs = N_CHANNELS[design.images], len(RATING_NAMES) if design.ratings else 2
         self.shape = (n, size, size)
         self.trunk = comparators.trunk(design, n)

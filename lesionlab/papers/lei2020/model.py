@@ -17,9 +17,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-N_CHANNELS = {"D1C": 1, "D3C": 3, "D11C": 11, "D21C": 21}
-"""Channels of the paper's four image sets (Table 1): slices, or for D3C scales of one slice."""
-
 DEPTH = 3
 """How often the U-Net halves the image (3.2)."""
 
@@ -46,7 +43,7 @@ class Design:
     width: int = 32  # maps of the U-Net's first block; each next one has twice as many
     axes: int = 2  # 2 takes the slices as channels (the paper), 3 as a third axis (ours)
     roll: int = 0  # by how many places d is rolled before it joins (4.5.1)
-    images: Literal["D1C", "D3C", "D11C", "D21C"] = "D11C"  # Table 1
+    images: str = "D11C"  # one of `samples.IMAGE_SETS` (Table 1)
     ratings: bool = False  # the readers' nine ratings (ours) and not two classes
 
     @property
