@@ -80,9 +80,10 @@ def squared_errors(scores: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return (scores - truth.where(truth.isfinite(), scores.detach())).square()
 
 
-def nearest(values: pd.Series[float], quantiles: Sequence[float]) -> list[str]:
-    """For each quantile of the values, the lesion (of the index) that is nearest to it."""
-    return [str((values - float(values.quantile(q))).abs().idxmin()) for q in quantiles]
+def nearest(values: pd.Series[float], quantiles: Sequence[float]) -> pd.DataFrame:
+    """For each quantile of the values, the lesion (the index) that is nearest, with its value."""
+    at = [str((values - float(values.quantile(q))).abs().idxmin()) for q in quantiles]
+    return values.loc[at].to_frame().rename_axis("lesion_id").assign(quantile=list(quantiles))
 
 
 def patients_of(lesion_ids: Iterable[str], patients: pd.Series[str]) -> pd.Series[str]:

@@ -243,9 +243,7 @@ def heads_on_folds(runs: Mapping[str, Outcome], **how: Unpack[Resampling]) -> pd
     """
     printed: Any = published.table("lei2020", 2).set_index("method")
     rows, theirs, ours = {}, {}, {}
-    for variant, words in OWN.items():
-        if variant not in runs:
-            continue
+    for variant, words in ((v, words) for v, words in OWN.items() if v in runs):
         head, images = words.split(", ")
         predictions = runs[variant].predictions
         truth, probability = predictions["malignancy_truth"], predictions["malignancy"]
@@ -272,10 +270,7 @@ def head_differences(
     Index as "SAM − CAM, D11C". Columns ("within folds", …) and ("folds together", …), each
     difference (of the AUCs, above 0 the first is better), low, high.
     """
-    names = {
-        "within folds": ("within_difference", "within_low", "within_high"),
-        "folds together": ("auc_difference", "low", "high"),
-    }
+    columns = ["within_difference", "within_low", "within_high", "auc_difference", "low", "high"]
     found = {}
     for first, second in (("sam", "cam"), ("hesam", "cam"), ("hesam", "diameter")):
         for images in N_CHANNELS:
@@ -284,13 +279,10 @@ def head_differences(
                 other = baseline_predictions(one, cohort)["diameter"]
             else:
                 other = runs[variant_on(second, images)].predictions
-            row: Any = compare({first: one, second: other}, reference=first, **how).loc[second]
-            found[f"{HEADS[first]} − {HEADS.get(second, second)}, {images}"] = {
-                (words, end): float(row[column])
-                for words, columns in names.items()
-                for end, column in zip(("difference", "low", "high"), columns, strict=True)
-            }
-    return pd.DataFrame(found).T
+            row = compare({first: one, second: other}, reference=first, **how)[columns].iloc[0]
+            found[f"{HEADS[first]} − {HEADS.get(second, second)}, {images}"] = row.tolist()
+    heads = itertools.product(("within folds", "folds together"), ("difference", "low", "high"))
+    return pd.DataFrame.from_dict(found, orient="index", columns=pd.MultiIndex.from_tuples(heads))
 
 
 def by_split(
@@ -306,9 +298,9 @@ def by_split(
     "difference").
     """
     both = [v for v in OWN if v in by_patient and v in by_nodule]
-    kinds: dict[By, Mapping[str, Outcome]] = {"patient": by_patient, "nodule": by_nodule}
+    kinds: list[tuple[By, Mapping[str, Outcome]]] = [("patient", by_patient), ("nodule", by_nodule)]
     columns = {}
-    for by, runs in kinds.items():
+    for by, runs in kinds:
         frames = {OWN[v]: runs[v].predictions for v in both}
         blind = baseline_predictions(runs[both[0]].predictions, cohort, by=by)
         frames["diameter alone"] = blind["diameter"]
@@ -359,9 +351,9 @@ def example_lesions(
         if own.empty:
             raise ValueError(f"predictions: no lesion of class {label}")
         picked = _shared.nearest(own if label else 1 - own, quantiles)
-        found += [(n, bool(label), own[n], q) for n, q in zip(picked, quantiles, strict=True)]
-    columns = ["lesion_id", "malignant", "probability", "quantile"]
-    return pd.DataFrame(found, columns=columns).set_index("lesion_id")
+        probability = own.loc[picked.index]
+        found.append(picked.assign(malignant=bool(label), probability=probability.to_numpy()))
+    return pd.concat(found)[["malignant", "probability", "quantile"]]
 
 
 def draw_reader_study(

@@ -110,18 +110,21 @@ def explain(
             for method, one in activation_maps(model, batch.images, [*names], **how).items():
                 found[names[method]].append(one)
 
-    def joined(values: list[torch.Tensor | None]) -> torch.Tensor | None:
-        known = [value for value in values if value is not None]
-        return torch.cat(known) if known else None
+    def joined(name: str, part: str) -> Any:
+        values = [getattr(one, part) for one in found[name]]
+        return None if values[0] is None else torch.cat(values)
 
-    maps = {name: torch.cat([one.maps for one in parts]) for name, parts in found.items()}
-    first, score = next(iter(found.values())), malignancy(experiment, model)
+    maps, first, score = (
+        {n: joined(n, "maps") for n in wanted},
+        next(iter(wanted)),
+        malignancy(experiment, model),
+    )
     return Maps(
         lesion_ids=samples.lesion_ids,
         maps={n: m[:, m.shape[1] // 2] if m.ndim == 4 else m for n, m in maps.items()},
         malignancy=torch.cat([score(batch.images) for batch in batches]),
-        bias=joined([one.bias for one in first]),
-        high_level_share=joined([one.high_level_share for one in first]),
+        bias=joined(first, "bias"),
+        high_level_share=joined(first, "high_level_share"),
     )
 
 
