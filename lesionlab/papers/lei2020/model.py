@@ -25,15 +25,14 @@ DEPTH = 3
 class Design:
     """The parts that a model has.
 
-    `trunk` is all that comes before the head; `"unet"` is the paper's (figure 3). Heads are `"cam"`
+    `trunk` is all that comes before the head: `"unet"`, the paper's (figure 3), `"resnet18"`,
+    `"resnet34"`, `"vgg16"`, `"densenet121"` or `"attention_gate"`. Heads are `"cam"`
     (eq. 1), `"sam"` (eq. 5–10), `"fully_connected"` (Appendix C), `"flat"` (a linear classifier of
     all values), and `"own"` (the one that a network was published with).
     """
 
-    trunk: Literal["unet", "resnet18", "resnet34", "vgg16", "densenet121", "attention_gate"] = (
-        "unet"
-    )
-    head: Literal["cam", "sam", "fully_connected", "flat", "own"] = "sam"
+    trunk: str = "unet"
+    head: str = "sam"
     # how the U-Net's deepest maps become d of eq. 12 (HF in Table 3)
     high_level: Literal["max", "average"] | None = None
     fusion: Literal["sum", "concatenate"] = "sum"  # how d joins the values of a head (4.5.2)
@@ -54,6 +53,9 @@ class Design:
 
 HESAM = Design(high_level="max")
 """The paper's own model."""
+
+PN_SAMP = Design(head="cam", high_level="average", fusion="concatenate", residual=False)
+"""What the paper says of Wu et al. 2018 (4.1)."""
 
 
 @dataclass(frozen=True, eq=False)
