@@ -112,13 +112,10 @@ def explain(
 
     def joined(name: str, part: str) -> Any:
         values = [getattr(one, part) for one in found[name]]
-        return None if values[0] is None else torch.cat(values)
+        return None if any(value is None for value in values) else torch.cat(values)
 
-    maps, first, score = (
-        {n: joined(n, "maps") for n in wanted},
-        next(iter(wanted)),
-        malignancy(experiment, model),
-    )
+    maps = {name: joined(name, "maps") for name in wanted}
+    first, score = next(iter(wanted)), malignancy(experiment, model)
     return Maps(
         lesion_ids=samples.lesion_ids,
         maps={n: m[:, m.shape[1] // 2] if m.ndim == 4 else m for n, m in maps.items()},
