@@ -88,7 +88,8 @@ class Cohort:
 
     def comparison(self) -> pd.DataFrame:
         """Our counts beside the paper's: `paper`, `lesionlab`, `difference`."""
-        return beside(self.published, {name: self.counts[name] for name in self.published})
+        counts = self.counts
+        return beside(self.published, {name: counts[name] for name in self.published})
 
     def folds(self, *, by: splits.By = "patient", n_folds: int = 5, seed: int = 0) -> pd.Series:
         """`lesionlab.splits.folds` of the table; `by="nodule"` is what the papers did."""

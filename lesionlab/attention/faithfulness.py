@@ -57,7 +57,7 @@ def deletion_curve(
         steps: How many changes; the curve has one point more, for the image as it is.
         seed: For the order among equal values.
     """
-    shape = (len(images), *images.shape[2:])
+    blank, shape = _blank(images, fill), (len(images), *images.shape[2:])
     places = math.prod(shape[1:])
     if not 1 <= steps <= places:
         raise ValueError(f"steps={steps!r}: expected 1 to {places}, the places of an image")
@@ -77,7 +77,7 @@ def deletion_curve(
     scores = []
     with torch.no_grad():
         for n in changed.tolist():
-            found = score(torch.where(rank < n, fill, images))
+            found = score(torch.where(rank < n, blank, images))
             if found.ndim != 1:
                 raise ValueError(f"score: expected one number a lesion, got {tuple(found.shape)}")
             scores.append(found.detach())
@@ -93,4 +93,15 @@ def insertion_curve(
     **options: Any,
 ) -> Curve:
     """Scores while an image's places are put into `fill`; arguments as in `deletion_curve`."""
-    return deletion_curve(score, torch.zeros_like(images) + fill, maps, fill=images, **options)
+    return deletion_curve(score, _blank(images, fill), maps, fill=images, **options)
+
+
+def _blank(images: torch.Tensor, fill: float | torch.Tensor) -> torch.Tensor:
+    """Images of `fill` alone."""
+    shape, blank = tuple(images.shape), torch.as_tensor(fill).to(images)
+    if images.ndim not in (4, 5) or (blank.ndim and blank.shape != shape):
+        raise ValueError(
+            "images, fill: expected (lesion, channel, y, x) or (lesion, channel, z, y, x), and a "
+            f"number or the same shape, got {shape} and {tuple(blank.shape)}"
+        )
+    return blank.expand(shape)

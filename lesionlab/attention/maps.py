@@ -9,13 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from lesionlab.attention._models import HeadChoice, Name, Seen, Select, choose, look, untouched
+from lesionlab import _names
+from lesionlab.attention._models import (
+    HeadChoice,
+    Name,
+    Seen,
+    Select,
+    Split,
+    choose,
+    look,
+    untouched,
+)
 
 Weights = Literal["paper", "exact"]
 
@@ -131,12 +141,14 @@ def activation_maps(
         select: From the model's output to scores.
     """
     for name in methods:
-        if name not in METHODS:
-            raise ValueError(f"method={name!r}: expected one of {', '.join(METHODS)}")
-    if layer is not None and set(methods) - {"grad-cam"}:
-        raise ValueError(f"layer={layer!r}: other methods than 'grad-cam' need `attention.Split`")
-    if weights not in ("paper", "exact"):
-        raise ValueError(f"weights={weights!r}: expected 'paper' or 'exact'")
+        _names.one_of("method", name, METHODS)
+    others = [name for name in methods if name != "grad-cam"]
+    if others and (layer is not None or not isinstance(model, Split)):
+        raise ValueError(
+            f"method={others[0]!r}, layer={layer!r}: needs a model with `trunk` and `head` "
+            "(`attention.Split`), and no layer; 'grad-cam' alone can do with the name of a layer"
+        )
+    _names.one_of("weights", weights, get_args(Weights))
     if weights == "exact" and methods and all(map(_by_gradient, methods)):
         raise ValueError(f"weights='exact': method={methods[0]!r} has no exact form")
     with untouched(model):

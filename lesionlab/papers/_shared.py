@@ -80,9 +80,10 @@ def squared_errors(scores: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return (scores - truth.where(truth.isfinite(), scores.detach())).square()
 
 
-def nearest(values: pd.Series[float], quantiles: Sequence[float]) -> list[str]:
-    """For each quantile of the values, the lesion (of the index) that is nearest to it."""
-    return [str((values - float(values.quantile(q))).abs().idxmin()) for q in quantiles]
+def nearest(values: pd.Series[float], quantiles: Sequence[float]) -> pd.DataFrame:
+    """For each quantile of the values, the lesion (the index) that is nearest, with its value."""
+    at = [str((values - float(values.quantile(q))).abs().idxmin()) for q in quantiles]
+    return values.loc[at].to_frame().rename_axis("lesion_id").assign(quantile=list(quantiles))
 
 
 def patients_of(lesion_ids: Iterable[str], patients: pd.Series[str]) -> pd.Series[str]:
@@ -204,8 +205,7 @@ def joined(printed: pd.DataFrame, ours: pd.DataFrame, *, tier: Tier) -> pd.DataF
 
     Columns are (name, the paper), (name, `"lesionlab (<tier>)"`) and (name, `"difference"`).
     """
-    if tier not in get_args(Tier):
-        raise ValueError(f"tier={tier!r}: expected one of {', '.join(get_args(Tier))}")
+    _names.one_of("tier", tier, get_args(Tier))
     paper = published.PAPERS[str(printed.attrs["paper"])].name
     table = tables.beside(printed, ours, paper=paper, here=f"lesionlab ({tier})")
     table = table.rename_axis(printed.index.names)

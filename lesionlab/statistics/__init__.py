@@ -6,8 +6,9 @@
 - `agreement`: how far apart readers are who are anonymous and change from nodule to nodule.
 - `reliability`: how much of their agreement is more than chance (kappa, alpha, ICC).
 - `importance`: which ratings carry a decision (recursive feature elimination).
-- `scoring`: errors, skill and AUC of predictions, of a model or a baseline.
-- `baselines`: what a predictor scores that never sees the image.
+- `scoring`: errors, skill, AUC, scores of classes and Dice, of a model or a baseline.
+- `paired`: which of two models errs less on the same lesions.
+- `baselines`: what a predictor predicts that never sees the image.
 
 Nothing is imported here: each module opens when it is entered, e.g.
 ``from lesionlab.statistics import agreement``.

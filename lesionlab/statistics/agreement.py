@@ -17,10 +17,11 @@ How much of the agreement is more than chance is in `reliability`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
+from lesionlab import _names
 from lesionlab.attributes import RATING_NAMES
 from lesionlab.statistics.scoring import check_columns, check_complete
 
@@ -66,7 +67,11 @@ def reader_pairs(readings: pd.DataFrame, attribute: str) -> pd.DataFrame:
         >>> reader_pairs(readings, "margin")[["first", "second"]].to_numpy().tolist()
         [[1.0, 2.0], [1.0, 4.0], [2.0, 4.0]]
     """
-    rated = shared_ratings(readings, attribute)
+    return pairs_of(shared_ratings(readings, attribute))
+
+
+def pairs_of(rated: pd.DataFrame) -> pd.DataFrame:
+    """The pairs of `reader_pairs`, from the table of `shared_ratings`."""
     rated = rated.assign(reader=rated.groupby("lesion_id").cumcount())
     pairs = rated.merge(rated, on="lesion_id", suffixes=("_first", "_second"))
     pairs = pairs[pairs["reader_first"] < pairs["reader_second"]]
@@ -99,7 +104,7 @@ def pairwise_difference(
     """
 
     def row(_: str, rated: pd.DataFrame) -> dict[str, Any]:
-        pairs = reader_pairs(rated, "rating")
+        pairs = pairs_of(rated)
         distance = (pairs["first"] - pairs["second"]).abs()
         parts = {"value": distance, "equal": distance == 0, "within_one": distance <= 1}
         means = {k: _mean(part, pairs["lesion_id"], weighting) for k, part in parts.items()}
@@ -132,6 +137,5 @@ def one_against_rest(
 
 
 def _mean(distance: pd.Series[float], nodule: pd.Series[Any], weighting: Weighting) -> float:
-    if weighting not in ("pooled", "nodule"):
-        raise ValueError(f"weighting must be 'pooled' or 'nodule', got {weighting!r}")
+    _names.one_of("weighting", weighting, get_args(Weighting))
     return float((distance if weighting == "pooled" else distance.groupby(nodule).mean()).mean())

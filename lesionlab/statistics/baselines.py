@@ -32,7 +32,7 @@ from sklearn.preprocessing import FunctionTransformer, SplineTransformer, Standa
 
 from lesionlab.attributes import RATING_NAMES
 from lesionlab.statistics.intervals import Array
-from lesionlab.statistics.scoring import check_columns
+from lesionlab.statistics.scoring import check_columns, check_labels
 
 Labels = pd.Series  # lesion_id -> class
 Folds = pd.Series  # lesion_id -> fold number
@@ -78,6 +78,7 @@ def diameter_regression(nodules: pd.DataFrame, attribute: str, *, folds: Folds) 
 def majority_classifier(nodules: pd.DataFrame, labels: Labels, *, folds: Folds) -> pd.DataFrame:
     """Give every nodule, as `score`, the more frequent of 0 and 1 in the training part."""
     table = _with_folds(nodules, labels.astype(float), [], folds)
+    check_labels(table["truth"])
     return table.assign(score=(_out_of_fold(SHARE, table, table["truth"]) >= 0.5).astype(float))
 
 
@@ -126,6 +127,7 @@ def _logistic(
     nodules: pd.DataFrame, labels: Labels, predictors: list[str], folds: Folds, *first: Any
 ) -> pd.DataFrame:
     table = _with_folds(nodules, labels.astype(float), predictors, folds)
+    check_labels(table["truth"])
     model = make_pipeline(*first, StandardScaler(), LogisticRegression(max_iter=1000))
     shares = _out_of_fold(model, table, table["truth"], predictors, "predict_proba")
     return table.drop(columns=predictors).assign(score=shares[:, 1])

@@ -70,6 +70,10 @@ def matrix_agreement(
         the diagonal. And n.
     """
     if isinstance(a, pd.DataFrame) and isinstance(b, pd.DataFrame):
+        for axis in ("index", "columns"):
+            mine, its = set(getattr(a, axis)), set(getattr(b, axis))
+            if mine != its:
+                raise ValueError(f"a and b have other labels: {sorted(mine ^ its, key=str)}")
         b = b.loc[a.index, a.columns]
     left, right = _symmetric("a", a), _symmetric("b", b)
     if left.shape != right.shape:

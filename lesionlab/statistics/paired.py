@@ -12,13 +12,14 @@ and for AUCs within folds the column fold. They raise `KeyError` where a column 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Unpack
+from typing import Literal, Unpack, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from lesionlab import _names
 from lesionlab.statistics.association import holm
 from lesionlab.statistics.intervals import (
     Array,
@@ -58,10 +59,8 @@ def paired(
         (mae_a − mae_b: below 0 where `a` is better) with low and high, p, and p_holm, adjusted
         for the number of attributes. The row `mean` is no further attribute: its p_holm is NaN.
     """
-    if test not in ("wilcoxon", "t") or unit not in ("patient", "lesion"):
-        raise ValueError(
-            f"test={test!r}, unit={unit!r}: expected 'wilcoxon' or 't', by 'patient' or 'lesion'"
-        )
+    _names.one_of("test", test, get_args(Test))
+    _names.one_of("unit", unit, get_args(Unit))
     names = list(attributes)
     if isinstance(attributes, str) or not names or len(set(names)) < len(names):
         raise ValueError(f"attributes={attributes!r}: expected a sequence of names, each once")
@@ -122,15 +121,17 @@ def _matched(
 ) -> pd.DataFrame:
     """One row per lesion, sorted: the keys, and the numbers of both tables under `…_a`, `…_b`."""
     numbers = [*names, *(f"{name}_truth" for name in names)]
-    for frame in (a, b):
+    for name, frame in {"a": a, "b": b}.items():
         check_complete(frame, [*keys, *numbers])
+        if (twice := frame["lesion_id"].duplicated()).any():
+            lesion = frame.loc[twice, "lesion_id"].iloc[0]
+            raise ValueError(f"{name}: expected each lesion once, {lesion!r} is there twice")
     left, right = (f[[*keys, *numbers]].astype(dict.fromkeys(numbers, float)) for f in (a, b))
     both = left.merge(
         right,
         how="outer",  # sorts by the keys, so that resamples do not depend on the order of rows
         on=keys,
         suffixes=("_a", "_b"),
-        validate="one_to_one",
         indicator="in",
     )
     if len(alone := both.loc[both["in"] != "both", "lesion_id"]):

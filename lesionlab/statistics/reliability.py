@@ -17,7 +17,7 @@ from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
 from lesionlab.attributes import LIDC_RATINGS, RATING_NAMES
-from lesionlab.statistics.agreement import per_attribute, reader_pairs
+from lesionlab.statistics.agreement import pairs_of, per_attribute
 
 
 def weighted_kappa(
@@ -34,7 +34,7 @@ def weighted_kappa(
     def row(attribute: str, rated: pd.DataFrame) -> dict[str, Any]:
         if len(between := rated.loc[rated["rating"] % 1 != 0, "rating"]):
             raise ValueError(f"kappa of {attribute!r} needs whole numbers, got {between.iloc[0]}")
-        pairs = reader_pairs(rated, "rating").astype({"first": int, "second": int})
+        pairs = pairs_of(rated).astype({"first": int, "second": int})
         one = np.concatenate([pairs["first"], pairs["second"]])
         other = np.concatenate([pairs["second"], pairs["first"]])
         value = float("nan")

@@ -1,22 +1,17 @@
-"""Small networks of each kind, with their heads written as the equations of Lei et al. 2020 are."""
+"""Small networks of each kind, with the heads of Lei et al. 2020 where they tell of them."""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from lesionlab.papers.lei2020.model import CAMHead, Design, FeatureMaps, Head, SAMHead
+
 HEADS = 9
 CONV: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
-
-
-@dataclass(frozen=True)
-class Trunk:
-    features: torch.Tensor
-    high_level: torch.Tensor | None
 
 
 class Body(nn.Module):
@@ -35,58 +30,20 @@ class Body(nn.Module):
         return self.second(self.drop(self.norm(self.first(images)).relu())).relu()
 
 
-class Means(nn.Module):
-    """Eq. 1: the mean of each feature map, then a linear classifier."""
-
-    def __init__(self, features: int, outputs: int, high_level: bool = False) -> None:
-        super().__init__()
-        self.classifier = nn.Linear(features, outputs)
-        self.uses_high_level = high_level
-
-    @property
-    def map_weights(self) -> torch.Tensor:
-        return self.classifier.weight
-
-    def values(self, features: torch.Tensor) -> torch.Tensor:
-        return features.flatten(2).mean(2)
-
-    def forward(self, trunk: Trunk) -> torch.Tensor:
-        values = self.values(trunk.features)
-        if self.uses_high_level:
-            values = values + trunk.high_level.flatten(2).amax(2)  # eq. 12
-        return self.classifier(values)
-
-
-class Soft(Means):
-    """Eq. 5–9: average pooling by 5, every 2, and a linear layer for each feature map."""
-
-    def __init__(
-        self, features: int, outputs: int, size: tuple[int, ...], high_level: bool = False
-    ) -> None:
-        super().__init__(features, outputs, high_level)
-        conv, pool = CONV[len(size)], nn.AvgPool2d if len(size) == 2 else nn.AvgPool3d
-        self.pool = pool(5, 2)
-        places = self.pool(torch.zeros(1, 1, *size)).shape[2:]
-        self.local = conv(features, features, places, groups=features)
-        nn.init.normal_(self.local.weight)
-        nn.init.normal_(self.local.bias)
-
-    def values(self, features: torch.Tensor) -> torch.Tensor:
-        return self.local(self.pool(features)).flatten(1)
-
-
 class Told(nn.Module):
     """A network that tells where its feature map is."""
 
-    def __init__(self, body: nn.Module, head: nn.Module, deep: nn.Module | None = None) -> None:
+    def __init__(self, body: nn.Module, head: Head, deep: nn.Module | None = None) -> None:
         super().__init__()
         self.body, self.head, self.deep = body, head, deep
 
-    def trunk(self, images: torch.Tensor) -> Trunk:
-        return Trunk(self.body(images), None if self.deep is None else self.deep(images).relu())
+    def trunk(self, images: torch.Tensor) -> FeatureMaps:
+        return FeatureMaps(
+            self.body(images), None if self.deep is None else self.deep(images).relu()
+        )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(self.trunk(images))
+        return self.head(self.trunk(images)).logits
 
 
 class Plain(nn.Module):
@@ -124,13 +81,12 @@ def size(axes: int) -> tuple[int, ...]:
 
 def told(kind: str, axes: int = 2, channels: int = 3) -> Told:
     """`cam`, `sam`, `he-cam` or `hesam`."""
-    high = kind.startswith("he")
+    design = Design(high_level="max" if kind.startswith("he") else None)
+    head = CAMHead if kind.endswith("cam") else SAMHead
 
     def make() -> Told:
-        body, deep = Body(channels, 6, axes), CONV[axes](channels, 6, 3, stride=3)
-        if kind.endswith("cam"):
-            return Told(body, Means(6, HEADS, high), deep)
-        return Told(body, Soft(6, HEADS, size(axes), high), deep)
+        deep = CONV[axes](channels, 6, 3, stride=3)
+        return Told(Body(channels, 6, axes), head(design, 6, size(axes), HEADS), deep)
 
     return made(make)
 

@@ -79,6 +79,8 @@ def test_batches_and_three_axes() -> None:
 @pytest.mark.parametrize(("change", "message"), [
     ({"maps": torch.ones(1, 2, 3)}, r"maps: expected finite ones of shape \(1, 2, 2\)"),
     ({"maps": torch.full((1, 2, 2), math.nan)}, "finite"),
+    ({"images": IMAGES[0]}, r"images, fill: .* got \(1, 2, 2\)"),
+    ({"fill": torch.ones(2, 2)}, r"images, fill: .* got \(1, 1, 2, 2\) and \(2, 2\)"),
     ({"steps": 5}, "steps=5"),
     ({"score": lambda x: x}, "one number a lesion"),
 ])  # fmt: skip

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lesionlab.attention import activation_map, activation_maps
+from lesionlab.papers.lei2020.model import CAMHead, Design, SAMHead
 
 KINDS = ("cam", "sam", "he-cam", "hesam")
 EVERY = [(kind, axes) for kind in KINDS for axes in (2, 3)]
@@ -60,7 +61,7 @@ def test_the_exact_map_and_the_rest_make_up_the_logit(kind: str, axes: int) -> N
 
 def test_a_map_by_hand() -> None:
     """One channel, 6 × 6, pooled by 5 every 2 to one place: 25 pixels count β/25, the rest 0."""
-    network = toys.Told(nn.Identity(), toys.Soft(1, 2, (6, 6)))
+    network = toys.Told(nn.Identity(), SAMHead(Design(), 1, (6, 6), 2))
     with torch.no_grad():
         network.head.classifier.weight.copy_(torch.tensor([[2.0], [-1.0]]))
         network.head.classifier.bias.copy_(torch.tensor([0.25, 0.0]))
@@ -157,9 +158,11 @@ def test_heads_and_lesions_one_at_a_time_and_in_one_pass(kind: str, axes: int) -
 
 
 def test_upsampling_is_to_the_image() -> None:
-    network = toys.made(
-        lambda: toys.Told(nn.Sequential(toys.Body(3, 6, 2), nn.AvgPool2d(2)), toys.Means(6, 2))
-    )
+    def make() -> toys.Told:
+        body = nn.Sequential(toys.Body(3, 6, 2), nn.AvgPool2d(2))
+        return toys.Told(body, CAMHead(Design(), 6, (8, 8), 2))
+
+    network = toys.made(make)
     images = toys.images()
     small = activation_map(network, images, "cam", upsample=False).maps
     large = activation_map(network, images, "cam").maps
@@ -262,7 +265,7 @@ def test_a_layer_before_one_that_works_in_place() -> None:
     ("sam", {"method": "grad-cam", "weights": "exact"}, "no exact form"),
     ("sam", {"method": "grad-cam", "layer": "bodi"}, "layer='bodi': name the layer .* body.first"),
     ("sam", {"method": "grad-cam", "layer": "head"}, "layer: expected a feature map"),
-    ("sam", {"method": "sam", "select": lambda found: found[:, :, None, None]}, "expected a func"),
+    ("sam", {"method": "sam", "select": lambda x: x.logits[:, None, None]}, "expected a func"),
 ])  # fmt: skip
 def test_bad_options(kind: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -282,11 +285,16 @@ def test_a_model_that_tells_nothing() -> None:
     twice.insert(1, twice[0])
     blocked = nn.Sequential(nn.Conv2d(3, 4, 3), NoGradients(), nn.Flatten(), nn.Linear(4, 2))
     for model, options, message in (
-        (network, {"method": "cam"}, "name the layer"),
+        (network, {"method": "cam"}, "method='cam', layer=None: needs a model with `trunk`"),
+        (network, {"method": "grad-cam"}, "layer=None: name the layer"),
         (network, {"method": "grad-cam", "layer": "unused"}, "0 times"),
         (twice, {"method": "grad-cam", "layer": "0"}, "2 times"),
-        (network, {"method": "cam", "layer": "body"}, "other methods than 'grad-cam'"),
-        (toys.told("cam"), {"method": "cam", "select": torch.sigmoid}, "linear"),
+        (network, {"method": "cam", "layer": "body"}, "method='cam', layer='body': needs"),
+        (
+            toys.told("cam"),
+            {"method": "cam", "select": lambda x: x.logits.sigmoid()},
+            "linear",
+        ),
         (blocked, {"method": "grad-cam", "layer": "0"}, "no gradient by the feature map"),
     ):
         with pytest.raises(ValueError, match=message):

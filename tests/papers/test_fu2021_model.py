@@ -256,9 +256,10 @@ IMAGES, NODULE = torch.zeros(3, 1, 16, 16), torch.tensor([0, 0, 1])
     ("variant", "arguments", "message"),
     [
         ("no_attention", (IMAGES[0], NODULE), r"expected \(slice, 1, y, x\).* \(1, 16, 16\)"),
-        ("no_attention", (IMAGES[..., :7], NODULE), "8 pixels or more along each side"),
+        ("no_attention", (IMAGES[..., :7], NODULE), "8 or more along each side"),
         ("no_attention", (IMAGES, NODULE[:2]), "int64 index for each of 3 slices"),
         ("volume", (IMAGES,), r"expected \(nodule, 1, z, y, x\)"),
+        ("volume", (IMAGES[:, :, None],), r"8 or more .* got shape \(3, 1, 1, 16, 16\)"),
     ],
 )
 def test_wrong_shapes(variant, arguments, message):
@@ -267,7 +268,7 @@ def test_wrong_shapes(variant, arguments, message):
 
 
 def test_backbone_in_three_axes_is_the_one_in_two():
-    """A volume of one slice, with filters that look at their own slice only."""
+    """A volume of slices alike, with filters that look at their own slice only."""
     torch.manual_seed(0)
     flat, deep = Backbone(), Backbone(axes=3)
     deep.pool = nn.MaxPool3d((1, 2, 2))
@@ -277,7 +278,9 @@ def test_backbone_in_three_axes_is_the_one_in_two():
                 b.zero_()
                 b[:, :, 1] = a
     images = torch.randn(2, 1, 16, 16)
-    torch.testing.assert_close(flat(images), deep(images[:, :, None]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        flat(images), deep(images[:, :, None].expand(-1, -1, 8, -1, -1)), rtol=0, atol=1e-5
+    )
 
 
 def test_slice_mean():

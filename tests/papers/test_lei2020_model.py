@@ -326,3 +326,11 @@ def test_targets():
 def test_wrong_images(images):
     with pytest.raises(ValueError, match=r"expected floating point \(lesion, 11, 32, 32\), got "):
         make("sam")(images)
+
+
+@pytest.mark.parametrize(("variant", "size", "least"), [
+    ("sam", 8, 16), ("baseline", 20, 16), ("sag_c", -16, 16), ("resnet18_sam", 24, 32),
+])  # fmt: skip
+def test_wrong_sizes(variant, size, least):
+    with pytest.raises(ValueError, match=f"size={size}: expected a multiple of 8, {least} or more"):
+        Lei2020(variant, size=size).model(0)

@@ -138,6 +138,8 @@ def test_what_is_missing_is_left_out():
      "some ratings other than malignancy"),
     (lambda: diameter_classifier(FRAME, pd.concat([LABELS, LABELS]), folds=FOLDS),
      pd.errors.InvalidIndexError, "uniquely valued"),
+    (lambda: diameter_classifier(FRAME, LABELS + 1, folds=FOLDS), ValueError, r"got \[1.0, 2.0\]"),
+    (lambda: majority_classifier(FRAME, LABELS * 2, folds=FOLDS), ValueError, "must be 0 and 1"),
     (lambda: diameter_classifier(FRAME, LABELS, folds=LABELS), ValueError, "only one class"),
 ])  # fmt: skip
 def test_bad_arguments(call, error, message):

@@ -65,6 +65,8 @@ def test_labels_match_rows_and_a_common_relabelling_changes_nothing():
     assert matrix_agreement(a, turned, n_resamples=99) == found
     both = matrix_agreement(a.loc[order, order], turned, n_resamples=99)
     assert both["pearson"] == pytest.approx(found["pearson"])
+    with pytest.raises(ValueError, match=r"a and b have other labels: \['f', 'g'\]"):
+        matrix_agreement(a, b.rename(index={"f": "g"}, columns={"f": "g"}))
     # without labels the order is taken as it is
     assert matrix_agreement(a, turned.to_numpy())["pearson"] != pytest.approx(found["pearson"])
 

@@ -131,7 +131,7 @@ A, B = drawn(8, n=6)
     (B.iloc[1:], {}, "other lesions, .*: 1 rows, such as 'n000'"),
     (B.assign(patient="p9"), {}, "another patient for some: 12 rows"),
     (B.assign(margin_truth=B["margin_truth"] + 0.1), {}, "other truths: margin of 6"),
-    (pd.concat([B, B.iloc[:1]]), {}, "not unique in right"),
+    (pd.concat([B, B.iloc[:1]]), {}, "b: expected each lesion once, 'n000' is there twice"),
     (B.assign(margin=np.nan), {}, "column 'margin' has 6 gaps"),
     (B, {"attributes": []}, "a sequence of names"),
     (B, {"attributes": "margin"}, "a sequence of names"),

@@ -43,47 +43,44 @@ from lesionlab.training.studies import library_data
 from lesionlab.training.targets import Target
 
 _PLAIN = replace(VOLUMETRIC, volumetric=False)
+_SLICES = replace(_PLAIN, slice_attention=True)
+
+# the paper's tables with variants: table, row, variant, its parts
+_ROWS: list[tuple[str, str, str, Design]] = [
+    ("1", "No Attention", "no_attention", _PLAIN),
+    ("1", "SAM", "slice_attention", _SLICES),
+    ("1", "CAAM", "cross_attribute", replace(_PLAIN, cross_attribute=True)),
+    ("1", "CAAM+ASCMM", "cross_attribute_auxiliary", Design(slice_attention=False)),
+    ("1", "SAM+CAAM+ASCMM", "full", FULL),
+    ("2", "2D Slice-based", "no_attention", _PLAIN),
+    ("2", "2D Slice-based + SAM", "slice_attention", _SLICES),
+    ("2", "3D Volume-based", "volume", VOLUMETRIC),
+    *(
+        ("S1", row, "full" if row == "0.1" else f"lambda_{row}", Design(auxiliary=float(row)))
+        for row in ("0.01", "0.1", "0.5", "1", "10")
+    ),
+]
 
 VARIANTS: Mapping[str, Design] = {
     "full": FULL,
-    # Table 1; and Table 2
-    "no_attention": _PLAIN,
-    "slice_attention": replace(_PLAIN, slice_attention=True),
-    "cross_attribute": replace(_PLAIN, cross_attribute=True),
-    "cross_attribute_auxiliary": Design(slice_attention=False),
-    "volume": VOLUMETRIC,
+    **{variant: design for _, _, variant, design in _ROWS},
     # Table 5
     "malignancy_class": Design(classes=True),
-    # Table S1
-    **{f"lambda_{value:g}": Design(auxiliary=value) for value in (0.01, 0.5, 1.0, 10.0)},
     # Table S2
     **{f"only_{name}": Design(attributes=(name,)) for name in ATTRIBUTES},
 }
 
-_LAMBDAS = ("0.01", "0.1", "0.5", "1", "10")
-
 TABLES: Mapping[str, Mapping[str, str]] = {
-    "1": {
-        "No Attention": "no_attention",
-        "SAM": "slice_attention",
-        "CAAM": "cross_attribute",
-        "CAAM+ASCMM": "cross_attribute_auxiliary",
-        "SAM+CAAM+ASCMM": "full",
-    },
-    "2": {
-        "2D Slice-based": "no_attention",
-        "2D Slice-based + SAM": "slice_attention",
-        "3D Volume-based": "volume",
-    },
-    "S1": {value: "full" if value == "0.1" else f"lambda_{value}" for value in _LAMBDAS},
+    table: {row: variant for number, row, variant, _ in _ROWS if number == table}
+    for table in ("1", "2", "S1")
 }
 """By table and row of the paper, as in `lesionlab.published`: the variant."""
 
-NAMES: Mapping[str, str] = (
-    {variant: row for table in ("2", "1") for row, variant in TABLES[table].items()}
-    | {variant: f"λ = {row}" for row, variant in TABLES["S1"].items() if variant != "full"}
-    | {f"only_{name}": f"{rating(name).title} alone" for name in ATTRIBUTES}
-)
+NAMES: Mapping[str, str] = {
+    # some are in several tables
+    **{variant: f"λ = {row}" if t == "S1" else row for t, row, variant, _ in reversed(_ROWS)},
+    **{f"only_{name}": f"{rating(name).title} alone" for name in ATTRIBUTES},
+}
 """By variant, for `lesionlab.tables.show`: the paper's name for its row, in Table 1 if there."""
 
 PRINTED = Recipe(epochs=150, batch_size=1, lr=1e-4, betas=(0.9, 0.999), weight_decay=1e-4)

@@ -190,11 +190,7 @@ def examples(
     rows = predictions.set_index("lesion_id").sort_index()
     off = [(rows[name] - rows[f"{name}_truth"]).abs() for name in attributes]
     error = pd.concat(off, axis=1).mean(axis=1, skipna=False)
-    picked = nearest(error, quantiles)
-    return pd.DataFrame(
-        {"quantile": list(quantiles), "error": error.loc[picked].to_numpy()},
-        index=pd.Index(picked, name="lesion_id"),
-    )
+    return nearest(error.rename("error"), quantiles)[["quantile", "error"]]
 
 
 def lesion_scores(

@@ -11,6 +11,7 @@ gives: `n_resamples`, `level` and `seed`. A lesion without a patient is refused 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
@@ -77,8 +78,10 @@ def describe(folds: Iterable[Trained], *, batch_size: int = 32, device: str = "a
             for name, value in found.items():
                 if value is not None:
                     parts.setdefault(name, []).append(value)
-    if not lesion_ids:
-        raise ValueError("folds: expected at least one, got none")
+    if not lesion_ids or len(set(lesion_ids)) < len(lesion_ids):
+        several = [name for name, n in Counter(lesion_ids).items() if n > 1]
+        got = f"{several[0]!r} in several" if several else "none"
+        raise ValueError(f"folds: expected one or more, of different lesions, got {got}")
     arrays: dict[str, Any] = {
         name: torch.cat(values).double().cpu().numpy() for name, values in parts.items()
     }

@@ -93,18 +93,18 @@ class Backbone(nn.Module):
 
     def maps(self, images: torch.Tensor) -> torch.Tensor:
         """The last feature map, (row, 256, y, x) or (row, 256, z, y, x), before its mean."""
-        if images.ndim != self.axes + 2 or images.shape[1] != 1 or min(images.shape[-2:]) < 8:
+        if images.ndim != self.axes + 2 or images.shape[1] != 1 or min(images.shape[2:]) < 8:
             wanted = "(slice, 1, y, x)" if self.axes == 2 else "(nodule, 1, z, y, x)"
             raise ValueError(
-                f"images: expected {wanted}, 8 pixels or more along each side, got shape "
+                f"images: expected {wanted}, 8 or more along each side, got shape "
                 f"{tuple(images.shape)}"
             )
-        features = _filled(images)
+        features = images
         for i, block in enumerate(self.blocks):
             features = self.pool(_channels_last(features)) if i else _channels_last(features)
             for layer in cast(nn.ModuleList, block):
                 features = layer(features).relu_()
-        return features[: len(images)]
+        return features
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """From (slice, 1, y, x) or (nodule, 1, z, y, x) to (slice or nodule, 256)."""
@@ -259,19 +259,6 @@ class Network(nn.Module):
 def unit(scores: torch.Tensor) -> torch.Tensor:
     """(…, attribute, 1) to (…, attribute), 0 to 1; never in half precision."""
     return scores.squeeze(-1).to(torch.promote_types(scores.dtype, torch.float32)).sigmoid()
-
-
-def _filled(images: torch.Tensor) -> torch.Tensor:
-    """On a CPU, empty slices behind a batch, up to a round number of them.
-
-    torch compiles a convolution anew for every number of images, which takes longer than to
-    compute it; packed batches would have a hundred numbers, more than torch remembers.
-    """
-    if images.device.type != "cpu" or images.ndim != 4:
-        return images
-    step = 4 if len(images) <= 32 else 16
-    extra = -len(images) % step
-    return images if not extra else torch.cat([images, images.new_zeros(extra, *images.shape[1:])])
 
 
 def _channels_last(images: torch.Tensor) -> torch.Tensor:

@@ -31,21 +31,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from lesionlab import cohorts
+from lesionlab import _names, cohorts
 from lesionlab.attributes import RATING_NAMES
 from lesionlab.papers import _shared
 from lesionlab.papers.lei2020 import comparators
-from lesionlab.papers.lei2020.model import HESAM
-from lesionlab.papers.lei2020.model import N_CHANNELS as N_CHANNELS
+from lesionlab.papers.lei2020.model import HESAM, PN_SAMP
 from lesionlab.papers.lei2020.model import Design as Design
 from lesionlab.papers.lei2020.model import Outputs as Outputs
 from lesionlab.papers.lei2020.samples import IMAGE_SETS as IMAGE_SETS
+from lesionlab.papers.lei2020.samples import N_CHANNELS as N_CHANNELS
 from lesionlab.papers.lei2020.samples import WINDOW as WINDOW
 from lesionlab.papers.lei2020.samples import Outline as Outline
 from lesionlab.papers.lei2020.samples import lidc_crops as lidc_crops
@@ -66,94 +65,70 @@ def variant_on(variant: str, images: str) -> str:
     >>> variant_on("hesam", "D11C"), variant_on("hesam", "d1c")
     ('hesam', 'hesam_d1c')
     """
-    if images.upper() not in N_CHANNELS:
-        raise ValueError(f"images={images!r}: expected one of {', '.join(N_CHANNELS)}")
+    _names.one_of("images", images.upper(), N_CHANNELS)
     return variant if images.upper() == "D11C" else f"{variant}_{images.lower()}"
 
 
-_COMPARED = {name: name.lower() for name in ("ResNet18", "ResNet34", "VGG16", "DenseNet121")}
+OTHER_SETS = [images for images in N_CHANNELS if images != "D11C"]
+"""The paper's image sets besides the one that most of its tables are on."""
+
+_OURS = ("hesam", "sam", "cam")
+_COMPARED = {
+    f"{network}{row}": Design(trunk=network.lower(), head=head)
+    for row, head in {"": "own", "-CAM": "cam", "-SAM": "sam"}.items()
+    for network in ("ResNet18", "ResNet34", "VGG16", "DenseNet121")
+}
+_WIDE = Design(outputs=256)  # Table 4 has so many "for fair comparisons"
+
+# the paper's tables with variants on D11C: table, row, variant, its parts
+_ROWS: list[tuple[str, str, str, Design]] = [
+    ("2", "PN-SAMP", "pn_samp", PN_SAMP),
+    ("2", "SAG-C", "sag_c", Design(trunk="attention_gate", head="own")),
+    *(("2", row, row.lower().replace("-", "_"), design) for row, design in _COMPARED.items()),
+    ("2", "Baseline", "baseline", Design(head="flat")),
+    ("2", "Ours-CAM", "cam", Design(head="cam")),
+    ("2", "Ours-SAM", "sam", Design()),
+    ("2", "Ours-HESAM", "hesam", HESAM),
+    # pooling of the high-level features / of the final ones
+    ("3", "GAP / GAP", "hesam_average_average", Design(high_level="average")),
+    ("3", "GAP / GMP", "hesam_average_max", Design(high_level="average", pool="max")),
+    ("3", "GMP / GMP", "hesam_max_max", Design(high_level="max", pool="max")),
+    ("3", "GMP / GAP", "hesam", HESAM),
+    ("4", "U+SAM (Baseline)", "unet_sam", replace(_WIDE, residual=False)),
+    ("4", "U+RB+SAM", "unet_residual_sam", _WIDE),
+    ("4", "U+GMP+SAM", "unet_gmp_sam", replace(_WIDE, residual=False, high_level="max")),
+    ("4", "U+GMP+RB+SAM", "unet_gmp_residual_sam", replace(_WIDE, high_level="max")),
+]
+_ELSEWHERE = [(images, *row[1:]) for images in OTHER_SETS for row in _ROWS if row[0] != "3"]
 
 TABLES: Mapping[str, Mapping[str, str]] = {
-    "2": {
-        "PN-SAMP": "pn_samp",
-        "SAG-C": "sag_c",
-        **_COMPARED,
-        **{f"{row}-CAM": f"{variant}_cam" for row, variant in _COMPARED.items()},
-        **{f"{row}-SAM": f"{variant}_sam" for row, variant in _COMPARED.items()},
-        "Baseline": "baseline",
-        "Ours-CAM": "cam",
-        "Ours-SAM": "sam",
-        "Ours-HESAM": "hesam",
-    },
-    "3": {
-        "GAP / GAP": "hesam_average_average",
-        "GAP / GMP": "hesam_average_max",
-        "GMP / GMP": "hesam_max_max",
-        "GMP / GAP": "hesam",
-    },
-    "4": {
-        "U+SAM (Baseline)": "unet_sam",
-        "U+RB+SAM": "unet_residual_sam",
-        "U+GMP+SAM": "unet_gmp_sam",
-        "U+GMP+RB+SAM": "unet_gmp_residual_sam",
-    },
+    table: {row: variant for number, row, variant, _ in _ROWS if number == table}
+    for table in ("2", "3", "4")
 }
-"""By table and row of the paper, as in `lesionlab.published`: the variant, on D11C.
+"""By table and row of the paper, as in `lesionlab.published`: the variant, on D11C."""
 
-The rows of Table 3 are its two columns, high-level / final."""
+_ON_D11C = {"hesam": HESAM} | {variant: design for _, _, variant, design in _ROWS}
 
-_OURS = {"hesam": HESAM, "sam": Design(), "cam": Design(head="cam")}
-# table 4 has 256 maps at the end of the U-Net "for fair comparisons"
-_WIDE = Design(outputs=256)
-_HEADS: Mapping[str, Any] = {"": "own", "_cam": "cam", "_sam": "sam"}
-
-_ON_D11C: dict[str, Design] = {
-    # Table 2
-    **_OURS,
-    "baseline": Design(head="flat"),
-    "pn_samp": Design(head="cam", high_level="average", fusion="concatenate", residual=False),
-    "sag_c": Design(trunk="attention_gate", head="own"),
-    **{
-        f"{name}{suffix}": Design(trunk=name, head=head)  # type: ignore[arg-type]
-        for suffix, head in _HEADS.items()
-        for name in _COMPARED.values()
-    },
+VARIANTS: Mapping[str, Design] = {
+    **_ON_D11C,
     # Figure 6
     "hecam": replace(HESAM, head="cam"),
-    # Table 3: pooling of the high-level features, then of the final ones
-    "hesam_average_average": Design(high_level="average"),
-    "hesam_average_max": Design(high_level="average", pool="max"),
-    "hesam_max_max": Design(high_level="max", pool="max"),
     # 4.5.1, 4.5.2
     "hesam_rolled": replace(HESAM, roll=50),
     "hesam_concatenated": replace(HESAM, fusion="concatenate"),
-    # Table 4
-    "unet_sam": replace(_WIDE, residual=False),
-    "unet_residual_sam": _WIDE,
-    "unet_gmp_sam": replace(_WIDE, residual=False, high_level="max"),
-    "unet_gmp_residual_sam": replace(_WIDE, high_level="max"),
     # Appendix C
     "fully_connected": Design(head="fully_connected"),
     # ours: nine ratings; three axes, with half as many maps
-    **{f"{name}_ratings": replace(design, ratings=True) for name, design in _OURS.items()},
-    **{f"{name}_3d": replace(design, axes=3, width=16) for name, design in _OURS.items()},
-}
-
-_ROWS = {variant: row for table in ("4", "3", "2") for row, variant in TABLES[table].items()}
-_ELSEWHERE: list[tuple[str, Any]] = [
-    (variant, images)
-    for images in ("D1C", "D3C", "D21C")
-    for variant in (*TABLES["2"].values(), *TABLES["4"].values())
-]
-
-VARIANTS: Mapping[str, Design] = _ON_D11C | {
-    variant_on(variant, images): replace(_ON_D11C[variant], images=images)
-    for variant, images in _ELSEWHERE
+    **{f"{name}_ratings": replace(_ON_D11C[name], ratings=True) for name in _OURS},
+    **{f"{name}_3d": replace(_ON_D11C[name], axes=3, width=16) for name in _OURS},
+    **{variant_on(v, images): replace(d, images=images) for images, _, v, d in _ELSEWHERE},
 }
 """By name; those of Tables 2 and 4 are there for each image set: `hesam`, `hesam_d1c` and so on."""
 
-NAMES: Mapping[str, str] = _ROWS | {
-    variant_on(variant, images): f"{_ROWS[variant]}, {images}" for variant, images in _ELSEWHERE
+NAMES: Mapping[str, str] = {
+    # hesam is in two tables
+    **{variant: row for _, row, variant, _ in reversed(_ROWS)},
+    **{variant_on(v, images): f"{row}, {images}" for images, row, v, _ in _ELSEWHERE},
 }
 """By variant, for `lesionlab.tables.show`: what the paper calls its row, in Table 2 if there."""
 
@@ -162,10 +137,18 @@ EXACT = ", exact"
 
 
 class Network(nn.Module):
-    """The model of figure 3, or another one of `VARIANTS`: a `trunk`, and a `head` on its maps."""
+    """The model of figure 3, or another one of `VARIANTS`: a `trunk`, and a `head` on its maps.
+
+    The side of its images, `size`, is a multiple of 8 pixels.
+    """
 
     def __init__(self, design: Design = HESAM, *, size: int = 32) -> None:
         super().__init__()
+        least = 16 if design.trunk in ("unet", "attention_gate") else 32
+        if size < least or size % 8:
+            raise ValueError(
+                f"size={size!r}: expected a multiple of 8, {least} or more for {design.trunk!r}"
+            )
         n, outputs = N_CHANNELS[design.images], len(RATING_NAMES) if design.ratings else 2
         self.shape = (n, size, size)
         self.trunk = comparators.trunk(design, n)

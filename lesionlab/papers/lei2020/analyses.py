@@ -22,18 +22,18 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.contingency_tables import mcnemar
 
-from lesionlab import published, tables
+from lesionlab import _names, published, tables
 from lesionlab.cohorts import Cohort, malignancy_label
 from lesionlab.crops import Tier
 from lesionlab.papers import _shared
 from lesionlab.papers._shared import BASELINES as BASELINES
-from lesionlab.papers.lei2020 import N_CHANNELS, TABLES, variant_on
+from lesionlab.papers.lei2020 import N_CHANNELS, OTHER_SETS, TABLES, variant_on
 from lesionlab.splits import By
 from lesionlab.statistics.association import holm
 from lesionlab.statistics.baselines import diameter_classifier, ratings_classifier
 from lesionlab.statistics.intervals import Estimate, Resampling
 from lesionlab.statistics.paired import paired, paired_auc
-from lesionlab.statistics.scoring import score_binary
+from lesionlab.statistics.scoring import check_columns, score_binary
 from lesionlab.training.outcomes import Outcome
 
 PRINTED = ("accuracy", "sensitivity", "specificity")
@@ -55,6 +55,7 @@ def classification(predictions: pd.DataFrame, **how: Unpack[Resampling]) -> pd.D
     A lesion is called malignant from 0.5 on; the AUC, here of all folds together, has no threshold.
     Index `MEASURES`; columns value, low, high (fractions), n (lesions), n_groups (patients).
     """
+    check_columns(predictions, ["patient", *_NAMES])
     together = predictions.rename(columns=_NAMES).drop(columns="fold", errors="ignore")
     found = _shared.estimates(score_binary(together, **how))
     return found.loc[list(MEASURES)].rename_axis("measure")
@@ -65,6 +66,7 @@ def within_folds(predictions: pd.DataFrame, **how: Unpack[Resampling]) -> Estima
 
     An AUC over all folds also asks how alike the levels of their networks are.
     """
+    check_columns(predictions, ["patient", "fold", *_NAMES])
     return score_binary(predictions.rename(columns=_NAMES), **how)["auc"]
 
 
@@ -151,7 +153,7 @@ def compare(
 
 
 def paper_table(number: int | str, runs: Mapping[str, pd.DataFrame], *, tier: Tier) -> pd.DataFrame:
-    """One of the paper's Tables 2 to 5 with our numbers beside its own, as `_shared.joined`.
+    """One of the paper's Tables 2 to 5 with our numbers beside its own.
 
     For Tables 2, 3 and 4 `runs` are variant to its scores, as `Outcome.scores`; for Table 5 tables
     of `compare` by any name, of which the variants' p_probability is taken. Variants that the table
@@ -226,7 +228,7 @@ def courses(
 
 OWN: Mapping[str, str] = {
     variant_on(head, images): f"{words}, {images}"
-    for images in ("D11C", "D1C", "D3C", "D21C")
+    for images in ("D11C", *OTHER_SETS)
     for head, words in HEADS.items()
 }
 """The paper's own networks on each image set: variant to words, as "HESAM, D11C"."""
@@ -241,9 +243,7 @@ def heads_on_folds(runs: Mapping[str, Outcome], **how: Unpack[Resampling]) -> pd
     """
     printed: Any = published.table("lei2020", 2).set_index("method")
     rows, theirs, ours = {}, {}, {}
-    for variant, words in OWN.items():
-        if variant not in runs:
-            continue
+    for variant, words in ((v, words) for v, words in OWN.items() if v in runs):
         head, images = words.split(", ")
         predictions = runs[variant].predictions
         truth, probability = predictions["malignancy_truth"], predictions["malignancy"]
@@ -270,10 +270,7 @@ def head_differences(
     Index as "SAM − CAM, D11C". Columns ("within folds", …) and ("folds together", …), each
     difference (of the AUCs, above 0 the first is better), low, high.
     """
-    names = {
-        "within folds": ("within_difference", "within_low", "within_high"),
-        "folds together": ("auc_difference", "low", "high"),
-    }
+    columns = ["within_difference", "within_low", "within_high", "auc_difference", "low", "high"]
     found = {}
     for first, second in (("sam", "cam"), ("hesam", "cam"), ("hesam", "diameter")):
         for images in N_CHANNELS:
@@ -282,13 +279,10 @@ def head_differences(
                 other = baseline_predictions(one, cohort)["diameter"]
             else:
                 other = runs[variant_on(second, images)].predictions
-            row: Any = compare({first: one, second: other}, reference=first, **how).loc[second]
-            found[f"{HEADS[first]} − {HEADS.get(second, second)}, {images}"] = {
-                (words, end): float(row[column])
-                for words, columns in names.items()
-                for end, column in zip(("difference", "low", "high"), columns, strict=True)
-            }
-    return pd.DataFrame(found).T
+            row = compare({first: one, second: other}, reference=first, **how)[columns].iloc[0]
+            found[f"{HEADS[first]} − {HEADS.get(second, second)}, {images}"] = row.tolist()
+    heads = itertools.product(("within folds", "folds together"), ("difference", "low", "high"))
+    return pd.DataFrame.from_dict(found, orient="index", columns=pd.MultiIndex.from_tuples(heads))
 
 
 def by_split(
@@ -304,9 +298,9 @@ def by_split(
     "difference").
     """
     both = [v for v in OWN if v in by_patient and v in by_nodule]
-    kinds: dict[By, Mapping[str, Outcome]] = {"patient": by_patient, "nodule": by_nodule}
+    kinds: list[tuple[By, Mapping[str, Outcome]]] = [("patient", by_patient), ("nodule", by_nodule)]
     columns = {}
-    for by, runs in kinds.items():
+    for by, runs in kinds:
         frames = {OWN[v]: runs[v].predictions for v in both}
         blind = baseline_predictions(runs[both[0]].predictions, cohort, by=by)
         frames["diameter alone"] = blind["diameter"]
@@ -357,9 +351,9 @@ def example_lesions(
         if own.empty:
             raise ValueError(f"predictions: no lesion of class {label}")
         picked = _shared.nearest(own if label else 1 - own, quantiles)
-        found += [(n, bool(label), own[n], q) for n, q in zip(picked, quantiles, strict=True)]
-    columns = ["lesion_id", "malignant", "probability", "quantile"]
-    return pd.DataFrame(found, columns=columns).set_index("lesion_id")
+        probability = own.loc[picked.index]
+        found.append(picked.assign(malignant=bool(label), probability=probability.to_numpy()))
+    return pd.concat(found)[["malignant", "probability", "quantile"]]
 
 
 def draw_reader_study(
@@ -402,8 +396,7 @@ def reader_accuracy(
         Index doctor, `Dr. 1` to `Dr. 4`, or as many as a nodule has readings, and `all`. Columns n
         (nodules that count), accuracy (per cent), false_positives, false_negatives.
     """
-    if truth not in ("all", "others"):
-        raise ValueError(f"truth={truth!r}: expected 'all' or 'others'")
+    _names.one_of("truth", truth, ("all", "others"))
     known = readings.dropna(subset="malignancy").set_index("lesion_id")["malignancy"]
     if missing := set(lesion_ids) - set(known.index):
         raise ValueError(f"readings: none of lesion {min(missing)!r}")

@@ -110,18 +110,18 @@ def explain(
             for method, one in activation_maps(model, batch.images, [*names], **how).items():
                 found[names[method]].append(one)
 
-    def joined(values: list[torch.Tensor | None]) -> torch.Tensor | None:
-        known = [value for value in values if value is not None]
-        return torch.cat(known) if known else None
+    def joined(name: str, part: str) -> Any:
+        values = [getattr(one, part) for one in found[name]]
+        return None if any(value is None for value in values) else torch.cat(values)
 
-    maps = {name: torch.cat([one.maps for one in parts]) for name, parts in found.items()}
-    first, score = next(iter(found.values())), malignancy(experiment, model)
+    maps = {name: joined(name, "maps") for name in wanted}
+    first, score = next(iter(wanted)), malignancy(experiment, model)
     return Maps(
         lesion_ids=samples.lesion_ids,
         maps={n: m[:, m.shape[1] // 2] if m.ndim == 4 else m for n, m in maps.items()},
         malignancy=torch.cat([score(batch.images) for batch in batches]),
-        bias=joined([one.bias for one in first]),
-        high_level_share=joined([one.high_level_share for one in first]),
+        bias=joined(first, "bias"),
+        high_level_share=joined(first, "high_level_share"),
     )
 
 
@@ -248,16 +248,16 @@ def randomised(
     By method: similarity (mean of Spearman's ρ over the lesions), magnitude (mean of its
     magnitude), n (lesions whose two maps can be compared).
     """
-    rows = {}
-    for name in experiment.maps():
+    names = list(experiment.maps())
 
-        def one(network: nn.Module, images: torch.Tensor, name: str = name) -> torch.Tensor:
-            return explain(experiment, network, replace(samples, images=images)).maps[name]
+    def every(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        seen = explain(experiment, network, replace(samples, images=images))
+        return torch.cat([seen.maps[name] for name in names])  # as if of so many lesions more
 
-        found = randomisation_test(model, samples.images, one, cascade=False, seed=seed)
-        rho = found.iloc[-1].dropna()
-        rows[name] = {"similarity": rho.mean(), "magnitude": rho.abs().mean(), "n": len(rho)}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+    found = randomisation_test(model, samples.images, every, cascade=False, seed=seed)
+    rho = pd.DataFrame(found.to_numpy().reshape(len(names), -1), index=names).T
+    parts = {"similarity": rho.mean(), "magnitude": rho.abs().mean(), "n": rho.count()}
+    return pd.DataFrame(parts).rename_axis("method")
 
 
 def analyse(

@@ -17,9 +17,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-N_CHANNELS = {"D1C": 1, "D3C": 3, "D11C": 11, "D21C": 21}
-"""Channels of the paper's four image sets (Table 1): slices, or for D3C scales of one slice."""
-
 DEPTH = 3
 """How often the U-Net halves the image (3.2)."""
 
@@ -28,15 +25,14 @@ DEPTH = 3
 class Design:
     """The parts that a model has.
 
-    `trunk` is all that comes before the head; `"unet"` is the paper's (figure 3). Heads are `"cam"`
+    `trunk` is all that comes before the head: `"unet"`, the paper's (figure 3), `"resnet18"`,
+    `"resnet34"`, `"vgg16"`, `"densenet121"` or `"attention_gate"`. Heads are `"cam"`
     (eq. 1), `"sam"` (eq. 5–10), `"fully_connected"` (Appendix C), `"flat"` (a linear classifier of
     all values), and `"own"` (the one that a network was published with).
     """
 
-    trunk: Literal["unet", "resnet18", "resnet34", "vgg16", "densenet121", "attention_gate"] = (
-        "unet"
-    )
-    head: Literal["cam", "sam", "fully_connected", "flat", "own"] = "sam"
+    trunk: str = "unet"
+    head: str = "sam"
     # how the U-Net's deepest maps become d of eq. 12 (HF in Table 3)
     high_level: Literal["max", "average"] | None = None
     fusion: Literal["sum", "concatenate"] = "sum"  # how d joins the values of a head (4.5.2)
@@ -46,7 +42,7 @@ class Design:
     width: int = 32  # maps of the U-Net's first block; each next one has twice as many
     axes: int = 2  # 2 takes the slices as channels (the paper), 3 as a third axis (ours)
     roll: int = 0  # by how many places d is rolled before it joins (4.5.1)
-    images: Literal["D1C", "D3C", "D11C", "D21C"] = "D11C"  # Table 1
+    images: str = "D11C"  # one of `samples.IMAGE_SETS` (Table 1)
     ratings: bool = False  # the readers' nine ratings (ours) and not two classes
 
     @property
@@ -57,6 +53,9 @@ class Design:
 
 HESAM = Design(high_level="max")
 """The paper's own model."""
+
+PN_SAMP = Design(head="cam", high_level="average", fusion="concatenate", residual=False)
+"""What the paper says of Wu et al. 2018 (4.1)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,11 @@ IMAGE_SETS: Mapping[str, Mapping[str, Any]] = {
 centre slice in squares of 2, 3 and 4 diameters. Four diameters reach beyond a crop of 128 pixels
 from 20 mm or so."""
 
+N_CHANNELS = {
+    name: how["channels"] * len(how.get("scale", [2.0])) for name, how in IMAGE_SETS.items()
+}
+"""Channels of each set: slices, or for D3C scales of one slice."""
+
 WINDOW = (-1024.0, 400.0)
 """HU that become 0 and 1."""
 
@@ -157,7 +162,6 @@ class Pasted(NamedTuple):
 
     values: npt.NDArray[np.float64]  # (y, x), NaN beyond the square that the network saw
     hu: npt.NDArray[np.int16]  # (y, x), that slice
-    box: tuple[float, float, float, float]  # top, left, height, width of the square, mm
 
 
 def pasted(values: npt.ArrayLike, crop: Crop) -> Pasted:
@@ -176,5 +180,4 @@ def pasted(values: npt.ArrayLike, crop: Crop) -> Pasted:
     read = map_coordinates(found, np.meshgrid(*at, indexing="ij"), order=1, mode="nearest")
     read[~np.logical_and.outer(*inside)] = np.nan
     k = int(np.abs(crop.slice_index - lesion.centroid[0]).argmin())
-    box = (*(corner * spacing).tolist(), *(side * spacing).tolist())
-    return Pasted(values=read, hu=crop.hu[k], box=box)
+    return Pasted(values=read, hu=crop.hu[k])

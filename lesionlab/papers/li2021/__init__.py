@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
+from lesionlab import _names
 from lesionlab.crops import Crop, augmentation
 from lesionlab.crops.resampling import Outside, volumes
 from lesionlab.crops.sampling import Box, Lesion, Samples, batch, in_chunks, to_unit
@@ -46,8 +47,7 @@ def prepare(
         `images` in [0, 1]: (lesion, 1, size, size), (lesion, n_slices, size, size) or
         (lesion, 1, size, size, size).
     """
-    if mode not in ("2d", "2.5d", "3d"):
-        raise ValueError(f"mode={mode!r}: expected '2d', '2.5d' or '3d'")
+    _names.one_of("mode", mode, get_args(InputMode))
     if n_slices < 1 or n_slices % 2 == 0:
         raise ValueError(f"n_slices={n_slices!r}: expected an odd number, 5 or 11 in the paper")
 

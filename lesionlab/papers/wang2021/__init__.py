@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
+from lesionlab import _names
 from lesionlab.crops import Crop, augmentation
 from lesionlab.crops.resampling import AIR, Outside, volumes
 from lesionlab.crops.sampling import Lesion, Samples, batch, in_chunks, to_unit
@@ -82,8 +83,7 @@ def apply_mask(
     """
     if images.shape != masks.shape:
         raise ValueError(f"masks: shape {tuple(masks.shape)}, images {tuple(images.shape)}")
-    if mask_fill not in ("zero", "air"):
-        raise ValueError(f"mask_fill={mask_fill!r}: expected 'zero' or 'air'")
+    _names.one_of("mask_fill", mask_fill, get_args(MaskFill))
     masked = images * masks
     return masked if mask_fill == "zero" else masked + masks - 1
 
