@@ -27,27 +27,12 @@ from tqdm import tqdm
 
 from lesionlab import _names
 from lesionlab.crops.sampling import Samples
-from lesionlab.training import checkpoints
+from lesionlab.training import checkpoints, devices, recipes
 from lesionlab.training.checkpoints import CheckpointError, Tensors
-from lesionlab.training.devices import (
-    Precision,
-    autocast,
-    describe,
-    open_fabric,
-    own_randomness,
-    resolve,
-)
+from lesionlab.training.devices import Precision
 from lesionlab.training.paper import Experiment
-from lesionlab.training.parts import Part, Stream, check_part, checksum
-from lesionlab.training.recipes import (
-    Recipe,
-    begin_step,
-    end_epoch,
-    make_optimizer,
-    make_scheduler,
-    set_training,
-    stages_of,
-)
+from lesionlab.training.parts import Part, Stream, checked, checksum
+from lesionlab.training.recipes import Recipe
 from lesionlab.training.targets import LOWER_IS_BETTER, columns
 
 
@@ -117,12 +102,10 @@ def fit(
         CheckpointError: The checkpoint is damaged, or of another run.
         OSError: A checkpoint cannot be written; the one before it is whole.
     """
-    stages = stages_of(recipe)
-    training = (training[0], training[1].detach().float().cpu())
-    check_part("training", training, experiment.targets)
+    stages = recipes.stages_of(recipe)
+    training = checked("training", training, experiment.targets)
     if validation is not None:
-        validation = (validation[0], validation[1].detach().float().cpu())
-        check_part("validation", validation, experiment.targets)
+        validation = checked("validation", validation, experiment.targets)
         if both := sorted(set(training[0].lesion_ids) & set(validation[0].lesion_ids)):
             raise ValueError(f"validation: lesion {both[0]!r} is in the training part, too")
     elif lacking := [stage for stage in stages if stage.needs_metric]:
@@ -131,7 +114,7 @@ def fit(
             f"{lacking[0].schedule.kind}) needs a metric after each epoch; give lesions to "
             "measure it on"
         )
-    fabric = open_fabric(device, precision)
+    fabric = devices.open_fabric(device, precision)
     start: Tensors = {}
     tables = []
     for number, stage in enumerate(stages, 1):
@@ -163,7 +146,7 @@ def fit(
         best_epoch=run.best_epoch,
         best=run.best,
         history=history if len(stages) > 1 else history.drop(columns="stage"),
-        device=describe(fabric.device),
+        device=devices.describe(fabric.device),
     )
 
 
@@ -234,7 +217,7 @@ class _Run:
 
     def train(self) -> None:
         """Train to the end."""
-        with own_randomness(self.fabric.device):
+        with devices.own_randomness(self.fabric.device):
             self._set_up()
             steps = len(self._batches())
             bar = tqdm(
@@ -255,11 +238,12 @@ class _Run:
         if self.start:
             self.model.load_state_dict(self.start)
         self.model.to(device)
-        self.optimizer = make_optimizer(self.model, self.recipe)
+        self.optimizer = recipes.make_optimizer(self.model, self.recipe)
         self._restore()
         past = [row.get(self.column) for row in self.history]
-        lower = self.lower_is_better
-        self.scheduler = make_scheduler(self.recipe.schedule, self.optimizer, past, lower=lower)
+        self.scheduler = recipes.make_scheduler(
+            self.recipe.schedule, self.optimizer, past, lower=self.lower_is_better
+        )
         samples, labels = self.training
         self.samples, self.labels = samples.to(device), labels.to(device)
         if self.validation is not None:  # its labels are only compared with, on the CPU
@@ -291,7 +275,7 @@ class _Run:
         bar.set_description(f"{words}epoch {epoch + 1}/{self.recipe.epochs}", False)
         batches, n, sums = self._batches(), 0, dict[str, float]()
         for step, lesions in enumerate(batches):
-            begin_step(self.scheduler, epoch + step / len(batches))
+            recipes.begin_step(self.scheduler, epoch + step / len(batches))
             if step == 0:
                 first = self.optimizer.param_groups[0]  # a part may have a rate of its own
                 lr = self.recipe.lr * first["lr"] / first["initial_lr"]
@@ -311,7 +295,7 @@ class _Run:
         if self.validation is not None:
             metric = row[self.column] = self._measure(self.validation, len(batches))
         self.history.append(row)
-        end_epoch(self.scheduler, metric)
+        recipes.end_epoch(self.scheduler, metric)
         if self.recipe.select_on == "last" or metric is None:
             better = epoch + 1 == self.recipe.epochs
         else:
@@ -329,7 +313,7 @@ class _Run:
         drawn = generator(self.seed, "augment", epoch, step)
         batch = job.augment(self.samples.select(lesions), drawn)
         labels = self.labels[lesions.to(self.labels.device)]
-        set_training(self.model, self.recipe)
+        recipes.set_training(self.model, self.recipe)
         self.optimizer.zero_grad()
         size, sums = self.recipe.micro_batch or len(labels), dict[str, torch.Tensor]()
         for chunk, truth in zip(batch.split(size), torch.split(labels, size), strict=True):
@@ -410,7 +394,7 @@ def predict(
     """
     if not samples.lesion_ids:
         raise ValueError("samples: expected at least one lesion, got none")
-    place = resolve(device)
+    place = devices.resolve(device)
     model = trained_model(experiment, weights).to(place)
     return in_batches(experiment, model, samples.to(place), batch_size, precision)[0]
 
@@ -436,7 +420,7 @@ def in_batches(
     model.eval()
     parts, total = [], 0.0
     device = next(model.parameters()).device
-    with torch.no_grad(), autocast(device, precision):
+    with torch.no_grad(), devices.autocast(device, precision):
         for number, batch in enumerate(samples.split(batch_size)):
             outputs = experiment.forward(model, batch)
             parts.append(experiment.predict(outputs).float().cpu())

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from lesionlab.crops.sampling import Samples
-from lesionlab.training.recipes import Recipe, stages_of
+from lesionlab.training.recipes import Recipe
 from lesionlab.training.targets import Targets, measure
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Experiment(ABC):
         """The lesions of an epoch, int64: all in random order, or a balanced draw."""
         return torch.randperm(len(labels), generator=generator)
 
-    def normalisation(self, training: Samples) -> Callable[[Samples], Samples]:
+    def normalisation(self, training: Any) -> Callable[[Samples], Samples]:
         """What to do to all samples before training, measured on the training part alone."""
         return unchanged
 
@@ -148,11 +148,6 @@ class Preset:
     enriched: tuple[str, ...] = ()
     holdout: tuple[float, float, float] | None = None
     streamed: bool = False
-
-    @property
-    def stages(self) -> tuple[Recipe, ...]:
-        """The recipes, one for each stage."""
-        return stages_of(self.recipe)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

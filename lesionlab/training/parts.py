@@ -49,17 +49,12 @@ Part = tuple[Samples | Stream, torch.Tensor]
 """Some lesions' samples with their labels, (lesion, target)."""
 
 
-def changed(samples: Samples | Stream, change: Callable[[Samples], Samples]) -> Samples | Stream:
-    """The samples after a change; a stream changes each batch when it is prepared."""
-    if isinstance(samples, Samples):
-        return change(samples)
-    prepare = samples.prepare
-    return replace(samples, prepare=lambda ids: change(prepare(ids)))
+def checked(name: str, part: Part, targets: Targets) -> Part:
+    """Refuse lesions, by the name of their part, that nothing can be learned from.
 
-
-def check_part(name: str, part: Part, targets: Targets) -> None:
-    """Refuse lesions, by the name of their part, that nothing can be learned from."""
-    samples, labels = part
+    Gives the part with its labels in single precision on the CPU.
+    """
+    samples, labels = part[0], part[1].detach().float().cpu()
     n, names = len(samples.lesion_ids), [target.name for target in targets]
     if not n:
         raise ValueError(f"{name}: expected at least one lesion, got none")
@@ -82,6 +77,7 @@ def check_part(name: str, part: Part, targets: Targets) -> None:
     if not bool((some := labelled(targets, labels)).all()):
         row = int((~some).nonzero()[0, 0])
         raise ValueError(f"{name}: lesion {samples.lesion_ids[row]!r} has no label at all")
+    return samples, labels
 
 
 def checksum(parts: Iterable[Part]) -> str:

@@ -11,7 +11,7 @@ The command `lesionlab train`, the sweeps and the chapters all come here.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -33,8 +33,8 @@ from lesionlab.training.folds import RESULT, Dataset, cross_validate, digest
 from lesionlab.training.loop import predict, trained_model
 from lesionlab.training.outcomes import Outcome
 from lesionlab.training.paper import Experiment, Lesions, Preset, unchanged
-from lesionlab.training.parts import Stream, changed
-from lesionlab.training.recipes import Recipe, validates
+from lesionlab.training.parts import Stream
+from lesionlab.training.recipes import Recipe, stages_of, validates
 from lesionlab.training.targets import labelled, write_predictions
 
 N_FOLDS = 5
@@ -100,10 +100,8 @@ class Plan:
     @property
     def stages(self) -> tuple[Recipe, ...]:
         """The preset's recipes, over another number of epochs if asked for."""
-        found = self._preset.stages
-        if self.epochs is None:
-            return found
-        return tuple(stage.lasting(self.epochs) for stage in found)
+        found = stages_of(self._preset.recipe)
+        return found if self.epochs is None else tuple(s.lasting(self.epochs) for s in found)
 
     @property
     def recipe(self) -> Recipe:
@@ -343,21 +341,17 @@ def trained(
     experiment = papers.get(plan.paper).experiment(plan.variant)
     validate = validates(plan.stages)
     for fold in done:
-        split = dataset.split(fold, validate=validate, seed=plan.seed)
-        there: Mapping[str, Any] = _files.read_json(place / f"fold-{fold}" / RESULT)["identity"]
-        if there["parts"] != digest(split) or there["variant"] != plan.variant:
-            raise checkpoints.CheckpointError(
-                f"{place / f'fold-{fold}'} is of another run: it tests other lesions, or "
-                f"{there['variant']!r} is not {plan.variant!r}"
-            )
-        normalise = experiment.normalisation(dataset.part(split["training"])[0])  # type: ignore[arg-type]
-        samples, labels = dataset.part(split["test"])
-        test = changed(samples, normalise)
+        split, path = dataset.split(fold, validate=validate, seed=plan.seed), place / f"fold-{fold}"
+        there: dict[str, Any] = _files.read_json(path / RESULT)["identity"]
+        own = {"variant": plan.variant, "parts": digest(split)}  # what says which lesions it tests
+        checkpoints.check_same(path / RESULT, {name: there[name] for name in own}, own)
+        normalise = experiment.normalisation(dataset.part(split["training"])[0])
+        samples, labels = dataset.part(split["test"], normalise)
         yield Trained(
             fold=fold,
             experiment=experiment,
-            weights=checkpoints.load_weights(place / f"fold-{fold}"),
-            samples=test.select(range(len(labels))),
+            weights=checkpoints.load_weights(path),
+            samples=samples.select(range(len(labels))),
             labels=labels,
             table=dataset.table.iloc[split["test"]],
             precision=there["precision"],

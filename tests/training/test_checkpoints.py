@@ -136,7 +136,7 @@ def test_a_checkpoint_of_another_run_is_refused(
         with pytest.raises(CheckpointError, match=rf"{NAME} is of another run: .*{words}"):
             go_on(toys, tmp_path, **changes)
     monkeypatch.setattr(checkpoints, "__version__", "9.9")
-    with pytest.raises(CheckpointError, match=r"versions.lesionlab: .* there, 9.9 here\. Train"):
+    with pytest.raises(CheckpointError, match=r"versions.lesionlab: .* there, 9.9 here\. Use"):
         go_on(toys, tmp_path)
     assert (tmp_path / NAME).read_bytes() == there
 
