@@ -10,14 +10,12 @@ import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 
-import lesionlab
 from lesionlab import _files, _names, results, splits
 from lesionlab.crops.sampling import Samples
 from lesionlab.training.checkpoints import CheckpointError, check_same
@@ -137,9 +135,7 @@ def cross_validate(
     experiment: Experiment,
     dataset: Dataset,
     *,
-    recipe: Recipe | Sequence[Recipe],
     folder: str | Path,
-    seed: int = 0,
     n_resamples: int = 2000,
     about: Mapping[str, Any] | None = None,
     **options: Any,
@@ -150,15 +146,16 @@ def cross_validate(
     intervals, and `about`, what else to keep, such as the plan that this is a run of. The outcome
     is also in `results.json` and `predictions.csv` under `folder`.
     """
-    done = train_folds(experiment, dataset, recipe=recipe, folder=folder, seed=seed, **options)
-    predictions = pd.concat([rows for _, rows in done], ignore_index=True)
-    how: Any = {"n_resamples": n_resamples, "seed": seed}
-    scores = score(predictions, dataset.table, dataset.labels, experiment.targets, **how)
-    folds, path = [found for found, _ in done], Path(folder) / PREDICTIONS
+    done = train_folds(experiment, dataset, folder=folder, **options)
+    folds, predictions = (
+        [fold for fold, _ in done],
+        pd.concat([p for _, p in done], ignore_index=True),
+    )
     same, validates = folds[0]["identity"], any(fold["validation"]["lesions"] for fold in folds)
+    how: Any = {"n_resamples": n_resamples, "seed": same["seed"]}
+    scores = score(predictions, dataset.table, dataset.labels, experiment.targets, **how)
+    path = Path(folder) / PREDICTIONS
     entry = write_predictions(path, predictions)
-    made = results.provenance(Path(lesionlab.__file__).resolve().parents[1])
-    made["versions"] |= {n: metadata.version(n) for n in ("lightning-fabric", "safetensors")}
     content = {
         **(about or {}),
         **{key: same[key] for key in ("experiment", "variant", "settings", "recipe", "seed")},
@@ -174,7 +171,7 @@ def cross_validate(
         "data": [basis._asdict() for basis in dataset.rests_on],
         "device": sorted({fold["device"] for fold in folds}),
         "seconds": sum(fold["seconds"] for fold in folds),
-        **made,
+        **results.provenance(results.ROOT, "lightning-fabric", "safetensors"),
         "predictions": entry,
         "results": scores,
         "folds": folds,
@@ -282,20 +279,19 @@ def _train(
         device=options.get("device", "auto"),
         precision=options.get("precision", "32-true"),
     )
-    rows = dataset.table.iloc[split["test"]]
-    keys = {"lesion_id": rows.index.to_numpy(), "patient": rows["patient"].astype(str).array}
-    keys["fold"] = identity["fold"]
-    frame = to_frame(experiment.targets, pd.DataFrame(keys), predicted, truth)
+    patients, fold = dataset.table["patient"].astype(str), identity["fold"]
+    tested = patients.iloc[split["test"]].rename_axis("lesion_id").reset_index().assign(fold=fold)
+    frame = to_frame(experiment.targets, tested, predicted, truth)
     # predictions first: where there is a result, they are there, too
     entry = write_predictions(place / PREDICTIONS, frame)
-    patient, metric = dataset.table["patient"], experiment.metric
+    metric = experiment.metric
     measured = None if metric == "loss" else experiment.measure(metric, predicted, truth)
     content = results.jsonable(
         {
             "identity": identity,
-            "fold": identity["fold"],
+            "fold": fold,
             **{
-                name: {"lesions": len(some), "patients": int(patient.iloc[some].nunique())}
+                name: {"lesions": len(some), "patients": patients.iloc[some].nunique()}
                 for name, some in split.items()
             },
             "best_epoch": fitted.best_epoch,

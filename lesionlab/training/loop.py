@@ -40,7 +40,7 @@ class TrainingError(RuntimeError):
     """A run cannot go on; what it has saved so far is whole."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Fitted:
     """A trained model and how it came about.
 
@@ -115,39 +115,24 @@ def fit(
             "measure it on"
         )
     fabric = devices.open_fabric(device, precision)
+    common: Any = {"training": training, "validation": validation, "seed": seed, "fabric": fabric}
+    common |= {"precision": precision, "progress": progress, "resume": resume}
     start: Tensors = {}
     tables = []
     for number, stage in enumerate(stages, 1):
         place = None if folder is None else Path(folder)
         if place is not None and len(stages) > 1:
             place = place / f"stage-{number}"
-        run = _Run(
-            experiment=experiment.stage(stage.stage),
-            recipe=stage,
-            training=training,
-            validation=validation,
-            seed=seed,
-            folder=place,
-            precision=precision,
-            progress=progress,
-            start=start,
-            fabric=fabric,
-        )
-        if place is not None and not resume:
-            checkpoints.clear(place)
-        run.load()
-        if not run.finished:
-            run.train()
+        own = experiment.stage(stage.stage)
+        run = _Run(experiment=own, recipe=stage, folder=place, start=start, **common)
+        run.train()
         start = run.selected
         tables.append(pd.DataFrame(run.history).astype({"epoch": int}).assign(stage=stage.stage))
     history = pd.concat(tables, ignore_index=True).set_index("epoch")
-    return Fitted(
-        state=start,
-        best_epoch=run.best_epoch,
-        best=run.best,
-        history=history if len(stages) > 1 else history.drop(columns="stage"),
-        device=devices.describe(fabric.device),
-    )
+    if len(stages) == 1:
+        del history["stage"]
+    where = devices.describe(fabric.device)
+    return Fitted(start, run.best_epoch, run.best, history, where)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -162,6 +147,7 @@ class _Run:
     folder: Path | None
     precision: Precision
     progress: bool
+    resume: bool
     start: Tensors
     fabric: Fabric
     history: list[dict[str, float]] = field(default_factory=list)
@@ -193,11 +179,13 @@ class _Run:
             found["start"] = checkpoints.checksum("", self.start)
         return found
 
-    def load(self) -> None:
-        """Go to where the checkpoint is, if there is one."""
+    def _load(self) -> None:
+        """Go to where the checkpoint is, if there is one that counts."""
         if self.folder is None:
             return
-        if (found := checkpoints.load(self.folder, self.identity)) is not None:
+        if not self.resume:
+            checkpoints.clear(self.folder)
+        elif (found := checkpoints.load(self.folder, self.identity)) is not None:
             state, self.saved = found
             self.history, self.best_epoch = state["history"], state["best_epoch"]
             self.best, self.selected = state["best"], self.saved.pop("selected", {})
@@ -216,7 +204,10 @@ class _Run:
         checkpoints.save(self.folder, {"identity": self.identity, **state}, groups)
 
     def train(self) -> None:
-        """Train to the end."""
+        """Train to the end, from the checkpoint on if there is one."""
+        self._load()
+        if self.finished:
+            return
         with devices.own_randomness(self.fabric.device):
             self._set_up()
             steps = len(self._batches())

@@ -15,6 +15,7 @@ from torch.optim import lr_scheduler
 from lesionlab import _names
 from lesionlab.training.targets import LOWER_IS_BETTER
 
+Kind = Literal["constant", "step", "warm_restarts", "plateau"]
 Optimizer = Literal["adam", "sgd"]
 SelectOn = Literal["validation", "test", "last"]
 
@@ -29,21 +30,19 @@ class Schedule:
             1 to 0 over `epochs` epochs, then over `grow` times as many, and so on (SGDR, Loshchilov
             and Hutter 2017, eq. 5; Li 2021 prints neither length). `"plateau"`: times `factor`
             after `epochs` epochs without a better metric (Wang 2021, 3.2: 0.8 after 10).
-        epochs: See `kind`.
-        factor: See `kind`.
-        grow: See `kind`.
+        epochs, factor, grow: See `kind`.
 
     Raises:
         ValueError: A number is out of range, or the kind is another word.
     """
 
-    kind: Literal["constant", "step", "warm_restarts", "plateau"] = "constant"
+    kind: Kind = "constant"
     epochs: int = 10
     factor: float = 0.1
     grow: int = 1
 
     def __post_init__(self) -> None:
-        _names.one_of("kind", self.kind, ("constant", "step", "warm_restarts", "plateau"))
+        _names.one_of("kind", self.kind, get_args(Kind))
         if self.epochs < 1 or self.grow < 1 or not 0 < self.factor < 1:
             raise ValueError(f"{self}: expected epochs and grow of 1 or more, factor in (0, 1)")
 

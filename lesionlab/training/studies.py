@@ -249,23 +249,17 @@ def run(
         **options: Arguments of `loop.fit` (device, precision, progress, resume), and
             `n_resamples`, the number of resamples of patients for the intervals.
 
-    Raises:
-        ValueError: Plan, data and options do not go together.
-        FileNotFoundError: The data set is not set up.
-        CheckpointError: The folder holds another run, or a damaged one.
-        TrainingError: The loss, the metric or the weights became NaN or infinite.
-        OSError: A file cannot be written.
+    It raises what `load`, `train_folds` and `loop.fit` do.
     """
     resolve(options.get("device", "auto"))  # before minutes go into the samples
     place = Path(folder) if folder is not None else plan.folder
-    stages = plan.stages  # a wrong number of epochs is an error now
     if dataset is None:
         dataset = load(plan, progress=options.get("progress", True))
     done = finished(place) if options.get("resume", True) else ()
     return cross_validate(
         papers.get(plan.paper).experiment(plan.variant),
         dataset,
-        recipe=stages,
+        recipe=plan.stages,
         folder=place,
         seed=plan.seed,
         only=sorted({*plan.chosen, *done}),

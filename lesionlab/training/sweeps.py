@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,6 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-import lesionlab
 from lesionlab import _files, _names, papers, results
 from lesionlab.training.devices import Precision, resolve
 from lesionlab.training.folds import RESULT, Dataset, train_folds
@@ -222,8 +221,7 @@ def _scored(folder: Path) -> bool:
 
 def _write(plans: Sequence[Plan], out: Path, failures: dict[str, str]) -> Sweep:
     rows = [_summary(plan, out, failures) for plan in plans]
-    found = results.provenance(Path(lesionlab.__file__).resolve().parents[1])
-    found["versions"]["distributed"] = metadata.version("distributed")
+    found = results.provenance(results.ROOT, "distributed")
     content = results.jsonable({**found, "plans": rows, "failures": failures})
     path = _files.write_json(out / SWEEP, content)
     numbers = ["value", "low", "high", "seconds"]
