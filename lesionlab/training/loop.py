@@ -279,7 +279,9 @@ class _Run:
             bar.set_postfix(shown, refresh=False)
             bar.update()
         seconds = time.perf_counter() - start
-        self._check_weights(len(batches))
+        for name, values in self.model.state_dict().items():
+            if not bool(values.isfinite().all()):
+                raise TrainingError(f"{name} of the model is not finite {self._at(len(batches))}")
         row = {"epoch": epoch + 1.0, **{name: value / n for name, value in sums.items()}}
         row |= {"lr": lr, "seconds": seconds, "lesions_per_second": n / seconds}
         metric = None
@@ -339,11 +341,6 @@ class _Run:
         if not math.isfinite(value):
             raise TrainingError(f"{self.column} is {value} {self._at(steps)}")
         return value
-
-    def _check_weights(self, steps: int) -> None:
-        for name, values in self.model.state_dict().items():
-            if not bool(values.isfinite().all()):
-                raise TrainingError(f"{name} of the model is not finite {self._at(steps)}")
 
     def _at(self, step: int) -> str:
         kept = "" if self.folder is None else f"; what was saved before is kept in {self.folder}"

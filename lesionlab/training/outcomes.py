@@ -90,6 +90,7 @@ def score(
 
     For each fold, baselines are fitted on the lesions that it does not test. An area under the ROC
     curve is the mean of the folds' own, as networks of different folds are calibrated differently.
+    Gives the scores of `Outcome`.
 
     Args:
         predictions: Those of `Outcome`.
@@ -99,9 +100,6 @@ def score(
         targets: What the columns are.
         n_resamples: Resamples of patients for the intervals.
         seed: Seed of the resamples.
-
-    Returns:
-        The scores of `Outcome`.
     """
     every: list[tuple[Target, dict[str, pd.DataFrame]]] = []
     for target, label in zip(targets, labels.unbind(1), strict=True):
@@ -160,9 +158,7 @@ def _frames(
             found.setdefault(name, []).append(tested[KEYS].join(said, on="lesion_id"))
     frames = {name: pd.concat(parts).loc[model.index] for name, parts in found.items()}
     if target.kind == "regression":
-        constant = frames["constant"]["prediction"]
-        frames = {"model": model, **frames}
-        return {name: frame.assign(constant=constant) for name, frame in frames.items()}
+        model["constant"] = frames["constant"]["constant"]
     return {"model": model, **frames}
 
 

@@ -109,6 +109,11 @@ class Plan:
         return self.stages[-1]
 
     @property
+    def experiment(self) -> Experiment:
+        """The model, its loss and its targets."""
+        return papers.get(self.paper).experiment(self.variant)
+
+    @property
     def size(self) -> int | None:
         """Lesions to draw from the cohort; None for all."""
         return self._preset.n_lesions if self.n_lesions is None else self.n_lesions or None
@@ -164,8 +169,7 @@ def load(plan: Plan, *, progress: bool = True) -> Dataset:
         raise ValueError(f"the cohort of {plan.paper} is empty")
     folds = None if preset.holdout else cohort.folds(by=plan.by, n_folds=N_FOLDS)
     wanted = draw(cohort.table, plan.size, enriched=plan.enriched)
-    targets = paper.experiment(plan.variant).targets
-    known = labelled(targets, paper.labels(wanted, plan.variant)).numpy()
+    known = labelled(plan.experiment.targets, paper.labels(wanted, plan.variant)).numpy()
     excluded = dict.fromkeys(wanted.index[~known], "no label is known")
     wanted = wanted[known]
     store = lesions.open(list(wanted.index))
@@ -257,7 +261,7 @@ def run(
         dataset = load(plan, progress=options.get("progress", True))
     done = finished(place) if options.get("resume", True) else ()
     return cross_validate(
-        papers.get(plan.paper).experiment(plan.variant),
+        plan.experiment,
         dataset,
         recipe=plan.stages,
         folder=place,
@@ -332,7 +336,7 @@ def trained(
     if not done:
         raise FileNotFoundError(f"{place} has no finished fold")
     dataset = dataset if dataset is not None else load(plan)
-    experiment = papers.get(plan.paper).experiment(plan.variant)
+    experiment = plan.experiment
     validate = validates(plan.stages)
     for fold in done:
         split, path = dataset.split(fold, validate=validate, seed=plan.seed), place / f"fold-{fold}"
