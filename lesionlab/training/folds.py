@@ -106,13 +106,14 @@ class Dataset:
 
     def _validation(self, rest: pd.DataFrame, fold: int, seed: int) -> pd.Index[Any]:
         """The lesions outside of a fold that validate."""
-        units = rest["patient"].nunique() if self.by == "patient" else len(rest)
+        unit = rest["patient"] if self.by == "patient" else rest.index.to_series()
+        units = unit.nunique()
         if units < 2 or len(rest) == len(self.table):
             tested = len(self.table) - len(rest)
             raise ValueError(f"fold {fold}: {units} {self.by} to train on and {tested} to test")
         n_folds, alike = min(round(1 / VALIDATION_SHARE), units), pd.Series(0, index=rest.index)
         classes = rest.get("label", rest.get("malignancy", alike)).round()
-        if classes.isna().any() or classes.value_counts().max() < n_folds:
+        if classes.isna().any() or unit.groupby(classes).nunique().max() < n_folds:
             classes = alike
         with warnings.catch_warnings():
             # a class may be too small to be in every part: only one part is used

@@ -125,7 +125,7 @@ def test_a_checkpoint_of_another_run_is_refused(
     spoiled[0].images[3] += 1e-3
     cases: list[tuple[dict[str, Any], str]] = [
         ({"experiment": toys.Exploding(variant="none")}, "variant: attention there, none here"),
-        ({"experiment": toys.Exploding(absolute=1.0)}, "settings.absolute: 0.1 there, 1.0 here"),
+        ({"experiment": toys.Exploding(dropout=0.5)}, "settings.dropout: 0.2 there, 0.5 here"),
         ({"recipe": other}, r"recipe.epochs: 4 there, 9 here; recipe.lr: 0.01 there, 0.02 here"),
         ({"seed": 1}, "seed: 0 there, 1 here"),
         ({"part": spoiled}, "data: [0-9a-f]{64} there, [0-9a-f]{64} here"),
@@ -199,7 +199,7 @@ KILLED = """if True:
     import os, signal, sys
     from pathlib import Path
     import torch
-    import training_toys as toys
+    import toy_paper as toys
 
     kind, left, replace = sys.argv[2], [int(sys.argv[3])], os.replace
 

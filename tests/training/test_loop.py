@@ -17,6 +17,7 @@ from lesionlab.training.devices import quickest
 from lesionlab.training.loop import Fitted, TrainingError, fit, predict
 from lesionlab.training.parts import Stream
 from lesionlab.training.recipes import Schedule
+from lesionlab.training.targets import Target
 
 State = dict[str, torch.Tensor]
 QUIET: dict[str, Any] = {"progress": False, "device": "cpu"}
@@ -136,14 +137,22 @@ def test_the_history_says_what_happened(
     toys: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = dataclasses.replace(toys.RECIPE, epochs=3, schedule=Schedule("step", 2, 0.1))
-    found = trained(toys, recipe=recipe, progress=True)
+    (samples, ratings), (others, theirs) = toys.lesions(23), toys.lesions(9, seed=1, start=500)
+    found = trained(
+        toys,
+        recipe=recipe,
+        progress=True,
+        experiment=toys.Toy(targets=(Target("one"), Target("two"))),
+        part=(samples, torch.cat([ratings, 6 - ratings], dim=1)),
+        validation=(others, torch.cat([theirs, 6 - theirs], dim=1)),
+    )
     shown = capsys.readouterr().err
     assert all(word in shown for word in ("epoch 3/3", "loss=", "validation_mae="))
-    parts = ["loss", "loss_squared", "loss_absolute", "lr", "seconds", "lesions_per_second"]
+    parts = ["loss", "loss_one", "loss_two", "lr", "seconds", "lesions_per_second"]
     assert list(found.history.columns) == [*parts, "validation_mae"]
     assert found.history.index.tolist() == [1, 2, 3]
     assert found.history["lr"].tolist() == pytest.approx([0.01, 0.01, 0.001])
-    whole = found.history["loss_squared"] + 0.1 * found.history["loss_absolute"]
+    whole = found.history["loss_one"] + found.history["loss_two"]
     assert found.history["loss"].tolist() == pytest.approx(whole.tolist())
     assert found.seconds == found.history["seconds"].sum() > 0
     assert found.history["loss"].iloc[-1] < found.history["loss"].iloc[0]
@@ -192,14 +201,14 @@ def test_the_history_has_the_rates_of_a_plateau_and_a_metric_must_be_known(
 
 
 def test_the_validation_loss_can_select(toys: ModuleType) -> None:
-    experiment = toys.Toy(dropout=0.0, absolute=1.0)
+    experiment = toys.Toy(dropout=0.0)
     recipe = dataclasses.replace(toys.RECIPE, select_by="loss")
     found = trained(toys, experiment=experiment, recipe=recipe)
     losses = found.history["validation_loss"]
     assert found.best == losses.min() == losses[found.best_epoch]
     samples, labels = toys.lesions(9, seed=1, start=500)
     gap = predict(experiment, found.state, samples, batch_size=4, device="cpu") - labels
-    by_hand = float(gap.square().mean() + gap.abs().mean())
+    by_hand = float(gap.square().mean())
     assert found.best == pytest.approx(by_hand, rel=1e-5)
     found = trained(toys, experiment=experiment)  # by the metric of the experiment
     gap = predict(experiment, found.state, samples, batch_size=4, device="cpu") - labels
@@ -312,7 +321,7 @@ def test_what_is_not_finite_stops_and_is_never_saved(toys: ModuleType, tmp_path:
         """A loss of 0 with a gradient of NaN, which the square root has at 0."""
 
         def loss(self, outputs: Any, labels: torch.Tensor) -> Any:
-            return (outputs["rating"] * 0).sqrt().mean(), {}
+            return (outputs[0] * 0).sqrt().mean(), {}
 
     class BadMetric(toys.Toy):  # type: ignore[misc, name-defined]
         def measure(self, metric: str, predictions: torch.Tensor, labels: torch.Tensor) -> float:
@@ -331,7 +340,7 @@ def test_what_is_not_finite_stops_and_is_never_saved(toys: ModuleType, tmp_path:
 def test_predictions_of_another_shape_are_refused(toys: ModuleType) -> None:
     class Wrong(toys.Toy):  # type: ignore[misc, name-defined]
         def predict(self, outputs: Any) -> torch.Tensor:
-            return outputs["rating"].squeeze(1)
+            return outputs[0].squeeze(1)
 
     with pytest.raises(ValueError, match=r"gave shape \(9,\), expected \(9, 1\): lesions, malig"):
         trained(toys, experiment=Wrong())

@@ -231,7 +231,7 @@ def test_workers_share_out_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills with a signal")
 def test_a_killed_worker_costs_its_run_a_little_and_the_others_nothing(
-    toy: ModuleType, toys: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     psutil = pytest.importorskip("psutil")
     out = tmp_path / "killed"
@@ -246,7 +246,7 @@ def test_a_killed_worker_costs_its_run_a_little_and_the_others_nothing(
         end = time.monotonic() + 300
         while len(cut) < 2 and time.monotonic() < end:
             begun = [folder for folder in jobs if not (folder / folds.RESULT).exists()]
-            cut = {folder: rows for folder in begun if (rows := toys.history(folder))}
+            cut = {folder: rows for folder in begun if (rows := toy.history(folder))}
         children = psutil.Process().children(recursive=True)
         workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
         assert len(workers) == 2
