@@ -290,25 +290,24 @@ def test_jobs_whose_workers_stay_away_fail_after_a_while(monkeypatch: pytest.Mon
     assert "worker" in str(error)
 
 
-def test_wrong_use_is_told_before_anything_begins(tmp_path: Path) -> None:
-    done = command("fu2021", "--table", "9", "--out", str(tmp_path / "new"))
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert "lesionlab: table='9': expected one of 1, 2, S1" in done.stderr
-    assert not (tmp_path / "new").exists()
-
-
 @pytest.mark.parametrize(
-    ("address", "status"), [("tcp://127.0.0.1:9", 1), ("127.0.0.1:9", 1), ("nope://x", 2)]
+    ("option", "value", "status", "words"),
+    [
+        ("table", "9", 2, "expected one of 1, 2, S1"),
+        ("scheduler", "tcp://127.0.0.1:9", 1, "no scheduler answers there"),
+        ("scheduler", "127.0.0.1:9", 1, "no scheduler answers there"),
+        ("scheduler", "nope://x", 2, "no scheduler answers there"),
+    ],
 )
-def test_a_scheduler_that_is_not_there_is_told_soon(
-    address: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_wrong_use_is_told_soon(
+    option: str, value: str, status: int, words: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(sweeps, "CONNECTING", 0.5)
     begun = time.monotonic()
-    done = command("fu2021", "--scheduler", address, "--out", str(tmp_path))
+    done = command("fu2021", f"--{option}", value, "--out", str(tmp_path))
     assert time.monotonic() - begun < 10
     assert (done.exit_code, done.stdout) == (status, "")
-    assert done.stderr.startswith(f"lesionlab: scheduler={address!r}: no scheduler answers there")
+    assert done.stderr.startswith(f"lesionlab: {option}={value!r}: {words}")
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
