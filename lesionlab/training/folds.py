@@ -18,11 +18,11 @@ import torch
 
 from lesionlab import _files, _names, results, splits
 from lesionlab.crops.sampling import Samples
+from lesionlab.splits import PARTS
 from lesionlab.training.checkpoints import CheckpointError, check_same
 from lesionlab.training.loop import fit, identity_of, predict
 from lesionlab.training.outcomes import PREDICTIONS, RESULTS, Outcome, score
-from lesionlab.training.paper import Experiment, unchanged
-from lesionlab.training.parts import Part, Stream, checked
+from lesionlab.training.paper import Experiment, Part, Stream, checked, unchanged
 from lesionlab.training.recipes import Recipe, stages_of, validates
 from lesionlab.training.targets import check_labels, read_predictions, to_frame, write_predictions
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 RESULT = "result.json"
 VALIDATION_SHARE = 0.1
-PARTS = ("training", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +93,6 @@ class Dataset:
         if self.holdout is not None:
             label = self.table.get("label")
             drawn = splits.holdout(self.table, self.holdout, seed=fold, label=label)
-            drawn = drawn.replace("train", "training")
         else:
             inside = (pd.Series(self.folds) == fold).to_numpy()
             drawn = pd.Series("training", self.table.index).mask(inside, "test")

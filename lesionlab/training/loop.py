@@ -30,8 +30,7 @@ from lesionlab.crops.sampling import Samples
 from lesionlab.training import checkpoints, devices, recipes
 from lesionlab.training.checkpoints import CheckpointError, Tensors
 from lesionlab.training.devices import Precision
-from lesionlab.training.paper import Experiment
-from lesionlab.training.parts import Part, Stream, checked, checksum
+from lesionlab.training.paper import Experiment, Part, Stream, checked, checksum
 from lesionlab.training.recipes import Recipe
 from lesionlab.training.targets import LOWER_IS_BETTER, columns
 

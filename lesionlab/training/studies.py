@@ -32,8 +32,7 @@ from lesionlab.training.devices import quickest as quickest
 from lesionlab.training.folds import RESULT, Dataset, cross_validate, digest
 from lesionlab.training.loop import predict, trained_model
 from lesionlab.training.outcomes import Outcome
-from lesionlab.training.paper import Experiment, Lesions, Preset, unchanged
-from lesionlab.training.parts import Stream
+from lesionlab.training.paper import Experiment, Lesions, Preset, Stream, unchanged
 from lesionlab.training.recipes import Recipe, stages_of, validates
 from lesionlab.training.targets import labelled, write_predictions
 

@@ -15,7 +15,7 @@ from lesionlab.crops.sampling import Samples
 from lesionlab.training import checkpoints
 from lesionlab.training.devices import quickest
 from lesionlab.training.loop import Fitted, TrainingError, fit, predict
-from lesionlab.training.parts import Stream
+from lesionlab.training.paper import Stream
 from lesionlab.training.recipes import Schedule
 from lesionlab.training.targets import Target
 

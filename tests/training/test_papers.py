@@ -242,7 +242,7 @@ def test_nine_thousand_large_slices_are_never_in_memory_at_once() -> None:
         import resource
         import torch
         from lesionlab.crops.sampling import Samples
-        from lesionlab.training.parts import Stream
+        from lesionlab.training.paper import Stream
         ids = tuple(f"s{i}" for i in range(9520))
         def prepare(some):
             n = len(some)
