@@ -41,7 +41,7 @@ N_FOLDS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One model of one paper on one data set.
+    """One model of one paper on one data set; `ValueError` if a field is out of range.
 
     Attributes:
         paper: The paper's name in the registry: `"fu2021"`.
@@ -54,9 +54,6 @@ class Plan:
         n_lesions: In place of the preset's; 0 for all.
         epochs: In place of the recipe's.
         data_seed: Seed of the phantoms.
-
-    Raises:
-        ValueError: A field is out of range.
     """
 
     paper: str
@@ -201,7 +198,7 @@ def load(plan: Plan, *, progress: bool = True) -> Dataset:
 
 
 def draw(table: pd.DataFrame, n: int | None, *, enriched: Sequence[str] = ()) -> pd.DataFrame:
-    """`n` lesions, always the same ones, in the order of the table; all if None.
+    """`n` lesions, always the same, in the table's order; all if None, `ValueError` if too many.
 
     Most lesions have the usual rating of everything: of 600 drawn with equal chances, some fifty
     are spiculated, too few for a short training to see what spicules are. An enriched draw, as
@@ -209,9 +206,6 @@ def draw(table: pd.DataFrame, n: int | None, *, enriched: Sequence[str] = ()) ->
     to the sum, over the ratings named in `enriched`, of the squared distance from the median as a
     share of the scale. Errors on it are larger than on the cohort, those of a constant above all,
     so they are compared with others on the same draw.
-
-    Raises:
-        ValueError: There are not so many.
     """
     if n is None:
         return table

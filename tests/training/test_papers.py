@@ -21,7 +21,7 @@ from lesionlab.papers import li2021
 from lesionlab.training import studies
 from lesionlab.training.folds import Dataset, cross_validate
 from lesionlab.training.loop import fit
-from lesionlab.training.recipes import Recipe
+from lesionlab.training.recipes import Recipe, Schedule
 from lesionlab.training.studies import Plan, library_data
 from lesionlab.training.targets import Target, read_predictions
 
@@ -140,44 +140,37 @@ def prepared() -> dict[Any, Dataset]:
     return {}
 
 
-def one_step(name: str, variant: str, prepared: Any, device: str, precision: Any) -> None:
+@pytest.mark.parametrize(
+    "device",
+    [
+        pytest.param("cpu", marks=pytest.mark.slow),
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+            ],
+        ),
+    ],
+)
+@pytest.mark.parametrize(("name", "variant"), families())
+def test_one_step_of_every_model(name: str, variant: str, device: str, prepared: Any) -> None:
     paper = papers.get(name)
     plan = Plan(paper=name, variant=variant, preset="smoke", n_lesions=60)
-    key = (name, str(paper.experiment(variant).settings().get("design", variant)))
+    key = (name, str(plan.experiment.settings().get("design", variant)))
     if key not in prepared:
         prepared[key] = studies.load(plan, progress=False)
-    dataset = prepared[key]
-    few = list(range(4))
+    samples, labels = prepared[key].part(range(4))
+    part = plan.experiment.normalisation(samples)(samples), labels
     recipe = dataclasses.replace(
-        plan.recipe, epochs=1, batch_size=4, select_on="last", schedule=type(plan.recipe.schedule)()
+        plan.recipe, epochs=1, batch_size=4, select_on="last", schedule=Schedule()
     )
-    samples, labels = dataset.part(few)
-    experiment = paper.experiment(variant)
-    normalised = experiment.normalisation(samples)(samples)  # type: ignore[arg-type]
-    found = fit(
-        experiment, (normalised, labels), recipe=recipe, device=device, precision=precision,
-        progress=False,
-    )  # fmt: skip
-    assert np.isfinite(found.history["loss"]).all()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "variant"), families())
-def test_one_step_of_every_model(name: str, variant: str, prepared: Any) -> None:
-    one_step(name, variant, prepared, "cpu", "32-true")
-    # a processor that does not multiply in it takes minutes for large networks: the paper's own
-    if variant == next(iter(papers.get(name).variants)):
-        one_step(name, variant, prepared, "cpu", "bf16-mixed")
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize(("name", "variant"), families())
-def test_one_step_of_every_model_on_a_gpu(
-    name: str, variant: str, prepared: Any, precision: str
-) -> None:
-    one_step(name, variant, prepared, "cuda", precision)
+    # a processor that does not multiply in bfloat16 takes minutes for large networks: the paper's
+    both = device == "cuda" or variant == next(iter(paper.variants))
+    for precision in ("32-true", "bf16-mixed") if both else ("32-true",):
+        how: Any = {"device": device, "precision": precision, "progress": False}
+        found = fit(plan.experiment, part, recipe=recipe, **how)
+        assert np.isfinite(found.history["loss"]).all()
 
 
 # Li 2021: nine heads on the phantoms of its private data
