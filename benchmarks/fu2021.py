@@ -6,7 +6,7 @@ same weights and the same nodules, as deep as LIDC-IDRI's, and the scores and th
 epoch are compared. A row in between feeds our network one nodule at a time: what packing alone
 does, and what the branches and the convolutions do, can be told apart.
 
-In single precision arithmetic is the limit: the last row sets our steps against as many
+In single precision arithmetic is the limit: the third row sets our steps against as many
 multiply-adds in products of large matrices, which is as quick as a processor gets. That row is
 judged. Where the hardware multiplies in bfloat16, `lesionlab train` does, and the row for that is
 judged against the paper's recipe.

@@ -23,6 +23,7 @@ from lesionlab import _names
 from lesionlab._files import read_json, write_json
 
 ENVIRONMENT = "LESIONLAB_RESULTS"  # the variable that names the file to collect into
+ROOT = Path(__file__).resolve().parents[1]  # where this package lies: a checkout, if at all
 TIERS = ("real", "phantom", "private")  # measured and public, rendered, measured and not public
 
 _values: dict[str, Any] = {}
@@ -142,11 +143,12 @@ def _from_numpy_or_pandas(value: Any, name: str) -> Any:
     raise TypeError(f"{name} is of type {kind}, which has no form in JSON")
 
 
-def provenance(root: str | Path) -> dict[str, Any]:
+def provenance(root: str | Path = ROOT, *more: str) -> dict[str, Any]:
     """Say which code and which packages are at work, and nothing about the machine.
 
     `commit` of the checkout `root` (None outside of git), `dirty` (whether files differ from it or
-    are not in it), `platform` and `versions`: of Python, lesionlab, what it depends on, and torch.
+    are not in it), `platform` and `versions`: of Python, lesionlab, what it depends on, torch, and
+    `more` packages; none of one that is not installed.
     """
     told, git = "", shutil.which("git")
     # unpacked inside somebody else's repository, that one's commit would be a lie
@@ -154,22 +156,18 @@ def provenance(root: str | Path) -> dict[str, Any]:
         command = [git, "-C", str(root), "status", "--porcelain=v2", "--branch"]
         told = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603
     found = re.match(r"# branch\.oid ([0-9a-f]+)\n", told)
+    required = [line for line in metadata.requires("lesionlab") or () if "extra ==" not in line]
+    names = [re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in required]
+    versions = {"python": platform.python_version()}
+    for name in sorted(["lesionlab", "torch", *names, *more], key=str.lower):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
     return {
         "commit": found and found[1],
         "dirty": any(not line.startswith("#") for line in told.splitlines()) if found else None,
         "platform": f"{platform.system()} {platform.machine()}",
-        "versions": _versions(),
+        "versions": versions,
     }
-
-
-def _versions() -> dict[str, str]:
-    required = [line for line in metadata.requires("lesionlab") or () if "extra ==" not in line]
-    names = [re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in required]
-    found = {"python": platform.python_version()}
-    for name in sorted(["lesionlab", "torch", *names], key=str.lower):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
 
 
 def read(path: str | Path) -> dict[str, Any]:

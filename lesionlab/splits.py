@@ -17,7 +17,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from lesionlab import _names
 
 By = Literal["patient", "nodule"]
-PARTS = ("train", "validation", "test")
+PARTS = ("training", "validation", "test")
 
 
 def folds(

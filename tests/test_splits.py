@@ -66,7 +66,7 @@ def test_parts_hold_whole_patients_and_keep_the_shares(table: pd.DataFrame, seed
 
 def test_parts_without_a_label_or_with_gaps_in_it(table: pd.DataFrame) -> None:
     two = splits.holdout(table.drop(columns="label"), (0.8, 0, 0.2))
-    assert set(two) == {"train", "test"}
+    assert set(two) == {"training", "test"}
     assert (two == "test").mean() == pytest.approx(0.2, abs=0.02)
     some = table["label"].where(np.arange(len(table)) % 3 > 0)
     part = splits.holdout(table, SHARES, label=some)

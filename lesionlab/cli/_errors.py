@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn
@@ -34,6 +35,16 @@ def plain_errors() -> Iterator[None]:
         # a task that still waits for a killed kernel would print a traceback when it is collected
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         stop("interrupted; what was finished is kept", INTERRUPTED)
+
+
+def estimate(
+    value: float, low: float, high: float, fold_mean: float = math.nan, fold_sd: float = math.nan
+) -> str:
+    """A number with its interval, and mean ± SD over the folds; NaN is left out."""
+    if math.isnan(value):
+        return "–"
+    text = f"{value:.4g}" if math.isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    return text if math.isnan(fold_sd) else f"{text} ({fold_mean:.3f} ± {fold_sd:.3f})"
 
 
 def aligned(lines: Iterable[Sequence[str]]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lesionlab.cli._errors import aligned, plain_errors
+from lesionlab.cli._errors import aligned, estimate, plain_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +81,7 @@ def _comparison(chosen: pd.DataFrame, found: pd.DataFrame) -> str:
     from lesionlab.chapters import runs
 
     columns = ["value", "low", "high", "fold_mean", "fold_sd"]
-    texts = found.assign(text=[_score(*row) for row in found[columns].to_numpy()])
+    texts = found.assign(text=[estimate(*row) for row in found[columns].to_numpy()])
     wide = texts.pivot(index="score", columns="run", values="text")
     wide = wide.loc[found["score"].unique(), chosen.index]
     rows = pd.concat([runs.differences(chosen), wide])
@@ -91,13 +91,6 @@ def _comparison(chosen: pd.DataFrame, found: pd.DataFrame) -> str:
         said = own["mean"].map("{:.4g}".format) + " ± " + own["sd"].map("{:.2g}".format)
         rows[head] = said.reindex(rows.index)
     return _text(rows.rename_axis(None).reset_index(names=""))
-
-
-def _score(value: float, low: float, high: float, fold_mean: float, fold_sd: float) -> str:
-    if value != value:
-        return "–"
-    text = f"{value:.4g}" if low != low else f"{value:.3f} [{low:.3f}, {high:.3f}]"
-    return text if fold_sd != fold_sd else f"{text} ({fold_mean:.3f} ± {fold_sd:.3f})"
 
 
 def _text(table: pd.DataFrame) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lesionlab import _names
-from lesionlab.cli._errors import FAILED, plain_errors
+from lesionlab.cli._errors import FAILED, estimate, plain_errors
 
 if TYPE_CHECKING:
     from lesionlab.training.outcomes import Outcome
@@ -80,8 +80,7 @@ def report(outcome: Outcome) -> str:
     """The scores as text: a row per target and metric, a column per predictor."""
     scores = outcome.scores.dropna(subset="value")
     shown = scores[scores["metric"].isin(["mae", "auc", "accuracy", "macro_f1", "dice"])]
-    ends = shown[["value", "low", "high"]].to_numpy()
-    texts = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in ends]
+    texts = [estimate(*ends) for ends in shown[["value", "low", "high"]].to_numpy()]
     wide = shown.assign(text=texts).pivot_table(
         index=["target", "metric"], columns="predictor", values="text", aggfunc="first", sort=False
     )

@@ -72,11 +72,7 @@ def load(
     if not _exists(folder):
         return None
     state, groups = _read(folder / NAME)
-    if found := differences(state["identity"], jsonable(identity)):
-        raise CheckpointError(
-            f"{folder / NAME} is of another run: {'; '.join(found)}. Train into another folder, "
-            "or anew with resume=False"
-        )
+    check_same(folder / NAME, state["identity"], identity)
     return state, groups
 
 
@@ -106,6 +102,15 @@ def clear(folder: Path) -> None:
     for pattern in (NAME, EARLIER, "training-*.safetensors", "selected-*.safetensors"):
         for path in folder.glob(pattern):
             path.unlink()
+
+
+def check_same(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Refuse the file of a run that differs from the one in hand, by a `CheckpointError`."""
+    if found := differences(there, jsonable(here)):
+        raise CheckpointError(
+            f"{path} is of another run: {'; '.join(found)}. Use another folder, or train anew with "
+            "resume=False (--restart)"
+        )
 
 
 def differences(there: Any, here: Any, name: str = "") -> list[str]:

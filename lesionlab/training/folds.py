@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 
-import lesionlab
 from lesionlab import _files, _names, results, splits
 from lesionlab.crops.sampling import Samples
-from lesionlab.training.checkpoints import CheckpointError, differences
+from lesionlab.splits import PARTS
+from lesionlab.training.checkpoints import CheckpointError, check_same
 from lesionlab.training.loop import fit, identity_of, predict
 from lesionlab.training.outcomes import PREDICTIONS, RESULTS, Outcome, score
-from lesionlab.training.paper import Experiment
-from lesionlab.training.parts import Part, Stream, changed, check_part
+from lesionlab.training.paper import Experiment, Part, Stream, checked, unchanged
 from lesionlab.training.recipes import Recipe, stages_of, validates
 from lesionlab.training.targets import check_labels, read_predictions, to_frame, write_predictions
 
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 
 RESULT = "result.json"
 VALIDATION_SHARE = 0.1
-PARTS = ("training", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +93,6 @@ class Dataset:
         if self.holdout is not None:
             label = self.table.get("label")
             drawn = splits.holdout(self.table, self.holdout, seed=fold, label=label)
-            drawn = drawn.replace("train", "training")
         else:
             inside = (pd.Series(self.folds) == fold).to_numpy()
             drawn = pd.Series("training", self.table.index).mask(inside, "test")
@@ -108,44 +104,37 @@ class Dataset:
 
     def _validation(self, rest: pd.DataFrame, fold: int, seed: int) -> pd.Index[Any]:
         """The lesions outside of a fold that validate."""
-        units = rest["patient"].nunique() if self.by == "patient" else len(rest)
+        unit = rest["patient"] if self.by == "patient" else rest.index.to_series()
+        units = unit.nunique()
         if units < 2 or len(rest) == len(self.table):
             tested = len(self.table) - len(rest)
             raise ValueError(f"fold {fold}: {units} {self.by} to train on and {tested} to test")
-        n_folds = min(round(1 / VALIDATION_SHARE), units)
+        n_folds, alike = min(round(1 / VALIDATION_SHARE), units), pd.Series(0, index=rest.index)
+        classes = rest.get("label", rest.get("malignancy", alike)).round()
+        if classes.isna().any() or unit.groupby(classes).nunique().max() < n_folds:
+            classes = alike
         with warnings.catch_warnings():
             # a class may be too small to be in every part: only one part is used
             warnings.filterwarnings("ignore", message="The least populated", category=UserWarning)
-            strata = _strata(rest, n_folds)
-            drawn = splits.folds(rest, by=self.by, n_folds=n_folds, stratify=strata, seed=seed)
+            drawn = splits.folds(rest, by=self.by, n_folds=n_folds, stratify=classes, seed=seed)
         return drawn.index[drawn == 0]
 
-    def part(self, lesions: Sequence[int]) -> Part:
-        """Samples and labels of some lesions, by position; of a stream nothing is prepared yet."""
-        labels = self.labels[list(lesions)]
-        if isinstance(self.samples, Samples):
-            return self.samples.select(lesions), labels
-        ids = tuple(self.samples.lesion_ids[i] for i in lesions)
-        return replace(self.samples, lesion_ids=ids), labels
-
-
-def _strata(rest: pd.DataFrame, n_folds: int) -> pd.Series[int]:
-    """Classes to stratify by: label, else malignancy; one, if there are none or all are small."""
-    name = next((name for name in ("label", "malignancy") if name in rest), None)
-    if name is not None and rest[name].notna().all():
-        classes = rest[name].round().astype(int)
-        if classes.value_counts().max() >= n_folds:
-            return classes
-    return pd.Series(0, index=rest.index)
+    def part(
+        self, lesions: Sequence[int], normalise: Callable[[Samples], Samples] = unchanged
+    ) -> Part:
+        """Normalised samples, and labels, of some lesions, by position; a stream prepares later."""
+        samples, labels = self.samples, self.labels[list(lesions)]
+        if isinstance(samples, Samples):
+            return normalise(samples.select(lesions)), labels
+        ids, prepare = tuple(samples.lesion_ids[i] for i in lesions), samples.prepare
+        return replace(samples, lesion_ids=ids, prepare=lambda of: normalise(prepare(of))), labels
 
 
 def cross_validate(
     experiment: Experiment,
     dataset: Dataset,
     *,
-    recipe: Recipe | Sequence[Recipe],
     folder: str | Path,
-    seed: int = 0,
     n_resamples: int = 2000,
     about: Mapping[str, Any] | None = None,
     **options: Any,
@@ -156,34 +145,32 @@ def cross_validate(
     intervals, and `about`, what else to keep, such as the plan that this is a run of. The outcome
     is also in `results.json` and `predictions.csv` under `folder`.
     """
-    done = train_folds(experiment, dataset, recipe=recipe, folder=folder, seed=seed, **options)
-    predictions = pd.concat([rows for _, rows in done], ignore_index=True)
-    how: Any = {"n_resamples": n_resamples, "seed": seed}
+    done = train_folds(experiment, dataset, folder=folder, **options)
+    folds, predictions = (
+        [fold for fold, _ in done],
+        pd.concat([p for _, p in done], ignore_index=True),
+    )
+    same, validates = folds[0]["identity"], any(fold["validation"]["lesions"] for fold in folds)
+    how: Any = {"n_resamples": n_resamples, "seed": same["seed"]}
     scores = score(predictions, dataset.table, dataset.labels, experiment.targets, **how)
-    folds, path = [found for found, _ in done], Path(folder) / PREDICTIONS
+    path = Path(folder) / PREDICTIONS
     entry = write_predictions(path, predictions)
-    made = results.provenance(Path(lesionlab.__file__).resolve().parents[1])
-    made["versions"] |= {n: metadata.version(n) for n in ("lightning-fabric", "safetensors")}
     content = {
         **(about or {}),
-        "experiment": experiment.name,
-        "variant": experiment.variant,
-        "settings": experiment.settings(),
+        **{key: same[key] for key in ("experiment", "variant", "settings", "recipe", "seed")},
         "targets": list(experiment.targets),
-        "recipe": _kept(recipe),
-        "seed": seed,
         "split": {
             "by": dataset.by,
             "folds": 0 if dataset.folds is None else int(dataset.folds.nunique()),
             "holdout": dataset.holdout,
             "trained": [fold["fold"] for fold in folds],
-            "validation_share": VALIDATION_SHARE if validates(stages_of(recipe)) else None,
+            "validation_share": VALIDATION_SHARE if validates else None,
         },
         "cohort": {"patients": dataset.table["patient"].nunique(), **dataset.samples.report()},
         "data": [basis._asdict() for basis in dataset.rests_on],
         "device": sorted({fold["device"] for fold in folds}),
         "seconds": sum(fold["seconds"] for fold in folds),
-        **made,
+        **results.provenance(results.ROOT, "lightning-fabric", "safetensors"),
         "predictions": entry,
         "results": scores,
         "folds": folds,
@@ -230,8 +217,9 @@ def train_folds(
     chosen = there if only is None else list(only)
     if not chosen or (dataset.folds is not None and not set(chosen) <= set(there)):
         raise ValueError(f"only={only!r}: expected some of {there}")
-    check_part("samples", (dataset.samples, dataset.labels), experiment.targets)
-    validate = validates(stages_of(recipe))
+    everything, stages = (dataset.samples, dataset.labels), stages_of(recipe)
+    checked("samples", everything, experiment.targets)
+    validate = validates(stages)
     parts = {fold: dataset.split(fold, validate=validate, seed=seed) for fold in chosen}
     for fold, split in parts.items():
         for name, lesions in split.items():
@@ -241,8 +229,9 @@ def train_folds(
     tested = sorted({i for split in parts.values() for i in split["test"]})
     if (n := dataset.table["patient"].iloc[tested].nunique()) < 2:
         raise ValueError(f"table: {n} patient to predict, an interval needs two or more")
-    everything, precision = (dataset.samples, dataset.labels), options.get("precision", "32-true")
-    common = identity_of(experiment, _kept(recipe), seed, precision, [everything])
+    kept = stages if len(stages) > 1 else stages[0]  # files have a list of several stages
+    precision = options.get("precision", "32-true")
+    common = identity_of(experiment, kept, seed, precision, [everything])
     done = []
     for fold, split in parts.items():
         place = Path(folder) / f"fold-{fold}"
@@ -250,7 +239,6 @@ def train_folds(
         if (place / RESULT).exists() and options.get("resume", True):
             done.append(_read(place, identity))
         else:
-            stages = stages_of(recipe)
             done.append(_train(experiment, dataset, split, stages, place, identity, options))
     return done
 
@@ -258,12 +246,6 @@ def train_folds(
 def digest(split: Mapping[str, list[int]]) -> str:
     """SHA-256 of the three parts of a fold."""
     return hashlib.sha256(repr(tuple(split[name] for name in PARTS)).encode()).hexdigest()
-
-
-def _kept(recipe: Recipe | Sequence[Recipe]) -> Recipe | tuple[Recipe, ...]:
-    """A recipe as files have it: a list where there are several stages."""
-    stages = stages_of(recipe)
-    return stages[0] if len(stages) == 1 else stages
 
 
 def _train(
@@ -276,45 +258,39 @@ def _train(
     options: Mapping[str, Any],
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Train for one fold, predict its test part, and write both into the fold's folder."""
-    training, labels = dataset.part(split["training"])
-    normalise = experiment.normalisation(training)  # type: ignore[arg-type]
+    normalise = experiment.normalisation(dataset.part(split["training"])[0])
     selecting = split["test" if stages[-1].select_on == "test" else "validation"]
-    validation = None
-    if selecting:
-        samples, theirs = dataset.part(selecting)
-        validation = (changed(samples, normalise), theirs)
     fitted = fit(
         experiment,
-        (changed(training, normalise), labels),
-        validation=validation,
+        dataset.part(split["training"], normalise),
+        validation=dataset.part(selecting, normalise) if selecting else None,
         recipe=stages,
         seed=identity["seed"],
         folder=place,
         **options,
     )
-    test, truth = dataset.part(split["test"])
+    test, truth = dataset.part(split["test"], normalise)
     predicted = predict(
         experiment,
         fitted.state,
-        changed(test, normalise),
+        test,
         batch_size=stages[-1].evaluation_batch,
         device=options.get("device", "auto"),
         precision=options.get("precision", "32-true"),
     )
-    rows = dataset.table.iloc[split["test"]]
-    keys = {"lesion_id": rows.index.to_numpy(), "patient": rows["patient"].astype(str).array}
-    keys["fold"] = identity["fold"]
-    frame = to_frame(experiment.targets, pd.DataFrame(keys), predicted, truth)
+    patients, fold = dataset.table["patient"].astype(str), identity["fold"]
+    tested = patients.iloc[split["test"]].rename_axis("lesion_id").reset_index().assign(fold=fold)
+    frame = to_frame(experiment.targets, tested, predicted, truth)
     # predictions first: where there is a result, they are there, too
     entry = write_predictions(place / PREDICTIONS, frame)
-    patient, metric = dataset.table["patient"], experiment.metric
+    metric = experiment.metric
     measured = None if metric == "loss" else experiment.measure(metric, predicted, truth)
     content = results.jsonable(
         {
             "identity": identity,
-            "fold": identity["fold"],
+            "fold": fold,
             **{
-                name: {"lesions": len(some), "patients": int(patient.iloc[some].nunique())}
+                name: {"lesions": len(some), "patients": patients.iloc[some].nunique()}
                 for name, some in split.items()
             },
             "best_epoch": fitted.best_epoch,
@@ -339,9 +315,5 @@ def _read(place: Path, identity: dict[str, Any]) -> tuple[dict[str, Any], pd.Dat
     except (ValueError, KeyError, TypeError) as error:
         message = f"{path} is damaged ({error}): remove it to do the fold again"
         raise CheckpointError(message) from error
-    if words := differences(there, identity):
-        raise CheckpointError(
-            f"{path} is of another run: {'; '.join(words)}. Use another folder, "
-            "or do it anew with resume=False (--restart)"
-        )
+    check_same(path, there, identity)
     return found, read_predictions(place, entry)

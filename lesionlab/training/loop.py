@@ -27,27 +27,11 @@ from tqdm import tqdm
 
 from lesionlab import _names
 from lesionlab.crops.sampling import Samples
-from lesionlab.training import checkpoints
+from lesionlab.training import checkpoints, devices, recipes
 from lesionlab.training.checkpoints import CheckpointError, Tensors
-from lesionlab.training.devices import (
-    Precision,
-    autocast,
-    describe,
-    open_fabric,
-    own_randomness,
-    resolve,
-)
-from lesionlab.training.paper import Experiment
-from lesionlab.training.parts import Part, Stream, check_part, checksum
-from lesionlab.training.recipes import (
-    Recipe,
-    begin_step,
-    end_epoch,
-    make_optimizer,
-    make_scheduler,
-    set_training,
-    stages_of,
-)
+from lesionlab.training.devices import Precision
+from lesionlab.training.paper import Experiment, Part, Stream, checked, checksum
+from lesionlab.training.recipes import Recipe
 from lesionlab.training.targets import LOWER_IS_BETTER, columns
 
 
@@ -55,7 +39,7 @@ class TrainingError(RuntimeError):
     """A run cannot go on; what it has saved so far is whole."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Fitted:
     """A trained model and how it came about.
 
@@ -117,12 +101,10 @@ def fit(
         CheckpointError: The checkpoint is damaged, or of another run.
         OSError: A checkpoint cannot be written; the one before it is whole.
     """
-    stages = stages_of(recipe)
-    training = (training[0], training[1].detach().float().cpu())
-    check_part("training", training, experiment.targets)
+    stages = recipes.stages_of(recipe)
+    training = checked("training", training, experiment.targets)
     if validation is not None:
-        validation = (validation[0], validation[1].detach().float().cpu())
-        check_part("validation", validation, experiment.targets)
+        validation = checked("validation", validation, experiment.targets)
         if both := sorted(set(training[0].lesion_ids) & set(validation[0].lesion_ids)):
             raise ValueError(f"validation: lesion {both[0]!r} is in the training part, too")
     elif lacking := [stage for stage in stages if stage.needs_metric]:
@@ -131,40 +113,25 @@ def fit(
             f"{lacking[0].schedule.kind}) needs a metric after each epoch; give lesions to "
             "measure it on"
         )
-    fabric = open_fabric(device, precision)
+    fabric = devices.open_fabric(device, precision)
+    common: Any = {"training": training, "validation": validation, "seed": seed, "fabric": fabric}
+    common |= {"precision": precision, "progress": progress, "resume": resume}
     start: Tensors = {}
     tables = []
     for number, stage in enumerate(stages, 1):
         place = None if folder is None else Path(folder)
         if place is not None and len(stages) > 1:
             place = place / f"stage-{number}"
-        run = _Run(
-            experiment=experiment.stage(stage.stage),
-            recipe=stage,
-            training=training,
-            validation=validation,
-            seed=seed,
-            folder=place,
-            precision=precision,
-            progress=progress,
-            start=start,
-            fabric=fabric,
-        )
-        if place is not None and not resume:
-            checkpoints.clear(place)
-        run.load()
-        if not run.finished:
-            run.train()
+        own = experiment.stage(stage.stage)
+        run = _Run(experiment=own, recipe=stage, folder=place, start=start, **common)
+        run.train()
         start = run.selected
         tables.append(pd.DataFrame(run.history).astype({"epoch": int}).assign(stage=stage.stage))
     history = pd.concat(tables, ignore_index=True).set_index("epoch")
-    return Fitted(
-        state=start,
-        best_epoch=run.best_epoch,
-        best=run.best,
-        history=history if len(stages) > 1 else history.drop(columns="stage"),
-        device=describe(fabric.device),
-    )
+    if len(stages) == 1:
+        del history["stage"]
+    where = devices.describe(fabric.device)
+    return Fitted(start, run.best_epoch, run.best, history, where)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -179,6 +146,7 @@ class _Run:
     folder: Path | None
     precision: Precision
     progress: bool
+    resume: bool
     start: Tensors
     fabric: Fabric
     history: list[dict[str, float]] = field(default_factory=list)
@@ -210,11 +178,13 @@ class _Run:
             found["start"] = checkpoints.checksum("", self.start)
         return found
 
-    def load(self) -> None:
-        """Go to where the checkpoint is, if there is one."""
+    def _load(self) -> None:
+        """Go to where the checkpoint is, if there is one that counts."""
         if self.folder is None:
             return
-        if (found := checkpoints.load(self.folder, self.identity)) is not None:
+        if not self.resume:
+            checkpoints.clear(self.folder)
+        elif (found := checkpoints.load(self.folder, self.identity)) is not None:
             state, self.saved = found
             self.history, self.best_epoch = state["history"], state["best_epoch"]
             self.best, self.selected = state["best"], self.saved.pop("selected", {})
@@ -233,8 +203,11 @@ class _Run:
         checkpoints.save(self.folder, {"identity": self.identity, **state}, groups)
 
     def train(self) -> None:
-        """Train to the end."""
-        with own_randomness(self.fabric.device):
+        """Train to the end, from the checkpoint on if there is one."""
+        self._load()
+        if self.finished:
+            return
+        with devices.own_randomness(self.fabric.device):
             self._set_up()
             steps = len(self._batches())
             bar = tqdm(
@@ -255,11 +228,12 @@ class _Run:
         if self.start:
             self.model.load_state_dict(self.start)
         self.model.to(device)
-        self.optimizer = make_optimizer(self.model, self.recipe)
+        self.optimizer = recipes.make_optimizer(self.model, self.recipe)
         self._restore()
         past = [row.get(self.column) for row in self.history]
-        lower = self.lower_is_better
-        self.scheduler = make_scheduler(self.recipe.schedule, self.optimizer, past, lower=lower)
+        self.scheduler = recipes.make_scheduler(
+            self.recipe.schedule, self.optimizer, past, lower=self.lower_is_better
+        )
         samples, labels = self.training
         self.samples, self.labels = samples.to(device), labels.to(device)
         if self.validation is not None:  # its labels are only compared with, on the CPU
@@ -291,7 +265,7 @@ class _Run:
         bar.set_description(f"{words}epoch {epoch + 1}/{self.recipe.epochs}", False)
         batches, n, sums = self._batches(), 0, dict[str, float]()
         for step, lesions in enumerate(batches):
-            begin_step(self.scheduler, epoch + step / len(batches))
+            recipes.begin_step(self.scheduler, epoch + step / len(batches))
             if step == 0:
                 first = self.optimizer.param_groups[0]  # a part may have a rate of its own
                 lr = self.recipe.lr * first["lr"] / first["initial_lr"]
@@ -304,14 +278,16 @@ class _Run:
             bar.set_postfix(shown, refresh=False)
             bar.update()
         seconds = time.perf_counter() - start
-        self._check_weights(len(batches))
+        for name, values in self.model.state_dict().items():
+            if not bool(values.isfinite().all()):
+                raise TrainingError(f"{name} of the model is not finite {self._at(len(batches))}")
         row = {"epoch": epoch + 1.0, **{name: value / n for name, value in sums.items()}}
         row |= {"lr": lr, "seconds": seconds, "lesions_per_second": n / seconds}
         metric = None
         if self.validation is not None:
             metric = row[self.column] = self._measure(self.validation, len(batches))
         self.history.append(row)
-        end_epoch(self.scheduler, metric)
+        recipes.end_epoch(self.scheduler, metric)
         if self.recipe.select_on == "last" or metric is None:
             better = epoch + 1 == self.recipe.epochs
         else:
@@ -329,7 +305,7 @@ class _Run:
         drawn = generator(self.seed, "augment", epoch, step)
         batch = job.augment(self.samples.select(lesions), drawn)
         labels = self.labels[lesions.to(self.labels.device)]
-        set_training(self.model, self.recipe)
+        recipes.set_training(self.model, self.recipe)
         self.optimizer.zero_grad()
         size, sums = self.recipe.micro_batch or len(labels), dict[str, torch.Tensor]()
         for chunk, truth in zip(batch.split(size), torch.split(labels, size), strict=True):
@@ -364,11 +340,6 @@ class _Run:
         if not math.isfinite(value):
             raise TrainingError(f"{self.column} is {value} {self._at(steps)}")
         return value
-
-    def _check_weights(self, steps: int) -> None:
-        for name, values in self.model.state_dict().items():
-            if not bool(values.isfinite().all()):
-                raise TrainingError(f"{name} of the model is not finite {self._at(steps)}")
 
     def _at(self, step: int) -> str:
         kept = "" if self.folder is None else f"; what was saved before is kept in {self.folder}"
@@ -410,7 +381,7 @@ def predict(
     """
     if not samples.lesion_ids:
         raise ValueError("samples: expected at least one lesion, got none")
-    place = resolve(device)
+    place = devices.resolve(device)
     model = trained_model(experiment, weights).to(place)
     return in_batches(experiment, model, samples.to(place), batch_size, precision)[0]
 
@@ -436,7 +407,7 @@ def in_batches(
     model.eval()
     parts, total = [], 0.0
     device = next(model.parameters()).device
-    with torch.no_grad(), autocast(device, precision):
+    with torch.no_grad(), devices.autocast(device, precision):
         for number, batch in enumerate(samples.split(batch_size)):
             outputs = experiment.forward(model, batch)
             parts.append(experiment.predict(outputs).float().cpu())

@@ -11,29 +11,24 @@ in several ways, the run on more folds counts, then the one of more epochs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from lesionlab import __version__, _files
 from lesionlab.statistics import baselines as predictors
 from lesionlab.statistics import scoring
-from lesionlab.statistics.intervals import Estimate, bootstrap_weights_over_groups
-from lesionlab.training.targets import (
-    KEYS,
-    Target,
-    Targets,
-    read_predictions,
-)
+from lesionlab.statistics.intervals import Estimate
+from lesionlab.training.targets import KEYS, Target, Targets, read_predictions
 
 RESULTS = "results.json"
 PREDICTIONS = "predictions.csv"
+ENDS = ("value", "low", "high", "n", "n_groups")  # of an `Estimate`, in a row of scores
+MEAN = Target("mean")  # over the ratings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,6 +90,7 @@ def score(
 
     For each fold, baselines are fitted on the lesions that it does not test. An area under the ROC
     curve is the mean of the folds' own, as networks of different folds are calibrated differently.
+    Gives the scores of `Outcome`.
 
     Args:
         predictions: Those of `Outcome`.
@@ -104,38 +100,38 @@ def score(
         targets: What the columns are.
         n_resamples: Resamples of patients for the intervals.
         seed: Seed of the resamples.
-
-    Returns:
-        The scores of `Outcome`.
     """
-    how: Any = {"n_resamples": n_resamples, "seed": seed}
-    rows: list[dict[str, Any]] = []
-    ratings: list[dict[str, pd.DataFrame]] = []
-    for number, target in enumerate(targets):
-        truth = pd.Series(labels[:, number].double().numpy(), index=table.index)
-        truth = truth.where(target.known(labels[:, number]).numpy())
-        frames = _frames(target, predictions, table, truth)
-        if target.kind == "regression":
-            ratings.append(frames)
-        for predictor, frame in frames.items():
-            folds = [_score(target, part, {"n_resamples": 1}) for _, part in frame.groupby("fold")]
-            rows += _rows(target.name, predictor, _score(target, frame, how), folds)
+    every: list[tuple[Target, dict[str, pd.DataFrame]]] = []
+    for target, label in zip(targets, labels.unbind(1), strict=True):
+        truth = pd.Series(label.double().numpy(), index=table.index)
+        truth = truth.where(target.known(label).numpy())
+        every.append((target, _frames(target, predictions, table, truth)))
+    ratings = [frames for target, frames in every if target.kind == "regression"]
     if len(ratings) > 1:
-        for predictor in ratings[0]:
-            every = pd.concat([frames[predictor] for frames in ratings])
-            folds = [_mean(part, {"n_resamples": 1}) for _, part in every.groupby("fold")]
-            rows += _rows("mean", predictor, _mean(every, how), folds)
+        means = {name: _mean([frames[name] for frames in ratings]) for name in ratings[0]}
+        every.append((MEAN, means))
+    rows = []
+    for target, frames in every:
+        for predictor, frame in frames.items():
+            folds = [_score(target, part, n_resamples=1) for _, part in frame.groupby("fold")]
+            for metric, found in _score(target, frame, n_resamples=n_resamples, seed=seed).items():
+                alone = pd.Series([f[metric].value for f in folds if metric in f], dtype=float)
+                row = {"target": target.name, "predictor": predictor, "metric": metric}
+                row |= {end: getattr(found, end) for end in ENDS}
+                rows.append(row | {"fold_mean": alone.mean(), "fold_sd": alone.std()})
     return pd.DataFrame(rows)
 
 
-def _score(target: Target, frame: pd.DataFrame, how: Any) -> dict[str, Estimate]:
-    if target.kind == "regression":
-        return scoring.score_regression(frame, **how)
+def _score(target: Target, frame: pd.DataFrame, **how: Any) -> dict[str, Estimate]:
     if target.kind == "binary":
         return scoring.score_binary(frame, **how)
     if target.kind == "multiclass":
         return scoring.score_multiclass(frame, target.codes, **how)
-    return scoring.score_dice(frame, **how)
+    if target.kind == "segmentation":
+        return scoring.score_dice(frame, **how)
+    found = scoring.score_regression(frame, **how)
+    # the root of a mean square of mean errors would say nothing, nor would their bias
+    return found if target is not MEAN else {k: found[k] for k in ("mae", "mae_constant", "skill")}
 
 
 def _frames(
@@ -162,9 +158,7 @@ def _frames(
             found.setdefault(name, []).append(tested[KEYS].join(said, on="lesion_id"))
     frames = {name: pd.concat(parts).loc[model.index] for name, parts in found.items()}
     if target.kind == "regression":
-        constant = frames["constant"]["prediction"]
-        frames = {"model": model, **frames}
-        return {name: frame.assign(constant=constant) for name, frame in frames.items()}
+        model["constant"] = frames["constant"]["constant"]
     return {"model": model, **frames}
 
 
@@ -191,36 +185,15 @@ def _baselines(
     return found
 
 
-def _mean(frame: pd.DataFrame, how: Any) -> dict[str, Estimate]:
-    """The mean absolute error over the ratings, which are one below the other, and its skill.
+def _mean(ratings: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Absolute errors as if they were predictions of 0: of each lesion, the mean over its ratings.
 
-    Each lesion counts with the mean over those of its ratings that are known.
+    Only the ratings that are known count.
     """
-    gaps = frame[["prediction", "constant"]].sub(frame["truth"], axis=0).abs()
-    lesions = gaps.assign(patient=frame["patient"]).groupby(level=0)
-    model, fixed = lesions[["prediction", "constant"]].mean().to_numpy().T
-
-    def metrics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        n = weights.sum(1)
-        mae, constant = weights @ model / n, weights @ fixed / n
-        return {"mae": mae, "mae_constant": constant, "skill": scoring.skill(mae, constant)}
-
-    return bootstrap_weights_over_groups(metrics, lesions["patient"].first(), **how)
-
-
-def _rows(
-    target: str,
-    predictor: str,
-    scores: Mapping[str, Estimate],
-    folds: Sequence[Mapping[str, Estimate]],
-) -> list[dict[str, Any]]:
-    rows = []
-    for metric, found in scores.items():
-        alone = pd.Series([fold[metric].value for fold in folds if metric in fold], dtype=float)
-        row = {"target": target, "predictor": predictor, "metric": metric}
-        row |= {end: getattr(found, end) for end in ("value", "low", "high", "n", "n_groups")}
-        rows.append(row | {"fold_mean": alone.mean(), "fold_sd": alone.std()})
-    return rows
+    every = pd.concat(ratings)
+    gaps = every[["prediction", "constant"]].sub(every["truth"], axis=0).abs()
+    lesions = gaps.assign(truth=0.0).groupby(level=0).mean()
+    return lesions.join(every[KEYS].groupby(level=0).first())
 
 
 # --- files --------------------------------------------------------------------------------------

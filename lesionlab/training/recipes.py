@@ -15,13 +15,14 @@ from torch.optim import lr_scheduler
 from lesionlab import _names
 from lesionlab.training.targets import LOWER_IS_BETTER
 
+Kind = Literal["constant", "step", "warm_restarts", "plateau"]
 Optimizer = Literal["adam", "sgd"]
 SelectOn = Literal["validation", "test", "last"]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How the learning rates change over a run; torch's schedulers do it.
+    """How torch changes the learning rates over a run; `ValueError` if a number is out of range.
 
     Attributes:
         kind: `"constant"` (Fu 2021, 3.2). `"step"`: times `factor` after every `epochs` epochs
@@ -29,21 +30,16 @@ class Schedule:
             1 to 0 over `epochs` epochs, then over `grow` times as many, and so on (SGDR, Loshchilov
             and Hutter 2017, eq. 5; Li 2021 prints neither length). `"plateau"`: times `factor`
             after `epochs` epochs without a better metric (Wang 2021, 3.2: 0.8 after 10).
-        epochs: See `kind`.
-        factor: See `kind`.
-        grow: See `kind`.
-
-    Raises:
-        ValueError: A number is out of range, or the kind is another word.
+        epochs, factor, grow: See `kind`.
     """
 
-    kind: Literal["constant", "step", "warm_restarts", "plateau"] = "constant"
+    kind: Kind = "constant"
     epochs: int = 10
     factor: float = 0.1
     grow: int = 1
 
     def __post_init__(self) -> None:
-        _names.one_of("kind", self.kind, ("constant", "step", "warm_restarts", "plateau"))
+        _names.one_of("kind", self.kind, get_args(Kind))
         if self.epochs < 1 or self.grow < 1 or not 0 < self.factor < 1:
             raise ValueError(f"{self}: expected epochs and grow of 1 or more, factor in (0, 1)")
 
@@ -99,7 +95,7 @@ def end_epoch(scheduler: Any, metric: float | None) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a model is trained, or one stage of it.
+    """How a model is trained, or one stage of it; `ValueError` if a value is out of range.
 
     Attributes:
         epochs: At most so many times through the training part.
@@ -126,9 +122,6 @@ class Recipe:
         frozen: Parts of the model that do not learn, by the beginning of their parameters' names.
             Their batch normalisation and dropout are off.
         stage: Which stage of the experiment this is (`Experiment.stage`), where there are several.
-
-    Raises:
-        ValueError: A number is out of range, or early stopping has no metric to go by.
     """
 
     epochs: int
@@ -201,8 +194,7 @@ def validates(stages: Sequence[Recipe]) -> bool:
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The optimiser of a recipe; frozen parts of the model are marked as such.
 
-    Raises:
-        ValueError: A prefix of the recipe fits no parameter, or the model has none to train.
+    `ValueError` if a prefix of the recipe fits no parameter, or the model has none to train.
     """
     prefixes = sorted(recipe.lr_by_prefix, key=len, reverse=True)
     unused = {*prefixes, *recipe.frozen}

@@ -11,7 +11,7 @@ The command `lesionlab train`, the sweeps and the chapters all come here.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,9 +32,8 @@ from lesionlab.training.devices import quickest as quickest
 from lesionlab.training.folds import RESULT, Dataset, cross_validate, digest
 from lesionlab.training.loop import predict, trained_model
 from lesionlab.training.outcomes import Outcome
-from lesionlab.training.paper import Experiment, Lesions, Preset, unchanged
-from lesionlab.training.parts import Stream, changed
-from lesionlab.training.recipes import Recipe, validates
+from lesionlab.training.paper import Experiment, Lesions, Preset, Stream, unchanged
+from lesionlab.training.recipes import Recipe, stages_of, validates
 from lesionlab.training.targets import labelled, write_predictions
 
 N_FOLDS = 5
@@ -42,7 +41,7 @@ N_FOLDS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One model of one paper on one data set.
+    """One model of one paper on one data set; `ValueError` if a field is out of range.
 
     Attributes:
         paper: The paper's name in the registry: `"fu2021"`.
@@ -55,9 +54,6 @@ class Plan:
         n_lesions: In place of the preset's; 0 for all.
         epochs: In place of the recipe's.
         data_seed: Seed of the phantoms.
-
-    Raises:
-        ValueError: A field is out of range.
     """
 
     paper: str
@@ -100,15 +96,18 @@ class Plan:
     @property
     def stages(self) -> tuple[Recipe, ...]:
         """The preset's recipes, over another number of epochs if asked for."""
-        found = self._preset.stages
-        if self.epochs is None:
-            return found
-        return tuple(stage.lasting(self.epochs) for stage in found)
+        found = stages_of(self._preset.recipe)
+        return found if self.epochs is None else tuple(s.lasting(self.epochs) for s in found)
 
     @property
     def recipe(self) -> Recipe:
         """How to train, where there is one stage; how the last one is trained otherwise."""
         return self.stages[-1]
+
+    @property
+    def experiment(self) -> Experiment:
+        """The model, its loss and its targets."""
+        return papers.get(self.paper).experiment(self.variant)
 
     @property
     def size(self) -> int | None:
@@ -166,8 +165,7 @@ def load(plan: Plan, *, progress: bool = True) -> Dataset:
         raise ValueError(f"the cohort of {plan.paper} is empty")
     folds = None if preset.holdout else cohort.folds(by=plan.by, n_folds=N_FOLDS)
     wanted = draw(cohort.table, plan.size, enriched=plan.enriched)
-    targets = paper.experiment(plan.variant).targets
-    known = labelled(targets, paper.labels(wanted, plan.variant)).numpy()
+    known = labelled(plan.experiment.targets, paper.labels(wanted, plan.variant)).numpy()
     excluded = dict.fromkeys(wanted.index[~known], "no label is known")
     wanted = wanted[known]
     store = lesions.open(list(wanted.index))
@@ -200,7 +198,7 @@ def load(plan: Plan, *, progress: bool = True) -> Dataset:
 
 
 def draw(table: pd.DataFrame, n: int | None, *, enriched: Sequence[str] = ()) -> pd.DataFrame:
-    """`n` lesions, always the same ones, in the order of the table; all if None.
+    """`n` lesions, always the same, in the table's order; all if None, `ValueError` if too many.
 
     Most lesions have the usual rating of everything: of 600 drawn with equal chances, some fifty
     are spiculated, too few for a short training to see what spicules are. An enriched draw, as
@@ -208,9 +206,6 @@ def draw(table: pd.DataFrame, n: int | None, *, enriched: Sequence[str] = ()) ->
     to the sum, over the ratings named in `enriched`, of the squared distance from the median as a
     share of the scale. Errors on it are larger than on the cohort, those of a constant above all,
     so they are compared with others on the same draw.
-
-    Raises:
-        ValueError: There are not so many.
     """
     if n is None:
         return table
@@ -251,23 +246,17 @@ def run(
         **options: Arguments of `loop.fit` (device, precision, progress, resume), and
             `n_resamples`, the number of resamples of patients for the intervals.
 
-    Raises:
-        ValueError: Plan, data and options do not go together.
-        FileNotFoundError: The data set is not set up.
-        CheckpointError: The folder holds another run, or a damaged one.
-        TrainingError: The loss, the metric or the weights became NaN or infinite.
-        OSError: A file cannot be written.
+    It raises what `load`, `train_folds` and `loop.fit` do.
     """
     resolve(options.get("device", "auto"))  # before minutes go into the samples
     place = Path(folder) if folder is not None else plan.folder
-    stages = plan.stages  # a wrong number of epochs is an error now
     if dataset is None:
         dataset = load(plan, progress=options.get("progress", True))
     done = finished(place) if options.get("resume", True) else ()
     return cross_validate(
-        papers.get(plan.paper).experiment(plan.variant),
+        plan.experiment,
         dataset,
-        recipe=stages,
+        recipe=plan.stages,
         folder=place,
         seed=plan.seed,
         only=sorted({*plan.chosen, *done}),
@@ -340,24 +329,20 @@ def trained(
     if not done:
         raise FileNotFoundError(f"{place} has no finished fold")
     dataset = dataset if dataset is not None else load(plan)
-    experiment = papers.get(plan.paper).experiment(plan.variant)
+    experiment = plan.experiment
     validate = validates(plan.stages)
     for fold in done:
-        split = dataset.split(fold, validate=validate, seed=plan.seed)
-        there: Mapping[str, Any] = _files.read_json(place / f"fold-{fold}" / RESULT)["identity"]
-        if there["parts"] != digest(split) or there["variant"] != plan.variant:
-            raise checkpoints.CheckpointError(
-                f"{place / f'fold-{fold}'} is of another run: it tests other lesions, or "
-                f"{there['variant']!r} is not {plan.variant!r}"
-            )
-        normalise = experiment.normalisation(dataset.part(split["training"])[0])  # type: ignore[arg-type]
-        samples, labels = dataset.part(split["test"])
-        test = changed(samples, normalise)
+        split, path = dataset.split(fold, validate=validate, seed=plan.seed), place / f"fold-{fold}"
+        there: dict[str, Any] = _files.read_json(path / RESULT)["identity"]
+        own = {"variant": plan.variant, "parts": digest(split)}  # what says which lesions it tests
+        checkpoints.check_same(path / RESULT, {name: there[name] for name in own}, own)
+        normalise = experiment.normalisation(dataset.part(split["training"])[0])
+        samples, labels = dataset.part(split["test"], normalise)
         yield Trained(
             fold=fold,
             experiment=experiment,
-            weights=checkpoints.load_weights(place / f"fold-{fold}"),
-            samples=test.select(range(len(labels))),
+            weights=checkpoints.load_weights(path),
+            samples=samples.select(range(len(labels))),
             labels=labels,
             table=dataset.table.iloc[split["test"]],
             precision=there["precision"],

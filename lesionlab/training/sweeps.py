@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,6 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-import lesionlab
 from lesionlab import _files, _names, papers, results
 from lesionlab.training.devices import Precision, resolve
 from lesionlab.training.folds import RESULT, Dataset, train_folds
@@ -126,12 +125,9 @@ def sweep(
         progress: Show a bar.
         tell: Is given a line whenever a job has ended.
 
-    Raises:
-        ValueError: An argument is out of range, or the data do not fit the plans.
-        FileNotFoundError: The data set is not set up.
-        ImportError: Dask is not installed.
-        RuntimeError: Another sweep is at work in the folder.
-        OSError: There is no scheduler at the address, or a file cannot be written.
+    It raises what `studies.load` does, and an ImportError where Dask is not installed, a
+    RuntimeError if another sweep is at work in the folder, an OSError if there is no scheduler at
+    the address.
     """
     chosen, place = list(plans), Path(out).absolute()
     if not chosen:
@@ -222,8 +218,7 @@ def _scored(folder: Path) -> bool:
 
 def _write(plans: Sequence[Plan], out: Path, failures: dict[str, str]) -> Sweep:
     rows = [_summary(plan, out, failures) for plan in plans]
-    found = results.provenance(Path(lesionlab.__file__).resolve().parents[1])
-    found["versions"]["distributed"] = metadata.version("distributed")
+    found = results.provenance(results.ROOT, "distributed")
     content = results.jsonable({**found, "plans": rows, "failures": failures})
     path = _files.write_json(out / SWEEP, content)
     numbers = ["value", "low", "high", "seconds"]
@@ -235,10 +230,10 @@ def _write(plans: Sequence[Plan], out: Path, failures: dict[str, str]) -> Sweep:
 def _summary(plan: Plan, out: Path, failures: dict[str, str]) -> dict[str, Any]:
     """A plan, which folds are done, and its headline score if all are that were asked for."""
     name, folder = _name(plan), out / _name(plan)
-    done = set(plan.chosen) & set(finished(folder))
-    done -= {fold for fold in done if f"{name}/fold-{fold}" in failures}
-    metric = papers.get(plan.paper).experiment(plan.variant).metric
-    about = asdict(plan) | {"folder": name, "folds": sorted(done), "of": len(plan.chosen)}
+    done = [k for k in plan.chosen if (folder / f"fold-{k}" / RESULT).exists()]
+    done = [k for k in done if f"{name}/fold-{k}" not in failures]
+    metric = plan.experiment.metric
+    about = asdict(plan) | {"folder": name, "folds": done, "of": len(plan.chosen)}
     about |= {"metric": metric, **dict.fromkeys(("value", "low", "high", "seconds"))}
     if len(done) == len(plan.chosen) and name not in failures:
         there = _files.read_json(folder / RESULTS)
@@ -282,7 +277,7 @@ def train(
         if threads is not None:
             torch.set_num_threads(threads)
         train_folds(
-            papers.get(plan.paper).experiment(plan.variant),
+            plan.experiment,
             dataset_of(plan),
             recipe=plan.stages,
             folder=folder,

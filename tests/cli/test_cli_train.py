@@ -5,7 +5,6 @@ import re
 import shutil
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from lesionlab.cli import app
@@ -86,16 +85,10 @@ def test_trainings_are_listed_and_compared(trained, tmp_path):
     ("arguments", "message"),
     [
         (("fu2022",), "paper='fu2022': expected one of fu2021"),
-        (("fu2021", "--variant", "best"), "variant='best': expected one of full"),
         (("fu2021", "--data", "slices"), "LESIONLAB_LIDC_SLICES"),
         (("fu2021", "--folds", 6), "'--folds'"),
         (("fu2021", "--lesions", 9999), "n_lesions=9999: expected 1 to"),
         (("fu2021", "--precision", "16"), "unknown precision '16'"),
-        pytest.param(
-            ("fu2021", "--device", "cuda"),
-            "device='cuda'",
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
-        ),
     ],
 )
 def test_wrong_use(arguments, message, tmp_path, monkeypatch):

@@ -1,9 +1,8 @@
-"""`training_toys.py` beside this file, importable by name in other processes."""
+"""`toy_paper.py` beside this file, importable by name in other processes; a run of Fu 2021."""
 
 from __future__ import annotations
 
 import importlib
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,26 +19,22 @@ from lesionlab.training.studies import Plan
 @pytest.fixture(scope="session")
 def toys() -> Iterator[ModuleType]:
     sys.path.insert(0, str(Path(__file__).parent))
-    try:
-        import training_toys
-
-        yield training_toys
-    finally:
-        sys.path.remove(str(Path(__file__).parent))
+    yield importlib.import_module("toy_paper")
+    sys.path.remove(str(Path(__file__).parent))
 
 
 @pytest.fixture
-def toy(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The toy paper, installed as a distribution of its own, in workers as well."""
+def toy(
+    toys: ModuleType, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> ModuleType:
+    """The toy paper as a distribution of its own, which workers find as well."""
     site = tmp_path_factory.mktemp("site")
-    shutil.copy(Path(__file__).with_name("toy_paper.py"), site)
     about = site / "toy-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(f"[{papers.GROUP}]\ntoy = toy_paper\n")
     monkeypatch.syspath_prepend(str(site))
-    sys.modules.pop("toy_paper", None)
-    return importlib.import_module("toy_paper")
+    return toys
 
 
 @pytest.fixture(scope="session")

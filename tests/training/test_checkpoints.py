@@ -125,7 +125,7 @@ def test_a_checkpoint_of_another_run_is_refused(
     spoiled[0].images[3] += 1e-3
     cases: list[tuple[dict[str, Any], str]] = [
         ({"experiment": toys.Exploding(variant="none")}, "variant: attention there, none here"),
-        ({"experiment": toys.Exploding(absolute=1.0)}, "settings.absolute: 0.1 there, 1.0 here"),
+        ({"experiment": toys.Exploding(dropout=0.5)}, "settings.dropout: 0.2 there, 0.5 here"),
         ({"recipe": other}, r"recipe.epochs: 4 there, 9 here; recipe.lr: 0.01 there, 0.02 here"),
         ({"seed": 1}, "seed: 0 there, 1 here"),
         ({"part": spoiled}, "data: [0-9a-f]{64} there, [0-9a-f]{64} here"),
@@ -136,7 +136,7 @@ def test_a_checkpoint_of_another_run_is_refused(
         with pytest.raises(CheckpointError, match=rf"{NAME} is of another run: .*{words}"):
             go_on(toys, tmp_path, **changes)
     monkeypatch.setattr(checkpoints, "__version__", "9.9")
-    with pytest.raises(CheckpointError, match=r"versions.lesionlab: .* there, 9.9 here\. Train"):
+    with pytest.raises(CheckpointError, match=r"versions.lesionlab: .* there, 9.9 here\. Use"):
         go_on(toys, tmp_path)
     assert (tmp_path / NAME).read_bytes() == there
 
@@ -184,13 +184,9 @@ def test_a_full_disk_leaves_the_checkpoint_before(
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
     go_on(toys, tmp_path)
-
-
-def test_a_folder_that_is_a_file_is_refused(toys: ModuleType, tmp_path: Path) -> None:
-    (tmp_path / "run").write_text("", encoding="utf-8")
-    toys.calls.clear()
+    # a folder that is a file
     with pytest.raises(OSError, match="what was saved before is whole"):
-        go_on(toys, tmp_path / "run")
+        go_on(toys, tmp_path / NAME)
 
 
 # kills
@@ -199,7 +195,7 @@ KILLED = """if True:
     import os, signal, sys
     from pathlib import Path
     import torch
-    import training_toys as toys
+    import toy_paper as toys
 
     kind, left, replace = sys.argv[2], [int(sys.argv[3])], os.replace
 

@@ -23,6 +23,7 @@ from lesionlab.training.outcomes import Outcome
 from lesionlab.training.targets import Target, read_predictions
 
 OPTIONS: dict[str, Any] = {"progress": False, "device": "cpu", "n_resamples": 20}
+BOTH = (Target("texture"), Target("malignancy", "binary"))
 DATA = ("samples", "labels", "table", "folds", "by", "holdout", "rests_on")
 
 
@@ -87,6 +88,9 @@ def test_the_validation_part_is_drawn_by_the_seed(case: Case) -> None:
     unlabelled = case.dataset(table=case.table.drop(columns="malignancy"))
     assert [found["validation"] for found in parts(unlabelled, validate=False)] == [[], [], []]
     assert len(parts(unlabelled)[0]["validation"]) > 0
+    # two classes of more than ten lesions each, but of less than ten patients
+    few = case.dataset(table=case.table.assign(label=np.arange(40) // 2 % 2))
+    assert all(found["validation"] for found in parts(few))
 
 
 def test_holdouts_are_by_patient_and_each_seed_is_another(case: Case, tmp_path: Path) -> None:
@@ -163,7 +167,7 @@ def test_results_say_where_they_come_from(case: Case, tmp_path: Path) -> None:
     found = case.run(tmp_path, seed=4)
     written = json.loads(found.path.read_text(encoding="utf-8"))
     assert (written["experiment"], written["variant"]) == ("toy", "attention")
-    assert written["settings"]["absolute"] == 0.1
+    assert written["settings"]["dropout"] == 0.2
     assert written["recipe"]["schedule"]["kind"] == "constant"
     assert written["seed"] == 4
     assert (written["split"]["folds"], written["split"]["trained"]) == (3, [0, 1, 2])
@@ -219,7 +223,8 @@ def test_ratings_and_classes_side_by_side(case: Case, tmp_path: Path) -> None:
     table = case.table.assign(label=labels[:, 1].numpy())
     given: dict[str, Any] = {"labels": labels, "table": table}
     given["folds"] = splits.folds(table, n_folds=3)
-    found = case.run(tmp_path, experiment=case.toys.Malignant(), **given)
+    last = dataclasses.replace(case.recipe, select_on="last")
+    found = case.run(tmp_path, experiment=case.toys.Toy(targets=BOTH), recipe=last, **given)
     scores = found.scores.set_index(["target", "predictor", "metric"])["value"]
     assert set(found.scores["target"]) == {"texture", "malignancy"}
     assert {p for t, p, _ in scores.index if t == "malignancy"} == {"model", "majority", "diameter"}
@@ -318,14 +323,14 @@ def hole(case: Case) -> dict[str, Any]:
 def one_class(case: Case) -> dict[str, Any]:
     label = (case.folds != 2).to_numpy().astype(np.float32)
     labels = torch.cat([case.labels, torch.from_numpy(label)[:, None]], dim=1)
-    return {"labels": labels, "experiment": case.toys.Malignant()}
+    return {"labels": labels, "experiment": case.toys.Toy(targets=BOTH)}
 
 
 def unlabelled(case: Case) -> dict[str, Any]:
     tested = torch.tensor((case.folds == 1).tolist())
     rating = torch.where(tested[:, None], torch.nan, case.labels)
     labels = torch.cat([rating, torch.arange(40)[:, None] % 2], dim=1)
-    return {"labels": labels, "experiment": case.toys.Malignant()}
+    return {"labels": labels, "experiment": case.toys.Toy(targets=BOTH)}
 
 
 @pytest.mark.parametrize(

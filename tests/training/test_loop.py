@@ -15,8 +15,9 @@ from lesionlab.crops.sampling import Samples
 from lesionlab.training import checkpoints
 from lesionlab.training.devices import quickest
 from lesionlab.training.loop import Fitted, TrainingError, fit, predict
-from lesionlab.training.parts import Stream
+from lesionlab.training.paper import Stream
 from lesionlab.training.recipes import Schedule
+from lesionlab.training.targets import Target
 
 State = dict[str, torch.Tensor]
 QUIET: dict[str, Any] = {"progress": False, "device": "cpu"}
@@ -58,12 +59,16 @@ def test_going_on_is_never_having_stopped(toys: ModuleType, tmp_path: Path, opti
     recipe = dataclasses.replace(
         toys.RECIPE, optimizer=optimizer, schedule=Schedule("step", 1, 0.5)
     )
+
+    class Later(toys.Exploding):  # type: ignore[misc, name-defined]
+        at = 12
+
     whole = trained(toys, recipe=recipe)
     toys.calls.clear()
     # the 13th batch is in the third of five-step epochs
     with pytest.raises(TrainingError, match=r"loss is nan at epoch 3, step 3; what was saved"):
-        trained(toys, experiment=failing(toys, 12), recipe=recipe, folder=tmp_path)
-    resumed = trained(toys, experiment=failing(toys), recipe=recipe, folder=tmp_path)
+        trained(toys, experiment=Later(), recipe=recipe, folder=tmp_path)
+    resumed = trained(toys, experiment=Later(), recipe=recipe, folder=tmp_path)
     assert same(resumed.state, whole.state)
     assert resumed.best_epoch == whole.best_epoch
     timed = ["seconds", "lesions_per_second"]
@@ -71,29 +76,16 @@ def test_going_on_is_never_having_stopped(toys: ModuleType, tmp_path: Path, opti
     assert len(toys.calls) == 13 + 10  # the third epoch from its beginning
 
 
-def failing(toys: ModuleType, at: int = 10**9) -> Any:
-    """The toy, which fails at a batch and does not tell a checkpoint so."""
-
-    class Failing(toys.Toy):  # type: ignore[misc, name-defined]
-        def augment(self, samples: Samples, generator: torch.Generator) -> Samples:
-            toys.calls.append(0)
-            factor = float("nan") if len(toys.calls) > at else 1.0
-            samples = super().augment(samples, generator)
-            return dataclasses.replace(samples, images=samples.images * factor)
-
-    return Failing()
-
-
 def test_a_finished_run_is_not_trained_again(toys: ModuleType, tmp_path: Path) -> None:
     one = trained(toys, folder=tmp_path)
-    toys.calls.clear()
-    two = trained(toys, folder=tmp_path, experiment=failing(toys))
+    toys.calls[:] = range(100)
+    two = trained(toys, folder=tmp_path, experiment=toys.Exploding())
     assert same(one.state, two.state)
     assert one.history.equals(two.history)
-    assert not toys.calls
+    assert len(toys.calls) == 100
     assert same(checkpoints.load_weights(tmp_path), one.state)
-    three = trained(toys, folder=tmp_path, experiment=failing(toys), resume=False)
-    assert len(toys.calls) == 20
+    three = trained(toys, folder=tmp_path, experiment=toys.Exploding(), resume=False)
+    assert len(toys.calls) == 120
     assert same(one.state, three.state)
 
 
@@ -136,14 +128,22 @@ def test_the_history_says_what_happened(
     toys: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = dataclasses.replace(toys.RECIPE, epochs=3, schedule=Schedule("step", 2, 0.1))
-    found = trained(toys, recipe=recipe, progress=True)
+    (samples, ratings), (others, theirs) = toys.lesions(23), toys.lesions(9, seed=1, start=500)
+    found = trained(
+        toys,
+        recipe=recipe,
+        progress=True,
+        experiment=toys.Toy(targets=(Target("one"), Target("two"))),
+        part=(samples, torch.cat([ratings, 6 - ratings], dim=1)),
+        validation=(others, torch.cat([theirs, 6 - theirs], dim=1)),
+    )
     shown = capsys.readouterr().err
     assert all(word in shown for word in ("epoch 3/3", "loss=", "validation_mae="))
-    parts = ["loss", "loss_squared", "loss_absolute", "lr", "seconds", "lesions_per_second"]
+    parts = ["loss", "loss_one", "loss_two", "lr", "seconds", "lesions_per_second"]
     assert list(found.history.columns) == [*parts, "validation_mae"]
     assert found.history.index.tolist() == [1, 2, 3]
     assert found.history["lr"].tolist() == pytest.approx([0.01, 0.01, 0.001])
-    whole = found.history["loss_squared"] + 0.1 * found.history["loss_absolute"]
+    whole = found.history["loss_one"] + found.history["loss_two"]
     assert found.history["loss"].tolist() == pytest.approx(whole.tolist())
     assert found.seconds == found.history["seconds"].sum() > 0
     assert found.history["loss"].iloc[-1] < found.history["loss"].iloc[0]
@@ -160,46 +160,37 @@ def test_parts_of_the_model_learn_at_their_own_rates(toys: ModuleType) -> None:
 
 
 def test_the_best_epoch_is_kept_and_none_is_waited_for_too_long(toys: ModuleType) -> None:
-    class Told(toys.Toy):  # type: ignore[misc, name-defined]
-        def measure(self, metric: str, predictions: torch.Tensor, labels: torch.Tensor) -> float:
-            return next(metrics)
-
     last = trained(toys, recipe=dataclasses.replace(toys.LAST, epochs=2))
     for name, sign in (("mae", 1), ("accuracy", -1)):  # of which the higher one is better
-        metrics = iter([sign * value for value in (3.0, 1.0, 2.0, 1.0, 5.0, 0.0)])
+        toys.Told.value = iter([sign * value for value in (3.0, 1.0, 2.0, 1.0, 5.0, 0.0)])
         recipe = dataclasses.replace(toys.RECIPE, epochs=20, patience=3, select_by=name)
-        found = trained(toys, experiment=Told(), recipe=recipe)
+        found = trained(toys, experiment=toys.Told(), recipe=recipe)
         assert [sign * v for v in found.history[f"validation_{name}"]] == [3, 1, 2, 1, 5]
         assert (found.best_epoch, found.best) == (2, sign)
         assert same(found.state, last.state)
 
 
 def test_the_history_has_the_rates_of_a_plateau_and_a_metric_must_be_known(
-    toys: ModuleType,
+    toys: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    metrics = iter([1.0, 2.0, 3.0])
-
-    class Told(toys.Toy):  # type: ignore[misc, name-defined]
-        def measure(self, metric: str, predictions: torch.Tensor, labels: torch.Tensor) -> float:
-            return next(metrics)
-
+    toys.Told.value = iter([1.0, 2.0, 3.0])
     recipe = dataclasses.replace(toys.RECIPE, epochs=3, schedule=Schedule("plateau", 1, 0.5))
-    found = trained(toys, experiment=Told(), recipe=recipe)
+    found = trained(toys, experiment=toys.Told(), recipe=recipe)
     assert found.history["lr"].tolist() == pytest.approx([0.01, 0.01, 0.005])
-    Told.metric = "rmse"
+    monkeypatch.setattr(toys.Told, "metric", "rmse")
     with pytest.raises(ValueError, match="metric='rmse': expected one of loss, mae"):
-        trained(toys, experiment=Told())
+        trained(toys, experiment=toys.Told())
 
 
 def test_the_validation_loss_can_select(toys: ModuleType) -> None:
-    experiment = toys.Toy(dropout=0.0, absolute=1.0)
+    experiment = toys.Toy(dropout=0.0)
     recipe = dataclasses.replace(toys.RECIPE, select_by="loss")
     found = trained(toys, experiment=experiment, recipe=recipe)
     losses = found.history["validation_loss"]
     assert found.best == losses.min() == losses[found.best_epoch]
     samples, labels = toys.lesions(9, seed=1, start=500)
     gap = predict(experiment, found.state, samples, batch_size=4, device="cpu") - labels
-    by_hand = float(gap.square().mean() + gap.abs().mean())
+    by_hand = float(gap.square().mean())
     assert found.best == pytest.approx(by_hand, rel=1e-5)
     found = trained(toys, experiment=experiment)  # by the metric of the experiment
     gap = predict(experiment, found.state, samples, batch_size=4, device="cpu") - labels
@@ -312,16 +303,13 @@ def test_what_is_not_finite_stops_and_is_never_saved(toys: ModuleType, tmp_path:
         """A loss of 0 with a gradient of NaN, which the square root has at 0."""
 
         def loss(self, outputs: Any, labels: torch.Tensor) -> Any:
-            return (outputs["rating"] * 0).sqrt().mean(), {}
+            return (outputs[0] * 0).sqrt().mean(), {}
 
-    class BadMetric(toys.Toy):  # type: ignore[misc, name-defined]
-        def measure(self, metric: str, predictions: torch.Tensor, labels: torch.Tensor) -> float:
-            return float("nan")
-
+    toys.Told.value = float("nan")
     one = dataclasses.replace(toys.RECIPE, batch_size=30)
     for experiment, words in (
         (BadWeights(), "is not finite"),
-        (BadMetric(), "validation_mae is nan"),
+        (toys.Told(), "validation_mae is nan"),
     ):
         with pytest.raises(TrainingError, match=f"{words} at epoch 1, step 1"):
             trained(toys, experiment=experiment, recipe=one, folder=tmp_path)
@@ -331,7 +319,7 @@ def test_what_is_not_finite_stops_and_is_never_saved(toys: ModuleType, tmp_path:
 def test_predictions_of_another_shape_are_refused(toys: ModuleType) -> None:
     class Wrong(toys.Toy):  # type: ignore[misc, name-defined]
         def predict(self, outputs: Any) -> torch.Tensor:
-            return outputs["rating"].squeeze(1)
+            return outputs[0].squeeze(1)
 
     with pytest.raises(ValueError, match=r"gave shape \(9,\), expected \(9, 1\): lesions, malig"):
         trained(toys, experiment=Wrong())
@@ -354,5 +342,5 @@ def test_a_gpu_trains_alike_every_time_and_nearly_as_the_cpu(
     whole = trained(toys, device="cuda")
     toys.calls.clear()
     with pytest.raises(TrainingError):
-        trained(toys, device="cuda", experiment=failing(toys, 12), folder=tmp_path)
+        trained(toys, device="cuda", experiment=toys.Exploding(), folder=tmp_path)
     assert same(trained(toys, device="cuda", folder=tmp_path).state, whole.state)

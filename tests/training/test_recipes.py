@@ -76,27 +76,22 @@ def test_recipes_compare_hash_and_pickle() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"epochs": 0}, {"batch_size": 1.5}, {"patience": True}, {"lr": 0.0}, {"weight_decay": -1.0},
-        {"momentum": 1.0}, {"optimizer": "adamw"}, {"select_by": "f1"},
-    ],
-)  # fmt: skip
-def test_what_is_out_of_range_is_refused(changes: dict[str, Any]) -> None:
-    ((name, value),) = changes.items()
-    with pytest.raises(ValueError, match=f"{name}={value!r}: expected "):
-        recipe(**changes)
-
-
-@pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"epochs": 0}, "epochs=0: "),
+        ({"batch_size": 1.5}, "batch_size=1.5: "),
+        ({"patience": True}, "patience=True: "),
+        ({"lr": 0.0}, "lr=0.0: "),
         ({"lr_by_prefix": {"a": float("nan")}}, r"lr_by_prefix\['a'\]=nan"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0: "),
+        ({"momentum": 1.0}, "momentum=1.0: "),
         ({"betas": (0.9, 1.0)}, r"betas=1\.0"),
+        ({"optimizer": "adamw"}, "optimizer='adamw': "),
+        ({"select_by": "f1"}, "select_by='f1': "),
         ({"select_on": "last", "patience": 3}, "stopping early needs"),
     ],
 )
-def test_what_does_not_go_together_is_refused(changes: dict[str, Any], words: str) -> None:
+def test_what_is_out_of_range_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         recipe(**changes)
 

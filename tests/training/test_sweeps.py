@@ -183,34 +183,19 @@ def test_a_fold_of_another_run_is_a_failure_and_stays(
     assert "is not a JSON file" in slow(tmp_path).failures[NAME]
 
 
-def test_two_sweeps_do_not_share_a_folder_unless_one_is_dead(
-    toy: ModuleType, inside: str, tmp_path: Path
-) -> None:
-    code = f"""if True:
-        import time
-        from lesionlab import _files
-        with _files.sole_writer({str(tmp_path)!r}):
-            print("there", flush=True)
-            time.sleep(60)
-    """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        with pytest.raises(RuntimeError, match=f"written by process {other.pid} on "):
-            slow(tmp_path, inside)
-        other.kill()
-    assert slow(tmp_path, inside).failures == {}
-    assert not list(tmp_path.rglob(_files.LOCK))
-
-
-def test_a_fold_that_another_process_trains_is_waited_for(
+def test_whoever_writes_keeps_another_sweep_out(
     toy: ModuleType, inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    words = f"written by process {os.getpid()} on "
+    with _files.sole_writer(tmp_path), pytest.raises(RuntimeError, match=words):
+        slow(tmp_path, inside)
     monkeypatch.setattr(sweeps, "PATIENCE", 0.0)
     with _files.sole_writer(tmp_path / NAME / "fold-0"):
         found = slow(tmp_path, inside)
     assert found.failures.keys() == {f"{NAME}/fold-0"}
-    assert "is being written by process" in found.failures[f"{NAME}/fold-0"]
+    assert words in found.failures[f"{NAME}/fold-0"]
+    assert slow(tmp_path, inside).failures == {}
+    assert not list(tmp_path.rglob(_files.LOCK))
 
 
 def test_workers_share_out_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +216,7 @@ def test_workers_share_out_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills with a signal")
 def test_a_killed_worker_costs_its_run_a_little_and_the_others_nothing(
-    toy: ModuleType, toys: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     psutil = pytest.importorskip("psutil")
     out = tmp_path / "killed"
@@ -246,7 +231,7 @@ def test_a_killed_worker_costs_its_run_a_little_and_the_others_nothing(
         end = time.monotonic() + 300
         while len(cut) < 2 and time.monotonic() < end:
             begun = [folder for folder in jobs if not (folder / folds.RESULT).exists()]
-            cut = {folder: rows for folder in begun if (rows := toys.history(folder))}
+            cut = {folder: rows for folder in begun if (rows := toy.history(folder))}
         children = psutil.Process().children(recursive=True)
         workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
         assert len(workers) == 2
@@ -290,25 +275,24 @@ def test_jobs_whose_workers_stay_away_fail_after_a_while(monkeypatch: pytest.Mon
     assert "worker" in str(error)
 
 
-def test_wrong_use_is_told_before_anything_begins(tmp_path: Path) -> None:
-    done = command("fu2021", "--table", "9", "--out", str(tmp_path / "new"))
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert "lesionlab: table='9': expected one of 1, 2, S1" in done.stderr
-    assert not (tmp_path / "new").exists()
-
-
 @pytest.mark.parametrize(
-    ("address", "status"), [("tcp://127.0.0.1:9", 1), ("127.0.0.1:9", 1), ("nope://x", 2)]
+    ("option", "value", "status", "words"),
+    [
+        ("table", "9", 2, "expected one of 1, 2, S1"),
+        ("scheduler", "tcp://127.0.0.1:9", 1, "no scheduler answers there"),
+        ("scheduler", "127.0.0.1:9", 1, "no scheduler answers there"),
+        ("scheduler", "nope://x", 2, "no scheduler answers there"),
+    ],
 )
-def test_a_scheduler_that_is_not_there_is_told_soon(
-    address: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_wrong_use_is_told_soon(
+    option: str, value: str, status: int, words: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(sweeps, "CONNECTING", 0.5)
     begun = time.monotonic()
-    done = command("fu2021", "--scheduler", address, "--out", str(tmp_path))
+    done = command("fu2021", f"--{option}", value, "--out", str(tmp_path))
     assert time.monotonic() - begun < 10
     assert (done.exit_code, done.stdout) == (status, "")
-    assert done.stderr.startswith(f"lesionlab: scheduler={address!r}: no scheduler answers there")
+    assert done.stderr.startswith(f"lesionlab: {option}={value!r}: {words}")
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
