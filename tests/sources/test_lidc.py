@@ -279,7 +279,7 @@ def test_the_cache_gives_the_same_tables_and_a_fault_in_it_costs_time_alone(
     (kept,) = folder.glob("lidc-nodules-*.parquet")
     kept.write_bytes(b"PAR1 nonsense")
     assert len(opened().nodules()) == 2
-    assert "cannot be read and is made anew" in caplog.text
+    assert "cannot be read, and is made anew" in caplog.text
     for table in ("readings", "nodules"):
         pd.testing.assert_frame_equal(getattr(opened(), table)(), getattr(fresh, table)())
     assert opened().nodules()["reading_ids"].tolist() == [[1], [2, 3]]

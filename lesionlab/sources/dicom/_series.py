@@ -1,7 +1,9 @@
-"""Many DICOM slices to one volume: which belong together, in which order, and what is missing."""
+"""Many DICOM files: which series there are, and one series as a volume, in order, with its gaps."""
 
 from __future__ import annotations
 
+import logging
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,15 +12,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+from tqdm.auto import tqdm
 
 from lesionlab.sources.dicom._files import (
     BadFileError,
     DicomError,
+    Header,
     Pixels,
     Slice,
+    quiet,
     read_pixels,
     read_slice,
 )
+
+logger = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -93,37 +101,27 @@ def read_series(
             warnings.append(f"excluded {error}")
     if not decoded:
         raise DicomError(f"all {len(slices)} slices are bad: {warnings[-1]}")
-    series = arrange([s for s in slices if s.path in decoded], strict)
-    first = series.slices[0]
-    pixels = [decoded[s.path] for s in series.slices]
+    slices = [s for s in slices if s.path in decoded]
+    slices, direction, positions, spacing, odd = arrange(slices, strict)
+    first = slices[0]
+    pixels = [decoded[s.path] for s in slices]
     notes = Counter(note for p in pixels for note in p.notes)
     hu = np.empty((len(pixels), *first.shape), np.result_type(*(p.hu for p in pixels)))
     del pixels
-    for k, s in enumerate(series.slices):  # one slice goes when it has come: not two volumes
+    for k, s in enumerate(slices):  # one slice goes when it has come: not two volumes
         hu[k] = decoded.pop(s.path).hu
-    warnings += series.notes + [f"{note} (in {n} slices)" for note, n in notes.items()]
+    warnings += odd + [f"{note} (in {n} slices)" for note, n in notes.items()]
     return Volume(
         hu=hu,
-        spacing=series.spacing,
+        spacing=spacing,
         origin_mm=first.position,
-        direction=series.direction,
-        slice_z=series.positions,
+        direction=direction,
+        slice_z=positions,
         series_uid=first.series_uid,
         thickness=first.thickness,
-        synthetic=all(s.synthetic for s in series.slices),
+        synthetic=all(s.synthetic for s in slices),
         warnings=tuple(warnings),
     )
-
-
-@dataclass(frozen=True)
-class Series:
-    """The slices of one series in order, from their headers alone."""
-
-    slices: list[Slice]  # one per position, ascending
-    direction: FloatArray  # as in `Volume`
-    positions: FloatArray  # `slice_z` of `Volume`
-    spacing: tuple[float, float, float]  # as in `Volume`
-    notes: list[str]  # which slices were left out, and what is odd about the steps
 
 
 def may_be_dicom(path: Path) -> bool:
@@ -195,8 +193,14 @@ def _tally(counted: Counter[str]) -> str:
     return ", ".join(f"{n} × {what}" for what, n in counted.most_common())
 
 
-def arrange(slices: list[Slice], strict: bool) -> Series:
-    """Put slices in order along their normal and check the steps between them."""
+def arrange(
+    slices: list[Slice], strict: bool
+) -> tuple[list[Slice], FloatArray, FloatArray, tuple[float, float, float], list[str]]:
+    """Put slices in order along their normal and check the steps between them.
+
+    Returns one slice per position, `direction`, `slice_z` and `spacing` as in `Volume`, and notes:
+    which slices were left out, and what is odd about the steps.
+    """
     along_x, along_y = np.array(slices[0].orientation).reshape(2, 3)
     normal = np.cross(along_x, along_y)
     # z ascends towards the head, as in pylidc
@@ -205,12 +209,8 @@ def arrange(slices: list[Slice], strict: bool) -> Series:
     # pylidc's rule for two slices at one position: the lesser InstanceNumber wins
     slices = sorted(slices, key=lambda s: (s.instance_number, str(s.path)))
     along = np.array([s.position for s in slices]) @ direction[:, 2]
-    groups: list[list[int]] = []
-    for i in np.argsort(along, kind="stable").tolist():
-        if groups and along[i] - along[groups[-1][0]] < SAME_POSITION:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
+    order = np.argsort(along, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(along[order]) >= SAME_POSITION) + 1)
     kept = [slices[min(group)] for group in groups]
     notes = [
         f"{slices[i].path} stands at the position of {winner.path.name}, whose InstanceNumber is "
@@ -228,7 +228,7 @@ def arrange(slices: list[Slice], strict: bool) -> Series:
         )
     positions = along[[min(group) for group in groups]]
     step, odd = _step(kept, positions, strict)
-    return Series(kept, direction, positions, (step, *kept[0].pixel_spacing), notes + odd)
+    return kept, direction, positions, (step, *kept[0].pixel_spacing), notes + odd
 
 
 def _step(slices: list[Slice], positions: FloatArray, strict: bool) -> tuple[float, list[str]]:
@@ -251,3 +251,71 @@ def _step(slices: list[Slice], positions: FloatArray, strict: bool) -> tuple[flo
     if np.abs(steps - step).max() > 0.1 * step and not notes:
         notes = [f"uneven steps between slices: {steps.min():.4g} to {steps.max():.4g} mm"]
     return step, notes
+
+
+def find_series(root: str | Path, *, progress: bool = True) -> pd.DataFrame:
+    """List the DICOM series of a tree of folders, of every modality, reading headers only.
+
+    A folder whose first and last file, by name, are of one series is taken to hold that series and
+    no other, which is quick to find out. Hidden files and folders, links to folders, and files that
+    do not claim to be DICOM by their ending are passed over.
+
+    Returns:
+        One row per series, by path: `series_uid`, `modality`, `synthetic` (written by
+        `write_series`), `n_files`, `places` (its files, or whole folders; `read_series` takes
+        both), and `path` of the deepest folder above them, relative to `root`.
+        `attrs["excluded"]` is a list of files that could not be read, each with the reason.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise NotADirectoryError(f"{str(root)!r} is not a folder")
+    bad: list[BadFileError] = []
+
+    def failed(error: OSError) -> None:
+        bad.append(BadFileError(Path(error.filename), f"cannot be opened: {error.strerror}"))
+
+    folders: dict[Path, list[Path]] = {}
+    for name, subfolders, names in os.walk(root, onerror=failed):
+        subfolders[:] = sorted(sub for sub in subfolders if not sub.startswith("."))
+        if files := [file for n in sorted(names) if may_be_dicom(file := Path(name, n))]:
+            folders[Path(name)] = files
+    rows: list[dict[str, Any]] = []
+    for folder, files in tqdm(folders.items(), "series", unit="folder", disable=not progress):
+        found, faults = _read(list(dict.fromkeys([files[0], files[-1]])))
+        if not faults and found[0]["series_uid"] == found[-1]["series_uid"]:
+            found = [found[0] | {"n_files": len(files), "place": folder}]
+        else:
+            found, faults = _read(files)
+        rows += [row | {"folder": folder} for row in found]
+        bad += faults
+    columns = ["series_uid", "modality", "synthetic", "n_files", "place", "folder"]
+    series = pd.DataFrame(rows, columns=columns).groupby("series_uid", as_index=False)
+    table = series.agg(
+        modality=("modality", "first"),
+        synthetic=("synthetic", "first"),
+        n_files=("n_files", "sum"),
+        places=("place", list),
+        path=("folder", lambda of_one: os.path.commonpath(set(of_one))),
+    )
+    relative = [Path(path).relative_to(root).as_posix() for path in table["path"]]
+    table["path"] = pd.array(relative, dtype="str")
+    if bad:
+        logger.warning("%d files are not readable as DICOM, the first is %s", len(bad), bad[0])
+    table = table.sort_values(["path", "series_uid"], ignore_index=True)
+    table.attrs["excluded"] = [(str(error.path), error.reason) for error in bad]
+    return table
+
+
+@quiet()
+def _read(files: list[Path]) -> tuple[list[dict[str, Any]], list[BadFileError]]:
+    """A row for every file that is DICOM, and the others."""
+    found, bad = [], []
+    for file in files:
+        try:
+            header = Header(file, tags=["SeriesInstanceUID", "Modality", "SeriesDescription"])
+            row = {"series_uid": header.uid("SeriesInstanceUID"), "synthetic": header.synthetic}
+            row |= {"modality": header.words("Modality")[0], "n_files": 1, "place": file}
+            found.append(row)
+        except BadFileError as error:
+            bad.append(error)
+    return found, bad

@@ -34,10 +34,9 @@ SCAN_MM = 320.0  # height of a scan whose number of slices is not given
 
 def phantom(lesion_id: str, *, seed: int = 0, size: int = 128) -> Crop:
     """Render a nodule of `lidc.nodules`; see `render`. A LookupError for other ids."""
-    masks = lidc.masks(lesion_id)  # also says so if there is no such lesion
-    nodule: Any = lidc.nodules().loc[lesion_id]
+    nodule = lidc.nodule(lesion_id)
     n_slices = len(lidc.default().database.slice_z[int(nodule["scan_id"])])
-    return render(nodule, masks, seed=seed, size=size, scan_slices=n_slices)
+    return render(nodule, lidc.masks(lesion_id), seed=seed, size=size, scan_slices=n_slices)
 
 
 def drawn_ratings(nodule: pd.Series[Any], *, seed: int = 0) -> dict[str, int]:

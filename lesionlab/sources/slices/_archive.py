@@ -12,7 +12,6 @@ import io
 import os
 import re
 import stat
-import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from lesionlab._files import sha256
 from lesionlab.sources import origins
@@ -115,35 +114,25 @@ class Archive:
         return digest.hexdigest()
 
     def read(self, key: Key) -> npt.NDArray[np.uint8]:
-        """The picture, (y, x); SlicesError if it is no 8-bit grey PNG of 128 × 128."""
+        """The picture, (y, x); SlicesError if it is no 8-bit grey PNG of 128 × 128.
+
+        Size and kind are read from the header before any pixel is decoded, so a file that claims
+        to be huge costs nothing.
+        """
         name = self.names[key]
         try:
             with self._zip.open(name) if self._zip else (self.path / name).open("rb") as file:
-                return decode(file.read(MAX_BYTES))
+                data = file.read(MAX_BYTES)
+            with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+                # Pillow has one mode for grey of any bits: they and the kind of colour stand here
+                if (*picture.size, *data[24:26]) != (SIZE, SIZE, 8, 0):
+                    raise ValueError(f"expected {SIZE} × {SIZE} pixels of 8-bit grey")
+                return np.array(picture, dtype=np.uint8)
         except MemoryError:
             raise  # says nothing about the picture
-        except Exception as error:
-            raise SlicesError(f"{self.path}: {name}: {error or 'cannot be read'}") from error
-
-
-def decode(data: bytes) -> npt.NDArray[np.uint8]:
-    """The pixels of an 8-bit grey PNG of 128 × 128, (y, x); ValueError if it is something else.
-
-    Size and kind are read from the header before any pixel is decoded, so a file that claims to
-    be huge costs nothing.
-    """
-    if len(data) < 33 or not data.startswith(b"\x89PNG\r\n\x1a\n") or data[12:16] != b"IHDR":
-        raise ValueError("not a PNG file" if data else "an empty file")
-    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
-    if (height, width, depth, colour) != (SIZE, SIZE, 8, 0):
-        raise ValueError(
-            f"{width} × {height} pixels of {depth} bits and colour type {colour}; "
-            f"expected {SIZE} × {SIZE} of 8-bit grey"
-        )
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            return np.array(picture, dtype=np.uint8).reshape(SIZE, SIZE)
-    except MemoryError:
-        raise
-    except Exception as error:  # in Pillow too
-        raise ValueError(f"a broken PNG file: {error}") from error
+        except UnidentifiedImageError:
+            raise SlicesError(f"{self.path}: {name} is no PNG file, or is broken") from None
+        except Exception as error:  # damage shows in Pillow as errors of many kinds
+            raise SlicesError(
+                f"{self.path}: {name} is no picture of the set: {error or 'broken'}"
+            ) from error
