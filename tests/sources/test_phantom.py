@@ -12,7 +12,6 @@ from scipy import ndimage
 
 from lesionlab.sources import lidc, phantom
 from lesionlab.sources.phantom import _scene, li2021, wang2021
-from lesionlab.sources.phantom._lesion import Lesion, shape_on_planes
 from lesionlab.sources.phantom._physics import generator
 
 SOLID = "LIDC-IDRI-0003-S0014-N03"  # four readers, 9 to 14 mm
@@ -155,7 +154,8 @@ def built(nodules, lesion_id, **ratings):
     masks = lidc.masks(lesion_id)
     grid = phantom._grid(nodules.loc[lesion_id], masks, 128, None)
     rng = generator("lesion", lesion_id, 0)
-    return Lesion(rng, PLAIN | ratings, shape_on_planes(masks, grid), grid, lung_hu=-870)
+    shape = phantom._shape_on_planes(masks, grid)
+    return phantom._Lesion(rng, PLAIN | ratings, shape, grid, lung_hu=-870)
 
 
 @pytest.mark.parametrize("lesion_id", LESIONS)
