@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import http.server
 import io
-import logging
 import os
 import shlex
 import socket
@@ -174,27 +173,17 @@ def test_a_set_is_fetched_checked_and_kept_as_one_zip(server, origin, home):
     assert (path.stat().st_mtime_ns, len(server.asked)) == (before.st_mtime_ns, 1)
 
 
-def test_what_was_cut_goes_on_where_it_was(server, origin, home):
-    half = len(server.content) // 2
-    server.cut = half
+@pytest.mark.parametrize("ranges", [True, False])
+def test_what_was_cut_goes_on_where_it_was_or_starts_again(ranges, server, origin, home, caplog):
+    server.cut, server.ranges = len(server.content) // 2, ranges
     with pytest.raises(FetchError, match=r"was cut after .*run the same command again"):
         fetching.fetch(origin)
     assert left(home) == ["lidc-idri-slices.zip.download.part"]
-    kept = (home / "lidc-idri-slices.zip.download.part").stat().st_size
-    assert kept == half
-    server.cut = None
+    assert (home / left(home)[0]).stat().st_size == server.cut
+    asked, server.cut = f"bytes={server.cut}-", None
     fetching.fetch(origin)
-    assert server.asked == ["bytes=0-", f"bytes={half}-"]
-    assert left(home) == ["lidc-idri-slices.zip"]
-
-
-def test_a_server_without_ranges_starts_again_and_it_is_said(server, origin, home, caplog):
-    home.mkdir()
-    (home / "lidc-idri-slices.zip.download.part").write_bytes(b"begun")
-    server.ranges = False
-    with caplog.at_level(logging.WARNING):
-        fetching.fetch(origin)
-    assert "cannot go on where it was cut, and starts again" in caplog.text
+    assert server.asked == ["bytes=0-", asked]
+    assert ("cannot go on where it was cut, and starts again" in caplog.text) is not ranges
     assert left(home) == ["lidc-idri-slices.zip"]
 
 
