@@ -34,7 +34,7 @@ from lesionlab.crops import Crop
 from lesionlab.sources.phantom import _scene as scene
 from lesionlab.sources.phantom._lung import Tubes, bent, fill, hilum
 from lesionlab.sources.phantom._physics import Array, FloatArray, generator, grain, unit
-from lesionlab.sources.phantom._scene import Blobs, Key
+from lesionlab.sources.phantom._scene import Blobs, BoolArray, Key
 from lesionlab.sources.phantom._thorax import Around, Chest, surroundings
 
 __all__ = ["N_LESIONS", "lesions", "phantom", "render"]
@@ -65,8 +65,6 @@ PLEURA_HU = 25.0  # of pleura that is drawn into the lung
 
 Codes = Mapping[str, int]
 Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 
 MASS, NODULE, GLASS, AIR, CONSOLIDATION, EFFUSION = category("lesion_type").codes
 
@@ -159,13 +157,13 @@ def _draw_codes(rng: Generator, n: int) -> dict[str, Ints]:
     of_type = np.array(list(printed["lesion_type"].values()))
     codes = {attribute.name: np.ones(n, np.int64) for attribute in LI_CATEGORIES}
     codes["lesion_type"] = types.astype(np.int64)
-    has: dict[str, Bools] = {}
+    has: dict[str, BoolArray] = {}
     for name, (attribute, says, shares) in SIGNS.items():
         count = sum(wanted[attribute][code] for code in says)
         whole = AMONG.get(name)
         among, base = (has[whole], SIGNS[whole][2]) if whole else (np.ones(n, np.bool_), of_type)
         share = (np.array(shares) / np.maximum(base, 1))[types - 1]
-        lift: Floats = np.zeros(n)
+        lift: Array = np.zeros(n)
         for given, log_odds in LIFT.get(name, {}).items():
             lift += log_odds * has[given]
         has[name] = _sample(rng, _chances(share, lift, types, among, count), types, count)
@@ -178,7 +176,7 @@ def _draw_codes(rng: Generator, n: int) -> dict[str, Ints]:
     return codes
 
 
-def _chances(share: Floats, lift: Floats, types: Ints, among: Bools, count: int) -> Floats:
+def _chances(share: Array, lift: Array, types: Ints, among: BoolArray, count: int) -> Array:
     """(n,) chance of each lesion: the share of its type on average, `count` in all."""
     chance = np.zeros(len(share))
     if count == 0:
@@ -195,13 +193,13 @@ def _chances(share: Floats, lift: Floats, types: Ints, among: Bools, count: int)
     return chance
 
 
-def _shift(logit: Floats, target: float) -> float:
+def _shift(logit: Array, target: float) -> float:
     """What to add to the log odds so that the chances sum to `target`."""
     target = np.clip(target, 1e-9, len(logit) - 1e-9)  # which no finite one reaches
     return float(brentq(lambda s: expit(logit + s).sum() - target, -40, 40, xtol=1e-14))
 
 
-def _sample(rng: Generator, chance: Floats, types: Ints, count: int) -> Bools:
+def _sample(rng: Generator, chance: Array, types: Ints, count: int) -> BoolArray:
     """Exactly `count` lesions with unequal chances: every 1/count-th of their running sum.
 
     Lesions stand in blocks by type, so that each type gets its share to within one, and in random

@@ -35,6 +35,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -342,7 +343,7 @@ def _reopen(path: Path) -> Slices:
     return Slices(path)
 
 
-Calibration = dict[Key, tuple[float, float]]
+Calibration = dict[Key, list[float]]
 _COLUMNS: Any = {"patient": "str", "nodule": int, "slice": int, "source": "str"}
 _COLUMNS |= {"slope": float, "intercept": float}
 
@@ -385,11 +386,8 @@ def _read_intensity(path: Path) -> Calibration:
             f"{path}, line {int(good.idxmin()) + 2}: expected a slice that stands in one row only, "
             "and a slope above 0 with a finite intercept, or source none"
         )
-    columns = ["patient", "nodule", "slice", "slope", "intercept"]
-    return {
-        Key(patient, nodule, IMAGES, number): (slope, intercept)
-        for patient, nodule, number, slope, intercept in table[columns].itertuples(index=False)
-    }
+    rows = table[["patient", "nodule", "slice", "slope", "intercept"]].itertuples(index=False)
+    return {Key(patient, k, IMAGES, number): line for patient, k, number, *line in rows}
 
 
 def _is_public(archive: Archive) -> bool:
@@ -398,17 +396,13 @@ def _is_public(archive: Archive) -> bool:
     Another set in the same folders, scaled in another way, would get wrong HU from it.
     """
     table = pd.read_csv(INTENSITY, dtype={"crc32": "str"}).dropna(subset="crc32")
-    crc32 = {
-        Key(p, int(k), IMAGES, int(s)): int(crc, 16)
-        for p, k, s, crc in table[["patient", "nodule", "slice", "crc32"]].itertuples(index=False)
-    }
+    rows = table[["patient", "nodule", "slice", "crc32"]].itertuples(index=False)
+    crc32 = {Key(patient, k, IMAGES, number): int(crc, 16) for patient, k, number, crc in rows}
     common = [key for key in crc32 if key in archive.names]
     equal = []
     for key in common[:: 1 + len(common) // SAMPLE]:
-        try:
+        with suppress(SlicesError):  # a broken picture says nothing
             equal.append(zlib.crc32(archive.read(key).tobytes()) == crc32[key])
-        except SlicesError:
-            continue  # a broken picture says nothing
     return bool(equal) and all(equal)
 
 
