@@ -267,7 +267,8 @@ HUGE = chunk(b"IHDR", struct.pack(">IIBBBBB", 2**31, 2**31, 8, 0, 0, 0, 0))
         (GREY[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 128, 128, 4, 0, 0, 0, 0)) + GREY[33:],
          "expected 128 × 128 pixels of 8-bit grey"),
         (GREY[:8] + HUGE + GREY[33:], "exceeds limit"),
-        # a second header, after the one that was checked
+        # a second header, after the one that says how many bits and what colour
+        (GREY[:33] + png("RGB")[8:33] + GREY[33:], "expected 128 × 128 pixels of 8-bit grey"),
         (GREY[:33] + HUGE + GREY[33:], "exceeds limit"),
     ],
 )  # fmt: skip

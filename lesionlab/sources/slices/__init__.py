@@ -201,7 +201,7 @@ class Archive:
                 data = file.read(MAX_BYTES)
             with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
                 # Pillow has one mode for grey of any bits: they and the kind of colour stand here
-                if (*picture.size, *data[24:26]) != (SIZE, SIZE, 8, 0):
+                if (picture.mode, *picture.size, *data[24:26]) != ("L", SIZE, SIZE, 8, 0):
                     raise ValueError(f"expected {SIZE} × {SIZE} pixels of 8-bit grey")
                 return np.array(picture, dtype=np.uint8)
         except MemoryError:
@@ -209,9 +209,7 @@ class Archive:
         except UnidentifiedImageError:
             raise SlicesError(f"{self.path}: {name} is no PNG file, or is broken") from None
         except Exception as error:  # damage shows in Pillow as errors of many kinds
-            raise SlicesError(
-                f"{self.path}: {name} is no picture of the set: {error or 'broken'}"
-            ) from error
+            raise SlicesError(f"{self.path}: {name} is no picture of the set: {error}") from error
 
 
 class Slices:
