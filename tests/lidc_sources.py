@@ -15,7 +15,7 @@ from lesionlab.sources.slices import read_index
 SIZE = 128
 
 
-def write_slices(root: Path, lesion_ids: list[str], *, calibrated: bool = True) -> Path:
+def write_slices(root: Path, lesion_ids: list[str]) -> Path:
     """A part of the slices set, its folders and masks as in the public one.
 
     Every picture is a ramp from 1 to 128; grey value g is 8 g - 1000 HU.
@@ -35,8 +35,7 @@ def write_slices(root: Path, lesion_ids: list[str], *, calibrated: bool = True) 
                 (folder / part).mkdir(parents=True, exist_ok=True)
                 Image.fromarray(plane).save(folder / part / f"slice-{number}.png")
             rows.append(f"{shown.patient},{shown.nodule},{number},8,-1000,anchor")
-    if calibrated:
-        (root / "lidc-idri-slices-intensity.csv").write_text("\n".join(rows), encoding="utf-8")
+    (root / "lidc-idri-slices-intensity.csv").write_text("\n".join(rows), encoding="utf-8")
     return root
 
 
@@ -56,7 +55,7 @@ def write_scan(root: Path, scan_id: int, *, synthetic: bool = True) -> Path:
         study_uid=about.study_uid,
     )
     if not synthetic:
-        for file in sorted(folder.iterdir()):
+        for file in folder.iterdir():
             one = pydicom.dcmread(file)
             one.SeriesDescription = ""
             one.save_as(file)

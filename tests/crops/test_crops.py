@@ -41,3 +41,9 @@ def test_consensus_counts_readers(level, voxels):
 def test_what_does_not_fit_together_is_refused(changes, told):
     with pytest.raises(ValueError, match=told):
         crop(**changes)
+
+
+@pytest.mark.parametrize("level", [0, 1.01, float("nan")])
+def test_a_share_of_no_readers_or_of_more_than_all_is_refused(level):
+    with pytest.raises(ValueError, match=rf"level={level}: expected a share above 0 and up to 1"):
+        crop().consensus(level)

@@ -315,11 +315,9 @@ def test_a_compressed_stream_of_another_size_than_its_header_is_refused(folder):
     assert grown < 1_000_000, "60000 x 60000 pixels were not made room for (kB)"
 
 
-@pytest.mark.parametrize("syntax", [str(JPEGLSLossless), "1.2.840.99.1"])
-def test_transfer_syntaxes_that_nothing_decodes(folder, syntax):
-    encode(slices(folder)[1], encapsulate([b"\0" * 40]), syntax)
-    with pytest.raises(BadFileError, match=r"slice-0001\.dcm: .*cannot be decoded"):
-        read_series(folder)
+def cut(change: Any) -> Any:
+    """Change the bytes of a file."""
+    return lambda file: file.write_bytes(change(file.read_bytes()))
 
 
 @pytest.mark.parametrize(
@@ -337,32 +335,20 @@ def test_transfer_syntaxes_that_nothing_decodes(folder, syntax):
         ({"HighBit": 11}, "HighBit is not a number from 15 to 15"),
         ({"PixelData": None}, "its pixels are 0 bytes, expected 240"),
         ({"SeriesInstanceUID": "SECRET"}, "SeriesInstanceUID is not a UID"),
+        (cut(lambda raw: raw[:200]), ""),  # in the file meta
+        (cut(lambda raw: raw[:-50]), ""),  # in the pixels
+        (cut(lambda raw: raw[:128] + b"MCID" + raw[132:]), ""),  # no marker
+        (cut(lambda raw: raw[:600] + b"\0" * 2000), ""),
+        (lambda file: encode(file, encapsulate([bytes(40)]), JPEGLSLossless), "cannot be decoded"),
+        (lambda file: encode(file, encapsulate([bytes(40)]), "1.2.840.99.1"), "cannot be decoded"),
     ],
 )
-def test_an_impossible_attribute(folder, change, message):
-    edit(slices(folder)[2], **change)
-    with pytest.raises(BadFileError, match=f"slice-0002.dcm: .*{message}") as raised:
-        read_series(folder)
-    assert SECRET not in str(raised.value)
-    volume = read_series(folder, strict=False)
-    assert volume.hu.shape[0] == 4
-    assert SECRET not in " ".join(volume.warnings)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda raw: raw[:200],  # in the file meta
-        lambda raw: raw[:-50],  # in the pixels
-        lambda raw: raw[:128] + b"MCID" + raw[132:],  # no marker
-        lambda raw: raw[:600] + b"\0" * 2000,
-    ],
-)
-def test_truncated_and_foreign_files(folder, hu, damage):
+def test_a_file_that_cannot_be_used_is_named_and_can_be_left_out(folder, hu, change, message):
     file = slices(folder)[4]
-    file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(BadFileError, match=r"slice-0004\.dcm: "):
+    change(file) if callable(change) else edit(file, **change)
+    with pytest.raises(BadFileError, match=f"slice-0004.dcm: .*{message}") as raised:
         read_series(folder)
     volume = read_series(folder, strict=False)
     np.testing.assert_array_equal(volume.hu, hu[:4])
     assert "slice-0004.dcm" in volume.warnings[0]
+    assert SECRET not in " ".join((str(raised.value), *volume.warnings))

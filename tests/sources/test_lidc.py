@@ -27,24 +27,21 @@ LESION = "LIDC-IDRI-0078-S0001-N02"
 
 def make_database(path: Path, contours: list[tuple[int, float, str, int]]) -> Path:
     """A small database: contours are (reading, z, text, inclusion)."""
+    scan = dict.fromkeys(["study_instance_uid", "series_instance_uid", "contrast_used"], 0)
+    scan |= {"id": 1, "patient_id": "P-0001", "slice_thickness": 1.0, "pixel_spacing": 0.5}
+    readings = sorted({reading for reading, *_ in contours})
+    ratings = ["internalStructure" if n == "internal_structure" else n for n in RATING_NAMES]
+    names = ["annotation_id", "image_z_position", "coords", "inclusion"]
+    tables = {
+        "scans": pd.DataFrame([scan | {"is_from_initial": 1}]),
+        "annotations": pd.DataFrame({"id": readings, "scan_id": 1} | dict.fromkeys(ratings, 1)),
+        "contours": pd.DataFrame(contours, columns=names).rename_axis("id").reset_index(),
+        "zvals": pd.DataFrame({"scan_id": 1, "val": np.arange(10.0)}),
+    }
+    tables["contours"]["id"] += 1
     with sqlite3.connect(path) as db:
-        db.executescript(
-            "create table scans (id integer, study_instance_uid, series_instance_uid, patient_id,"
-            " slice_thickness float, pixel_spacing float, contrast_used, is_from_initial);"
-            "create table annotations (id integer, scan_id integer, subtlety integer,"
-            ' "internalStructure" integer, calcification integer, sphericity integer, margin'
-            " integer, lobulation integer, spiculation integer, texture integer, malignancy"
-            " integer);"
-            "create table contours (id integer, annotation_id integer, inclusion integer,"
-            " image_z_position float, coords);"
-            "create table zvals (scan_id integer, val float);"
-            "insert into scans values (1,'study','series','P-0001',1.0,0.5,0,1)"
-        )
-        db.executemany("insert into zvals values (1,?)", [(float(z),) for z in range(10)])
-        for reading in sorted({c[0] for c in contours}):
-            db.execute(f"insert into annotations values ({reading},{','.join('1' * 10)})")  # noqa: S608
-        rows = [(k, r, inside, z, text) for k, (r, z, text, inside) in enumerate(contours, start=1)]
-        db.executemany("insert into contours values (?,?,?,?,?)", rows)
+        for name, table in tables.items():
+            table.to_sql(name, db, index=False)
     return path
 
 
@@ -54,11 +51,14 @@ def small(folder: Path, *contours: tuple[int, float, str, int]) -> Lidc:
 
 
 def test_counts_are_those_of_lidc_idri() -> None:
-    readings, nodules = lidc.readings(), lidc.nodules()
+    readings, nodules, db = lidc.readings(), lidc.nodules(), lidc.default().database
+    # the first contour is stored as 25 lines of x,y, the first of them 364,172
+    assert (db.contour_id[0], db.contour_z[0], db.contour_inside[0]) == (1, 1550.5, True)
+    assert (db.points[0].tolist(), db.contour_start[1]) == ([172, 364], 25)
     assert len(lidc.scans()) == 1018
     assert lidc.scans()["patient"].nunique() == 1010
     assert len(readings) == 6859
-    assert len(lidc.default().database.contour_id) == 41406
+    assert len(db.contour_id) == 41406
     assert len(nodules) == 2651
     assert nodules.index[0] == "LIDC-IDRI-0078-S0001-N01"
     assert nodules.index.is_unique
@@ -114,15 +114,6 @@ def test_grouping_masks_and_measures_equal_pylidc_now() -> None:
                 assert row["volume"] == pytest.approx(annotation.volume, rel=1e-9)
             compared += 1
     assert compared > 20
-
-
-def test_contours_are_the_stored_ones() -> None:
-    """Of the first reading: the first contour, stored as lines of x,y = 364,172 and so on."""
-    db = lidc.default().database
-    assert db.readings.index[0] == 1
-    assert (db.contour_id[0], db.contour_z[0], db.contour_inside[0]) == (1, 1550.5, True)
-    assert db.points[0].tolist() == [172, 364]
-    assert db.contour_start[:2].tolist() == [0, 25]
 
 
 def test_changing_what_is_returned_changes_nothing_inside() -> None:
@@ -279,7 +270,7 @@ def test_the_cache_gives_the_same_tables_and_a_fault_in_it_costs_time_alone(
     (kept,) = folder.glob("lidc-nodules-*.parquet")
     kept.write_bytes(b"PAR1 nonsense")
     assert len(opened().nodules()) == 2
-    assert "cannot be read and is made anew" in caplog.text
+    assert "cannot be read, and is made anew" in caplog.text
     for table in ("readings", "nodules"):
         pd.testing.assert_frame_equal(getattr(opened(), table)(), getattr(fresh, table)())
     assert opened().nodules()["reading_ids"].tolist() == [[1], [2, 3]]

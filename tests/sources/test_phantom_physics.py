@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lesionlab.sources.phantom import _lung
+from lesionlab.sources.phantom import _average_distance, _lung
 from lesionlab.sources.phantom import _physics as physics
-from lesionlab.sources.phantom._lesion import average_distance
 from lesionlab.sources.phantom._lung import NO_TUBES, draw_lung, fill, grow_tree, inflated
 from lesionlab.sources.phantom._physics import blur, generator, texture
 from lesionlab.sources.phantom._thorax import MEAN_SCALE, draw_chest, make_room
@@ -182,11 +181,11 @@ def test_room_is_made_for_a_lesion_wherever_it_lies():
 def test_average_distance_of_a_ball_and_of_readers_apart():
     z, y, x = np.ogrid[-9:10, -20:21, -20:21]
     ball = (2.0 * z) ** 2 + y**2 + x**2 <= 12**2
-    distance = average_distance(np.array([ball, ball]), (2.0, 1.0, 1.0))
+    distance = _average_distance(np.array([ball, ball]), (2.0, 1.0, 1.0))
     assert distance[9, 20, 20] == pytest.approx(-12, abs=1)
     assert distance[9, 20, 37] == pytest.approx(5, abs=1)
     left, right = np.zeros((2, 3, 9, 30), bool)
     left[1, 3:6, 3:6] = right[1, 3:6, 24:27] = True
-    apart = average_distance(np.array([left, right]), (1.0, 1.0, 1.0))
+    apart = _average_distance(np.array([left, right]), (1.0, 1.0, 1.0))
     assert apart[1, 4, 4] < 0
     assert apart[1, 4, 25] < 0

@@ -17,7 +17,7 @@ from lesionlab.attributes import LI_CATEGORIES, category
 from lesionlab.crops import Crop
 from lesionlab.papers import li2021 as li_paper
 from lesionlab.papers import wang2021 as wang_paper
-from lesionlab.sources.phantom import _joint as joint
+from lesionlab.sources.phantom import _scene as scene
 from lesionlab.sources.phantom import li2021 as li
 from lesionlab.sources.phantom import wang2021 as wang
 from lesionlab.statistics.association import chi_square
@@ -84,16 +84,16 @@ def test_other_sizes_keep_the_proportions(n: int) -> None:
     drawn = li.lesions(n)
     assert len(drawn) == n
     assert drawn.index.is_unique
-    for name, counts in joint.printed_counts().items():
+    for name, counts in li.printed_counts().items():
         found = drawn[name].value_counts()
         for code, count in counts.items():
             assert abs(found.get(code, 0) - n * count / 2014) < 1, (name, code)
 
 
 def test_apportion_by_hand() -> None:
-    assert joint.apportion([1, 1, 1], 4).tolist() == [2, 1, 1]
-    assert joint.apportion([0.5, 0.3, 0.2], 10).tolist() == [5, 3, 2]
-    assert joint.apportion([675, 728, 611], 2014).tolist() == [675, 728, 611]
+    assert scene.apportion([1, 1, 1], 4).tolist() == [2, 1, 1]
+    assert scene.apportion([0.5, 0.3, 0.2], 10).tolist() == [5, 3, 2]
+    assert scene.apportion([675, 728, 611], 2014).tolist() == [675, 728, 611]
 
 
 @pytest.mark.parametrize("seed", [0, 5])

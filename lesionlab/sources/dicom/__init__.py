@@ -14,6 +14,6 @@ from lesionlab.sources.dicom._files import BadFileError as BadFileError
 from lesionlab.sources.dicom._files import DicomError as DicomError
 from lesionlab.sources.dicom._lidc import Dicom as Dicom
 from lesionlab.sources.dicom._series import Volume as Volume
+from lesionlab.sources.dicom._series import find_series as find_series
 from lesionlab.sources.dicom._series import read_series as read_series
-from lesionlab.sources.dicom._tree import find_series as find_series
-from lesionlab.sources.dicom._write import write_series as write_series
+from lesionlab.sources.dicom._series import write_series as write_series

@@ -29,6 +29,7 @@ PHANTOM = "lesionlab phantom"  # SeriesDescription of what `write_series` makes
 MAX_PIXELS = 8192  # more rows or columns are taken for damage, before memory is asked for
 AIR = -1024  # HU that takes the place of padding
 LOWEST = -2000  # HU from here down are padding in any file: scanners fill with −2000 or −3024
+INT16 = (-32768, 32767)
 Range = tuple[float, float]
 WIDE: Range = (-1e6, 1e6)  # no mm and no HU lie outside; stored padding may
 STORED: Range = (-(2**31), 2**32)
@@ -225,8 +226,7 @@ def read_pixels(path: Path) -> Pixels:
     if padding.any() and (level := float(hu[padding].max())) > -900:
         notes.append(f"PixelPaddingValue stands for {level:g} HU, which could be tissue")
     hu[padding | (hu <= LOWEST)] = AIR
-    limits = np.iinfo(np.int16)
-    fits = hu.min() >= limits.min and hu.max() <= limits.max and bool((hu == np.rint(hu)).all())
+    fits = bool((hu == np.rint(hu).clip(*INT16)).all())
     return Pixels(hu.astype(np.int16 if fits else np.float32), is_hu, tuple(notes))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,8 @@ import pandas as pd
 from lesionlab import _names
 from lesionlab.crops import Crop
 from lesionlab.sources import lidc
-from lesionlab.sources.dicom._files import AIR, DicomError, Pixels, Slice, read_pixels
-from lesionlab.sources.dicom._series import arrange, select
-from lesionlab.sources.dicom._tree import find_series
+from lesionlab.sources.dicom._files import AIR, INT16, DicomError, Pixels, Slice, read_pixels
+from lesionlab.sources.dicom._series import arrange, find_series, select
 
 logger = logging.getLogger(__name__)
 
@@ -29,18 +29,19 @@ MAX_OFF = 0.1  # mm that a slice may lie off the database's z; also at most a fi
 class _Scan:
     """One scan of the database beside its files."""
 
+    series_uid: str
     z: npt.NDArray[np.float64]  # (slice,) positions in the database, mm
     files: dict[int, Slice]  # by index of the slice in the database
     folder: Path
-    decoded: dict[int, Pixels] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.read = cache(read_pixels)  # several lesions show a slice, and it is decoded once
 
     def plane(self, k: int) -> Pixels:
-        """Decode slice `k` of the database, once."""
+        """Slice `k` of the database."""
         if k not in self.files:
             raise DicomError(f"{self.folder}: no slice at z = {self.z[k]:g} mm")
-        if k not in self.decoded:
-            self.decoded[k] = read_pixels(self.files[k].path)
-        return self.decoded[k]
+        return self.read(self.files[k].path)
 
 
 class Dicom:
@@ -58,8 +59,7 @@ class Dicom:
     def __init__(self, root: str | Path, *, progress: bool = True) -> None:
         self.root = Path(root)
         self.series = find_series(root, progress=progress)  # all, of LIDC-IDRI or not
-        self._nodules = lidc.nodules()[["scan_id", "series_uid"]]
-        self._last: tuple[int, _Scan | DicomError] | None = None
+        self._last: _Scan | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_last": None}
@@ -74,7 +74,7 @@ class Dicom:
         """
         report = lidc.scans()[["patient", "series_uid"]]
         n_slices = {scan_id: len(z) for scan_id, z in lidc.default().database.slice_z.items()}
-        report["n_lesions"] = self._nodules["scan_id"].value_counts()
+        report["n_lesions"] = lidc.nodules()["scan_id"].value_counts()
         report["n_slices"] = pd.Series(n_slices)
         found = self.series.set_index("series_uid")[["n_files", "path", "synthetic"]]
         report = report.join(found, on="series_uid").fillna({"path": ""})
@@ -108,6 +108,8 @@ class Dicom:
         _names.whole(1, size=size)
         if not 0 <= margin_mm < np.inf:
             raise ValueError(f"margin_mm={margin_mm!r}: expected mm from 0")
+        nodule = lidc.default().nodule(lesion_id)
+        scan = self._open(int(nodule["scan_id"]), nodule["series_uid"])
         masks = lidc.masks(lesion_id)
         drawn = np.argwhere(masks.readers.any(axis=0)) + masks.origin
         if not len(drawn):
@@ -116,8 +118,6 @@ class Dicom:
         if (widest := (end - first)[1:].max()) > size:
             raise ValueError(f"size={size}: the outlines of {lesion_id} are {widest} pixels wide")
         y, x = ((first + end) // 2 - size // 2)[1:].tolist()
-        nodule: Any = self._nodules.loc[lesion_id]
-        scan = self._open(int(nodule["scan_id"]), nodule["series_uid"])
         low, high = scan.z[first[0]] - margin_mm - 1e-6, scan.z[end[0] - 1] + margin_mm + 1e-6
         planes: dict[int, Pixels] = {}
         for k in np.flatnonzero((scan.z >= low) & (scan.z <= high)).tolist():
@@ -128,15 +128,12 @@ class Dicom:
                     raise
                 logger.warning("%s: a slice of its margin is left out: %s", lesion_id, error)
         slices = np.array(list(planes), dtype=np.int64)
-        hu = np.full((len(slices), size, size), AIR, dtype=np.int16)
-        rows, columns = (slice(max(c, 0), min(c + size, SIZE)) for c in (y, x))
-        shown = np.array([pixels.hu[rows, columns] for pixels in planes.values()])
-        limits = np.iinfo(np.int16)
-        shown = np.rint(shown).clip(limits.min, limits.max)
-        hu[:, rows.start - y : rows.stop - y, columns.start - x : columns.stop - x] = shown
+        rows, columns = (slice(size + c, 2 * size + c) for c in (y, x))  # with a border of air
+        wide = [np.pad(pixels.hu, size, constant_values=AIR) for pixels in planes.values()]
+        hu = np.rint([plane[rows, columns] for plane in wide]).clip(*INT16)
         return Crop(
             lesion_id=lesion_id,
-            hu=hu,
+            hu=hu.astype(np.int16),
             masks=masks.window(slices, (y, x), size),
             spacing=masks.spacing,
             slice_index=slices,
@@ -146,28 +143,19 @@ class Dicom:
         )
 
     def _open(self, scan_id: int, series_uid: str) -> _Scan:
-        """A scan with its files; the last one is kept, also if it is not as it should be."""
-        if self._last is None or self._last[0] != scan_id:
-            self._last = None  # the scan before goes first, so that two are never held
-            try:
-                self._last = (scan_id, self._match(scan_id, series_uid))
-            except DicomError as error:
-                self._last = (scan_id, error)
-        found = self._last[1]
-        if isinstance(found, DicomError):
-            raise found
-        return found
-
-    def _match(self, scan_id: int, series_uid: str) -> _Scan:
-        """Match the files of a series to a scan of the database, slice by slice."""
+        """Match the files of a series to a scan of the database by z; the last one is kept."""
+        if self._last and self._last.series_uid == series_uid:
+            return self._last
+        self._last = None  # it goes first, so that two scans are never held
         places = self.series["places"][self.series["series_uid"] == series_uid]
         if places.empty:
             raise DicomError(f"its series {series_uid} is not under {self.root}")
-        series = arrange(select(places.iloc[0], series_uid, strict=False)[0], strict=False)
-        first = series.slices[0]
+        slices, _ = select(places.iloc[0], series_uid, strict=False)
+        slices, direction, positions, _, _ = arrange(slices, strict=False)
+        first = slices[0]
         folder, database = first.path.parent, lidc.default().database
         expected = database.scans["pixel_spacing"][scan_id]
-        if abs(series.direction[2, 2]) <= math.cos(math.radians(0.1)):
+        if abs(direction[2, 2]) <= math.cos(math.radians(0.1)):
             raise DicomError(f"{folder}: slices are not axial, and those of LIDC-IDRI are")
         if first.shape != (SIZE, SIZE):
             raise DicomError(f"{folder}: slices are {first.shape} pixels, expected {SIZE} × {SIZE}")
@@ -178,13 +166,13 @@ class Dicom:
             )
         z = database.slice_z[scan_id]
         step = np.median(np.diff(z)) if len(z) > 1 else np.inf
-        away = np.abs(series.positions - z[:, None])  # (slice of the database, file)
+        away = np.abs(positions - z[:, None])  # (slice of the database, file)
         matched = np.flatnonzero(away.min(axis=1) <= min(MAX_OFF, step / 5))
         if not len(matched):
-            found = series.positions
             raise DicomError(
-                f"{folder}: slices from z = {found[0]:g} to {found[-1]:g} mm, none where the "
-                f"database has one ({z[0]:g} to {z[-1]:g} mm)"
+                f"{folder}: slices from z = {positions[0]:g} to {positions[-1]:g} mm, none where "
+                f"the database has one ({z[0]:g} to {z[-1]:g} mm)"
             )
-        files = {k: series.slices[away[k].argmin()] for k in matched.tolist()}
-        return _Scan(z, files, folder)
+        files = {k: slices[away[k].argmin()] for k in matched.tolist()}
+        self._last = _Scan(series_uid, z, files, folder)
+        return self._last

@@ -1,24 +1,41 @@
-"""Many DICOM slices to one volume: which belong together, in which order, and what is missing."""
+"""Series of DICOM files: found in a tree, read as one volume in order, and written of a phantom."""
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import os
+import re
+import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+import pydicom
+from pydicom.uid import UID, generate_uid
+from pydicom.valuerep import format_number_as_ds
+from tqdm.auto import tqdm
 
 from lesionlab.sources.dicom._files import (
+    AIR,
+    CT_IMAGE,
+    PHANTOM,
     BadFileError,
     DicomError,
+    Header,
     Pixels,
     Slice,
+    quiet,
     read_pixels,
     read_slice,
 )
+
+logger = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -93,37 +110,27 @@ def read_series(
             warnings.append(f"excluded {error}")
     if not decoded:
         raise DicomError(f"all {len(slices)} slices are bad: {warnings[-1]}")
-    series = arrange([s for s in slices if s.path in decoded], strict)
-    first = series.slices[0]
-    pixels = [decoded[s.path] for s in series.slices]
+    slices = [s for s in slices if s.path in decoded]
+    slices, direction, positions, spacing, odd = arrange(slices, strict)
+    first = slices[0]
+    pixels = [decoded[s.path] for s in slices]
     notes = Counter(note for p in pixels for note in p.notes)
     hu = np.empty((len(pixels), *first.shape), np.result_type(*(p.hu for p in pixels)))
     del pixels
-    for k, s in enumerate(series.slices):  # one slice goes when it has come: not two volumes
+    for k, s in enumerate(slices):  # one slice goes when it has come: not two volumes
         hu[k] = decoded.pop(s.path).hu
-    warnings += series.notes + [f"{note} (in {n} slices)" for note, n in notes.items()]
+    warnings += odd + [f"{note} (in {n} slices)" for note, n in notes.items()]
     return Volume(
         hu=hu,
-        spacing=series.spacing,
+        spacing=spacing,
         origin_mm=first.position,
-        direction=series.direction,
-        slice_z=series.positions,
+        direction=direction,
+        slice_z=positions,
         series_uid=first.series_uid,
         thickness=first.thickness,
-        synthetic=all(s.synthetic for s in series.slices),
+        synthetic=all(s.synthetic for s in slices),
         warnings=tuple(warnings),
     )
-
-
-@dataclass(frozen=True)
-class Series:
-    """The slices of one series in order, from their headers alone."""
-
-    slices: list[Slice]  # one per position, ascending
-    direction: FloatArray  # as in `Volume`
-    positions: FloatArray  # `slice_z` of `Volume`
-    spacing: tuple[float, float, float]  # as in `Volume`
-    notes: list[str]  # which slices were left out, and what is odd about the steps
 
 
 def may_be_dicom(path: Path) -> bool:
@@ -195,8 +202,14 @@ def _tally(counted: Counter[str]) -> str:
     return ", ".join(f"{n} × {what}" for what, n in counted.most_common())
 
 
-def arrange(slices: list[Slice], strict: bool) -> Series:
-    """Put slices in order along their normal and check the steps between them."""
+def arrange(
+    slices: list[Slice], strict: bool
+) -> tuple[list[Slice], FloatArray, FloatArray, tuple[float, float, float], list[str]]:
+    """Put slices in order along their normal and check the steps between them.
+
+    Returns one slice per position, `direction`, `slice_z` and `spacing` as in `Volume`, and notes:
+    which slices were left out, and what is odd about the steps.
+    """
     along_x, along_y = np.array(slices[0].orientation).reshape(2, 3)
     normal = np.cross(along_x, along_y)
     # z ascends towards the head, as in pylidc
@@ -205,12 +218,8 @@ def arrange(slices: list[Slice], strict: bool) -> Series:
     # pylidc's rule for two slices at one position: the lesser InstanceNumber wins
     slices = sorted(slices, key=lambda s: (s.instance_number, str(s.path)))
     along = np.array([s.position for s in slices]) @ direction[:, 2]
-    groups: list[list[int]] = []
-    for i in np.argsort(along, kind="stable").tolist():
-        if groups and along[i] - along[groups[-1][0]] < SAME_POSITION:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
+    order = np.argsort(along, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(along[order]) >= SAME_POSITION) + 1)
     kept = [slices[min(group)] for group in groups]
     notes = [
         f"{slices[i].path} stands at the position of {winner.path.name}, whose InstanceNumber is "
@@ -228,7 +237,7 @@ def arrange(slices: list[Slice], strict: bool) -> Series:
         )
     positions = along[[min(group) for group in groups]]
     step, odd = _step(kept, positions, strict)
-    return Series(kept, direction, positions, (step, *kept[0].pixel_spacing), notes + odd)
+    return kept, direction, positions, (step, *kept[0].pixel_spacing), notes + odd
 
 
 def _step(slices: list[Slice], positions: FloatArray, strict: bool) -> tuple[float, list[str]]:
@@ -251,3 +260,187 @@ def _step(slices: list[Slice], positions: FloatArray, strict: bool) -> tuple[flo
     if np.abs(steps - step).max() > 0.1 * step and not notes:
         notes = [f"uneven steps between slices: {steps.min():.4g} to {steps.max():.4g} mm"]
     return step, notes
+
+
+def find_series(root: str | Path, *, progress: bool = True) -> pd.DataFrame:
+    """List the DICOM series of a tree of folders, of every modality, reading headers only.
+
+    A folder whose first and last file, by name, are of one series is taken to hold that series and
+    no other, which is quick to find out. Hidden files and folders, links to folders, and files that
+    do not claim to be DICOM by their ending are passed over.
+
+    Returns:
+        One row per series, by path: `series_uid`, `modality`, `synthetic` (written by
+        `write_series`), `n_files`, `places` (its files, or whole folders; `read_series` takes
+        both), and `path` of the deepest folder above them, relative to `root`.
+        `attrs["excluded"]` is a list of files that could not be read, each with the reason.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise NotADirectoryError(f"{str(root)!r} is not a folder")
+    bad: list[BadFileError] = []
+
+    def failed(error: OSError) -> None:
+        bad.append(BadFileError(Path(error.filename), f"cannot be opened: {error.strerror}"))
+
+    folders: dict[Path, list[Path]] = {}
+    for name, subfolders, names in os.walk(root, onerror=failed):
+        subfolders[:] = sorted(sub for sub in subfolders if not sub.startswith("."))
+        if files := [file for n in sorted(names) if may_be_dicom(file := Path(name, n))]:
+            folders[Path(name)] = files
+    rows: list[dict[str, Any]] = []
+    for folder, files in tqdm(folders.items(), "series", unit="folder", disable=not progress):
+        found, faults = _read(list(dict.fromkeys([files[0], files[-1]])))
+        if not faults and found[0]["series_uid"] == found[-1]["series_uid"]:
+            found = [found[0] | {"n_files": len(files), "place": folder}]
+        else:
+            found, faults = _read(files)
+        rows += [row | {"folder": folder} for row in found]
+        bad += faults
+    columns = ["series_uid", "modality", "synthetic", "n_files", "place", "folder"]
+    series = pd.DataFrame(rows, columns=columns).groupby("series_uid", as_index=False)
+    table = series.agg(
+        modality=("modality", "first"),
+        synthetic=("synthetic", "first"),
+        n_files=("n_files", "sum"),
+        places=("place", list),
+        path=("folder", lambda of_one: os.path.commonpath(set(of_one))),
+    )
+    relative = [Path(path).relative_to(root).as_posix() for path in table["path"]]
+    table["path"] = pd.array(relative, dtype="str")
+    if bad:
+        logger.warning("%d files are not readable as DICOM, the first is %s", len(bad), bad[0])
+    table = table.sort_values(["path", "series_uid"], ignore_index=True)
+    table.attrs["excluded"] = [(str(error.path), error.reason) for error in bad]
+    return table
+
+
+@quiet()
+def _read(files: list[Path]) -> tuple[list[dict[str, Any]], list[BadFileError]]:
+    """A row for every file that is DICOM, and the others."""
+    found, bad = [], []
+    for file in files:
+        try:
+            header = Header(file, tags=["SeriesInstanceUID", "Modality", "SeriesDescription"])
+            row = {"series_uid": header.uid("SeriesInstanceUID"), "synthetic": header.synthetic}
+            row |= {"modality": header.words("Modality")[0], "n_files": 1, "place": file}
+            found.append(row)
+        except BadFileError as error:
+            bad.append(error)
+    return found, bad
+
+
+# what all phantoms say; the empty ones are attributes that the CT Image IOD (PS3.3, A.3) asks for
+# and that may be empty. SimpleITK adds size, spacing, position, orientation and pixels.
+_SAID = {
+    "0008|0005": "ISO_IR 192",
+    "0008|0008": "DERIVED\\SECONDARY\\AXIAL",  # ImageType
+    "0008|0016": CT_IMAGE,
+    "0008|0060": "CT",
+    "0008|0070": "lesionlab",  # Manufacturer
+    "0008|103e": PHANTOM,  # SeriesDescription
+    "0008|2111": "rendered by lesionlab, not a scan of a person",
+    "0012|0062": "YES",  # PatientIdentityRemoved
+    "0012|0063": "synthetic, no patient",
+    "0018|5100": "HFS",  # PatientPosition
+    "0020|0011": "1",  # SeriesNumber
+    "0028|0301": "NO",  # BurnedInAnnotation
+    "0028|1050": "-600",  # WindowCenter
+    "0028|1051": "1500",
+    "0028|1052": str(AIR),  # RescaleIntercept
+    "0028|1053": "1",
+    "0028|1054": "HU",
+    "0028|2110": "00",  # LossyImageCompression
+} | dict.fromkeys(
+    # dates and times, names, KVP, acquisition number and position reference
+    ("0008|0020", "0008|0030", "0008|0050", "0008|0090", "0010|0010", "0010|0030", "0010|0040",
+     "0018|0060", "0020|0010", "0020|0012", "0020|1040"), ""
+)  # fmt: skip
+
+
+def write_series(
+    hu: npt.ArrayLike,
+    folder: str | Path,
+    *,
+    patient_id: str,
+    spacing: Sequence[float],
+    slice_z: Sequence[float] | None = None,
+    thickness: float | None = None,
+    study_uid: str | None = None,
+    series_uid: str | None = None,
+) -> Path:
+    r"""Write a phantom scan as one CT Image Storage file per slice, axial and centred at x = y = 0.
+
+    Every file says that it is no scan: SeriesDescription "lesionlab phantom", ImageType
+    DERIVED\SECONDARY\AXIAL, Manufacturer "lesionlab". No date is written, and the same arguments
+    give the same bytes. The folder appears when all files are in it, or not at all.
+
+    Args:
+        hu: (z, y, x), rounded to whole HU, from −32768 to 31743.
+        folder: A new or empty folder; its name and place are free.
+        patient_id: PatientID, up to 64 characters.
+        spacing: `(z, y, x)` mm.
+        slice_z: (z,) position of every slice, ascending, mm; even steps from 0 if None.
+        thickness: SliceThickness, mm; the spacing along z if None.
+        study_uid: StudyInstanceUID; made from the other arguments if None.
+        series_uid: SeriesInstanceUID; likewise. With the UIDs of a real LIDC scan, pylidc takes
+            the phantom for that scan.
+
+    Returns:
+        The folder, with `slice-0000.dcm`, `slice-0001.dcm` … by ascending z.
+    """
+    import SimpleITK as sitk  # noqa: N813 - its users' own name for it
+
+    volume: npt.NDArray[Any] = np.asarray(hu)
+    if volume.ndim != 3 or 0 in volume.shape or volume.dtype.kind not in "iuf":
+        raise ValueError(f"hu: expected numbers (z, y, x), got {volume.dtype} {volume.shape}")
+    if not (volume.min() >= -32768 and volume.max() <= 31743):  # stored + 1024; NaN is neither
+        raise ValueError("hu: expected -32768 to 31743, which 16 bits hold")
+    dz, dy, dx = map(float, spacing)
+    # rounded, or 0.1 + 0.2 makes seventeen digits where a file holds sixteen
+    z = np.round(dz * np.arange(len(volume)), 9) if slice_z is None else np.asarray(slice_z, float)
+    if z.shape != volume.shape[:1] or not (np.isfinite(z).all() and (np.diff(z) > 0).all()):
+        raise ValueError(f"slice_z: expected {len(volume)} ascending positions in mm")
+    thickness = dz if thickness is None else float(thickness)
+    if not all(0 < mm < np.inf for mm in (dz, dy, dx, thickness)):
+        raise ValueError(f"spacing={spacing!r}, thickness={thickness!r}: expected mm above 0")
+    if not re.fullmatch(r"[^\\\x00-\x1f]{1,64}", patient_id):  # not shown: could be a person's
+        raise ValueError("patient_id: expected 1 to 64 characters, none a backslash or control one")
+    digest = hashlib.sha256(repr((patient_id, dz, dy, dx, z.tolist())).encode() + volume.tobytes())
+    study_uid = study_uid or generate_uid(entropy_srcs=["study", digest.hexdigest()])
+    series_uid = series_uid or generate_uid(entropy_srcs=["series", digest.hexdigest()])
+    for name, uid in (("study_uid", study_uid), ("series_uid", series_uid)):
+        if not UID(uid, validation_mode=pydicom.config.IGNORE).is_valid:
+            raise ValueError(f"{name}={uid!r}: expected a DICOM UID, digits and dots, up to 64")
+    said = _SAID | {
+        "0010|0020": patient_id,
+        "0018|0050": format_number_as_ds(thickness),
+        "0018|0088": format_number_as_ds(dz),  # SpacingBetweenSlices
+        "0020|000d": study_uid,
+        "0020|000e": series_uid,
+        "0020|0052": generate_uid(entropy_srcs=["frame", series_uid]),
+    }
+    writer: Any = sitk.ImageFileWriter()  # type: ignore[no-untyped-call]
+    writer.SetImageIO("GDCMImageIO")
+    writer.KeepOriginalImageUIDOn()
+    folder = Path(folder)
+    if folder.is_symlink() or (folder.exists() and (folder.is_file() or any(folder.iterdir()))):
+        raise FileExistsError(f"{str(folder)!r} is there already; expected a new or empty folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as parent:
+        temporary = Path(parent, "new")
+        temporary.mkdir()
+        for k, plane in enumerate(volume):
+            image: Any = sitk.GetImageFromArray(np.rint(plane)[None].astype(np.int16))
+            image.SetSpacing((dx, dy, dz))
+            rows, columns = plane.shape
+            image.SetOrigin((-dx * (columns - 1) / 2, -dy * (rows - 1) / 2, float(z[k])))
+            said["0008|0018"] = generate_uid(entropy_srcs=[series_uid, str(k)])
+            said["0020|0013"] = str(k + 1)  # InstanceNumber
+            said["0020|1041"] = format_number_as_ds(float(z[k]))  # SliceLocation
+            for tag, text in said.items():
+                image.SetMetaData(tag, text)
+            writer.SetFileName(str(temporary / f"slice-{k:04d}.dcm"))
+            writer.Execute(image)
+        os.replace(temporary, folder)
+    return folder

@@ -112,29 +112,24 @@ def read(path: Path) -> Database:
         scan_id: np.sort(values.to_numpy(dtype=np.float64))
         for scan_id, values in slices.groupby("scan_id")["val"]
     }
+    nearest = np.empty(len(z), dtype=np.int64)  # the lower slice on a tie, as in pylidc
+    for scan_id, members in pd.Series(scan).groupby(scan).indices.items():
+        if scan_id not in slice_z:
+            raise DatabaseError(f"scan {scan_id} has contours but no slice positions (zvals)")
+        nearest[members] = np.abs(slice_z[scan_id] - z[members, None]).argmin(axis=1)
     points, start = _parse_points(contours)
     return Database(
         scans=scans,
         readings=readings,
         contour_id=contours["id"].to_numpy(dtype=np.int64),
         contour_z=z,
-        contour_slice=_nearest_slices(scan, z, slice_z),
+        contour_slice=nearest,
         contour_inside=contours["inclusion"].to_numpy(dtype=bool),
         contour_start=start,
         reading_start=np.searchsorted(position, np.arange(len(readings) + 1)).astype(np.int64),
         points=points,
         slice_z=slice_z,
     )
-
-
-def _nearest_slices(scan: IntArray, z: FloatArray, slice_z: dict[int, FloatArray]) -> IntArray:
-    """Index of the slice nearest to each contour; the lower one on a tie, as in pylidc."""
-    nearest = np.empty(len(z), dtype=np.int64)
-    for scan_id, members in pd.Series(scan).groupby(scan).indices.items():
-        if scan_id not in slice_z:
-            raise DatabaseError(f"scan {scan_id} has contours but no slice positions (zvals)")
-        nearest[members] = np.abs(slice_z[scan_id] - z[members, None]).argmin(axis=1)
-    return nearest
 
 
 def _parse_points(contours: pd.DataFrame) -> tuple[IntArray, IntArray]:

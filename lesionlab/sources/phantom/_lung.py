@@ -24,7 +24,6 @@ NEIGHBOURS = 12  # among how many of the nearest points a branch looks for the o
 MOTTLE_MM = 1.5  # correlation length of the texture of lung that is too fine for single vessels, mm
 MARGIN_MM = 12.0  # how far around the crop vessels are grown, so that trunks reach into it
 MEAN_TISSUE = 122.0  # density of lung over that of air, on average, HU
-HALO_MM = 5.0  # how far from a lesion the lung is denser than elsewhere, mm
 
 
 # (n, 2, 4): straight pieces of tube, tapered; `(z, y, x, radius)` of both ends of each, mm.
@@ -229,13 +228,6 @@ def hilum(rng: Generator, chest: Chest, x: float) -> Array:
     jitter = 4.0 * rng.standard_normal(3)
     height, y = 0.52 * chest.height, 0.50 * chest.fov
     return np.array([height, y + chest.shift[0], middle + side * 0.09 * chest.fov]) + jitter
-
-
-def halo(rng: Generator, distance: FloatArray) -> FloatArray:
-    """HU by which lung is denser at a `distance` (mm) from a lesion; 60 on average beside it."""
-    strength = np.float32(min(rng.exponential(60.0), 250.0))
-    fade = np.clip(1 - np.maximum(distance, 0) / np.float32(HALO_MM), 0, 1)
-    return np.asarray(strength * fade * fade)
 
 
 def feeding_vessels(

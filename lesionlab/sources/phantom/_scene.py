@@ -91,6 +91,16 @@ def draw_scan(
     return chest, draw_lung(generator("lung", *key)), scanner
 
 
+def apportion(shares: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
+    """Whole numbers in proportion to `shares` that sum to `n`, by largest remainders."""
+    quota = np.asarray(shares, float)
+    quota = quota * (n / quota.sum())
+    whole: npt.NDArray[np.int64] = np.floor(quota + 1e-9).astype(np.int64)
+    order = np.argsort(-np.round(quota - whole, 9), kind="stable")
+    whole[order[: n - int(whole.sum())]] += 1
+    return whole
+
+
 def is_right(chest: Chest, x: Array) -> BoolArray:
     """Whether columns belong to the patient's right, which images show on their left."""
     return np.asarray(x < 0.5 * chest.fov + chest.shift[1])

@@ -4,7 +4,15 @@
 that does well on these phantoms shows that its code works, not that readers can be imitated: there
 is no reader who errs, and each sign is drawn as section 4.1 describes it, mostly plainly. What
 departs from it: the paper's sizes go to 191 mm; vessels stay away from all lesions on which they do
-not converge; an effusion draws in no pleura. `phantom._joint` says how signs go together.
+not converge; an effusion draws in no pleura.
+
+The paper prints how often each category occurs (Table 2), and these counts are met **exactly**. It
+says in words how they go together (section 4.2): `SIGNS` by lesion type and log odds ratios
+(`LIFT`) are ours, and chosen so that these sentences are true. "For cavity and pleural effusion,
+they almost have no other attributes" is read as air containing space, the lesion type. Lobes are
+drawn independently of all else (4.1.2); code 0, several lobes, goes to large lesions. Not honoured:
+that mass and nodule are "roughly similar" but for size (4.1.1), and where cavities lie (4.1.7),
+which section 4.2 and 4.1.2 contradict.
 """
 
 from __future__ import annotations
@@ -14,18 +22,19 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from numpy.random import Generator
-from scipy.special import ndtr
+from scipy.optimize import brentq
+from scipy.special import expit, ndtr
 
 from lesionlab import _names, published
-from lesionlab.attributes import LI_CATEGORIES
+from lesionlab.attributes import LI_CATEGORIES, category
 from lesionlab.crops import Crop
-from lesionlab.sources.phantom import _joint as joint
 from lesionlab.sources.phantom import _scene as scene
 from lesionlab.sources.phantom._lung import Tubes, bent, fill, hilum
 from lesionlab.sources.phantom._physics import Array, FloatArray, generator, grain, unit
-from lesionlab.sources.phantom._scene import Blobs, Key
+from lesionlab.sources.phantom._scene import Blobs, BoolArray, Key
 from lesionlab.sources.phantom._thorax import Around, Chest, surroundings
 
 __all__ = ["N_LESIONS", "lesions", "phantom", "render"]
@@ -55,6 +64,34 @@ LUMEN_HU = -970.0
 PLEURA_HU = 25.0  # of pleura that is drawn into the lung
 
 Codes = Mapping[str, int]
+Ints = npt.NDArray[np.int64]
+
+MASS, NODULE, GLASS, AIR, CONSOLIDATION, EFFUSION = category("lesion_type").codes
+
+# By sign: its attribute, the codes that say so (a lesion with it gets the first of them), and how
+# many of the printed 2,014 lesions have it, by lesion type in the order of the codes.
+SIGNS: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]] = {
+    "unclear": ("margin_clarity", (2,), (628, 218, 136, 0, 145, 0)),
+    "lobulated": ("lobulation_presence", (2,), (655, 256, 44, 0, 44, 0)),
+    "spiculated": ("spiculation_length", (3, 2), (553, 197, 26, 0, 40, 0)),
+    "long": ("spiculation_length", (2,), (214, 62, 10, 0, 21, 0)),
+    "indented": ("pleural_indentation", (2,), (385, 262, 73, 2, 70, 0)),
+    "convergent": ("vessel_convergence", (2,), (160, 262, 64, 2, 65, 0)),
+    "calcified": ("calcification_extent", (2, 3), (18, 91, 0, 0, 3, 0)),
+    "total": ("calcification_extent", (3,), (4, 45, 0, 0, 1, 0)),
+    "cavity": ("cavity", (2,), (60, 25, 0, 0, 5, 0)),
+    "several": ("lesion_location", (0,), (240, 20, 26, 28, 96, 26)),  # lobes
+}
+AMONG = {"long": "spiculated", "total": "calcified"}  # is drawn among those alone
+
+# Log odds ratios within a lesion type, of an attribute given those drawn before it.
+LIFT = {
+    "lobulated": {"unclear": 1.2},
+    "spiculated": {"unclear": 1.2, "lobulated": 1.0},
+    "indented": {"unclear": 0.9, "lobulated": 0.9, "spiculated": 0.4},
+    "convergent": {"unclear": 1.1, "lobulated": 1.2, "spiculated": 1.2, "indented": 0.6},
+    "cavity": {"unclear": 0.8, "lobulated": 1.0},
+}
 
 _RANGES = {"diameter": (2.0, 80.0), "slice_thickness": (0.5, 5.0), "pixel_spacing": (0.15, 1.5)}
 
@@ -70,12 +107,12 @@ def lesions(n: int = N_LESIONS, *, seed: int = 0) -> pd.DataFrame:
     _names.whole(1, n=n)
     _names.whole(0, seed=seed)
     rng = generator("li2021", "table", n, seed)
-    codes = pd.DataFrame(joint.draw_codes(rng, n))
+    codes = pd.DataFrame(_draw_codes(rng, n))
     codes["diameter"] = _diameters(rng, codes)
     codes = codes.iloc[rng.permutation(n)].reset_index(drop=True)
     printed = {k: published.fact("li2021", f"n_{k}_experiments") for k in ("volumes", "lesions")}
     n_scans = max(1, round(n * printed["volumes"] / printed["lesions"]))
-    per_scan = 1 + joint.apportion(rng.gamma(1.2, size=n_scans), n - n_scans)
+    per_scan = 1 + scene.apportion(rng.gamma(1.2, size=n_scans), n - n_scans)
     scan = np.repeat(np.arange(n_scans), per_scan)
     number = np.arange(n) - np.repeat(np.cumsum(per_scan) - per_scan, per_scan)
     thickness = rng.choice([1.0, 1.5, 2.0], n_scans, p=[0.35, 0.15, 0.5])
@@ -85,6 +122,101 @@ def lesions(n: int = N_LESIONS, *, seed: int = 0) -> pd.DataFrame:
     codes["slice_thickness"], codes["pixel_spacing"] = thickness[scan], pixel[scan]
     ids = [f"{s}-L{k + 1:02d}" for s, k in zip(codes["scan_id"], number, strict=True)]
     return codes.set_index(pd.Index(ids, name="lesion_id"))
+
+
+def printed_counts() -> dict[str, dict[int, int]]:
+    """The counts of Table 2 by attribute and code.
+
+    Lesions without vessel convergence are not printed, nor are those in several lobes (code 0):
+    both are what is left of the 2,014.
+    """
+    total = int(published.fact("li2021", "n_lesions_experiments"))
+    printed = published.table("li2021", 2).set_index(["attribute", "category"])["lesions"]
+    counts = {}
+    for attribute in LI_CATEGORIES:
+        known = printed[attribute.name][list(attribute.words.values())]
+        rest = total - int(known.sum())
+        here = dict(zip(attribute.words, known.fillna(rest).astype(int), strict=True))
+        counts[attribute.name] = {0: rest} | here if 0 in attribute.unknown else here
+    return counts
+
+
+def _draw_codes(rng: Generator, n: int) -> dict[str, Ints]:
+    """(n,) codes by name of the attribute; each has the printed shares of `n` lesions, rounded.
+
+    Attributes are drawn one after the other. A lesion's chance of having one depends on its type
+    (`SIGNS`) and on those drawn before (`LIFT`); then a systematic sample with these unequal
+    chances (Madow, Ann Math Stat 20 (1949) 333–354) takes exactly as many as are wanted.
+    """
+    printed = printed_counts()
+    wanted = {
+        name: dict(zip(counts, scene.apportion(list(counts.values()), n).tolist(), strict=True))
+        for name, counts in printed.items()
+    }
+    types = np.repeat(list(wanted["lesion_type"]), list(wanted["lesion_type"].values()))
+    of_type = np.array(list(printed["lesion_type"].values()))
+    codes = {attribute.name: np.ones(n, np.int64) for attribute in LI_CATEGORIES}
+    codes["lesion_type"] = types.astype(np.int64)
+    has: dict[str, BoolArray] = {}
+    for name, (attribute, says, shares) in SIGNS.items():
+        count = sum(wanted[attribute][code] for code in says)
+        whole = AMONG.get(name)
+        among, base = (has[whole], SIGNS[whole][2]) if whole else (np.ones(n, np.bool_), of_type)
+        share = (np.array(shares) / np.maximum(base, 1))[types - 1]
+        lift: Array = np.zeros(n)
+        for given, log_odds in LIFT.get(name, {}).items():
+            lift += log_odds * has[given]
+        has[name] = _sample(rng, _chances(share, lift, types, among, count), types, count)
+        codes[attribute][has[name]] = says[0]
+    left, lobes = ~has["several"], wanted["lesion_location"]
+    for code in category("lesion_location").codes:
+        here = _sample(rng, left / max(left.sum(), 1) * lobes[code], types, lobes[code])
+        codes["lesion_location"][here] = code
+        left &= ~here
+    return codes
+
+
+def _chances(share: Array, lift: Array, types: Ints, among: BoolArray, count: int) -> Array:
+    """(n,) chance of each lesion: the share of its type on average, `count` in all."""
+    chance = np.zeros(len(share))
+    if count == 0:
+        return chance
+    able = among & (share > 0)
+    if count > able.sum():  # rounding of few lesions leaves too few: any will do
+        able = among
+    logit = np.zeros(len(share))
+    for code in np.unique(types[able]):
+        here = able & (types == code)
+        middle = float(np.clip(share[here][0], 1e-3, 1 - 1e-3))
+        logit[here] = lift[here] + _shift(lift[here], middle * here.sum())
+    chance[able] = expit(logit[able] + _shift(logit[able], count))
+    return chance
+
+
+def _shift(logit: Array, target: float) -> float:
+    """What to add to the log odds so that the chances sum to `target`."""
+    target = np.clip(target, 1e-9, len(logit) - 1e-9)  # which no finite one reaches
+    return float(brentq(lambda s: expit(logit + s).sum() - target, -40, 40, xtol=1e-14))
+
+
+def _sample(rng: Generator, chance: Array, types: Ints, count: int) -> BoolArray:
+    """Exactly `count` lesions with unequal chances: every 1/count-th of their running sum.
+
+    Lesions stand in blocks by type, so that each type gets its share to within one, and in random
+    order within.
+    """
+    taken = np.zeros(len(chance), np.bool_)
+    if count == 0:
+        return taken
+    order = rng.permutation(len(chance))
+    order = order[np.argsort(types[order], kind="stable")]
+    order = order[chance[order] > 0]
+    running = np.cumsum(np.minimum(chance[order], 1 - 1e-12))
+    running *= count / running[-1]
+    running[-1] = count  # not a rounding error less
+    passed = np.floor(running + rng.random())
+    taken[order] = np.diff(passed, prepend=0) > 0
+    return taken
 
 
 def _diameters(rng: Generator, codes: pd.DataFrame) -> Any:
@@ -143,7 +275,7 @@ def render(row: pd.Series[Any], *, seed: int = 0, size: int = 128) -> Crop:
     if codes["spiculation_length"] != 1:
         burrs = fill(lesion.strands(), grid)
         volume = np.maximum(volume, volume + burrs * (0 - volume))
-    if codes["pleural_indentation"] == 2 and codes["lesion_type"] != joint.EFFUSION:
+    if codes["pleural_indentation"] == 2 and codes["lesion_type"] != EFFUSION:
         around, ends = lesion.indent(around)
         line = fill(bent(ends, np.full((2, 1), 0.6)), grid)
         volume = np.maximum(volume, volume + line * (20 - volume))
@@ -156,12 +288,12 @@ def _place(rng: Generator, chest: Chest, codes: Codes, diameter: float) -> tuple
     near = rng.random() < 0.4 or indented
     gap = float(rng.uniform(*(NEAR_MM if near else FREE_MM)))
     radius = diameter / 2
-    if kind == joint.EFFUSION:
+    if kind == EFFUSION:
         radius, gap = 0.0, 4.0
-    elif kind == joint.AIR and not indented:
+    elif kind == AIR and not indented:
         gap = float(rng.uniform(0.8, 3.0))
-    facing = "wall" if near or kind == joint.AIR else "any"
-    facing = "back" if kind == joint.EFFUSION else facing
+    facing = "wall" if near or kind == AIR else "any"
+    facing = "back" if kind == EFFUSION else facing
     return scene.find_place(rng, chest, radius, gap, facing, codes["lesion_location"])
 
 
@@ -172,7 +304,7 @@ def _shape(rng: Generator, codes: Codes) -> Blobs:
         out = scene.sphere(k) + 0.12 * rng.standard_normal((k, 3))
         centres, radii = out * rng.uniform(0.6, 0.72, (k, 1)), rng.uniform(0.3, 0.42, k)
         return scene.stretched(rng, (0, 0, 0, 0.68), *np.column_stack((centres, radii)))
-    if codes["lesion_type"] == joint.CONSOLIDATION:
+    if codes["lesion_type"] == CONSOLIDATION:
         # balls run together at random in a slab: the airspaces that are filled
         k = int(rng.integers(5, 9))
         centres = rng.uniform(-0.62, 0.62, (k, 3)) * np.array([0.8, 0.6, 1.0])
@@ -197,7 +329,7 @@ class _Lesion:
         reach = np.abs(shape.surface()).max(axis=0)
         half_z = max(float(reach[0]) + 3.0, 6 * spacing)
         self.grid = grid = scene.grid_around(chest, centre, size, half_z, spacing)
-        if kind == joint.EFFUSION:
+        if kind == EFFUSION:
             reach = np.maximum(reach, diameter / 2)
         reach = reach + RIM_MM + CLEARANCE_MM + 2
         near = (np.abs(at - m) <= r for at, m, r in zip(grid.axes, centre, reach, strict=True))
@@ -206,7 +338,7 @@ class _Lesion:
         self.window = (a, b, c)  # (z, y, x) of the fine grid
         z, y, x = scene.offsets(grid.z_fine, grid, centre)
         z, y, x = z[a], y[:, b], x[:, :, c]
-        if kind == joint.EFFUSION:
+        if kind == EFFUSION:
             # a lens of fluid inside the pleura, whose depth is linear between the outermost planes
             first, last = (
                 chest.radial(float(at), grid.y[b, None], grid.x[None, c])[0].astype(np.float32)
@@ -223,7 +355,7 @@ class _Lesion:
         # and of 1.5 mm
         self.deepest = max(float(-surface.min()), 0.5 * grid.pixel)
         self.coarse, self.fine = grain(rng, surface.shape, 0.55 * self.deepest, grid)
-        uneven = min((0.12 if kind == joint.CONSOLIDATION else 0.03) * self.deepest, 1.5)
+        uneven = min((0.12 if kind == CONSOLIDATION else 0.03) * self.deepest, 1.5)
         surface = surface + np.float32(uneven) * self.coarse
         if codes["margin_clarity"] == 2:
             surface += np.float32(0.6 * min(1.0, self.deepest / 3)) * self.fine
@@ -258,10 +390,10 @@ class _Lesion:
             rim = np.exp(-((np.maximum(self.surface, 0) / np.float32(RIM_MM)) ** 2))
             here += np.float32(0.45) * rim * np.clip(1 + 0.5 * self.fine, 0, 2) * (-430 - here)
         here += part * (self.density() - here)
-        if kind == joint.AIR:
+        if kind == AIR:
             wall = min(float(rng.uniform(1.0, 1.6)), 0.35 * deepest)
             self.empty(here, self.surface + np.float32(wall))
-        if kind == joint.CONSOLIDATION:
+        if kind == CONSOLIDATION:
             bronchi = fill(self.bronchi(), self.grid)[self.window]
             here += bronchi * part * (self.inward > 0.05) * (-930 - here)
         if codes["cavity"] == 2:  # its inner wall is uneven and not quite in the middle
@@ -278,10 +410,10 @@ class _Lesion:
         rng, kind = self.rng, self.codes["lesion_type"]
         calcium = self.codes["calcification_extent"]
         level = float(rng.standard_normal())
-        if kind == joint.GLASS:
+        if kind == GLASS:
             hu = -570 + 40 * level + 35 * self.fine + 25 * self.coarse
         else:
-            of_kind = {joint.EFFUSION: (8, 5, 3), joint.AIR: (-30, 20, 10)}
+            of_kind = {EFFUSION: (8, 5, 3), AIR: (-30, 20, 10)}
             mean, spread, rough = of_kind.get(kind, (38, 12, 10))
             hu = mean + spread * level + rough * self.fine
         hu = np.asarray(hu, np.float32)

@@ -27,7 +27,6 @@ from scipy.special import ndtr, ndtri
 from lesionlab import _names, published
 from lesionlab.crops import Crop
 from lesionlab.sources.phantom import _scene as scene
-from lesionlab.sources.phantom._joint import apportion
 from lesionlab.sources.phantom._lung import Tubes, bent, fill
 from lesionlab.sources.phantom._physics import Array, generator, grain
 from lesionlab.sources.phantom._thorax import surroundings
@@ -79,7 +78,7 @@ def nodules(n: int = N_NODULES, *, seed: int = 0) -> pd.DataFrame:
     rng = generator("wang2021", "table", n, seed)
     printed = published.table("wang2021", 1).set_index("category")
     cells = printed.loc[list(TYPES), ["training", "testing"]].stack()
-    table = cells.index.repeat(apportion(cells.to_numpy(), n)).to_frame(index=False)
+    table = cells.index.repeat(scene.apportion(cells.to_numpy(), n)).to_frame(index=False)
     table.columns = pd.Index(["pathology", "part"])
     kinds = pd.DataFrame([TYPES[name] for name in table["pathology"]], columns=_ASSUMED)
     low, high = (ndtr((np.log(d / kinds["diameter"])) / kinds["spread"]) for d in DIAMETERS)

@@ -11,18 +11,31 @@ table beside the set, `lidc-idri-slices-intensity.csv`, is taken. `tables/README
 
     from lesionlab.sources.slices import Slices
     source = Slices()              # LESIONLAB_LIDC_SLICES, or Slices("…/the-set.zip")
-    source.report()                # what is there and what is not
+    source.lesion_ids              # the nodules that it shows
     source.crop("LIDC-IDRI-0001-S0012-N01").hu
 
 21 nodules are not in it, and in 139 others slices are missing. HU are those of 8-bit pictures, in
 steps of 3 to 22 HU (median 9), on top of an error of the table of 3 to 37 HU; 307 slices, all those
 of 52 nodules, have no HU at all. In 131 nodules some reader's mask is not what that reader drew, so
 crops carry our masks, rasterised from the contours.
+
+Nothing is ever unpacked or written, so no name inside a zip becomes a path. What is not a plain
+file of the size of a picture is refused before it is opened: a link can lead out of the folder, a
+pipe blocks, a zip bomb fills memory.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import hashlib
+import io
+import logging
+import os
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,17 +43,40 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from tqdm.auto import tqdm
+from PIL import Image, UnidentifiedImageError
 
 from lesionlab._files import sha256
 from lesionlab.crops import Crop
 from lesionlab.sources import lidc, origins
-from lesionlab.sources.slices._archive import IMAGES, MASKS, SIZE, Archive, Key
-from lesionlab.sources.slices._archive import SlicesError as SlicesError
-from lesionlab.sources.slices._intensity import find_intensity, is_offset
 
-INDEX = Path(__file__).parents[1] / "tables" / "lidc-idri-slices-index.csv.gz"
-"""Which nodule each folder of the public set shows, and where; README.md beside it explains it."""
+logger = logging.getLogger(__name__)
+
+SIZE = 128
+"""Rows and columns of every picture."""
+
+MAX_BYTES = 1 << 20
+"""Largest picture file that is opened; 128 × 128 bytes take 17 kB at most, uncompressed."""
+
+IMAGES = "images"
+MASKS = ("mask-0", "mask-1", "mask-2", "mask-3")
+
+_NAME = re.compile(
+    r"(?:[^/]+/)*(LIDC-IDRI-[0-9]{4})/nodule-([0-9]{1,4})/(images|mask-[0-3])/"
+    r"slice-([0-9]{1,4})\.png"
+)
+
+TABLES = Path(__file__).parents[1] / "tables"
+"""The tables that come with lesionlab, for the public set; README.md there explains them."""
+
+INDEX = TABLES / "lidc-idri-slices-index.csv.gz"
+"""Which nodule each folder of the public set shows, and where."""
+
+INTENSITY_NAME = "lidc-idri-slices-intensity.csv"
+INTENSITY = TABLES / f"{INTENSITY_NAME}.gz"
+"""What puts each picture of the public set back into HU."""
+
+SAMPLE = 16
+"""So many pictures are looked at, at most, to tell the public set from others."""
 
 CLIP = (-1024, 3071)
 """Crops are clipped to what 12 bits hold: padding outside the field of view reaches −3000 HU."""
@@ -48,6 +84,19 @@ CLIP = (-1024, 3071)
 UNCALIBRATED = (8.5, -1020.0)
 """Slope and intercept for slices whose HU are not known: the rounded medians of the others. Shapes
 stay visible, values are not HU, and `Crop.calibrated` says so."""
+
+
+class SlicesError(RuntimeError):
+    """The slices set, or the table beside it, is broken or not what was expected."""
+
+
+class Key(NamedTuple):
+    """Which picture: `part` is `images` or one of `mask-0` … `mask-3`."""
+
+    patient: str
+    nodule: int
+    part: str
+    number: int
 
 
 class Folder(NamedTuple):
@@ -89,6 +138,80 @@ def read_index() -> dict[str, Folder]:
     return {folder.lesion_id: folder for folder in folders}
 
 
+class Archive:
+    """The pictures of a folder or a zip, found by name at any depth and read on demand."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._zip = None if path.is_dir() else zipfile.ZipFile(path)
+            files = list(self._files())
+        except Exception as error:  # damage shows in zipfile as errors of many kinds
+            raise SlicesError(f"{path} cannot be read as a folder or zip file: {error}") from error
+        self.names: dict[Key, str] = {}  # what each picture is called inside
+        for name, plain, size in files:
+            if not (found := _NAME.fullmatch(name)):
+                continue
+            if not plain or size > MAX_BYTES:
+                raise SlicesError(
+                    f"{path}: {name!r} is no plain file of at most {MAX_BYTES:,} bytes; nothing of "
+                    "this set is read"
+                )
+            patient, nodule, part, number = found.groups()
+            key = Key(patient, int(nodule), part, int(number))
+            if key in self.names:
+                raise SlicesError(
+                    f"{path} holds the same picture twice: {self.names[key]!r} and {name!r}"
+                )
+            self.names[key] = name
+        if not self.names:
+            raise SlicesError(
+                f"{path} holds {len(files):,} files but none of the slices set; expected "
+                f"{origins.SLICES.expected}"
+            )
+
+    def _files(self) -> Iterator[tuple[str, bool, int]]:
+        """Of every file its name inside, whether it is a plain file, and its size in bytes."""
+        if self._zip is not None:
+            for info in self._zip.infolist():
+                # other ways to compress are not cut off where a picture must end
+                plain = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+                plain &= stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+                yield info.filename, plain, info.file_size
+            return
+
+        def stop(error: OSError) -> None:
+            raise error
+
+        for folder, _, files in os.walk(self.path, onerror=stop):  # links to folders not followed
+            for file in files:
+                status = os.lstat(Path(folder, file))
+                name = Path(folder, file).relative_to(self.path).as_posix()
+                yield name, stat.S_ISREG(status.st_mode), status.st_size
+
+    def read(self, key: Key) -> npt.NDArray[np.uint8]:
+        """The picture, (y, x); SlicesError if it is no 8-bit grey PNG of 128 × 128.
+
+        Size and kind are read from the header before any pixel is decoded, so a file that claims
+        to be huge costs nothing.
+        """
+        name = self.names[key]
+        try:
+            with self._zip.open(name) if self._zip else (self.path / name).open("rb") as file:
+                data = file.read(MAX_BYTES)
+            with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+                # Pillow has one mode for grey of any bits: they and the kind of colour stand here
+                if (picture.mode, *picture.size, *data[24:26]) != ("L", SIZE, SIZE, 8, 0):
+                    raise ValueError(f"expected {SIZE} × {SIZE} pixels of 8-bit grey")
+                return np.array(picture, dtype=np.uint8)
+        except MemoryError:
+            raise  # says nothing about the picture
+        except UnidentifiedImageError:
+            raise SlicesError(f"{self.path}: {name} is no PNG file, or is broken") from None
+        except Exception as error:  # damage shows in Pillow as errors of many kinds
+            raise SlicesError(f"{self.path}: {name} is no picture of the set: {error}") from error
+
+
 class Slices:
     """The slices set or a part of it, opened.
 
@@ -96,10 +219,9 @@ class Slices:
 
     Args:
         path: The set, a folder or its zip; if None, what `LESIONLAB_LIDC_SLICES` names, or else
-            what `lesionlab data fetch slices` left in the user's data folder. Slopes and intercepts
-            are those of a `lidc-idri-slices-intensity.csv` in the set's folder or the one that
-            holds it, or else, for the public set only, of the table that comes with lesionlab.
-            Where the two tables differ, and where no slice is calibrated, a warning says so.
+            what `lesionlab data fetch slices` left in the user's data folder. A table of
+            intensities stands in that folder or the one that holds it. Where it differs from the
+            one of lesionlab, and where no slice is calibrated, a warning says so.
 
     Raises:
         FileNotFoundError: There is no such file or folder, or none is named.
@@ -114,12 +236,18 @@ class Slices:
             raise FileNotFoundError(f"{found} does not exist; expected {origins.SLICES.expected}")
         self.path = found.resolve()
         self._archive = Archive(self.path)
-        self.intensity_path, self._calibration = find_intensity(self._archive)
+        self.intensity_path, self._calibration = _find_intensity(self._archive)
 
     @cached_property
     def checksum(self) -> str:
         """SHA-256 of the zip; of a folder, of the names, sizes and times of its files."""
-        return self._archive.checksum()
+        if self.path.is_file():
+            return sha256(self.path)
+        lines = []
+        for name in sorted(self._archive.names.values()):
+            status = (self.path / name).stat()
+            lines.append(f"{name} {status.st_size} {status.st_mtime_ns}\n")
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     @cached_property
     def intensity_checksum(self) -> str | None:
@@ -131,12 +259,6 @@ class Slices:
         """The folders of which all pictures are there, by lesion."""
         return {i: f for i, f in read_index().items() if not self._n_absent(f)}
 
-    @cached_property
-    def _n_slices(self) -> Counter[tuple[str, int]]:
-        return Counter(
-            (key.patient, key.nodule) for key in self._archive.names if key.part == IMAGES
-        )
-
     def _n_absent(self, folder: Folder) -> int:
         return sum(folder.key(number) not in self._archive.names for number in folder.slices)
 
@@ -144,43 +266,6 @@ class Slices:
     def lesion_ids(self) -> list[str]:
         """The nodules that have a crop, in the order of the set's folders."""
         return list(self._folders)
-
-    def report(self, *, progress: bool = False) -> pd.DataFrame:
-        """What is there and what is not; reads every picture once.
-
-        Returns:
-            A row per nodule of the database, those with a folder in the set first. Columns are
-            those of `Folder`, missing where the set has none, and
-
-            - `matched` (the nodule has a crop), and `reason` if not;
-            - `n_slices`: image slices in the folder; `excluded`: how many of them are in no crop;
-            - `n_calibrated`: slices of the crop with known HU; `n_offset`: those among them for
-              which the table gives values 1024 too high.
-        """
-        rows: list[dict[str, Any]] = []
-        in_set = [f for f in read_index().values() if (f.patient, f.nodule) in self._n_slices]
-        for folder in tqdm(in_set, "slices", unit="nodule", disable=not progress):
-            maps: list[tuple[Any, bool, bool]] = []
-            reason = self._why_not(folder.lesion_id)
-            try:
-                maps = [] if reason else [self._slice(folder, n) for n in folder.slices]
-            except SlicesError as error:
-                reason = str(error)
-            n_slices = self._n_slices[folder.patient, folder.nodule]
-            about = {"matched": not reason, "reason": reason, "n_slices": n_slices}
-            about["excluded"] = n_slices - len(folder.slices) + self._n_absent(folder)
-            about["n_calibrated"] = sum(known for _, known, _ in maps)
-            about["n_offset"] = sum(offset for _, _, offset in maps)
-            rows.append(folder._asdict() | about)
-        nodules = lidc.nodules()["patient"]
-        for lesion_id in nodules.index.difference([f.lesion_id for f in in_set], sort=False):
-            about = {"matched": False, "reason": self._why_not(lesion_id)}
-            rows.append({"patient": nodules[lesion_id], "lesion_id": lesion_id} | about)
-        counts = ["n_slices", "excluded", "n_calibrated", "n_offset"]
-        columns = [*Folder._fields[:3], "matched", "reason", *Folder._fields[3:], *counts]
-        table = pd.DataFrame(rows, columns=columns)
-        table[counts] = table[counts].fillna(0).astype(int)
-        return table.astype({"nodule": "Int64"})
 
     def crop(self, lesion_id: str) -> Crop:
         """The voxels of one nodule: 128 × 128 pixels on every slice that the set shows.
@@ -200,7 +285,7 @@ class Slices:
         slice_index = np.array(folder.slice_index, dtype=np.int64)
         placed = masks.window(slice_index, folder.corner, SIZE)
         self._check_shown(folder, placed)
-        hu, known, _ = zip(*(self._slice(folder, n) for n in folder.slices), strict=True)
+        hu, known = zip(*(self._slice(folder, n) for n in folder.slices), strict=True)
         return Crop(
             lesion_id=lesion_id,
             hu=np.stack(hu),
@@ -212,17 +297,16 @@ class Slices:
             tier="slices",
         )
 
-    def _slice(self, folder: Folder, number: int) -> tuple[npt.NDArray[np.int16], bool, bool]:
-        """HU of one picture, whether they are known, and whether the table is 1024 too high."""
+    def _slice(self, folder: Folder, number: int) -> tuple[npt.NDArray[np.int16], bool]:
+        """HU of one picture, and whether they are known."""
         pixels = self._archive.read(folder.key(number))
         known = self._calibration.get(folder.key(number))
         slope, intercept = known or UNCALIBRATED
         floor = int(pixels[pixels > 0].min(initial=255)) if pixels.any() else 0
-        offset = known is not None and is_offset(slope, intercept, floor)
-        if offset:
+        if known and is_offset(slope, intercept, floor):
             intercept -= 1024
         every = np.rint(slope * np.arange(256) + intercept).clip(*CLIP).astype(np.int16)
-        return every[pixels], known is not None, offset
+        return every[pixels], known is not None
 
     def _check_shown(self, folder: Folder, ours: npt.NDArray[np.bool_]) -> None:
         """Some mask of the folder must be ours, or another set has the names of the public one."""
@@ -255,3 +339,78 @@ class Slices:
 @cache
 def _reopen(path: Path) -> Slices:
     return Slices(path)
+
+
+Calibration = dict[Key, list[float]]
+_COLUMNS: Any = {"patient": "str", "nodule": int, "slice": int, "source": "str"}
+_COLUMNS |= {"slope": float, "intercept": float}
+
+
+def _find_intensity(archive: Archive) -> tuple[Path | None, Calibration]:
+    """The table for a set: its path and what it holds; a warning says what a user should know."""
+    path = archive.path
+    beside = [folder / INTENSITY_NAME for folder in (path, path.parent)]
+    own = next((file for file in beside if file.is_file()), None)
+    shipped = _read_intensity(INTENSITY) if _is_public(archive) else {}
+    if own is None:
+        if not shipped:
+            logger.warning(
+                "there is no %s beside %s, and its pictures are not those that the table of "
+                "lesionlab is for: no slice has values in HU, and Crop.calibrated is False",
+                INTENSITY_NAME,
+                path,
+            )
+        return INTENSITY if shipped else None, shipped
+    table = _read_intensity(own)
+    if table.keys().isdisjoint(archive.names):
+        raise SlicesError(f"{own} has HU for no slice of {path}: expected the table of this set")
+    n = sum(table.get(key) != shipped.get(key) for key in table.keys() | shipped.keys())
+    if shipped and n:
+        logger.warning("%s is used; on %d slices it differs from lesionlab's own table", own, n)
+    return own, table
+
+
+def _read_intensity(path: Path) -> Calibration:
+    """Slope and intercept of every slice that has them; rows of source `none` are passed over."""
+    try:
+        table = pd.read_csv(path, usecols=list(_COLUMNS), dtype=_COLUMNS)
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise SlicesError(f"{path} cannot be read as a CSV table: {error}") from error
+    table = table[table["source"].fillna("none") != "none"]
+    good = (table["slope"] > 0) & np.isfinite(table["slope"]) & np.isfinite(table["intercept"])
+    good &= ~table.duplicated(["patient", "nodule", "slice"])
+    if not good.all():
+        raise SlicesError(
+            f"{path}, line {int(good.idxmin()) + 2}: expected a slice that stands in one row only, "
+            "and a slope above 0 with a finite intercept, or source none"
+        )
+    rows = table[["patient", "nodule", "slice", "slope", "intercept"]].itertuples(index=False)
+    return {Key(patient, k, IMAGES, number): line for patient, k, number, *line in rows}
+
+
+def _is_public(archive: Archive) -> bool:
+    """Whether a sample of the pictures is what the table of lesionlab was measured on.
+
+    Another set in the same folders, scaled in another way, would get wrong HU from it.
+    """
+    table = pd.read_csv(INTENSITY, dtype={"crc32": "str"}).dropna(subset="crc32")
+    rows = table[["patient", "nodule", "slice", "crc32"]].itertuples(index=False)
+    crc32 = {Key(patient, k, IMAGES, number): int(crc, 16) for patient, k, number, crc in rows}
+    common = [key for key in crc32 if key in archive.names]
+    equal = []
+    for key in common[:: 1 + len(common) // SAMPLE]:
+        with suppress(SlicesError):  # a broken picture says nothing
+            equal.append(zlib.crc32(archive.read(key).tobytes()) == crc32[key])
+    return bool(equal) and all(equal)
+
+
+def is_offset(slope: float, intercept: float, floor: int) -> bool:
+    """Whether a row of the table gives stored values, 1024 above HU, instead of HU.
+
+    Scanners store HU + 1024 and a lower number outside the field of view. Where such padding is
+    in the picture, some rows take it for air. Padding then stands apart: it is below −800 and the
+    next denser pixel, `floor` (0 if there is none), above −350, denser than any lung, though lung
+    surrounds the nodule. In the public set this holds for 662 of 15,229 slices; on the others that
+    pixel is below −685 and on these above −70, so the limit does not matter.
+    """
+    return floor > 0 and intercept <= -800 and slope * floor + intercept >= -350
