@@ -144,7 +144,7 @@ def synthetic(n: int, device: str = "cpu") -> tuple[Samples, torch.Tensor]:
         lesion_ids=tuple(f"n{i}" for i in range(n)),
         padded=torch.zeros(n),
         missing=torch.zeros(n, dtype=torch.int64),
-        calibrated=torch.ones(n, dtype=torch.bool),
+        hu_error=torch.zeros(n),
     )
     targets = 1 + 3 * torch.rand(n, len(EXPERIMENT.targets), generator=generator)
     return samples.to(device), targets.to(device)

@@ -170,7 +170,7 @@ def synthetic_crops(n: int) -> list[Crop]:
                 spacing=spacing,
                 slice_index=np.arange(depth),
                 corner=(0, 0),
-                calibrated=np.ones(depth, bool),
+                steps=np.zeros(depth, np.int64),
                 tier="phantom",
             )
         )

@@ -106,7 +106,7 @@ class _Files:
             spacing=(2.5, 0.7, 0.7),
             slice_index=np.arange(z),
             corner=(100, 100),
-            calibrated=np.ones(z, dtype=bool),
+            steps=np.zeros(z, np.int64),
             tier="phantom",
         )
 

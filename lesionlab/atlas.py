@@ -163,7 +163,7 @@ def trimmed(crop: Crop) -> Crop:
         hu=crop.hu[z, y, x],
         masks=crop.masks[:, z, y, x],
         slice_index=crop.slice_index[z],
-        calibrated=crop.calibrated[z],
+        steps=crop.steps[z],
         corner=(crop.corner[0] + y.start, crop.corner[1] + x.start),
     )
 

@@ -328,7 +328,7 @@ def pair(ours: Crop, theirs: Crop) -> tuple[Crop, Crop] | None:
     for crop in (ours, theirs):
         at = np.searchsorted(crop.slice_index, slices)
         rows, columns = map(slice, low - crop.corner, high - crop.corner)
-        seen: dict[str, Any] = {"slice_index": slices, "calibrated": crop.calibrated[at]}
+        seen: dict[str, Any] = {"slice_index": slices, "steps": crop.steps[at]}
         seen |= {"hu": crop.hu[at, rows, columns], "masks": crop.masks[:, at, rows, columns]}
         cut.append(replace(crop, corner=tuple(low.tolist()), **seen))
     a, b = cut
@@ -341,7 +341,7 @@ def through_eight_bits(crop: Crop) -> Crop:
     """The crop as it would be after being saved like the real slices, and put back into HU.
 
     Each slice is scaled so that its smallest value is 0 and its largest 255, and rounded. What
-    remains different is the error of the table that puts the real ones back (median 6 to 37 HU).
+    remains different is the error of the table that puts the real ones back (`Crop.hu_error`).
     """
     hu = crop.hu.astype(float)
     low = hu.min(axis=(1, 2), keepdims=True)

@@ -81,7 +81,7 @@ def noise() -> Callable[..., Crop]:
         masks = np.zeros((n_readers, *shape), np.bool_)
         masks[:, 1:-1, height // 4 : 2 * height // 3, width // 4 : 2 * width // 3] = True
         at = np.arange(depth) + 40
-        return Crop(lesion_id, hu, masks, (2.5, 0.7, 0.7), at, (100, 90), at > 0, "phantom")
+        return Crop(lesion_id, hu, masks, (2.5, 0.7, 0.7), at, (100, 90), 0 * at, "phantom")
 
     return make
 

@@ -20,7 +20,7 @@ def write_slices(root: Path, lesion_ids: list[str]) -> Path:
 
     Every picture is a ramp from 1 to 128; grey value g is 8 g - 1000 HU.
     """
-    rows = ["patient,nodule,slice,slope,intercept,source"]
+    rows = ["patient,nodule,slice,slope,intercept,source,steps"]
     ramp = np.tile(np.arange(1, SIZE + 1, dtype=np.uint8), (SIZE, 1))
     for lesion_id in lesion_ids:
         shown = read_index()[lesion_id]
@@ -34,7 +34,7 @@ def write_slices(root: Path, lesion_ids: list[str]) -> Path:
             for part, plane in planes.items():
                 (folder / part).mkdir(parents=True, exist_ok=True)
                 Image.fromarray(plane).save(folder / part / f"slice-{number}.png")
-            rows.append(f"{shown.patient},{shown.nodule},{number},8,-1000,anchor")
+            rows.append(f"{shown.patient},{shown.nodule},{number},8,-1000,anchor,0")
     (root / "lidc-idri-slices-intensity.csv").write_text("\n".join(rows), encoding="utf-8")
     return root
 

@@ -154,7 +154,7 @@ def crop(masks: np.ndarray) -> Crop:
     shape = masks.shape[1:]
     hu = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
     at = np.arange(shape[0]) + 10
-    return Crop("x", hu, masks, (2.0, 0.5, 0.5), at, (100, 200), at > 0, "phantom")
+    return Crop("x", hu, masks, (2.0, 0.5, 0.5), at, (100, 200), 0 * at, "phantom")
 
 
 def test_a_trimmed_crop_lies_where_it_lay() -> None:

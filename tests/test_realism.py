@@ -29,7 +29,7 @@ def crop(hu, mask=None, *, tier="phantom", lesion_id="a", corner=(0, 0), slice_i
     hu = np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
     mask = disc(size=hu.shape[1], n_slices=len(hu))[1] if mask is None else mask
     at = np.arange(len(hu)) if slice_index is None else np.array(slice_index)
-    return Crop(lesion_id, hu, mask[None], (2.0, PIXEL, PIXEL), at, corner, at >= 0, tier)
+    return Crop(lesion_id, hu, mask[None], (2.0, PIXEL, PIXEL), at, corner, 0 * at, tier)
 
 
 def constant(value, **changes):
@@ -58,7 +58,7 @@ NOWHERE = np.zeros((1, 64, 64), bool)
 
 def test_crops_that_share_no_slice_consensus_or_place_are_no_pair():
     for ours, theirs in (
-        (constant(0), replace(REAL, calibrated=np.array([False]))),
+        (constant(0), replace(REAL, steps=np.array([-1]))),
         (constant(0, mask=NOWHERE), replace(REAL, masks=NOWHERE[None])),
         (constant(0, corner=(500, 0)), REAL),
     ):
@@ -217,7 +217,7 @@ class Disguised:
     def crop(self, lesion_id):
         made = phantom.phantom(lesion_id, seed=1)
         shown = made.consensus().any(axis=(1, 2))
-        return replace(made, calibrated=shown, tier="slices")
+        return replace(made, steps=shown - 1, tier="slices")
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ class Samples:
     lesion_ids: tuple[str, ...]
     padded: torch.Tensor  # (lesion,) share of the values that lie beyond the crop
     missing: torch.Tensor  # (lesion,) slices absent between the first and the last one used
-    calibrated: torch.Tensor  # (lesion,) False where some slice of the crop is not known in HU
+    hu_error: torch.Tensor  # (lesion,) HU, of the worst slice of the crop; see `Crop.hu_error`
     masks: torch.Tensor | None = None  # (sample, 1, …, y, x) float32 of 0 and 1, where needed
 
     @property
@@ -48,7 +48,7 @@ class Samples:
             "padded": int((self.padded > 0).sum()),
             "largest_padded": float(self.padded.max()),
             "with_missing_slices": int((self.missing > 0).sum()),
-            "uncalibrated": int((~self.calibrated).sum()),
+            "uncalibrated": int(self.hu_error.isinf().sum()),
         }
 
     def select(self, lesions: Sequence[int] | torch.Tensor) -> Samples:
@@ -71,7 +71,7 @@ class Samples:
             lesion_ids=tuple(names),
             padded=self.padded[lesions],
             missing=self.missing[lesions],
-            calibrated=self.calibrated[lesions],
+            hu_error=self.hu_error[lesions],
             masks=None if self.masks is None else self.masks[rows],
         )
 
@@ -208,7 +208,7 @@ def batch(
         lesion_ids=tuple(lesion.crop.lesion_id for lesion in lesions),
         padded=torch.from_numpy(padded).float(),
         missing=torch.from_numpy(missing),
-        calibrated=torch.tensor([bool(lesion.crop.calibrated.all()) for lesion in lesions]),
+        hu_error=torch.tensor([lesion.crop.hu_error.max() for lesion in lesions]).float(),
         masks=masks,
     ).to(images.device)
 

@@ -48,7 +48,7 @@ Attempt = Callable[[str], "Crop | BuildError"]
 
 # a file name on every system, and nothing that leads out of the folder
 LESION_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,198}[A-Za-z0-9_-])?")
-FORMAT = 2
+FORMAT = 3
 ROOT, LESIONS = "zarr.json", "lesions.parquet"
 
 
@@ -177,7 +177,7 @@ class CropStore(Mapping[str, Crop]):
                 spacing=tuple(row["spacing"]),
                 slice_index=np.array(row["slice_index"], np.int64),
                 corner=tuple(row["corner"]),
-                calibrated=np.array(row["calibrated"], np.bool_),
+                steps=np.array(row["steps"], np.int64),
                 tier=row["tier"],
             )
         except (FileNotFoundError, ValueError, TypeError) as error:
@@ -249,7 +249,7 @@ def _row(crop: Crop) -> Row:
         "spacing": [float(mm) for mm in crop.spacing],
         "slice_index": crop.slice_index.tolist(),
         "corner": [int(k) for k in crop.corner],
-        "calibrated": crop.calibrated.tolist(),
+        "steps": crop.steps.tolist(),
     }
     text = json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
     bits = np.packbits(crop.masks, axis=-1)

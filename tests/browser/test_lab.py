@@ -43,7 +43,7 @@ from lesionlab.crops import Crop
 rng, at = np.random.default_rng(0), np.arange(4)
 hu = rng.integers(-1000, 300, (4, 12, 12)).astype(np.int16)
 masks = np.ones((2, 4, 12, 12), bool)
-crops = [Crop(i, hu, masks, (1.0, 1.0, 1.0), at, (0, 0), at >= 0, "phantom") for i in "ab"]
+crops = [Crop(i, hu, masks, (1.0, 1.0, 1.0), at, (0, 0), 0 * at, "phantom") for i in "ab"]
 ratings = {"margin": [1, 2, 5, 5], "texture": [5, 5, 4, 4]}
 readings = pd.DataFrame({"lesion_id": list("aabb")} | ratings)
 game = explorer.be_the_reader(crops, readings, attributes=["margin", "texture"])

@@ -31,7 +31,7 @@ def crop(seed: int = 0, depth: int = SHAPE[0], thickness: float = 2.5) -> Crop:
         masks[reader, 1 : depth - 1, 5 + reader : 14, 6 : 15 + reader] = True
     at = np.arange(depth) + 40
     return Crop(f"LIDC-IDRI-000{seed + 1}-S0001-N01", hu, masks, (thickness, 0.7, 0.7), at,
-                (100, 90), at > 0, "phantom")  # fmt: skip
+                (100, 90), 0 * at, "phantom")  # fmt: skip
 
 
 def maps(depth: int = SHAPE[0]) -> dict[str, dict[str, np.ndarray]]:

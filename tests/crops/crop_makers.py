@@ -21,9 +21,9 @@ def crop(lesion_id: str) -> Crop:
     rng = np.random.default_rng(zlib.crc32(lesion_id.encode()))
     z, n_readers, start = (int(rng.integers(*ends)) for ends in ((1, 7), (1, 5), (-3, 200)))
     hu = rng.integers(-1024, 3071, (z, 20, 20)).astype(np.int16)
-    masks, known = rng.random((n_readers, z, 20, 20)) < 0.3, rng.random(z) < 0.5
+    masks, steps = rng.random((n_readers, z, 20, 20)) < 0.3, rng.integers(-1, 9, z)
     at, corner = np.arange(start, start + z), (int(rng.integers(-9, 9)), start)
-    return Crop(lesion_id, hu, masks, (2.5, 0.703125, 0.703125), at, corner, known, "phantom")
+    return Crop(lesion_id, hu, masks, (2.5, 0.703125, 0.703125), at, corner, steps, "phantom")
 
 
 def slow(lesion_id: str) -> Crop:

@@ -16,8 +16,16 @@ def crop(**changes: Any) -> Crop:
     masks[0, 1, 1:3, 1:3] = True
     masks[1, 1, 2, 2] = True
     hu, at = np.zeros((3, 4, 5), dtype=np.int16), np.array([7, 8, 10])
-    whole = Crop("L-1", hu, masks, (2.5, 0.7, 0.7), at, (-2, 300), at > 0, "slices")
+    whole = Crop("L-1", hu, masks, (2.5, 0.7, 0.7), at, (-2, 300), np.array([0, 3, -1]), "slices")
     return replace(whole, **changes)
+
+
+def test_the_error_of_a_slice_follows_from_its_steps_in_the_slices_set_alone():
+    assert crop().hu_error.tolist() == [5, 42, np.inf]
+    assert crop(tier="dicom").hu_error.tolist() == [0, 0, np.inf]
+    assert crop().calibrated.tolist() == [True, True, False]
+    far = crop(steps=np.array([5, 6, 34]))
+    assert far.hu_error.tolist() == [70, 155, 155]
 
 
 @pytest.mark.parametrize(("level", "voxels"), [(0.5, 4), (0.51, 1), (1, 1), (0.01, 4)])
@@ -32,7 +40,7 @@ def test_consensus_counts_readers(level, voxels):
         ({"hu": np.zeros((3, 0), np.int16)}, r"hu of L-1: expected \(z, y, x\)"),
         ({"masks": np.zeros((2, 3, 4, 4), bool)}, r"masks of L-1: expected \(2, 3, 4, 5\)"),
         ({"slice_index": np.arange(2)}, r"slice_index of L-1: expected \(3,\)"),
-        ({"calibrated": np.ones(3)}, r"calibrated of L-1: expected \(3,\) bool"),
+        ({"steps": np.ones(3)}, r"steps of L-1: expected \(3,\) int64"),
         ({"corner": (1, 2.5)}, r"corner of L-1: .*got \(1, 2\.5\)"),
         ({"tier": "real"}, "tier of L-1='real'"),
         ({"spacing": (2.5, -0.7, float("nan"))}, "spacing of L-1"),

@@ -14,8 +14,8 @@ def crop(name="a", masks=None, *, index=None, calibrated=True):
         masks[1, 1:4, 4:8, 5:9] = True
     hu, depth = np.zeros(masks.shape[1:], np.int16), masks.shape[1]
     at = np.arange(depth) + 7 if index is None else np.array(index)
-    known = np.full(depth, calibrated)
-    return Crop(name, hu, masks, (2.0, 0.5, 0.5), at, (0, 0), known, "phantom")
+    steps = np.full(depth, 0 if calibrated else -1)
+    return Crop(name, hu, masks, (2.0, 0.5, 0.5), at, (0, 0), steps, "phantom")
 
 
 def test_where_the_lesion_is_by_hand():
@@ -113,7 +113,7 @@ def test_selecting_a_mini_batch_and_its_report():
     assert torch.equal(chosen.images, samples.images[[5, 0, 1, 5]])
     assert torch.equal(chosen.masks, chosen.images)
     assert chosen.padded.tolist() == [0.5, 0, 0.5]
-    assert chosen.calibrated.tolist() == [True, True, True]
+    assert chosen.hu_error.tolist() == [0, 0, 0]
     assert len(samples.select([]).images) == 0
     for wrong in ([3], [-1], 1):
         with pytest.raises(IndexError, match=r"positions from 0 to 2"):

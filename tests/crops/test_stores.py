@@ -77,7 +77,7 @@ def crops(draw: st.DrawFn) -> Crop:
         spacing=draw(st.tuples(*[st.floats(1e-3, 1e3)] * 3)),
         slice_index=draw(hnp.arrays(np.int64, shape[0])),
         corner=draw(st.tuples(*[st.integers(-(2**31), 2**31)] * 2)),
-        calibrated=draw(hnp.arrays(np.bool_, shape[0])),
+        steps=draw(hnp.arrays(np.int64, shape[0], elements=st.integers(-1, 40))),
         tier=draw(st.sampled_from(["phantom", "slices", "dicom"])),
     )
 
@@ -399,7 +399,7 @@ def test_a_damaged_lesion_is_found_and_named(lesion_id, group, damage, told, sto
     [
         ("lesions.parquet", lambda data: data[:-100], "lesions.parquet is damaged: its SHA-256"),
         ("zarr.json", lambda _: b"", "zarr.json is damaged or not from this version"),
-        ("zarr.json", lambda data: data.replace(b'"version": 2', b'"version": 1'), "format 1"),
+        ("zarr.json", lambda data: data.replace(b'"version": 3', b'"version": 2'), "format 2"),
         ("zarr.json", lambda data: data.replace(b"L-0", b"../x"), r"lesion_id='\.\./x'"),
     ],
 )

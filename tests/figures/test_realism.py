@@ -27,7 +27,7 @@ def crop(tier: str) -> Crop:
     hu[:, disc] = 30
     masks = np.broadcast_to(disc, (1, 2, 64, 64)).copy()
     return Crop("L", hu.astype(np.int16), masks, (2, 0.7, 0.7), np.arange(2), (0, 0),
-                np.ones(2, bool), tier)  # type: ignore[arg-type]  # fmt: skip
+                np.zeros(2, np.int64), tier)  # type: ignore[arg-type]  # fmt: skip
 
 
 def both(measure: object) -> pd.DataFrame:

@@ -27,7 +27,7 @@ def crop(*, depth: int = 21, size: int = 96, spacing: tuple[float, float, float]
     hu = np.where(far <= 6, 40, -850).astype(np.int16)
     keep = np.arange(depth) != (depth if missing is None else missing)
     return Crop("L-1", hu[keep], masks[:, keep], spacing, index[keep], (200, 300),
-                np.ones(keep.sum(), bool), "phantom")  # fmt: skip
+                0 * index[keep], "phantom")  # fmt: skip
 
 
 def image(seed: int = 0, size: int = 8) -> np.ndarray:

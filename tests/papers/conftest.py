@@ -45,7 +45,7 @@ def fabricate(
         spacing=spacing,
         slice_index=index[kept],
         corner=(100, 120),
-        calibrated=np.ones(kept.sum(), bool),
+        steps=np.zeros(kept.sum(), np.int64),
         tier="phantom",
     )
 
@@ -81,7 +81,7 @@ def pack(lengths: Sequence[int], *, dtype: torch.dtype = torch.float32) -> Sampl
         lesion_ids=tuple(f"n{i}" for i in range(n)),
         padded=torch.zeros(n),
         missing=torch.zeros(n, dtype=torch.int64),
-        calibrated=torch.ones(n, dtype=torch.bool),
+        hu_error=torch.zeros(n),
     )
 
 

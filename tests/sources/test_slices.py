@@ -11,8 +11,9 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from concurrent.futures import ProcessPoolExecutor
+from itertools import chain, combinations
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from PIL import Image
 
+from lesionlab._files import sha256
+from lesionlab.crops import HU_ERROR
 from lesionlab.sources import lidc, origins, slices
 from lesionlab.sources.slices import (
     INTENSITY_NAME,
@@ -30,7 +34,6 @@ from lesionlab.sources.slices import (
     Key,
     Slices,
     SlicesError,
-    is_offset,
 )
 
 INDEX = slices.read_index()
@@ -154,32 +157,26 @@ def test_the_public_set_needs_no_table_and_another_gets_no_hu_from_ours(part, mo
     assert not source.crop(NEIGHBOURS[1]).calibrated.any()
 
 
-def test_stored_values_are_put_back_to_hu(part):
-    pixels = np.zeros((128, 128), np.uint8)
-    pixels[:, 64:] = 150  # padding stands apart
-    for picture in part.rglob("images/*.png"):
-        Image.fromarray(pixels).save(picture)
-    # padding −2000; grey value 150 at 100, that is −924 HU + 1024
-    table = pd.read_csv(part / INTENSITY_NAME).assign(slope=14, intercept=-2000)
-    table.to_csv(part / INTENSITY_NAME, index=False)
-    source = Slices(part)
-    assert (source.crop(FIVE_READERS).hu[:, 0, [0, 64]] == [-1024, 100 - 1024]).all()
+def test_the_first_edition_of_the_table_gives_way_to_ours(part, monkeypatch):
+    table = part / INTENSITY_NAME
+    monkeypatch.setattr(slices, "_is_public", lambda archive: True)
+    assert Slices(part).intensity_path == table
+    monkeypatch.setattr(slices, "FIRST_EDITION", sha256(table))
+    assert Slices(part).intensity_path == slices.INTENSITY
 
 
-@pytest.mark.parametrize(
-    ("slope", "intercept", "floor", "expected"),
-    [
-        (14.0, -2000.0, 150, True),  # padding −2000, then +100
-        (8.0, -1000.0, 1, False),  # air −1000, then −992: a slice without padding
-        (14.0, -3000.0, 150, False),  # padding −3000, then −900: lung where it belongs
-        (8.0, -700.0, 150, False),  # nothing is as low as padding
-    ],
-)
-def test_offset_is_seen_from_what_follows_the_padding(slope, intercept, floor, expected):
-    assert is_offset(slope, intercept, floor) is expected
+def test_every_slice_tells_its_steps(part):
+    table = pd.read_csv(part / INTENSITY_NAME)
+    shown = INDEX[FIVE_READERS]
+    mine = (table["patient"] == shown.patient) & (table["nodule"] == shown.nodule)
+    table.loc[mine, "steps"] = np.arange(mine.sum())
+    table[mine.cumsum() != 2].to_csv(part / INTENSITY_NAME, index=False)
+    crop = Slices(part).crop(FIVE_READERS)
+    assert crop.steps.tolist() == [0, -1, *range(2, mine.sum())]
+    assert crop.hu_error[:3].tolist() == [5, np.inf, 42]
 
 
-GOOD = "patient,nodule,slice,slope,intercept,source\nLIDC-IDRI-0003,0,0,8.5,-1000,anchor\n"
+GOOD = "patient,nodule,slice,slope,intercept,source,steps\nLIDC-IDRI-0003,0,0,8.5,-1000,anchor,0\n"
 
 
 @pytest.mark.parametrize(
@@ -187,10 +184,11 @@ GOOD = "patient,nodule,slice,slope,intercept,source\nLIDC-IDRI-0003,0,0,8.5,-100
     [
         ("", "cannot be read as a CSV table"),
         (GOOD.replace("slope", "gain"), r"cannot be read .*not found: \['slope'\]"),
-        (GOOD + "LIDC-IDRI-0003,0,1,8.5,NaN,chained\n", "line 3: expected"),
-        (GOOD + "LIDC-IDRI-0003,0,1,0,-1000,anchor\n", "line 3: expected"),
-        (GOOD + "LIDC-IDRI-0003,0,0,8.5,-1000,chained\n", "line 3: expected"),
-        (GOOD + "LIDC-IDRI-0003,0.5,1,8.5,-1000,anchor\n", "cannot be read as a CSV table"),
+        (GOOD + "LIDC-IDRI-0003,0,1,8.5,NaN,chained,1\n", "line 3: expected"),
+        (GOOD + "LIDC-IDRI-0003,0,1,0,-1000,anchor,0\n", "line 3: expected"),
+        (GOOD + "LIDC-IDRI-0003,0,0,8.5,-1000,chained,1\n", "line 3: expected"),
+        (GOOD + "LIDC-IDRI-0003,0,1,8.5,-1000,chained,-1\n", "line 3: expected"),
+        (GOOD + "LIDC-IDRI-0003,0.5,1,8.5,-1000,anchor,0\n", "cannot be read as a CSV table"),
         (GOOD.replace("0003", "0004"), "has HU for no slice of"),
     ],
 )
@@ -311,19 +309,14 @@ def test_the_public_set(real_slices):
     assert shown.loc[excluded > 0, "leftover"].isin(nodules.index).all()
     absent = nodules.index.difference(public.lesion_ids)
     assert [public._why_not(i) for i in absent] == 21 * ["no folder of the set shows it"]
-    unknown, offset = [], []
-    for folder in folders:
-        keys = public._calibration.keys() & {folder.key(n) for n in folder.slices}
-        known = [(*public._calibration[key], archive.read(key)) for key in keys]
-        unknown.append(len(folder.slices) - len(known))
-        offset.append(sum(is_offset(a, b, grey[grey > 0].min(initial=255)) for a, b, grey in known))
-    assert (sum(unknown), (unknown == n_slices).sum()) == (307, 52)
-    assert (sum(offset), np.count_nonzero(offset)) == (662, 131)
+    known = [sum(f.key(n) in public._calibration for n in f.slices) for f in folders]
+    unknown = n_slices - known
+    assert (unknown.sum(), (unknown == n_slices).sum()) == (282, 47)
     # line 5 of the table of intensities: 7.925 × grey − 1024
     grey = archive.read(Key("LIDC-IDRI-0001", 0, "images", 3))
     hu = public.crop("LIDC-IDRI-0001-S0012-N01").hu[3]
     np.testing.assert_array_equal(hu, np.rint(7.925 * grey - 1024))
-    # solid nodules are soft tissue, and what surrounds them is lung, on offset slices as well
+    # solid nodules are soft tissue, and what surrounds them is lung
     solid, lung = [], []
     texture = nodules["texture"]
     for lesion_id in public.lesion_ids[::20]:
@@ -333,5 +326,65 @@ def test_the_public_set(real_slices):
             lung.append(np.percentile(crop.hu, 20))
     assert -200 < np.median(solid) < 100
     assert -950 < np.median(lung) < -700
-    shifted = [public.crop(i).hu for i in shown.loc[np.array(offset) > 0, "lesion_id"][::6]]
-    assert -1000 < np.median([np.percentile(hu[hu > -1024], 10) for hu in shifted]) < -850
+
+
+@pytest.mark.slow
+def test_windows_of_two_nodules_on_one_slice_show_the_same_hu(real_slices):
+    public, seen, gaps = Slices(real_slices), defaultdict(list), []
+    for lesion_id, folder in INDEX.items():
+        for number, k in zip(folder.slices, folder.slice_index, strict=True):
+            seen[lesion_id.rpartition("-N")[0], k].append((folder, number))
+    for (a, m), (b, n) in chain.from_iterable(combinations(s, 2) for s in seen.values()):
+        down, right = np.subtract(b.corner, a.corner).tolist()
+        keys = a.key(m), b.key(n)
+        if max(abs(down), abs(right)) > 100 or not public._calibration.keys() >= {*keys}:
+            continue
+        (left, steps), (other, more) = public._slice(a, m), public._slice(b, n)
+        left = left[max(down, 0) : 128 + min(down, 0), max(right, 0) : 128 + min(right, 0)]
+        other = other[max(-down, 0) : 128 + min(-down, 0), max(-right, 0) : 128 + min(-right, 0)]
+        if np.corrcoef(left.ravel(), other.ravel())[0, 1] > 0.999:
+            gaps.append((steps == more, np.median(np.abs(left.astype(int) - other))))
+    alike, gap = np.array(gaps).T
+    # where both windows have it, one was fitted to the other; 8 bits are steps of 3 to 22 HU
+    assert alike.sum() > 400
+    assert np.percentile(gap[alike == 1], 95) < 10
+
+
+@pytest.mark.slow
+def test_hu_of_lung_are_those_of_the_volumes(real_slices, real_volumes, tmp_path):
+    """Real cubes in exact HU, on the slices that they share with the set; see `HU_ERROR`."""
+    public, link = Slices(real_slices), pd.read_csv(slices.TABLES / "lidc-idri-volumes-link.csv.gz")
+    folders, rows = {(f.patient, f.nodule): f for f in INDEX.values()}, []
+    with zipfile.ZipFile(real_volumes) as archive:
+        names = {Path(name).name.removesuffix(".nii.gz"): name for name in archive.namelist()}
+        for at in link[link["r"] > 0.99].itertuples():
+            folder = folders.get((at.patient, at.nodule))
+            if folder is None or at.slice not in folder.slices:
+                continue
+            image = sitk.ReadImage(archive.extract(names[at.voi.removesuffix(".nii.gz")], tmp_path))
+            cube = sitk.GetArrayFromImage(image)
+            first = folder.slice_index[folder.slices.index(at.slice)] - at.z
+            top, left = max(at.y, 0), max(at.x, 0)
+            for number, k in zip(folder.slices, folder.slice_index, strict=True):
+                if not 0 <= k - first < len(cube):
+                    continue
+                hu, steps = public._slice(folder, number)
+                ours = hu[top : at.y + cube.shape[1], left : at.x + cube.shape[2]]
+                theirs = cube[k - first, top - at.y :, left - at.x :]
+                theirs = theirs[: ours.shape[0], : ours.shape[1]]
+                lung = (theirs < -700) & (theirs > -1000)
+                alike = lung.sum() >= 30 and np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.99
+                if steps >= 0 and alike:
+                    rows.append(
+                        (at.patient, steps, np.median(ours[lung].astype(int) - theirs[lung]))
+                    )
+    found = pd.DataFrame(rows, columns=["patient", "steps", "off"])
+    assert len(found) > 7000
+    ends = [*(least for least, _, _ in HU_ERROR), 99]
+    for (_, median, most), low, high in zip(HU_ERROR, ends, ends[1:], strict=False):
+        off = found.loc[found["steps"].between(low, high - 1), "off"].abs()
+        assert np.median(off) < median, f"{low} steps"
+        assert np.percentile(off, 95) < most, f"{low} steps"
+    # 55 patients' scans store HU + 1000, of which 1024 had been taken off
+    of_patient = found[found["steps"] == 0].groupby("patient")["off"].median()
+    assert of_patient.abs().max() < 6

@@ -64,8 +64,8 @@ def crop(lesion_id: str, level: float, n_slices: int = 1) -> Crop:
         spacing=(1.0, 1.0, 1.0),
         slice_index=np.arange(n_slices),
         corner=(0, 0),
-        calibrated=np.ones(n_slices, bool),
-        tier="phantom",
+        steps=np.full(n_slices, 6 if lesion_id == "toy007" else 0),
+        tier="slices",
     )
 
 
@@ -79,7 +79,7 @@ def prepare(crops: Iterable[Crop], variant: str = "") -> Samples:
         lesion_ids=tuple(c.lesion_id for c in some),
         padded=torch.zeros(n),
         missing=torch.zeros(n, dtype=torch.int64),
-        calibrated=torch.ones(n, dtype=torch.bool),
+        hu_error=torch.zeros(n),
         masks=torch.from_numpy(np.concatenate([c.masks[0] for c in some])).float()[:, None],
     )
 

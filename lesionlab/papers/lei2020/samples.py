@@ -152,7 +152,7 @@ def lidc_crops(lesion_ids: Iterable[str]) -> Iterator[Crop]:
             spacing=found.spacing,
             slice_index=np.arange(z, z + depth),
             corner=(y, x),
-            calibrated=np.ones(depth, bool),
+            steps=np.zeros(depth, np.int64),
             tier="phantom",
         )
 

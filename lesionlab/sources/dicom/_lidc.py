@@ -138,7 +138,7 @@ class Dicom:
             spacing=masks.spacing,
             slice_index=slices,
             corner=(y, x),
-            calibrated=np.array([pixels.is_hu for pixels in planes.values()]),
+            steps=np.array([0 if pixels.is_hu else -1 for pixels in planes.values()]),
             tier="phantom" if all(s.synthetic for s in scan.files.values()) else "dicom",
         )
 

@@ -317,6 +317,6 @@ def finish(
         spacing=(grid.spacing, grid.pixel, grid.pixel),
         slice_index=grid.slices,
         corner=grid.corner,
-        calibrated=np.ones(grid.n_slices, np.bool_),
+        steps=np.zeros(grid.n_slices, np.int64),
         tier="phantom",
     )

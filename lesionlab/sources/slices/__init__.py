@@ -8,6 +8,7 @@ It says neither which nodule of the database a folder shows nor where in the sca
 found from the masks, once, and stand in a table that comes with lesionlab. The pictures are scaled
 slice by slice to 8 bits; a second table undoes that: HU = slope × pixel + intercept. In its place a
 table beside the set, `lidc-idri-slices-intensity.csv`, is taken. `tables/README.md` describes both.
+Each slice carries the steps from the slice that was measured; `Crop.hu_error` follows from them.
 
     from lesionlab.sources.slices import Slices
     source = Slices()              # LESIONLAB_LIDC_SLICES, or Slices("…/the-set.zip")
@@ -15,8 +16,8 @@ table beside the set, `lidc-idri-slices-intensity.csv`, is taken. `tables/README
     source.crop("LIDC-IDRI-0001-S0012-N01").hu
 
 21 nodules are not in it, and in 139 others slices are missing. HU are those of 8-bit pictures, in
-steps of 3 to 22 HU (median 9), on top of an error of the table of 3 to 37 HU; 307 slices, all those
-of 52 nodules, have no HU at all. In 131 nodules some reader's mask is not what that reader drew, so
+steps of 3 to 22 HU (median 9), on top of the error of the table; 282 slices, all those of 47
+nodules, have no HU at all. In 131 nodules some reader's mask is not what that reader drew, so
 crops carry our masks, rasterised from the contours.
 
 Nothing is ever unpacked or written, so no name inside a zip becomes a path. What is not a plain
@@ -81,9 +82,12 @@ SAMPLE = 16
 CLIP = (-1024, 3071)
 """Crops are clipped to what 12 bits hold: padding outside the field of view reaches −3000 HU."""
 
-UNCALIBRATED = (8.5, -1020.0)
-"""Slope and intercept for slices whose HU are not known: the rounded medians of the others. Shapes
-stay visible, values are not HU, and `Crop.calibrated` says so."""
+UNCALIBRATED = (8.5, -1020.0, -1)
+"""Slope, intercept and steps for slices whose HU are not known: the rounded medians of the others.
+Shapes stay visible, values are not HU, and `Crop.calibrated` says so."""
+
+FIRST_EDITION = "f4c95195d0d01d4ade9a7d347199c78a933d5b13a2e08e7e5de73e32c5c122d2"
+"""SHA-256 of the table that the one of lesionlab puts right; where it lies, ours is taken."""
 
 
 class SlicesError(RuntimeError):
@@ -285,7 +289,7 @@ class Slices:
         slice_index = np.array(folder.slice_index, dtype=np.int64)
         placed = masks.window(slice_index, folder.corner, SIZE)
         self._check_shown(folder, placed)
-        hu, known = zip(*(self._slice(folder, n) for n in folder.slices), strict=True)
+        hu, steps = zip(*(self._slice(folder, n) for n in folder.slices), strict=True)
         return Crop(
             lesion_id=lesion_id,
             hu=np.stack(hu),
@@ -293,20 +297,16 @@ class Slices:
             spacing=masks.spacing,
             slice_index=slice_index,
             corner=folder.corner,
-            calibrated=np.array(known),
+            steps=np.array(steps),
             tier="slices",
         )
 
-    def _slice(self, folder: Folder, number: int) -> tuple[npt.NDArray[np.int16], bool]:
-        """HU of one picture, and whether they are known."""
-        pixels = self._archive.read(folder.key(number))
-        known = self._calibration.get(folder.key(number))
-        slope, intercept = known or UNCALIBRATED
-        floor = int(pixels[pixels > 0].min(initial=255)) if pixels.any() else 0
-        if known and is_offset(slope, intercept, floor):
-            intercept -= 1024
+    def _slice(self, folder: Folder, number: int) -> tuple[npt.NDArray[np.int16], int]:
+        """HU of one picture, and the steps from the slice that they were measured on."""
+        key = folder.key(number)
+        slope, intercept, steps = self._calibration.get(key, UNCALIBRATED)
         every = np.rint(slope * np.arange(256) + intercept).clip(*CLIP).astype(np.int16)
-        return every[pixels], known is not None
+        return every[self._archive.read(key)], steps
 
     def _check_shown(self, folder: Folder, ours: npt.NDArray[np.bool_]) -> None:
         """Some mask of the folder must be ours, or another set has the names of the public one."""
@@ -341,17 +341,22 @@ def _reopen(path: Path) -> Slices:
     return Slices(path)
 
 
-Calibration = dict[Key, list[float]]
+Calibration = dict[Key, tuple[float, float, int]]
+"""Slope, intercept and steps of every slice that has them."""
+
 _COLUMNS: Any = {"patient": "str", "nodule": int, "slice": int, "source": "str"}
-_COLUMNS |= {"slope": float, "intercept": float}
+_COLUMNS |= {"slope": float, "intercept": float, "steps": int}
 
 
 def _find_intensity(archive: Archive) -> tuple[Path | None, Calibration]:
     """The table for a set: its path and what it holds; a warning says what a user should know."""
     path = archive.path
     beside = [folder / INTENSITY_NAME for folder in (path, path.parent)]
-    own = next((file for file in beside if file.is_file()), None)
     shipped = _read_intensity(INTENSITY) if _is_public(archive) else {}
+    own = next((file for file in beside if file.is_file()), None)
+    if own and shipped and sha256(own) == FIRST_EDITION:
+        logger.info("%s is the first edition; the table of lesionlab is used", own)
+        own = None
     if own is None:
         if not shipped:
             logger.warning(
@@ -371,21 +376,22 @@ def _find_intensity(archive: Archive) -> tuple[Path | None, Calibration]:
 
 
 def _read_intensity(path: Path) -> Calibration:
-    """Slope and intercept of every slice that has them; rows of source `none` are passed over."""
+    """Read a table; rows of source `none` are passed over."""
     try:
         table = pd.read_csv(path, usecols=list(_COLUMNS), dtype=_COLUMNS)
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise SlicesError(f"{path} cannot be read as a CSV table: {error}") from error
     table = table[table["source"].fillna("none") != "none"]
     good = (table["slope"] > 0) & np.isfinite(table["slope"]) & np.isfinite(table["intercept"])
-    good &= ~table.duplicated(["patient", "nodule", "slice"])
+    good &= ~table.duplicated(["patient", "nodule", "slice"]) & (table["steps"] >= 0)
     if not good.all():
         raise SlicesError(
             f"{path}, line {int(good.idxmin()) + 2}: expected a slice that stands in one row only, "
-            "and a slope above 0 with a finite intercept, or source none"
+            "a slope above 0, a finite intercept, and steps of 0 or more; or source none"
         )
-    rows = table[["patient", "nodule", "slice", "slope", "intercept"]].itertuples(index=False)
-    return {Key(patient, k, IMAGES, number): line for patient, k, number, *line in rows}
+    columns = ["patient", "nodule", "slice", "slope", "intercept", "steps"]
+    rows = table[columns].itertuples(index=False)
+    return {Key(patient, k, IMAGES, number): tuple(line) for patient, k, number, *line in rows}
 
 
 def _is_public(archive: Archive) -> bool:
@@ -402,15 +408,3 @@ def _is_public(archive: Archive) -> bool:
         with suppress(SlicesError):  # a broken picture says nothing
             equal.append(zlib.crc32(archive.read(key).tobytes()) == crc32[key])
     return bool(equal) and all(equal)
-
-
-def is_offset(slope: float, intercept: float, floor: int) -> bool:
-    """Whether a row of the table gives stored values, 1024 above HU, instead of HU.
-
-    Scanners store HU + 1024 and a lower number outside the field of view. Where such padding is
-    in the picture, some rows take it for air. Padding then stands apart: it is below −800 and the
-    next denser pixel, `floor` (0 if there is none), above −350, denser than any lung, though lung
-    surrounds the nodule. In the public set this holds for 662 of 15,229 slices; on the others that
-    pixel is below −685 and on these above −70, so the limit does not matter.
-    """
-    return floor > 0 and intercept <= -800 and slope * floor + intercept >= -350
