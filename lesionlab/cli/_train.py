@@ -20,6 +20,9 @@ PresetOption = Annotated[str, typer.Option(help="How long, on how many: smoke, b
 SplitOption = Annotated[str, typer.Option("--by", help="Make folds by patient or by nodule.")]
 FoldsOption = Annotated[int | None, typer.Option(min=1, max=5, help="Train so many folds.")]
 LesionsOption = Annotated[int | None, typer.Option(min=0, help="Draw so many; 0 takes all.")]
+ErrorOption = Annotated[
+    float | None, typer.Option(min=0, help="Leave out lesions whose HU may be further off.")
+]
 EpochsOption = Annotated[int | None, typer.Option(min=1, help="Train for so many epochs.")]
 PrecisionOption = Annotated[str, typer.Option(help="32-true, bf16-mixed, or auto: the quicker.")]
 
@@ -34,6 +37,7 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, order, augmentation.")] = 0,
     lesions: LesionsOption = None,
     epochs: EpochsOption = None,
+    hu_error: ErrorOption = None,
     device: Annotated[str, typer.Option(help="Train on auto, cpu, cuda or cuda:1.")] = "auto",
     precision: PrecisionOption = "auto",
     out: Annotated[Path | None, typer.Option(help="Write here, not in runs/PAPER/NAME.")] = None,
@@ -51,7 +55,7 @@ def train(
         several = None if folds is None else tuple(range(folds))
         plan = studies.Plan(
             paper=paper, variant=variant, data=data, preset=preset, seed=seed, folds=several,
-            n_lesions=lesions, epochs=epochs, by=by,  # type: ignore[arg-type]  # it checks
+            n_lesions=lesions, epochs=epochs, hu_error=hu_error, by=by,  # type: ignore[arg-type]  # it checks
         )  # fmt: skip
         how: Any = {"device": device, "progress": sys.stderr.isatty()}
         how["precision"] = chosen_precision(precision, device)
@@ -105,6 +109,7 @@ def sweep(
     by: SplitOption = "patient",
     lesions: LesionsOption = None,
     epochs: EpochsOption = None,
+    hu_error: ErrorOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Start so many processes here.")] = 2,
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:8786, instead.")
@@ -129,7 +134,7 @@ def sweep(
         plans = sweeps.grid(
             paper, variants="all" if "all" in names else names, table=table, seeds=seed or [0],
             folds=None if folds is None else range(folds), data=data, preset=preset,
-            n_lesions=lesions, epochs=epochs, by=by,
+            n_lesions=lesions, epochs=epochs, hu_error=hu_error, by=by,
         )  # fmt: skip
         found = sweeps.sweep(
             plans, out=out, workers=workers, scheduler=scheduler, device=device, threads=threads,

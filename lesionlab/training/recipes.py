@@ -164,10 +164,11 @@ class Recipe:
             raise ValueError("patience: stopping early needs select_on='validation' or 'test'")
 
     def lasting(self, epochs: int) -> Recipe:
-        """The same over another number of epochs; a cosine over the whole run stays one."""
+        """The same over more or fewer epochs; the rate changes at the same shares of the run."""
         schedule = self.schedule
-        if schedule.kind == "warm_restarts" and schedule.epochs == self.epochs:
-            schedule = replace(schedule, epochs=epochs)
+        if schedule.kind != "constant":
+            of_run = max(1, round(schedule.epochs * epochs / self.epochs))
+            schedule = replace(schedule, epochs=of_run)
         return replace(self, epochs=epochs, schedule=schedule)
 
     @property

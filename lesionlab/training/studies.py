@@ -54,6 +54,7 @@ class Plan:
         n_lesions: In place of the preset's; 0 for all.
         epochs: In place of the recipe's.
         data_seed: Seed of the phantoms.
+        hu_error: Leave out lesions on a slice whose HU may be further off (`Crop.hu_error`).
     """
 
     paper: str
@@ -66,6 +67,7 @@ class Plan:
     n_lesions: int | None = None
     epochs: int | None = None
     data_seed: int = 0
+    hu_error: float | None = None
 
     def __post_init__(self) -> None:
         paper = papers.get(self.paper)
@@ -83,6 +85,8 @@ class Plan:
         for name, least in (("seed", 0), ("data_seed", 0), ("n_lesions", 0), ("epochs", 1)):
             if (value := getattr(self, name)) is not None:
                 _names.whole(least, **{name: value})
+        if self.hu_error is not None and not 0 <= self.hu_error < np.inf:
+            raise ValueError(f"hu_error={self.hu_error!r}: expected HU, 0 or more")
 
     @property
     def _preset(self) -> Preset:
@@ -124,7 +128,8 @@ class Plan:
         """What sets a run apart, for a folder: other settings, another name."""
         parts = [self.variant, self.data, self.preset, self.by, f"seed{self.seed}"]
         changes = {"n": self.n_lesions, "epochs": self.epochs, "data": self.data_seed or None}
-        parts += [f"{name}{value}" for name, value in changes.items() if value is not None]
+        every: dict[str, float | None] = {**changes, "hu": self.hu_error}
+        parts += [f"{name}{value}" for name, value in every.items() if value is not None]
         return "-".join(parts)
 
     @property
@@ -172,6 +177,11 @@ def load(plan: Plan, *, progress: bool = True) -> Dataset:
     missing = [lesion for lesion in wanted.index if lesion not in store]
     excluded |= {lesion: str(store.exclusions.get(lesion, "not in the set")) for lesion in missing}
     wanted = wanted.drop(missing)
+    if plan.hu_error is not None:
+        off = {crop.lesion_id: crop.hu_error.max() for crop in store.crops(wanted.index)}
+        wide = {i: hu for i, hu in off.items() if hu > plan.hu_error}
+        excluded |= {i: f"its HU may be {hu:g} off" for i, hu in wide.items()}
+        wanted = wanted.drop(list(wide))
     if wanted.empty:
         raise ValueError(f"data={plan.data!r}: none of the {len(excluded)} lesions is there")
     *first, last = lesions.rests_on()

@@ -38,6 +38,13 @@ def test_a_paper_from_outside_is_found_by_its_entry_point(toy: ModuleType) -> No
     assert (made.variant, made.data, made.preset) == ("cascade", "squares", "book")
 
 
+def test_lesions_whose_hu_may_be_too_far_off_are_left_out(toy: ModuleType) -> None:
+    bounded = studies.load(Plan(paper="toy", hu_error=154), progress=False)
+    assert bounded.excluded["toy007"] == "its HU may be 155 off"
+    assert "toy007" not in bounded.samples.lesion_ids
+    assert "toy007" not in studies.load(Plan(paper="toy", hu_error=155), progress=False).excluded
+
+
 def test_it_trains_in_two_stages_and_is_scored_by_kind(toy: ModuleType, tmp_path: Path) -> None:
     plan = Plan(paper="toy", folds=(0, 1, 2, 3, 4))
     dataset = studies.load(plan, progress=False)

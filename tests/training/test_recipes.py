@@ -76,6 +76,20 @@ def test_recipes_compare_hash_and_pickle() -> None:
 
 
 @pytest.mark.parametrize(
+    ("schedule", "of_run"),
+    [
+        (Schedule("step", 30), 3),  # Lei 2020's rate falls three times, in 100 epochs or in 10
+        (Schedule("warm_restarts", 100), 10),
+        (Schedule("plateau", 4), 1),
+        (Schedule(epochs=30), 30),
+    ],
+)
+def test_a_shorter_run_changes_its_rate_at_the_same_shares(schedule: Schedule, of_run: int) -> None:
+    short = recipe(epochs=100, schedule=schedule).lasting(10)
+    assert (short.epochs, short.schedule.epochs) == (10, of_run)
+
+
+@pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"epochs": 0}, "epochs=0: "),

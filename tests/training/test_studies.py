@@ -57,7 +57,7 @@ def test_defaults_are_the_papers_own() -> None:
 def test_another_plan_another_folder() -> None:
     changes: list[dict[str, Any]] = [
         {}, {"variant": "no_attention"}, {"data": "slices"}, {"preset": "book"}, {"by": "nodule"},
-        {"seed": 1}, {"data_seed": 1}, {"n_lesions": 51}, {"epochs": 2},
+        {"seed": 1}, {"data_seed": 1}, {"n_lesions": 51}, {"epochs": 2}, {"hu_error": 42},
     ]  # fmt: skip
     assert len({plan(**changed).folder for changed in changes}) == len(changes)
     assert plan(folds=(0,)).folder == plan(folds=(3,)).folder  # folds share one
@@ -74,6 +74,7 @@ def test_epochs_replace_the_recipes_and_its_cosine() -> None:
     [
         {"paper": "fu2022"}, {"variant": "none"}, {"data": "mri"}, {"preset": "quick"},
         {"by": "reader"}, {"folds": (5,)}, {"folds": ()}, {"seed": -1}, {"n_lesions": -1},
+        {"hu_error": -1},
     ],
 )  # fmt: skip
 def test_plans_refuse(changed: dict[str, Any]) -> None:

@@ -255,9 +255,8 @@ def scaled_recipe(batch_size: int = 32, *, epochs: int = 100, lr: float = PRINTE
     The rate is `lr` for 32 nodules, and grows with the batch (Goyal et al. 2017, for SGD). It falls
     at the same shares of a shorter run.
     """
-    schedule = replace(PRINTED.schedule, epochs=max(1, round(0.3 * epochs)))
     rate = lr * batch_size / PRINTED.batch_size
-    return replace(PRINTED, batch_size=batch_size, epochs=epochs, lr=rate, schedule=schedule)
+    return replace(PRINTED.lasting(epochs), batch_size=batch_size, lr=rate)
 
 
 # A short run does not get anywhere at the paper's rate. The short presets have ten times the rate
