@@ -356,12 +356,12 @@ def test_hu_of_lung_are_those_of_the_volumes(real_slices, real_volumes, tmp_path
     public, link = Slices(real_slices), pd.read_csv(slices.TABLES / "lidc-idri-volumes-link.csv.gz")
     folders, rows = {(f.patient, f.nodule): f for f in INDEX.values()}, []
     with zipfile.ZipFile(real_volumes) as archive:
-        names = {Path(name).name.removesuffix(".nii.gz"): name for name in archive.namelist()}
+        names = {Path(name).name: name for name in archive.namelist()}
         for at in link[link["r"] > 0.99].itertuples():
             folder = folders.get((at.patient, at.nodule))
             if folder is None or at.slice not in folder.slices:
                 continue
-            image = sitk.ReadImage(archive.extract(names[at.voi.removesuffix(".nii.gz")], tmp_path))
+            image = sitk.ReadImage(archive.extract(names[at.voi], tmp_path))
             cube = sitk.GetArrayFromImage(image)
             first = folder.slice_index[folder.slices.index(at.slice)] - at.z
             top, left = max(at.y, 0), max(at.x, 0)

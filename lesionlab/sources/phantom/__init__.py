@@ -140,10 +140,17 @@ def render(
     # readers of one nodule may have drawn side by side and agree on no voxel
     marked = masks.consensus if masks.consensus.any() else masks.readers.any(axis=0)
     inside = (np.argwhere(marked) + np.array(masks.origin)) * np.array(masks.spacing)
-    chest = make_room(chest, inside)
 
     def draws(what: str) -> Generator:
         return generator(what, lesion_id, seed)
+
+    # some small lesions keep clear of the pleura, and some large ones near it lie on it: as
+    # often as real ones touch it, in the volumes
+    size_mm, chance = float(nodule["diameter"]), draws("room").random()
+    if size_mm < 12 and chance < 0.4:
+        chest = make_room(chest, inside, gap=5)
+    else:
+        chest = make_room(chest, inside, reach=15 if size_mm >= 20 and chance < 0.4 else 0)
 
     volume = _lung.parenchyma(draws("parenchyma"), lung, grid)
     blood = _lung.vessels(draws("vessels"), volume, lung, chest, grid, clear=None)

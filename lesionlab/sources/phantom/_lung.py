@@ -23,7 +23,7 @@ GOLDEN = np.pi * (3 - np.sqrt(5))
 NEIGHBOURS = 12  # among how many of the nearest points a branch looks for the one that it hangs on
 MOTTLE_MM = 1.5  # correlation length of the texture of lung that is too fine for single vessels, mm
 MARGIN_MM = 12.0  # how far around the crop vessels are grown, so that trunks reach into it
-MEAN_TISSUE = 122.0  # density of lung over that of air, on average, HU
+MEAN_TISSUE = 134.0  # density of lung over that of air, on average, HU
 
 
 # (n, 2, 4): straight pieces of tube, tapered; `(z, y, x, radius)` of both ends of each, mm.
@@ -155,11 +155,11 @@ def draw_lung(rng: Generator) -> Lung:
     normal = rng.standard_normal(4)
     emphysema = rng.uniform(30, 90) if rng.random() < 0.25 else 0.0
     return Lung(
-        hu=float(np.clip(MEAN_TISSUE - 1000 + 30 * normal[0], -950, -780)),
+        hu=float(np.clip(MEAN_TISSUE - 1000 + 30 * normal[0], -938, -768)),
         gradient=float(0.3 + 0.3 * normal[1]),
-        mottle=float(np.clip(26 + 9 * normal[2], 8, 55)),
+        mottle=float(np.clip(28 + 9 * normal[2], 8, 55)),
         emphysema=float(emphysema),
-        density=float(4.5 * np.exp(0.4 * normal[3])),
+        density=float(5.2 * np.exp(0.4 * normal[3])),
         tip=float(rng.uniform(0.18, 0.34)),
     )
 
@@ -180,7 +180,7 @@ def parenchyma(rng: Generator, lung: Lung, grid: Grid) -> FloatArray:
     broad = physics.texture(rng, grid.shape, 9.0 / grid.voxel)
     fine = physics.texture(rng, grid.shape, MOTTLE_MM / grid.voxel)
     slope = (lung.gradient * (grid.y - 256 * grid.pixel)).astype(np.float32)[:, None]
-    out = broad * np.float32(14) + fine * np.float32(lung.mottle)
+    out = broad * np.float32(22) + fine * np.float32(lung.mottle)
     out += slope + np.float32(lung.hu)
     if lung.emphysema:
         out -= np.float32(lung.emphysema) * np.clip(broad - 0.3, 0, 1)

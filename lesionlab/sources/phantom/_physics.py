@@ -123,7 +123,7 @@ def draw_scanner(rng: Generator, *, thickness: float, spacing: float) -> Scanner
         floor=0.05,
         streak=float(min(rng.exponential(0.5), 3.0)),
         angle=float(rng.uniform(0, np.pi)),
-        correlation=float(min(0.1 + 0.8 * overlap, 0.8)),
+        correlation=float(min(0.4 + 0.6 * overlap, 0.9)),
     )
 
 

@@ -141,11 +141,12 @@ def draw_chest(rng: Generator, *, pixel: float, height: float) -> Chest:
 SLACK_MM = 0.3  # distance that `make_room` leaves between lesion and pleura, mm
 
 
-def make_room(chest: Chest, points: Array) -> Chest:
+def make_room(chest: Chest, points: Array, *, gap: float = SLACK_MM, reach: float = 0) -> Chest:
     """Widen the lungs until a lesion's voxels, `points` (n, 3) in mm, lie in them.
 
     First all around, while the lesion lies more than 3 mm outside, by up to 30 %; then by a bump
-    of the pleura over the lesion, which is left touching it. The diaphragm sinks below it.
+    of the pleura over the lesion, which is left `gap` mm away: touching it, unless asked for more.
+    A pleura that is less than `reach` mm away comes as near. The diaphragm sinks below the lesion.
     """
     z, y, x = points.T
     middle = float(z.mean())
@@ -155,12 +156,12 @@ def make_room(chest: Chest, points: Array) -> Chest:
         out = float(wide.radial(middle, y, x)[0].max())
         if out <= 3.0:
             break
-    if out > -SLACK_MM:
+    if out > -max(gap, reach):
         cy, cx = (y.min() + y.max()) / 2, (x.min() + x.max()) / 2
         radius = float(np.hypot(y - cy, x - cx).max())
         width = max(14.0, 1.6 * radius)
         fade = float(np.exp(-(radius**2) / (2 * width**2)))
-        wide = replace(wide, bump=(float(cy), float(cx), (out + SLACK_MM) / fade, width))
+        wide = replace(wide, bump=(float(cy), float(cx), (out + gap) / fade, width))
     under = float(wide.diaphragm(z, y, x).max()) / 0.75
     if under > -4.0:
         drop = (under + 4.0) / wide.height
