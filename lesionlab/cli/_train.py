@@ -42,6 +42,9 @@ def train(
     precision: PrecisionOption = "auto",
     out: Annotated[Path | None, typer.Option(help="Write here, not in runs/PAPER/NAME.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Copy the numbers to this folder.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Keep the first fold's model in this folder.")
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Train all folds anew.")] = False,
 ) -> None:
     """Train a paper's model, score it beside its baselines, and keep what came of it.
@@ -69,6 +72,10 @@ def train(
             )
         if keep is not None:
             typer.echo(f"kept in {studies.keep(plan, outcome, keep, dataset=dataset)}")
+        if weights is not None:
+            from lesionlab import weights as kept
+
+            typer.echo(f"weights in {kept.keep(plan, outcome, weights, dataset=dataset)}")
 
 
 def chosen_precision(precision: str, device: str) -> Any:

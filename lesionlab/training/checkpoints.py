@@ -42,10 +42,20 @@ def on_cpu(state: Mapping[str, torch.Tensor]) -> Tensors:
 
 
 def save(folder: Path, state: Mapping[str, Any], groups: Mapping[str, Tensors]) -> None:
-    """Write a checkpoint in place of the one before it, which stays whole if it cannot be written.
+    """Write a run's checkpoint in place of the one before it.
 
-    The state is what JSON can hold, under `identity` what a run that goes on must agree with.
-    Tensors are grouped by what they are for: `selected` are the weights of the run.
+    The state has, under `identity`, what a run that goes on must agree with. Of the groups,
+    `selected` are the weights of the run.
+    """
+    write(folder / NAME, state, groups)
+    for left in folder.glob(f".{NAME}.*.tmp"):  # half written, when a run was killed
+        left.unlink(missing_ok=True)
+
+
+def write(path: Path, state: Mapping[str, Any], groups: Mapping[str, Tensors]) -> None:
+    """Write a state, which is what JSON can hold, and tensors, grouped by what they are for.
+
+    The file that was there before stays whole if this one cannot be written.
     """
     tensors = {f"{group}/{k}": v for group, some in groups.items() for k, v in some.items()}
     text = json.dumps(jsonable({"format": FORMAT, **state}), allow_nan=False)
@@ -53,13 +63,11 @@ def save(folder: Path, state: Mapping[str, Any], groups: Mapping[str, Tensors]) 
     # not save_file: a full disk is then an error of safetensors' own, without its number
     content = save_tensors(tensors, metadata)
     try:
-        with _files.replacing(folder / NAME) as temporary:
+        with _files.replacing(path) as temporary:
             temporary.write_bytes(content)
     except OSError as error:
         words = f"{error.strerror or error}; what was saved before is whole"
-        raise OSError(error.errno, words, str(folder)) from error
-    for left in folder.glob(f".{NAME}.*.tmp"):  # half written, when a run was killed
-        left.unlink(missing_ok=True)
+        raise OSError(error.errno, words, str(path.parent)) from error
 
 
 def load(
@@ -71,7 +79,7 @@ def load(
     """
     if not _exists(folder):
         return None
-    state, groups = _read(folder / NAME)
+    state, groups = read(folder / NAME)
     check_same(folder / NAME, state["identity"], identity)
     return state, groups
 
@@ -91,7 +99,7 @@ def load_weights(folder: str | Path) -> Tensors:
     folder = stages[-1] if stages else folder
     if not _exists(folder):
         raise FileNotFoundError(f"{folder} has no checkpoint ({NAME})")
-    groups = _read(folder / NAME)[1]
+    groups = read(folder / NAME)[1]
     if "selected" not in groups:
         raise CheckpointError(f"{folder / NAME}: the run has selected no weights yet")
     return groups["selected"]
@@ -139,7 +147,8 @@ def _exists(folder: Path) -> bool:
     return False
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensors]]:
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensors]]:
+    """State and tensors as `write` was given them; a `CheckpointError` if they are damaged."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata()

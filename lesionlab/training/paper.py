@@ -123,6 +123,7 @@ class Experiment(ABC):
         targets: What the model says of a lesion, in the order of the columns of the labels.
         metric: What selects an epoch, unless the recipe says otherwise; see `targets.measure`.
         stacked: Whether a sample is a stack of slices, in their order.
+        normaliser: What `normalisation` gives, to be made again of its fields; None if it has none.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Experiment(ABC):
     targets: Targets
     metric: str = "mae"
     stacked: bool = True
+    normaliser: Any = None
 
     @abstractmethod
     def model(self, seed: int) -> nn.Module:

@@ -148,6 +148,7 @@ class Toy(Experiment):
     dropout: float = 0.2
     part: str = ""
     name = "toy"
+    normaliser = Measured
 
     @property
     def said(self) -> tuple[Target, ...]:

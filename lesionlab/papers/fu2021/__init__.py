@@ -193,6 +193,8 @@ class Fu2021(_shared.Designed):
         """Flips, turns and reversals (3.2)."""
         return apply(samples, draw(len(samples.lesion_ids), generator))
 
+    normaliser = Normalisation
+
     def normalisation(self, training: Samples) -> Normalisation:
         """The training part's mean and standard deviation (3.2)."""
         return Normalisation.of(training)

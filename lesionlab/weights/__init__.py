@@ -1,0 +1,192 @@
+"""Trained models that ship with lesionlab, and the same for models of your own.
+
+    from lesionlab import weights
+    model = weights.load("fu2021/full", data="slices")           # in evaluation mode
+    weights.about("fu2021/full", data="slices")["scores"]        # on patients that it has not seen
+    fold = weights.trained("fu2021/full", data="slices")         # those patients, ready to predict
+    fold.predict()
+
+One file is one model, `PAPER/VARIANT-DATA.safetensors`: the weights in half precision and, in its
+header as JSON, the plan and recipe, the data, commit and versions, the normalisation, the patients
+that it has seen and not seen, and its scores. A checksum covers all of it. `lesionlab train
+--weights FOLDER` writes such files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lesionlab import _names
+from lesionlab.training import checkpoints, studies
+from lesionlab.training.checkpoints import CheckpointError, Tensors
+from lesionlab.training.folds import Dataset
+from lesionlab.training.loop import trained_model
+from lesionlab.training.outcomes import Outcome, score
+from lesionlab.training.paper import unchanged
+from lesionlab.training.studies import Plan, Trained
+
+FOLDER = Path(__file__).parent
+"""Where the files of lesionlab lie, in a checkout and after `pip install`."""
+
+MOST_BYTES = 10_000_000
+
+
+def names(folder: str | Path = FOLDER) -> list[tuple[str, str]]:
+    """Which models are kept in a folder, each with its data: `("fu2021/full", "slices")`."""
+    found = sorted(Path(folder).glob("*/*-*.safetensors"))
+    split = [(path.parent.name, *path.stem.partition("-")) for path in found]
+    return [(f"{paper}/{variant}", data) for paper, variant, _, data in split]
+
+
+def load(name: str, *, data: str = "phantom", folder: str | Path = FOLDER) -> nn.Module:
+    """A kept model in evaluation mode, on the CPU, in single precision.
+
+    Args:
+        name: Paper and variant: `"fu2021/full"`.
+        data: What it was trained on.
+        folder: Where it is kept.
+
+    Raises:
+        ValueError: There is no such model in the folder.
+        CheckpointError: The file is damaged, of another model, or of another version of it.
+    """
+    return _read(name, data, folder)[2]
+
+
+def about(name: str, *, data: str = "phantom", folder: str | Path = FOLDER) -> dict[str, Any]:
+    """How a kept model was trained and how well it does, as `load` finds it.
+
+    `plan`, `recipe`, `fold`, `normalisation`, `rests_on`, `commit`, `versions`, `device`, `scores`
+    (a row per target, predictor and metric), and `patients`: those `seen` and `unseen`.
+    """
+    return _read(name, data, folder)[0]
+
+
+def trained(
+    name: str,
+    *,
+    data: str = "phantom",
+    folder: str | Path = FOLDER,
+    dataset: Dataset | None = None,
+) -> Trained:
+    """A kept model with the lesions of patients that it has not seen.
+
+    Args:
+        name: Paper and variant: `"fu2021/full"`.
+        data: What it was trained on.
+        folder: Where it is kept.
+        dataset: Lesions to choose from, such as those of a chapter; those of its plan if None.
+
+    Raises:
+        ValueError: There is no such model, or the data set has no patient that it has not seen.
+        CheckpointError: The file is damaged, of another model, or of another version of it.
+    """
+    state, weights, _ = _read(name, data, folder)
+    plan = Plan(**state["plan"] | {"folds": None})
+    dataset = studies.load(plan) if dataset is None else dataset
+    unseen = dataset.table["patient"].isin(state["patients"]["unseen"]).to_numpy().nonzero()[0]
+    if not len(unseen):
+        raise ValueError(f"dataset: every patient of it was seen by {name} while it was trained")
+    experiment = plan.experiment
+    told = state["normalisation"]
+    how = unchanged if told is None else experiment.normaliser(**told)
+    samples, labels = dataset.part(unseen.tolist(), how)
+    return Trained(
+        fold=state["fold"],
+        experiment=experiment,
+        weights=weights,
+        samples=samples.select(range(len(labels))),
+        labels=labels,
+        table=dataset.table.iloc[unseen],
+        normalise=how,
+    )
+
+
+def keep(
+    plan: Plan,
+    outcome: Outcome,
+    folder: str | Path,
+    *,
+    fold: int | None = None,
+    dataset: Dataset | None = None,
+) -> Path:
+    """Keep the model of one fold of a finished run; a file of the same model is replaced.
+
+    Args:
+        plan: What was trained.
+        outcome: What `studies.run` gave.
+        folder: Where to.
+        fold: Which of its folds; the first if None.
+        dataset: What `studies.load` gives for the plan; loaded if None.
+
+    Raises:
+        ValueError: The run has no such fold, or the file would be larger than `MOST_BYTES`.
+    """
+    dataset = studies.load(plan) if dataset is None else dataset
+    known = {str(of["fold"]): of for of in outcome.folds}
+    chosen = next(iter(known)) if fold is None else str(fold)
+    _names.one_of("fold", chosen, known)
+    run = known[chosen]
+    every = studies.trained(plan, dataset=dataset, folder=outcome.path.parent)
+    one = next(model for model in every if model.fold == run["fold"])
+    half: Tensors = {k: v.half() if v.is_floating_point() else v for k, v in one.weights.items()}
+    if (n := sum(v.numel() * v.element_size() for v in half.values())) > MOST_BYTES:
+        name = f"{plan.paper}/{plan.variant}"
+        raise ValueError(f"{name}: {n:,} bytes of weights, expected {MOST_BYTES:,} or less")
+    said = outcome.predictions[outcome.predictions["fold"] == run["fold"]]
+    unseen = sorted(set(one.table["patient"]))
+    facts = ("recipe", "commit", "dirty", "versions", "device")
+    state = {
+        "plan": asdict(plan),
+        "fold": run["fold"],
+        "normalisation": run["normalisation"],
+        "rests_on": outcome.about["data"],
+        **{fact: outcome.about[fact] for fact in facts},
+        "patients": {
+            "seen": sorted(set(dataset.table["patient"]).difference(unseen)),
+            "unseen": unseen,
+        },
+        "scores": score(said, dataset.table, dataset.labels, one.experiment.targets),
+    }
+    path = _path(plan, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoints.write(path, state, {"selected": half})
+    return path
+
+
+def _plan(name: str, data: str) -> Plan:
+    paper, _, variant = name.partition("/")
+    return Plan(paper=paper, variant=variant, data=data)
+
+
+def _path(plan: Plan, folder: str | Path) -> Path:
+    return Path(folder, plan.paper, f"{plan.variant}-{plan.data}.safetensors")
+
+
+def _read(name: str, data: str, folder: str | Path) -> tuple[dict[str, Any], Tensors, nn.Module]:
+    """What a file says, its weights in single precision, and the model with them."""
+    asked = _plan(name, data)
+    path = _path(asked, folder)
+    if not path.is_file():
+        there = ", ".join(f"{known} on {of}" for known, of in names(folder)) or "none"
+        raise ValueError(f"name={name!r}, data={data!r}: not kept in {folder}; there are {there}")
+    state, groups = checkpoints.read(path)
+    try:
+        of = Plan(**state["plan"] | {"folds": None})
+        weights = {
+            k: v.float() if v.is_floating_point() else v for k, v in groups["selected"].items()
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is no kept model: {error!r}") from error
+    if (of.paper, of.variant, of.data) != (asked.paper, asked.variant, asked.data):
+        raise CheckpointError(f"{path} is of {of.paper}/{of.variant} on {of.data}")
+    if wrong := [key for key, values in weights.items() if not bool(values.isfinite().all())]:
+        raise CheckpointError(f"{path} is damaged: {wrong[0]} has values that are not finite")
+    try:
+        return state, weights, trained_model(of.experiment, weights)
+    except RuntimeError as error:  # names and shapes
+        raise CheckpointError(f"{path} is of another version of the model: {error}") from error

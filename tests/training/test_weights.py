@@ -1,0 +1,132 @@
+"""Models that are kept: half precision, a header that says how they came to be, and damage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lesionlab import weights
+from lesionlab.training import checkpoints
+from lesionlab.training.checkpoints import CheckpointError
+from lesionlab.training.folds import Dataset
+from lesionlab.training.outcomes import Outcome
+from lesionlab.training.studies import Plan
+from lesionlab.training.targets import columns
+
+NAME = "fu2021/full"
+
+
+@pytest.fixture
+def folder(small_plan: Plan, done: Outcome, dataset: Dataset, tmp_path: Path) -> Path:
+    assert weights.keep(small_plan, done, tmp_path, dataset=dataset) == kept(tmp_path)
+    return tmp_path
+
+
+def kept(folder: Path) -> Path:
+    return folder / "fu2021" / "full-phantom.safetensors"
+
+
+def test_a_kept_model_predicts_what_the_run_did(
+    folder: Path, done: Outcome, dataset: Dataset
+) -> None:
+    assert weights.names(folder) == [(NAME, "phantom")]
+    assert kept(folder).stat().st_size < weights.MOST_BYTES
+    fold = weights.trained(NAME, folder=folder, dataset=dataset)
+    said = done.predictions.set_index("lesion_id")
+    assert set(fold.table.index) == set(said.index)
+    names = columns(fold.experiment.targets)
+    first = torch.from_numpy(said.loc[fold.table.index, list(names)].to_numpy()).float()
+    # ratings of 1 to 5, from weights with eleven bits
+    assert (fold.predict(device="cpu") - first).abs().max() < 5e-3
+    model = weights.load(NAME, folder=folder)
+    assert not model.training
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_its_header_says_how_it_was_trained(folder: Path, done: Outcome, dataset: Dataset) -> None:
+    said = weights.about(NAME, folder=folder)
+    patients = said["patients"]
+    assert not set(patients["seen"]) & set(patients["unseen"])
+    assert {*patients["seen"], *patients["unseen"]} == set(dataset.table["patient"])
+    assert set(patients["unseen"]) == set(done.predictions["patient"])
+    assert said["normalisation"] == done.folds[0]["normalisation"]
+    assert (said["plan"]["epochs"], said["fold"]) == (1, 0)
+    rows = {(r["target"], r["predictor"], r["metric"]): r["value"] for r in said["scores"]}
+    value = done.scores.set_index(["target", "predictor", "metric"])["value"]
+    assert rows["mean", "model", "mae"] == pytest.approx(value["mean", "model", "mae"])
+
+
+def altered(change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> Any:
+    """Write the file again, with its own checksum, after a change."""
+
+    def write(path: Path) -> None:
+        state, groups = checkpoints.read(path)
+        change(state, groups["selected"])
+        checkpoints.write(path, state, groups)
+
+    return write
+
+
+def spoil(name: str) -> Callable[[dict[str, Any], dict[str, torch.Tensor]], None]:
+    def change(state: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        first = next(iter(tensors))
+        if name == "nan":
+            tensors[first][...] = float("nan")
+        elif name == "renamed":
+            tensors["renamed"] = tensors.pop(first)
+        elif name == "format":
+            state["format"] = 1
+        else:
+            state["plan"] = {} if name == "no plan" else state["plan"] | {"variant": name}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "is damaged"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-4] + b"\1\2\3\4"), "its checksum"),
+        (altered(spoil("nan")), "values that are not finite"),
+        (altered(spoil("renamed")), "is of another version of the model"),
+        (altered(spoil("no_attention")), "is of fu2021/no_attention on phantom"),
+        (altered(spoil("no plan")), "is no kept model"),
+        (altered(spoil("format")), "has format 1"),
+    ],
+)
+def test_a_file_that_is_not_what_it_should_be_is_refused(
+    damage: Callable[[Path], None], told: str, folder: Path
+) -> None:
+    damage(kept(folder))
+    with pytest.raises(CheckpointError, match=told):
+        weights.load(NAME, folder=folder)
+
+
+def test_what_is_not_kept_is_told(
+    folder: Path, small_plan: Plan, done: Outcome, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match=r"not kept in .*; there are fu2021/full on phantom"):
+        weights.load(NAME, data="slices", folder=folder)
+    with pytest.raises(ValueError, match=r"variant='\.\./\.\./full': expected one of"):
+        weights.load("fu2021/../../full", folder=folder)
+    with pytest.raises(ValueError, match="fold='3': expected one of 0"):
+        weights.keep(small_plan, done, folder, fold=3, dataset=dataset)
+    before = kept(folder).read_bytes()
+    monkeypatch.setattr(weights, "MOST_BYTES", 1000)
+    with pytest.raises(ValueError, match="bytes of weights, expected 1,000 or less"):
+        weights.keep(small_plan, done, folder, dataset=dataset)
+    assert kept(folder).read_bytes() == before
+    seen = weights.about(NAME, folder=folder)["patients"]["seen"]
+    known = dataset.table["patient"].isin(seen).to_numpy().nonzero()[0].tolist()
+    part = Dataset(
+        samples=dataset.samples.select(known),  # type: ignore[arg-type]
+        labels=dataset.labels[known],
+        table=dataset.table.iloc[known],
+        folds=dataset.folds.iloc[known],  # type: ignore[union-attr]
+    )
+    with pytest.raises(ValueError, match="every patient of it was seen by fu2021/full"):
+        weights.trained(NAME, folder=folder, dataset=part)
