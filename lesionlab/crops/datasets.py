@@ -175,6 +175,11 @@ class _Slices(DataSet):
     def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
         return self._opened.crop, "slices"
 
+    def rests_on(self) -> tuple[Basis, ...]:
+        readings, voxels = super().rests_on()
+        checksum = self._opened.intensity_checksum
+        return readings, Basis("slopes and intercepts of the slices", "real", checksum), voxels
+
     def _voxels(self) -> Basis:
         words = "public LIDC-IDRI slices, 8 bits, put back into HU"
         return Basis(words, "real", self._opened.checksum)
