@@ -19,6 +19,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 LOCK = "writer.lock"
+SEAL = "sha256"  # where a sealed JSON file has its own checksum
 
 
 @contextlib.contextmanager
@@ -49,20 +50,41 @@ def write_text(path: str | Path, text: str) -> Path:
     return Path(path)
 
 
-def write_json(path: str | Path, value: Any) -> Path:
+def write_json(path: str | Path, value: Any, *, sealed: bool = False) -> Path:
     """Write `value` as indented JSON, atomically; gives the path.
 
     NaN and infinity, which JSON does not have, are a ValueError; see `lesionlab.results.jsonable`.
+    What is sealed, a mapping, carries its own SHA-256, so that `read_json` sees if it was changed.
     """
+    if sealed:
+        value = value | {SEAL: _seal(value)}
     return write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file; a ValueError names the file and the line if it is not JSON."""
+def read_json(path: str | Path, *, sealed: bool = False) -> Any:
+    """Read a JSON file, without its seal.
+
+    Raises:
+        ValueError: It is not JSON, in which case the message names the line; it was changed after
+            it was sealed; or it has no seal, and has to be `sealed`.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not a JSON file: {error}") from error
+    seal = found.pop(SEAL, None) if isinstance(found, dict) else None
+    if seal is None and sealed:
+        raise ValueError(
+            f"{path} has no {SEAL} of its content: it is damaged, or of an old version"
+        )
+    if seal is not None and seal != _seal(found):
+        raise ValueError(f"{path} is not as it was written: its {SEAL} does not fit its content")
+    return found
+
+
+def _seal(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextlib.contextmanager

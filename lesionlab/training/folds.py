@@ -176,7 +176,7 @@ def cross_validate(
         "folds": folds,
     }
     content = results.jsonable(content)
-    path = _files.write_json(path.with_name(RESULTS), content)
+    path = _files.write_json(path.with_name(RESULTS), content, sealed=True)
     return Outcome(predictions=predictions, scores=scores, about=content, path=path)
 
 
@@ -302,7 +302,7 @@ def _train(
             "predictions": entry,
         }
     )
-    _files.write_json(place / RESULT, content)
+    _files.write_json(place / RESULT, content, sealed=True)
     return content, frame
 
 
@@ -310,7 +310,7 @@ def _read(place: Path, identity: dict[str, Any]) -> tuple[dict[str, Any], pd.Dat
     """What a finished fold has left, if it is of this run."""
     path = place / RESULT
     try:
-        found = _files.read_json(path)
+        found = _files.read_json(path, sealed=True)
         there, entry = found["identity"], dict(found["predictions"])
     except (ValueError, KeyError, TypeError) as error:
         message = f"{path} is damaged ({error}): remove it to do the fold again"

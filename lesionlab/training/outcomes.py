@@ -231,7 +231,7 @@ def kept(folder: str | Path, *, data: str = "slices", by: str = "patient") -> di
 
 
 def _about(path: Path) -> dict[str, Any]:
-    about = _files.read_json(path)
+    about = _files.read_json(path, sealed=True)
     needed = {"plan", "variant", "recipe", "folds", "results", "predictions"}
     missing = sorted(needed - about.keys()) if isinstance(about, dict) else sorted(needed)
     if missing:

@@ -296,7 +296,7 @@ def keep(
         content["analysis"] = jsonable(analysis)
     path = Path(folder) / f"{plan.name}.json"
     content["predictions"] = write_predictions(path.with_suffix(".csv"), outcome.predictions)
-    return _files.write_json(path, content)
+    return _files.write_json(path, content, sealed=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -343,7 +343,7 @@ def trained(
     validate = validates(plan.stages)
     for fold in done:
         split, path = dataset.split(fold, validate=validate, seed=plan.seed), place / f"fold-{fold}"
-        there: dict[str, Any] = _files.read_json(path / RESULT)["identity"]
+        there: dict[str, Any] = _files.read_json(path / RESULT, sealed=True)["identity"]
         own = {"variant": plan.variant, "parts": digest(split)}  # what says which lesions it tests
         checkpoints.check_same(path / RESULT, {name: there[name] for name in own}, own)
         normalise = experiment.normalisation(dataset.part(split["training"])[0])

@@ -1,12 +1,12 @@
 """`lesionlab train`, and its runs beside each other in `lesionlab runs`."""
 
-import json
 import re
 import shutil
 
 import pytest
 from typer.testing import CliRunner
 
+from lesionlab import _files
 from lesionlab.cli import app
 from lesionlab.sources import origins
 
@@ -59,12 +59,11 @@ def test_trainings_are_listed_and_compared(trained, tmp_path):
     folder, _ = trained
     first, second = tmp_path / "first", tmp_path / "second"
     shutil.copytree(folder, first)
-    content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    content = _files.read_json(folder / "results.json")
     content["seed"] = content["plan"]["seed"] = 3
     for row in content["results"]:  # as after several folds
         row |= {"fold_mean": 0.5, "fold_sd": 0.125}
-    second.mkdir()
-    (second / "results.json").write_text(json.dumps(content), encoding="utf-8")
+    _files.write_json(second / "results.json", content, sealed=True)
     rows = [re.split("  +", line) for line in call("runs", "list", tmp_path)[1].splitlines()]
     assert [row[:5] for row in rows[1:]] == [
         ["training", "fu2021", "smoke", label, "variant=full, data=phantom, by=nodule, "

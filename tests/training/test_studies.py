@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -14,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lesionlab import papers
+from lesionlab import _files, papers
 from lesionlab.attributes import RATING_NAMES
 from lesionlab.crops import datasets
 from lesionlab.explorer.bench import Bench, Request
@@ -224,12 +223,10 @@ def kept(small_plan: Plan, dataset: Dataset, done: Outcome, tmp_path_factory: An
 
 def copied(path: Path, tmp_path: Path, **changed: Any) -> Path:
     """The same file under another name, with other entries."""
-    about = json.loads(path.read_text())
-    about.update(changed)
+    about = _files.read_json(path) | changed
     (tmp_path / path.with_suffix(".csv").name).write_bytes(path.with_suffix(".csv").read_bytes())
     target = tmp_path / f"{len(list(tmp_path.glob('*.json')))}.json"
-    target.write_text(json.dumps(about))
-    return target
+    return _files.write_json(target, about, sealed=True)
 
 
 def test_numbers_are_kept_as_they_were_and_no_weights(
@@ -266,18 +263,34 @@ def test_other_data_and_other_folds_are_apart(kept: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("[]", "has no folds, plan"),
-        ('{"plan": {}, "variant": "full"}', "has no folds, predictions, re"),
+        ({}, "has no folds, plan"),
+        ({"plan": {}, "variant": "full"}, "has no folds, predictions, re"),
     ],
 )
 def test_results_of_another_version_are_named(tmp_path: Any, content: Any, told: Any) -> None:
-    (tmp_path / "old.json").write_text(content)
+    _files.write_json(tmp_path / "old.json", content, sealed=True)
     with pytest.raises(ValueError, match=rf"old\.json does not hold the results.*{told}"):
         outcomes.kept(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda text: re.sub(r'"value": [0-9.]+', '"value": 0.0', text, count=1), "does not fit"),
+        (lambda text: re.sub(r'"sha256": "\w+"\n}', '"x": 0\n}', text), "has no sha256"),
+        (lambda text: "[]", "has no sha256"),
+        (lambda text: 9999 * "[", "is not a JSON file"),
+    ],
+)
+def test_changed_scores_are_refused(change: Any, told: str, kept: Path, tmp_path: Path) -> None:
+    path = copied(kept, tmp_path)
+    path.write_text(change(path.read_text()))
+    with pytest.raises(ValueError, match=rf"0\.json {told}|0\.json is not as it.*{told}"):
+        outcomes.kept(tmp_path, data="phantom")
+
+
 def test_more_folds_count_before_more_epochs(kept: Path, tmp_path: Path) -> None:
-    about = json.loads(kept.read_text())
+    about = _files.read_json(kept)
     copied(kept, tmp_path)
     longer = copied(kept, tmp_path, recipe=about["recipe"] | {"epochs": 9})
     assert outcomes.kept(tmp_path, data="phantom")["full"].path == longer

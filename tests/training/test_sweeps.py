@@ -173,9 +173,9 @@ def test_a_fold_of_another_run_is_a_failure_and_stays(
 ) -> None:
     slow(tmp_path, inside)
     result = tmp_path / NAME / "fold-1" / folds.RESULT
-    content = json.loads(result.read_text(encoding="utf-8"))
+    content = _files.read_json(result)
     content["identity"]["recipe"]["lr"] = 7
-    result.write_text(json.dumps(content), encoding="utf-8")
+    _files.write_json(result, content, sealed=True)
     before = seen(tmp_path)
     assert "recipe.lr: 7 there, 0.01 here" in slow(tmp_path, inside).failures[NAME]
     assert {f for f, t in seen(tmp_path).items() if t != before[f]} == {"sweep.json"}
