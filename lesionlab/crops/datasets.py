@@ -185,7 +185,10 @@ class _Slices(DataSet):
         return Basis(words, "real", self._opened.checksum)
 
     def _details(self) -> dict[str, Any]:
-        return {"set": self._opened.checksum, "intensity": self._opened.intensity_checksum}
+        from lesionlab.sources.slices import INDEX
+
+        sums = {"set": self._opened.checksum, "intensity": self._opened.intensity_checksum}
+        return sums | {"index": _files.sha256(INDEX)}
 
 
 class _Dicom(DataSet):
