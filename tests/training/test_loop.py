@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lesionlab.crops.sampling import Samples
-from lesionlab.training import checkpoints
+from lesionlab.training import checkpoints, devices
 from lesionlab.training.devices import quickest
 from lesionlab.training.loop import Fitted, TrainingError, fit, predict
 from lesionlab.training.paper import Stream
@@ -251,12 +251,26 @@ def test_bf16_trains_other_weights_that_are_near(toys: ModuleType) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize(("amx", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_the_quickest_precision_is_what_the_cpu_multiplies_in(
-    monkeypatch: pytest.MonkeyPatch, amx: bool, expected: str
+@pytest.mark.parametrize(
+    ("bfloat16", "expected", "tries"),
+    [(0.5, "bf16-mixed", 12), (0.9, "32-true", 12), (20.0, "32-true", 2)],  # 20: do not wait
+)
+def test_the_quickest_precision_is_measured_once(
+    monkeypatch: pytest.MonkeyPatch, bfloat16: float, expected: str, tries: int
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
-    assert quickest("cpu") == quickest("auto") == expected
+    tried = []
+
+    def seconds(layer: Any, images: Any, precision: str) -> float:
+        tried.append(precision)
+        return bfloat16 if precision == "bf16-mixed" else 1.0
+
+    monkeypatch.setattr(devices, "_seconds", seconds)
+    devices._bfloat16_pays.cache_clear()
+    try:
+        assert quickest("cpu") == quickest("auto") == expected
+    finally:
+        devices._bfloat16_pays.cache_clear()
+    assert len(tried) == tries
 
 
 # what is refused
