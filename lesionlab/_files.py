@@ -61,7 +61,7 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file; a ValueError names the file and the line if it is not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of thousands of digits or brackets
         raise ValueError(f"{path} is not a JSON file: {error}") from error
 
 

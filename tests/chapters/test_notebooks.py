@@ -95,6 +95,29 @@ def test_a_value_is_read_as_yaml_or_refused():
             parameters.parse(text)
 
 
+def test_yaml_that_stands_for_gigabytes_is_refused_before_it_is_made(project):
+    lists = ", ".join(f"&a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30))
+    bomb = f"[&a0 [x], {lists}]"
+    with pytest.raises(ValueError, match=r"got 'x=\[&a0 .*: an alias, \*a0, is not allowed"):
+        parameters.parse(f"x={bomb}")
+    write_sets(project, f"one: {{smoke: {{x: {bomb}}}}}")
+    with pytest.raises(ValueError, match=r"sets\.yml: .*; an alias, \*a0, is not allowed"):
+        parameters.sets(project.folder, "one")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[" * 5000, "9" * 5000, "0x" + "f" * 9000, "2001-99-99", "2001-01-01", "!!set {a}",
+     "{[1]: 2}", "!!bool maybe", "!!timestamp x", "{1: 2, '1': 3}", "\x00", "<<: 3"],
+)  # fmt: skip
+def test_yaml_that_a_run_cannot_keep_is_refused_by_name_in_one_line(project, value):
+    with pytest.raises(ValueError, match=r"\Aa parameter .* YAML; got .x=.*: .+\Z"):
+        parameters.parse(f"x={value}")
+    write_sets(project, f"one: {{smoke: {{x: {value}}}}}")
+    with pytest.raises(ValueError, match=r"\A.*sets\.yml: expected YAML like one: .*\Z"):
+        parameters.sets(project.folder, "one")
+
+
 def test_parameters_come_with_their_defaults(project):
     cell = "# how many\nn = 5\nrate = 1e-3  # step\nsizes = [1,\n  -2]\nx = None"
     path = project.write("one", parameters=cell)
@@ -112,10 +135,33 @@ def test_what_is_no_notebook_with_one_cell_of_literals_is_named(project):
     path = project.write_cells("one", cells)
     with pytest.raises(ValueError, match="2 cells tagged 'parameters', one is allowed"):
         parameters.declared(path)
-    for text in ("not json", '{"cells": 3}'):
-        path.write_text(text, encoding="utf-8")
-        with pytest.raises(ValueError, match=r"one\.ipynb is not a (JSON file|notebook)"):
+    for literal in ("{[]: 1}", "-" * 100_000 + "1", "9" * 5000, "b'a'", "{1}", "'a\0'"):
+        path = project.write("one", parameters=f"n = {literal}")
+        with pytest.raises(ValueError, match=r"one\.ipynb: .* takes only lines like 'seed = 0'"):
             parameters.declared(path)
+
+
+CELL: dict[str, Any] = {"cell_type": "code", "source": "n = 1", "metadata": {}}
+NO_CELLS = [3, {}, CELL | {"source": 3}, CELL | {"source": [3]}, CELL | {"cell_type": None},
+            CELL | {"metadata": []}, CELL | {"metadata": {"tags": "parameters"}},
+            CELL | {"metadata": {"tags": [["parameters"]]}}]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "not json", "{", "[]", "null", "[" * 100_000, "9" * 5000, '{"cells": 3}', "\udcff",
+     '{"worksheets": []}', *(json.dumps({"cells": [CELL, cell]}) for cell in NO_CELLS)],
+)  # fmt: skip
+def test_a_malformed_notebook_is_named_whoever_reads_it(project, text):
+    path = project.folder / "one.ipynb"
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+    def plan(_: Path) -> Any:
+        return notebooks.plan("one", folder=project.folder)
+
+    for read in (parameters.declared, parameters.title, plan):
+        with pytest.raises(ValueError, match=r"one\.ipynb is not a (JSON file|notebook)"):
+            read(path)
 
 
 def test_sets_have_an_empty_book_and_read_small_numbers(project):
