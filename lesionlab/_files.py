@@ -163,6 +163,15 @@ def _take(files: Any, lock: str, mine: bytes) -> str | None:
     return None
 
 
+def abandoned(folder: Path) -> bool:
+    """Whether a folder of ours, no link, has the lock of a writer that was killed."""
+    try:
+        owned = folder.lstat().st_uid == os.getuid() and not folder.is_symlink()
+        return owned and _gone((folder / LOCK).read_text(encoding="utf-8"))
+    except (OSError, ValueError, AttributeError):  # also where users have no numbers: Windows
+        return False
+
+
 def _gone(owner: str) -> bool:
     """Whether a writer ran on this machine and has ended for certain."""
     pid, _, host = owner.partition(" on ")

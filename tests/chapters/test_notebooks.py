@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pytest
 from nbformat.v4 import new_code_cell
 
 from lesionlab import chapters, results
-from lesionlab._files import read_json, write_text
+from lesionlab._files import LOCK, read_json, write_text
 from lesionlab.chapters import notebooks, parameters, runs
 from lesionlab.chapters.notebooks import ExecutionError
 
@@ -424,3 +425,56 @@ def test_an_interrupted_command_goes_on_where_it_stopped(project):
     (project.root / "go").touch()
     second = subprocess.run(command, cwd=project.root, capture_output=True, text=True, check=True)
     assert re.search(r"a_quick +up to date\s[\s\S]*b_long +executed", second.stdout)
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_leaves_is_removed_by_the_next(project, tmp_path, monkeypatch):
+    temporary, runtime = tmp_path / "temporary", tmp_path / "runtime"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(runtime))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # it is looked up once
+    wait = "import os, tempfile, time\nfrom pathlib import Path\nwork = tempfile.mkdtemp()\n"
+    wait += "Path('kernel').write_text(str(os.getpid()))\nwhile True:\n    time.sleep(0.1)"
+    project.write("one", wait)
+    kept = [temporary / "lesionlab-notebook-other", temporary / "lesionlab-notebook-link"]
+    kept[0].mkdir()  # without an owner, and so perhaps being made
+    kept[1].symlink_to(project.root)
+    (project.root / LOCK).write_text(f"999999999 on {socket.gethostname()}", encoding="utf-8")
+    command = [Path(sys.executable).with_name("lesionlab"), "notebooks", "run"]
+    with subprocess.Popen(command, cwd=project.root, stderr=subprocess.DEVNULL) as first:
+        try:
+            until(lambda: (project.root / "kernel").exists() and kernel(project).isdigit())
+            (scratch,) = set(temporary.iterdir()) - {*kept}
+            project.write("two", "1 + 1")
+            assert quick_run(project, "two").fresh
+            assert scratch.exists(), "the other still runs"
+        finally:
+            first.kill()
+    until(lambda: not alive(int(kernel(project))))
+    assert scratch.exists()
+    assert not runtime.exists()
+    assert quick_run(project, "two", force=True).fresh
+    assert {*temporary.iterdir()} == {*kept}
+    assert (project.root / "kernel").exists()
+
+
+def kernel(project: Any) -> str:
+    return (project.root / "kernel").read_text(encoding="utf-8")
+
+
+def until(true: Any) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    # where nothing collects orphans, as in a container, the dead stay as zombies
+    stat = Path(f"/proc/{process}/stat")
+    return not stat.exists() or ") Z " not in stat.read_text(encoding="utf-8")
