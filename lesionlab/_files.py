@@ -70,7 +70,7 @@ def read_json(path: str | Path, *, sealed: bool = False) -> Any:
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of thousands of digits or brackets
         raise ValueError(f"{path} is not a JSON file: {error}") from error
     seal = found.pop(SEAL, None) if isinstance(found, dict) else None
     if seal is None and sealed:
@@ -183,6 +183,15 @@ def _take(files: Any, lock: str, mine: bytes) -> str | None:
         return other
     files.pipe_file(lock, mine)
     return None
+
+
+def abandoned(folder: Path) -> bool:
+    """Whether a folder of ours, no link, has the lock of a writer that was killed."""
+    try:
+        owned = folder.lstat().st_uid == os.getuid() and not folder.is_symlink()
+        return owned and _gone((folder / LOCK).read_text(encoding="utf-8"))
+    except (OSError, ValueError, AttributeError):  # also where users have no numbers: Windows
+        return False
 
 
 def _gone(owner: str) -> bool:

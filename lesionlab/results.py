@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import math
 import os
 import platform
@@ -173,7 +174,13 @@ def provenance(root: str | Path = ROOT, *more: str) -> dict[str, Any]:
 def read(path: str | Path) -> dict[str, Any]:
     """Read back a results file that `lesionlab notebooks run` wrote; a ValueError if it is none."""
     found = read_json(path)
-    wanted = {"notebook", "set", "parameters", "data", "results"}
-    if not isinstance(found, dict) or not wanted <= found.keys():
+    # of no notebook is what a command measured
+    wanted: dict[str, Any] = {"notebook": (str, type(None)), "set": str, "parameters": dict}
+    wanted |= {"data": list, "results": dict}
+    if not isinstance(found, dict) or not wanted.keys() <= found.keys():
         raise ValueError(f"{path} is not a results file: it must have {', '.join(sorted(wanted))}")
+    for key, kind in [*wanted.items(), ("seconds", (int, float))]:
+        if key in found and not isinstance(found[key], kind):
+            got = json.dumps(found[key])[:60]
+            raise ValueError(f"{path} is not a results file: it has {key}={got}")
     return found

@@ -180,7 +180,8 @@ def test_a_results_file_reads_back(tmp_path: Path) -> None:
     facts = {"notebook": "one", "set": "book", "parameters": {}, "data": []}
     content = facts | {"results": {"a": 1}}
     assert results.read(write_json(tmp_path / "one.json", content)) == content
-    for other in (facts, []):
+    wrong = {"set": None, "parameters": [], "data": {}, "results": "a", "seconds": "1"}
+    for other in (facts, [], *(content | {key: value} for key, value in wrong.items())):
         with pytest.raises(ValueError, match=r"other\.json is not a results file"):
             results.read(write_json(tmp_path / "other.json", other))
 

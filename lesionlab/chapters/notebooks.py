@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,15 @@ from typing import Any
 
 import lesionlab
 from lesionlab import _names, chapters, results
-from lesionlab._files import read_json, sha256, sha256_tree, write_json, write_text
+from lesionlab._files import (
+    abandoned,
+    read_json,
+    sha256,
+    sha256_tree,
+    sole_writer,
+    write_json,
+    write_text,
+)
 from lesionlab.chapters import parameters as _parameters
 
 # they say how a notebook is run, not what it computes
@@ -28,6 +37,7 @@ _OWN_SETTINGS = {results.ENVIRONMENT, chapters.SET} | {
 }
 FAILED = ".failed.ipynb"  # a notebook as far as it got
 COLLECTED = "results.json"  # what `lesionlab.results` collects while a notebook runs
+_SCRATCH = "lesionlab-notebook-"  # how the folder of a run begins, among temporary ones
 
 
 class ExecutionError(RuntimeError):
@@ -125,7 +135,8 @@ def plan(
 
 def library_sha256() -> str:
     """One checksum for everything in lesionlab that a notebook's outputs can depend on."""
-    return sha256_tree(Path(lesionlab.__file__).parent, [".py", ".js", ".csv", ".gz", ".toml"])
+    kinds = [".py", ".js", ".csv", ".gz", ".toml", ".mplstyle"]
+    return sha256_tree(Path(lesionlab.__file__).parent, kinds)
 
 
 def checksums(notebook: Path) -> dict[str, str]:
@@ -169,10 +180,11 @@ def carry_out(
         RuntimeError: Papermill is not installed.
     """
     if not force and task.outdated() is None:
-        return replace(task, seconds=float(recorded(task.path)["seconds"]))
+        return replace(task, seconds=float(recorded(task.path).get("seconds", 0.0)))
     # before, not after: an edit while it runs must make the copy stale
     record, start = task.record(), time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="lesionlab-") as scratch:
+    _sweep()
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH) as scratch, sole_writer(scratch):
         notebook = _execute(task, Path(scratch), timeout, progress)
         collected = Path(scratch) / COLLECTED
         found = read_json(collected) if collected.exists() else {"data": [], "results": {}}
@@ -183,6 +195,13 @@ def carry_out(
     write_json(task.results, {"notebook": task.name, **record, **origin, **found})
     task.path.with_suffix(FAILED).unlink(missing_ok=True)
     return replace(task, seconds=seconds, fresh=True)
+
+
+def _sweep() -> None:
+    """Remove what runs left that were killed: the folder of each says whose it was."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        if abandoned(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _execute(task: Plan, scratch: Path, timeout: float | None, progress: bool) -> Any:
@@ -243,10 +262,15 @@ def _kernel_environment(scratch: Path) -> Iterator[None]:
     os.environ[results.ENVIRONMENT] = str(scratch / COLLECTED)
     os.environ["JUPYTER_PATH"] = str(scratch / "jupyter")
     os.environ["IPYTHONDIR"] = str(scratch / "ipython")
+    # so that nothing of a run that is killed lies elsewhere: the temporary folders of its cells,
+    # and the file with the kernel's key, which Jupyter writes in this process
+    temporary, tempfile.tempdir = tempfile.tempdir, str(scratch)
+    os.environ["TMPDIR"] = str(scratch)
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # or each start warns of frozen modules
     try:
         yield
     finally:
+        tempfile.tempdir = temporary
         os.environ.clear()
         os.environ.update(before)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from lesionlab import _names
+from lesionlab import _names, results
 from lesionlab._files import read_json
 
 
@@ -37,9 +38,11 @@ def declared(path: str | Path) -> dict[str, Any]:
         for node in ast.parse(_source(tagged[0]) if tagged else "").body:
             (target,) = node.targets  # type: ignore[attr-defined]
             found[target.id] = ast.literal_eval(node.value)  # type: ignore[attr-defined]
-    except (SyntaxError, AttributeError, ValueError) as error:
+        _check_form(found)
+    # the last three: an unhashable key, and thousands of brackets or signs
+    except (SyntaxError, AttributeError, ValueError, TypeError, RecursionError, MemoryError) as why:
         told = f"{path}: the cell tagged 'parameters' takes only lines like 'seed = 0'"
-        raise ValueError(f"{told}: {error}") from None
+        raise ValueError(f"{told}: {why}") from None
     return found
 
 
@@ -47,7 +50,20 @@ def _cells(path: str | Path) -> list[dict[str, Any]]:
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("cells"), list):
         raise ValueError(f"{path} is not a notebook of format 4")
+    for i, cell in enumerate(content["cells"], 1):
+        if not _is_cell(cell):
+            told = f"cell {i}: expected an object with cell_type, source and metadata"
+            got = json.dumps(cell)[:60]
+            raise ValueError(f"{path} is not a notebook of format 4: {told}, got {got}")
     return list(content["cells"])
+
+
+def _is_cell(cell: Any) -> bool:
+    match cell:
+        case {"cell_type": str(), "source": str() | list() as source, "metadata": dict(about)}:
+            tags = about.get("tags", [])
+            return isinstance(tags, list) and all(isinstance(t, str) for t in [*source, *tags])
+    return False
 
 
 def _source(cell: Mapping[str, Any]) -> str:
@@ -66,13 +82,24 @@ def sets(folder: str | Path, name: str) -> dict[str, dict[str, Any]]:
         content = _load(file.read_text(encoding="utf-8")) if file.exists() else None
         for chosen, values in ((content or {}).get(name) or {}).items():
             found[str(chosen)] = dict(values or {})
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError):
-        raise ValueError(f"{file}: expected YAML like {name}: {{smoke: {{seed: 1}}}}") from None
+    except (AttributeError, TypeError, ValueError) as error:
+        why = f"; {error}" if isinstance(error, ValueError) else ""
+        told = f"{file}: expected YAML like {name}: {{smoke: {{seed: 1}}}}"
+        raise ValueError(told + why) from None
     return found
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which `1e-3` is a number, as in Python; in YAML 1.1 it is text."""
+    """YAML in which `1e-3` is a number, as in Python; in YAML 1.1 it is text.
+
+    There are no aliases: a line of them, each a list of the one before, stands for gigabytes.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            name = self.peek_event().anchor  # type: ignore[no-untyped-call]
+            raise yaml.YAMLError(f"an alias, *{name}, is not allowed")
+        return super().compose_node(parent, index)
 
 
 _Loader.add_implicit_resolver(
@@ -83,7 +110,22 @@ _Loader.add_implicit_resolver(
 
 
 def _load(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    """YAML that has a form in JSON; a ValueError says in a line what is wrong."""
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        _check_form(value)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    # the last three: what yaml raises for a tag that does not fit, such as !!bool maybe
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError) as error:
+        why = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ValueError(why) from None
+    return value
+
+
+def _check_form(value: Any) -> None:
+    """Raise for a value that has no form in JSON, in which a run keeps it."""
+    json.dumps(results.jsonable(value))
 
 
 def parse(text: str) -> tuple[str, Any]:
@@ -93,12 +135,13 @@ def parse(text: str) -> tuple[str, Any]:
     ('weights', [1, 0.002])
     """
     name, equals, value = text.partition("=")
+    told = f"a parameter is given as name=value, the value as YAML; got {text[:80]!r}"
+    if not equals or not name.strip().isidentifier():
+        raise ValueError(told)
     try:
-        if equals and name.strip().isidentifier():
-            return name.strip(), _load(value)
-    except yaml.YAMLError:
-        pass
-    raise ValueError(f"a parameter is given as name=value, the value as YAML; got {text!r}")
+        return name.strip(), _load(value)
+    except ValueError as error:
+        raise ValueError(f"{told}: {error}") from None
 
 
 def check(name: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:

@@ -37,6 +37,9 @@ COLUMNS = (
 _RESULTS, _FOLD = "results.json", "fold-"
 _DEFAULTS = {"by": "patient", "seed": 0, "n_lesions": None, "epochs": None, "data_seed": 0}
 _SCORE = ["value", "low", "high", "fold_mean", "fold_sd"]
+_TYPES: dict[str, Any] = {
+    "set": str, "commit": str, "dirty": bool, "seconds": (int, float), "version": str,
+}  # fmt: skip
 
 
 def find(folder: str | Path = "runs") -> pd.DataFrame:
@@ -117,17 +120,28 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
             scores = [{"score": k, "value": v} for k, v in _numbers(content["results"], "")]
             about |= {"set": content.get("set"), "scores": scores}
             given = dict(content["parameters"])
-            yield _row(path, "notebook", str(content["notebook"]), label, given, **about)
+            yield _row(path, "notebook", str(content["notebook"]), label, given, **_typed(about))
         elif {"experiment", "variant", "folds", "results"} <= set(content):
             # a training that the book keeps is one file among others
             label = label if trained else path.stem
             about |= {"set": content.get("plan", {}).get("preset"), "scores": _scores(content)}
             given = _training(content)
-            yield _row(path, "training", str(content["experiment"]), label, given, **about)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            yield _row(path, "training", str(content["experiment"]), label, given, **_typed(about))
+    # whatever is in the file: what was made of it by then can be of any type
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+            RuntimeError) as error:  # fmt: skip
         kind, name = KINDS[trained], path.parent.parent.name if trained else path.stem
         why = str(error) if str(path) in str(error) else f"{path}: {error!r}"
         yield _row(path, kind, name, label, state=f"damaged: {why}")
+
+
+def _typed(about: dict[str, Any]) -> dict[str, Any]:
+    """The same; a TypeError for what a table cannot hold."""
+    numbers = [(f"{row['score']}, {k}", row.get(k)) for row in about["scores"] for k in _SCORE]
+    for key, value in [*about.items(), *numbers]:
+        if value is not None and not isinstance(value, _TYPES.get(key, (int, float, list))):
+            raise TypeError(f"{key} is {value!r:.60}")
+    return about
 
 
 def _row(
@@ -274,7 +288,10 @@ def over_seeds(found: pd.DataFrame) -> pd.DataFrame:
 
     The index is (score, group), only where there are two seeds or more.
     """
-    grouped = found.dropna(subset="value").groupby(["score", "group"], sort=False)
+    # as text: a notebook may call a list of numbers its seed
+    seeds = found["seed"].map(str, na_action="ignore")
+    numbers = found.assign(seed=seeds).dropna(subset="value")
+    grouped = numbers.groupby(["score", "group"], sort=False)
     made = grouped.agg(mean=("value", "mean"), sd=("value", "std"), n=("seed", "nunique"))
     return made[made["n"] > 1]
 

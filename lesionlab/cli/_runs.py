@@ -27,8 +27,8 @@ def list_runs(
 
     with plain_errors():
         shown = runs.find(folder).drop(columns=["path", "parameters", "scores"])
-        dirty = shown.pop("dirty").map({True: "+"}).fillna("")
-        shown["commit"] = shown["commit"].str[:7] + dirty
+        commits = zip(shown["commit"], shown.pop("dirty"), strict=True)
+        shown["commit"] = [commit and commit[:7] + "+" * bool(dirty) for commit, dirty in commits]
         shown["seconds"] = shown["seconds"].map("{:.0f}".format, na_action="ignore")
         shown["when"] = shown["when"].map("{:%Y-%m-%d %H:%M}".format)
         typer.echo(_text(shown))

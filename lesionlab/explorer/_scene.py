@@ -26,6 +26,9 @@ TIERS = {
     "dicom": "LIDC-IDRI DICOM: a real scan",
 }
 
+LARGEST, STRONGEST = 1e9, 1e30
+"""Of ratings and of maps, in size: sums and differences of these are numbers in a page, too."""
+
 IN_SCAN = "the scan's first slice"
 
 SCALES = {
@@ -188,8 +191,8 @@ def _whole(array: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int16], Bools | None
 
 def _spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
     values = tuple(float(s) for s in spacing)
-    if len(values) != 3 or not all(np.isfinite(s) and s > 0 for s in values):
-        raise ValueError(f"spacing={spacing!r}: expected (z, y, x) in mm, above 0")
+    if len(values) != 3 or not all(1e-3 <= s <= 1e3 for s in values):
+        raise ValueError(f"spacing={spacing!r}: expected (z, y, x) in mm, from 0.001 to 1000")
     return values
 
 
@@ -216,6 +219,9 @@ def _maps(
                 expected = f"expected numbers {shape} or {shape[1:]} as the volume"
                 got = f"got {array.dtype} {array.shape}"
                 raise ValueError(f"overlays, map {method!r}, {head!r}: {expected}, {got}")
+            if (top := max(map(abs, _encoding.ends(array)))) > STRONGEST:
+                expected = f"expected numbers up to {STRONGEST:g} in size, got {top:g}"
+                raise ValueError(f"overlays, map {method!r}, {head!r}: {expected}")
             array = array[at] if array.ndim == 3 else array[None, *at[1:]]
             made[str(method), str(head)] = array.astype(np.float64)
     if not all(method for method, _ in made):
@@ -239,8 +245,9 @@ def _ratings(
         given = [float(r) for r in readings.get(name, ())]
         value = float(predicted[name]) if name in predicted else None
         numbers = [*given, *([] if value is None else [value])]
-        if not np.isfinite(numbers).all():
-            raise ValueError(f"ratings of {name!r}: expected finite numbers, got {numbers}")
+        if not all(abs(number) <= LARGEST for number in numbers):
+            expected = f"expected finite numbers up to {LARGEST:g} in size"
+            raise ValueError(f"ratings of {name!r}: {expected}, got {numbers}")
         is_probability = bool(numbers) and min(numbers) >= 0 and max(numbers) <= 1
         low, high = SCALES.get(name, (0, 1) if is_probability else (1, 5))
         scale = [min([low, *numbers]), max([high, *numbers])]

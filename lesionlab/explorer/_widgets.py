@@ -8,6 +8,7 @@ import anywidget
 import traitlets
 
 from lesionlab.explorer import _html
+from lesionlab.explorer._scene import LARGEST
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,6 +124,13 @@ class VolumeViewer(_Widget):
             for name, value in state.items():
                 setattr(self, name, value)
             self._data = data
+
+    @traitlets.validate("window_centre", "window_width", "opacity", "zoom", "pan")
+    def _check_number(self, proposal: Any) -> Any:
+        name, value = proposal["trait"].name, proposal["value"]
+        if not all(abs(number) <= LARGEST for number in (value if name == "pan" else [value])):
+            raise ValueError(f"{name}={value}: expected numbers up to {LARGEST:g} in size")
+        return value
 
     @traitlets.validate("slice", "other_slice", "method", "other_method")
     def _check(self, proposal: Any) -> Any:

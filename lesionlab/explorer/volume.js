@@ -373,8 +373,8 @@ export const mountViewer = (el, data, options = {}) => {
 // What is seen, with the words that a picture needs to be understood elsewhere.
 const picture = (panels, ink, colours) => {
   const ratio = 2, wide = 420, pad = 12, line = 18;
-  const uprightTall = (panel) => Math.max(0, ...panel.views().slice(1).map(([, p]) => (wide / 2 - 2) * p.rows * p.dv / (p.columns * p.du)));
-  const axialTall = (panel) => { const [, p] = panel.views()[0]; return wide * p.rows * p.dv / (p.columns * p.du); };
+  const uprightTall = (panel) => Math.max(0, ...panel.views().slice(1).map(([, plane]) => (wide / 2 - 2) / shapeOf(plane)));
+  const axialTall = (panel) => wide / shapeOf(panel.views()[0][1]);
   const tall = (panel) => pad * 2 + 2 * line + axialTall(panel) + 4 + uprightTall(panel) + 50 + 8 * line +
     (1 + panel.volume.panel.ratings.length) * 24 + panel.volume.panel.notes.length * 2 * line;
   const canvas = make("canvas", { width: ratio * (pad + panels.length * (wide + pad)), height: ratio * Math.max(...panels.map(tall)) });
@@ -402,7 +402,7 @@ const picture = (panels, ink, colours) => {
     write(volume.panel.tier.text);
     const [look, marks] = [panel.look(), panel.marks()];
     panel.views().forEach(([own, plane, cross], i) => {
-      const width = i ? wide / 2 - 2 : wide, height = width * plane.rows * plane.dv / (plane.columns * plane.du);
+      const width = i ? wide / 2 - 2 : wide, height = width / shapeOf(plane);
       paste(width, height, (part) => drawPlane(part, volume, plane, look,
         { ...marks, cross, tag: i ? own.dataset.plane : marks.tag }, ratio), i === 2 ? left + wide / 2 + 2 : left);
       if (!i) y += height + 4;

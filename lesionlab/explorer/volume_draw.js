@@ -22,6 +22,9 @@ const partOf = (plane, zoom, u, v) => {
   return { ...plane, columns, rows, u: from(u, columns, plane.w), v: from(v, rows, plane.h) };
 };
 
+// its width over its height on the screen; within bounds, or no canvas could hold a needle
+const shapeOf = (plane) => clamp(plane.columns * plane.du / (plane.rows * plane.dv), 0.05, 20);
+
 const voxelImage = (volume, plane, look) => {
   const { w, h, start, su, sv } = plane;
   const image = new ImageData(w, h);
@@ -195,8 +198,10 @@ const drawRating = (canvas, rating, colours, ink, ratio) => {
   context.clearRect(0, 0, width, height);
   context.fillStyle = ink.quiet;
   context.fillRect(inset, middle - ratio / 2, width - 2 * inset, ratio);
-  for (let step = Math.ceil(low); step <= high; step++)
-    context.fillRect(x(step) - ratio / 2, middle - 3 * ratio, ratio, 6 * ratio);
+  // no more than can be told apart, however far off a value lies
+  const start = Math.ceil(low), steps = Math.floor(high) - start;
+  for (let k = 0; k <= steps && steps <= 100; k++)
+    context.fillRect(x(start + k) - ratio / 2, middle - 3 * ratio, ratio, 6 * ratio);
   const { readings } = rating;
   if (readings.length) {
     const [first, last] = [Math.min(...readings), Math.max(...readings)];

@@ -344,7 +344,7 @@ class Panel {
     if (!volume.hu) return;
     if (!this.bars.hidden && fit(this.bars, ratio)) drawBars(this.bars, volume, slice, ink, ratio, 8);
     const marks = this.marks(), views = this.views();
-    const shapes = views.map(([, plane]) => plane.columns * plane.du / (plane.rows * plane.dv));
+    const shapes = views.map(([, plane]) => shapeOf(plane));
     // width for one height of all planes, for the full screen
     this.planes.style.setProperty("--shape", 1 / (1 / shapes[0] + Math.max(0, ...shapes.slice(1).map((shape) => 0.5 / shape))));
     for (const [i, [canvas, plane, cross]] of views.entries()) {

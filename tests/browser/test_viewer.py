@@ -87,7 +87,13 @@ def views() -> dict[str, list[Any]]:
         explorer.view(one.hu, title=NASTY, tier=NASTY, overlays={NASTY: {NASTY: one.hu[0]}},
                       readings={NASTY: [1]}),
     ]  # fmt: skip
+    # in a script this would make what follows part of it, up to the end of the page
+    opens = "<!--<script>"
+    swallowing = explorer.view(one.hu, title=opens, tier=opens, readings={opens: [1]})
+    far = explorer.view(one.hu, title="far", spacing=(1, 1000, 0.001), predicted={"x": 1e9},
+                        readings={"y": [-1e9, 1e9]})  # fmt: skip
     return {
+        "hard": [swallowing, far],
         "whole": [whole], "large": [large], "pair": [pair], "alike": [before_after], "odd": odd,
         "zoomed": [zoomed],
     }  # fmt: skip
@@ -680,6 +686,18 @@ def test_odd_volumes_are_shown_and_text_is_never_run(opened: Any) -> None:
         assert gap[2] == gap[0] + 45, "bluish, as no HU is"
         assert seen.page.get_by_label("Slice", exact=True).nth(1).is_disabled()
         assert seen.page.get_by_text("the end").is_visible()
+
+
+def test_text_swallows_nothing_and_values_far_off_do_not_freeze(opened: Any) -> None:
+    with opened("hard") as seen:
+        titles = seen.page.locator(".title:visible").all_inner_texts()
+        assert titles == ["<!--<script>", "far"]
+        assert seen.page.get_by_text("the end").is_visible()
+        tall, wide = seen.viewer(
+            "const { height, width } = root.querySelector('.axial'); return [height, width]", 1
+        )
+        assert tall <= 20 * wide
+        assert seen.viewer("return (await viewer.toPNG()).size", 1) > 1000
 
 
 def test_a_browser_that_cannot_unpack_says_so(opened: Any) -> None:

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pytest
 from nbformat.v4 import new_code_cell
 
 from lesionlab import chapters, results
-from lesionlab._files import read_json, write_text
+from lesionlab._files import LOCK, read_json, write_text
 from lesionlab.chapters import notebooks, parameters, runs
 from lesionlab.chapters.notebooks import ExecutionError
 
@@ -95,6 +96,29 @@ def test_a_value_is_read_as_yaml_or_refused():
             parameters.parse(text)
 
 
+def test_yaml_that_stands_for_gigabytes_is_refused_before_it_is_made(project):
+    lists = ", ".join(f"&a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30))
+    bomb = f"[&a0 [x], {lists}]"
+    with pytest.raises(ValueError, match=r"got 'x=\[&a0 .*: an alias, \*a0, is not allowed"):
+        parameters.parse(f"x={bomb}")
+    write_sets(project, f"one: {{smoke: {{x: {bomb}}}}}")
+    with pytest.raises(ValueError, match=r"sets\.yml: .*; an alias, \*a0, is not allowed"):
+        parameters.sets(project.folder, "one")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[" * 5000, "9" * 5000, "0x" + "f" * 9000, "2001-99-99", "2001-01-01", "!!set {a}",
+     "{[1]: 2}", "!!bool maybe", "!!timestamp x", "{1: 2, '1': 3}", "\x00", "<<: 3"],
+)  # fmt: skip
+def test_yaml_that_a_run_cannot_keep_is_refused_by_name_in_one_line(project, value):
+    with pytest.raises(ValueError, match=r"\Aa parameter .* YAML; got .x=.*: .+\Z"):
+        parameters.parse(f"x={value}")
+    write_sets(project, f"one: {{smoke: {{x: {value}}}}}")
+    with pytest.raises(ValueError, match=r"\A.*sets\.yml: expected YAML like one: .*\Z"):
+        parameters.sets(project.folder, "one")
+
+
 def test_parameters_come_with_their_defaults(project):
     cell = "# how many\nn = 5\nrate = 1e-3  # step\nsizes = [1,\n  -2]\nx = None"
     path = project.write("one", parameters=cell)
@@ -112,10 +136,33 @@ def test_what_is_no_notebook_with_one_cell_of_literals_is_named(project):
     path = project.write_cells("one", cells)
     with pytest.raises(ValueError, match="2 cells tagged 'parameters', one is allowed"):
         parameters.declared(path)
-    for text in ("not json", '{"cells": 3}'):
-        path.write_text(text, encoding="utf-8")
-        with pytest.raises(ValueError, match=r"one\.ipynb is not a (JSON file|notebook)"):
+    for literal in ("{[]: 1}", "-" * 100_000 + "1", "9" * 5000, "b'a'", "{1}", "'a\0'"):
+        path = project.write("one", parameters=f"n = {literal}")
+        with pytest.raises(ValueError, match=r"one\.ipynb: .* takes only lines like 'seed = 0'"):
             parameters.declared(path)
+
+
+CELL: dict[str, Any] = {"cell_type": "code", "source": "n = 1", "metadata": {}}
+NO_CELLS = [3, {}, CELL | {"source": 3}, CELL | {"source": [3]}, CELL | {"cell_type": None},
+            CELL | {"metadata": []}, CELL | {"metadata": {"tags": "parameters"}},
+            CELL | {"metadata": {"tags": [["parameters"]]}}]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "not json", "{", "[]", "null", "[" * 100_000, "9" * 5000, '{"cells": 3}', "\udcff",
+     '{"worksheets": []}', *(json.dumps({"cells": [CELL, cell]}) for cell in NO_CELLS)],
+)  # fmt: skip
+def test_a_malformed_notebook_is_named_whoever_reads_it(project, text):
+    path = project.folder / "one.ipynb"
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+    def plan(_: Path) -> Any:
+        return notebooks.plan("one", folder=project.folder)
+
+    for read in (parameters.declared, parameters.title, plan):
+        with pytest.raises(ValueError, match=r"one\.ipynb is not a (JSON file|notebook)"):
+            read(path)
 
 
 def test_sets_have_an_empty_book_and_read_small_numbers(project):
@@ -378,3 +425,56 @@ def test_an_interrupted_command_goes_on_where_it_stopped(project):
     (project.root / "go").touch()
     second = subprocess.run(command, cwd=project.root, capture_output=True, text=True, check=True)
     assert re.search(r"a_quick +up to date\s[\s\S]*b_long +executed", second.stdout)
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_leaves_is_removed_by_the_next(project, tmp_path, monkeypatch):
+    temporary, runtime = tmp_path / "temporary", tmp_path / "runtime"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(runtime))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # it is looked up once
+    wait = "import os, tempfile, time\nfrom pathlib import Path\nwork = tempfile.mkdtemp()\n"
+    wait += "Path('kernel').write_text(str(os.getpid()))\nwhile True:\n    time.sleep(0.1)"
+    project.write("one", wait)
+    kept = [temporary / "lesionlab-notebook-other", temporary / "lesionlab-notebook-link"]
+    kept[0].mkdir()  # without an owner, and so perhaps being made
+    kept[1].symlink_to(project.root)
+    (project.root / LOCK).write_text(f"999999999 on {socket.gethostname()}", encoding="utf-8")
+    command = [Path(sys.executable).with_name("lesionlab"), "notebooks", "run"]
+    with subprocess.Popen(command, cwd=project.root, stderr=subprocess.DEVNULL) as first:
+        try:
+            until(lambda: (project.root / "kernel").exists() and kernel(project).isdigit())
+            (scratch,) = set(temporary.iterdir()) - {*kept}
+            project.write("two", "1 + 1")
+            assert quick_run(project, "two").fresh
+            assert scratch.exists(), "the other still runs"
+        finally:
+            first.kill()
+    until(lambda: not alive(int(kernel(project))))
+    assert scratch.exists()
+    assert not runtime.exists()
+    assert quick_run(project, "two", force=True).fresh
+    assert {*temporary.iterdir()} == {*kept}
+    assert (project.root / "kernel").exists()
+
+
+def kernel(project: Any) -> str:
+    return (project.root / "kernel").read_text(encoding="utf-8")
+
+
+def until(true: Any) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    # where nothing collects orphans, as in a container, the dead stay as zombies
+    stat = Path(f"/proc/{process}/stat")
+    return not stat.exists() or ") Z " not in stat.read_text(encoding="utf-8")

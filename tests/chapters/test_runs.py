@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -11,10 +12,12 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from lesionlab import __version__
 from lesionlab._files import write_text
 from lesionlab.chapters import runs
+from lesionlab.cli import app
 from lesionlab.training.studies import Plan
 
 
@@ -98,6 +101,38 @@ def test_failed_unfinished_and_damaged_runs_are_named(tmp_path: Path) -> None:
     }  # fmt: skip
     assert state["full-seed0"] == "unfinished: not scored; done: fold-0"
     assert "one.json is not a JSON file" in state["book-0c"]
+
+
+OTHERS: list[Any] = [None, 3, "x", True, [], [1], {}, {"a": [1]}, [{"a": 1}]]
+DEEP = "[" * 100_000, "9" * 5000, '{"a":' * 900 + "1" + "}" * 900, "9" * 400
+
+
+@pytest.mark.parametrize("kind", ["notebook", "training"])
+def test_what_a_file_holds_never_keeps_the_other_runs_from_being_listed(
+    tmp_path: Path, kind: str
+) -> None:
+    """Each key of a file in turn is of another type: a run that is shown, or damaged and named."""
+    good = notebook(tmp_path, "book-0a") if kind == "notebook" else training(tmp_path, "a", mae=0.4)
+    content = json.loads(good.read_text(encoding="utf-8"))
+    texts = [json.dumps(content | {key: value}) for key in content for value in OTHERS]
+    texts += [json.dumps(content | {"results": 0}).replace('"results": 0', f'"results": {text}')
+              for text in (*DEEP, *(f'{{"a": {text}}}' for text in DEEP))]  # fmt: skip
+    if kind == "training":
+        (row, *_) = content["results"]
+        texts += [json.dumps(content | {"results": [row | {key: value}]})
+                  for key in row for value in OTHERS]  # fmt: skip
+    for i, text in enumerate(texts):
+        write(tmp_path / "other" / f"run-{i}" / good.name, text)
+    found = runs.find(tmp_path)
+    assert found.loc[found["path"] == good, "state"].tolist() == ["complete"]
+    damaged = found[found["state"].str.startswith("damaged: ")]
+    assert len(damaged) > 40
+    assert all(str(row["path"]) in row["state"] for _, row in damaged.iterrows())
+    shown = CliRunner().invoke(app, ["runs", "list", str(tmp_path)])
+    assert shown.exit_code == 0, shown.exception
+    for run in found.loc[found["state"] == "complete", "run"]:
+        with contextlib.suppress(ValueError):  # there may be no score in it, which is told
+            runs.over_seeds(runs.scores(runs.choose(found, [run])))
 
 
 def test_numbers_of_a_notebook_have_names_with_dots(tmp_path: Path) -> None:

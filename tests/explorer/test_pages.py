@@ -82,6 +82,9 @@ def test_a_page_saved_now_starts_where_the_widget_stands(
         ("view", "other_slice", -1, "other_slice=-1: expected 0 to 3"),
         ("view", "method", "CAM", "method='CAM': expected one of '', 'a'"),
         ("view", "opacity", 2, "opacity"),
+        ("view", "window_width", float("inf"), "window_width=inf: expected numbers up to 1e+09"),
+        ("view", "window_centre", float("nan"), "window_centre=nan: expected numbers up to 1e+09"),
+        ("view", "pan", [0.0, 1e308], "pan=[0.0, 1e+308]: expected numbers up to 1e+09"),
         ("game", "answers", {"z": {"margin": 3}}, "there is no nodule 'z' here"),
         ("game", "chosen", ["texture"], "chosen=['texture']: expected some of"),
         ("game", "at", 2, "at=2: expected 0 to 1"),
@@ -141,21 +144,23 @@ def test_a_nodule_keeps_to_its_share_of_the_page_and_says_what_was_rounded(
     assert {panel["hu"]["step"] for panel in panels(viewer._data)} == {1}, "in a kernel"
 
 
+@pytest.mark.parametrize("nasty", [NASTY, "<!--<script>"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_text_from_outside_is_never_markup_and_nothing_is_fetched(
-    kind: str, noise: Any, payload: Any
+    kind: str, nasty: str, noise: Any, payload: Any
 ) -> None:
     class Tags(HTMLParser):
         def handle_starttag(self, tag: str, attrs: object) -> None:
             seen.append(tag)
 
     seen: list[str] = []
-    viewer = made(kind, NASTY, noise)
+    viewer = made(kind, nasty, noise)
     page = viewer.to_html()
     Tags().feed(page)
     assert seen == ["div", "p", "script", "script"]
     assert "<!--" not in page
-    assert NASTY in str(payload(viewer)).replace('\\"', '"').replace("\\\\", "\\").replace(
+    assert page.count("<script") == page.count("</script") == 2
+    assert nasty in str(payload(viewer)).replace('\\"', '"').replace("\\\\", "\\").replace(
         "\\'", "'"
     )
     assert viewer.to_png().startswith(b"\x89PNG")
