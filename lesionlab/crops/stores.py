@@ -158,7 +158,7 @@ class CropStore(Mapping[str, Crop]):
         return f"CropStore({self.url!r}, tier={self.tier!r}, {len(self)} lesions, {state})"
 
     def __getitem__(self, lesion_id: str) -> Crop:
-        """Read one crop; KeyError if it is not in the store, ValueError if it is damaged."""
+        """Read one crop; KeyError if it is not in the store, ValueError if its SHA-256 is wrong."""
         if lesion_id not in self._rows:
             why = self.exclusions.get(lesion_id, "not in the store")
             raise KeyError(f"{lesion_id!r}: {why} ({self.url})")
@@ -170,7 +170,7 @@ class CropStore(Mapping[str, Crop]):
             if readers := row["readers"]:
                 shape = (readers, z, y, (x + 7) // 8)
                 bits = self._chunk(f"masks/{lesion_id}/c/0/0/0/0", "u1", shape)
-            return Crop(
+            crop = Crop(
                 lesion_id=lesion_id,
                 hu=hu.astype(np.int16, copy=False),
                 masks=np.unpackbits(bits, axis=-1, count=x).view(np.bool_),
@@ -180,6 +180,9 @@ class CropStore(Mapping[str, Crop]):
                 steps=np.array(row["steps"], np.int64),
                 tier=row["tier"],
             )
+            if _row(crop, bits) != row:
+                raise ValueError("voxels, masks or geometry are not what was written: SHA-256")
+            return crop
         except (FileNotFoundError, ValueError, TypeError) as error:
             raise ValueError(f"{self.url} is damaged: lesion {lesion_id}: {error}") from error
 
@@ -230,17 +233,18 @@ class CropStore(Mapping[str, Crop]):
         for name in tqdm(self, "validate", len(self), disable=not progress, unit="lesion"):
             try:
                 crop = self[name]
-                if _row(crop) != self._rows[name]:
-                    wrong[name] = "voxels, masks or geometry are not what was written: SHA-256"
-                elif faults is not None and (told := "; ".join(faults(crop))):
+                if faults is not None and (told := "; ".join(faults(crop))):
                     wrong[name] = told
             except (ValueError, OSError) as error:
                 wrong[name] = str(error)
         return wrong
 
 
-def _row(crop: Crop) -> Row:
-    """What the table says of a crop: all but its voxels, and a SHA-256 of everything."""
+def _row(crop: Crop, bits: npt.NDArray[np.uint8]) -> Row:
+    """What the table says of a crop: all but its voxels, and a SHA-256 of everything.
+
+    The masks are given in bits, as they are stored: to pack them takes a third of the time.
+    """
     row: Row = {
         "lesion_id": crop.lesion_id,
         "tier": crop.tier,
@@ -252,9 +256,10 @@ def _row(crop: Crop) -> Row:
         "steps": crop.steps.tolist(),
     }
     text = json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
-    bits = np.packbits(crop.masks, axis=-1)
-    data = text.encode() + crop.hu.astype("<i2", copy=False).tobytes() + bits.tobytes()
-    return row | {"sha256": hashlib.sha256(data).hexdigest()}
+    sha256 = hashlib.sha256(text.encode())
+    for part in (crop.hu.astype("<i2", copy=False), bits):
+        sha256.update(np.ascontiguousarray(part).data)
+    return row | {"sha256": sha256.hexdigest()}
 
 
 def _checked_ids(lesion_ids: Iterable[str]) -> list[str]:
@@ -384,7 +389,8 @@ def existing(url: Url, provenance: Row, tier: Tier | None = None) -> CropStore |
 
 def _write(group: Any, crop: Crop) -> Row:
     """Store a crop, in place of what an interrupted build has left of it; gives its row."""
-    name, row, bits = crop.lesion_id, _row(crop), np.packbits(crop.masks, axis=-1)
+    name, bits = crop.lesion_id, np.packbits(crop.masks, axis=-1)
+    row = _row(crop, bits)
     options: dict[str, Any] = {
         "overwrite": True,
         "compressors": None,

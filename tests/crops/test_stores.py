@@ -378,9 +378,9 @@ def flipped(data: bytes) -> bytes:
     [
         ("L-2", "hu", flipped, "SHA-256"),
         ("L-5", "masks", flipped, "SHA-256"),
-        ("L-1", "hu", lambda _: b"1234", "is damaged: lesion L-1: "),
-        ("L-3", "hu", None, "is damaged: lesion L-3: "),
-        ("L-0", "masks", None, "is damaged: lesion L-0: "),
+        ("L-1", "hu", lambda _: b"1234", "cannot reshape"),
+        ("L-3", "hu", None, "No such file"),
+        ("L-0", "masks", None, "No such file"),
     ],
 )
 def test_a_damaged_lesion_is_found_and_named(lesion_id, group, damage, told, store):
@@ -389,9 +389,12 @@ def test_a_damaged_lesion_is_found_and_named(lesion_id, group, damage, told, sto
     file.unlink()
     if damage:
         file.write_bytes(damage(data))
-    wrong = CropStore(store.url).validate(progress=False)
+    opened = CropStore(store.url)
+    wrong = opened.validate(progress=False)
     assert list(wrong) == [lesion_id]
     assert told in wrong[lesion_id]
+    with pytest.raises(ValueError, match=f"^{store.url} is damaged: lesion {lesion_id}: .*{told}"):
+        opened[lesion_id]  # every reader is told, not only who asks
 
 
 @pytest.mark.parametrize(
