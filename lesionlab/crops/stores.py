@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -39,10 +39,10 @@ from tqdm import tqdm
 
 from lesionlab import _files, _names
 from lesionlab._parquet import read_parquet
-from lesionlab.crops import Crop, Tier
+from lesionlab.crops import Crop, Tier, _rows
+from lesionlab.crops._rows import Row
 
 Url = str | os.PathLike[str]
-Row = dict[str, Any]
 MakeCrop = Callable[[str], Crop]
 Attempt = Callable[[str], "Crop | BuildError"]
 
@@ -109,37 +109,71 @@ class CropStore(Mapping[str, Crop]):
                 "stored; build it again to resume, or open it with allow_incomplete=True"
             )
 
+    def _read(self, name: str, check: Callable[[bytes], Any]) -> Any:
+        """What `check` makes of a file of the store; whatever it says of it, with the file's name.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is damaged.
+        """
+        try:
+            return check(self._folder.files.cat_file(f"{self._folder.root}/{name}"))
+        except NotADirectoryError as error:
+            raise FileNotFoundError(str(error)) from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{self.url}/{name} is damaged or not from this version of lesionlab: {error}"
+            ) from error
+
     def _header(self) -> Row:
         """What `zarr.json` says of the store; `complete` is the SHA-256 of the table, or None."""
-        try:
-            text = self._folder.files.cat_file(f"{self._folder.root}/{ROOT}")
-            header: Row = json.loads(text)["attributes"]["lesionlab"]
-            if (version := header["version"]) != FORMAT:
-                raise ValueError(f"it has format {version}, not {FORMAT}: build it anew")
+
+        def check(data: bytes) -> Row:
+            header: Any = _rows.attributes("group", data).get("lesionlab")
+            _rows.typed(header, {"version": int})
+            if header["version"] != FORMAT:
+                raise ValueError(f"it has format {header['version']}, not {FORMAT}: build it anew")
+            _names.one_of("tier", _rows.typed(header, _rows.HEADER)["tier"], get_args(Tier))
             _checked_ids(header["expected"])
-        except (FileNotFoundError, NotADirectoryError):
+            return dict(header)
+
+        try:
+            return dict(self._read(ROOT, check))
+        except FileNotFoundError:
             raise FileNotFoundError(f"{self.url}: no store of crops, {ROOT} is missing") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{self.url}/{ROOT} is damaged or not from this version of lesionlab: {error}"
-            ) from error
-        return header
 
     def _finished(self, sha256: str) -> dict[str, Row]:
         """The rows of a complete store by lesion, from its table."""
+
+        def check(data: bytes) -> dict[str, Row]:
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise ValueError(f"its SHA-256 is not that in {ROOT}")
+            rows = map(_rows.checked_row, read_parquet(io.BytesIO(data)).to_pylist())
+            return {row["lesion_id"]: row for row in rows}
+
         try:
-            data = self._folder.files.cat_file(f"{self._folder.root}/{LESIONS}")
+            return dict(self._read(LESIONS, check))
         except FileNotFoundError:
-            data = b""
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise ValueError(f"{self.url}/{LESIONS} is damaged: its SHA-256 is not that in {ROOT}")
-        return {row["lesion_id"]: row for row in read_parquet(io.BytesIO(data)).to_pylist()}
+            raise ValueError(f"{self.url}/{LESIONS} is damaged: it is missing") from None
 
     def _begun(self) -> dict[str, Row]:
         """The rows of the lesions that are stored whole, from the attributes of their voxels."""
-        voxels = self._folder.group("r").get("hu")
-        rows = {name: array.attrs.asdict() for name, array in voxels.arrays()} if voxels else {}
-        return {name: row for name, row in rows.items() if row.get("lesion_id") == name}
+        rows = {}
+        for name in self.expected:
+
+            def check(data: bytes, name: str = name) -> Row:
+                row = _rows.attributes("array", data)
+                return _rows.checked_row(row) if row.get("lesion_id") == name else {}
+
+            with suppress(FileNotFoundError):
+                rows[name] = self._read(f"hu/{name}/{ROOT}", check)
+        return {name: row for name, row in rows.items() if row}
+
+    def _check_groups(self) -> None:
+        """What Zarr reads when a lesion is added: its own errors name no file."""
+        for group in ("hu", "masks"):
+            with suppress(FileNotFoundError):
+                self._read(f"{group}/{ROOT}", partial(_rows.attributes, "group"))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -158,19 +192,19 @@ class CropStore(Mapping[str, Crop]):
         return f"CropStore({self.url!r}, tier={self.tier!r}, {len(self)} lesions, {state})"
 
     def __getitem__(self, lesion_id: str) -> Crop:
-        """Read one crop; KeyError if it is not in the store, ValueError if it is damaged."""
+        """Read one crop; KeyError if it is not in the store, ValueError if its SHA-256 is wrong."""
         if lesion_id not in self._rows:
             why = self.exclusions.get(lesion_id, "not in the store")
             raise KeyError(f"{lesion_id!r}: {why} ({self.url})")
         row = self._rows[lesion_id]
-        z, y, x = row["shape"]
         try:
+            z, y, x = row["shape"]
             hu = self._chunk(f"hu/{lesion_id}/c/0/0/0", "<i2", (z, y, x))
             bits = np.zeros((0, z, y, 1), np.uint8)
             if readers := row["readers"]:
                 shape = (readers, z, y, (x + 7) // 8)
                 bits = self._chunk(f"masks/{lesion_id}/c/0/0/0/0", "u1", shape)
-            return Crop(
+            crop = Crop(
                 lesion_id=lesion_id,
                 hu=hu.astype(np.int16, copy=False),
                 masks=np.unpackbits(bits, axis=-1, count=x).view(np.bool_),
@@ -180,7 +214,10 @@ class CropStore(Mapping[str, Crop]):
                 steps=np.array(row["steps"], np.int64),
                 tier=row["tier"],
             )
-        except (FileNotFoundError, ValueError, TypeError) as error:
+            if _rows.row(crop, bits) != row:
+                raise ValueError("voxels, masks or geometry are not what was written: SHA-256")
+            return crop
+        except (FileNotFoundError, ValueError, TypeError, OverflowError) as error:
             raise ValueError(f"{self.url} is damaged: lesion {lesion_id}: {error}") from error
 
     def _chunk(self, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
@@ -230,31 +267,11 @@ class CropStore(Mapping[str, Crop]):
         for name in tqdm(self, "validate", len(self), disable=not progress, unit="lesion"):
             try:
                 crop = self[name]
-                if _row(crop) != self._rows[name]:
-                    wrong[name] = "voxels, masks or geometry are not what was written: SHA-256"
-                elif faults is not None and (told := "; ".join(faults(crop))):
+                if faults is not None and (told := "; ".join(faults(crop))):
                     wrong[name] = told
             except (ValueError, OSError) as error:
                 wrong[name] = str(error)
         return wrong
-
-
-def _row(crop: Crop) -> Row:
-    """What the table says of a crop: all but its voxels, and a SHA-256 of everything."""
-    row: Row = {
-        "lesion_id": crop.lesion_id,
-        "tier": crop.tier,
-        "shape": list(crop.hu.shape),
-        "readers": len(crop.masks),
-        "spacing": [float(mm) for mm in crop.spacing],
-        "slice_index": crop.slice_index.tolist(),
-        "corner": [int(k) for k in crop.corner],
-        "steps": crop.steps.tolist(),
-    }
-    text = json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
-    bits = np.packbits(crop.masks, axis=-1)
-    data = text.encode() + crop.hu.astype("<i2", copy=False).tobytes() + bits.tobytes()
-    return row | {"sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _checked_ids(lesion_ids: Iterable[str]) -> list[str]:
@@ -329,6 +346,8 @@ def build(
             settled = {*store, *store.exclusions}
         if store is not None and settled >= set(ids):
             return store  # the other one has made them
+        if store is not None:
+            store._check_groups()
         rows = dict(store._rows) if store is not None else {}
         todo = [name for name in ids if name not in rows]
         ids += [name for name in rows if name not in set(ids)]
@@ -384,7 +403,8 @@ def existing(url: Url, provenance: Row, tier: Tier | None = None) -> CropStore |
 
 def _write(group: Any, crop: Crop) -> Row:
     """Store a crop, in place of what an interrupted build has left of it; gives its row."""
-    name, row, bits = crop.lesion_id, _row(crop), np.packbits(crop.masks, axis=-1)
+    name, bits = crop.lesion_id, np.packbits(crop.masks, axis=-1)
+    row = _rows.row(crop, bits)
     options: dict[str, Any] = {
         "overwrite": True,
         "compressors": None,

@@ -378,9 +378,9 @@ def flipped(data: bytes) -> bytes:
     [
         ("L-2", "hu", flipped, "SHA-256"),
         ("L-5", "masks", flipped, "SHA-256"),
-        ("L-1", "hu", lambda _: b"1234", "is damaged: lesion L-1: "),
-        ("L-3", "hu", None, "is damaged: lesion L-3: "),
-        ("L-0", "masks", None, "is damaged: lesion L-0: "),
+        ("L-1", "hu", lambda _: b"1234", "cannot reshape"),
+        ("L-3", "hu", None, "No such file"),
+        ("L-0", "masks", None, "No such file"),
     ],
 )
 def test_a_damaged_lesion_is_found_and_named(lesion_id, group, damage, told, store):
@@ -389,15 +389,18 @@ def test_a_damaged_lesion_is_found_and_named(lesion_id, group, damage, told, sto
     file.unlink()
     if damage:
         file.write_bytes(damage(data))
-    wrong = CropStore(store.url).validate(progress=False)
+    opened = CropStore(store.url)
+    wrong = opened.validate(progress=False)
     assert list(wrong) == [lesion_id]
     assert told in wrong[lesion_id]
+    with pytest.raises(ValueError, match=f"^{store.url} is damaged: lesion {lesion_id}: .*{told}"):
+        opened[lesion_id]  # every reader is told, not only who asks
 
 
 @pytest.mark.parametrize(
     ("name", "damage", "told"),
     [
-        ("lesions.parquet", lambda data: data[:-100], "lesions.parquet is damaged: its SHA-256"),
+        ("lesions.parquet", lambda data: data[:-100], "lesions.parquet is damaged.*: its SHA-256"),
         ("zarr.json", lambda _: b"", "zarr.json is damaged or not from this version"),
         ("zarr.json", lambda data: data.replace(b'"version": 3', b'"version": 2'), "format 2"),
         ("zarr.json", lambda data: data.replace(b"L-0", b"../x"), r"lesion_id='\.\./x'"),
@@ -408,3 +411,51 @@ def test_a_damaged_store_is_not_opened(name, damage, told, store):
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(ValueError, match=told):
         CropStore(store.url)
+
+
+BAD = (..., None, [], {}, 5, "x", [5])  # `...` deletes
+OF = {
+    "version": (..., None, "x"), "tier": BAD, "expected": (*BAD, "L-0"), "complete": (..., [], 5),
+    "provenance": (..., None, [], 5, "x"), "exclusions": (..., None, [], 5, "x"),
+}  # fmt: skip
+OF_ROW = {"shape": (*BAD, ["a", 1, 1]), "readers": (..., None, "x", []), "sha256": (..., 5)}
+OF_ROW |= dict.fromkeys(["tier", "spacing", "slice_index", "corner", "steps"], (..., None, 5, {}))
+
+
+def changed(path: list[str], value: Any) -> Callable[[bytes], bytes]:
+    """Set or delete a member of a JSON document."""
+
+    def change(data: bytes) -> bytes:
+        document = inner = json.loads(data)
+        for name in path[:-1]:
+            inner = inner[name]
+        inner[path[-1]] = value
+        if value is ...:
+            del inner[path[-1]]
+        return json.dumps(document).encode()
+
+    return change
+
+
+def test_a_malformed_document_is_named(store, makers):
+    with pytest.raises(BuildError):
+        build(store.url, lambda _: makers.crop(1 / 0), ["L-new"])  # unfinished: its rows are read
+    texts = (b"", b"null", b"[]", b"5", b"{", b"[" * 100_000, b"\xff\xfe{", b'{"attributes": []}')
+    whole: list[Any] = [lambda _, text=text: text for text in texts]
+    whole += [changed(["zarr_format"], bad) for bad in (..., None, 5, "x")]
+    whole += [changed(["attributes"], bad) for bad in (..., None, [], 5)]
+    of_root = [changed(["attributes", "lesionlab", k], bad) for k in OF for bad in OF[k]]
+    of_row = [changed(["attributes", k], bad) for k in OF_ROW for bad in OF_ROW[k]]
+    for name, changes in {
+        "zarr.json": [*whole, changed(["attributes", "lesionlab"], []), *of_root],
+        "hu/L-1/zarr.json": [*whole, *of_row],
+        "hu/zarr.json": whole,
+    }.items():
+        file = Path(store.url, name)
+        good = file.read_bytes()
+        for change in changes:
+            file.write_bytes(change(good))
+            with pytest.raises(ValueError, match=f"^{file} is damaged or not from this version"):
+                build(store.url, makers.crop, ["L-new"])
+        file.write_bytes(good)
+    assert len(build(store.url, makers.crop, ["L-new"])) == 9

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import struct
+import time
+import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,14 @@ import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from lesionlab.sources.dicom import BadFileError, DicomError, read_series, write_series
 
@@ -315,6 +326,76 @@ def test_a_compressed_stream_of_another_size_than_its_header_is_refused(folder):
     assert grown < 1_000_000, "60000 x 60000 pixels were not made room for (kB)"
 
 
+def element(number: int, vr: bytes, length: int) -> bytes:
+    """The head of an element or, without a VR, of an item, in explicit VR little endian."""
+    kind = vr + b"\0\0" if vr else b""
+    return struct.pack("<HH", number >> 16, number & 0xFFFF) + kind + struct.pack("<L", length)
+
+
+ITEM, ENDLESS = element(0xFFFEE000, b"", 0), 0xFFFFFFFF
+POSITION, REFERENCES = 0x00200032, 0x00081140
+
+
+def put_first(added: bytes, *, deflate: int | None = None) -> Any:
+    """Add to a file in front of all attributes; deflate it, and as many megabytes of zeros."""
+
+    def change(file: Path) -> None:
+        dataset = pydicom.dcmread(file)
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.save_as(file, implicit_vr=False, little_endian=True)
+        raw = file.read_bytes()
+        at = 144 + int.from_bytes(raw[140:144], "little")  # where the file meta ends
+        head, body = raw[:at], added + raw[at:]
+        if deflate is not None:
+            length, syntax = len(DeflatedExplicitVRLittleEndian), DeflatedExplicitVRLittleEndian
+            before = b"UI\x14\0" + b"1.2.840.10008.1.2.1\0"
+            assert before in head
+            head = head.replace(before, b"UI" + struct.pack("<H", length) + syntax.encode())
+            packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+            parts = [
+                packer.compress(body),
+                *(packer.compress(bytes(1 << 20)) for _ in range(deflate)),
+            ]
+            body = b"".join([*parts, packer.flush()])
+        file.write_bytes(head + body)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put_first(b"", deflate=400), "inflates to more than 33,554,432 bytes"),
+        (put_first(element(REFERENCES, b"SQ", ENDLESS) + ITEM * 300_000), ""),
+        (put_first(element(REFERENCES, b"SQ", ENDLESS) + ITEM * 2_000_000, deflate=0), ""),
+        (put_first(element(POSITION, b"UN", 2_000_000) + b"1\\" * 1_000_000), ""),
+        (put_first(element(0x00080008, b"UN", 2_000_000) + b"A\\" * 1_000_000), "4,096 bytes"),
+        (lambda file: os.truncate(file, 1 << 32), "is larger than 33,554,432 bytes"),
+    ],
+)  # fmt: skip
+def test_a_small_file_cannot_take_much_memory_or_time(folder, change, message):
+    change(slices(folder)[4])
+    tracemalloc.start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(BadFileError, match=rf"slice-0004\.dcm: .*{message}.*: damaged"):
+            read_series(folder)
+        assert tracemalloc.get_traced_memory()[1] < 300e6
+    finally:
+        tracemalloc.stop()
+    assert time.monotonic() - began < 40  # seconds; minutes before it was bounded
+
+
+def test_what_pydicom_passes_over_does_not_reach_the_decoder(folder, hu):
+    nested = b"".join(
+        element(REFERENCES, b"SQ", 20 * k + 8) + element(0xFFFEE000, b"", 20 * k)
+        for k in reversed(range(50_000))
+    )  # its process ended
+    put_first(nested)(slices(folder)[1])
+    put_first(b"", deflate=0)(slices(folder)[2])  # nothing is wrong with it
+    np.testing.assert_array_equal(read_series(folder).hu, hu)
+
+
 def cut(change: Any) -> Any:
     """Change the bytes of a file."""
     return lambda file: file.write_bytes(change(file.read_bytes()))
@@ -327,7 +408,7 @@ def cut(change: Any) -> Any:
         ({"PixelSpacing": b"0.7\\SECRET"}, "PixelSpacing (is not 2 numbers|cannot be read)"),
         ({"ImagePositionPatient": b"0\\0\\nan"}, "ImagePositionPatient is not 3 numbers"),
         ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "not two unit vectors"),
-        ({"Columns": 60000}, "Columns is not a number from 1 to 8192"),
+        ({"Columns": 60000}, "Columns is not a number from 1 to 2048"),
         ({"Rows": 13}, "size, PixelSpacing or ImageOrientationPatient are not those of 4 other"),
         ({"RescaleSlope": 0}, "RescaleSlope is 0"),
         ({"RescaleSlope": "1e300"}, "RescaleSlope is not a number from"),

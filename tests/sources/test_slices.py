@@ -190,11 +190,25 @@ GOOD = "patient,nodule,slice,slope,intercept,source,steps\nLIDC-IDRI-0003,0,0,8.
         (GOOD + "LIDC-IDRI-0003,0,1,8.5,-1000,chained,-1\n", "line 3: expected"),
         (GOOD + "LIDC-IDRI-0003,0.5,1,8.5,-1000,anchor,0\n", "cannot be read as a CSV table"),
         (GOOD.replace("0003", "0004"), "has HU for no slice of"),
+        (GOOD.splitlines()[0] + "\n", "line 2: expected a row"),
+        (GOOD.replace("8.5", "1e300"), "line 2: expected .*a slope above 0 and up to 1000"),
+        (GOOD.replace("-1000", "-1e300"), "line 2: expected .*an intercept within"),
+        (GOOD.replace("-1000", "inf"), "line 2: expected"),
+        (GOOD.replace("steps", "slope"), "column 'slope' stands in it twice"),
+        (GOOD.replace("anchor", "NONE"), "has HU for no slice of"),
     ],
 )
 def test_a_table_that_cannot_be_right_is_refused(text, says, part):
     (part / INTENSITY_NAME).write_text(text, encoding="utf-8")
     with pytest.raises(SlicesError, match=rf"{INTENSITY_NAME}.*{says}"):
+        Slices(part)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("gone")])
+def test_what_is_no_file_is_no_table(make, part):
+    (part / INTENSITY_NAME).unlink()
+    make(part / INTENSITY_NAME)
+    with pytest.raises(SlicesError, match=rf"{INTENSITY_NAME} is no file"):  # a pipe blocks nobody
         Slices(part)
 
 

@@ -7,10 +7,13 @@ never passed on: an error here says which file, which attribute and what was exp
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import math
 import re
+import tempfile
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,14 +22,26 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
+from pydicom import Dataset, FileMetaDataset, filereader
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
-from pydicom.uid import UID, AllTransferSyntaxes
+from pydicom.tag import Tag
+from pydicom.uid import (
+    UID,
+    AllTransferSyntaxes,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+)
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # SOP class of a CT slice; localizers have it too
 PHANTOM = "lesionlab phantom"  # SeriesDescription of what `write_series` makes
-MAX_PIXELS = 8192  # more rows or columns are taken for damage, before memory is asked for
+# What no CT slice reaches is taken for damage, before memory and time are spent on it: a file of
+# 2 kB can claim to hold a gigabyte of pixels, and one of 0.2 MB a minute's worth of elements.
+MAX_PIXELS = 2048  # rows and columns
+MAX_BYTES = 1 << 25  # of a file of which pixels are wanted, and of any deflated one when inflated
+MAX_READS = 100_000  # pydicom reads one to three times for an element, at any depth
+MAX_VALUE = 4096  # bytes of an attribute but the pixels
 AIR = -1024  # HU that takes the place of padding
 LOWEST = -2000  # HU from here down are padding in any file: scanners fill with −2000 or −3024
 INT16 = (-32768, 32767)
@@ -39,6 +54,13 @@ _SLICE_TAGS: list[Any] = [
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
     "Rows", "Columns", "SeriesDescription",
 ]  # fmt: skip
+
+_PIXEL_TAGS: list[Any] = [
+    "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "SamplesPerPixel", "NumberOfFrames", "PhotometricInterpretation", "RescaleSlope",
+    "RescaleIntercept", "PixelData",
+]  # fmt: skip
+_PIXELS = int(Tag("PixelData"))
 
 
 class DicomError(RuntimeError):
@@ -73,17 +95,64 @@ def quiet() -> Iterator[None]:
         logger.propagate = before
 
 
+class _TooMuchError(ValueError):
+    """A file holds more than any that is meant; the message has no value of it."""
+
+
+class _Reads(io.BufferedReader):
+    """A file that can be read from so many times only."""
+
+    name = ""  # where pydicom looks for it
+    left = MAX_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise _TooMuchError("holds more elements than can be")
+        return super().read(size)
+
+
+def _parse(path: Path, tags: list[Any]) -> Any:
+    """The wanted attributes of a file as pydicom reads them, and no others."""
+    wanted = {int(Tag(tag)) for tag in tags}
+    last = max(wanted)
+
+    def stop(tag: int, vr: str | None, length: int) -> bool:
+        if tag in {*wanted, 0x00080005} - {_PIXELS} and length > MAX_VALUE:
+            raise _TooMuchError(f"an attribute is longer than {MAX_VALUE:,} bytes")
+        return tag > last  # they ascend in a file
+
+    with path.open("rb", buffering=0) as raw:
+        file = _Reads(raw)
+        if last == _PIXELS and path.stat().st_size > MAX_BYTES:
+            raise _TooMuchError(f"is larger than {MAX_BYTES:,} bytes")
+        filereader.read_preamble(file, force=False)
+        meta = filereader._read_file_meta_info(file)
+        start = file.tell()
+        file.seek(0)
+        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            head, inflater = file.read(start), zlib.decompressobj(-zlib.MAX_WBITS)
+            data = inflater.decompress(file.read(MAX_BYTES), MAX_BYTES)
+            if not inflater.eof:
+                raise _TooMuchError(f"is cut off, or inflates to more than {MAX_BYTES:,} bytes")
+            # as if it had not been deflated, or pydicom would inflate it without a bound
+            plain = ExplicitVRLittleEndian.ljust(len(DeflatedExplicitVRLittleEndian), "\0")
+            head = head.replace(DeflatedExplicitVRLittleEndian.encode(), plain.encode())
+            file = _Reads(io.BytesIO(head + data))
+        return filereader.read_partial(file, stop, specific_tags=list(wanted))
+
+
 class Header:
     """The attributes of one file. Each method gives a valid value or raises a `BadFileError`."""
 
-    def __init__(self, path: Path, *, pixels: bool = False, tags: list[Any] | None = None) -> None:
+    def __init__(self, path: Path, tags: list[Any]) -> None:
         self.path = path
         try:
             if not path.is_file():  # a pipe or a device would block
                 raise FileNotFoundError(errno.ENOENT, "there is no such file")
-            self.dataset: Any = pydicom.dcmread(
-                path, stop_before_pixels=not pixels, specific_tags=tags
-            )
+            self.dataset = _parse(path, tags)
+        except _TooMuchError as error:
+            raise self.error(f"{error}: damaged") from None
         except InvalidDicomError:
             raise self.error("not a DICOM file: no 'DICM' at byte 128") from None
         except OSError as error:
@@ -161,7 +230,7 @@ class Slice:
 @quiet()
 def read_slice(path: Path) -> Slice | str:
     """Check the header of a file; gives the slice, or why the file is not one of a CT scan."""
-    header = Header(path, tags=_SLICE_TAGS)
+    header = Header(path, _SLICE_TAGS)
     sop_class = header.uid("SOPClassUID")
     if sop_class != CT_IMAGE:
         name = UID(sop_class).name
@@ -205,7 +274,8 @@ def read_pixels(path: Path) -> Pixels:
         BadFileError: The pixels are damaged, of a kind that CT slices do not have, or compressed
             in a way that SimpleITK does not decode.
     """
-    header = Header(path, pixels=True)
+    told = ["RescaleType", "PixelPaddingValue", "PixelPaddingRangeLimit"]
+    header = Header(path, [*_PIXEL_TAGS, *told])
     slope, intercept = (header.numbers(k)[0] for k in ("RescaleSlope", "RescaleIntercept"))
     if slope == 0:
         raise header.error("RescaleSlope is 0")
@@ -233,7 +303,8 @@ def read_pixels(path: Path) -> Pixels:
 def _decode(header: Header, allocated: int) -> npt.NDArray[np.float64]:
     """(y, x) values, to which SimpleITK has applied slope and intercept.
 
-    Pixels of another kind or size than a CT slice has are refused before they reach the decoder.
+    Pixels of another kind or size than a CT slice has are refused before they reach the decoder. It
+    gets a file of what was checked and nothing else: sequences nested 10,000 deep end its process.
     """
     import SimpleITK as sitk  # noqa: N813 - its users' own name for it
 
@@ -256,8 +327,20 @@ def _decode(header: Header, allocated: int) -> npt.NDArray[np.float64]:
     if not size or (not syntax.is_compressed and not expected <= size <= expected + 1):
         raise header.error(f"its pixels are {size:,} bytes, expected {expected:,}: damaged")
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # type: ignore[no-untyped-call]
+    big, compressed = syntax == ExplicitVRBigEndian, syntax.is_compressed
     try:
-        image = sitk.ReadImage(str(header.path), imageIO="GDCMImageIO")
+        checked = Dataset({e.tag: e for e in header.dataset if e.keyword in _PIXEL_TAGS})
+        checked.SOPClassUID, checked.SOPInstanceUID = CT_IMAGE, "1.2.3"
+        checked.file_meta = FileMetaDataset()
+        checked.file_meta.TransferSyntaxUID = (
+            syntax if big or compressed else ExplicitVRLittleEndian
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "slice.dcm")
+            checked.save_as(
+                file, implicit_vr=False, little_endian=not big, enforce_file_format=True
+            )
+            image = sitk.ReadImage(str(file), imageIO="GDCMImageIO")
         values: npt.NDArray[np.float64] = sitk.GetArrayFromImage(image).astype(np.float64)
     except MemoryError:
         raise  # says nothing about the file

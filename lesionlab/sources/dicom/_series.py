@@ -321,7 +321,7 @@ def _read(files: list[Path]) -> tuple[list[dict[str, Any]], list[BadFileError]]:
     found, bad = [], []
     for file in files:
         try:
-            header = Header(file, tags=["SeriesInstanceUID", "Modality", "SeriesDescription"])
+            header = Header(file, ["SeriesInstanceUID", "Modality", "SeriesDescription"])
             row = {"series_uid": header.uid("SeriesInstanceUID"), "synthetic": header.synthetic}
             row |= {"modality": header.words("Modality")[0], "n_files": 1, "place": file}
             found.append(row)

@@ -82,6 +82,9 @@ SAMPLE = 16
 CLIP = (-1024, 3071)
 """Crops are clipped to what 12 bits hold: padding outside the field of view reaches −3000 HU."""
 
+MAX_SLOPE, MAX_HU = 1000, 100_000
+"""Largest slope and intercept of the table; 8 bits of all HU there are take a slope below 300."""
+
 UNCALIBRATED = (8.5, -1020.0, -1)
 """Slope, intercept and steps for slices whose HU are not known: the rounded medians of the others.
 Shapes stay visible, values are not HU, and `Crop.calibrated` says so."""
@@ -353,7 +356,7 @@ def _find_intensity(archive: Archive) -> tuple[Path | None, Calibration]:
     path = archive.path
     beside = [folder / INTENSITY_NAME for folder in (path, path.parent)]
     shipped = _read_intensity(INTENSITY) if _is_public(archive) else {}
-    own = next((file for file in beside if file.is_file()), None)
+    own = next((file for file in beside if os.path.lexists(file)), None)
     if own and shipped and sha256(own) == FIRST_EDITION:
         logger.info("%s is the first edition; the table of lesionlab is used", own)
         own = None
@@ -376,18 +379,28 @@ def _find_intensity(archive: Archive) -> tuple[Path | None, Calibration]:
 
 
 def _read_intensity(path: Path) -> Calibration:
-    """Read a table; rows of source `none` are passed over."""
+    """Read a table; rows of source `none`, in any case, are passed over."""
+    if not path.is_file():  # a pipe would block
+        raise SlicesError(f"{path} is no file: expected the CSV table of intensities, or nothing")
     try:
+        # pandas would take the first of two columns, and call the other one `slope.1`
+        twice = pd.read_csv(path, header=None, nrows=1, dtype="str").loc[0].value_counts()
+        if double := [name for name in _COLUMNS if twice.get(name, 0) > 1]:
+            raise ValueError(f"column {double[0]!r} stands in it twice")
         table = pd.read_csv(path, usecols=list(_COLUMNS), dtype=_COLUMNS)
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise SlicesError(f"{path} cannot be read as a CSV table: {error}") from error
-    table = table[table["source"].fillna("none") != "none"]
-    good = (table["slope"] > 0) & np.isfinite(table["slope"]) & np.isfinite(table["intercept"])
+    if table.empty:
+        raise SlicesError(f"{path}, line 2: expected a row for every slice, found no rows at all")
+    table = table[table["source"].fillna("none").str.strip().str.lower() != "none"]
+    # within these, all HU that a scanner can give; beyond them, arithmetic overflows
+    good: Any = table["slope"].between(0, MAX_SLOPE, "right") & (table["intercept"].abs() <= MAX_HU)
     good &= ~table.duplicated(["patient", "nodule", "slice"]) & (table["steps"] >= 0)
     if not good.all():
         raise SlicesError(
             f"{path}, line {int(good.idxmin()) + 2}: expected a slice that stands in one row only, "
-            "a slope above 0, a finite intercept, and steps of 0 or more; or source none"
+            f"a slope above 0 and up to {MAX_SLOPE:g}, an intercept within ±{MAX_HU:,} and steps "
+            "of 0 or more; or source none"
         )
     columns = ["patient", "nodule", "slice", "slope", "intercept", "steps"]
     rows = table[columns].itertuples(index=False)
