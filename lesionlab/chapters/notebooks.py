@@ -135,7 +135,7 @@ def plan(
 
 def library_sha256() -> str:
     """One checksum for everything in lesionlab that a notebook's outputs can depend on."""
-    kinds = [".py", ".js", ".csv", ".gz", ".toml", ".mplstyle"]
+    kinds = [".py", ".js", ".csv", ".gz", ".toml", ".mplstyle", ".safetensors"]
     return sha256_tree(Path(lesionlab.__file__).parent, kinds)
 
 

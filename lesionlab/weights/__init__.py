@@ -1,9 +1,9 @@
 """Trained models that ship with lesionlab, and the same for models of your own.
 
     from lesionlab import weights
-    model = weights.load("fu2021/full", data="slices")           # in evaluation mode
-    weights.about("fu2021/full", data="slices")["scores"]        # on patients that it has not seen
-    fold = weights.trained("fu2021/full", data="slices")         # those patients, ready to predict
+    model = weights.load("lei2020/hesam", data="slices")        # in evaluation mode
+    weights.about("lei2020/hesam", data="slices")["scores"]     # on patients that it has not seen
+    fold = weights.trained("lei2020/hesam", data="slices")      # those patients, ready to predict
     fold.predict()
 
 One file is one model, `PAPER/VARIANT-DATA.safetensors`: the weights in half precision and, in its

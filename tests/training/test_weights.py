@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -130,3 +131,20 @@ def test_what_is_not_kept_is_told(
     )
     with pytest.raises(ValueError, match="every patient of it was seen by fu2021/full"):
         weights.trained(NAME, folder=folder, dataset=part)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "data"), weights.names())
+def test_the_scores_of_the_models_that_ship_come_back(
+    name: str, data: str, request: pytest.FixtureRequest
+) -> None:
+    if data == "slices":
+        request.getfixturevalue("real_slices")
+    fold, said = weights.trained(name, data=data), weights.about(name, data=data)
+    assert not set(fold.table["patient"]) & set(said["patients"]["seen"])
+    predicted, targets = fold.predict(device="cpu"), fold.experiment.targets
+    kept = pd.DataFrame(said["scores"]).set_index(["target", "predictor", "metric"])["value"]
+    metric = fold.experiment.metric
+    value = fold.experiment.measure(metric, predicted, fold.labels)
+    first = "mean" if ("mean", "model", metric) in kept.index else targets[0].name
+    assert value == pytest.approx(kept[first, "model", metric], abs=1e-3)
