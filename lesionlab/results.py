@@ -176,7 +176,7 @@ def read(path: str | Path) -> dict[str, Any]:
     found = read_json(path)
     # of no notebook is what a command measured
     wanted: dict[str, Any] = {"notebook": (str, type(None)), "set": str, "parameters": dict}
-    wanted |= {"data": list, "results": dict}
+    wanted |= {"data": list, "results": (dict, list)}
     if not isinstance(found, dict) or not wanted.keys() <= found.keys():
         raise ValueError(f"{path} is not a results file: it must have {', '.join(sorted(wanted))}")
     for key, kind in [*wanted.items(), ("seconds", (int, float))]:
