@@ -1,16 +1,22 @@
-"""A slices set and a DICOM scan of a few lesions, made here from the real contours."""
+"""A slices set and a DICOM scan of a few lesions, made from the real contours; real volumes."""
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import pydicom
+import SimpleITK as sitk  # noqa: N813
 from PIL import Image
 
 from lesionlab.sources import lidc
 from lesionlab.sources.dicom import write_series
-from lesionlab.sources.slices import read_index
+from lesionlab.sources.slices import TABLES, Folder, read_index
 
 SIZE = 128
 
@@ -60,3 +66,28 @@ def write_scan(root: Path, scan_id: int, *, synthetic: bool = True) -> Path:
             one.SeriesDescription = ""
             one.save_as(file)
     return folder
+
+
+Volume = tuple[Folder, npt.NDArray[np.int16], tuple[int, int, int]]
+
+
+def link() -> pd.DataFrame:
+    """The volumes that fit the slices set, a row each."""
+    table = pd.read_csv(TABLES / "lidc-idri-volumes-link.csv.gz")
+    return table[table["r"] > 0.99]
+
+
+def volumes(archive: Path, rows: pd.DataFrame, scratch: Path) -> Iterator[Volume]:
+    """Rows of the link, in their order: (z, y, x) HU, and where in the scan its first voxel is."""
+    folders = {(f.patient, f.nodule): f for f in read_index().values()}
+    with zipfile.ZipFile(archive) as files:
+        names = {Path(name).name: name for name in files.namelist()}
+        at: Any
+        for at in rows.itertuples():
+            folder = folders.get((at.patient, at.nodule))
+            if folder is None or at.slice not in folder.slices:
+                continue
+            image = sitk.ReadImage(files.extract(names[at.voi], scratch))
+            first = folder.slice_index[folder.slices.index(at.slice)] - at.z
+            y, x = folder.corner
+            yield folder, sitk.GetArrayFromImage(image), (first, y + at.y, x + at.x)

@@ -95,7 +95,7 @@ def find(folder: str | Path = "runs") -> pd.DataFrame:
 
 def _declared(name: str) -> dict[str, Any]:
     """The parameters that a notebook declares; none where there is nothing to compare with."""
-    with contextlib.suppress(FileNotFoundError, ValueError):
+    with contextlib.suppress(OSError, ValueError):  # also a name that is too long
         return parameters.declared(notebooks.default_folder() / f"{Path(name).name}.ipynb")
     return {}
 

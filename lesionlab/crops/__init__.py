@@ -64,7 +64,10 @@ class Crop:
 
     @property
     def hu_error(self) -> npt.NDArray[np.float64]:
-        """(z,) how far HU of lung may be off: 95 of 100 such slices are nearer, by `HU_ERROR`."""
+        """(z,) HU: of 100 slices with as many steps, lung is off by less in 95 (`HU_ERROR`).
+
+        0 in other tiers than `slices`, infinite where HU are not known.
+        """
         known = np.zeros(len(self.steps))
         if self.tier == "slices":
             known = np.array([e for _, _, e in HU_ERROR])[
@@ -73,7 +76,7 @@ class Crop:
         return np.where(self.calibrated, known, np.inf)
 
     def consensus(self, level: float = 0.5) -> npt.NDArray[np.bool_]:
-        """(z, y, x), True where at least the share `level`, 0 to 1, of the readers include it."""
+        """(z, y, x), True where at least the share `level`, up to 1, of the readers include it."""
         votes: npt.NDArray[np.uint16] = self.masks.sum(axis=0, dtype=np.uint16)
         return votes >= votes_needed(len(self.masks), level)
 

@@ -64,7 +64,7 @@ class DataSet:
             raise ValueError(f"seed={seed!r}: {self.name} is not rendered and has no seed")
         if source is not None and self.rendered:
             raise ValueError(f"source={str(source)!r}: {self.name} is rendered and has none")
-        self.seed, self.source = seed, source
+        self.seed, self.source = int(seed), source  # JSON has no numbers of NumPy
 
     def table(self) -> pd.DataFrame:
         """All lesions: one row each, index `lesion_id`, with `patient` and labels.

@@ -61,7 +61,9 @@ class VolumePage(_html.Page):
         cubes = max(1.0, sum(scene.hu.size for scene in self.scenes) / 64**3)
         title = " and ".join(scene.title for scene in self.scenes)
         data: dict[str, Any] = {"title": title, "panels": []} | colours.palette()
-        left = budget * cubes - len(self.around(data).encode())  # script and colour maps take some
+        left = budget  # of which script and colour maps take some
+        if budget < inf:
+            left = budget * cubes - len(self.around(data).encode())
         return data | {"panels": _html.fitted(self.scenes, left)}
 
     def to_png(self) -> bytes:

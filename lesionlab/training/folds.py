@@ -146,11 +146,9 @@ def cross_validate(
     is also in `results.json` and `predictions.csv` under `folder`.
     """
     done = train_folds(experiment, dataset, folder=folder, **options)
-    folds, predictions = (
-        [fold for fold, _ in done],
-        pd.concat([p for _, p in done], ignore_index=True),
-    )
-    same, validates = folds[0]["identity"], any(fold["validation"]["lesions"] for fold in folds)
+    folds = [fold for fold, _ in done]
+    predictions = pd.concat([rows for _, rows in done], ignore_index=True)
+    same, validated = folds[0]["identity"], any(fold["validation"]["lesions"] for fold in folds)
     how: Any = {"n_resamples": n_resamples, "seed": same["seed"]}
     scores = score(predictions, dataset.table, dataset.labels, experiment.targets, **how)
     path = Path(folder) / PREDICTIONS
@@ -164,7 +162,7 @@ def cross_validate(
             "folds": 0 if dataset.folds is None else int(dataset.folds.nunique()),
             "holdout": dataset.holdout,
             "trained": [fold["fold"] for fold in folds],
-            "validation_share": VALIDATION_SHARE if validates else None,
+            "validation_share": VALIDATION_SHARE if validated else None,
         },
         "cohort": {"patients": dataset.table["patient"].nunique(), **dataset.samples.report()},
         "data": [basis._asdict() for basis in dataset.rests_on],

@@ -209,8 +209,9 @@ def _arrives(path: Path) -> bool:
 def _scored(folder: Path) -> bool:
     """Whether a plan's scores are those of the folds that are there."""
     try:
-        there = _files.read_json(folder / RESULTS)["folds"]
-        here = [_files.read_json(folder / f"fold-{k}" / RESULT) for k in finished(folder)]
+        there = _files.read_json(folder / RESULTS, sealed=True)["folds"]
+        results = [folder / f"fold-{k}" / RESULT for k in finished(folder)]
+        here = [_files.read_json(path, sealed=True) for path in results]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return bool(there and there == here)
@@ -230,13 +231,13 @@ def _write(plans: Sequence[Plan], out: Path, failures: dict[str, str]) -> Sweep:
 def _summary(plan: Plan, out: Path, failures: dict[str, str]) -> dict[str, Any]:
     """A plan, which folds are done, and its headline score if all are that were asked for."""
     name, folder = _name(plan), out / _name(plan)
-    done = [k for k in plan.chosen if (folder / f"fold-{k}" / RESULT).exists()]
-    done = [k for k in done if f"{name}/fold-{k}" not in failures]
+    ended = finished(folder)
+    done = [k for k in plan.chosen if k in ended and f"{name}/fold-{k}" not in failures]
     metric = plan.experiment.metric
     about = asdict(plan) | {"folder": name, "folds": done, "of": len(plan.chosen)}
     about |= {"metric": metric, **dict.fromkeys(("value", "low", "high", "seconds"))}
     if len(done) == len(plan.chosen) and name not in failures:
-        there = _files.read_json(folder / RESULTS)
+        there = _files.read_json(folder / RESULTS, sealed=True)
         folds = there["split"]["trained"]  # others may have been trained before
         about |= {"folds": folds, "of": len(folds), "rests_on": there["data"]}
         about |= {field: there[field] for field in ("seconds", "device")}

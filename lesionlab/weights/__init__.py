@@ -54,7 +54,8 @@ def load(name: str, *, data: str = "phantom", folder: str | Path = FOLDER) -> nn
         ValueError: There is no such model in the folder.
         CheckpointError: The file is damaged, of another model, or of another version of it.
     """
-    return _read(name, data, folder)[2]
+    _, weights, plan = _read(name, data, folder)
+    return _model(_path(plan, folder), plan, weights)
 
 
 def about(name: str, *, data: str = "phantom", folder: str | Path = FOLDER) -> dict[str, Any]:
@@ -85,8 +86,8 @@ def trained(
         ValueError: There is no such model, or the data set has no patient that it has not seen.
         CheckpointError: The file is damaged, of another model, or of another version of it.
     """
-    state, weights, _ = _read(name, data, folder)
-    plan = Plan(**state["plan"] | {"folds": None})
+    state, weights, plan = _read(name, data, folder)
+    _model(_path(plan, folder), plan, weights)  # refused before minutes go into the samples
     dataset = studies.load(plan) if dataset is None else dataset
     unseen = dataset.table["patient"].isin(state["patients"]["unseen"]).to_numpy().nonzero()[0]
     if not len(unseen):
@@ -124,8 +125,11 @@ def keep(
         dataset: What `studies.load` gives for the plan; loaded if None.
 
     Raises:
-        ValueError: The run has no such fold, or the file would be larger than `MOST_BYTES`.
+        ValueError: The run has no such fold, its folds are by nodule, so that its patients are in
+            several, or the file would be larger than `MOST_BYTES`.
     """
+    if plan.by != "patient":
+        raise ValueError(f"by={plan.by!r}: expected folds by patient, as kept scores are of unseen")
     dataset = studies.load(plan) if dataset is None else dataset
     known = {str(of["fold"]): of for of in outcome.folds}
     chosen = next(iter(known)) if fold is None else str(fold)
@@ -137,6 +141,8 @@ def keep(
     if (n := sum(v.numel() * v.element_size() for v in half.values())) > MOST_BYTES:
         name = f"{plan.paper}/{plan.variant}"
         raise ValueError(f"{name}: {n:,} bytes of weights, expected {MOST_BYTES:,} or less")
+    if wide := [key for key, values in half.items() if not bool(values.isfinite().all())]:
+        raise ValueError(f"{plan.paper}/{plan.variant}: {wide[0]} does not fit half precision")
     said = outcome.predictions[outcome.predictions["fold"] == run["fold"]]
     unseen = sorted(set(one.table["patient"]))
     facts = ("recipe", "commit", "dirty", "versions", "device")
@@ -158,18 +164,14 @@ def keep(
     return path
 
 
-def _plan(name: str, data: str) -> Plan:
-    paper, _, variant = name.partition("/")
-    return Plan(paper=paper, variant=variant, data=data)
-
-
 def _path(plan: Plan, folder: str | Path) -> Path:
     return Path(folder, plan.paper, f"{plan.variant}-{plan.data}.safetensors")
 
 
-def _read(name: str, data: str, folder: str | Path) -> tuple[dict[str, Any], Tensors, nn.Module]:
-    """What a file says, its weights in single precision, and the model with them."""
-    asked = _plan(name, data)
+def _read(name: str, data: str, folder: str | Path) -> tuple[dict[str, Any], Tensors, Plan]:
+    """What a file says, its weights in single precision, and what was trained."""
+    paper, _, variant = name.partition("/")
+    asked = Plan(paper=paper, variant=variant, data=data)
     path = _path(asked, folder)
     if not path.is_file():
         there = ", ".join(f"{known} on {of}" for known, of in names(folder)) or "none"
@@ -186,7 +188,11 @@ def _read(name: str, data: str, folder: str | Path) -> tuple[dict[str, Any], Ten
         raise CheckpointError(f"{path} is of {of.paper}/{of.variant} on {of.data}")
     if wrong := [key for key, values in weights.items() if not bool(values.isfinite().all())]:
         raise CheckpointError(f"{path} is damaged: {wrong[0]} has values that are not finite")
+    return state, weights, of
+
+
+def _model(path: Path, plan: Plan, weights: Tensors) -> nn.Module:
     try:
-        return state, weights, trained_model(of.experiment, weights)
+        return trained_model(plan.experiment, weights)
     except RuntimeError as error:  # names and shapes
         raise CheckpointError(f"{path} is of another version of the model: {error}") from error

@@ -103,7 +103,7 @@ def test_failed_unfinished_and_damaged_runs_are_named(tmp_path: Path) -> None:
     assert "one.json is not a JSON file" in state["book-0c"]
 
 
-OTHERS: list[Any] = [None, 3, "x", True, [], [1], {}, {"a": [1]}, [{"a": 1}]]
+OTHERS: list[Any] = [None, 3, "x", "x" * 5000, True, [], [1], {}, {"a": [1]}, [{"a": 1}]]
 DEEP = "[" * 100_000, "9" * 5000, '{"a":' * 900 + "1" + "}" * 900, "9" * 400
 
 

@@ -5,7 +5,6 @@ The renderer was tuned on patients of even number; these are some of odd number.
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage
 
-from lesionlab.sources import lidc, slices
+from lesionlab.sources import lidc
 from lesionlab.sources.phantom import phantom
 
 N_LESIONS = 150
@@ -57,33 +55,24 @@ def measured(
 
 @pytest.mark.slow
 def test_lung_around_phantoms_is_that_around_real_lesions(
-    real_volumes: Path, tmp_path: Path
+    lidc_sources: Any, real_volumes: Path, tmp_path: Path
 ) -> None:
-    link = pd.read_csv(slices.TABLES / "lidc-idri-volumes-link.csv.gz")
-    link = link[(link["r"] > 0.99) & (link["patient"].str[-4:].astype(int) % 2 == 1)]
-    folders = {(f.patient, f.nodule): f for f in slices.read_index().values()}
-    nodules, rows = lidc.nodules(), []
-    with zipfile.ZipFile(real_volumes) as archive:
-        names = {Path(name).name: name for name in archive.namelist()}
-        at: Any
-        for at in link.sample(frac=1, random_state=0).itertuples():
-            folder = folders[at.patient, at.nodule]
-            image = sitk.ReadImage(archive.extract(names[at.voi], tmp_path))
-            real = sitk.GetArrayFromImage(image).astype(float)
-            first = folder.slice_index[folder.slices.index(at.slice)] - at.z
-            made = phantom(folder.lesion_id)
-            corner = first - made.slice_index[0], *np.add(folder.corner, (at.y, at.x)) - made.corner
-            box = tuple(slice(c, c + n) for c, n in zip(corner, real.shape, strict=True))
-            if min(corner) < 0 or made.hu[box].shape != real.shape:
-                continue  # it reaches beyond the phantom
-            mask = made.consensus()[box]
-            here: dict[str, float] = {"diameter": nodules.loc[folder.lesion_id, "diameter"]}
-            for name, hu in (("real", real), ("made", made.hu[box].astype(float))):
-                found = measured(hu, mask, made.spacing)
-                here |= {f"{what}_{name}": value for what, value in found.items()}
-            rows.append(here)
-            if len(rows) == N_LESIONS:
-                break
+    link, nodules, rows = lidc_sources.link(), lidc.nodules(), []
+    odd = link[link["patient"].str[-4:].astype(int) % 2 == 1].sample(frac=1, random_state=0)
+    for folder, real, (first, y, x) in lidc_sources.volumes(real_volumes, odd, tmp_path):
+        made = phantom(folder.lesion_id)
+        corner = np.subtract((first, y, x), made.origin)
+        box = tuple(slice(c, c + n) for c, n in zip(corner, real.shape, strict=True))
+        if min(corner) < 0 or made.hu[box].shape != real.shape:
+            continue  # it reaches beyond the phantom
+        mask = made.consensus()[box]
+        here: dict[str, float] = {"diameter": nodules.loc[folder.lesion_id, "diameter"]}
+        for name, hu in (("real", real), ("made", made.hu[box])):
+            found = measured(hu.astype(float), mask, made.spacing)
+            here |= {f"{what}_{name}": value for what, value in found.items()}
+        rows.append(here)
+        if len(rows) == N_LESIONS:
+            break
     table = pd.DataFrame(rows)
     mean = table.mean()
     assert mean["lung_made"] == pytest.approx(mean["lung_real"], abs=12)

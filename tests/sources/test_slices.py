@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import SimpleITK as sitk  # noqa: N813
 from PIL import Image
 
 from lesionlab._files import sha256
@@ -365,33 +364,26 @@ def test_windows_of_two_nodules_on_one_slice_show_the_same_hu(real_slices):
 
 
 @pytest.mark.slow
-def test_hu_of_lung_are_those_of_the_volumes(real_slices, real_volumes, tmp_path):
+def test_hu_of_lung_are_those_of_the_volumes(lidc_sources, real_slices, real_volumes, tmp_path):
     """Real cubes in exact HU, on the slices that they share with the set; see `HU_ERROR`."""
-    public, link = Slices(real_slices), pd.read_csv(slices.TABLES / "lidc-idri-volumes-link.csv.gz")
-    folders, rows = {(f.patient, f.nodule): f for f in INDEX.values()}, []
-    with zipfile.ZipFile(real_volumes) as archive:
-        names = {Path(name).name: name for name in archive.namelist()}
-        for at in link[link["r"] > 0.99].itertuples():
-            folder = folders.get((at.patient, at.nodule))
-            if folder is None or at.slice not in folder.slices:
+    public, rows = Slices(real_slices), []
+    for folder, cube, (first, y, x) in lidc_sources.volumes(
+        real_volumes, lidc_sources.link(), tmp_path
+    ):
+        row, column = y - folder.corner_y, x - folder.corner_x  # of the pictures
+        top, left = max(row, 0), max(column, 0)
+        for number, k in zip(folder.slices, folder.slice_index, strict=True):
+            if not 0 <= k - first < len(cube):
                 continue
-            image = sitk.ReadImage(archive.extract(names[at.voi], tmp_path))
-            cube = sitk.GetArrayFromImage(image)
-            first = folder.slice_index[folder.slices.index(at.slice)] - at.z
-            top, left = max(at.y, 0), max(at.x, 0)
-            for number, k in zip(folder.slices, folder.slice_index, strict=True):
-                if not 0 <= k - first < len(cube):
-                    continue
-                hu, steps = public._slice(folder, number)
-                ours = hu[top : at.y + cube.shape[1], left : at.x + cube.shape[2]]
-                theirs = cube[k - first, top - at.y :, left - at.x :]
-                theirs = theirs[: ours.shape[0], : ours.shape[1]]
-                lung = (theirs < -700) & (theirs > -1000)
-                alike = lung.sum() >= 30 and np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.99
-                if steps >= 0 and alike:
-                    rows.append(
-                        (at.patient, steps, np.median(ours[lung].astype(int) - theirs[lung]))
-                    )
+            hu, steps = public._slice(folder, number)
+            ours = hu[top : row + cube.shape[1], left : column + cube.shape[2]]
+            theirs = cube[k - first, top - row :, left - column :]
+            theirs = theirs[: ours.shape[0], : ours.shape[1]]
+            lung = (theirs < -700) & (theirs > -1000)
+            alike = lung.sum() >= 30 and np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.99
+            if steps >= 0 and alike:
+                off = np.median(ours[lung].astype(int) - theirs[lung])
+                rows.append((folder.patient, steps, off))
     found = pd.DataFrame(rows, columns=["patient", "steps", "off"])
     assert len(found) > 7000
     ends = [*(least for least, _, _ in HU_ERROR), 99]

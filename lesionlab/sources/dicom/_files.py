@@ -115,10 +115,10 @@ class _Reads(io.BufferedReader):
 def _parse(path: Path, tags: list[Any]) -> Any:
     """The wanted attributes of a file as pydicom reads them, and no others."""
     wanted = {int(Tag(tag)) for tag in tags}
-    last = max(wanted)
+    last, bounded = max(wanted), {*wanted, 0x00080005} - {_PIXELS}
 
     def stop(tag: int, vr: str | None, length: int) -> bool:
-        if tag in {*wanted, 0x00080005} - {_PIXELS} and length > MAX_VALUE:
+        if length > MAX_VALUE and tag in bounded:
             raise _TooMuchError(f"an attribute is longer than {MAX_VALUE:,} bytes")
         return tag > last  # they ascend in a file
 

@@ -146,11 +146,11 @@ def render(
 
     # some small lesions keep clear of the pleura, and some large ones near it lie on it: as
     # often as real ones touch it, in the volumes
-    size_mm, chance = float(nodule["diameter"]), draws("room").random()
-    if size_mm < 12 and chance < 0.4:
+    diameter, chosen = float(nodule["diameter"]), draws("room").random() < 0.4
+    if chosen and diameter < 12:
         chest = make_room(chest, inside, gap=5)
     else:
-        chest = make_room(chest, inside, reach=15 if size_mm >= 20 and chance < 0.4 else 0)
+        chest = make_room(chest, inside, reach=15 if chosen and diameter >= 20 else 0)
 
     volume = _lung.parenchyma(draws("parenchyma"), lung, grid)
     blood = _lung.vessels(draws("vessels"), volume, lung, chest, grid, clear=None)
@@ -160,8 +160,7 @@ def render(
     denser = np.float32(min(draws("halo").exponential(60.0), 250.0))
     fade = np.clip(1 - np.maximum(lesion.distance, 0) / np.float32(HALO_MM), 0, 1)
     volume[window] += denser * fade * fade
-    middle, radius = inside.mean(0), float(nodule["diameter"]) / 2
-    feeding = _lung.feeding_vessels(draws("feeding"), chest, grid, middle, radius)
+    feeding = _lung.feeding_vessels(draws("feeding"), chest, grid, inside.mean(0), diameter / 2)
     # what is denser shows: the lung with its vessels or the lesion, then strands and content
     filled = volume[window] + lesion.share * (lesion.hu - volume[window])
     volume = volume + np.maximum(blood, feeding) * (chest.blood - 5 - volume)
@@ -206,10 +205,11 @@ def _average_distance(
     """
     signed = []
     for mask in filter(np.any, readers):
-        outside, inside = (
-            ndimage.distance_transform_edt(side, sampling=spacing) for side in (~mask, mask)
-        )
-        signed.append((outside - inside).astype(np.float32))
+        distance = ndimage.distance_transform_edt(~mask, sampling=spacing)
+        (box,) = ndimage.find_objects(mask.astype(np.uint8))  # a small part of the volume
+        inside = ndimage.distance_transform_edt(np.pad(mask[box], 1), sampling=spacing)
+        distance[box] -= inside[1:-1, 1:-1, 1:-1]
+        signed.append(distance.astype(np.float32))
     mean: FloatArray = np.mean(signed, axis=0, dtype=np.float32)
     consensus = readers.mean(axis=0) >= 0.5
     # more than four outlines are two nodules that the grouping could not part
