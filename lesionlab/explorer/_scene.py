@@ -27,7 +27,7 @@ TIERS = {
 }
 
 LARGEST, STRONGEST = 1e9, 1e30
-"""Of ratings and of maps, in size: sums and differences of these are numbers in a page, too."""
+"""The largest size of a rating or a setting, and of a map: JavaScript can still add them."""
 
 IN_SCAN = "the scan's first slice"
 

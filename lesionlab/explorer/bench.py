@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,8 +84,9 @@ class Request:
         return ", ".join(words)
 
 
-# surroundings, margin, duplicate and reverse
-UNCHANGED: dict[str, Any] = {one.name: one.default for one in fields(Request)[-4:]}
+UNCHANGED: dict[str, Any] = {
+    name: getattr(Request, name) for name in ("surroundings", "margin", "duplicate", "reverse")
+}
 """Fields of a `Request` that leave the lesion as it is."""
 
 

@@ -119,17 +119,17 @@ def test_the_page_carries_nodules_words_and_readings(game: Any, noise: Any, payl
     assert data["attributes"][0]["references"] == [pytest.approx(9 / 5), None]
     assert [a["constant"] for a in data["attributes"]] == [6, 4, 5]
     assert "phantom: rendered voxels, not a scan" in data["intro"]
+    keys = {payload(g)["data"]["key"] for g in (game(), game(), game("ab"), game("bac"))}
+    assert len(keys) == 3, "another game keeps its answers elsewhere"
+    given = readings().assign(malignancy=3)
+    other = explorer.be_the_reader([noise("a")], given, attributes=["margin", "malignancy"])
+    margin, malignancy = payload(other)["data"]["attributes"]
+    assert "Not rendered in phantoms" in malignancy["meaning"]
+    assert "rendered" not in margin["meaning"]
     pytest.importorskip("anywidget")
     shown.answers = {"a": {"margin": 3}}
     expected = games.score(shown.answers, readings()).loc["margin", "you"]
     assert shown.score().loc["margin", ["you", "a paper"]].tolist() == [expected, 0.5]
-    keys = {payload(g)["data"]["key"] for g in (game(), game(), game("ab"), game("bac"))}
-    assert len(keys) == 3, "another game keeps its answers elsewhere"
-    given = readings().assign(malignancy=3)
-    shown = explorer.be_the_reader([noise("a")], given, attributes=["margin", "malignancy"])
-    margin, malignancy = payload(shown)["data"]["attributes"]
-    assert "Not rendered in phantoms" in malignancy["meaning"]
-    assert "rendered" not in margin["meaning"]
 
 
 @pytest.mark.parametrize(

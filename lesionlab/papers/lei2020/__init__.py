@@ -65,7 +65,8 @@ def variant_on(variant: str, images: str) -> str:
     >>> variant_on("hesam", "D11C"), variant_on("hesam", "d1c")
     ('hesam', 'hesam_d1c')
     """
-    _names.one_of("images", images.upper(), N_CHANNELS)
+    if images.upper() not in N_CHANNELS:
+        _names.one_of("images", images, N_CHANNELS)
     return variant if images.upper() == "D11C" else f"{variant}_{images.lower()}"
 
 
