@@ -62,22 +62,24 @@ def write_json(path: str | Path, value: Any, *, sealed: bool = False) -> Path:
 
 
 def read_json(path: str | Path, *, sealed: bool = False) -> Any:
-    """Read a JSON file, without its seal.
+    """Read a JSON file; of one that was written `sealed`, what is under its seal.
 
     Raises:
-        ValueError: It is not JSON, in which case the message names the line; it was changed after
-            it was sealed; or it has no seal, and has to be `sealed`.
+        ValueError: It is not JSON, in which case the message names the line; or it has to be
+            `sealed`, and has no seal or was changed after it was sealed.
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # also of thousands of digits or brackets
         raise ValueError(f"{path} is not a JSON file: {error}") from error
+    if not sealed:
+        return found
     seal = found.pop(SEAL, None) if isinstance(found, dict) else None
-    if seal is None and sealed:
+    if seal is None:
         raise ValueError(
             f"{path} has no {SEAL} of its content: it is damaged, or of an old version"
         )
-    if seal is not None and seal != _seal(found):
+    if seal != _seal(found):
         raise ValueError(f"{path} is not as it was written: its {SEAL} does not fit its content")
     return found
 

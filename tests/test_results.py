@@ -207,6 +207,8 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == [target], "no temporary file is left"
     with pytest.raises(ValueError, match=r"file\.txt is not a JSON file: Expecting value: line 1"):
         read_json(target)
+    own = {"sha256": "somebody else's", "auc": 0.5}
+    assert read_json(write_json(target, own)) == own, "no seal is looked for where none was asked"
     (tmp_path / "plain").touch()
     assert target.stat().st_mode == (tmp_path / "plain").stat().st_mode, "whoever may read others"
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lesionlab import _names
-from lesionlab._files import read_json
+from lesionlab._files import SEAL, read_json
 from lesionlab.chapters import notebooks, parameters
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def find(folder: str | Path = "runs") -> pd.DataFrame:
         FileNotFoundError: There is no run, or no such folder.
     """
     there = list(_below(folder))
-    rows = [row for path in there if path.suffix == ".json" for row in _read(path)]
+    files = [path for path in there if path.suffix == ".json" and path.is_file()]  # and no pipe
+    rows = [row for path in files for row in _read(path)]
     for path in there:
         if path.name.endswith(notebooks.FAILED):
             name = path.name.removesuffix(notebooks.FAILED)
@@ -122,6 +123,8 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
             given = dict(content["parameters"])
             yield _row(path, "notebook", str(content["notebook"]), label, given, **_typed(about))
         elif {"experiment", "variant", "folds", "results"} <= set(content):
+            if SEAL in content:
+                content = read_json(path, sealed=True)
             # a training that the book keeps is one file among others
             label = label if trained else path.stem
             about |= {"set": content.get("plan", {}).get("preset"), "scores": _scores(content)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,13 @@ def test_failed_unfinished_and_damaged_runs_are_named(tmp_path: Path) -> None:
     write(tmp_path / "one" / "book-0d" / "one.json",
           '{"notebook": "one", "parameters": {}, "results": {}, "versions": []}')  # fmt: skip
     training(tmp_path, "full-seed9", mae=0.4, folds=[])
+    training(tmp_path, "full-seed8", mae=0.4, sha256="of another content")
+    if hasattr(os, "mkfifo"):  # whoever opens it waits for a writer
+        os.mkfifo(tmp_path / "one" / "x.json")
     state = runs.find(tmp_path).set_index("run")["state"]
     assert state.str.partition(":")[0].to_dict() == {
         "full-seed0": "unfinished", "full-seed9": "damaged", "book-0a": "complete",
-        "book-0c": "damaged", "book-0d": "damaged", "smoke-0b": "failed",
+        "full-seed8": "damaged", "book-0c": "damaged", "book-0d": "damaged", "smoke-0b": "failed",
     }  # fmt: skip
     assert state["full-seed0"] == "unfinished: not scored; done: fold-0"
     assert "one.json is not a JSON file" in state["book-0c"]

@@ -59,7 +59,7 @@ def test_trainings_are_listed_and_compared(trained, tmp_path):
     folder, _ = trained
     first, second = tmp_path / "first", tmp_path / "second"
     shutil.copytree(folder, first)
-    content = _files.read_json(folder / "results.json")
+    content = _files.read_json(folder / "results.json", sealed=True)
     content["seed"] = content["plan"]["seed"] = 3
     for row in content["results"]:  # as after several folds
         row |= {"fold_mean": 0.5, "fold_sd": 0.125}

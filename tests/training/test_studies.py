@@ -223,7 +223,7 @@ def kept(small_plan: Plan, dataset: Dataset, done: Outcome, tmp_path_factory: An
 
 def copied(path: Path, tmp_path: Path, **changed: Any) -> Path:
     """The same file under another name, with other entries."""
-    about = _files.read_json(path) | changed
+    about = _files.read_json(path, sealed=True) | changed
     (tmp_path / path.with_suffix(".csv").name).write_bytes(path.with_suffix(".csv").read_bytes())
     target = tmp_path / f"{len(list(tmp_path.glob('*.json')))}.json"
     return _files.write_json(target, about, sealed=True)
@@ -290,7 +290,7 @@ def test_changed_scores_are_refused(change: Any, told: str, kept: Path, tmp_path
 
 
 def test_more_folds_count_before_more_epochs(kept: Path, tmp_path: Path) -> None:
-    about = _files.read_json(kept)
+    about = _files.read_json(kept, sealed=True)
     copied(kept, tmp_path)
     longer = copied(kept, tmp_path, recipe=about["recipe"] | {"epochs": 9})
     assert outcomes.kept(tmp_path, data="phantom")["full"].path == longer

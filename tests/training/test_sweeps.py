@@ -173,7 +173,7 @@ def test_a_fold_of_another_run_is_a_failure_and_stays(
 ) -> None:
     slow(tmp_path, inside)
     result = tmp_path / NAME / "fold-1" / folds.RESULT
-    content = _files.read_json(result)
+    content = _files.read_json(result, sealed=True)
     content["identity"]["recipe"]["lr"] = 7
     _files.write_json(result, content, sealed=True)
     before = seen(tmp_path)
