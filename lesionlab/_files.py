@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import socket
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -101,6 +102,14 @@ def plain_errors(name: str, folder: object) -> Iterator[None]:
         # OSError picks the subclass, e.g. PermissionError, by the number
         told = f"cannot write {name} in {folder}: {why}"
         raise OSError(error.errno or errno.EIO, told) from error
+
+
+def check_writable(folder: str | Path) -> None:
+    """Make a folder if it is missing; OSError where no file can be written in it."""
+    with plain_errors("a file", folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
 
 
 def sha256(path: str | Path) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lesionlab import _names
+from lesionlab import _files, _names
 from lesionlab.cli._errors import FAILED, estimate, plain_errors
 
 if TYPE_CHECKING:
@@ -60,6 +60,12 @@ def train(
             paper=paper, variant=variant, data=data, preset=preset, seed=seed, folds=several,
             n_lesions=lesions, epochs=epochs, hu_error=hu_error, by=by,  # type: ignore[arg-type]  # it checks
         )  # fmt: skip
+        if keep is not None:
+            _files.check_writable(keep)
+        if weights is not None:
+            from lesionlab import weights as kept
+
+            kept.check(plan, weights)
         how: Any = {"device": device, "progress": sys.stderr.isatty()}
         how["precision"] = chosen_precision(precision, device)
         dataset = studies.load(plan, progress=how["progress"])
@@ -73,18 +79,16 @@ def train(
         if keep is not None:
             typer.echo(f"kept in {studies.keep(plan, outcome, keep, dataset=dataset)}")
         if weights is not None:
-            from lesionlab import weights as kept
-
             typer.echo(f"weights in {kept.keep(plan, outcome, weights, dataset=dataset)}")
 
 
 def chosen_precision(precision: str, device: str) -> Any:
     """What a precision, of which one is `auto`, stands for on this machine."""
-    from lesionlab.training import studies
+    from lesionlab.training import devices
 
     _names.known("precision", precision, ("auto", "32-true", "bf16-mixed"))
-    # a device that is not there is an error at once
-    return studies.quickest(device) if precision == "auto" else precision
+    devices.resolve(device)  # one that is not there is an error at once
+    return devices.quickest(device) if precision == "auto" else precision
 
 
 def report(outcome: Outcome) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import nn
 
-from lesionlab import _names
+from lesionlab import _files, _names
 from lesionlab.training import checkpoints, studies
 from lesionlab.training.checkpoints import CheckpointError, Tensors
 from lesionlab.training.folds import Dataset
@@ -126,10 +126,11 @@ def keep(
 
     Raises:
         ValueError: The run has no such fold, its folds are by nodule, so that its patients are in
-            several, or the file would be larger than `MOST_BYTES`.
+            several, the file would be larger than `MOST_BYTES`, or the normalisation could not be
+            made again from it (`Experiment.normaliser`).
+        OSError: No file can be written in the folder.
     """
-    if plan.by != "patient":
-        raise ValueError(f"by={plan.by!r}: expected folds by patient, as kept scores are of unseen")
+    check(plan, folder)
     dataset = studies.load(plan) if dataset is None else dataset
     known = {str(of["fold"]): of for of in outcome.folds}
     chosen = next(iter(known)) if fold is None else str(fold)
@@ -137,6 +138,12 @@ def keep(
     run = known[chosen]
     every = studies.trained(plan, dataset=dataset, folder=outcome.path.parent)
     one = next(model for model in every if model.fold == run["fold"])
+    told = run["normalisation"]
+    if one.normalise is not unchanged and None in (told, one.experiment.normaliser):
+        raise ValueError(
+            f"{plan.paper}/{plan.variant}: its normalisation cannot be made again; expected a "
+            "dataclass that the experiment names as its normaliser"
+        )
     half: Tensors = {k: v.half() if v.is_floating_point() else v for k, v in one.weights.items()}
     if (n := sum(v.numel() * v.element_size() for v in half.values())) > MOST_BYTES:
         name = f"{plan.paper}/{plan.variant}"
@@ -149,7 +156,7 @@ def keep(
     state = {
         "plan": asdict(plan),
         "fold": run["fold"],
-        "normalisation": run["normalisation"],
+        "normalisation": told,
         "rests_on": outcome.about["data"],
         **{fact: outcome.about[fact] for fact in facts},
         "patients": {
@@ -162,6 +169,18 @@ def keep(
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoints.write(path, state, {"selected": half})
     return path
+
+
+def check(plan: Plan, folder: str | Path) -> None:
+    """Refuse, before anything is trained, what `keep` cannot keep or a folder it cannot write to.
+
+    Raises:
+        ValueError: The folds are by nodule.
+        OSError: No file can be written in the folder.
+    """
+    if plan.by != "patient":
+        raise ValueError(f"by={plan.by!r}: expected folds by patient, as kept scores are of unseen")
+    _files.check_writable(folder)
 
 
 def _path(plan: Plan, folder: str | Path) -> Path:

@@ -4,11 +4,13 @@ import re
 import shutil
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from lesionlab import _files
 from lesionlab.cli import app
 from lesionlab.sources import origins
+from lesionlab.training import studies
 
 TINY = ("fu2021", "--preset", "smoke", "--lesions", 50, "--epochs", 1, "--device", "cpu")
 
@@ -78,6 +80,30 @@ def test_trainings_are_listed_and_compared(trained, tmp_path):
     assert other == f"{one} (0.500 ± 0.125)"
     assert float(over.partition(" ")[0]) == pytest.approx(float(one[:5]), abs=1.1e-3)
     assert out.endswith("then mean ± SD over the folds.\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("--by", "nodule", "--weights", "new"), 2, "by='nodule': expected folds by patient"),
+        (("--weights", "file/below"), 1, "cannot write a file in file"),
+        (("--keep", "file/below"), 1, "cannot write a file in file"),
+        pytest.param(
+            ("--device", "cuda", "--precision", "32-true"), 2, "torch sees no CUDA device here",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+    ],
+)  # fmt: skip
+def test_what_would_fail_at_the_end_is_refused_before_anything_is_loaded(
+    arguments, status, message, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(studies, "load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    found = call("train", "fu2021", *arguments)
+    assert found[:2] == (status, "")
+    assert message in found[2]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -248,6 +250,23 @@ def test_bf16_trains_other_weights_that_are_near(toys: ModuleType) -> None:
     assert not same(one.state, two.state)
     assert {v.dtype for v in two.state.values()} == {torch.float32}
     torch.testing.assert_close(one.state, two.state, atol=0.05, rtol=0.1)
+
+
+@pytest.mark.parametrize("asked", ["1", None])
+def test_one_thread_if_asked_for_and_where_there_is_one_core(asked: str | None) -> None:
+    if asked is None and not hasattr(os, "sched_setaffinity"):
+        pytest.skip("cores cannot be taken away here")
+    code = (
+        f"import os; {asked} or os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+        "from lesionlab.training import devices\n"
+        "print(devices.quickest('cpu')); print(devices.describe(devices.resolve('cpu')))"
+    )
+    given = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    given |= {"OMP_NUM_THREADS": asked} if asked else {}
+    found = subprocess.check_output([sys.executable, "-c", code], env=given, text=True)
+    precision, where = found.splitlines()
+    assert precision in ("32-true", "bf16-mixed")
+    assert where == "CPU, 1 threads"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

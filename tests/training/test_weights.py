@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +82,8 @@ def spoil(name: str) -> Callable[[dict[str, Any], dict[str, torch.Tensor]], None
             tensors[first][...] = float("nan")
         elif name == "renamed":
             tensors["renamed"] = tensors.pop(first)
+        elif name == "shape":
+            tensors[first] = torch.cat([tensors[first]] * 2)
         elif name == "format":
             state["format"] = 1
         else:
@@ -94,6 +99,7 @@ def spoil(name: str) -> Callable[[dict[str, Any], dict[str, torch.Tensor]], None
         (lambda path: path.write_bytes(path.read_bytes()[:-4] + b"\1\2\3\4"), "its checksum"),
         (altered(spoil("nan")), "values that are not finite"),
         (altered(spoil("renamed")), "is of another version of the model"),
+        (altered(spoil("shape")), "is of another version of the model"),
         (altered(spoil("no_attention")), "is of fu2021/no_attention on phantom"),
         (altered(spoil("no plan")), "is no kept model"),
         (altered(spoil("format")), "has format 1"),
@@ -105,6 +111,29 @@ def test_a_file_that_is_not_what_it_should_be_is_refused(
     damage(kept(folder))
     with pytest.raises(CheckpointError, match=told):
         weights.load(NAME, folder=folder)
+
+
+def test_a_folder_that_cannot_be_written_is_read_and_nothing_is_kept_in_it(
+    folder: Path, small_plan: Plan, done: Outcome, dataset: Dataset, request: Any
+) -> None:
+    places = [kept(folder), kept(folder).parent, folder]
+    for path in places:
+        request.addfinalizer(partial(path.chmod, path.stat().st_mode))
+        path.chmod(0o555)
+    assert weights.names(folder) == [(NAME, "phantom")]
+    weights.load(NAME, folder=folder)
+    closed = kept(folder) if os.access(folder, os.W_OK) else folder  # nothing is closed to root
+    with pytest.raises(OSError, match=f"cannot write a file in {re.escape(str(closed))}: "):
+        weights.keep(small_plan, done, closed, dataset=dataset)
+
+
+def test_a_normalisation_that_could_not_be_made_again_is_not_kept(
+    small_plan: Plan, done: Outcome, dataset: Dataset, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(type(small_plan.experiment), "normaliser", None)
+    with pytest.raises(ValueError, match="fu2021/full: its normalisation cannot be made again"):
+        weights.keep(small_plan, done, tmp_path, dataset=dataset)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_not_kept_is_told(
