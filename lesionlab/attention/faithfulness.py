@@ -98,7 +98,8 @@ def insertion_curve(
 
 def _blank(images: torch.Tensor, fill: float | torch.Tensor) -> torch.Tensor:
     """Images of `fill` alone."""
-    shape, blank = tuple(images.shape), torch.as_tensor(fill).to(images)
+    shape = tuple(images.shape)
+    blank = torch.as_tensor(fill, dtype=images.dtype, device=images.device)
     if images.ndim not in (4, 5) or (blank.ndim and blank.shape != shape):
         raise ValueError(
             "images, fill: expected (lesion, channel, y, x) or (lesion, channel, z, y, x), and a "

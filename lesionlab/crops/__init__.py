@@ -46,6 +46,8 @@ class Crop:
                 raise ValueError(
                     f"{name} {about}: expected {expected} {np.dtype(dtype)}, got {got}"
                 )
+        if self.steps.min() < -1:
+            raise ValueError(f"steps {about}: expected -1 or more, got {self.steps.min()}")
         if len(self.spacing) != 3 or not all(0 < mm < np.inf for mm in self.spacing):
             raise ValueError(f"spacing {about}: expected (z, y, x) mm above 0, got {self.spacing}")
         if [isinstance(i, int | np.integer) for i in self.corner] != [True, True]:

@@ -219,10 +219,10 @@ def _maps(
                 expected = f"expected numbers {shape} or {shape[1:]} as the volume"
                 got = f"got {array.dtype} {array.shape}"
                 raise ValueError(f"overlays, map {method!r}, {head!r}: {expected}, {got}")
+            array = array[at] if array.ndim == 3 else array[None, *at[1:]]
             if (top := max(map(abs, _encoding.ends(array)))) > STRONGEST:
                 expected = f"expected numbers up to {STRONGEST:g} in size, got {top:g}"
                 raise ValueError(f"overlays, map {method!r}, {head!r}: {expected}")
-            array = array[at] if array.ndim == 3 else array[None, *at[1:]]
             made[str(method), str(head)] = array.astype(np.float64)
     if not all(method for method, _ in made):
         raise ValueError("overlays: expected a name for each method, got an empty one")

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
+from cycler import cycler
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
@@ -16,12 +17,13 @@ from matplotlib.patheffects import withStroke
 
 from lesionlab.attributes import LI_CATEGORIES, LIDC_RATINGS
 from lesionlab.colours import MAP as MAP
+from lesionlab.colours import READER_COLOURS
 from lesionlab.crops import Tier
 
 P = ParamSpec("P")
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
-PURPLE, YELLOW, RED = "#CC79A7", "#E69F00", "#B00020"
+BLUE, ORANGE, GREEN, PURPLE, YELLOW, *_ = READER_COLOURS
+GREY, RED = "#8C8C8C", "#B00020"
 
 WINDOW = (-1024.0, 400.0)
 """HU that are drawn black and white where no other window is named: the papers' own."""
@@ -44,7 +46,8 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with style.context("lesionlab.figures.style"):
+        cycle = {"axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, PURPLE, YELLOW, GREY])}
+        with style.context(["lesionlab.figures.style", cycle]):
             return draw(*args, **kwargs)
 
     return drawn

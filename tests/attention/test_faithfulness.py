@@ -37,6 +37,11 @@ def test_a_perfect_map_by_hand() -> None:
         assert grey.scores[:, 0].tolist() == [8, 6, 4.5, 4, 4]
 
 
+def test_a_fill_has_the_precision_of_the_images() -> None:
+    filled = deletion_curve(score, IMAGES.double(), None, fill=0.1, steps=1).scores[-1]
+    assert float(filled) == pytest.approx(0.8, rel=1e-12)
+
+
 def test_a_constant_map_is_a_random_order_and_not_a_corner() -> None:
     images = torch.ones(30, 1, 8, 8)
     corner = torch.zeros(8, 8)

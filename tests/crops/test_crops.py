@@ -41,6 +41,7 @@ def test_consensus_counts_readers(level, voxels):
         ({"masks": np.zeros((2, 3, 4, 4), bool)}, r"masks of L-1: expected \(2, 3, 4, 5\)"),
         ({"slice_index": np.arange(2)}, r"slice_index of L-1: expected \(3,\)"),
         ({"steps": np.ones(3)}, r"steps of L-1: expected \(3,\) int64"),
+        ({"steps": np.array([0, -2, 1])}, "steps of L-1: expected -1 or more, got -2"),
         ({"corner": (1, 2.5)}, r"corner of L-1: .*got \(1, 2\.5\)"),
         ({"tier": "real"}, "tier of L-1='real'"),
         ({"spacing": (2.5, -0.7, float("nan"))}, "spacing of L-1"),

@@ -109,8 +109,10 @@ def test_batches_and_folds_make_no_difference(packed, full):
     for name in ("final", "auxiliary", "matrices"):
         np.testing.assert_allclose(getattr(other, name), getattr(seen, name), atol=1e-5)
     pd.testing.assert_frame_equal(other.slices, seen.slices, atol=1e-5)
-    with pytest.raises(ValueError, match="of different lesions, got 'n0' in several"):
+    with pytest.raises(ValueError, match="expected different lesions, got 'n0' in several"):
         attention.describe([full[0]] * 2)
+    with pytest.raises(ValueError, match="expected one or more, got none"):
+        attention.describe([])
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,12 @@ def test_compared_networks_have_the_published_parameters(name, published_paramet
             assert count(comparators.trunk(design, 3)) == published_parameters - last
 
 
+@pytest.mark.parametrize("part", ["trunk", "head"])
+def test_an_unknown_part_is_named(part):
+    with pytest.raises(ValueError, match=rf"{part}='x': expected one of .*own|{part}='x': .*unet"):
+        Network(Design(**{part: "x"}))
+
+
 @pytest.mark.parametrize(
     ("name", "size"),
     [

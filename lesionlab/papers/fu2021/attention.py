@@ -11,7 +11,6 @@ gives: `n_resamples`, `level` and `seed`. A lesion without a patient is refused 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
@@ -62,8 +61,10 @@ def describe(folds: Iterable[Trained], *, batch_size: int = 32, device: str = "a
     parts: dict[str, list[torch.Tensor]] = {}
     for fold in folds:
         experiment: Any = fold.experiment  # a `Fu2021`
-        model = fold.model().to(place)
+        if several := set(lesion_ids).intersection(fold.samples.lesion_ids):
+            raise ValueError(f"folds: expected different lesions, got {min(several)!r} in several")
         lesion_ids += fold.samples.lesion_ids
+        model = fold.model().to(place)
         for batch in fold.samples.to(place).split(batch_size):
             with torch.no_grad():
                 outputs = experiment.forward(model, batch)
@@ -78,10 +79,8 @@ def describe(folds: Iterable[Trained], *, batch_size: int = 32, device: str = "a
             for name, value in found.items():
                 if value is not None:
                     parts.setdefault(name, []).append(value)
-    if not lesion_ids or len(set(lesion_ids)) < len(lesion_ids):
-        several = [name for name, n in Counter(lesion_ids).items() if n > 1]
-        got = f"{several[0]!r} in several" if several else "none"
-        raise ValueError(f"folds: expected one or more, of different lesions, got {got}")
+    if not lesion_ids:
+        raise ValueError("folds: expected one or more, got none")
     arrays: dict[str, Any] = {
         name: torch.cat(values).double().cpu().numpy() for name, values in parts.items()
     }

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from lesionlab import _names
 from lesionlab.papers.lei2020.model import (
     BatchNorm2d,
     CAMHead,
@@ -244,6 +245,7 @@ def trunk(design: Design, channels: int) -> Any:
         "vgg16": (vgg16, 512),
         "densenet121": (densenet121, 1024),
     }
+    _names.one_of("trunk", design.trunk, ["unet", "attention_gate", *layers])
     make, features = layers[design.trunk]
     large = design.head != "own"
     return Compared(make(channels, large_maps=large), features=features, stride=2 if large else 32)
@@ -262,4 +264,5 @@ def head(design: Design, features: int, size: tuple[int, ...], outputs: int) -> 
         "fully_connected": FullyConnectedHead,
         "flat": FlatHead,
     }
+    _names.one_of("head", design.head, kinds)
     return kinds[design.head](design, features, size, outputs)
