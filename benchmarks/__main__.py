@@ -7,20 +7,23 @@ import importlib
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks._table import HEAD, Row, line
 from lesionlab import __version__, _files
 
-ROOMS = ("lidc", "stores", "samples", "fu2021", "attention", "explorer")
+ROOMS = ("lidc", "stores", "samples", "fu2021", "devices", "attention", "explorer", "chapters")
 """Modules with a function `rows`, in the order in which they run."""
 
-QUICK = {
+QUICK: dict[str, dict[str, Any]] = {
     "lidc": {"max_scans": 60},
     "stores": {"max_lesions": 200},
     "samples": {"n_crops": 40},
     "fu2021": {"n_nodules": 8},
+    "devices": {"n_nodules": 8, "turns": 2},
     "explorer": {"n_redraws": 50, "n_loads": 1},
     "attention": {"n_nodules": 32, "turns": 1},
+    "chapters": {"set_name": "smoke"},
 }
 
 

@@ -102,8 +102,8 @@ def _compare(
         slope = _gradient_gap(ours, samples, network, targets)
         assert gap < 1e-5, f"{where}: scores differ by {gap}"
         assert slope < 1e-6, f"{where}: gradients differ by {slope} of the largest"
-        equal.append(f"scores of {n} nodules to {gap:.0e}, gradients to {slope:.0e} of the largest")
-    what = f"Fu 2021: training steps, packed by {recipe.batch_size} ({where})"
+        equal.append(f"scores to {gap:.0e}, gradients to {slope:.0e} of the largest")
+    what = f"Fu 2021: training steps of {n} nodules, packed by {recipe.batch_size} ({where})"
     peer = "the paper's recipe, one nodule a step"
     least = _as_products(runs[0], device)
     products = "the same multiply-adds as products of large matrices"
@@ -115,7 +115,7 @@ def _compare(
     if precision != "32-true":
         gap = float((quick[1] - paper[1]).abs().max())
         assert gap < 0.02, f"{where}: scores in bfloat16 differ by {gap}"
-        words = f"scores of {n} nodules to {gap:.0e}"
+        words = f"scores to {gap:.0e}"
         found.append(Row(f"{what}, bfloat16", peer, quick[0], paper[0], target, words))
     return found
 

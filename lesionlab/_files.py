@@ -148,11 +148,14 @@ class BusyError(RuntimeError):
 
 
 @contextlib.contextmanager
-def sole_writer(folder: str | os.PathLike[str], *, patience: float = 0.0) -> Iterator[None]:
+def sole_writer(
+    folder: str | os.PathLike[str], *, patience: float = 0.0, progress: bool = True
+) -> Iterator[None]:
     """Keep other writers out of a folder while the block runs, by a file `writer.lock` in it.
 
     The folder is a path, which is made if it is missing, or a URL that fsspec knows. A lock that a
-    process of this machine left behind when it was killed keeps nobody out.
+    process of this machine left behind when it was killed keeps nobody out. A wait is told as a
+    warning, or with `progress=False` as information only: a page does not say who ran beside it.
 
     Raises:
         BusyError: Another process still writes there after so many seconds of patience.
@@ -171,7 +174,8 @@ def sole_writer(folder: str | os.PathLike[str], *, patience: float = 0.0) -> Ite
                     "there if it is gone"
                 )
             if not told:
-                logger.warning("waiting for process %s, which writes %s", other, folder)
+                level = logging.WARNING if progress else logging.INFO
+                logger.log(level, "waiting for process %s, which writes %s", other, folder)
                 told = True
             time.sleep(0.5)
     try:

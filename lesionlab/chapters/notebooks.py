@@ -9,12 +9,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
+import math
+import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +34,7 @@ from lesionlab._files import (
     write_json,
     write_text,
 )
+from lesionlab._processes import end_with_parent, usable_cores
 from lesionlab.chapters import parameters as _parameters
 
 # they say how a notebook is run, not what it computes
@@ -195,6 +201,83 @@ def carry_out(
     write_json(task.results, {"notebook": task.name, **record, **origin, **found})
     task.path.with_suffix(FAILED).unlink(missing_ok=True)
     return replace(task, seconds=seconds, fresh=True)
+
+
+def carry_out_all(
+    tasks: Sequence[Plan],
+    *,
+    jobs: int | None = None,
+    force: bool = False,
+    timeout: float | None = None,
+) -> Generator[tuple[Plan, Plan | ExecutionError], None, None]:
+    """Carry out plans as `carry_out` does, some side by side; gives what came of each as it ends.
+
+    With `jobs` at once the kernels share the cores out by OMP_NUM_THREADS, which stays as it is
+    where the user has set it. If `jobs` is None, it is the square root of the cores that may be
+    used, rounded up: with two cores, two chapters with a thread each take less time than one after
+    the other with two threads, as much of a chapter computes with one thread only.
+
+    An error other than an `ExecutionError`, Ctrl-C and `close` end all that still run.
+    """
+    cores, todo = usable_cores(), sum(force or task.outdated() is not None for task in tasks)
+    jobs = min(jobs or math.ceil(math.sqrt(cores)), todo)
+    if jobs > 1:
+        yield from _side_by_side(tasks, jobs, (max(1, cores // jobs), force, timeout))
+        return
+    for task in tasks:
+        try:
+            yield task, carry_out(task, force=force, timeout=timeout)
+        except ExecutionError as error:
+            yield task, error
+
+
+def _side_by_side(
+    tasks: Sequence[Plan], jobs: int, how: tuple[int, bool, float | None]
+) -> Generator[tuple[Plan, Plan | ExecutionError], None, None]:
+    # a process each, as a run sets the environment
+    context, waiting = multiprocessing.get_context("spawn"), list(tasks)
+    running: dict[Any, tuple[Plan, Any]] = {}  # by the end of a pipe that tells what came of it
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                task, (ours, theirs) = waiting.pop(0), context.Pipe(duplex=False)
+                process = context.Process(target=_run, args=(theirs, task, *how), daemon=True)
+                process.start()
+                theirs.close()
+                running[ours] = task, process
+            ready: Any = wait(list(running))
+            for end in ready:
+                task, process = running[end]
+                try:
+                    done = end.recv()
+                except EOFError:
+                    done = RuntimeError(f"the process that ran {task.name} was killed")
+                process.join()
+                del running[end]
+                if isinstance(done, Exception) and not isinstance(done, ExecutionError):
+                    raise done
+                yield task, done
+    finally:
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.join()
+
+
+def _run(end: Connection, task: Plan, threads: int, force: bool, timeout: float | None) -> None:
+    """Carry out a plan in a process of its own and send what came of it."""
+    # Ctrl-C on a terminal reaches every process: only the first one heeds it, and ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its kernel ends first
+    end_with_parent()
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    try:
+        end.send(carry_out(task, force=force, timeout=timeout, progress=False))
+    except KeyboardInterrupt:
+        # a task that still waits for the kernel would print a traceback when it is collected
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    except Exception as error:
+        end.send(error)
 
 
 def _sweep() -> None:

@@ -7,6 +7,7 @@ standard error; `LESIONLAB_DEBUG=1` shows the traceback instead.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -109,6 +110,9 @@ def run_notebooks(
     set_name: Annotated[str, typer.Option("--set", help="A set of sets.yml.")] = "book",
     force: Annotated[bool, typer.Option("--force", help="Run even what is up to date.")] = False,
     timeout: Annotated[float | None, typer.Option(min=1, help="Seconds for a cell.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="How many at once; as the cores allow by default.")
+    ] = None,
     folder: Folder = None,
     out: Out = None,
 ) -> None:
@@ -127,16 +131,16 @@ def run_notebooks(
         # all of them before the first one runs
         tasks = [notebooks.plan(name, **how) for name in chosen]
         width = max(map(len, chosen))
-        for task in tasks:
-            try:
-                done = notebooks.carry_out(task, force=force, timeout=timeout)
-            except notebooks.ExecutionError as error:
-                failed = True
-                typer.echo(f"lesionlab: {error}", err=True)
-                typer.echo(f"{task.name:<{width}}  FAILED")
-            else:
-                state = "executed  " if done.fresh else "up to date"
-                path = os.path.relpath(done.path)
-                typer.echo(f"{task.name:<{width}}  {state}  {done.seconds:8.1f} s  {path}")
+        every = notebooks.carry_out_all(tasks, jobs=jobs, force=force, timeout=timeout)
+        with contextlib.closing(every):
+            for task, done in every:
+                if isinstance(done, notebooks.ExecutionError):
+                    failed = True
+                    typer.echo(f"lesionlab: {done}", err=True)
+                    typer.echo(f"{task.name:<{width}}  FAILED")
+                else:
+                    state = "executed  " if done.fresh else "up to date"
+                    path = os.path.relpath(done.path)
+                    typer.echo(f"{task.name:<{width}}  {state}  {done.seconds:8.1f} s  {path}")
     if failed:
         raise typer.Exit(FAILED)

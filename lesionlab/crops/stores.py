@@ -20,7 +20,6 @@ import json
 import multiprocessing
 import os
 import re
-import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -37,7 +36,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from lesionlab import _files, _names
+from lesionlab import _files, _names, _processes
 from lesionlab._parquet import read_parquet
 from lesionlab.crops import Crop, Tier, _rows
 from lesionlab.crops._rows import Row
@@ -320,7 +319,7 @@ def build(
             next build and keeps the reason in `CropStore.exclusions`. Running out of memory always
             stops.
         patience: Seconds to wait while another process writes the same store.
-        progress: Show a bar.
+        progress: Show a bar, and say for whom it waits.
 
     Raises:
         BuildError: A lesion failed, and `on_error` is `raise`. As after every error, the build can
@@ -338,7 +337,7 @@ def build(
     if store is not None and store.complete and store.keys() >= set(ids):
         return store  # it may lie where nothing can be written
     folder = _Folder(url)
-    alone = _files.sole_writer(folder.url, patience=patience)
+    alone = _files.sole_writer(folder.url, patience=patience, progress=progress)
     with alone, _files.plain_errors("crops", folder.url):
         before, store = store, existing(url, told, tier)  # now that nobody else changes it
         settled = set[str]()
@@ -476,14 +475,7 @@ _attempt_of_this_process: Attempt  # keeps what it made crops from, such as a sc
 def _start(attempt: Attempt) -> None:
     global _attempt_of_this_process
     _attempt_of_this_process = attempt
-    # a killed parent tells its workers nothing: they would wait for ever
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
+    _processes.end_with_parent()
 
 
 def _attempt_here(lesion_id: str) -> Crop | BuildError:

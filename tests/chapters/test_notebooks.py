@@ -397,19 +397,68 @@ def test_an_edit_while_it_runs_makes_the_copy_stale(project, counted, monkeypatc
     assert told == "the notebook changed since it was executed"
 
 
+WAIT = (
+    "from pathlib import Path\nimport time\nPath('{mine}').touch()\nend = time.monotonic() + 60\n"
+)
+WAIT += (
+    "while not Path('{other}').exists():\n    assert time.monotonic() < end\n    time.sleep(0.1)"
+)
+
+
 @pytest.mark.slow
-def test_an_interrupted_command_goes_on_where_it_stopped(project):
+@pytest.mark.parametrize("threads", [None, "3"])
+def test_side_by_side_they_share_the_cores_out_unless_the_user_has(project, monkeypatch, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS")  # of the tests
+    monkeypatch.setattr(notebooks, "usable_cores", lambda: 8)
+    if threads:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    shared = f"import os\nassert os.environ['OMP_NUM_THREADS'] == {threads or '4'!r}"
+    project.write("one", WAIT.format(mine="a", other="b"), shared)
+    project.write("two", WAIT.format(mine="b", other="a"), shared)
+    tasks = [notebooks.plan(name, folder=project.folder) for name in ("one", "two")]
+    found = {task.name: done for task, done in notebooks.carry_out_all(tasks, jobs=2)}
+    assert [found[name].fresh for name in ("one", "two")] == [True, True], found
+    # what is up to date needs no process
+    monkeypatch.delattr(notebooks, "_side_by_side")
+    assert not any(done.fresh for _, done in notebooks.carry_out_all(tasks, jobs=2))
+
+
+@pytest.mark.parametrize(
+    ("cores", "at_once", "threads"), [(1, 1, None), (2, 2, 1), (4, 2, 2), (8, 3, 2), (64, 5, 12)]
+)
+def test_as_many_run_at_once_as_the_cores_allow(project, monkeypatch, cores, at_once, threads):
+    asked = [1, None]
+
+    def ask(tasks: Any, jobs: int, how: Any) -> Any:
+        asked[:] = jobs, how[0]
+        return [(task, task) for task in tasks]
+
+    for name in "abcde":
+        project.write(name)
+    monkeypatch.setattr(notebooks, "_side_by_side", ask)
+    monkeypatch.setattr(notebooks, "usable_cores", lambda: cores)
+    monkeypatch.setattr(notebooks, "carry_out", lambda task, **_: task)
+    tasks = [notebooks.plan(name, folder=project.folder) for name in "abcde"]
+    assert [task.name for task, _ in notebooks.carry_out_all(tasks)] == list("abcde")
+    assert asked == [at_once, threads]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_interrupted_command_goes_on_where_it_stopped(project, jobs):
     project.write("a_quick", "1 + 1")
-    wait = "from pathlib import Path\nimport time\nPath('started').touch()\n"
+    wait = "import os, time\nfrom pathlib import Path\n"
+    wait += "Path('kernel').write_text(str(os.getpid()))\nPath('started').touch()\n"
     project.write("b_long", wait + "while not Path('go').exists():\n    time.sleep(0.1)")
-    command = [Path(sys.executable).with_name("lesionlab"), "notebooks", "run"]
+    command = [Path(sys.executable).with_name("lesionlab"), "notebooks", "run", "--jobs", jobs]
     pipes: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     # a shell's background jobs, and what they start, do not heed it unless told
     heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, cwd=project.root, preexec_fn=heed, **pipes) as first:
         try:
             deadline = time.monotonic() + 60
-            while not (project.root / "started").exists():
+            started = [project.root / "started", project.executed / "a_quick.json"]
+            while not all(path.exists() for path in started):
                 assert time.monotonic() < deadline
                 assert first.poll() is None
                 time.sleep(0.05)
@@ -420,6 +469,7 @@ def test_an_interrupted_command_goes_on_where_it_stopped(project):
     assert first.returncode == 130
     assert "lesionlab: interrupted; what was finished is kept" in errors
     assert "Traceback" not in errors
+    until(lambda: not alive(int(kernel(project))))
     assert sorted(p.name for p in project.executed.iterdir()) == ["a_quick.ipynb", "a_quick.json"]
 
     (project.root / "go").touch()

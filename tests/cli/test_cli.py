@@ -84,18 +84,19 @@ def test_wrong_use_is_one_line_and_status_2_and_nothing_runs(
     assert isinstance(done.exception, (ValueError, FileNotFoundError)), "with its traceback"
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_failure_is_told_and_the_rest_still_runs(
-    project: Any, monkeypatch: pytest.MonkeyPatch
+    project: Any, monkeypatch: pytest.MonkeyPatch, jobs: str
 ) -> None:
     project.write("a", "1 / 0")
     project.write("b", "assert (seed, rate) == (5, 0.001)", parameters="seed = 1\nrate = 1.0")
     (project.folder / "sets.yml").write_text("b: {book: {seed: 5, rate: 1e-3}}", encoding="utf-8")
     monkeypatch.chdir(project.root)
-    done = command("notebooks", "run")
+    done = command("notebooks", "run", "--jobs", jobs)
     assert done.exit_code == 1
     told = "lesionlab: a.ipynb, In [2]: ZeroDivisionError: division by zero; as far as it got: "
     assert done.stderr == f"{told}_build/executed/a.failed.ipynb\n"
-    failed, executed = (line.split() for line in done.stdout.splitlines())
+    failed, executed = sorted(line.split() for line in done.stdout.splitlines())
     assert failed == ["a", "FAILED"]
     assert (*executed[:2], executed[-1]) == ("b", "executed", "_build/executed/b.ipynb")
     assert (project.executed / "b.ipynb").exists()

@@ -127,9 +127,15 @@ def test_another_writer_is_an_error_for_build_and_waited_for_by_crops(caplog, mo
         held.__exit__(None, None, None)
 
     monkeypatch.setattr(_files.time, "sleep", sleep)
-    assert set(IDS[:2]) <= crops(lesion_ids=IDS[:2]).keys()
+    assert set(IDS[:2]) <= datasets.crops("phantom", IDS[:2]).keys()
     assert len(slept) == 1
     assert "waiting for process" in caplog.text
+    caplog.clear()
+    held = _files.sole_writer(of.url)
+    held.__enter__()
+    crops(lesion_ids=IDS[:3])  # without progress
+    assert len(slept) == 2
+    assert not caplog.text, "a chapter that runs beside another one shows no word of it"
 
 
 def test_each_data_set_says_what_a_result_rests_on(lidc_sources, tmp_path, monkeypatch):
