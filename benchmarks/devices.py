@@ -1,12 +1,9 @@
 """Precision and threads that the library takes, beside every other choice.
 
-`quickest` tries the precision for less than a second; the threads are torch's own number, one for
-each core. Training steps of both networks, packed as the preset `book` has them, are timed for each
-precision and each number of threads. The choice may take up to 15 % longer than the best of them.
-
-The number of threads is not probed. It matters where the machine has other work: threads wait for
-each other, and one alone can then be quicker than two. The choices take turns, and the fastest of
-some runs counts, so that other work falls on all, though not evenly: judge a machine that rests.
+`quickest` tries both for a second. Training steps of both networks, packed as the preset `book` has
+them, are timed for each precision and each number of threads. The choice may take up to 15 % longer
+than the best of them. The choices take turns, and the fastest of some runs counts, so that other
+work falls on all, though not evenly: judge a machine that rests.
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ TARGET = 1 / 1.15
 
 def rows(*, n_nodules: int = 32, turns: int = 4) -> Iterator[Row]:
     """Compare on this machine's CPU."""
-    chosen = (quickest("cpu"), torch.get_num_threads())
+    chosen = (quickest("cpu"), torch.get_num_threads())  # in this order: it sets the threads
     threads = sorted({1, *range(2, usable_cores() + 1, max(1, usable_cores() // 8)), chosen[1]})
     choices = [(precision, n) for precision in get_args(Precision) for n in threads]
     for name, epoch in (("Fu 2021", _fu(n_nodules)), ("Lei 2020", _lei(8 * n_nodules))):

@@ -271,25 +271,48 @@ def test_one_thread_if_asked_for_and_where_there_is_one_core(asked: str | None) 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize(
-    ("bfloat16", "expected", "tries"),
-    [(0.5, "bf16-mixed", 12), (0.9, "32-true", 12), (20.0, "32-true", 2)],  # 20: do not wait
+    ("bfloat16", "second", "asked", "expected"),
+    [
+        (0.5, 0.6, "", ("bf16-mixed", 2)),
+        (0.9, 0.6, "", ("32-true", 2)),
+        (20.0, 0.6, "", ("32-true", 2)),
+        (0.5, 1.4, "", ("bf16-mixed", 1)),  # another process has the second core
+        (0.5, 1.4, "2", ("bf16-mixed", 2)),
+    ],
 )
-def test_the_quickest_precision_is_measured_once(
-    monkeypatch: pytest.MonkeyPatch, bfloat16: float, expected: str, tries: int
+def test_the_quickest_is_tried_once(
+    monkeypatch: pytest.MonkeyPatch,
+    bfloat16: float,
+    second: float,
+    asked: str,
+    expected: tuple[str, int],
 ) -> None:
     tried = []
 
     def seconds(layer: Any, images: Any, precision: str) -> float:
         tried.append(precision)
-        return bfloat16 if precision == "bf16-mixed" else 1.0
+        return (bfloat16 if precision == "bf16-mixed" else 1.0) * second ** (
+            torch.get_num_threads() - 1
+        )
 
+    before = torch.get_num_threads()
     monkeypatch.setattr(devices, "_seconds", seconds)
-    devices._bfloat16_pays.cache_clear()
+    if asked:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    else:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    devices._tried.cache_clear()
+    torch.set_num_threads(2)
     try:
-        assert quickest("cpu") == quickest("auto") == expected
+        assert (quickest("cpu"), torch.get_num_threads()) == expected
+        n = len(tried)
+        assert quickest("auto") == expected[0]
+        assert len(tried) == n
+        if bfloat16 > 3:  # what takes so long is not tried again
+            assert tried.count("bf16-mixed") <= 2
     finally:
-        devices._bfloat16_pays.cache_clear()
-    assert len(tried) == tries
+        devices._tried.cache_clear()
+        torch.set_num_threads(before)
 
 
 # what is refused
