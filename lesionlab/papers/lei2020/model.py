@@ -244,10 +244,10 @@ class Head(nn.Module):
         """The logits, and the part of them that no map shows."""
         values = self.values(maps.features)
         if self.design.high_level is None or maps.high_level is None:
-            return Outputs(self.classifier(values), maps.features)
+            return Outputs(self.classifier(values), maps.features)  # eq. 8
         d, gamma = self.high_level(maps.high_level), self.classifier.weight
         if self.design.fusion == "sum":
-            return Outputs(self.classifier(values + d), maps.features, d @ gamma.T)
+            return Outputs(self.classifier(values + d), maps.features, d @ gamma.T)  # eq. 12
         logits = self.classifier(torch.cat([values, d], dim=1))
         return Outputs(logits, maps.features, d @ gamma[:, self.features :].T)
 
@@ -262,7 +262,7 @@ class CAMHead(Head):
 
     def values(self, features: torch.Tensor) -> torch.Tensor:
         """H, the means."""
-        return features.flatten(2).mean(2)
+        return features.flatten(2).mean(2)  # eq. 1
 
 
 class SAMHead(Head):
@@ -294,8 +294,8 @@ class SAMHead(Head):
 
     def values(self, features: torch.Tensor) -> torch.Tensor:
         """H of eq. 6."""
-        minor = self.pool(features)  # (lesion, feature, 6, 6), A of eq. 5
-        found: torch.Tensor = self.local(minor)  # (lesion, feature, 1, 1)
+        minor = self.pool(features)  # A, (lesion, feature, 6, 6), eq. 5
+        found: torch.Tensor = self.local(minor)  # (lesion, feature, 1, 1), eq. 6
         return found.flatten(1)
 
 

@@ -1,0 +1,90 @@
+r"""The equations of a paper beside the lines of source that compute them.
+
+    equations({1: r"p_i = W_1 …", 2: r"\alpha_i = …"}, fu2021.SliceAttention)
+
+The lines are those whose comment names the equation (`# eq. 1`), read from the source when the cell
+runs. So a chapter cannot show a line that is not there.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+
+_NAMED = re.compile(r"\beq\. (\d+(?:–\d+)?(?:,? (?:and )?\d+(?:–\d+)?)*)")
+# a wide page has both beside each other, a phone one below the other
+_STYLE = """<style>
+.lesionlab-equations { display: grid; gap: 0.3rem 1.5rem; align-items: center;
+  grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
+.lesionlab-equations > div { overflow-x: auto; min-width: 0; }
+.lesionlab-equations pre { margin: 0; padding: 0.4rem; white-space: pre-wrap; }
+.lesionlab-equations small { opacity: 0.75; }
+</style>"""
+
+
+def equations(formulas: Mapping[int, str], *sources: Any) -> HTML:
+    """Show each equation as mathematics, and beside it the statements that name it.
+
+    Args:
+        formulas: By the number in the paper: the equation in LaTeX.
+        sources: Classes and functions whose source computes them.
+
+    Raises:
+        ValueError: No statement of the sources names an equation.
+    """
+    from IPython.display import HTML
+    from pygments import highlight  # type: ignore[import-untyped]
+    from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
+    from pygments.lexers import PythonLexer  # type: ignore[import-untyped]
+
+    found: dict[int, list[tuple[str, str]]] = {}
+    for source in sources:
+        for number, lines in _statements(source):
+            found.setdefault(number, []).append((source.__qualname__, lines))
+    pieces = []
+    for number, formula in formulas.items():
+        if number not in found:
+            names = ", ".join(source.__qualname__ for source in sources)
+            raise ValueError(f"no statement of {names} says in its comment that it is eq. {number}")
+        code = "\n".join(lines for _, lines in found[number])
+        where = ", ".join(dict.fromkeys(name for name, _ in found[number]))
+        told = highlight(code, PythonLexer(), HtmlFormatter())  # the page has the colours
+        pieces.append(f"<div>\\[{escape(formula)} \\tag{{{number}}}\\]</div>")
+        pieces.append(f"<div><small>{escape(where)}</small>{told}</div>")
+    whole = "".join(pieces)
+    return HTML(  # type: ignore[no-untyped-call]
+        f'{_STYLE}<div class="lesionlab-equations mathjax_process">{whole}</div>'
+    )
+
+
+def _statements(source: Any) -> list[tuple[int, str]]:
+    """The equations that a class or function names, each with the statement it stands at."""
+    text = textwrap.dedent(inspect.getsource(source))
+    lines, found = text.splitlines(), []
+    statements = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt)]
+    for at, line in enumerate(lines, 1):
+        if numbers := _numbers(line):
+            inside = [s for s in statements if s.lineno <= at <= (s.end_lineno or s.lineno)]
+            if not inside:  # a comment on a line of its own belongs to what follows it
+                continue
+            one = min(inside, key=lambda s: (s.end_lineno or s.lineno) - s.lineno)
+            shown = textwrap.dedent("\n".join(lines[one.lineno - 1 : one.end_lineno]))
+            found += [(number, shown) for number in numbers]
+    return found
+
+
+def _numbers(line: str) -> list[int]:
+    """The equations that the comment of a line names: `# eq. 5–7, 12` names 5, 6, 7 and 12."""
+    every: list[int] = []
+    for named in _NAMED.findall(line.partition("#")[2]):
+        for first, last in re.findall(r"(\d+)(?:–(\d+))?", named):
+            every += range(int(first), int(last or first) + 1)
+    return every
