@@ -47,6 +47,36 @@ def correlation_table(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFra
     return table
 
 
+def spearman(first: ArrayLike, second: ArrayLike, weights: ArrayLike) -> NDArray[np.float64]:
+    """Spearman's correlation of rows that count several times, once for each line of weights.
+
+    Args:
+        first: (row,)
+        second: (row,)
+        weights: (resample, row), how often each row counts, as `bootstrap_weights_over_groups`
+            gives them.
+
+    Returns:
+        (resample,), NaN where all rows that count have the same value.
+    """
+    w = np.asarray(weights, dtype=np.float64)
+    x, y = (_ranks(np.asarray(values), w) for values in (first, second))
+    n = w.sum(axis=1, keepdims=True)
+    x, y = (r - (w * r).sum(axis=1, keepdims=True) / n for r in (x, y))
+    squares = (w * x * x).sum(axis=1) * (w * y * y).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        found: NDArray[np.float64] = (w * x * y).sum(axis=1) / np.sqrt(squares)
+    return found
+
+
+def _ranks(values: NDArray[Any], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(resample, row): the mean rank of each row among all, equal ones sharing theirs."""
+    _, place = np.unique(values, return_inverse=True)
+    counts = np.zeros((place.max() + 1, len(weights)))
+    np.add.at(counts, place, weights.T)
+    return (counts.cumsum(axis=0) - counts / 2)[place].T
+
+
 def matrix_agreement(
     a: pd.DataFrame | ArrayLike,
     b: pd.DataFrame | ArrayLike,

@@ -10,6 +10,7 @@ from lesionlab.statistics.correlation import (
     correlation_matrix,
     correlation_table,
     matrix_agreement,
+    spearman,
 )
 
 
@@ -29,6 +30,16 @@ def test_the_table_has_scipys_p_values_pairwise_over_gaps(ratings):
         assert row.r == pytest.approx(matrix.loc[row.first, row.second])
         assert row.n == len(pair) < 300
     np.testing.assert_allclose(table["p_holm"], multipletests(table["p"], method="holm")[1])
+
+
+def test_weighted_ranks_are_those_of_repeated_rows():
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 6, 40), rng.normal(size=40).round(1)
+    weights = rng.integers(0, 3, (5, 40))
+    for row, found in zip(weights, spearman(first, second, weights), strict=True):
+        expected = stats.spearmanr(np.repeat(first, row), np.repeat(second, row)).statistic
+        assert found == pytest.approx(expected)
+    assert np.isnan(spearman([1, 1], [1, 2], [[1, 1]]))[0]
 
 
 def test_a_matrix_agrees_with_itself_and_with_its_scaling():
