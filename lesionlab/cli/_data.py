@@ -130,11 +130,13 @@ def realism(
 ) -> None:
     """Measure how far phantoms are from the real slices, and draw both side by side.
 
-    The command writes what the chapter "Phantoms beside real slices" shows: realism.json and
+    The command writes what the chapter "Phantoms beside real slices" shows: realism.json,
+    transfer.json (what a network that learned on phantoms says of real slices) and
     side_by_side.png, over older ones.
     """
     from lesionlab import realism as measuring
-    from lesionlab._files import replacing
+    from lesionlab import results, weights
+    from lesionlab._files import replacing, write_json
     from lesionlab.figures import realism as figures_realism
     from lesionlab.sources.slices import Slices
 
@@ -146,10 +148,14 @@ def realism(
         )
         written, drawn = out / "realism.json", out / "side_by_side.png"
         measuring.write(found, written)
+        learned = weights.transfer(n_lesions=limit)
+        rows = results.jsonable(learned)
+        kept = {"notebook": None, "set": "paper", "parameters": {}, "data": [], "results": rows}
+        write_json(out / "transfer.json", kept | results.provenance())
         with replacing(drawn) as temporary:
             temporary.write_bytes(picture)
-    rows = [(f"AUC, {name}", f"{e.value:.3f}") for name, e in found.together.items()]
-    table([("nodules", found.n_lesions), *rows, ("written", f"{written}, {drawn}")])
+    told = [(f"AUC, {name}", f"{e.value:.3f}") for name, e in found.together.items()]
+    table([("nodules", found.n_lesions), *told, ("written", f"files in {out}")])
 
 
 def table(rows: Iterable[tuple[Any, Any]]) -> None:

@@ -71,11 +71,6 @@ def train(
         dataset = studies.load(plan, progress=how["progress"])
         outcome = studies.run(plan, dataset=dataset, folder=out, resume=not restart, **how)
         typer.echo(report(outcome))
-        if plan.enriched:
-            typer.echo(
-                f"lesions of unusual ratings were drawn more often (preset {plan.preset}): compare "
-                "errors with each other, not with those on the cohort"
-            )
         if keep is not None:
             typer.echo(f"kept in {studies.keep(plan, outcome, keep, dataset=dataset)}")
         if weights is not None:

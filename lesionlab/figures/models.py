@@ -7,15 +7,19 @@ A paper's printed numbers are marks of their own beside ours, never points of on
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from torch import nn
 
 from lesionlab.attributes import rating
 from lesionlab.crops import Tier
@@ -34,6 +38,65 @@ PREDICTORS = {
     "ratings": "the readers' other ratings",
 }
 MOST_SLICES = 8  # of more, `example` shows evenly spaced ones with the first and the last
+
+
+@draw.styled
+def architecture(network: nn.Module, parts: Sequence[tuple[str, str, str]], *inputs: Any) -> Figure:
+    """The parts of a network, in the order in which the inputs pass them.
+
+    The boxes say the class of each part and how many parameters it has. Before each box stands the
+    shape of what goes in, without the axis of lesions or slices. All of it is asked of the network.
+
+    Args:
+        network: In evaluation mode.
+        parts: The paper's name of each part, ours in the network (`head.local`), and what else
+            comes out of it, in words.
+        inputs: Those of a batch.
+    """
+    entered, left = [""] * len(parts), list[str]()
+    hooks = []
+    for i, (_, part, _) in enumerate(parts):
+
+        def note(_module: Any, given: Any, i: int = i) -> None:
+            entered[i] = _shape(given)
+
+        hooks.append(network.get_submodule(part).register_forward_pre_hook(note))
+    last = network.get_submodule(parts[-1][1])
+    hooks.append(last.register_forward_hook(lambda _m, _given, out: left.append(_shape(out))))
+    try:
+        with torch.no_grad():
+            network(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    entered[0] = _shape(inputs)
+    figure = draw.blank(1.5 * len(parts), 2.1)
+    ax = figure.subplots()
+    ax.set(xlim=(-0.55, len(parts) + 0.05), ylim=(-1.25, 0.85))
+    ax.axis("off")
+    middle: Any = {"ha": "center", "fontsize": 8}
+    arrow = {"arrowstyle": "->", "color": draw.GREY}
+    box = {"boxstyle": "round", "facecolor": "white", "edgecolor": draw.BLUE}
+    for x, (name, part, beside) in enumerate(parts):
+        module = network.get_submodule(part)
+        ours = re.sub(r"(?<=[a-z])(?=[A-Z])", "\n", type(module).__name__)
+        count = sum(p.numel() for p in module.parameters())
+        ax.text(x + 0.3, 0.62, name, fontweight="bold", **middle)
+        ax.text(x + 0.3, 0, f"{ours}\n{count:,}", va="center", bbox=box, **middle)
+        if beside:
+            ax.text(x + 0.3, -0.87, beside, va="top", **middle)
+            ax.annotate("", (x + 0.3, -0.82), (x + 0.3, -0.5), arrowprops=arrow)
+    for x, shape in enumerate(entered + left):
+        ax.annotate("", (x, 0), (x - 0.38, 0), arrowprops=arrow)
+        ax.text(x - 0.18, 0.12, shape, **middle)
+    return figure
+
+
+def _shape(out: Any) -> str:
+    """The shape of the first tensor in what a part gets or gives, without its first axis."""
+    while not isinstance(out, torch.Tensor):
+        out = next(iter(vars(out).values() if is_dataclass(out) else out))
+    return " ×\n".join(map(str, out.shape[1:]))
 
 
 def histories(folds: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:

@@ -72,8 +72,8 @@ class Dataset:
             raise ValueError("expected either folds or the shares of a hold-out split")
         if self.folds is None:
             return
-        if list(self.folds.index) != ids or self.folds.nunique() < 2:
-            raise ValueError("folds: expected two or more, one for each lesion, in order")
+        if list(self.folds.index) != ids:
+            raise ValueError("folds: expected one for each lesion, in order")
         shared = self.folds.groupby(self.table["patient"]).nunique() > 1
         if self.by == "patient" and shared.any():
             raise ValueError(
@@ -95,6 +95,8 @@ class Dataset:
             drawn = splits.holdout(self.table, self.holdout, seed=fold, label=label)
         else:
             inside = (pd.Series(self.folds) == fold).to_numpy()
+            if not 0 < (tested := int(inside.sum())) < len(inside):
+                raise ValueError(f"fold {fold}: {tested} of {len(inside)} lesions to test")
             drawn = pd.Series("training", self.table.index).mask(inside, "test")
             if validate:
                 drawn[self._validation(self.table[~inside], fold, seed)] = "validation"
@@ -106,9 +108,8 @@ class Dataset:
         """The lesions outside of a fold that validate."""
         unit = rest["patient"] if self.by == "patient" else rest.index.to_series()
         units = unit.nunique()
-        if units < 2 or len(rest) == len(self.table):
-            tested = len(self.table) - len(rest)
-            raise ValueError(f"fold {fold}: {units} {self.by} to train on and {tested} to test")
+        if units < 2:
+            raise ValueError(f"fold {fold}: {units} {self.by} to train on, expected two or more")
         n_folds, alike = min(round(1 / VALIDATION_SHARE), units), pd.Series(0, index=rest.index)
         classes = rest.get("label", rest.get("malignancy", alike)).round()
         if classes.isna().any() or unit.groupby(classes).nunique().max() < n_folds:

@@ -223,7 +223,6 @@ class Preset:
         recipe: How to train; one recipe for each stage where there are several.
         n_lesions: Lesions drawn from the cohort, over all folds; all of them if None.
         n_folds: How many of the folds to train for, unless asked otherwise.
-        enriched: Ratings by which unusual lesions are drawn more often; see `studies.draw`.
         holdout: Shares of the training, validation and test parts, by patient. Fold k is then the
             k-th such split, seeded by k. None for five folds.
         streamed: Prepare samples batch by batch, where all of them do not fit into memory.
@@ -232,7 +231,6 @@ class Preset:
     recipe: Recipe | tuple[Recipe, ...]
     n_lesions: int | None = None
     n_folds: int = 1
-    enriched: tuple[str, ...] = ()
     holdout: tuple[float, float, float] | None = None
     streamed: bool = False
 

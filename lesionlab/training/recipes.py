@@ -107,9 +107,6 @@ class Recipe:
         weight_decay: Added to the gradient as `weight_decay * parameter` (L2), by both.
         lr_by_prefix: Own learning rates of parts of the model, by the beginning of their
             parameters' names: `{"backbone": 3e-5}`. The longest one counts.
-        bias_factor: How many times as fast biases learn as the weights beside them; 1 in the
-            papers. A network without normalisation whose biases begin at 0 answers a brighter image
-            by more of the same until they have grown, some thousand steps at a usual rate.
         schedule: How the learning rates change as the run goes on.
         patience: Stop after so many epochs without a better metric; None never stops early.
         select_on: Whose metric chooses the epoch that is kept. `"validation"`: a part of the
@@ -132,7 +129,6 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 0.0
     lr_by_prefix: Mapping[str, float] = field(default_factory=dict, hash=False)
-    bias_factor: float = 1.0
     schedule: Schedule = Schedule()
     patience: int | None = None
     select_on: SelectOn = "validation"
@@ -146,8 +142,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None:
                 _names.whole(1, **{name: value})
-        rates = {"lr": self.lr, "bias_factor": self.bias_factor}
-        rates |= {f"lr_by_prefix[{k!r}]": v for k, v in self.lr_by_prefix.items()}
+        rates = {f"lr_by_prefix[{k!r}]": v for k, v in self.lr_by_prefix.items()}
+        rates["lr"] = self.lr
         for name, value in rates.items():
             if not 0 < value < math.inf:
                 raise ValueError(f"{name}={value!r}: expected a number above 0")
@@ -208,8 +204,6 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             prefix = _prefix(name, prefixes)
             unused.discard(prefix or "")
             rate = recipe.lr if prefix is None else recipe.lr_by_prefix[prefix]
-            if name.rpartition(".")[2] == "bias":
-                rate *= recipe.bias_factor
             groups.setdefault(rate, []).append(parameter)
     if unused:
         parts = [name for name, _ in model.named_children()]

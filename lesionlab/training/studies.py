@@ -11,7 +11,7 @@ The command `lesionlab train`, the sweeps and the chapters all come here.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,6 @@ import pandas as pd
 import torch
 
 from lesionlab import _files, _names, papers, splits
-from lesionlab.attributes import rating
 from lesionlab.crops import datasets
 from lesionlab.crops.sampling import Samples
 from lesionlab.results import jsonable
@@ -34,7 +33,7 @@ from lesionlab.training.loop import predict, trained_model
 from lesionlab.training.outcomes import Outcome
 from lesionlab.training.paper import Experiment, Lesions, Preset, Stream, unchanged
 from lesionlab.training.recipes import Recipe, stages_of, validates
-from lesionlab.training.targets import labelled, write_predictions
+from lesionlab.training.targets import labelled, to_frame, write_predictions
 
 N_FOLDS = 5
 
@@ -119,11 +118,6 @@ class Plan:
         return self._preset.n_lesions if self.n_lesions is None else self.n_lesions or None
 
     @property
-    def enriched(self) -> tuple[str, ...]:
-        """Ratings by which unusual lesions are drawn more often; none where all are taken."""
-        return self._preset.enriched if self.size is not None else ()
-
-    @property
     def name(self) -> str:
         """What sets a run apart, for a folder: other settings, another name."""
         parts = [self.variant, self.data, self.preset, self.by, f"seed{self.seed}"]
@@ -152,11 +146,23 @@ def _library_lesions(name: str, seed: int, progress: bool) -> Lesions:
     return Lesions(table=of.table(), open=opened, rests_on=of.rests_on)
 
 
-def load(plan: Plan, *, progress: bool = True) -> Dataset:
+def load(
+    plan: Plan,
+    *,
+    patients: Collection[str] | None = None,
+    n_lesions: int | None = None,
+    progress: bool = True,
+) -> Dataset:
     """Prepare the samples of a plan; crops that are not there yet are made.
 
     Folds are those of the whole cohort, so that a plan on fewer lesions, or on another data set,
     tests none that another one has trained on. A lesion is left out if none of its labels is known.
+
+    Args:
+        plan: What is to be trained.
+        patients: Take only the lesions of these patients.
+        n_lesions: Draw so many of what is left, if there are more.
+        progress: Show a bar.
 
     Raises:
         ValueError: No lesion is left.
@@ -169,7 +175,11 @@ def load(plan: Plan, *, progress: bool = True) -> Dataset:
     if cohort.table.empty:
         raise ValueError(f"the cohort of {plan.paper} is empty")
     folds = None if preset.holdout else cohort.folds(by=plan.by, n_folds=N_FOLDS)
-    wanted = draw(cohort.table, plan.size, enriched=plan.enriched)
+    wanted = draw(cohort.table, plan.size)
+    if patients is not None:
+        wanted = wanted[wanted["patient"].isin(patients)]
+    if n_lesions is not None and n_lesions < len(wanted):
+        wanted = draw(wanted, n_lesions)
     known = labelled(plan.experiment.targets, paper.labels(wanted, plan.variant)).numpy()
     excluded = dict.fromkeys(wanted.index[~known], "no label is known")
     wanted = wanted[known]
@@ -184,16 +194,15 @@ def load(plan: Plan, *, progress: bool = True) -> Dataset:
         wanted = wanted.drop(list(wide))
     if wanted.empty:
         raise ValueError(f"data={plan.data!r}: none of the {len(excluded)} lesions is there")
-    *first, last = lesions.rests_on()
+    basis = tuple(lesions.rests_on())
 
     def prepare(some: Sequence[str]) -> Samples:
         return paper.prepare(iter(store.crops(some)), plan.variant)
 
     ids = list(wanted.index)
-    key = f"{plan.paper} {plan.variant} {plan.data} {plan.data_seed} {(*first, last)}"
+    key = f"{plan.paper} {plan.variant} {plan.data} {plan.data_seed} {basis}"
     samples = Stream(tuple(ids), prepare, key) if preset.streamed else prepare(ids)
     table = wanted.loc[list(samples.lesion_ids)]
-    drawn_so = ", lesions of unusual ratings drawn more often" if plan.enriched else ""
     return Dataset(
         samples=samples,
         labels=paper.labels(table, plan.variant),
@@ -201,39 +210,19 @@ def load(plan: Plan, *, progress: bool = True) -> Dataset:
         folds=None if folds is None else folds.loc[table.index],
         by=plan.by,
         holdout=preset.holdout,
-        rests_on=(*first, last._replace(name=last.name + drawn_so)),
+        rests_on=basis,
         cohort=cohort,
         excluded=excluded,
     )
 
 
-def draw(table: pd.DataFrame, n: int | None, *, enriched: Sequence[str] = ()) -> pd.DataFrame:
-    """`n` lesions, always the same, in the table's order; all if None, `ValueError` if too many.
-
-    Most lesions have the usual rating of everything: of 600 drawn with equal chances, some fifty
-    are spiculated, too few for a short training to see what spicules are. An enriched draw, as
-    studies with readers use it, has the unusual ones more often. A lesion's chance is in proportion
-    to the sum, over the ratings named in `enriched`, of the squared distance from the median as a
-    share of the scale. Errors on it are larger than on the cohort, those of a constant above all,
-    so they are compared with others on the same draw.
-    """
+def draw(table: pd.DataFrame, n: int | None) -> pd.DataFrame:
+    """`n` lesions, always the same, in the table's order; all if None, `ValueError` if too many."""
     if n is None:
         return table
     if not 0 < n <= len(table):
         raise ValueError(f"n_lesions={n!r}: expected 1 to {len(table)}, the size of the cohort")
-    if not enriched:
-        return table[table.index.isin(table.sample(n, random_state=0).index)]
-    unusual = np.zeros(len(table))
-    for name in enriched:
-        scale, values = rating(name), table[name].to_numpy(dtype=np.float64, na_value=np.nan)
-        shares = (values - np.nanmedian(values)) / (scale.maximum - scale.minimum)
-        unusual += np.nan_to_num(shares**2)  # a missing rating is not unusual
-    # the first of a race of exponential clocks (Efraimidis and Spirakis 2006), so that a larger n
-    # has all of a smaller one
-    clocks = np.random.default_rng(0).exponential(size=len(table))
-    with np.errstate(divide="ignore"):  # what is usual in everything comes last
-        chosen = pd.Series(clocks / unusual, table.index).nsmallest(n).index
-    return table[table.index.isin(chosen)]
+    return table[table.index.isin(table.sample(n, random_state=0).index)]
 
 
 # --- runs ---------------------------------------------------------------------------------------
@@ -323,6 +312,12 @@ class Trained:
         """(lesion, column) as the run predicted them."""
         how: Any = {"batch_size": batch_size, "device": device, "precision": self.precision}
         return predict(self.experiment, self.weights, self.samples, **how)
+
+    def predictions(self, **how: Any) -> pd.DataFrame:
+        """What `predict` gives, with the truths, as the table of `Outcome.predictions`."""
+        rows = self.table["patient"].astype(str).rename_axis("lesion_id").reset_index()
+        rows["fold"] = self.fold
+        return to_frame(self.experiment.targets, rows, self.predict(**how), self.labels)
 
 
 def trained(

@@ -3,8 +3,7 @@
     from lesionlab import weights
     model = weights.load("lei2020/hesam", data="slices")        # in evaluation mode
     weights.about("lei2020/hesam", data="slices")["scores"]     # on patients that it has not seen
-    fold = weights.trained("lei2020/hesam", data="slices")      # those patients, ready to predict
-    fold.predict()
+    fold, outcome = weights.evaluate("lei2020/hesam", data="slices")    # predicts for them, now
 
 One file is one model, `PAPER/VARIANT-DATA.safetensors`: the weights in half precision and, in its
 header as JSON, the plan and recipe, the data, commit and versions, the normalisation, the patients
@@ -14,13 +13,15 @@ that it has seen and not seen, and its scores. A checksum covers all of it. `les
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
+import pandas as pd
 from torch import nn
 
-from lesionlab import _files, _names
+from lesionlab import _files, _names, papers
+from lesionlab.statistics.intervals import Resampling
 from lesionlab.training import checkpoints, studies
 from lesionlab.training.checkpoints import CheckpointError, Tensors
 from lesionlab.training.folds import Dataset
@@ -61,50 +62,90 @@ def load(name: str, *, data: str = "phantom", folder: str | Path = FOLDER) -> nn
 def about(name: str, *, data: str = "phantom", folder: str | Path = FOLDER) -> dict[str, Any]:
     """How a kept model was trained and how well it does, as `load` finds it.
 
-    `plan`, `recipe`, `fold`, `normalisation`, `rests_on`, `commit`, `versions`, `device`, `scores`
-    (a row per target, predictor and metric), and `patients`: those `seen` and `unseen`.
+    `plan`, `recipe`, `data`, `commit`, `versions`, `folds` (of the one fold its number,
+    normalisation, course, seconds and device), `scores` (a row per target, predictor and metric),
+    and `patients`: those `seen` and `unseen`.
     """
     return _read(name, data, folder)[0]
 
 
-def trained(
+def evaluate(
     name: str,
     *,
     data: str = "phantom",
+    on: str = "",
     folder: str | Path = FOLDER,
-    dataset: Dataset | None = None,
-) -> Trained:
-    """A kept model with the lesions of patients that it has not seen.
+    n_lesions: int | None = None,
+    n_resamples: int = 2000,
+    progress: bool = False,
+) -> tuple[Trained, Outcome]:
+    """A kept model with the lesions of patients that it has not seen, and its scores on them.
+
+    The baselines are fitted on the patients that the model has seen, whole, as it was.
 
     Args:
         name: Paper and variant: `"fu2021/full"`.
         data: What it was trained on.
+        on: What it is tested on; the same if empty. Folds are by patient and the same for all data
+            sets of a paper, so that the patients are unseen there, too.
         folder: Where it is kept.
-        dataset: Lesions to choose from, such as those of a chapter; those of its plan if None.
+        n_lesions: Draw so many of the lesions; all if None, or if there are fewer.
+        n_resamples: Resamples of patients for the intervals.
+        progress: Show a bar while crops are made.
 
     Raises:
-        ValueError: There is no such model, or the data set has no patient that it has not seen.
+        ValueError: There is no such model.
+        FileNotFoundError: The data set is not set up.
         CheckpointError: The file is damaged, of another model, or of another version of it.
     """
     state, weights, plan = _read(name, data, folder)
-    _model(_path(plan, folder), plan, weights)  # refused before minutes go into the samples
-    dataset = studies.load(plan) if dataset is None else dataset
-    unseen = dataset.table["patient"].isin(state["patients"]["unseen"]).to_numpy().nonzero()[0]
-    if not len(unseen):
-        raise ValueError(f"dataset: every patient of it was seen by {name} while it was trained")
-    experiment = plan.experiment
-    told = state["normalisation"]
+    path, experiment = _path(plan, folder), plan.experiment
+    _model(path, plan, weights)  # refused before minutes go into the samples
+    unseen = state["patients"]["unseen"]
+    there = replace(plan, data=on or plan.data)
+    dataset = studies.load(there, patients=unseen, n_lesions=n_lesions, progress=progress)
+    told = state["folds"][0]["normalisation"]
     how = unchanged if told is None else experiment.normaliser(**told)
-    samples, labels = dataset.part(unseen.tolist(), how)
-    return Trained(
-        fold=state["fold"],
+    samples, labels = dataset.part(range(len(dataset.table)), how)
+    fold = Trained(
+        fold=state["folds"][0]["fold"],
         experiment=experiment,
         weights=weights,
         samples=samples.select(range(len(labels))),
         labels=labels,
-        table=dataset.table.iloc[unseen],
+        table=dataset.table,
         normalise=how,
     )
+    predictions = fold.predictions()
+    cohort = dataset.cohort.table
+    table = cohort[cohort["patient"].isin(state["patients"]["seen"])]
+    table = pd.concat([table, dataset.table])
+    everyone = papers.get(plan.paper).labels(table, plan.variant)
+    scores = score(predictions, table, everyone, experiment.targets, n_resamples=n_resamples)
+    return fold, Outcome(predictions=predictions, scores=scores, about=state, path=path)
+
+
+def transfer(n_lesions: int | None = None, **how: Unpack[Resampling]) -> pd.DataFrame:
+    """What Fu's network says of real slices, trained on phantoms and, beside it, on real slices.
+
+    Both are tested on the same lesions of patients that neither has seen.
+
+    Args:
+        n_lesions: Draw so many of these lesions; all if None.
+        **how: Of the intervals, as in `statistics.intervals`.
+
+    Returns:
+        Columns trained (`phantom` or `slices`), attribute, and those of `fu2021.analyses.transfer`.
+    """
+    from lesionlab.papers.fu2021 import analyses
+
+    found = {}
+    for data in ("phantom", "slices"):
+        _, outcome = evaluate(
+            "fu2021/full", data=data, on="slices", n_lesions=n_lesions, n_resamples=1
+        )
+        found[data] = analyses.transfer(outcome.predictions, **how)
+    return pd.concat(found, names=["trained"]).reset_index()
 
 
 def keep(
@@ -152,12 +193,10 @@ def keep(
         raise ValueError(f"{plan.paper}/{plan.variant}: {wide[0]} does not fit half precision")
     said = outcome.predictions[outcome.predictions["fold"] == run["fold"]]
     unseen = sorted(set(one.table["patient"]))
-    facts = ("recipe", "commit", "dirty", "versions", "device")
+    facts = ("variant", "recipe", "data", "commit", "dirty", "versions")
     state = {
         "plan": asdict(plan),
-        "fold": run["fold"],
-        "normalisation": told,
-        "rests_on": outcome.about["data"],
+        "folds": [{k: v for k, v in run.items() if k not in ("identity", "predictions")}],
         **{fact: outcome.about[fact] for fact in facts},
         "patients": {
             "seen": sorted(set(dataset.table["patient"]).difference(unseen)),

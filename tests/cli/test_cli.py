@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from lesionlab import __version__, realism
+from lesionlab import __version__, realism, results
 from lesionlab.cli import _data, app
 from lesionlab.crops import datasets
 from lesionlab.sources import lidc, origins
@@ -202,4 +203,7 @@ def test_realism_writes_what_the_chapter_reads(real_slices: Path, tmp_path: Path
     found = realism.read(tmp_path / "new" / "realism.json")
     assert rows(done)["nodules"] == str(found.n_lesions)
     assert 0 < found.n_lesions <= 30
+    learned = pd.DataFrame(results.read(tmp_path / "new" / "transfer.json")["results"])
+    assert learned.groupby("trained").size().to_dict() == {"phantom": 9, "slices": 9}
+    assert learned[["mae", "refitted", "constant"]].gt(0).all(axis=None)
     assert (tmp_path / "new" / "side_by_side.png").read_bytes().startswith(b"\x89PNG")

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import lesionlab.figures
 from lesionlab import explorer
 from lesionlab.figures import maps, readers, samples
 from lesionlab.figures import models as figures
+from lesionlab.papers import fu2021
 
 
 def fold(number: int, epochs: int = 4, **columns: float) -> dict[str, object]:
@@ -41,6 +43,19 @@ def test_learning_curves_have_a_line_per_fold_and_a_dot_at_the_epoch_kept(drawn:
     assert (other.get_title(), other.get_ylabel()) == ("test part", "AUC")
     with pytest.raises(ValueError, match="fold 1 has no history"):
         figures.histories([{"fold": 1, "history": [], "best_epoch": 0}])
+
+
+def test_the_drawing_of_a_network_has_its_own_numbers() -> None:
+    network = fu2021.Network().eval()
+    parts = [("CNN", "backbone", ""), ("SAM", "slices", "weights"), ("output", "heads", "")]
+    images, nodule = torch.zeros(3, 1, 64, 64), torch.tensor([0, 0, 1])
+    figure = figures.architecture(network, parts, images, nodule)
+    texts = [text.get_text() for text in figure.axes[0].texts if text.get_text()]
+    assert {"CNN", "SAM", "output", "weights"} <= set(texts)
+    boxes = [text for text in texts if re.search(r"[A-Z][a-z]+\n[\d,]+$", text)]
+    assert boxes[1] == "Slice\nAttention\n33,025"
+    assert texts[-4:] == ["1 ×\n64 ×\n64", "256", "9 ×\n256", "9"]
+    assert not network.slices._forward_pre_hooks
 
 
 def scores() -> pd.DataFrame:

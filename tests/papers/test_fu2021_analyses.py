@@ -69,6 +69,21 @@ def run(seen=None, *, n=6, seed=0, noise=0.4, names=ATTRIBUTES):
     return frame
 
 
+def test_a_refit_puts_a_squeezed_scale_right():
+    frame = run(n=60, names=("margin",))
+    truth = frame["margin_truth"]
+    found = analyses.transfer(frame.assign(margin=0.3 * truth + 2), ["margin"], **QUICK)
+    row = found.loc["margin"]
+    assert row["rho"] == pytest.approx(1)
+    assert row["mae"] == pytest.approx((2 - 0.7 * truth).abs().mean())
+    assert row["refitted"] == pytest.approx(0, abs=1e-12)
+    assert row["constant"] > 0.5
+    noise = np.random.default_rng(3).normal(size=60)  # which nothing puts right
+    row = analyses.transfer(frame.assign(margin=noise), ["margin"], **QUICK).loc["margin"]
+    assert row["low"] < 0 < row["high"]
+    assert row["refitted"] > 0.9 * row["constant"]
+
+
 def scored(n=40, *, seed=0, noise=0.4, names=ATTRIBUTES):
     frame = run(n=n, seed=seed, noise=noise, names=names)
     index = pd.Index(frame["lesion_id"], name="lesion_id")

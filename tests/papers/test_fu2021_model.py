@@ -1,4 +1,3 @@
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +12,6 @@ from lesionlab.attributes import RATING_NAMES
 from lesionlab.papers import fu2021
 from lesionlab.papers.fu2021 import Fu2021, Network
 from lesionlab.papers.fu2021 import model as model_parts
-from lesionlab.papers.fu2021.analyses import architecture
 from lesionlab.papers.fu2021.model import Backbone, SliceMean
 
 LENGTHS = (3, 1, 6, 2)
@@ -287,13 +285,3 @@ def test_slice_mean():
     content, weights = SliceMean()(torch.arange(6.0).view(3, 2), torch.tensor([0, 0, 1]), 2)
     assert content.tolist() == [[1, 2], [4, 5]]
     assert weights.tolist() == [0.5, 0.5, 1]
-
-
-def test_the_drawing_has_the_parts_of_the_network_and_their_parameters():
-    network = Network()
-    texts = [text.get_text() for text in architecture(network).axes[0].texts]
-    assert {"CNN", "SAM", "ASCMM", "CAAM", "output"} <= set(texts)
-    boxes = [text for text in texts if re.search(r"[A-Z][a-z]+\n[\d,]+$", text)]
-    assert boxes[1] == "Slice\nAttention\n33,025"
-    counts = [int(text.split("\n")[-1].replace(",", "")) for text in boxes]
-    assert sum(counts) == 3_428_458

@@ -337,8 +337,8 @@ def unlabelled(case: Case) -> dict[str, Any]:
     ("change", "words"),
     [
         (lambda c: {"table": c.table.drop("l003")}, "table: expected one row for each lesion"),
-        (lambda c: {"folds": c.folds.drop("l004")}, "folds: expected two or more, one for each"),
-        (lambda c: {"folds": c.folds * 0}, "folds: expected two or more"),
+        (lambda c: {"folds": c.folds.drop("l004")}, "folds: expected one for each lesion"),
+        (lambda c: {"folds": c.folds * 0}, "fold 0: 40 of 40 lesions to test"),
         (lambda c: {"folds": None}, "expected either folds or the shares of a hold-out split"),
         (lambda c: {"only": [7]}, r"only=\[7\]: expected some of \[0, 1, 2\]"),
         (lambda c: {"only": []}, r"only=\[\]"),

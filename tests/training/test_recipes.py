@@ -37,13 +37,10 @@ def test_parts_of_a_model_have_their_own_rates() -> None:
     assert {group["weight_decay"] for group in made.param_groups} == {1e-4}
 
 
-def test_the_longest_prefix_counts_and_biases_may_learn_faster() -> None:
+def test_the_longest_prefix_counts() -> None:
     made = make_optimizer(model(), recipe(lr_by_prefix={"heads": 1.0, "heads.bias": 2.0}))
     rates = {group["lr"]: len(group["params"]) for group in made.param_groups}
     assert rates == {3e-3: 4, 1.0: 1, 2.0: 1}
-    made = make_optimizer(model(), recipe(lr_by_prefix={"heads": 1e-3}, bias_factor=10.0))
-    rates = {round(group["lr"], 6): len(group["params"]) for group in made.param_groups}
-    assert rates == {3e-3: 2, 3e-2: 2, 1e-3: 1, 1e-2: 1}
 
 
 def test_frozen_parts_are_left_out_and_stay_as_in_evaluation() -> None:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from lesionlab import _files, papers
-from lesionlab.attributes import RATING_NAMES
 from lesionlab.crops import datasets
 from lesionlab.explorer.bench import Bench, Request
 from lesionlab.sources import lidc
@@ -49,8 +46,6 @@ def test_defaults_are_the_papers_own() -> None:
     assert made.chosen == (0,)
     assert Plan(paper="fu2021", preset="paper").chosen == (0, 1, 2, 3, 4)
     assert Plan(paper="fu2021", preset="paper").size is None
-    assert made.enriched
-    assert not replace(made, n_lesions=0).enriched  # all of them
 
 
 def test_another_plan_another_folder() -> None:
@@ -94,24 +89,6 @@ def test_samples_targets_and_folds_go_together(dataset: Dataset) -> None:
     # folds are those of the whole cohort
     assert dataset.folds is not None
     assert dataset.folds.equals(dataset.cohort.folds(by="patient").loc[ids])
-
-
-def test_an_enriched_draw_goes_by_the_squared_distance() -> None:
-    """Of lesions 1/4 and 2/4 of a scale from the median, the second come four times as often."""
-    usual = dict.fromkeys(RATING_NAMES, 3.0)
-    n = 4000
-    margins = [3.0] * (2 * n + 1) + [4.0] * n + [5.0] * n
-    table = pd.DataFrame([usual | {"margin": m} for m in margins]).astype("Float64")
-    table.loc[0, "texture"] = pd.NA  # not unusual
-    few, more = (studies.draw(table, n, enriched=RATING_NAMES[:-1]) for n in (200, 400))
-    assert set(few.index) <= set(more.index)
-    assert list(more.index) == sorted(more.index)
-    drawn = more["margin"].value_counts()
-    assert 3.0 not in drawn.index
-    assert 3 < drawn[5.0] / drawn[4.0] < 5.3
-    everything = studies.draw(table, len(table) - 1, enriched=RATING_NAMES[:-1])
-    assert len(everything) == len(table) - 1
-    assert set(studies.draw(table, 20).index) <= set(studies.draw(table, 600).index)
 
 
 def test_a_rating_off_the_scale_is_missing(dataset: Dataset) -> None:

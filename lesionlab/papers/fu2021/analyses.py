@@ -1,4 +1,4 @@
-"""What Fu et al. 2021 do with their models (section 4): errors compared, lesions picked, Fig. 2.
+"""What Fu et al. 2021 do with their models (section 4): errors compared, lesions picked.
 
     paired(full, no_attention, ATTRIBUTES, test="t", unit="lesion")   # the asterisks of Table 1
     auxiliary_against_final(seen, outcome.predictions)                # Table 3
@@ -11,12 +11,13 @@ errors" (4.1), row `mean` there.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
+from sklearn.model_selection import GroupKFold
 
 from lesionlab.papers._shared import nearest, ratios
 from lesionlab.papers.fu2021.attention import (
@@ -27,17 +28,15 @@ from lesionlab.papers.fu2021.attention import (
     mean_weights,
     position_profile,
 )
-from lesionlab.papers.fu2021.model import Network
 from lesionlab.papers.fu2021.samples import ATTRIBUTES
 from lesionlab.sources.phantom import drawn_ratings
 from lesionlab.statistics.baselines import diameter_regression
-from lesionlab.statistics.correlation import correlation_matrix
+from lesionlab.statistics.correlation import correlation_matrix, spearman
+from lesionlab.statistics.intervals import bootstrap_weights_over_groups
 from lesionlab.statistics.paired import paired
 from lesionlab.statistics.scoring import skill
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from lesionlab.training.studies import Trained
 
 
@@ -176,6 +175,45 @@ def visible(
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("attribute")
 
 
+def transfer(
+    predictions: pd.DataFrame,
+    attributes: Sequence[str] = ATTRIBUTES,
+    *,
+    n_folds: int = 5,
+    **how: Any,
+) -> pd.DataFrame:
+    """How well a model does on lesions of another kind than it was trained on.
+
+    Such a model may put lesions in the right order on a scale that is shifted or squeezed. So its
+    errors are told as they are, and after a refit: slope and offset of each rating, fitted by least
+    squares on the patients of the other folds. The constant is the median of these patients.
+    `**how` is that of `statistics.intervals`.
+
+    Returns:
+        Index attribute; columns rho (Spearman's) with its interval low and high over patients, and
+        the mean absolute errors mae, refitted and constant, in rating steps.
+    """
+    found = {}
+    for name in attributes:
+        rows = predictions.dropna(subset=f"{name}_truth")
+        said, truth = (rows[n].to_numpy(float) for n in (name, f"{name}_truth"))
+        parts = GroupKFold(n_folds).split(rows, groups=rows["patient"])
+        refitted, constant = np.empty_like(said), np.empty_like(said)
+        for others, part in parts:
+            line = stats.linregress(said[others], truth[others])
+            refitted[part] = line.intercept + line.slope * said[part]
+            constant[part] = np.median(truth[others])
+        errors = {"mae": said, "refitted": refitted, "constant": constant}
+
+        def rho(weights: Any, said: Any = said, truth: Any = truth) -> dict[str, Any]:
+            return {"rho": spearman(said, truth, weights)}
+
+        order = bootstrap_weights_over_groups(rho, rows["patient"], **how)["rho"]
+        ends = {"rho": order.value, "low": order.low, "high": order.high}
+        found[name] = ends | {k: np.abs(v - truth).mean() for k, v in errors.items()}
+    return pd.DataFrame.from_dict(found, orient="index").rename_axis("attribute")
+
+
 def examples(
     predictions: pd.DataFrame,
     attributes: Sequence[str] = ATTRIBUTES,
@@ -211,42 +249,3 @@ def lesion_scores(
         own = readings[readings["lesion_id"] == lesion_id]
         table["readers"] = [sorted(own[name].dropna().astype(float)) for name in names]
     return table
-
-
-PARTS = (
-    ("CNN", "backbone", "256\nper slice", ""),
-    ("SAM", "slices", "256", "one weight\nper slice"),
-    ("ASCMM", "modulation", "9 ×\n256", "9 auxiliary scores\n(training only)"),
-    ("CAAM", "attention", "9 ×\n256", "9 × 9 weights"),
-    ("output", "heads", "9\nscores", ""),
-)
-"""The paper's name, ours in `Network`, what comes out for one nodule, and what beside."""
-
-
-def architecture(network: Network) -> Figure:
-    """The parts of the full network in the order in which a nodule passes them (figure 2).
-
-    The boxes say the class of each part and how many parameters it has.
-    """
-    from lesionlab.figures import _draw as draw
-
-    figure = draw.blank(7.2, 2.1)
-    ax = figure.subplots()
-    ax.set(xlim=(-0.5, 5.05), ylim=(-1.25, 0.85))
-    ax.axis("off")
-    middle: Any = {"ha": "center", "fontsize": 8}
-    arrow = {"arrowstyle": "->", "color": draw.GREY}
-    box = {"boxstyle": "round", "facecolor": "white", "edgecolor": draw.BLUE}
-    for x, (name, part, _, beside) in enumerate(PARTS):
-        module = network.get_submodule(part)
-        ours = re.sub(r"(?<=[a-z])(?=[A-Z])", "\n", type(module).__name__)
-        count = sum(p.numel() for p in module.parameters())
-        ax.text(x + 0.3, 0.62, name, fontweight="bold", **middle)
-        ax.text(x + 0.3, 0, f"{ours}\n{count:,}", va="center", bbox=box, **middle)
-        if beside:
-            ax.text(x + 0.3, -0.87, beside, va="top", **middle)
-            ax.annotate("", (x + 0.3, -0.82), (x + 0.3, -0.5), arrowprops=arrow)
-    for x, out in enumerate(["64 × 64\nper slice", *(part[2] for part in PARTS)]):
-        ax.annotate("", (x, 0), (x - 0.38, 0), arrowprops=arrow)
-        ax.text(x - 0.18, 0.12, out, **middle)
-    return figure
