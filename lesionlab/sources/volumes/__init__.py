@@ -198,7 +198,9 @@ def _place(
 
 
 def read(data: bytes) -> Nifti:
-    """A compressed NIfTI file of whole numbers, axial; ValueError if it is anything else.
+    """A compressed NIfTI file of whole numbers, axial.
+
+    ValueError if it is anything else; what cannot be unpacked raises gzip's and zlib's own errors.
 
     Sizes are read from the header and held against the bytes that are there, before any voxel is
     decoded: a header that claims to be huge costs nothing, and one that inflates is cut off.
