@@ -1,4 +1,4 @@
-"""A slices set and a DICOM scan of a few lesions, made from the real contours; real volumes."""
+"""Sets and a DICOM scan of a few lesions, made from the real contours; real volumes."""
 
 from __future__ import annotations
 
@@ -42,6 +42,23 @@ def write_slices(root: Path, lesion_ids: list[str]) -> Path:
                 Image.fromarray(plane).save(folder / part / f"slice-{number}.png")
             rows.append(f"{shown.patient},{shown.nodule},{number},8,-1000,anchor,0")
     (root / "lidc-idri-slices-intensity.csv").write_text("\n".join(rows), encoding="utf-8")
+    return root
+
+
+def write_volumes(root: Path, lesion_ids: list[str]) -> Path:
+    """A part of the volumes set: 10 HU times the slice of the scan, and the row of the scan."""
+    database, scans = lidc.default().database, lidc.nodules()["scan_id"]
+    root.mkdir()
+    for lesion_id in lesion_ids:
+        masks = lidc.masks(lesion_id)
+        drawn = np.argwhere(masks.readers.any(axis=0)) + masks.origin
+        low, high = drawn.min(axis=0) - (0, 6, 7), drawn.max(axis=0) + 1 + (0, 6, 7)
+        z, y, _ = np.mgrid[tuple(map(slice, low, high))]
+        image: Any = sitk.GetImageFromArray((10 * z + y).astype(np.int16))
+        image.SetSpacing(masks.spacing[::-1])
+        image.SetOrigin((0.0, 0.0, float(database.slice_z[scans[lesion_id]][low[0]])))
+        patient, number = lesion_id[:14], int(lesion_id.rpartition("-N")[2])
+        sitk.WriteImage(image, root / f"{patient}_R_{number}.nii.gz")
     return root
 
 

@@ -22,9 +22,7 @@ What = Annotated[
 ]
 SeedOf = Annotated[int, typer.Option(help="Take the phantoms that have this seed.")]
 Seed = Annotated[int, typer.Option(help="Render phantoms with this seed.")]
-Source = Annotated[
-    Path | None, typer.Option(help="Read the slices, or the folder above the DICOM scans, here.")
-]
+Source = Annotated[Path | None, typer.Option(help="Read the slices, volumes or DICOM scans here.")]
 
 
 @data_app.command("fetch")

@@ -33,6 +33,7 @@ from lesionlab.sources.phantom import li2021, wang2021
 
 if TYPE_CHECKING:
     from lesionlab.sources.slices import Slices
+    from lesionlab.sources.volumes import Volumes
 
 FEW = 100  # crops that are made in one process: starting others takes longer
 MOST_PROCESSES = 3  # taken unasked: each needs 0.35 GB, and a build is to stay below 1.5 GB
@@ -191,6 +192,27 @@ class _Slices(DataSet):
         return sums | {"index": _files.sha256(INDEX)}
 
 
+class _Volumes(DataSet):
+    name = "volumes"
+    packages = ("sources/volumes", "sources/lidc")
+
+    @cached_property
+    def _opened(self) -> Volumes:
+        from lesionlab.sources.volumes import Volumes
+
+        return Volumes(self.source)
+
+    def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
+        return self._opened.crop, "volumes"
+
+    def _voxels(self) -> Basis:
+        words = "public LIDC-IDRI volumes, 3D crops in exact HU"
+        return Basis(words, "real", self._opened.checksum)
+
+    def _details(self) -> dict[str, Any]:
+        return {"set": self._opened.checksum}
+
+
 class _Dicom(DataSet):
     name = "dicom"
     packages = ("sources/dicom", "sources/lidc")
@@ -224,7 +246,9 @@ class _Dicom(DataSet):
         return self.parameters
 
 
-DATASETS: dict[str, type[DataSet]] = {d.name: d for d in (_Phantom, _Slices, _Dicom, _Li, _Wang)}
+DATASETS: dict[str, type[DataSet]] = {
+    d.name: d for d in (_Phantom, _Slices, _Volumes, _Dicom, _Li, _Wang)
+}
 
 
 def get(name: str, *, seed: int = 0, source: str | Path | None = None) -> DataSet:
@@ -254,8 +278,9 @@ def crops(
         lesion_ids: Which lesions; all of the data set if None. The store can hold more, so go
             through `store.crops(lesion_ids)`.
         seed: For phantoms; other data sets have none.
-        source: The slices set (a folder or its zip) or the folder above the DICOM scans; the
-            environment says where if None (`LESIONLAB_LIDC_SLICES`, `LESIONLAB_LIDC_DICOM`).
+        source: The slices or the volumes set (a folder or its zip) or the folder above the DICOM
+            scans; the environment says where if None (`LESIONLAB_LIDC_SLICES`,
+            `LESIONLAB_LIDC_VOLUMES`, `LESIONLAB_LIDC_DICOM`).
         progress: Show a bar while crops are made.
 
     Raises:

@@ -23,6 +23,7 @@ TIERS = {
     None: "source not stated",
     "phantom": "phantom: rendered voxels, not a scan",
     "slices": "LIDC-IDRI slices: real pixels",
+    "volumes": "LIDC-IDRI volumes: a part of a real scan",
     "dicom": "LIDC-IDRI DICOM: a real scan",
 }
 

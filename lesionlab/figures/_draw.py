@@ -31,6 +31,7 @@ WINDOW = (-1024.0, 400.0)
 TIER_NOTES: dict[Tier, str] = {
     "phantom": "phantom",
     "slices": "real pixels: LIDC-IDRI slices",
+    "volumes": "real pixels: LIDC-IDRI volumes",
     "dicom": "real pixels: LIDC-IDRI scans",
 }
 

@@ -112,7 +112,7 @@ IDS = lidc.nodules().index.tolist()
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LESIONLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(origins, "data_folder", lambda: tmp_path / "data")
-    for name in ("LESIONLAB_LIDC_SLICES", "LESIONLAB_LIDC_DICOM"):
+    for name in ("LESIONLAB_LIDC_SLICES", "LESIONLAB_LIDC_VOLUMES", "LESIONLAB_LIDC_DICOM"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "cache"
 

@@ -19,23 +19,15 @@ Each slice carries the steps from the slice that was measured; `Crop.hu_error` f
 steps of 3 to 22 HU (median 9), on top of the error of the table; 282 slices, all those of 47
 nodules, have no HU at all. In 131 nodules some reader's mask is not what that reader drew, so
 crops carry our masks, rasterised from the contours.
-
-Nothing is ever unpacked or written, so no name inside a zip becomes a path. What is not a plain
-file of the size of a picture is refused before it is opened: a link can lead out of the folder, a
-pipe blocks, a zip bomb fills memory.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import os
 import re
-import stat
-import zipfile
 import zlib
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -48,7 +40,7 @@ from PIL import Image, UnidentifiedImageError
 
 from lesionlab._files import sha256
 from lesionlab.crops import Crop
-from lesionlab.sources import lidc, origins
+from lesionlab.sources import archives, lidc, origins
 
 logger = logging.getLogger(__name__)
 
@@ -145,56 +137,19 @@ def read_index() -> dict[str, Folder]:
     return {folder.lesion_id: folder for folder in folders}
 
 
-class Archive:
+class Archive(archives.Archive[Key]):
     """The pictures of a folder or a zip, found by name at any depth and read on demand."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._zip = None if path.is_dir() else zipfile.ZipFile(path)
-            files = list(self._files())
-        except Exception as error:  # damage shows in zipfile as errors of many kinds
-            raise SlicesError(f"{path} cannot be read as a folder or zip file: {error}") from error
-        self.names: dict[Key, str] = {}  # what each picture is called inside
-        for name, plain, size in files:
-            if not (found := _NAME.fullmatch(name)):
-                continue
-            if not plain or size > MAX_BYTES:
-                raise SlicesError(
-                    f"{path}: {name!r} is no plain file of at most {MAX_BYTES:,} bytes; nothing of "
-                    "this set is read"
-                )
-            patient, nodule, part, number = found.groups()
-            key = Key(patient, int(nodule), part, int(number))
-            if key in self.names:
-                raise SlicesError(
-                    f"{path} holds the same picture twice: {self.names[key]!r} and {name!r}"
-                )
-            self.names[key] = name
-        if not self.names:
-            raise SlicesError(
-                f"{path} holds {len(files):,} files but none of the slices set; expected "
-                f"{origins.SLICES.expected}"
-            )
-
-    def _files(self) -> Iterator[tuple[str, bool, int]]:
-        """Of every file its name inside, whether it is a plain file, and its size in bytes."""
-        if self._zip is not None:
-            for info in self._zip.infolist():
-                # other ways to compress are not cut off where a picture must end
-                plain = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-                plain &= stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
-                yield info.filename, plain, info.file_size
-            return
-
-        def stop(error: OSError) -> None:
-            raise error
-
-        for folder, _, files in os.walk(self.path, onerror=stop):  # links to folders not followed
-            for file in files:
-                status = os.lstat(Path(folder, file))
-                name = Path(folder, file).relative_to(self.path).as_posix()
-                yield name, stat.S_ISREG(status.st_mode), status.st_size
+        super().__init__(
+            path,
+            origins.SLICES,
+            _NAME,
+            lambda patient, nodule, part, n: Key(patient, int(nodule), part, int(n)),
+            max_bytes=MAX_BYTES,
+            error=SlicesError,
+            item="picture",
+        )
 
     def read(self, key: Key) -> npt.NDArray[np.uint8]:
         """The picture, (y, x); SlicesError if it is no 8-bit grey PNG of 128 × 128.
@@ -204,8 +159,7 @@ class Archive:
         """
         name = self.names[key]
         try:
-            with self._zip.open(name) if self._zip else (self.path / name).open("rb") as file:
-                data = file.read(MAX_BYTES)
+            data = self.data(key)
             with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
                 # Pillow has one mode for grey of any bits: they and the kind of colour stand here
                 if (picture.mode, *picture.size, *data[24:26]) != ("L", SIZE, SIZE, 8, 0):
@@ -236,25 +190,14 @@ class Slices:
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
-        found = Path(path).expanduser() if path is not None else origins.named(origins.SLICES)
-        if found is None:
-            raise FileNotFoundError(origins.SLICES.missing())
-        if not found.exists():
-            raise FileNotFoundError(f"{found} does not exist; expected {origins.SLICES.expected}")
-        self.path = found.resolve()
+        self.path = archives.locate(origins.SLICES, path)
         self._archive = Archive(self.path)
         self.intensity_path, self._calibration = _find_intensity(self._archive)
 
-    @cached_property
+    @property
     def checksum(self) -> str:
-        """SHA-256 of the zip; of a folder, of the names, sizes and times of its files."""
-        if self.path.is_file():
-            return sha256(self.path)
-        lines = []
-        for name in sorted(self._archive.names.values()):
-            status = (self.path / name).stat()
-            lines.append(f"{name} {status.st_size} {status.st_mtime_ns}\n")
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        """`Archive.checksum` of the pictures."""
+        return self._archive.checksum
 
     @cached_property
     def intensity_checksum(self) -> str | None:
