@@ -153,9 +153,8 @@ def class_measures(weights: Array, is_truth: Array, is_called: Array) -> dict[st
     Li 2021; the numbers that it prints are recall, precision and npv, under the names accuracy,
     sensitivity and specificity.
 
-    Args:
-        weights: (resample, lesion), how often a lesion counts.
-        is_truth, is_called: (lesion, class), 0 and 1; all 0 in both for a lesion to leave out.
+    `weights` (resample, lesion) say how often a lesion counts; `is_truth` and `is_called` (lesion,
+    class) are 0 and 1, and all 0 for a lesion to leave out.
     """
     t, p, c = (weights @ of for of in (is_truth, is_called, is_truth * is_called))
     n = t.sum(1, keepdims=True)

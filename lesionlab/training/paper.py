@@ -183,7 +183,10 @@ class Experiment(ABC):
         return self
 
     def maps(self) -> Mapping[str, tuple[str, bool]]:
-        """Maps of where the model looks: name to the method of `attention`, and whether exact."""
+        """Maps of where the model looks: name to the method of `attention`, and whether exact.
+
+        In place of a method, the field of the outputs with maps of the model's own.
+        """
         return {"Grad-CAM": ("grad-cam", False)}
 
     def augment(self, samples: Samples, generator: torch.Generator) -> Samples:

@@ -99,7 +99,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """From (lesion, input, …) to (lesion, output, …)."""
-        return (self.residual(x) + self.shortcut(x)).relu()
+        both: torch.Tensor = self.residual(x) + self.shortcut(x)
+        return both.relu()
 
 
 class SoftAttention(nn.Module):
