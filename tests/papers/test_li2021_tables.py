@@ -69,6 +69,9 @@ def test_means_are_over_judged_classes_then_attributes(run):
     every, judged = (tables.by_class(run[0], TARGETS, least=n, **QUICK) for n in (0, 20))
     assert not judged.loc[("lesion_type", "Pleural effusion", "recall"), "judged"]
     assert every["judged"].all()
+    # 18 cavities: one class is left, whose recall is no mean
+    assert np.isnan(judged.loc[("cavity", "mean", "recall"), "value"])
+    assert not judged.loc[("cavity", "mean", "recall"), "judged"]
     recall = every.xs("recall", level="measure")["value"]
     classes = recall.drop("mean", level="category").groupby(level="attribute").mean()
     means = recall.xs("mean", level="category")

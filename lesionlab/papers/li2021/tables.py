@@ -71,7 +71,8 @@ def by_class(
 
     An attribute's row `mean` is over its classes, a level's over its attributes (section 1), and
     that of `all` over all attributes, as in the last rows of Tables 3 and 4. Classes with fewer
-    than `least` lesions count for no mean; the paper leaves out none.
+    than `least` lesions count for no mean, and an attribute with one other class has none; the
+    paper leaves out none.
 
     Returns:
         Index attribute (or low, middle, high, all), category, measure; columns value, low, high,
@@ -85,7 +86,8 @@ def by_class(
     counts = {(a, c): n for a, classes in _counts(calls).items() for c, n in classes.items()}
     counts |= {(a, MEAN): sum(classes.values()) for a, classes in _counts(calls).items()}
     lesions = [counts.get((a, c), len(predictions)) for a, c, _ in found.index]
-    judged = [c == MEAN or n >= least for (_, c, _), n in zip(found.index, lesions, strict=True)]
+    means = found.index.get_level_values("category") == MEAN
+    judged = found["value"].notna().where(means, np.array(lesions) >= least)
     return found.assign(lesions=lesions, judged=judged)
 
 
@@ -164,6 +166,7 @@ def _measures(calls: Calls, weights: Array, least: int) -> dict[Any, Array]:
     for name, (classes, truth, called) in calls.items():
         each = class_measures(weights, truth, called)
         judged = truth.sum(0) >= least
+        judged &= judged.sum() > 1  # the recall of a single class says nothing
         for measure in MEASURES:
             values = each[measure]
             found |= {(name, c, measure): values[:, k] for k, c in enumerate(classes)}
@@ -260,10 +263,10 @@ def data_beside(number: int | str, lesions: pd.DataFrame, *, tier: Tier) -> pd.D
 # --- training -----------------------------------------------------------------------------------
 
 
-def parameters() -> pd.Series[int]:
-    """Parameters of every variant with nine heads, without making one."""
+def parameters(attributes: Sequence[str] = ATTRIBUTES) -> pd.Series[int]:
+    """Parameters of every variant with these heads, without making one."""
     with torch.device("meta"):
-        models = {variant: Li2021(variant).model(0) for variant in VARIANTS}
+        models = {v: Li2021(v, attributes=tuple(attributes)).model(0) for v in VARIANTS}
     found = {v: sum(p.numel() for p in model.parameters()) for v, model in models.items()}
     return pd.Series(found, name="parameters").rename_axis("variant")
 
@@ -277,7 +280,7 @@ def cost(outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
     for variant, outcome in outcomes.items():
         epochs = pd.concat([pd.DataFrame(fold["history"]) for fold in outcome.folds])
         rows[variant] = {
-            "parameters": parameters()[variant],
+            "parameters": parameters(outcome.about["settings"]["attributes"])[variant],
             "seconds_per_lesion": 1 / epochs["lesions_per_second"].mean(),
             "best_epoch": float(np.mean([fold["best_epoch"] for fold in outcome.folds])),
             "device": ", ".join({fold["device"] for fold in outcome.folds}),
