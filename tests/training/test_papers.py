@@ -203,13 +203,19 @@ def test_nine_heads_train_on_the_phantoms_of_li(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_six_heads_train_on_lidc_with_their_thresholds(tmp_path: Path) -> None:
+def test_six_heads_train_on_lidc_with_their_thresholds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = Plan(paper="li2021", variant="self_2d", data="phantom", preset="smoke", epochs=1)
-    done = studies.run(plan, folder=tmp_path / "run", **OPTIONS)
+    monkeypatch.chdir(tmp_path)
+    done = studies.run(plan, **OPTIONS)
     assert list(dict.fromkeys(done.scores["target"])) == list(li2021.lidc.ATTRIBUTES)
     assert done.about["settings"]["thresholds"]["mass_mm"] == 30
-    fold = next(studies.trained(plan, folder=tmp_path / "run"))
+    fold = next(studies.trained(plan))
     assert fold.predict(device="cpu").shape[1] == 18
+    studies.keep(plan, done, tmp_path / "kept")
+    rule = kept(tmp_path / "kept", data="phantom")["self_2d"].table("thresholds")["value"]
+    assert rule.to_dict() == dataclasses.asdict(li2021.Thresholds())
 
 
 def test_the_loss_is_weighted_by_the_training_part_alone(toy: ModuleType) -> None:

@@ -14,6 +14,7 @@ the note of the published tables has the proof. Here each measure has its own na
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -87,7 +88,7 @@ def by_class(
     counts |= {(a, MEAN): sum(classes.values()) for a, classes in _counts(calls).items()}
     lesions = [counts.get((a, c), len(predictions)) for a, c, _ in found.index]
     means = found.index.get_level_values("category") == MEAN
-    judged = found["value"].notna().where(means, np.array(lesions) >= least)
+    judged = np.where(means, found["value"].notna(), np.array(lesions) >= least)
     return found.assign(lesions=lesions, judged=judged)
 
 
@@ -233,7 +234,7 @@ def _averaged(scores: pd.DataFrame) -> pd.DataFrame:
     """Scores with the mean over the attributes; all of as many lesions as the run has."""
     macro = scores[scores["metric"].str.startswith("macro_")]
     means = macro.groupby(["predictor", "metric"], as_index=False)["value"].mean()
-    every = pd.concat([scores, means.assign(target=MEAN)], ignore_index=True)
+    every: pd.DataFrame = pd.concat([scores, means.assign(target=MEAN)], ignore_index=True)
     return every.assign(n=scores["n"].max(), n_groups=scores["n_groups"].max())
 
 
@@ -311,6 +312,10 @@ def competition(history: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(folds: Iterable[Trained], predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """What is kept beside a run's scores: `by_class`."""
-    targets = next(iter(folds)).experiment.targets
-    return {"classes": by_class(predictions, targets)}
+    """What is kept beside a run's scores: `by_class`, and LIDC's thresholds if it rests on them."""
+    experiment: Any = next(iter(folds)).experiment
+    found = {"classes": by_class(predictions, experiment.targets)}
+    if experiment.thresholds is not None:
+        rule = pd.Series(asdict(experiment.thresholds), name="value")
+        found["thresholds"] = rule.rename_axis("threshold").to_frame()
+    return found
