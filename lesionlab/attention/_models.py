@@ -212,7 +212,7 @@ def _heads(output: Any, target: int | None) -> dict[Name, torch.Tensor]:
             return parts
     else:
         for name in ("logits", "predictions"):
-            if isinstance(scores := getattr(output, name, None), torch.Tensor):
+            if isinstance(scores := getattr(output, name, None), torch.Tensor | Mapping):
                 return _heads(scores, target)
     got = f"of shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output)
     raise ValueError(

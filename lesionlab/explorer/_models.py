@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from lesionlab import papers
-from lesionlab.attention import activation_map
+from lesionlab.attention import METHODS, activation_map
+from lesionlab.attributes import title
 from lesionlab.crops import Crop
 from lesionlab.crops.footprint import footprint
 from lesionlab.crops.sampling import Samples, locate
@@ -24,16 +26,20 @@ KNOWN_HU = (-900, 300)
 """Two values that no preparation clips; what they become tells HU from the values of a sample."""
 
 
-def classes(target: Target) -> tuple[str, ...]:
-    """The names of a classifier's classes, in the order of its outputs; none for a rating."""
+def classes(target: Target, *, among: bool = False) -> tuple[str, ...]:
+    """The names of a classifier's classes, in the order of its outputs; none for a rating.
+
+    `among` several classifiers, whose classes may be called alike, they begin with the target's.
+    """
     if target.kind == "binary":
         return target.classes or (f"not {target.name}", target.name)
-    return tuple(target.classes[code] for code in target.codes)
+    first = f"{title(target.name)}: " if among else ""
+    return tuple(first + target.classes[code] for code in target.codes)
 
 
-def columns(target: Target) -> list[str]:
+def columns(target: Target, *, among: bool = False) -> list[str]:
     """What the predicted numbers are called: of two classes, the second one's is predicted."""
-    names = classes(target)[1 if target.kind == "binary" else 0 :]
+    names = classes(target, among=among)[1 if target.kind == "binary" else 0 :]
     return [f"probability of {name}" for name in names] or [target.name]
 
 
@@ -69,7 +75,8 @@ class Model:
 
     Attributes:
         targets: What it predicts, but for masks, which the viewer does not show.
-        methods: Map's name to its method of `attention`, and whether its weights are exact.
+        methods: Map's name to its method of `attention`, and whether its weights are exact; or to
+            the field of the model's output with its own maps, (lesion, head, …).
         about: A rating or a class that a map can be about, to arguments of `activation_map`.
     """
 
@@ -85,9 +92,11 @@ class Model:
             raise ValueError(f"models[{name!r}]: its channels are scales, not slices")
         self.targets = [t for t in self._experiment.targets if t.kind != "segmentation"]
         self.methods = dict(self._experiment.maps())
+        self._several = sum(t.kind == "multiclass" for t in self.targets) > 1
         self.about: dict[str, dict[str, int]] = {}
         for head, target in enumerate(self.targets):
-            named = {c: {"head": head, "target": k} for k, c in enumerate(classes(target))}
+            names = classes(target, among=self._several)
+            named = {c: {"head": head, "target": k} for k, c in enumerate(names)}
             self.about |= named or {target.name: {"head": head}}
         self._lock = threading.Lock()  # one network for all folds, and more than one thread
         self._loaded: Trained | None = None
@@ -169,15 +178,27 @@ class Model:
             found, _ = in_batches(
                 self._experiment, self._network, given.samples, 32, fold.precision
             )
-            maps = activation_map(self._network, images, of, **options).maps.double()
+            if of in METHODS:
+                maps = activation_map(self._network, images, of, **options).maps.double()
+            else:
+                maps = self._own_maps(of, given.samples, self.about[about]["head"])
         said: dict[str, float] = {}
         all_targets = self._experiment.targets
         for target, part in zip(all_targets, by_target(all_targets, found), strict=True):
             if target.kind != "segmentation":
-                said |= zip(columns(target), part[0].tolist(), strict=True)
-        weights = getattr(seen[0], "slice_weights", None)
+                names = columns(target, among=self._several)
+                said |= zip(names, part[0].tolist(), strict=True)
+        weights = getattr(seen[0], "slice_weights", None) if seen else None
         weights = None if weights is None else weights.detach().double().numpy()
         return replace(given, predicted=said, map=_placed(maps, len(given.hu)), weights=weights)
+
+    def _own_maps(self, field: str, samples: Samples, head: int) -> torch.Tensor:
+        """(lesion, …) the maps that the network itself made for a head, as large as the images."""
+        with torch.no_grad():
+            found = getattr(self._experiment.forward(self._network, samples), field)
+        maps, sides = found[:, head, None].double(), samples.images.shape[2:]
+        mode = "bilinear" if len(sides) == 2 else "trilinear"
+        return functional.interpolate(maps, size=sides, mode=mode)[:, 0]
 
     def _fed(self, crops: Iterable[Crop], fold: Trained) -> Samples:
         of = self._experiment

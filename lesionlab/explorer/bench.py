@@ -20,6 +20,7 @@ from lesionlab.explorer._models import Look, Model
 from lesionlab.explorer._scene import Scene
 from lesionlab.explorer.volume import VolumePage
 from lesionlab.training.studies import Trained
+from lesionlab.training.targets import Targets, columns
 
 if TYPE_CHECKING:
     from lesionlab.explorer._workbench import Workbench
@@ -289,18 +290,25 @@ def lesion_table(lesion_ids: Sequence[str], ratings: pd.DataFrame) -> pd.DataFra
     return pd.concat([rows.filter(items=list(said)), ranges, sizes], axis=1).astype(float)
 
 
-def errors(predictions: pd.DataFrame, targets: Sequence[str]) -> pd.DataFrame:
+def errors(predictions: pd.DataFrame, targets: Targets) -> pd.DataFrame:
     """|prediction − truth| of each target, and their mean as `error`; index lesion_id.
 
-    `predictions` are as `lesionlab.training.outcomes.Outcome.predictions`: one row per lesion,
-    lesion_id, predictions under the targets' names, and the truth under `…_truth`.
+    Of several classes, it is what the probability of the true one lacks to 1. `predictions` are as
+    `lesionlab.training.outcomes.Outcome.predictions`, one row per lesion.
     """
-    needed = ["lesion_id", *targets, *(f"{name}_truth" for name in targets)]
+    needed = ["lesion_id", *columns(targets), *(f"{t.name}_truth" for t in targets)]
     if missing := [name for name in needed if name not in predictions]:
         raise ValueError(f"predictions: no column {', '.join(missing)}")
-    rows = predictions.set_index("lesion_id")
-    off = {f"{name}, error": (rows[name] - rows[f"{name}_truth"]).abs() for name in targets}
-    table = pd.DataFrame(off).assign(error=pd.DataFrame(off).mean(axis=1))
+    rows, off = predictions.set_index("lesion_id"), {}
+    for target in targets:
+        truth, said = rows[f"{target.name}_truth"], rows[list(target.columns)].to_numpy()
+        if target.kind == "multiclass":
+            is_true = truth.to_numpy()[:, None] == np.array(target.codes)
+            lacks = 1 - (said * is_true).sum(axis=1)
+            off[target.name] = pd.Series(lacks, rows.index).where(is_true.any(axis=1))
+        else:
+            off[target.name] = (truth - said[:, 0]).abs()
+    table = pd.DataFrame(off).add_suffix(", error").assign(error=pd.DataFrame(off).mean(axis=1))
     return table if len(targets) > 1 else table[["error"]]
 
 
@@ -340,7 +348,7 @@ def workbench(
     own = {}
     for name, frame in (predictions or {}).items():
         _names.one_of("predictions", name, bench.models)
-        own[name] = errors(frame, [t.name for t in bench.models[name].targets])
+        own[name] = errors(frame, bench.models[name].targets)
     name, first = next(iter(bench.models.items()))
     if lesion_id is None:
         tested = (i for i in bench.lesion_ids if first.fold(i)[1])

@@ -41,7 +41,8 @@ def chi_square(
     Returns:
         statistic; df; p; p_method (`asymptotic`, `permutation`, or `undefined`, with p NaN, where
         an attribute has a single category); cramers_v, corrected for bias (Bergsma 2013), from 0 to
-        1; n, the rows with both values; n_dropped, the others; n_expected_below_5, cells.
+        1; n, the rows with both values; n_dropped, the others; n_expected_below_5, cells;
+        smallest_expected, the lowest expected count.
     """
     if not x.index.equals(y.index):
         raise ValueError("x and y must have the same index, in the same order")
@@ -51,7 +52,8 @@ def chi_square(
         raise ValueError("x and y have no row in which both are given")
     observed = pd.crosstab(x[both].to_numpy(), y[both].to_numpy()).to_numpy()
     rows, columns = observed.shape
-    few = int((stats.contingency.expected_freq(observed) < 5).sum())
+    expected = stats.contingency.expected_freq(observed)
+    few = int((expected < 5).sum())
     statistic, p, method = 0.0, np.nan, "undefined"
     if rows > 1 and columns > 1:
         # random tables with these margins have the distribution of shuffling, and are quicker
@@ -68,6 +70,7 @@ def chi_square(
         "n": n,
         "n_dropped": len(x) - n,
         "n_expected_below_5": few,
+        "smallest_expected": float(expected.min()),
     }
 
 

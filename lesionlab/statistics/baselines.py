@@ -124,6 +124,32 @@ def majority_multiclass(
     return table.join(pd.DataFrame(shares))
 
 
+def diameter_multiclass(
+    nodules: pd.DataFrame, labels: Labels, *, folds: Folds, classes: Sequence[Any]
+) -> pd.DataFrame:
+    """Classify into several classes from the diameter (mm) alone: logistic regression on its log.
+
+    Every class counts the same, as in the loss of Li 2021, or a rare one would never be called.
+    Columns and the nodules that are left out are as in `majority_multiclass`; a class that a
+    training part lacks has the probability 0.
+    """
+    table = _with_folds(nodules, labels[labels.isin(list(classes))], ["diameter"], folds)
+    said = pd.DataFrame(0.0, table.index, list(classes))
+    for fold, asked in table.groupby("fold"):
+        learned = table[table["fold"] != fold]
+        found = learned["truth"].unique()
+        if len(found) == 1:
+            said.loc[asked.index, found] = 1.0
+            continue
+        model = make_pipeline(
+            FunctionTransformer(_logarithm),
+            StandardScaler(),
+            LogisticRegression(max_iter=1000, class_weight="balanced"),
+        ).fit(learned[["diameter"]], learned["truth"])
+        said.loc[asked.index, model.classes_] = model.predict_proba(asked[["diameter"]])
+    return table.drop(columns="diameter").join(said)
+
+
 def _logistic(
     nodules: pd.DataFrame, labels: Labels, predictors: list[str], folds: Folds, *first: Any
 ) -> pd.DataFrame:

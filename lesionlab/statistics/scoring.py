@@ -97,12 +97,9 @@ def score_multiclass(
 ) -> dict[str, Estimate]:
     """Score a classifier of several classes.
 
-    With t_k, p_k and c_k the lesions of class k, those called k, and those that are both, of n:
-    recall c/t, precision c/p, specificity (n - t - p + c)/(n - t), npv (n - t - p + c)/(n - p), and
-    f1 2c/(t + p). A macro score is the mean over the classes for which it is defined; weighted_f1
-    weights each class by t. mcc is the correlation of truth and call (Gorodkin 2004), 0 where all
-    lesions are called alike. Li 2021 (eq. 5 to 7) prints recall, precision and npv of each class
-    under the names accuracy, sensitivity and specificity.
+    Those of each class are `class_measures`. A macro score is the mean over the classes for which
+    it is defined; weighted_f1 weights each class by its lesions. mcc is the correlation of truth
+    and call (Gorodkin 2004), 0 where all lesions are called alike.
 
     The columns are patient, truth (one of `classes`), optionally fold, and one of probabilities
     under the name of each class. The most probable class is called, of equal ones the first. Leave
@@ -110,8 +107,8 @@ def score_multiclass(
 
     Returns:
         accuracy, mcc, weighted_f1, macro_recall and so on; auc, the mean over classes of the AUC of
-        each class against the rest, within folds; then recall_k, precision_k, specificity_k, npv_k
-        and f1_k of each class k.
+        each class against the rest, within folds; then recall_k, precision_k, specificity_k, npv_k,
+        f1_k and accuracy_k of each class k.
     """
     k = len(classes)
     if k < 2 or len(set(classes)) < k:
@@ -128,13 +125,7 @@ def score_multiclass(
     def metrics(weights: Array) -> dict[str, Array]:
         n = weights.sum(1)[:, None]
         t, p, c = (weights @ of for of in (is_truth, is_called, is_truth * is_called))
-        each = {
-            "recall": c / t,
-            "precision": c / p,
-            "specificity": (n - t - p + c) / (n - t),
-            "npv": (n - t - p + c) / (n - p),
-            "f1": 2 * c / (t + p),
-        }
+        each = class_measures(weights, is_truth, is_called)
         size = (n[:, 0] ** 2 - (p**2).sum(1)) * (n[:, 0] ** 2 - (t**2).sum(1))
         mcc = (c.sum(1) * n[:, 0] - (t * p).sum(1)) / np.sqrt(size)
         found = {
@@ -151,6 +142,30 @@ def score_multiclass(
         return found
 
     return bootstrap_weights_over_groups(metrics, frame["patient"], **how)
+
+
+def class_measures(weights: Array, is_truth: Array, is_called: Array) -> dict[str, Array]:
+    """What is measured of each class against the rest: (resample, class) by name.
+
+    With t, p and c the lesions of a class, those called so, and those that are both, of n: recall
+    c/t, precision c/p, specificity (n - t - p + c)/(n - t), npv (n - t - p + c)/(n - p), f1
+    2c/(t + p) and accuracy (n - t - p + 2c)/n. The last, recall and specificity are eq. 5 to 7 of
+    Li 2021; the numbers that it prints are recall, precision and npv, under the names accuracy,
+    sensitivity and specificity.
+
+    `weights` (resample, lesion) say how often a lesion counts; `is_truth` and `is_called` (lesion,
+    class) are 0 and 1, and all 0 for a lesion to leave out.
+    """
+    t, p, c = (weights @ of for of in (is_truth, is_called, is_truth * is_called))
+    n = t.sum(1, keepdims=True)
+    return {
+        "recall": c / t,
+        "precision": c / p,
+        "specificity": (n - t - p + c) / (n - t),
+        "npv": (n - t - p + c) / (n - p),
+        "f1": 2 * c / (t + p),
+        "accuracy": (n - t - p + 2 * c) / n,
+    }
 
 
 def confusion(frame: pd.DataFrame, classes: Sequence[Any]) -> pd.DataFrame:

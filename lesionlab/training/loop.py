@@ -122,7 +122,7 @@ def fit(
         place = None if folder is None else Path(folder)
         if place is not None and len(stages) > 1:
             place = place / f"stage-{number}"
-        own = experiment.stage(stage.stage)
+        own = experiment.stage(stage.stage).balanced(training[1])
         run = _Run(experiment=own, recipe=stage, folder=place, start=start, **common)
         run.train()
         start = run.selected

@@ -168,8 +168,11 @@ def _baselines(
     """What each baseline predicts, by its name."""
     truth = nodules["truth"]
     if target.kind == "multiclass":
-        said = predictors.majority_multiclass(nodules, truth, folds=folds, classes=target.codes)
-        return {"majority": said}
+        how: Any = {"folds": folds, "classes": target.codes}
+        found = {"majority": predictors.majority_multiclass(nodules, truth, **how)}
+        if "diameter" in nodules:
+            found["diameter"] = predictors.diameter_multiclass(nodules, truth, **how)
+        return found
     if target.kind == "regression":
         rated = nodules.assign(**{target.name: truth})
         found = {"constant": predictors.constant_regression(rated, target.name, folds=folds)}

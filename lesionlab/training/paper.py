@@ -174,8 +174,19 @@ class Experiment(ABC):
         """The experiment as it is trained in a stage of that name (`Recipe.stage`)."""
         return self
 
+    def on(self, data: str) -> Experiment:
+        """The experiment on a data set of that name, which may lack some of the labels."""
+        return self
+
+    def balanced(self, labels: torch.Tensor) -> Experiment:
+        """The experiment with what its loss takes from the training part's labels: weights."""
+        return self
+
     def maps(self) -> Mapping[str, tuple[str, bool]]:
-        """Maps of where the model looks: name to the method of `attention`, and whether exact."""
+        """Maps of where the model looks: name to the method of `attention`, and whether exact.
+
+        In place of a method, the field of the outputs with maps of the model's own.
+        """
         return {"Grad-CAM": ("grad-cam", False)}
 
     def augment(self, samples: Samples, generator: torch.Generator) -> Samples:

@@ -110,7 +110,7 @@ class Plan:
     @property
     def experiment(self) -> Experiment:
         """The model, its loss and its targets."""
-        return papers.get(self.paper).experiment(self.variant)
+        return papers.get(self.paper).experiment(self.variant).on(self.data)
 
     @property
     def size(self) -> int | None:

@@ -43,12 +43,15 @@ class Target:
         classes: The names of the classes, by code; for several classes, or for two.
         ignored: A code that this target does not learn, as Li 2021 leaves location 0 to the other
             heads. Lesions with this code count as missing here.
+        complete: Whether a training part without one of the classes is refused. Where it is not, a
+            class that is too rare for all parts is scored and never called.
     """
 
     name: str
     kind: Kind = "regression"
     classes: tuple[str, ...] = ()
     ignored: int | None = None
+    complete: bool = True
 
     def __post_init__(self) -> None:
         _names.one_of("kind", self.kind, get_args(Kind))
@@ -220,7 +223,7 @@ def check_labels(
     """Refuse a part of the lesions that a target cannot be learned from, or scored on.
 
     Both classes of a binary target must be in every part (called `"training part of fold 0"`), and
-    in a training part each class of a multiclass target that is among the labels `everywhere`.
+    in a training part each class of a complete multiclass target that the labels `everywhere` have.
     """
     for target, label, every in zip(targets, labels.unbind(1), everywhere.unbind(1), strict=True):
         found = set(label[target.known(label)].tolist())
@@ -233,7 +236,7 @@ def check_labels(
         if not found <= codes:
             raise ValueError(f"{target.name}: expected {sorted(codes)}, got {sorted(found)[:9]}")
         if target.kind == "multiclass":
-            learns = part.startswith("training")
+            learns = target.complete and part.startswith("training")
             codes = {code for code in codes if learns and bool((every == code).any())}
         if missing := sorted(codes - found):
             name = target.classes[missing[0]] if target.classes else missing[0]

@@ -33,7 +33,7 @@ from lesionlab.training.studies import Plan, Trained
 FOLDER = Path(__file__).parent
 """Where the files of lesionlab lie, in a checkout and after `pip install`."""
 
-MOST_BYTES = 10_000_000
+MOST_BYTES = 10 * 2**20
 
 
 def names(folder: str | Path = FOLDER) -> list[tuple[str, str]]:

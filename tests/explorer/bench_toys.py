@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 
+from lesionlab import papers
 from lesionlab.crops import Crop
-from lesionlab.papers import fu2021, lei2020
+from lesionlab.papers import fu2021, lei2020, li2021
 from lesionlab.papers.fu2021 import Fu2021
 from lesionlab.papers.lei2020 import Lei2020, Network
 from lesionlab.sources import lidc, phantom
@@ -36,13 +37,15 @@ def crops() -> dict[str, Crop]:
     return {name: _crop(name) for name in IDS}
 
 
-def fold(experiment: Any, prepare: Any, ids: tuple[str, ...] = TESTED, seed: int = 0) -> Trained:
+def fold(
+    experiment: Any, prepare: Any, ids: tuple[str, ...] = TESTED, seed: int = 0, rows: Any = None
+) -> Trained:
     raw = prepare([_crop(name) for name in ids])
     normalise = experiment.normalisation(raw)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         weights = experiment.model(seed).state_dict()
-    table = lidc.nodules().loc[list(ids)]
+    table = (lidc.nodules() if rows is None else rows).loc[list(ids)]
     truth = [
         (table[target.name] > 3).astype(float) if target.kind == "binary" else table[target.name]
         for target in experiment.targets
@@ -64,3 +67,10 @@ def lei(variant: str = "hesam", ids: tuple[str, ...] = TESTED, seed: int = 0) ->
 
 def fu(variant: str = "full", ids: tuple[str, ...] = TESTED, depth: int = 64) -> Trained:
     return fold(Fu2021(variant, depth=depth), fu2021.prepare, ids)
+
+
+def li(variant: str = "soft_2d") -> Trained:
+    """Six heads, as LIDC's lesions have them."""
+    rows = li2021.cohort(lidc.nodules()).table
+    prepare = partial(papers.get("li2021").prepare, variant=variant)
+    return fold(li2021.Li2021(variant).on("phantom"), prepare, rows=rows)

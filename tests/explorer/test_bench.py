@@ -352,10 +352,44 @@ def test_errors_by_hand() -> None:
         {"lesion_id": ["a", "b"], "margin": [1.0, 3.0], "margin_truth": [2.0, 3.5],
          "texture": [5.0, 1.0], "texture_truth": [5.0, 4.0]}
     )  # fmt: skip
-    table = errors(rows, ["margin", "texture"])
+    table = errors(rows, [Target("margin"), Target("texture")])
     assert table.loc["a"].to_dict() == {
         "margin, error": 1.0, "texture, error": 0.0, "error": 0.5,
     }  # fmt: skip
-    assert errors(rows, ["margin"]).to_dict() == {"error": {"a": 1.0, "b": 0.5}}
+    assert errors(rows, [Target("margin")]).to_dict() == {"error": {"a": 1.0, "b": 0.5}}
     with pytest.raises(ValueError, match="predictions: no column x, x_truth"):
-        errors(rows, ["x"])
+        errors(rows, [Target("x")])
+    place = Target("lobe", "multiclass", ("several", "upper", "lower"), ignored=0)
+    rows = rows.assign(
+        **{"lobe: upper": [0.7, 0.4], "lobe: lower": [0.3, 0.6], "lobe_truth": [2.0, 0]}
+    )
+    lacks = errors(rows, [place])["error"]
+    assert lacks["a"] == pytest.approx(0.7)
+    assert np.isnan(lacks["b"])  # several lobes are no class
+
+
+@pytest.mark.parametrize(
+    ("variant", "depth"), [("soft_2d", 1), ("self_2.5d", 5), ("soft_3d32", 32)]
+)
+def test_li_shows_maps_of_each_head(toys: Any, variant: str, depth: int) -> None:
+    bench = Bench({"Li": toys.li(variant)}, toys.crops())
+    model = bench.models["Li"]
+    assert len(model.about) == 6 + 2 + 3 + 2 + 3 + 2  # "With" is a class of two heads
+    about = "Lobulation: With"
+    found = {}
+    for method in model.methods:
+        look = bench.compute(Request(toys.IDS[0], "Li", method, about)).before
+        assert look.hu.shape == look.map.shape
+        assert len(look.map) == depth
+        assert sum(look.predicted.values()) == pytest.approx(6, abs=1e-5)
+        found[method] = look.map[depth // 2]
+    assert list(found) == ["Grad-CAM", "Attention gate"][: 1 + variant.startswith("soft")]
+    if variant != "soft_2d":
+        return
+    network, samples = model.folds[0].model(), look.samples
+    head = list(network.heads).index("lobulation_presence")
+    gate = network(samples.images).gates[0, head].detach().double().numpy()
+    assert gate.min() - 1e-6 <= found["Attention gate"].min() < found["Attention gate"].max()
+    assert found["Attention gate"][0, 0] == pytest.approx(gate[0, 0], abs=1e-6)
+    expected = activation_map(network, samples.images, "grad-cam", head=head, target=1).maps[0]
+    np.testing.assert_allclose(found["Grad-CAM"], expected.detach().numpy(), atol=1e-5)

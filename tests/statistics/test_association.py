@@ -40,6 +40,7 @@ def test_a_table_by_hand():
     test = chi_square(*columns_of([[20, 10], [10, 20]]))
     assert test["statistic"] == pytest.approx(100 / 15)
     assert (test["df"], test["p_method"], test["n_expected_below_5"]) == (1, "asymptotic", 0)
+    assert test["smallest_expected"] == 15
     # Bergsma: phi2 = 1/9 - 1/59, both sides 2 - 1/59
     assert test["cramers_v"] == pytest.approx(np.sqrt((1 / 9 - 1 / 59) / (1 - 1 / 59)))
 

@@ -11,6 +11,7 @@ from lesionlab.statistics.baselines import (
     OTHER_RATINGS,
     constant_regression,
     diameter_classifier,
+    diameter_multiclass,
     diameter_regression,
     majority_classifier,
     majority_multiclass,
@@ -114,6 +115,26 @@ def test_the_majority_of_several_classes():
         others = table.loc[table["fold"] != fold, "truth"].value_counts(normalize=True)
         np.testing.assert_allclose(rows[[1, 2, 3]], np.tile(others[[1, 2, 3]], (len(rows), 1)))
     assert score_multiclass(table, [1, 2, 3], n_resamples=5)["auc"].value == 0.5
+
+
+def test_the_diameter_tells_several_classes_as_scikit_learn_does():
+    sizes = FRAME.set_index("lesion_id")["diameter"]
+    classes = (1 + (sizes > sizes.median()) + (sizes > sizes.quantile(0.9))).astype(float)
+    classes.iloc[0] = 4.0  # in one fold only, so that the model of this fold cannot call it
+    table = diameter_multiclass(FRAME, classes, folds=FOLDS, classes=[1, 2, 3, 4, 5])
+    X, fold = np.log(sizes.to_numpy()[:, None]), FOLDS.loc[sizes.index].to_numpy()
+    for number, rows in table.groupby("fold"):
+        there = fold != number
+        model = make_pipeline(
+            StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced")
+        ).fit(X[there], classes[there])
+        expected = model.predict_proba(np.log(sizes[rows["lesion_id"]].to_numpy()[:, None]))
+        np.testing.assert_allclose(rows[model.classes_.astype(int)], expected, atol=1e-9)
+    assert (table[5] == 0).all()
+    of_four = table["lesion_id"] == sizes.index[0]
+    assert table.loc[of_four, 4].item() == 0
+    alone = diameter_multiclass(FRAME, classes * 0 + 2, folds=FOLDS, classes=[1, 2])
+    assert (alone[2] == 1).all()
 
 
 def test_what_is_missing_is_left_out():

@@ -148,7 +148,8 @@ def test_scores_of_several_classes_are_scikit_learns(seed):
         rest = (truth != label, called != label)
         expected[f"specificity_{label}"] = metrics.recall_score(*rest)
         expected[f"npv_{label}"] = metrics.precision_score(*rest)
-    for name in ("specificity", "npv"):
+        expected[f"accuracy_{label}"] = metrics.accuracy_score(*rest)
+    for name in ("specificity", "npv", "accuracy"):
         expected[f"macro_{name}"] = np.mean([expected[f"{name}_{c}"] for c in CLASSES])
     assert values(scores) == pytest.approx(expected, abs=1e-12)
     assert all(e.low < e.value < e.high for e in scores.values())

@@ -14,16 +14,15 @@ import pandas as pd
 import pytest
 import torch
 
-from lesionlab import cohorts, papers
-from lesionlab.attributes import LI_CATEGORIES, Attribute
-from lesionlab.crops.sampling import Samples
+from lesionlab import papers
 from lesionlab.papers import li2021
 from lesionlab.training import studies
-from lesionlab.training.folds import Dataset, cross_validate
+from lesionlab.training.folds import Dataset
 from lesionlab.training.loop import fit
-from lesionlab.training.recipes import Recipe, Schedule
-from lesionlab.training.studies import Plan, library_data
-from lesionlab.training.targets import Target, read_predictions
+from lesionlab.training.outcomes import kept
+from lesionlab.training.recipes import Schedule
+from lesionlab.training.studies import Plan
+from lesionlab.training.targets import read_predictions
 
 OPTIONS: dict[str, Any] = {"progress": False, "device": "cpu", "n_resamples": 20}
 
@@ -180,57 +179,56 @@ def test_one_step_of_every_model(name: str, variant: str, device: str, prepared:
         assert np.isfinite(found.history["loss"]).all()
 
 
-# Li 2021: nine heads on the phantoms of its private data
-
-
-def li_target(attribute: Attribute) -> Target:
-    """Codes outside of the scale (location 0) are ignored by this one head."""
-    codes = range(attribute.maximum + 1)
-    classes = tuple(attribute.words.get(code, "not applicable") for code in codes)
-    ignored = 0 if attribute.minimum > 0 else None
-    return Target(attribute.name, "multiclass", classes, ignored)
-
-
-LI = tuple(map(li_target, LI_CATEGORIES))
+# Li 2021: nine heads on the phantoms of its private data, six on LIDC's
 
 
 @pytest.mark.slow
-def test_nine_heads_train_on_the_phantoms_of_li(toys: ModuleType, tmp_path: Path) -> None:
-    class Li(toys.Toy):  # type: ignore[misc, name-defined]
-        metric = "loss"
-
-    lesions = library_data("phantom-li2021")["phantom-li2021"](0, False)
-    rows = lesions.table
-    # a few hundred lesions in which every class occurs in several patients
-    rows = rows[rows.index.isin(rows.sample(360, random_state=1).index)]
-    ids = list(rows.index)
-    samples: Samples = li2021.prepare(iter(lesions.open(ids).crops(ids)))
-    values = np.stack([rows[target.name].to_numpy(dtype=np.float32) for target in LI], axis=1)
-    labels = torch.from_numpy(values)
-    common = [  # a class that one patient has cannot be in training and test
-        target.name for i, target in enumerate(LI)
-        if min(np.unique(values[:, i], return_counts=True)[1]) > 20
-    ]  # fmt: skip
-    assert len(common) >= 5
-    for column, target in enumerate(LI):
-        codes, counts = np.unique(values[:, column], return_counts=True)
-        for code in codes[counts <= 20]:
-            labels[values[:, column] == code, column] = torch.nan
-        assert target.known(labels[:, column]).any()
-    folds = cohorts.build(rows, [], name="li").folds(n_folds=3)
-    dataset = Dataset(samples, labels, rows.loc[list(samples.lesion_ids)], folds)
-    recipe = Recipe(epochs=2, batch_size=32, lr=0.01, select_by="loss")
-    done = cross_validate(
-        Li(targets=LI), dataset, recipe=recipe, folder=tmp_path, only=[0], **OPTIONS
-    )
-    assert set(done.scores["target"]) == {target.name for target in LI}
-    model = done.scores[done.scores["predictor"] == "model"]
-    assert {"accuracy", "macro_f1", "weighted_f1", "mcc"} <= set(model["metric"])
+def test_nine_heads_train_on_the_phantoms_of_li(tmp_path: Path) -> None:
+    plan = Plan(paper="li2021", variant="basic_2d", preset="smoke", n_lesions=150, epochs=1)
+    dataset = studies.load(plan, progress=False)
+    effusions = int((dataset.table["lesion_type"] == 6).sum())
+    assert 0 < effusions < 5, "too few for all five folds, and no reason to refuse the run"
+    done = studies.run(plan, dataset=dataset, folder=tmp_path, **OPTIONS)
+    assert list(dict.fromkeys(done.scores["target"])) == list(li2021.ATTRIBUTES)
+    assert set(done.scores["predictor"]) == {"model", "majority", "diameter"}
+    assert {f"loss_{name}" for name in li2021.ATTRIBUTES} < set(done.folds[0]["history"][0])
     # location 0 is ignored by the head of location alone
-    tested, accuracy = done.predictions, model[model["metric"] == "accuracy"].set_index("target")
-    placed = int((tested["lesion_location_truth"] > 0).sum())
-    assert accuracy.loc["lesion_location", "n"] == placed < len(tested)
-    assert accuracy.loc["lesion_type", "n"] == tested["lesion_type_truth"].notna().sum()
+    tested, model = done.predictions, done.scores[done.scores["predictor"] == "model"]
+    n = model[model["metric"] == "accuracy"].set_index("target")["n"]
+    assert n["lesion_location"] == (tested["lesion_location_truth"] > 0).sum() < len(tested)
+    assert n["lesion_type"] == len(tested)
+    studies.keep(plan, done, tmp_path / "kept", dataset=dataset)
+    table = kept(tmp_path / "kept", data="phantom-li2021")["basic_2d"].table("classes")
+    assert set(table.index) == {*li2021.ATTRIBUTES, "low", "middle", "high", "all"}
+
+
+@pytest.mark.slow
+def test_six_heads_train_on_lidc_with_their_thresholds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(paper="li2021", variant="self_2d", data="phantom", preset="smoke", epochs=1)
+    monkeypatch.chdir(tmp_path)
+    done = studies.run(plan, **OPTIONS)
+    assert list(dict.fromkeys(done.scores["target"])) == list(li2021.lidc.ATTRIBUTES)
+    assert done.about["settings"]["thresholds"]["mass_mm"] == 30
+    fold = next(studies.trained(plan))
+    assert fold.predict(device="cpu").shape[1] == 18
+    studies.keep(plan, done, tmp_path / "kept")
+    rule = kept(tmp_path / "kept", data="phantom")["self_2d"].table("thresholds")["value"]
+    assert rule.to_dict() == dataclasses.asdict(li2021.Thresholds())
+
+
+def test_the_loss_is_weighted_by_the_training_part_alone(toy: ModuleType) -> None:
+    seen: list[Any] = []
+
+    class Told(toy.Toy):  # type: ignore[misc, name-defined]
+        def balanced(self, labels: torch.Tensor) -> Any:
+            seen.append(labels)
+            return self
+
+    toy.train(experiment=Told(), recipe=dataclasses.replace(toy.RECIPE, epochs=1))
+    assert len(seen) == 1
+    assert torch.equal(seen[0], toy.lesions()[1])
 
 
 # memory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,8 @@ def test_a_class_that_training_lacks_is_refused() -> None:
     targets.check_labels("test part of fold 0", [LOCATION], labels[3:], labels)
     with pytest.raises(ValueError, match="training part of fold 1: none of its 2 lesions has loc"):
         targets.check_labels("training part of fold 1", [LOCATION], labels[2:], labels)
+    rare = dataclasses.replace(LOCATION, complete=False)
+    targets.check_labels("training part of fold 1", [rare], labels[3:], labels)
     with pytest.raises(ValueError, match="none of its 1 lesions has a label of location"):
         targets.check_labels("test part of fold 0", [LOCATION], labels[2:3], labels)
     with pytest.raises(ValueError, match=r"location: expected \[1, 2\], got \[1.0, 1.5"):
