@@ -5,8 +5,9 @@
     weights.about("lei2020/hesam", data="slices")["scores"]     # on patients that it has not seen
     fold, outcome = weights.evaluate("lei2020/hesam", data="slices")    # predicts for them, now
 
-One file is one model, `PAPER/VARIANT-DATA.safetensors`: the weights in half precision and, in its
-header as JSON, the plan and recipe, the data, commit and versions, the normalisation, the patients
+One file is one model, `PAPER/VARIANT-DATA.safetensors`: the weights in half precision, or in 8 bits
+with a scale for each output channel where they would take more than 10 MB; and, in its header as
+JSON, the plan and recipe, the data, commit and versions, the normalisation, the patients
 that it has seen and not seen, and its scores. A checksum covers all of it. `lesionlab train
 --weights FOLDER` writes such files.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import pandas as pd
+import torch
 from torch import nn
 
 from lesionlab import _files, _names, papers
@@ -33,7 +35,7 @@ from lesionlab.training.studies import Plan, Trained
 FOLDER = Path(__file__).parent
 """Where the files of lesionlab lie, in a checkout and after `pip install`."""
 
-MOST_BYTES = 10 * 2**20
+MOST_BYTES = 10_000_000
 
 
 def names(folder: str | Path = FOLDER) -> list[tuple[str, str]]:
@@ -185,12 +187,7 @@ def keep(
             f"{plan.paper}/{plan.variant}: its normalisation cannot be made again; expected a "
             "dataclass that the experiment names as its normaliser"
         )
-    half: Tensors = {k: v.half() if v.is_floating_point() else v for k, v in one.weights.items()}
-    if (n := sum(v.numel() * v.element_size() for v in half.values())) > MOST_BYTES:
-        name = f"{plan.paper}/{plan.variant}"
-        raise ValueError(f"{name}: {n:,} bytes of weights, expected {MOST_BYTES:,} or less")
-    if wide := [key for key, values in half.items() if not bool(values.isfinite().all())]:
-        raise ValueError(f"{plan.paper}/{plan.variant}: {wide[0]} does not fit half precision")
+    groups = _packed(one.weights, f"{plan.paper}/{plan.variant}")
     said = outcome.predictions[outcome.predictions["fold"] == run["fold"]]
     unseen = sorted(set(one.table["patient"]))
     facts = ("variant", "recipe", "data", "commit", "dirty", "versions")
@@ -206,8 +203,30 @@ def keep(
     }
     path = _path(plan, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoints.write(path, state, {"selected": half})
+    checkpoints.write(path, state, groups)
     return path
+
+
+def _packed(weights: Tensors, name: str) -> dict[str, Tensors]:
+    """Weights in half precision, or in 8 bits with a scale for each output channel."""
+    half: Tensors = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+    if wide := [key for key, values in half.items() if not bool(values.isfinite().all())]:
+        raise ValueError(f"{name}: {wide[0]} does not fit half precision")
+    if _size(half) <= MOST_BYTES:
+        return {"selected": half}
+    scales: Tensors = {}
+    for key, values in weights.items():
+        if values.is_floating_point() and values.ndim > 1:
+            largest = values.abs().amax(tuple(range(1, values.ndim)), keepdim=True)
+            scales[key] = (largest / 127).clamp(min=torch.finfo(torch.float32).tiny)
+            half[key] = (values / scales[key]).round().to(torch.int8)
+    if (n := _size(half)) > MOST_BYTES:
+        raise ValueError(f"{name}: {n:,} bytes of weights, expected {MOST_BYTES:,} or less")
+    return {"selected": half, "scales": scales}
+
+
+def _size(tensors: Tensors) -> int:
+    return sum(values.numel() * values.element_size() for values in tensors.values())
 
 
 def check(plan: Plan, folder: str | Path) -> None:
@@ -237,9 +256,9 @@ def _read(name: str, data: str, folder: str | Path) -> tuple[dict[str, Any], Ten
     state, groups = checkpoints.read(path)
     try:
         of = Plan(**state["plan"] | {"folds": None})
-        weights = {
-            k: v.float() if v.is_floating_point() else v for k, v in groups["selected"].items()
-        }
+        weights, scales = groups["selected"], groups.get("scales", {})
+        weights = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+        weights |= {key: weights[key].float() * scale for key, scale in scales.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is no kept model: {error!r}") from error
     if (of.paper, of.variant, of.data) != (asked.paper, asked.variant, asked.data):

@@ -58,6 +58,29 @@ def test_a_kept_model_predicts_what_the_run_did(
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
+def test_what_would_be_too_large_is_kept_in_eight_bits(
+    folder: Path,
+    small_plan: Plan,
+    done: Outcome,
+    dataset: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    half = weights.load(NAME, folder=folder).state_dict()
+    monkeypatch.setattr(weights, "MOST_BYTES", 4_000_000)
+    path = weights.keep(small_plan, done, tmp_path / "small", dataset=dataset)
+    assert path.stat().st_size < 4_100_000 < kept(folder).stat().st_size
+    small = weights.load(NAME, folder=tmp_path / "small").state_dict()
+    assert list(small) == list(half)
+    for key, values in half.items():
+        if values.ndim > 1:  # half a step of 127 in each output channel, and half precision's own
+            largest = values.flatten(1).abs().amax(1)
+            gap = (values - small[key]).flatten(1).abs().amax(1)
+            assert (gap <= largest * (0.51 / 127 + 2**-10)).all(), key
+        else:
+            assert values.equal(small[key])
+
+
 def test_its_header_says_how_it_was_trained(folder: Path, done: Outcome, dataset: Dataset) -> None:
     said = weights.about(NAME, folder=folder)
     patients = said["patients"]
