@@ -76,13 +76,13 @@ def check(tree: Path, raw: bytes) -> None:
     """A damaged file is left out with a fault that names it, or is sound; the other one is read."""
     (file,) = tree.rglob("1_*.anno")
     file.write_bytes(raw)
-    ((scan,), _) = _index.find_scans(tree)
+    (scan,) = _index.find_scans(tree)[0].values()
     record = _index.read_scan(scan)
     faults = [fault for fault in record["faults"] if fault.path.endswith(file.name)]
     assert len(record["faults"]) == len(faults) <= 1
     assert not faults or faults[0].reason
     lesions = record["lesions"].values()
-    used = sorted(aid for one in lesions for some in one["files"].values() for _, aid in some)
+    used = sorted(aid for one in lesions for _, aid, _ in one["files"])
     assert used == ([2] if faults else [1, 2])
     assert all(np.isfinite([one["diameter"], one["y"], one["x"]]).all() for one in lesions)
     json.dumps(record, allow_nan=False)

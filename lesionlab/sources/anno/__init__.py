@@ -26,6 +26,7 @@ centres of pixels, and the fractions 0 and 1 the outer edges of the image.
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -72,7 +73,7 @@ class Anno:
         root: The folder with `attributes.csv`; if None, what `LESIONLAB_ANNO` names.
         processes: How many read files; follows from the number of scans if None.
         progress: Show a bar where there are many scans.
-        thorough: Read all files anew, and hold the annotations against the header of every slice.
+        thorough: Hold the annotations against the header of every slice, not of one.
 
     Raises:
         FileNotFoundError: There is no such folder, or none is named.
@@ -93,42 +94,42 @@ class Anno:
         if not found.is_dir():
             raise FileNotFoundError(f"{found} is no folder; expected one with {ATTRIBUTES}")
         self.root = found.resolve()
-        mapping = subjects_path(self.root)
-        # without a mapping each subject is a patient
-        self._patients = read_subjects(mapping) if mapping.exists() else {}
-        self._attributes, self._faults = read_attributes(self.root / ATTRIBUTES)
-        scans, faults = _index.find_scans(self.root)
-        self._scans = {scan.name: scan for scan in scans}
+        self._scans, faults = _index.find_scans(self.root)
         self._records = _index.read_scans(
-            scans, processes=processes, progress=progress, thorough=thorough
+            list(self._scans.values()), processes=processes, progress=progress, thorough=thorough
         )
+        attributes, self._faults = read_attributes(self.root / ATTRIBUTES)
+        patients = read_subjects(subjects_path(self.root))
         self._faults += faults
-        for record in self._records.values():
-            self._faults += [Fault(*fault) for fault in record["faults"]]
-        self._rows = {row["lesion_id"]: row for scan in scans for row in self._lesions_of(scan)}
-        known = {(scan.subject, scan.series) for scan in scans}
-        self._faults += [
-            Fault(ATTRIBUTES, f"{subject} {series}", "no such subject and series in the tree")
-            for subject, series in sorted(self._attributes.keys() - known)
-        ]
+        self._rows: dict[str, dict[str, Any]] = {}
+        for scan in self._scans.values():
+            self._faults += [Fault(*fault) for fault in self._records[scan.name]["faults"]]
+            table = attributes.pop((scan.subject, scan.series), {})
+            for row in self._lesions_of(scan, table):
+                patient = patients.get(scan.subject, scan.subject)
+                self._rows[row["lesion_id"]] = {"patient": patient} | row
+        for subject, series in sorted(attributes):
+            why = "no such subject and series in the tree"
+            self._faults.append(Fault(ATTRIBUTES, f"{subject} {series}", why))
         self._last: tuple[str, OpenScan, Any, float] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_last": None}
 
-    def _lesions_of(self, scan: _index.Scan) -> Iterator[dict[str, Any]]:
+    def _lesions_of(
+        self, scan: _index.Scan, table: dict[tuple[int, int], Codes]
+    ) -> Iterator[dict[str, Any]]:
         """The rows of a scan's lesions; what has no contour or no attributes is a fault."""
         record = self._records[scan.name]
         lesions = record["lesions"]
         codes: dict[str, dict[int, Codes]] = {name: {} for name in lesions}
         by_aid = {
-            (aid, int(doctor)): name
+            (aid, doctor): name
             for name, found in lesions.items()
-            for doctor, files in found["files"].items()
-            for _, aid in files
+            for doctor, aid, _ in found["files"]
             if name.startswith("A")
         }
-        for (number, doctor), told in self._attributes.get((scan.subject, scan.series), {}).items():
+        for (number, doctor), told in table.items():
             name = f"L{number}" if f"L{number}" in lesions else by_aid.get((number, doctor))
             if name is None:
                 why = f"doctor {doctor} gave attributes, and there is no contour to go with them"
@@ -139,7 +140,8 @@ class Anno:
             self._faults.append(Fault(ATTRIBUTES, f"{scan.name} {number}", why))
         z, y, _ = record["spacing"] or (0, 0, 0)
         for name, found in lesions.items():
-            doctors, raters = sorted(map(int, found["files"])), sorted(codes[name])
+            doctors = sorted({doctor for doctor, _, _ in found["files"]})
+            raters = sorted(codes[name])
             for doctor in sorted({*doctors} - {*raters}):
                 why = f"no attributes of doctor {doctor} for this lesion"
                 self._faults.append(scan.fault(scan.folder, f"{scan.series} {name}", why))
@@ -147,7 +149,6 @@ class Anno:
                 continue
             row = {
                 "lesion_id": f"{scan.name}-{name}",
-                "patient": self._patients.get(scan.subject, scan.subject),
                 "scan_id": scan.name,
                 "series_uid": record["series_uid"],
                 "doctors": doctors,
@@ -194,10 +195,9 @@ class Anno:
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 of names, sizes and times of the files, and of the tables as they were read."""
+        """SHA-256 of names, sizes and times of the files, and of the lesions as they were read."""
         keys = sorted(record["key"] for record in self._records.values())
-        told = repr((keys, self._attributes, self._patients))
-        return hashlib.sha256(told.encode()).hexdigest()
+        return hashlib.sha256(repr((keys, self._rows)).encode()).hexdigest()
 
     def annotations(self, lesion_id: str) -> dict[int, list[Annotation]]:
         """The contours of a lesion by doctor. A LookupError for an unknown id."""
@@ -205,11 +205,10 @@ class Anno:
             raise LookupError(f"no lesion has the lesion_id {lesion_id!r}")
         scan = self._scans[self._rows[lesion_id]["scan_id"]]
         name = lesion_id.removeprefix(f"{scan.name}-")
-        files = self._records[scan.name]["lesions"][name]["files"]
-        return {
-            doctor: [read_annotation(scan.folder / file) for file, _ in files[str(doctor)]]
-            for doctor in self._rows[lesion_id]["doctors"]
-        }
+        found: dict[int, list[Annotation]] = defaultdict(list)
+        for doctor, _, file in self._records[scan.name]["lesions"][name]["files"]:
+            found[doctor].append(read_annotation(scan.folder / file))
+        return dict(sorted(found.items()))
 
     def crop(
         self,
@@ -270,11 +269,9 @@ class Anno:
         return self._last[1:]
 
 
-def validate(
-    root: str | Path, *, processes: int | None = None, progress: bool = True
-) -> tuple[int, list[Fault]]:
-    """Read a whole tree anew: how many lesions can be used, and every fault."""
-    opened = Anno(root, processes=processes, progress=progress, thorough=True)
+def validate(root: str | Path, *, progress: bool = True) -> tuple[int, list[Fault]]:
+    """Check a whole tree: how many lesions can be used, and every fault."""
+    opened = Anno(root, progress=progress, thorough=True)
     return len(opened._rows), opened._faults
 
 
@@ -310,9 +307,8 @@ def detection_label(
     at = index * np.array(crop.spacing)
     flat = bool((inside[:, 0] == inside[0, 0]).all())
     axes = slice(1, 3) if flat else slice(0, 3)
-    centred = at[:, axes] - at[:, axes].mean(axis=0)
-    moments = centred.T @ centred / len(at)
-    moments += np.diag(np.square(crop.spacing[axes]) / 12)  # of a voxel about its centre
+    # the last part is what a voxel has about its own centre
+    moments = np.cov(at[:, axes].T, bias=True) + np.diag(np.square(crop.spacing[axes]) / 12)
     longest = float(np.linalg.eigvalsh(moments)[-1])
     z, y, x = (at.mean(axis=0) + origin[::-1]).tolist()
     return Detection(x, y, z, 2 * float(np.sqrt((4 if flat else 5) * longest)))

@@ -41,9 +41,10 @@ KEYS: dict[str, tuple[tuple[int, ...], float, float]] = {
     "Origin": ((3,), -MAX_SIZE, MAX_SIZE),
     "Dimension": ((3,), 1, MAX_SIZE),
     "Spacing": ((3,), 1e-3, 1e3),
+    "LesionID": ((), 0, MAX_NUMBER),
     "Coords": ((0, 2), -MAX_SIZE, MAX_SIZE),
 } | {f"{axis}{end}": ((), -MAX_SIZE, MAX_SIZE) for axis in "XY" for end in ("Min", "Max")}
-"""The paper's numbers (3.1): shape, least and largest. `SeriesID` is text, `LesionID` is ours."""
+"""The numbers (3.1), each its shape, least and largest. `LesionID` is ours, and optional."""
 
 FILE_NAME = re.compile(r"([0-9]{1,9})_(-?[0-9]{1,6}(?:\.[0-9]{1,12})?)\.anno")
 SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -110,14 +111,13 @@ def read_annotation(path: str | Path) -> Annotation:
     if not (name := FILE_NAME.fullmatch(path.name)):
         raise BadAnnoError(path, "", "is not named aid_loc.anno, as 12_-103.5.anno")
     aid, location = int(name[1]), float(name[2])
-    told = _load(path)
+    told = {"LesionID": None} | _load(path)
     check(path, *((key in told, key, "is missing") for key in ("SeriesID", *KEYS)))
-    uid, lesion = told["SeriesID"], told.get("LesionID")
+    uid, is_told = told["SeriesID"], told.get("LesionID") is not None
     is_uid = isinstance(uid, str) and re.fullmatch(r"[0-9.]{1,64}", uid)
     check(path, (is_uid, "SeriesID", "expected a DICOM UID, digits and dots, up to 64"))
-    told = {key: _numbers(path, key, told[key], *KEYS[key]) for key in KEYS}
-    number = 0 if lesion is None else lesion
-    told["LesionID"] = _numbers(path, "LesionID", number, (), 0, MAX_NUMBER)
+    told["LesionID"] = told["LesionID"] if is_told else 0
+    told = {key: _numbers(path, key, told[key], *limits) for key, limits in KEYS.items()}
     for key, named in {"NoduleSerialNumber": aid, "InstanceNumber": location}.items():
         fits = abs(told[key] - named) <= SAME_MM
         check(path, (fits, key, f"expected {named}, as in the file's name"))
@@ -127,7 +127,7 @@ def read_annotation(path: str | Path) -> Annotation:
         path=path,
         aid=aid,
         location=location,
-        lesion=None if lesion is None else int(told["LesionID"]),
+        lesion=int(told["LesionID"]) if is_told else None,
         series_uid=uid,
         origin=tuple(told["Origin"].tolist()),
         dimension=tuple(map(int, told["Dimension"])),
@@ -230,24 +230,21 @@ def read_attributes(path: Path) -> tuple[Attributes, list[Fault]]:
 
     try:
         for where, row in _lines(path, COLUMNS):
+            here = found.setdefault((row["subject"], row["series"]), {}) if row else {}
             if not row:
                 fault(where, "expected as many cells as in the first line")
-                continue
-            if not re.fullmatch("[0-9]{1,9} [0-9]{1,9}", f"{row['lesion']} {row['doctor']}"):
+            elif not re.fullmatch("[0-9]{1,9} [0-9]{1,9}", f"{row['lesion']} {row['doctor']}"):
                 fault(f"lesion, doctor ({where})", "expected whole numbers")
-                continue
-            key = int(row["lesion"]), int(row["doctor"])
-            here = found.setdefault((row["subject"], row["series"]), {})
-            if key in here:
+            elif (key := (int(row["lesion"]), int(row["doctor"]))) in here:
                 fault(where, f"a second line of doctor {key[1]} for lesion {key[0]}")
-                continue
-            codes = here[key] = {}
-            for name, allowed in _ALLOWED.items():
-                if (cell := row[name]) in allowed:
-                    codes[name] = allowed[cell]
-                elif cell:
-                    expected = _names.listed(sorted(allowed))
-                    fault(f"{name} ({where})", f"{cell!r:.40}: expected {expected}")
+            else:
+                codes = here[key] = {}
+                for name, allowed in _ALLOWED.items():
+                    if (cell := row[name]) in allowed:
+                        codes[name] = allowed[cell]
+                    elif cell:
+                        expected = _names.listed(sorted(allowed))
+                        fault(f"{name} ({where})", f"{cell!r:.40}: expected {expected}")
     except AnnoError as error:
         fault("", str(error))
     return found, faults
@@ -278,14 +275,14 @@ def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, 
 def read_subjects(path: Path) -> dict[str, str]:
     """From a subject's number to the lowest number of the same patient, by the mapping apart.
 
-    The patients' own identifiers stay in the file.
+    The patients' own identifiers stay in the file. Without it each subject is a patient.
 
     Raises:
         AnnoError: It is no such mapping; the message names the line.
     """
     lowest: dict[str, str] = {}
     found: dict[str, str] = {}
-    for where, row in _lines(path, ["subject", "patient"]):
+    for where, row in _lines(path, ["subject", "patient"]) if path.exists() else ():
         if not row or not (row["subject"] and row["patient"]) or row["subject"] in found:
             raise AnnoError(f"{path}, {where}: expected a subject not told before, and a patient")
         found[row["subject"]] = patient = row["patient"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -34,8 +33,8 @@ from lesionlab.sources.dicom._files import BadFileError, DicomError, Slice, read
 from lesionlab.sources.dicom._series import arrange, may_be_dicom, select
 from lesionlab.sources.lidc import cache_folder
 
-DEPTH = 6  # folders above a series: ct_type/hospital/year/month/day/subject
-EXPECTED = "expected ct_type/hospital/year/month/day/subject with SE01 and SE01_01_01 in it"
+DEPTH = 7  # of a series or of a doctor's folder below the root
+EXPECTED = "expected ct_type/hospital/year/month/day/subject/SE01 and SE01_01_01, and no links"
 FOLDER = re.compile(r"(SE[0-9]{2,4})(?:_[0-9]{2}_([0-9]{2,4}))?")  # of slices, or of a doctor
 NOBODY = -1  # in place of a doctor's number
 STEP = 3  # slices from one mark of a lesion to the next (3.2.1)
@@ -71,85 +70,67 @@ class Scan:
         """What is wrong with one of its files or folders."""
         return Fault(str(path.relative_to(self.root)), key, reason)
 
-    def key(self) -> str:
-        """SHA-256 of the names, sizes and times of its files, and of the code that reads them."""
-        lines = [_files.sha256_code("sources/anno", "sources/dicom"), self.name]
-        for folder in (self.series, *(name for _, name in self.doctors)):
-            for file in sorted((self.folder / folder).iterdir()):
-                status = file.lstat()
-                lines.append(f"{folder}/{file.name!r} {status.st_size} {status.st_mtime_ns}")
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-
-def find_scans(root: Path) -> tuple[list[Scan], list[Fault]]:
-    """The scans of a tree, by their path, and what lies where it should not. Links are passed by.
+def find_scans(root: Path) -> tuple[dict[str, Scan], list[Fault]]:
+    """The scans of a tree by their name, and what lies where it should not. Links are passed by.
 
     Raises:
         AnnoError: There is no scan at all.
     """
+    found: dict[tuple[Path, str], list[tuple[int, str]]] = defaultdict(list)
     scans: dict[str, Scan] = {}
     faults = []
-    for name, subfolders, _ in os.walk(root):
-        folder, found = Path(name), defaultdict(list)
-        depth = len(folder.relative_to(root).parts)
-        for sub in sorted(subfolders):
-            below, match = str((folder / sub).relative_to(root)), FOLDER.fullmatch(sub)
-            if (folder / sub).is_symlink():
-                faults.append(Fault(below, "", "is a link, which is not followed"))
-            elif sub.startswith("."):
-                pass
-            elif match and depth == DEPTH and SUBJECT.fullmatch(folder.name):
-                found[match[1]].append((int(match[2] or NOBODY), sub))
-            elif match or depth == DEPTH:
-                faults.append(Fault(below, "", f"lies where it should not: {EXPECTED}"))
-            else:
-                continue
-            subfolders.remove(sub)
-        for series, inside in found.items():
-            doctors = tuple(sorted(one for one in inside if one[0] != NOBODY))
-            scan = Scan(root, folder.name, series, folder, doctors)
-            if len(doctors) == len(inside):
-                faults.append(scan.fault(scan.dicom, "", "is missing: the doctors' slices"))
-            elif (other := scans.setdefault(scan.name.lower(), scan)) is not scan:
-                why = f"the same subject and series as {other.dicom.relative_to(root)}"
-                faults.append(scan.fault(scan.dicom, "", why))
+    for path in sorted(filter(Path.is_dir, root.rglob("SE*"))):
+        below, match = path.relative_to(root), FOLDER.fullmatch(path.name)
+        placed = len(below.parts) == DEPTH and SUBJECT.fullmatch(path.parent.name)
+        if match and placed and not path.is_symlink():
+            doctor = int(match[2]) if match[2] else NOBODY
+            found[path.parent, match[1]].append((doctor, path.name))
+        else:
+            faults.append(Fault(str(below), "", EXPECTED))
+    for (folder, series), inside in found.items():
+        doctors = tuple(sorted(one for one in inside if one[0] != NOBODY))
+        scan = Scan(root, folder.name, series, folder, doctors)
+        if len(doctors) == len(inside):
+            faults.append(scan.fault(scan.dicom, "", "is missing: the doctors' slices"))
+        elif (other := scans.setdefault(scan.name, scan)) is not scan:
+            why = f"the same subject and series as {other.dicom.relative_to(root)}"
+            faults.append(scan.fault(scan.dicom, "", why))
     if not scans:
         raise AnnoError(f"{root}: no scan in it; {EXPECTED}")
-    return sorted(scans.values(), key=lambda scan: scan.dicom), faults
+    return scans, faults
 
 
 def read_scans(
-    scans: list[Scan], *, processes: int | None, progress: bool, thorough: bool = False
+    scans: list[Scan], *, processes: int | None, progress: bool, thorough: bool
 ) -> dict[str, Record]:
-    """The record of each scan by its name; those that are in the cache are not read again.
-
-    `thorough` is as in `read_scan`; then the cache is not used.
-    """
-    found: dict[str, Record] = {}
-    keys = {scan.name: scan.key() for scan in scans}
-    kept = cache_folder() / "anno"
-    if not thorough:
-        for name, key in keys.items():
-            # a cache that is missing or damaged costs time, not results
-            with suppress(OSError, ValueError):
-                found[name] = _files.read_json(kept / f"{key}.json", sealed=True)
-    todo = [scan for scan in scans if scan.name not in found]
-    few = len(todo) <= FEW
+    """The record of each scan by its name; see `read_scan`."""
+    few = len(scans) <= FEW
     processes = processes or (1 if few else min(_processes.usable_cores(), MOST_PROCESSES))
-    work = partial(read_scan, thorough=thorough)
-    read = _processes.in_order(work, todo, processes, "read .anno files")
-    quiet = few or not progress
-    with (
-        closing(read),
-        tqdm(total=len(keys), initial=len(found), disable=quiet, unit="scan") as bar,
-    ):
-        for scan, record in zip(todo, read, strict=True):
-            found[scan.name] = record
-            if not thorough:
-                with suppress(OSError):
-                    _files.write_json(kept / f"{keys[scan.name]}.json", record, sealed=True)
-            bar.update()
-    return {name: found[name] | {"key": keys[name]} for name in keys}
+    work = partial(_kept, thorough=thorough)
+    with closing(_processes.in_order(work, scans, processes, "read .anno files")) as read:
+        shown = tqdm(read, "read", len(scans), disable=few or not progress, unit="scan")
+        return {scan.name: record for scan, record in zip(scans, shown, strict=True)}
+
+
+def _kept(scan: Scan, thorough: bool) -> Record:
+    """The record of a scan, from the cache if no file was changed; `key` says what it was made of.
+
+    A cache that is missing or damaged costs time, not results.
+    """
+    lines = [_files.sha256_code("sources/anno", "sources/dicom"), scan.name, str(thorough)]
+    for folder in (scan.series, *(name for _, name in scan.doctors)):
+        for file in sorted((scan.folder / folder).iterdir()):
+            status = file.lstat()
+            lines.append(f"{folder}/{file.name!r} {status.st_size} {status.st_mtime_ns}")
+    key = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    place = cache_folder() / "anno" / f"{key}.json"
+    with suppress(OSError, ValueError):
+        return dict(_files.read_json(place, sealed=True))
+    record = read_scan(scan, thorough) | {"key": key}
+    with suppress(OSError):
+        _files.write_json(place, record, sealed=True)
+    return record
 
 
 def read_scan(scan: Scan, thorough: bool = False) -> Record:
@@ -249,17 +230,14 @@ def _join(marks: list[Annotation]) -> dict[str, list[int]]:
 def _lesion(
     scan: Scan, marks: list[tuple[int, Annotation]], spacing: tuple[float, ...]
 ) -> dict[str, Any]:
-    """What the table says of a lesion, and its files by doctor, with their `aid`."""
-    files = defaultdict(list)
-    for doctor, mark in marks:
-        files[str(doctor)].append((str(mark.path.relative_to(scan.folder)), mark.aid))
+    """What the table says of a lesion, and its files: doctor, `aid`, name."""
     outlines = [mark.outline for _, mark in marks]
     size = np.ptp(np.concatenate(outlines), axis=0) * spacing[1:]
     pixels = [_shapes.fill(outline) for outline in outlines]
     location = np.repeat([mark.location for _, mark in marks], [len(some) for some in pixels])
     y, x = np.concatenate(pixels).mean(axis=0).tolist()
     return {
-        "files": files,
+        "files": [(d, mark.aid, str(mark.path.relative_to(scan.folder))) for d, mark in marks],
         "diameter": float(size.max()),
         "slice_location": float(location.mean()),
         "y": y,

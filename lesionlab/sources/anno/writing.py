@@ -93,29 +93,25 @@ def write(
         if path.exists() and (path.is_file() or any(path.iterdir())):
             raise FileExistsError(f"{path} is there already; expected a new or empty folder")
     by_subject = {f"{number:04d}": scan for number, scan in enumerate(scans, 1)}
-    patients = pd.Series({subject: scan.patient for subject, scan in by_subject.items()})
-    attributes = pd.DataFrame(
-        [
-            dict(zip(WHO, (subject, SERIES, lesion, doctor), strict=True)) | {**codes}
-            for subject, scan in by_subject.items()
-            for lesion, of_lesion in enumerate(scan.codes, 1)
-            for doctor, codes in enumerate(of_lesion, 1)
-        ],
-        columns=COLUMNS,
-        dtype=object,
-    )
-    tables = [
-        patients.to_csv(index_label="subject", header=["patient"], lineterminator="\n"),
-        attributes.to_csv(index=False, lineterminator="\n"),
+    patients = [(subject, scan.patient) for subject, scan in by_subject.items()]
+    attributes = [
+        (subject, SERIES, lesion, doctor, *(codes.get(name) for name in COLUMNS[len(WHO) :]))
+        for subject, scan in by_subject.items()
+        for lesion, of_lesion in enumerate(scan.codes, 1)
+        for doctor, codes in enumerate(of_lesion, 1)
     ]
-    same = hashlib.sha256(repr((every, circle_mm, tables)).encode()).hexdigest()
+    same = hashlib.sha256(repr((every, circle_mm, patients, attributes)).encode()).hexdigest()
     unfinished = root.with_name(f".{root.name}-{same[:12]}")
     work = partial(_write_scan, unfinished / PLACE, every, circle_mm)
     written = _processes.in_order(work, by_subject.items(), processes, "wrote a scan")
     for _ in tqdm(written, "write", len(by_subject), disable=not progress, unit="scan"):
         pass
-    _files.write_text(unfinished / ATTRIBUTES, tables[1])
-    _files.write_text(subjects_path(root), tables[0])
+    tables = {
+        unfinished / ATTRIBUTES: pd.DataFrame(attributes, columns=COLUMNS, dtype=object),
+        subjects_path(root): pd.DataFrame(patients, columns=["subject", "patient"]),
+    }
+    for path, table in tables.items():
+        _files.write_text(path, table.to_csv(index=False, lineterminator="\n"))
     os.replace(unfinished, root)
     return root
 
