@@ -172,7 +172,7 @@ def test_the_index_goes_on_where_it_ended(phantoms, monkeypatch):
     read: list[str] = []
     real = _index.read_scan
     monkeypatch.setattr(
-        _index, "read_scan", lambda scan, how: read.append(scan.name) or real(scan, how)
+        _index, "read_scan", lambda scan, **how: read.append(scan.name) or real(scan, **how)
     )
     alone = Anno(phantoms, processes=1, progress=False)
     assert read == list(scans)[2:]

@@ -104,33 +104,37 @@ def find_scans(root: Path) -> tuple[dict[str, Scan], list[Fault]]:
 def read_scans(
     scans: list[Scan], *, processes: int | None, progress: bool, thorough: bool
 ) -> dict[str, Record]:
-    """The record of each scan by its name; see `read_scan`."""
-    few = len(scans) <= FEW
-    processes = processes or (1 if few else min(_processes.usable_cores(), MOST_PROCESSES))
-    work = partial(_kept, thorough=thorough)
-    with closing(_processes.in_order(work, scans, processes, "read .anno files")) as read:
-        shown = tqdm(read, "read", len(scans), disable=few or not progress, unit="scan")
-        return {scan.name: record for scan, record in zip(scans, shown, strict=True)}
-
-
-def _kept(scan: Scan, thorough: bool) -> Record:
-    """The record of a scan, from the cache if no file was changed; `key` says what it was made of.
+    """`read_scan` of each scan, by its name, with its `key`; from the cache if no file was changed.
 
     A cache that is missing or damaged costs time, not results.
     """
+    keys = {scan.name: _key(scan, thorough) for scan in scans}
+    kept = cache_folder() / "anno"
+    found: dict[str, Record] = {}
+    for name, key in keys.items():
+        with suppress(OSError, ValueError):
+            found[name] = _files.read_json(kept / f"{key}.json", sealed=True)
+    todo = [scan for scan in scans if scan.name not in found]
+    few = len(todo) <= FEW
+    processes = processes or (1 if few else min(_processes.usable_cores(), MOST_PROCESSES))
+    work = partial(read_scan, thorough=thorough)
+    with closing(_processes.in_order(work, todo, processes, "read .anno files")) as read:
+        shown = tqdm(read, "read", len(todo), disable=few or not progress, unit="scan")
+        for scan, record in zip(todo, shown, strict=True):
+            found[scan.name] = record
+            with suppress(OSError):
+                _files.write_json(kept / f"{keys[scan.name]}.json", record, sealed=True)
+    return {name: found[name] | {"key": key} for name, key in keys.items()}
+
+
+def _key(scan: Scan, thorough: bool) -> str:
+    """SHA-256 of the names, sizes and times of a scan's files, and of the code that reads them."""
     lines = [_files.sha256_code("sources/anno", "sources/dicom"), scan.name, str(thorough)]
     for folder in (scan.series, *(name for _, name in scan.doctors)):
         for file in sorted((scan.folder / folder).iterdir()):
             status = file.lstat()
             lines.append(f"{folder}/{file.name!r} {status.st_size} {status.st_mtime_ns}")
-    key = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    place = cache_folder() / "anno" / f"{key}.json"
-    with suppress(OSError, ValueError):
-        return dict(_files.read_json(place, sealed=True))
-    record = read_scan(scan, thorough) | {"key": key}
-    with suppress(OSError):
-        _files.write_json(place, record, sealed=True)
-    return record
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def read_scan(scan: Scan, thorough: bool = False) -> Record:
@@ -223,7 +227,7 @@ def _join(marks: list[Annotation]) -> dict[str, list[int]]:
     labels = sparse.csgraph.connected_components(near, directed=False)[1]
     for label in np.unique(labels):
         members = [loose[k] for k in np.flatnonzero(labels == label)]
-        lesions[f"A{min(marks[k].aid for k in members)}"] = members
+        lesions[f"A{min(marks[k].aid for k in members)}"] += members
     return lesions
 
 
