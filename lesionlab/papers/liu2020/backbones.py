@@ -85,7 +85,7 @@ class InvertedResidual(nn.Sequential):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """From (slice, input, y, x) to (slice, output, y / stride, x / stride)."""
-        found: torch.Tensor = super().forward(x)
+        found: torch.Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return found + x if self.shortcut else found
 
 
@@ -138,7 +138,7 @@ class Backbone(nn.Module):
     def __init__(self, kind: Kind, weights: dict[str, torch.Tensor] | None = None) -> None:
         super().__init__()
         _names.one_of("backbone", kind, get_args(Kind))
-        net = Lite0() if kind == "lite0" else resnet(int(kind.removeprefix("resnet")))
+        net: Any = Lite0() if kind == "lite0" else resnet(int(kind.removeprefix("resnet")))
         if weights is not None:
             fill(net, weights, kind)
         else:
@@ -308,7 +308,7 @@ def _features(crop: Crop, net: Backbone, folder: Path, made_by: str) -> Samples:
     prepared = samples.prepare([crop])
     with torch.no_grad():
         middle = normalised(samples.centre_crop(prepared.images), "lite0")
-        values = torch.cat([net(part).mean((2, 3)) for part in middle.split(32)])
+        values = torch.cat([net(part).mean((2, 3)) for part in torch.split(middle, 32)])
     found = replace(prepared, images=values)
     with _files.plain_errors("features", folder), _files.replacing(path) as temporary:
         temporary.write_bytes(save({"nodule": found.nodule, **_kept(vars(found))}))

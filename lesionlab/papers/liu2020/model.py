@@ -105,7 +105,7 @@ class Heads(nn.Module):
     def forward(self, features: torch.Tensor, nodule: torch.Tensor, n: int) -> Outputs:
         """From image features (slice, feature)."""
         attributes = self.attributes(features).relu()
-        scores = dict(zip(ATTRIBUTES, self.scores(attributes).split(1, dim=1), strict=True))
+        scores = dict(zip(ATTRIBUTES, torch.split(self.scores(attributes), 1, dim=1), strict=True))
         seen = torch.cat([features, attributes], dim=1) if self.cause else features
         logits = {"malignancy": self.classifier(self.dropout(seen)), **scores}
         return Outputs(logits, attributes, nodule, n)
@@ -128,7 +128,7 @@ class Heads(nn.Module):
         logits = outputs.logits["malignancy"]
         if self.cause:
             logits = logits + moved @ self.classifier.weight[:, -HIDDEN:].T
-        named = dict(zip(ATTRIBUTES, (scores + change).split(1, dim=1), strict=True))
+        named = dict(zip(ATTRIBUTES, torch.split(scores + change, 1, dim=1), strict=True))
         attributes = outputs.attributes + moved
         return replace(outputs, logits={"malignancy": logits, **named}, attributes=attributes)
 
@@ -157,8 +157,10 @@ class Network(nn.Module):
         features = maps.mean((2, 3)) if maps.ndim == 4 else maps
         outputs: Outputs = self.heads(features, nodule, n)
         if torch.is_grad_enabled():
-            learned = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
-            outputs = replace(outputs, squares=sum(p.square().sum() for p in learned))
+            learned = [
+                p.square().sum() for p in self.parameters() if p.requires_grad and p.ndim > 1
+            ]
+            outputs = replace(outputs, squares=torch.stack(learned).sum())
         return outputs
 
     def forward(self, images: torch.Tensor, nodule: torch.Tensor, n: int) -> Outputs:
