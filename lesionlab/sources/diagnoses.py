@@ -77,7 +77,7 @@ def _row(path: Path, number: int, cells: list[Any]) -> dict[str, Any]:
 
     def code(column: int, known: dict[int, str]) -> int | None:
         value = cells[column]
-        if value == "":
+        if not str(value).strip():
             return None
         if value not in known:
             raise DiagnosesError(

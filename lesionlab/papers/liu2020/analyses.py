@@ -112,17 +112,15 @@ def look_alikes(
         malignant = part.index[part["malignancy_truth"] == 1]
         benign = part.index[part["malignancy_truth"] == 0]
         gaps = cdist(scores.loc[benign], scores.loc[malignant])
-        apart = pd.DataFrame(gaps, benign, malignant).rename_axis(
-            index="benign", columns="malignant"
-        )
-        parts.append(apart.stack().to_frame("distance").reset_index().assign(fold=fold))
+        pairs = pd.MultiIndex.from_product([benign, malignant], names=["benign", "malignant"])
+        parts.append(pairs.to_frame(index=False).assign(distance=gaps.ravel(), fold=fold))
     every = pd.concat(parts).sort_values(["distance", "benign", "malignant"])
     picked, used = list[int](), set[Any]()
     for row, pair in enumerate(every[["benign", "malignant"]].itertuples(index=False)):
         if len(picked) < n and used.isdisjoint(pair):
             picked.append(row)
             used.update(pair)
-    found = every.iloc[picked].reset_index(drop=True)
+    found: pd.DataFrame = every.iloc[picked].reset_index(drop=True)
     for name, frame in {"": predictions, **(others or {})}.items():
         p = frame.set_index("lesion_id")["malignancy"]
         low, high = (found[end].map(p) for end in ("benign", "malignant"))
