@@ -144,7 +144,7 @@ def test_pairs_that_the_ranking_parts(run):
     assert found.loc["all", "won"] == pytest.approx(right / total)
     assert found.loc["all", "lost"] == 0
     assert found.loc["all", "difference"] > 0.4
-    back = analyses.ranked_pairs(plain, predictions, **QUICK)
+    back = analyses.ranked_pairs(plain, predictions, width=1.5, **QUICK)
     assert back.loc["all", "lost"] == found.loc["all", "won"]
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from lesionlab.attention import activation_map
 from lesionlab.papers import liu2020
-from lesionlab.papers.liu2020 import ATTRIBUTES, Liu2020, backbones, ranking
+from lesionlab.papers.liu2020 import ATTRIBUTES, Liu2020, backbones, imagenet, ranking
 from lesionlab.papers.liu2020.backbones import WeightsError
 from lesionlab.papers.liu2020.model import Design, Heads
 from lesionlab.training.loop import fit
@@ -26,7 +26,7 @@ from lesionlab.training.recipes import Schedule
 from lesionlab.training.targets import columns
 
 installed = pytest.mark.skipif(
-    backbones.locate("lite0") is None, reason="the extra imagenet is not installed"
+    imagenet.locate("lite0") is None, reason="the extra imagenet is not installed"
 )
 
 
@@ -68,8 +68,8 @@ def plain_resnet(w, x):
 @pytest.mark.parametrize("other", ["functions", "torchvision"])
 def test_resnet_50_is_torchvisions(resnet50, tmp_path, monkeypatch, other):
     torch.save(resnet50, tmp_path / "resnet50.pth")
-    monkeypatch.setenv(backbones.VARIABLE, str(tmp_path))
-    ours = backbones.Backbone("resnet50", backbones.imagenet("resnet50")).eval()
+    monkeypatch.setenv(imagenet.VARIABLE, str(tmp_path))
+    ours = backbones.Backbone("resnet50", imagenet.weights_of("resnet50")).eval()
     x = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
         found = ours(x)
@@ -125,7 +125,7 @@ def photograph(name):
 @installed
 def test_lite0_names_at_least_six_of_seven_pictures():
     net = backbones.Lite0(classes=True).eval()
-    weights = backbones.read(backbones.locate("lite0"), backbones.LITE0_SHA256)
+    weights = imagenet.read(imagenet.locate("lite0"), imagenet.LITE0_SHA256)
     backbones.fill(net, weights, "lite0")
     right = 0
     for name, classes in PICTURES.items():
@@ -154,25 +154,25 @@ def test_bad_weights_are_refused(resnet50, tmp_path, monkeypatch):
     good = Path("good.safetensors")
     save_file(resnet50, good)
     net = backbones.resnet(50)
-    backbones.fill(net, backbones.read(good), "resnet50")
+    backbones.fill(net, imagenet.read(good), "resnet50")
     with pytest.raises(FileNotFoundError, match=r"none\.pth does not exist"):
-        backbones.read("none.pth")
+        imagenet.read("none.pth")
     torch.save(resnet50, "resnet50-0676ba61.pth")  # a name of torch's hub says the checksum
     with pytest.raises(WeightsError, match=r"has the SHA-256 .* expected 0676ba61"):
-        backbones.read("resnet50-0676ba61.pth")
+        imagenet.read("resnet50-0676ba61.pth")
     torch.save(resnet50, "whole.pth")
     for name in ("whole.pth", str(good)):
         cut = Path(f"cut{Path(name).suffix}")
         cut.write_bytes(Path(name).read_bytes()[:-1000])
         with pytest.raises(WeightsError, match="cannot be read"):
-            backbones.read(cut)
+            imagenet.read(cut)
     Path("harm.pth").write_bytes(pickle.dumps({"conv1.weight": Harm()}))
     with pytest.raises(WeightsError, match="holds more than weights, or is damaged"):
-        backbones.read("harm.pth")
+        imagenet.read("harm.pth")
     assert not Path("harmed").exists()
     torch.save([1, 2], "list.pth")
     with pytest.raises(WeightsError, match="no mapping of names to weights"):
-        backbones.read("list.pth")
+        imagenet.read("list.pth")
 
 
 @pytest.mark.parametrize(
@@ -190,16 +190,16 @@ def test_weights_of_another_network_are_refused(resnet50, change, message):
         backbones.fill(backbones.resnet(50), weights, "resnet50")
 
 
-def test_a_folder_with_two_files_is_no_answer_and_an_empty_one_is_told(tmp_path, monkeypatch):
-    monkeypatch.setenv(backbones.VARIABLE, str(tmp_path))
-    with pytest.warns(UserWarning, match="no ImageNet weights for resnet50"):
-        assert backbones.imagenet("resnet50") is None
+def test_two_files_are_no_answer_and_none_is_told(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv(imagenet.VARIABLE, str(tmp_path))
+    assert imagenet.weights_of("resnet50") is None
+    assert "no ImageNet weights for resnet50: it begins with random ones" in caplog.text
     assert Liu2020("resnet50").settings()["start"] == "random"
     for name in ("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth", "resnet152.pth"):
         (tmp_path / name).touch()
     with pytest.raises(WeightsError, match="several files of resnet50"):
-        backbones.locate("resnet50")
-    assert backbones.locate("resnet152").name == "resnet152.pth"
+        imagenet.locate("resnet50")
+    assert imagenet.locate("resnet152").name == "resnet152.pth"
 
 
 # --- the losses ---------------------------------------------------------------------------------
@@ -380,20 +380,20 @@ def test_features_are_computed_once_and_again_where_damaged(some_crops, tmp_path
 
     monkeypatch.setattr(backbones.Backbone, "forward", counted)
     how = {"pretrained": False, "folder": tmp_path}
-    found = backbones.features(some_crops[5:], **how)  # the last is on a single slice
+    found = imagenet.features(some_crops[5:], **how)  # the last is on a single slice
     prepared = liu2020.prepare(some_crops[5:])
     assert torch.equal(found.nodule, prepared.nodule)
     assert found.lesion_ids == prepared.lesion_ids
     assert found.images.shape == (len(prepared.nodule), 1280)
     n = len(calls)
-    assert torch.equal(backbones.features(some_crops[5:], **how).images, found.images)
+    assert torch.equal(imagenet.features(some_crops[5:], **how).images, found.images)
     assert len(calls) == n
     damaged = sorted(tmp_path.iterdir())[0]
     damaged.write_bytes(damaged.read_bytes()[:-8])
-    assert torch.equal(backbones.features(some_crops[5:], **how).images, found.images)
+    assert torch.equal(imagenet.features(some_crops[5:], **how).images, found.images)
     assert len(calls) > n
     other = [replace(crop, hu=crop.hu + np.int16(1)) for crop in some_crops[6:]]
-    backbones.features(other, **how)
+    imagenet.features(other, **how)
     assert len(list(tmp_path.iterdir())) == 3
     # heads on features are heads on the backbone, which has maps
     experiment = Liu2020("features_random")

@@ -4,8 +4,8 @@
     experiment = Liu2020("resnet50")                # the model, its loss, its metric
     fit(experiment, (samples, Liu2020.labels(table)), recipe=PRINTED, …)
 
-`samples` prepares crops, `backbones` has the networks and their weights from ImageNet, `model` the
-heads and the ranking loss; here are the models that the paper compares, their loss and recipes;
+`samples` prepares crops, `backbones` has the networks, `imagenet` their weights, `model` the heads
+and the ranking loss; here are the models that the paper compares, their loss and recipes;
 `analyses` and `tables` are section III.C and D. What the paper leaves open, or prints otherwise:
 
 - The rates are printed the other way round: 3e-3 for the pretrained part. Here that is the heads'.
@@ -34,7 +34,7 @@ from lesionlab import _files, cohorts, published
 from lesionlab.crops import augmentation
 from lesionlab.crops.sampling import Samples
 from lesionlab.papers import _shared
-from lesionlab.papers.liu2020 import backbones
+from lesionlab.papers.liu2020 import backbones, imagenet
 from lesionlab.papers.liu2020.model import Design as Design
 from lesionlab.papers.liu2020.model import Network as Network
 from lesionlab.papers.liu2020.model import Outputs as Outputs
@@ -155,7 +155,7 @@ class Liu2020(_shared.Designed):
     def settings(self) -> dict[str, Any]:
         """The fields, the parts of the model, and which weights it begins with."""
         design = self.design
-        path = backbones.locate(design.backbone) if design.pretrained else None
+        path = imagenet.locate(design.backbone) if design.pretrained else None
         start = "random" if path is None else _files.sha256(path)
         return super().settings() | {"start": start}
 
@@ -235,7 +235,7 @@ class Liu2020(_shared.Designed):
 def _prepare(crops: Any, variant: str) -> Samples:
     design = VARIANTS[variant]
     return (
-        backbones.features(crops, pretrained=design.pretrained) if design.frozen else prepare(crops)
+        imagenet.features(crops, pretrained=design.pretrained) if design.frozen else prepare(crops)
     )
 
 

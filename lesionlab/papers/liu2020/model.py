@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from lesionlab.papers.liu2020 import backbones
+from lesionlab.papers.liu2020 import backbones, imagenet
 from lesionlab.papers.liu2020.samples import ATTRIBUTES
 
 Ranking = Literal["meant", "printed"]
@@ -32,7 +32,7 @@ class Design:
     Attributes:
         backbone: See `backbones`.
         pretrained: Begins with weights from ImageNet, if they are installed.
-        frozen: Heads alone, on the kept features of the backbone (`backbones.features`).
+        frozen: Heads alone, on the kept features of the backbone (`imagenet.features`).
         cause: The classifier has the attribute features too (Fig. 2a, 3); parallel heads if not.
         regression, ranking, l2: The weights λ, β and η of eq. 5; 0 leaves a term out.
         ranked: As meant, or as printed.
@@ -143,7 +143,7 @@ class Network(nn.Module):
         super().__init__()
         kind, weights = design.backbone, None
         if not design.frozen:
-            weights = backbones.imagenet(kind) if design.pretrained else None
+            weights = imagenet.weights_of(kind) if design.pretrained else None
         self.backbone = nn.Identity() if design.frozen else backbones.Backbone(kind, weights)
         self.heads = Heads(design)
 
@@ -171,11 +171,11 @@ class Network(nn.Module):
 def with_backbone(model: Network, design: Design) -> Network:
     """Heads that were trained on kept features, on the backbone that these are of, with its maps.
 
-    `design` is that of the heads; Lite0 with random weights is the one of `backbones.features`.
+    `design` is that of the heads; Lite0 with random weights is the one of `imagenet.features`.
     """
     whole = Network(replace(design, frozen=True))
     whole.load_state_dict(model.state_dict())
-    whole.backbone = backbones.frozen(pretrained=design.pretrained)
+    whole.backbone = imagenet.frozen(pretrained=design.pretrained)
     return whole.eval()
 
 
