@@ -201,8 +201,17 @@ def test_interventions_are_told_by_attribute():
     assert found.loc["all eight", "shift"] == pytest.approx(float((now - before).abs().mean()))
     still = analyses.interventions([trained("features_parallel")], **QUICK)
     assert (still[["changed", "shift"]] == 0).all(axis=None)
+    plain = trained("features_ce")
     with pytest.raises(ValueError, match="variant='features_ce': it has not learned the scores"):
-        analyses.interventions([trained("features_ce")])
+        analyses.interventions([plain])
+    assert analyses.summary([plain], plain.predictions()) == {}
+
+
+def test_what_is_kept_of_a_run(run):
+    found = analyses.summary([trained("features")], run[0])
+    assert list(found) == ["importance", "importance_readers", "interventions"]
+    assert found["interventions"].columns[0] == "attribute"
+    assert found["importance"]["feature"].iloc[0] == "lobulation"
 
 
 def test_against_diagnoses(run):

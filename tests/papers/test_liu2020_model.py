@@ -166,7 +166,7 @@ def test_bad_weights_are_refused(resnet50, tmp_path, monkeypatch):
         cut.write_bytes(Path(name).read_bytes()[:-1000])
         with pytest.raises(WeightsError, match="cannot be read"):
             imagenet.read(cut)
-    Path("harm.pth").write_bytes(pickle.dumps({"conv1.weight": Harm()}))
+    Path("harm.pth").write_bytes(pickle.dumps({"conv1.weight": Harm()}, protocol=2))
     with pytest.raises(WeightsError, match="holds more than weights, or is damaged"):
         imagenet.read("harm.pth")
     assert not Path("harmed").exists()

@@ -114,7 +114,7 @@ PRINTED = Recipe(
 )
 """Section III.B, Adam; see the head of this module. Eq. 6 is in the loss, not in the recipe."""
 
-_SHORT = PRINTED.lasting(60)
+_SHORT = PRINTED.lasting(30)
 
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(recipe=replace(PRINTED.lasting(1), batch_size=8), n_lesions=60),
