@@ -138,6 +138,7 @@ class Backbone(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The maps of normalised images, (slice, 3, y, x)."""
+        images = images.contiguous(memory_format=torch.channels_last)  # half the time, on a CPU
         maps: torch.Tensor = self.late(self.early(images))
         return maps
 
