@@ -225,7 +225,8 @@ def against_diagnosis(
     """A model's calls, and the readers', against what became of the patients.
 
     Of patients with one nodule in the database and one in the sheet (`diagnoses.unambiguous`) whose
-    nodule was predicted; they were chosen for a diagnosis, and are few.
+    nodule was predicted; they were chosen for a diagnosis, and are few: a run on all folds is
+    needed. `ValueError` where benign and malignant ones are not both among them.
 
     Args:
         predictions: Of a model.
