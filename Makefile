@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # Large pages: where memory is handed out slowly (virtual machines), training and imports take a
 # fraction of the time. Ignored where there is no glibc 2.35.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
-EXTRAS := models,images,scale,lab,book,test
+EXTRAS := models,imagenet,images,scale,lab,book,test
 NUMERIC := tests/attention tests/papers tests/statistics tests/training tests/crops/test_augmentation.py \
 	tests/test_packing.py tests/crops/test_resampling.py tests/crops/test_sampling.py
 

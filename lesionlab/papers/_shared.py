@@ -68,8 +68,10 @@ class Designed(Experiment):
     def scale(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(target,) the lowest value and the width of each target's scale; 0 and 1 of a class."""
         ends = [
-            (0, 1) if t.kind == "binary" else (rating(t.name).minimum, rating(t.name).maximum)
+            (0, 1) if t.kind == "binary" else (of.minimum, of.maximum)
             for t in self.targets
+            # Liu 2020 has malignancy twice
+            for of in [rating(t.name.removesuffix("_rating"))]
         ]
         low, high = torch.tensor(ends, dtype=torch.float32, device=like.device).unbind(1)
         return low, high - low

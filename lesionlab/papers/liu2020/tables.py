@@ -1,0 +1,186 @@
+"""Liu 2020: its Tables I to IV beside ours, and the linear comparators of Table III.
+
+Scores and predictions are those of `lesionlab.training.outcomes.Outcome`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import ndimage
+from sklearn.linear_model import ElasticNetCV, LassoCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from lesionlab import published
+from lesionlab.crops import Crop, Tier
+from lesionlab.papers import _shared
+from lesionlab.papers.liu2020 import ATTRIBUTES, TABLES, Design, Network
+from lesionlab.statistics.agreement import one_against_rest, pairwise_difference
+from lesionlab.statistics.importance import recursive_feature_elimination
+
+MEASURES = ("accuracy", "sensitivity", "specificity", "auc")
+"""The columns of Table II; the paper prints the first three in per cent."""
+
+
+LIKE_FOR_LIKE = "One reader against the others' mean"
+
+
+def layers(size: int = 224) -> pd.DataFrame:
+    """Table I as printed, with our ResNet-50's `output` (channels × pixels²) and `parameters`."""
+    net: Any = Network(Design(pretrained=False)).eval()
+    first, last, heads = list(net.backbone.early), list(net.backbone.late), net.heads
+    parts = [first[:3], *([layer] for layer in (*first[3:], *last))]
+    x, outputs, counts = torch.zeros(1, 3, size, size), [], []
+    with torch.no_grad():
+        for part in parts:
+            x = nn.Sequential(*part)(x)
+            outputs.append(f"{x.shape[1]} × {x.shape[-1]}²")
+            counts.append(_count(*part))
+    linear = (heads.attributes, heads.scores, heads.classifier)
+    outputs += [str(x.shape[1]), *(str(layer.out_features) for layer in linear)]
+    counts += [0, *map(_count, linear)]
+    return published.table("liu2020", "I").assign(output=outputs, parameters=counts)
+
+
+def _count(*modules: nn.Module) -> int:
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def classification(
+    runs: Mapping[str, pd.DataFrame], *, tier: Tier, rows: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Table II with our numbers beside it: `runs` are variant to scores, all on the same lesions.
+
+    `rows` say which variant stands in which row; by default the paper's ResNet-50.
+    """
+    wanted = TABLES["II"] if rows is None else rows
+    printed = published.table("liu2020", "II").set_index("method").drop(columns="reference")
+
+    def cell(row: Any, column: str) -> tuple[str | None, str, str]:
+        return wanted.get(row), column, "malignancy"
+
+    return _shared.beside(printed, runs, cell, columns=MEASURES, percent=MEASURES[:3], tier=tier)
+
+
+def errors(
+    scores: pd.DataFrame,
+    *,
+    tier: Tier,
+    readings: pd.DataFrame | None = None,
+    linear: Mapping[str, pd.DataFrame] | None = None,
+) -> pd.DataFrame:
+    """Table III, mean absolute errors in rating steps, with our numbers beside it.
+
+    Args:
+        scores: Of the model, in the row MTMR-Net.
+        tier: What its voxels were.
+        readings: One row per reading of the same nodules, for the row IB, and below it the error of
+            one reader against the others' mean, which is like for like.
+        linear: What `linear` gave, for the rows LASSO and EN.
+    """
+    printed = published.table("liu2020", "III").set_index("method").drop(columns="reference")
+    others: dict[str, Any] = {}
+    if readings is not None:
+        others["IB"] = pairwise_difference(readings, ATTRIBUTES)["value"]
+        others[LIKE_FOR_LIKE] = one_against_rest(readings, ATTRIBUTES)["value"]
+    for name, said in (linear or {}).items():
+        gaps = {a: (said[a] - said[f"{a}_truth"]).abs().mean() for a in ATTRIBUTES}
+        others[name] = pd.Series(gaps)
+
+    def cell(row: Any, column: str) -> tuple[str | None, str, str]:
+        return "model" if row == "MTMR-Net" else None, "mae", column
+
+    return _shared.beside(
+        printed, {"model": scores}, cell, columns=ATTRIBUTES, tier=tier, others=others
+    )
+
+
+def importance(predictions: pd.DataFrame, *, readers: bool = False, **how: Any) -> pd.DataFrame:
+    """Recursive feature elimination (III.D.1) on the predicted scores, or on the readers' own.
+
+    As `statistics.importance.recursive_feature_elimination`, to which `**how` goes, on the lesions
+    of `predictions` whose ratings are all known.
+    """
+    truths = [f"{name}_truth" for name in ATTRIBUTES]
+    rows = predictions.dropna(subset=[*truths, "malignancy_truth"])
+    X = rows[truths if readers else list(ATTRIBUTES)].set_axis(list(ATTRIBUTES), axis=1)
+    return recursive_feature_elimination(X, rows["malignancy_truth"], groups=rows["patient"], **how)
+
+
+def relatedness(found: pd.DataFrame, *, tier: Tier) -> pd.DataFrame:
+    """Table IV with a table of `importance` beside it."""
+    printed = published.table("liu2020", "IV").set_index("attribute")
+    numbers = printed[["relatedness", "relatedness_sd", "ranking"]]
+    numbers.attrs = printed.attrs
+    names = {"importance": "relatedness", "importance_sd": "relatedness_sd", "rank": "ranking"}
+    ours = found.rename(columns=names)[list(names.values())].rename_axis("attribute")
+    return _shared.joined(numbers, ours, tier=tier)
+
+
+# --- linear models of simple features (Table III) -----------------------------------------------
+
+
+def image_features(crops: Iterable[Crop]) -> pd.DataFrame:
+    """Simple features of each nodule, by lesion: its size and shape, its HU, those around it.
+
+    Of the voxels that half of the readers outlined. The paper takes its two linear rows from its
+    reference 13, whose features are others. Lengths in mm.
+    """
+    rows = {}
+    for crop in crops:
+        inside, spacing = crop.consensus(), np.array(crop.spacing)
+        hu = crop.hu.astype(float)
+        own, voxel = hu[inside], float(spacing.prod())
+        extent = [
+            float((np.ptp(i) + 1) * mm) for i, mm in zip(inside.nonzero(), spacing, strict=True)
+        ]
+        volume = len(own) * voxel
+        faces = [np.diff(np.pad(inside, 1).astype(int), axis=a) != 0 for a in range(3)]
+        surface = sum(f.sum() * voxel / mm for f, mm in zip(faces, spacing, strict=True))
+        plane = np.ones((1, 3, 3), bool)
+        shell = ndimage.binary_dilation(inside, plane, iterations=3) & ~inside
+        edge = inside & ~ndimage.binary_erosion(inside, plane)
+        steep = np.hypot(*np.gradient(hu, *spacing[1:], axis=(1, 2)))
+        rows[crop.lesion_id] = {
+            "log_volume": np.log(volume),
+            "height": extent[0], "width": max(extent[1:]), "elongation": max(extent) / min(extent),
+            "compactness": np.pi ** (1 / 3) * (6 * volume) ** (2 / 3) / surface,
+            "fill": volume / np.prod(extent),
+            "hu_mean": own.mean(), "hu_sd": own.std(),
+            **{f"hu_{q}": np.percentile(own, q) for q in (5, 50, 95, 100)},
+            "hu_around": hu[shell].mean() if shell.any() else hu.mean(),
+            "contrast": own.mean() - (hu[shell].mean() if shell.any() else hu.mean()),
+            "edge_slope": steep[edge].mean(), "edge_slope_sd": steep[edge].std(),
+        }  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("lesion_id")
+
+
+def linear(
+    features: pd.DataFrame, table: pd.DataFrame, folds: pd.Series[int], predictions: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """LASSO and elastic net (EN) on `image_features`, on the folds and lesions of a run.
+
+    Each fold is predicted from the others, with the penalty that cross-validation chooses there.
+    `table` has the ratings, `folds` is lesion to fold. Gives tables like `predictions`, by the
+    paper's name. `KeyError` where a lesion has no features.
+    """
+    models = {"LASSO": LassoCV(cv=5), "EN": ElasticNetCV(l1_ratio=[0.1, 0.5, 0.9], cv=5)}
+    rows = table.loc[features.index].assign(fold=folds)
+    found = {}
+    for name, model in models.items():
+        said = predictions.set_index("lesion_id")
+        for fold, asked in said.groupby("fold"):
+            for attribute in ATTRIBUTES:
+                truth = rows.loc[rows["fold"] != fold, attribute].dropna()
+                fitted = make_pipeline(StandardScaler(), model).fit(
+                    features.loc[truth.index], truth
+                )
+                said.loc[asked.index, attribute] = fitted.predict(features.loc[asked.index])
+        found[name] = said.reset_index()
+    return found
