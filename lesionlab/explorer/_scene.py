@@ -24,6 +24,7 @@ TIERS = {
     "phantom": "phantom: rendered voxels, not a scan",
     "slices": "LIDC-IDRI slices: real pixels",
     "dicom": "LIDC-IDRI DICOM: a real scan",
+    "anno": "a scan of your own, outlined in .anno files",
 }
 
 LARGEST, STRONGEST = 1e9, 1e30

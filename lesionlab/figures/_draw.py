@@ -32,6 +32,7 @@ TIER_NOTES: dict[Tier, str] = {
     "phantom": "phantom",
     "slices": "real pixels: LIDC-IDRI slices",
     "dicom": "real pixels: LIDC-IDRI scans",
+    "anno": "real pixels: scans of your own",
 }
 
 COLUMN = 688 / 120
