@@ -26,7 +26,6 @@ centres of pixels, and the fractions 0 and 1 the outer edges of the image.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
@@ -38,6 +37,7 @@ import pandas as pd
 
 from lesionlab.attributes import LI_CATEGORIES
 from lesionlab.crops import Crop, Tier
+from lesionlab.sources import origins
 from lesionlab.sources.anno import _index, _shapes
 from lesionlab.sources.anno._files import ATTRIBUTES as ATTRIBUTES
 from lesionlab.sources.anno._files import AnnoError as AnnoError
@@ -50,20 +50,11 @@ from lesionlab.sources.dicom._lidc import Scan as OpenScan
 from lesionlab.sources.dicom._lidc import check_margin, cut_out
 from lesionlab.sources.lidc import LesionMasks
 
-VARIABLE = "LESIONLAB_ANNO"
-"""The environment variable that names the tree."""
-
 MISSING = (
-    f"{VARIABLE} is not set: expected a folder of .anno files and DICOM scans of your own; to see "
-    f"one: lesionlab data export anno FOLDER, then export {VARIABLE}=FOLDER"
+    f"{origins.ANNO} is not set: expected a folder of .anno files and DICOM scans of your own; to "
+    f"see one: lesionlab data export anno FOLDER, then export {origins.ANNO}=FOLDER"
 )
 EDGE = 16  # pixels around a lesion that is larger than a crop is asked to be
-
-
-def named() -> Path | None:
-    """The tree that `LESIONLAB_ANNO` names, if any."""
-    text = os.environ.get(VARIABLE)
-    return Path(text).expanduser() if text else None
 
 
 def subjects_path(root: Path) -> Path:
@@ -100,7 +91,7 @@ class Anno:
         progress: bool = True,
         use_cache: bool = True,
     ) -> None:
-        found = Path(root).expanduser() if root is not None else named()
+        found = Path(root).expanduser() if root is not None else origins.anno()
         if found is None:
             raise FileNotFoundError(MISSING)
         if not found.is_dir():
@@ -346,3 +337,8 @@ def detection_label(
     longest = float(np.linalg.eigvalsh(moments)[-1])
     z, y, x = (at.mean(axis=0) + origin[::-1]).tolist()
     return Detection(x, y, z, 2 * float(np.sqrt((4 if flat else 5) * longest)))
+
+
+def is_tree(path: str | Path) -> bool:
+    """Whether a folder could be such a tree: it has a table of attributes, or `.anno` files."""
+    return (Path(path) / ATTRIBUTES).exists() or next(Path(path).rglob("*.anno"), None) is not None
