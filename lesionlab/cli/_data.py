@@ -110,15 +110,16 @@ def validate(store: What, seed: SeedOf = 0, source: Source = None) -> None:
     from lesionlab.crops.stores import ROOT, CropStore
     from lesionlab.sources import anno
 
-    with plain_errors():
-        if Path(store).is_dir() and not (Path(store) / ROOT).exists() and anno.is_tree(store):
+    if Path(store).is_dir() and not (Path(store) / ROOT).exists() and anno.is_tree(store):
+        with plain_errors():
             n_lesions, faults = anno.validate(store, progress=sys.stderr.isatty())
-            for fault in faults:
-                typer.echo(str(fault))
-            if faults:
-                stop(f"{store}: {len(faults):,} faults, {n_lesions:,} lesions can be used", FAILED)
-            typer.echo(f"{store}: {n_lesions:,} lesions, nothing is wrong")
-            return
+        for fault in faults:
+            typer.echo(str(fault))
+        if faults:
+            stop(f"{store}: {len(faults):,} faults, {n_lesions:,} lesions can be used", FAILED)
+        typer.echo(f"{store}: {n_lesions:,} lesions, nothing is wrong")
+        return
+    with plain_errors():
         opened = CropStore(datasets.locate(store, seed, source), allow_incomplete=True)
         wrong = datasets.validate(opened, source=source, progress=sys.stderr.isatty())
     for name, why in _first(wrong.items()):

@@ -84,20 +84,14 @@ def area_and_centre(outline: FloatArray) -> tuple[float, FloatArray]:
 
 def crosses_itself(outline: FloatArray) -> bool:
     """Whether two edges of an outline cross; to touch is not to cross."""
-    ends = np.roll(outline, -1, axis=0)
-
-    def apart(start: FloatArray, end: FloatArray, p: FloatArray, q: FloatArray) -> BoolArray:
-        """(edge, other edge) whether `p` and `q` of the others lie on two sides of the edge."""
-        (y, x), (dy, dx) = start.T[..., None], (end - start).T[..., None]
-        of_p = dx * (p[:, 0] - y) - dy * (p[:, 1] - x)
-        of_q = dx * (q[:, 0] - y) - dy * (q[:, 1] - x)
-        return np.asarray(of_p * of_q < 0)
-
-    for k in range(0, len(outline), BLOCK):
-        some = outline[k : k + BLOCK], ends[k : k + BLOCK]
-        if (apart(*some, outline, ends) & apart(outline, ends, *some).T).any():
-            return True
-    return False
+    y, x = outline.T
+    dy, dx = np.roll(outline, -1, axis=0).T - outline.T
+    apart = np.empty((len(y), len(y)), dtype=np.bool_)  # an edge has the ends of another apart
+    for k in range(0, len(y), BLOCK):
+        edge = slice(k, k + BLOCK), None
+        side = dx[edge] * (y - y[edge]) - dy[edge] * (x - x[edge])
+        apart[k : k + BLOCK] = side * np.roll(side, -1, axis=1) < 0
+    return bool((apart & apart.T).any())
 
 
 def fill_between(masks: BoolArray, marked: Sequence[int]) -> BoolArray:

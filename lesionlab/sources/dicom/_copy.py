@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,12 +30,14 @@ NUMBERS = (
 
 CODES = ("ImageType", "Modality", "PatientPosition", "PhotometricInterpretation", "RescaleType",
          "LossyImageCompression")  # fmt: skip
-"""Fields that are kept where they hold words of at most 16 capitals, as the standard's codes."""
+WORDS = {"ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY", "AXIAL", "CT", "HFS", "HFP", "FFS", "FFP",
+         "MONOCHROME2", "HU", "00", "01"}  # fmt: skip
+"""Of the fields `CODES` these words are kept, as any other could be a name."""
 
 
 @quiet()
 def copy_series(slices: Iterable[Slice], folder: str | Path, *, patient_id: str) -> Path:
-    """Write the slices of a series anew, with `NUMBERS`, `CODES` and the pixels as they are.
+    """Write the slices of a series anew, with `NUMBERS`, the `WORDS` of `CODES` and the pixels.
 
     All else is gone: names, dates, private fields, texts. UIDs are new ones that nothing links to
     the old. The folder appears when all files are in it, or not at all.
@@ -82,13 +83,11 @@ def _copied(path: Path) -> Any:
     if syntax == DeflatedExplicitVRLittleEndian or not keep:  # it is read inflated
         syntax = ExplicitVRLittleEndian
     kept = [name for name in NUMBERS if _numeric(header.values(name))]
-    kept += [
-        name
-        for name in CODES
-        if all(re.fullmatch("[A-Z0-9_ ]{0,16}", word) for word in header.words(name))
-    ]
     chosen = {*kept, "PixelData"}
     made: Any = Dataset({e.tag: e for e in header.dataset if e.keyword in chosen})
+    for name in CODES:
+        if words := [word for word in header.words(name) if word in WORDS]:
+            setattr(made, name, words)
     made.SOPClassUID = CT_IMAGE
     if header.synthetic:
         made.SeriesDescription = PHANTOM
