@@ -108,9 +108,11 @@ def validate(store: What, seed: SeedOf = 0, source: Source = None) -> None:
     """Check every file of a store, or of a tree of .anno files, and list what is wrong."""
     from lesionlab.crops import datasets
     from lesionlab.crops.stores import ROOT, CropStore
-    from lesionlab.sources import anno
 
-    if Path(store).is_dir() and not (Path(store) / ROOT).exists() and anno.is_tree(store):
+    place = Path(store)
+    if store not in datasets.DATASETS and place.is_dir() and not (place / ROOT).exists():
+        from lesionlab.sources import anno
+
         with plain_errors():
             n_lesions, faults = anno.validate(store, progress=sys.stderr.isatty())
         for fault in faults:

@@ -374,13 +374,13 @@ def test_the_table_of_attributes_line_by_line(tree):
     (lesion,) = source.lesions().itertuples()
     assert lesion.lesion_type_readings == [1, None]
     assert sorted((key, why) for _, key, why in faults(tree)) == [
-        ("(line 6)", "2 cells, expected 13"),
+        ("(line 6)", "2 cells, not as many as in the first line"),
         ("../../x SE01", "no such subject and series in the tree"),
         ("0001-SE01 5", "doctor 1 gave attributes, and there is no contour to go with them"),
         ("0009 SE01", "no such subject and series in the tree"),
+        ("doctor (line 4)", "a second line of doctor 1 for lesion 1"),
         ("lesion (line 5)", "'x': expected a whole number"),
         ("lesion_type (line 3)", "'9': expected 1, 2, 3, 4, 5, 6"),
-        ("line 4", "a second line of doctor 1 for lesion 1"),
     ]
     table.write_text(f"{header}\n{one}\n")
     ((_, key, why),) = faults(tree)
@@ -388,12 +388,16 @@ def test_the_table_of_attributes_line_by_line(tree):
     table.write_text(f"{header}\n")
     with pytest.raises(AnnoError, match=r"no lesion can be used; .*no attributes of"):
         Anno(tree).lesions()
-    table.write_text(header.replace("cavity", "cavities"))
-    with pytest.raises(AnnoError, match=r"attributes.csv: expected one column 'cavity'"):
-        Anno(tree)
-    table.unlink()
-    with pytest.raises(AnnoError, match=r"attributes.csv: expected a table"):
-        Anno(tree)
+    for breaks, complaint in (
+        (lambda: table.write_text(header.replace("cavity", "cavities")), "one column 'cavity'"),
+        (lambda: table.write_text(f'{header}\n"{"x" * 200_000}"'), "field larger than field limit"),
+        (table.unlink, "expected a table of at most"),
+    ):
+        breaks()
+        with pytest.raises(AnnoError, match=complaint):
+            Anno(tree).lesions()
+        n_lesions, found = validate(tree)
+        assert (n_lesions, found[0].path) == (0, "attributes.csv")
 
 
 def test_what_lies_where_it_should_not(tree):
@@ -462,7 +466,10 @@ def test_two_scans_of_a_patient_stand_under_one(tmp_path):
     moved = mapping.rename(tmp_path / "elsewhere.csv")
     assert Anno(root).lesions()["patient"].tolist() == ["0001", "0002", "0003"]
     assert Anno(root, subjects=moved).lesions()["patient"].tolist() == ["0001", "0002", "0001"]
-    for bad, told in (("subject\n1", "the columns"), ("subject,patient\n1,a\n1,b", "there twice")):
+    for bad, told in (
+        ("subject\n1", "one column 'patient'"),
+        ("subject,patient\n1,a\n1,b", "there twice"),
+    ):
         moved.write_text(bad)
         with pytest.raises(AnnoError, match=told):
             Anno(root, subjects=moved)

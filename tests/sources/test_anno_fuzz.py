@@ -106,7 +106,7 @@ def test_values_of_a_file(tree, data):
     told = json.loads(tree.with_name("whole").read_text())
     for key in data.draw(st.lists(st.sampled_from([*KEYS, "LesionID"]), min_size=1, max_size=3)):
         value = told[key]
-        if isinstance(value, list) and data.draw(st.booleans()):
+        if isinstance(value, list) and value and data.draw(st.booleans()):
             at = data.draw(st.integers(0, len(value) - 1))
             value[at] = data.draw(st.lists(numbers, min_size=2, max_size=2) | anything)
         else:
@@ -119,12 +119,13 @@ def test_values_of_a_file(tree, data):
 @given(data=st.data())
 def test_the_table_of_attributes(tree, data):
     (tree / "attributes.csv").write_bytes(changed(tree.with_name("table").read_bytes(), data))
+    table, told = None, ""
     try:
-        source = Anno(tree, progress=False)
-        table = source.lesions()
+        table = Anno(tree, progress=False).lesions()
     except AnnoError as error:
-        assert str(tree) in str(error)
+        told = str(error)
+    if table is None:
+        assert str(tree) in told
     else:
         assert len(table) == 1
-        codes = [code for some in table["cavity_readings"] for code in some]
-        assert set(codes) <= {1, 2, None}
+        assert {code for some in table["cavity_readings"] for code in some} <= {1, 2, None}

@@ -79,7 +79,7 @@ class Anno:
 
     Raises:
         FileNotFoundError: There is no such folder, or none is named.
-        AnnoError: It holds no scan, or its tables cannot be read.
+        AnnoError: It holds no scan, or the mapping cannot be read.
     """
 
     def __init__(
@@ -291,7 +291,7 @@ def validate(
     """Read a whole tree anew: how many lesions can be used, and every fault.
 
     Beyond what `Anno` checks, the header of every slice is read, and annotations are held against
-    them. A table that cannot be read at all is an `AnnoError`.
+    them.
     """
     opened = Anno(root, processes=processes, progress=progress, use_cache=False)
     scans = opened._scans.values()
@@ -337,8 +337,3 @@ def detection_label(
     longest = float(np.linalg.eigvalsh(moments)[-1])
     z, y, x = (at.mean(axis=0) + origin[::-1]).tolist()
     return Detection(x, y, z, 2 * float(np.sqrt((4 if flat else 5) * longest)))
-
-
-def is_tree(path: str | Path) -> bool:
-    """Whether a folder could be such a tree: it has a table of attributes, or `.anno` files."""
-    return (Path(path) / ATTRIBUTES).exists() or next(Path(path).rglob("*.anno"), None) is not None

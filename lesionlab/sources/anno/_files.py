@@ -11,7 +11,7 @@ import json
 import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -233,70 +233,71 @@ Codes = dict[str, int]  # by the name of the attribute; what was not told is lef
 Attributes = dict[tuple[str, str], dict[tuple[int, int], Codes]]
 """Codes by subject and series, then by lesion and doctor."""
 
-_ALLOWED = {a.name: {*a.codes, *a.unknown} for a in LI_CATEGORIES}
+_ALLOWED = {a.name: {str(code): code for code in (*a.unknown, *a.codes)} for a in LI_CATEGORIES}
 
 
 def read_attributes(path: Path) -> tuple[Attributes, list[Fault]]:
     """The table, and what in it is wrong: a line that is of no use, or a code out of range.
 
     An empty cell says that the doctor did not tell. Where a doctor has two lines for one lesion,
-    the second is left out.
-
-    Raises:
-        AnnoError: The file is no such table at all.
+    the second is left out. If the file is no such table at all, nothing is found and a fault says
+    why.
     """
     found: Attributes = {}
     faults: list[Fault] = []
-    lines = _lines(path)
-    header = [cell.strip() for cell in next(lines, (1, []))[1]]
-    if missing := [name for name in COLUMNS if header.count(name) != 1]:
-        raise AnnoError(f"{path}: expected one column {missing[0]!r} in the first line")
-    for number, cells in lines:
-        if not "".join(cells).strip():
-            continue
-        try:
-            if len(cells) != len(header):
-                raise ValueError("", f"{len(cells)} cells, expected {len(header)}")
-            row = dict(zip(header, (cell.strip() for cell in cells), strict=True))
-            lesion, doctor = (_whole(name, row[name]) for name in ("lesion", "doctor"))
-        except ValueError as error:
-            name, why = error.args
-            faults.append(Fault(path.name, f"{name} (line {number})".strip(), why))
-            continue
-        here = found.setdefault((row["subject"], row["series"]), {})
-        if (lesion, doctor) in here:
-            why = f"a second line of doctor {doctor} for lesion {lesion}"
-            faults.append(Fault(path.name, f"line {number}", why))
-            continue
-        codes = here[lesion, doctor] = {}
-        for name, allowed in _ALLOWED.items():
-            if not (cell := row[name]):
-                continue
-            if cell.isascii() and cell.isdigit() and len(cell) < 4 and int(cell) in allowed:
-                codes[name] = int(cell)
-            else:
-                why = f"{cell!r:.40}: expected {_names.listed(map(str, sorted(allowed)))}"
-                faults.append(Fault(path.name, f"{name} (line {number})", why))
+    try:
+        for line in _lines(path, COLUMNS):
+            _read_line(*line, found, faults)
+    except AnnoError as error:
+        faults.append(Fault(path.name, "", str(error)))
     return found, faults
 
 
-def _whole(name: str, cell: str) -> int:
-    if not re.fullmatch("[0-9]{1,9}", cell):
-        raise ValueError(name, f"{cell!r:.40}: expected a whole number")
-    return int(cell)
+def _read_line(
+    number: int, row: dict[str, str] | int, found: Attributes, faults: list[Fault]
+) -> None:
+    def fault(key: str, why: str) -> None:
+        faults.append(Fault(ATTRIBUTES, f"{key} (line {number})".strip(), why))
+
+    if isinstance(row, int):
+        return fault("", f"{row} cells, not as many as in the first line")
+    for name in ("lesion", "doctor"):
+        if not re.fullmatch("[0-9]{1,9}", row[name]):
+            return fault(name, f"{row[name]!r:.40}: expected a whole number")
+    key = int(row["lesion"]), int(row["doctor"])
+    here = found.setdefault((row["subject"], row["series"]), {})
+    if key in here:
+        return fault("doctor", f"a second line of doctor {key[1]} for lesion {key[0]}")
+    codes = here[key] = {}
+    for name, allowed in _ALLOWED.items():
+        if (cell := row[name]) in allowed:
+            codes[name] = allowed[cell]
+        elif cell:
+            fault(name, f"{cell!r:.40}: expected {_names.listed(sorted(allowed))}")
+    return None
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Number and cells of each line of a CSV file."""
-    if not path.is_file():
-        raise AnnoError(f"{path}: expected a table of the attributes, and there is none")
-    if path.stat().st_size > MAX_TABLE:
-        raise AnnoError(f"{path}: is larger than {MAX_TABLE:,} bytes")
+def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str] | int]]:
+    """Number and cells of each line of a CSV file, or how many cells where that is wrong.
+
+    Raises:
+        AnnoError: It is no file of at most `MAX_TABLE` bytes with these columns.
+    """
+    if not path.is_file() or path.stat().st_size > MAX_TABLE:
+        raise AnnoError(f"{path}: expected a table of at most {MAX_TABLE:,} bytes")
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file)
         try:
+            header = [cell.strip() for cell in next(reader, [])]
+            if missing := [name for name in columns if header.count(name) != 1]:
+                raise AnnoError(f"{path}: expected one column {missing[0]!r} in the first line")
             for cells in reader:
-                yield reader.line_num, cells
+                if len(cells) != len(header):
+                    if any(cells):
+                        yield reader.line_num, len(cells)
+                    continue
+                told = zip(header, (cell.strip() for cell in cells), strict=True)
+                yield reader.line_num, dict(told)
         except csv.Error as error:
             raise AnnoError(f"{path}, line {reader.line_num}: {error}") from None
 
@@ -305,22 +306,17 @@ def read_subjects(path: Path | None) -> dict[str, str]:
     """From a subject's number to the lowest number of the same patient, by the mapping apart.
 
     The patients' own identifiers stay in the file.
+
+    Raises:
+        AnnoError: It is no such mapping; the message names the line.
     """
-    if path is None:
-        return {}
-    lines = _lines(path)
-    header = next(lines, (1, []))[1]
-    if [cell.strip() for cell in header] != ["subject", "patient"]:
-        raise AnnoError(f"{path}: expected the columns subject and patient")
-    first: dict[str, str] = {}
+    lowest: dict[str, str] = {}
     found: dict[str, str] = {}
-    for number, cells in lines:
-        if not "".join(cells).strip():
-            continue
-        if len(cells) != 2 or not all(cell.strip() for cell in cells):
+    for number, row in _lines(path, ["subject", "patient"]) if path is not None else ():
+        if isinstance(row, int) or not (row["subject"] and row["patient"]):
             raise AnnoError(f"{path}, line {number}: expected a subject and a patient")
-        subject, patient = (cell.strip() for cell in cells)
-        if subject in found:
-            raise AnnoError(f"{path}, line {number}: subject {subject} is there twice")
-        found[subject] = first.setdefault(patient, subject)
-    return found
+        if row["subject"] in found:
+            raise AnnoError(f"{path}, line {number}: subject {row['subject']} is there twice")
+        found[row["subject"]] = patient = row["patient"]
+        lowest[patient] = min(row["subject"], lowest.get(patient, row["subject"]))
+    return {subject: lowest[patient] for subject, patient in found.items()}
