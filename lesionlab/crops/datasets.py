@@ -228,7 +228,7 @@ class _Dicom(DataSet):
 class _Anno(DataSet):
     name = "anno"
     of_lidc = False
-    packages = ("sources/anno", "sources/dicom")
+    packages = ("sources/anno", "sources/dicom", "sources/lidc")
     parameters: ClassVar[dict[str, Any]] = {"size": 128, "margin_mm": 12.0, "interpolate": True}
 
     @cached_property

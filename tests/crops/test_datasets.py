@@ -100,7 +100,7 @@ def test_an_interrupted_store_gives_what_it_has_and_is_gone_on_with(monkeypatch)
 @pytest.mark.parametrize(
     ("arguments", "options", "complaint"),
     [
-        (["phantm"], {}, "unknown data set 'phantm'; did you mean 'phantom'[?]; there are anno, dicom"),
+        (["phantm"], {}, "unknown data set 'phantm'; did you mean 'phantom'[?]; there are anno"),
         (["phantom"], {"seed": -1}, "seed=-1: expected a whole number, 0 or more"),
         (["phantom"], {"source": "x"}, "source='x': phantom is rendered and has none"),
         (["slices"], {"seed": 1}, "seed=1: slices is not rendered and has no seed"),
