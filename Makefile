@@ -43,7 +43,7 @@ test-avx2: $(READY)  ## quick numeric tests, computed as without AVX-512 and AMX
 	OPENBLAS_CORETYPE=Haswell \
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup -m 'not slow' $(NUMERIC)
 
-fuzz: $(READY)  ## hostile DICOM files and archives, many of each kind
+fuzz: $(READY)  ## hostile DICOM and .anno files, tables and archives, many of each kind
 	LESIONLAB_FUZZ=20000 $(BIN)/python -m pytest -n auto --maxprocesses 4 tests/sources -k fuzz
 
 lab: $(READY)  ## JupyterLab on the chapters

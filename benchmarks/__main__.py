@@ -12,11 +12,22 @@ from typing import Any
 from benchmarks._table import HEAD, Row, line
 from lesionlab import __version__, _files
 
-ROOMS = ("lidc", "stores", "samples", "fu2021", "devices", "attention", "explorer", "chapters")
+ROOMS = (
+    "lidc",
+    "anno",
+    "stores",
+    "samples",
+    "fu2021",
+    "devices",
+    "attention",
+    "explorer",
+    "chapters",
+)
 """Modules with a function `rows`, in the order in which they run."""
 
 QUICK: dict[str, dict[str, Any]] = {
     "lidc": {"max_scans": 60},
+    "anno": {"n_series": 20, "n_lesions": 140},
     "stores": {"max_lesions": 200},
     "samples": {"n_crops": 40},
     "fu2021": {"n_nodules": 8},

@@ -41,7 +41,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything, in a few seconds."""
-    return [found for check in (packages, data, cache, device) for found in check()]
+    return [found for check in (packages, data, own, cache, device) for found in check()]
 
 
 def healthy(findings: Iterable[Finding]) -> bool:
@@ -94,6 +94,19 @@ def data() -> Iterator[Finding]:
         if path is not None:
             told = str(path) if there else f"{path} does not exist; expected {origin.expected}"
         yield Finding(origin.title, there, told, origin.next_step())
+
+
+def own() -> Iterator[Finding]:
+    """Data of the user's own."""
+    from lesionlab.sources import origins
+
+    path, variable = origins.anno(), origins.ANNO
+    there = path is not None and path.is_dir()
+    told = f"{variable} is not set; optional, a folder of .anno files and DICOM scans of your own"
+    if path is not None:
+        told = str(path) if there else f"{path} is no folder"
+    fix = f"To see one: lesionlab data export anno FOLDER; then: export {variable}=FOLDER"
+    yield Finding("lesions in .anno files", there, told, fix)
 
 
 def cache() -> Iterator[Finding]:

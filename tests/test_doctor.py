@@ -71,6 +71,15 @@ def test_public_sets_that_are_absent_there_and_misnamed(tmp_path: Path, monkeypa
         assert (there.ok, there.found) == (True, str(tmp_path))
 
 
+def test_a_tree_of_the_users_own(tmp_path: Path, monkeypatch: Any) -> None:
+    (found,) = doctor.own()
+    assert (found.state, "LESIONLAB_ANNO is not set" in found.found) == ("missing", True)
+    for path, ok in ((tmp_path / "nowhere", False), (tmp_path, True)):
+        monkeypatch.setenv("LESIONLAB_ANNO", str(path))
+        (found,) = doctor.own()
+        assert (found.ok, str(path) in found.found) == (ok, True)
+
+
 def test_a_full_disk(monkeypatch: Any) -> None:
     assert find(doctor.cache(), "cache").ok
     usage = shutil.disk_usage("/")._replace(free=2_000_000_000)

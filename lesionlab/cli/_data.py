@@ -22,7 +22,10 @@ What = Annotated[
 ]
 SeedOf = Annotated[int, typer.Option(help="Take the phantoms that have this seed.")]
 Seed = Annotated[int, typer.Option(help="Render phantoms with this seed.")]
-Source = Annotated[Path | None, typer.Option(help="Read the slices, volumes or DICOM scans here.")]
+Source = Annotated[
+    Path | None,
+    typer.Option(help="Read the slices, volumes, DICOM scans or .anno files here."),
+]
 
 
 @data_app.command("fetch")
@@ -102,13 +105,25 @@ def info(store: What, seed: SeedOf = 0, source: Source = None) -> None:
 
 @data_app.command("validate")
 def validate(store: What, seed: SeedOf = 0, source: Source = None) -> None:
-    """Check every file of a store, and compare it with the LIDC-IDRI database."""
+    """Check every file of a store, or of a tree of .anno files, and list what is wrong."""
     from lesionlab.crops import datasets
-    from lesionlab.crops.stores import CropStore
+    from lesionlab.crops.stores import ROOT, CropStore
 
+    place = Path(store)
+    if store not in datasets.DATASETS and place.is_dir() and not (place / ROOT).exists():
+        from lesionlab.sources import anno
+
+        with plain_errors():
+            n_lesions, faults = anno.validate(store, progress=sys.stderr.isatty())
+        for fault in faults:
+            typer.echo(str(fault))
+        if faults:
+            stop(f"{store}: {len(faults):,} faults, {n_lesions:,} lesions can be used", FAILED)
+        typer.echo(f"{store}: {n_lesions:,} lesions, nothing is wrong")
+        return
     with plain_errors():
         opened = CropStore(datasets.locate(store, seed, source), allow_incomplete=True)
-        wrong = datasets.validate(opened, progress=sys.stderr.isatty())
+        wrong = datasets.validate(opened, source=source, progress=sys.stderr.isatty())
     for name, why in _first(wrong.items()):
         typer.echo(f"{name}: {why}")
     if wrong:
@@ -116,6 +131,42 @@ def validate(store: What, seed: SeedOf = 0, source: Source = None) -> None:
         stop(f"{opened.url}: {told}", FAILED)
     excluded = f", {len(opened.exclusions):,} left out" if opened.exclusions else ""
     typer.echo(f"{opened.url}: {len(opened):,} lesions{excluded}, complete, nothing is wrong")
+
+
+@data_app.command("export")
+def export(
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="anno, that of Li 2021.")],
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    source: Annotated[str, typer.Option(help="phantom (Li's lesions) or lidc.")] = "phantom",
+    scans: Annotated[Path | None, typer.Option(help="LIDC-IDRI's DICOM scans are here.")] = None,
+    seed: Seed = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Write so many scans.")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Mark every so many slices.")] = 3,
+    processes: Annotated[int, typer.Option(min=1, help="Use so many processes.")] = 1,
+) -> None:
+    """Write lesions as a tree of .anno files and DICOM scans.
+
+    Subjects get new numbers; the mapping to the patients is written beside the folder.
+    """
+    from itertools import islice
+
+    from lesionlab import _names
+    from lesionlab.sources import origins
+    from lesionlab.sources.anno import subjects_path, writing
+
+    with plain_errors():
+        _names.one_of("format", form, ["anno"])
+        _names.one_of("source", source, ["phantom", "lidc"])
+        progress = sys.stderr.isatty()
+        if source == "phantom":
+            found = writing.phantoms(limit, seed=seed, processes=processes)
+        else:
+            if (place := scans or origins.named(origins.DICOM)) is None:
+                raise FileNotFoundError(origins.DICOM.missing())
+            found = islice(writing.lidc_scans(place, progress=progress), limit)
+        root = writing.write(out, found, every=every, total=limit, progress=progress)
+        typer.echo(f"{root}: written; patients: {subjects_path(root)}")
+        typer.echo(f"Run: export {origins.ANNO}={shlex.quote(str(root))}")
 
 
 @data_app.command("realism")

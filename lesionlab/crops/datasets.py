@@ -32,6 +32,7 @@ from lesionlab.sources.lidc import cache_folder
 from lesionlab.sources.phantom import li2021, wang2021
 
 if TYPE_CHECKING:
+    from lesionlab.sources.anno import Anno
     from lesionlab.sources.slices import Slices
     from lesionlab.sources.volumes import Volumes
 
@@ -246,9 +247,35 @@ class _Dicom(DataSet):
         return self.parameters
 
 
-DATASETS: dict[str, type[DataSet]] = {
-    d.name: d for d in (_Phantom, _Slices, _Volumes, _Dicom, _Li, _Wang)
-}
+class _Anno(DataSet):
+    name = "anno"
+    of_lidc = False
+    packages = ("sources/anno", "sources/dicom", "sources/lidc")
+    parameters: ClassVar[dict[str, Any]] = {"size": 128, "margin_mm": 12.0, "interpolate": True}
+
+    @cached_property
+    def _opened(self) -> Anno:
+        from lesionlab.sources.anno import Anno
+
+        return Anno(self.source)
+
+    def table(self) -> pd.DataFrame:
+        return self._opened.lesions()
+
+    def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
+        return partial(self._opened.crop, **self.parameters), self._opened.tier
+
+    def _voxels(self) -> Basis:
+        if self._opened.tier == "phantom":
+            return Basis("phantom lesions in a tree of .anno files", "phantom")
+        return Basis("lesions in a tree of .anno files", "private", self._opened.checksum)
+
+    def _details(self) -> dict[str, Any]:
+        return self.parameters | {"tree": self._opened.checksum}
+
+
+EVERY: tuple[type[DataSet], ...] = (_Phantom, _Slices, _Volumes, _Dicom, _Anno, _Li, _Wang)
+DATASETS: dict[str, type[DataSet]] = {d.name: d for d in EVERY}
 
 
 def get(name: str, *, seed: int = 0, source: str | Path | None = None) -> DataSet:
@@ -278,9 +305,10 @@ def crops(
         lesion_ids: Which lesions; all of the data set if None. The store can hold more, so go
             through `store.crops(lesion_ids)`.
         seed: For phantoms; other data sets have none.
-        source: The slices or the volumes set (a folder or its zip) or the folder above the DICOM
-            scans; the environment says where if None (`LESIONLAB_LIDC_SLICES`,
-            `LESIONLAB_LIDC_VOLUMES`, `LESIONLAB_LIDC_DICOM`).
+        source: The slices or the volumes set (a folder or its zip), the folder above the DICOM
+            scans or the tree of `.anno` files; the environment says where if None
+            (`LESIONLAB_LIDC_SLICES`, `LESIONLAB_LIDC_VOLUMES`, `LESIONLAB_LIDC_DICOM`,
+            `LESIONLAB_ANNO`).
         progress: Show a bar while crops are made.
 
     Raises:
@@ -389,12 +417,14 @@ def by_reason(exclusions: Mapping[str, str]) -> dict[str, int]:
     return dict(Counter(re.sub(r"^\w+Error: (?=.)", "", why) for why in general).most_common())
 
 
-def validate(store: CropStore, *, progress: bool = False) -> dict[str, str]:
+def validate(
+    store: CropStore, *, source: str | Path | None = None, progress: bool = False
+) -> dict[str, str]:
     """Read a store again and compare it with its sums and with the database.
 
-    Lesions must be known to the data set, with the spacing and the readers' masks that LIDC's
-    database has: equal in every voxel that the crop shows, and, except for the slices set, wholly
-    inside the crop. A mask or an image without content is wrong.
+    Lesions must be known to the data set (whose `source` is as in `crops`), with the spacing and
+    the readers' masks that LIDC's database has: equal in every voxel that the crop shows, and,
+    except for the slices set, wholly inside the crop. A mask or an image without content is wrong.
 
     Returns:
         What is wrong, by `lesion_id` or, for what concerns all of it, by the name of a file of
@@ -406,7 +436,7 @@ def validate(store: CropStore, *, progress: bool = False) -> dict[str, str]:
         wrong[stores.ROOT] = f"the build did not come to its end: {n_left} lesions are missing"
     try:
         name = str(store.provenance.get("dataset", store.tier))
-        of = get(name, seed=store.provenance.get("seed", 0))
+        of = get(name, seed=store.provenance.get("seed", 0), source=source)
     except ValueError as error:
         return wrong | {stores.LESIONS: str(error)} | store.validate(progress=progress)
     if of.of_lidc and store.provenance.get("database", "") not in ("", lidc.default().checksum):

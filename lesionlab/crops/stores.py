@@ -17,14 +17,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import re
 import traceback
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any, Literal, get_args
@@ -43,7 +39,6 @@ from lesionlab.crops._rows import Row
 
 Url = str | os.PathLike[str]
 MakeCrop = Callable[[str], Crop]
-Attempt = Callable[[str], "Crop | BuildError"]
 
 # a file name on every system, and nothing that leads out of the folder
 LESION_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,198}[A-Za-z0-9_-])?")
@@ -358,7 +353,9 @@ def build(
         group = folder.group("a", {"lesionlab": header})
         group.update_attributes({"lesionlab": header})
         bar = tqdm(todo, "build", len(ids), initial=len(ids) - len(todo), disable=not progress)
-        with closing(_make_all(partial(_attempt, make_crop, tier), todo, processes)) as attempts:
+        making = partial(_attempt, make_crop, tier)
+        made_of = _processes.in_order(making, todo, processes, "made a crop")
+        with closing(made_of) as attempts:
             for name, made in zip(bar, attempts, strict=True):
                 if isinstance(made, Crop):
                     rows[name] = _write(group, made)
@@ -440,43 +437,3 @@ def _attempt(make_crop: MakeCrop, tier: Tier, lesion_id: str) -> Crop | BuildErr
         failure = BuildError(reason)
         failure.add_note(traceback.format_exc())
         return failure
-
-
-def _make_all(
-    attempt: Attempt, lesion_ids: list[str], processes: int
-) -> Generator[Crop | BuildError, None, None]:
-    """Attempt all lesions, in their order."""
-    if processes == 1:
-        yield from map(attempt, lesion_ids)
-        return
-    # spawn is the same on every system, and safe in a process that has threads
-    context = multiprocessing.get_context("spawn")
-    waiting = deque[Future[Crop | BuildError]]()  # few, as they wait in memory
-    with ProcessPoolExecutor(processes, context, _start, (attempt,)) as pool:
-        try:
-            for lesion_id in lesion_ids:
-                waiting.append(pool.submit(_attempt_here, lesion_id))
-                if len(waiting) > processes + 1:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                "a process ended while it made a crop: it was killed, ran out of memory, or could "
-                "not import make_crop (call build under `if __name__ == '__main__':`)"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-_attempt_of_this_process: Attempt  # keeps what it made crops from, such as a scan that it opened
-
-
-def _start(attempt: Attempt) -> None:
-    global _attempt_of_this_process
-    _attempt_of_this_process = attempt
-    _processes.end_with_parent()
-
-
-def _attempt_here(lesion_id: str) -> Crop | BuildError:
-    return _attempt_of_this_process(lesion_id)

@@ -25,6 +25,7 @@ TIERS = {
     "slices": "LIDC-IDRI slices: real pixels",
     "volumes": "LIDC-IDRI volumes: a part of a real scan",
     "dicom": "LIDC-IDRI DICOM: a real scan",
+    "anno": "a scan of your own, outlined in .anno files",
 }
 
 LARGEST, STRONGEST = 1e9, 1e30

@@ -33,6 +33,7 @@ TIER_NOTES: dict[Tier, str] = {
     "slices": "real pixels: LIDC-IDRI slices",
     "volumes": "real pixels: LIDC-IDRI volumes",
     "dicom": "real pixels: LIDC-IDRI scans",
+    "anno": "real pixels: scans of your own",
 }
 
 COLUMN = 688 / 120

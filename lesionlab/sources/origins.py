@@ -91,6 +91,16 @@ def named(origin: Origin) -> Path | None:
     return fetched if fetched and fetched.is_file() else None
 
 
+ANNO = "LESIONLAB_ANNO"
+"""The environment variable that names a tree of `.anno` files of the user's own."""
+
+
+def anno() -> Path | None:
+    """The tree that `LESIONLAB_ANNO` names, if any."""
+    text = os.environ.get(ANNO)
+    return Path(text).expanduser() if text else None
+
+
 SLICES = Origin(
     name="slices",
     title="LIDC-IDRI slices",

@@ -10,6 +10,7 @@ Error messages hold file names and series UIDs and no other text from a header. 
 PS3.3 (A.3 CT Image IOD, C.7.6.2 Image Plane, C.7.5.1 Padding).
 """
 
+from lesionlab.sources.dicom._copy import copy_series as copy_series
 from lesionlab.sources.dicom._files import BadFileError as BadFileError
 from lesionlab.sources.dicom._files import DicomError as DicomError
 from lesionlab.sources.dicom._lidc import Dicom as Dicom

@@ -15,7 +15,7 @@ import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ STORED: Range = (-(2**31), 2**32)
 _SLICE_TAGS: list[Any] = [
     "SOPClassUID", "SeriesInstanceUID", "ImageType", "InstanceNumber",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
-    "Rows", "Columns", "SeriesDescription",
+    "Rows", "Columns", "SeriesDescription", "SliceLocation",
 ]  # fmt: skip
 
 _PIXEL_TAGS: list[Any] = [
@@ -224,6 +224,7 @@ class Slice:
     pixel_spacing: tuple[float, float]  # (y, x), mm
     shape: tuple[int, int]  # (rows, columns)
     thickness: float  # mm, or NaN
+    location: float  # SliceLocation, mm, or NaN
     synthetic: bool  # written by `write_series`
 
 
@@ -244,6 +245,9 @@ def read_slice(path: Path) -> Slice | str:
         raise header.error("ImageOrientationPatient is not two unit vectors at a right angle")
     y, x = header.numbers("PixelSpacing", 2, (1e-3, 1e3))
     (thickness,) = header.numbers("SliceThickness", 1, (0, 1e3), math.nan)
+    location = math.nan
+    with suppress(BadFileError):  # only the names of `.anno` files rest on it
+        (location,) = header.numbers("SliceLocation", 1, WIDE, math.nan)
     return Slice(
         path=path,
         series_uid=header.uid("SeriesInstanceUID"),
@@ -253,6 +257,7 @@ def read_slice(path: Path) -> Slice | str:
         pixel_spacing=(y, x),
         shape=(header.whole("Rows", 1, MAX_PIXELS), header.whole("Columns", 1, MAX_PIXELS)),
         thickness=thickness or math.nan,
+        location=location,
         synthetic=header.synthetic,
     )
 

@@ -14,10 +14,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from lesionlab import _names
-from lesionlab.crops import Crop
+from lesionlab.crops import Crop, Tier
 from lesionlab.sources import lidc
 from lesionlab.sources.dicom._files import AIR, INT16, DicomError, Pixels, Slice, read_pixels
 from lesionlab.sources.dicom._series import arrange, find_series, select
+from lesionlab.sources.lidc import LesionMasks
 
 logger = logging.getLogger(__name__)
 
@@ -26,22 +27,65 @@ MAX_OFF = 0.1  # mm that a slice may lie off the database's z; also at most a fi
 
 
 @dataclass
-class _Scan:
-    """One scan of the database beside its files."""
+class Scan:
+    """A scan that is open: its slices beside their files."""
 
     series_uid: str
-    z: npt.NDArray[np.float64]  # (slice,) positions in the database, mm
-    files: dict[int, Slice]  # by index of the slice in the database
+    z: npt.NDArray[np.float64]  # (slice,) positions, mm; for LIDC those in the database
+    files: dict[int, Slice]  # by index of the slice
     folder: Path
 
     def __post_init__(self) -> None:
         self.read = cache(read_pixels)  # several lesions show a slice, and it is decoded once
 
     def plane(self, k: int) -> Pixels:
-        """Slice `k` of the database."""
+        """The pixels of slice `k`."""
         if k not in self.files:
             raise DicomError(f"{self.folder}: no slice at z = {self.z[k]:g} mm")
         return self.read(self.files[k].path)
+
+
+def check_margin(size: int, margin_mm: float) -> None:
+    """Refuse a size or margin of a crop that cannot be."""
+    _names.whole(1, size=size)
+    if not 0 <= margin_mm < np.inf:
+        raise ValueError(f"margin_mm={margin_mm!r}: expected mm from 0")
+
+
+def cut_out(
+    lesion_id: str, masks: LesionMasks, scan: Scan, *, size: int, margin_mm: float, tier: Tier
+) -> Crop:
+    """The crop of a lesion of a scan that is open, as `Dicom.crop`; `tier` that of real scans."""
+    drawn = np.argwhere(masks.readers.any(axis=0)) + masks.origin
+    if not len(drawn):
+        raise ValueError(f"{lesion_id}: no voxel lies inside its readers' outlines")
+    first, end = drawn.min(axis=0), drawn.max(axis=0) + 1
+    if (widest := (end - first)[1:].max()) > size:
+        raise ValueError(f"size={size}: the outlines of {lesion_id} are {widest} pixels wide")
+    y, x = ((first + end) // 2 - size // 2)[1:].tolist()
+    low, high = scan.z[first[0]] - margin_mm - 1e-6, scan.z[end[0] - 1] + margin_mm + 1e-6
+    planes: dict[int, Pixels] = {}
+    for k in np.flatnonzero((scan.z >= low) & (scan.z <= high)).tolist():
+        try:
+            planes[k] = scan.plane(k)
+        except DicomError as error:
+            if first[0] <= k < end[0]:
+                raise
+            logger.warning("%s: a slice of its margin is left out: %s", lesion_id, error)
+    slices = np.array(list(planes), dtype=np.int64)
+    rows, columns = (slice(size + c, 2 * size + c) for c in (y, x))  # with a border of air
+    wide = [np.pad(pixels.hu, size, constant_values=AIR) for pixels in planes.values()]
+    hu = np.rint([plane[rows, columns] for plane in wide]).clip(*INT16)
+    return Crop(
+        lesion_id=lesion_id,
+        hu=hu.astype(np.int16),
+        masks=masks.window(slices, (y, x), size),
+        spacing=masks.spacing,
+        slice_index=slices,
+        corner=(y, x),
+        steps=np.array([0 if pixels.is_hu else -1 for pixels in planes.values()]),
+        tier="phantom" if all(s.synthetic for s in scan.files.values()) else tier,
+    )
 
 
 class Dicom:
@@ -59,7 +103,7 @@ class Dicom:
     def __init__(self, root: str | Path, *, progress: bool = True) -> None:
         self.root = Path(root)
         self.series = find_series(root, progress=progress)  # all, of LIDC-IDRI or not
-        self._last: _Scan | None = None
+        self._last: Scan | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_last": None}
@@ -105,44 +149,13 @@ class Dicom:
             DicomError: The lesion's series was not found or is not the scan of the database, or
                 one of its own slices is missing or bad.
         """
-        _names.whole(1, size=size)
-        if not 0 <= margin_mm < np.inf:
-            raise ValueError(f"margin_mm={margin_mm!r}: expected mm from 0")
+        check_margin(size, margin_mm)
         nodule = lidc.default().nodule(lesion_id)
-        scan = self._open(int(nodule["scan_id"]), nodule["series_uid"])
+        scan = self.open_scan(int(nodule["scan_id"]), nodule["series_uid"])
         masks = lidc.masks(lesion_id)
-        drawn = np.argwhere(masks.readers.any(axis=0)) + masks.origin
-        if not len(drawn):
-            raise ValueError(f"{lesion_id}: no voxel lies inside its readers' outlines")
-        first, end = drawn.min(axis=0), drawn.max(axis=0) + 1
-        if (widest := (end - first)[1:].max()) > size:
-            raise ValueError(f"size={size}: the outlines of {lesion_id} are {widest} pixels wide")
-        y, x = ((first + end) // 2 - size // 2)[1:].tolist()
-        low, high = scan.z[first[0]] - margin_mm - 1e-6, scan.z[end[0] - 1] + margin_mm + 1e-6
-        planes: dict[int, Pixels] = {}
-        for k in np.flatnonzero((scan.z >= low) & (scan.z <= high)).tolist():
-            try:
-                planes[k] = scan.plane(k)
-            except DicomError as error:
-                if first[0] <= k < end[0]:
-                    raise
-                logger.warning("%s: a slice of its margin is left out: %s", lesion_id, error)
-        slices = np.array(list(planes), dtype=np.int64)
-        rows, columns = (slice(size + c, 2 * size + c) for c in (y, x))  # with a border of air
-        wide = [np.pad(pixels.hu, size, constant_values=AIR) for pixels in planes.values()]
-        hu = np.rint([plane[rows, columns] for plane in wide]).clip(*INT16)
-        return Crop(
-            lesion_id=lesion_id,
-            hu=hu.astype(np.int16),
-            masks=masks.window(slices, (y, x), size),
-            spacing=masks.spacing,
-            slice_index=slices,
-            corner=(y, x),
-            steps=np.array([0 if pixels.is_hu else -1 for pixels in planes.values()]),
-            tier="phantom" if all(s.synthetic for s in scan.files.values()) else "dicom",
-        )
+        return cut_out(lesion_id, masks, scan, size=size, margin_mm=margin_mm, tier="dicom")
 
-    def _open(self, scan_id: int, series_uid: str) -> _Scan:
+    def open_scan(self, scan_id: int, series_uid: str) -> Scan:
         """Match the files of a series to a scan of the database by z; the last one is kept."""
         if self._last and self._last.series_uid == series_uid:
             return self._last
@@ -174,5 +187,5 @@ class Dicom:
                 f"the database has one ({z[0]:g} to {z[-1]:g} mm)"
             )
         files = {k: slices[away[k].argmin()] for k in matched.tolist()}
-        self._last = _Scan(series_uid, z, files, folder)
+        self._last = Scan(series_uid, z, files, folder)
         return self._last

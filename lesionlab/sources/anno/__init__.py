@@ -1,0 +1,339 @@
+"""Lesions in a tree of `.anno` files beside DICOM scans: the data set of Li 2021 (3.1).
+
+    ct_type/hospital/year/month/day/subject/SE01/…                    the slices, DICOM
+    ct_type/hospital/year/month/day/subject/SE01_01_02/aid_loc.anno   the contours of doctor 2
+    attributes.csv                                                    the nine codes, by doctor
+
+    from lesionlab.sources.anno import Anno
+    source = Anno("my-lesions")            # or LESIONLAB_ANNO
+    source.lesions()                       # a row for each lesion
+    source.exclusions()                    # what was left out, with file, key and reason
+    source.crop("0001-SE01-L1")
+
+An `.anno` file has one contour in one slice, as JSON with the paper's keys; a Python literal is
+read too. It has its own number `aid`, and `loc` is the SliceLocation in mm. The paper leaves open
+what joins the slices of a lesion, and what the table of attributes is called: here a whole number
+`LesionID` does, or else contours that overlap and lie at most three slices apart; and the table is
+`attributes.csv` in the tree's root, one line for each lesion and doctor. Its column `lesion` has
+the LesionID, or the `aid` of one of the lesion's contours. A subject who was scanned twice has two
+numbers in the paper. The mapping that restores the patient lies outside the tree, in
+`<root>-subjects.csv` beside it (`subject,patient`).
+
+The paper does not say where in a pixel its coordinates count from: here whole numbers are the
+centres of pixels, and the fractions 0 and 1 the outer edges of the image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lesionlab.attributes import LI_CATEGORIES
+from lesionlab.crops import Crop, Tier
+from lesionlab.sources import origins
+from lesionlab.sources.anno import _index, _shapes
+from lesionlab.sources.anno._files import ATTRIBUTES as ATTRIBUTES
+from lesionlab.sources.anno._files import AnnoError as AnnoError
+from lesionlab.sources.anno._files import Annotation as Annotation
+from lesionlab.sources.anno._files import BadAnnoError as BadAnnoError
+from lesionlab.sources.anno._files import Codes, Fault, read_attributes, read_subjects
+from lesionlab.sources.anno._files import read_annotation as read_annotation
+from lesionlab.sources.anno._shapes import fill_between as fill_between
+from lesionlab.sources.dicom._lidc import Scan as OpenScan
+from lesionlab.sources.dicom._lidc import check_margin, cut_out
+from lesionlab.sources.lidc import LesionMasks
+
+MISSING = (
+    f"{origins.ANNO} is not set: expected a folder of .anno files and DICOM scans of your own; to "
+    f"see one: lesionlab data export anno FOLDER, then export {origins.ANNO}=FOLDER"
+)
+EDGE = 16  # pixels around a lesion that is larger than a crop is asked to be
+
+
+def subjects_path(root: Path) -> Path:
+    """Where the mapping from subjects to patients is looked for, and written."""
+    return root.with_name(f"{root.name}-subjects.csv")
+
+
+class Anno:
+    """A tree of `.anno` files, opened.
+
+    Every file is read and checked once; what it said is kept in the cache folder, scan by scan, so
+    that an interrupted reading goes on where it ended. An instance can be sent to other processes.
+    It keeps the slices of the last lesion's scan: ask for lesions scan by scan.
+
+    Args:
+        root: The folder with `attributes.csv`; if None, what `LESIONLAB_ANNO` names.
+        subjects: The mapping from subjects to patients; `<root>-subjects.csv` if None, where there
+            is one. Without a mapping each subject is a patient.
+        processes: How many read files; follows from the number of scans if None.
+        progress: Show a bar where there are many scans.
+        use_cache: False reads all files anew and keeps nothing.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or none is named.
+        AnnoError: It holds no scan, or the mapping cannot be read.
+    """
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        *,
+        subjects: str | Path | None = None,
+        processes: int | None = None,
+        progress: bool = True,
+        use_cache: bool = True,
+    ) -> None:
+        found = Path(root).expanduser() if root is not None else origins.anno()
+        if found is None:
+            raise FileNotFoundError(MISSING)
+        if not found.is_dir():
+            raise FileNotFoundError(f"{found} is no folder; expected one with {ATTRIBUTES}")
+        self.root = found.resolve()
+        apart = subjects_path(self.root)
+        mapping = Path(subjects) if subjects is not None else apart if apart.exists() else None
+        self._patients = read_subjects(mapping)
+        self._attributes, self._faults = read_attributes(self.root / ATTRIBUTES)
+        scans, faults = _index.find_scans(self.root)
+        self._faults += faults
+        self._scans = {scan.name: scan for scan in scans}
+        self._records = _index.read_scans(
+            scans, processes=processes, progress=progress, use_cache=use_cache
+        )
+        for record in self._records.values():
+            self._faults += [Fault(*fault) for fault in record["faults"]]
+        self._rows = {row["lesion_id"]: row for scan in scans for row in self._lesions_of(scan)}
+        known = {(scan.subject, scan.series) for scan in scans}
+        self._faults += [
+            Fault(ATTRIBUTES, f"{subject} {series}", "no such subject and series in the tree")
+            for subject, series in sorted(self._attributes.keys() - known)
+        ]
+        self._last: tuple[str, OpenScan, Any, float] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_last": None}
+
+    def _lesions_of(self, scan: _index.Scan) -> Iterator[dict[str, Any]]:
+        """The rows of a scan's lesions; what has no contour or no attributes is a fault."""
+        record = self._records[scan.name]
+        table = dict(self._attributes.get((scan.subject, scan.series), {}))
+        ids = {int(name[1:]) for name in record["lesions"] if name[0] == "L"}
+        where = str(scan.folder.relative_to(self.root))
+        for name, found in record["lesions"].items():
+            codes: dict[int, Codes] = {}
+            for (lesion, doctor), told in list(table.items()):
+                aids = [aid for _, aid in found["files"].get(str(doctor), [])]
+                loose = name[0] == "A" and lesion in aids and lesion not in ids
+                if name != f"L{lesion}" and not loose:
+                    continue
+                del table[lesion, doctor]
+                if codes.setdefault(doctor, told) != told:
+                    why = f"doctor {doctor} gave its contours different codes; the first are kept"
+                    self._faults.append(Fault(ATTRIBUTES, f"{scan.name} {lesion}", why))
+            doctors = sorted(map(int, found["files"]))
+            for doctor in sorted(set(doctors) - set(codes)):
+                why = f"no attributes of doctor {doctor} for this lesion"
+                self._faults.append(Fault(where, f"{scan.series} {name}", why))
+            if not any(codes.values()):
+                why = "no attributes of any doctor: the lesion is left out"
+                self._faults.append(Fault(where, f"{scan.series} {name}", why))
+                continue
+            raters = sorted(codes)
+            row = {
+                "lesion_id": f"{scan.name}-{name}",
+                "patient": self._patients.get(scan.subject, scan.subject),
+                "scan_id": scan.name,
+                "series_uid": record["series_uid"],
+                "doctors": doctors,
+                "n_readers": len(doctors),
+                "raters": raters,
+            }
+            for attribute in LI_CATEGORIES:
+                readings = [codes[rater].get(attribute.name) for rater in raters]
+                row[attribute.name] = _majority(readings)
+                row[f"{attribute.name}_readings"] = readings
+            row |= {key: value for key, value in found.items() if key != "files"}
+            z, y, _ = record["spacing"]
+            yield row | {"slice_spacing": z, "slice_thickness": z, "pixel_spacing": y}
+        for lesion, doctor in table:
+            why = f"doctor {doctor} gave attributes, and there is no contour to go with them"
+            self._faults.append(Fault(ATTRIBUTES, f"{scan.name} {lesion}", why))
+
+    def lesions(self) -> pd.DataFrame:
+        """One row per lesion that has contours and attributes, index `lesion_id`.
+
+        Returns:
+            - `patient` (the lowest subject number of the true patient), `scan_id`, `series_uid`;
+            - `doctors` (who outlined it, in the order of `Crop.masks`), `n_readers`, `raters` (who
+              gave attributes);
+            - the nine codes, by the majority of raters, where two are as frequent that of the
+              first of them; missing where nobody told; and `<attribute>_readings`, each rater's;
+            - `diameter`, larger side in plane, mm; `slice_location`, mm, and `y`, `x`, voxel index,
+              of its centre of gravity; `n_slices`, marked ones; `circles`, True where all
+              contours were drawn with the circle tool;
+            - `slice_spacing`, `slice_thickness` (taken to be the same), `pixel_spacing`, mm.
+        """
+        rows = pd.DataFrame(list(self._rows.values()))
+        if rows.empty:
+            raise AnnoError(f"{self.root}: no lesion can be used; {self._told()}")
+        return rows.set_index("lesion_id")
+
+    def exclusions(self) -> pd.DataFrame:
+        """What was left out: `path` below the root, `key`, `reason`."""
+        return pd.DataFrame(self._faults, columns=list(Fault._fields))
+
+    def _told(self) -> str:
+        first = "; ".join(map(str, self._faults[:2]))
+        return f"{len(self._faults):,} faults: {first}" if self._faults else "no faults"
+
+    @property
+    def tier(self) -> Tier:
+        """`phantom` where all scans were written by lesionlab, else `anno`."""
+        read = [record for record in self._records.values() if record["series_uid"]]
+        return "phantom" if read and all(record["synthetic"] for record in read) else "anno"
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 of names, sizes and times of the files, and of the tables as they were read."""
+        keys = sorted(record["key"] for record in self._records.values())
+        told = repr((keys, self._attributes, self._patients))
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    def annotations(self, lesion_id: str) -> dict[int, list[Annotation]]:
+        """The contours of a lesion by doctor. A LookupError for an unknown id."""
+        if lesion_id not in self._rows:
+            raise LookupError(f"no lesion has the lesion_id {lesion_id!r}")
+        scan = self._scans[self._rows[lesion_id]["scan_id"]]
+        name = lesion_id.removeprefix(f"{scan.name}-")
+        files = self._records[scan.name]["lesions"][name]["files"]
+        return {
+            doctor: [read_annotation(scan.folder / file) for file, _ in files[str(doctor)]]
+            for doctor in self._rows[lesion_id]["doctors"]
+        }
+
+    def crop(
+        self,
+        lesion_id: str,
+        *,
+        size: int = 128,
+        margin_mm: float = 12.0,
+        interpolate: bool = True,
+    ) -> Crop:
+        """Cut one lesion out of its scan, in HU, with a mask for each doctor.
+
+        Args:
+            lesion_id: Which lesion.
+            size: Rows and columns; more where the lesion is larger. Outside the scan there is air.
+            margin_mm: Slices up to that far below and above the contours are taken along.
+            interpolate: Fill slices between those that a doctor marked, see `fill_between`; False
+                leaves the masks there empty.
+
+        Raises:
+            LookupError: No lesion has that id.
+            AnnoError: The scan lacks one of its slices, or a file was changed.
+            DicomError: A slice cannot be read.
+        """
+        check_margin(size, margin_mm)
+        by_doctor = self.annotations(lesion_id)
+        scan, location, step = self._open(self._rows[lesion_id]["scan_id"])
+        marks = [(d, m) for d, some in enumerate(by_doctor.values()) for m in some]
+        z = [_index.index_of(mark, location, step) for _, mark in marks]
+        parts = [_shapes.fill(mark.outline) for _, mark in marks]
+        low = np.array((min(z), *np.min([corner for _, corner in parts], axis=0)))
+        high = (max(z) + 1, *np.max([np.add(corner, mask.shape) for mask, corner in parts], axis=0))
+        readers = np.zeros((len(by_doctor), *(high - low)), dtype=np.bool_)
+        for (doctor, _), k, (mask, corner) in zip(marks, z, parts, strict=True):
+            start = corner - low[1:]
+            window = tuple(map(slice, start, start + mask.shape))
+            readers[doctor, k - low[0]][window] |= mask
+        if interpolate:
+            for doctor, mask in enumerate(readers):
+                marked = {k - low[0] for (d, _), k in zip(marks, z, strict=True) if d == doctor}
+                readers[doctor] = fill_between(mask, sorted(marked))
+        masks = LesionMasks(
+            lesion_id=lesion_id,
+            reading_ids=tuple(by_doctor),
+            readers=readers,
+            consensus=readers.mean(axis=0) >= 0.5,
+            origin=(int(low[0]), int(low[1]), int(low[2])),
+            spacing=(step, *scan.files[0].pixel_spacing),
+        )
+        if (widest := max(readers.shape[2:])) > size:
+            size = widest + 2 * EDGE
+        return cut_out(lesion_id, masks, scan, size=size, margin_mm=margin_mm, tier="anno")
+
+    def _open(self, name: str) -> tuple[OpenScan, Any, float]:
+        if self._last is None or self._last[0] != name:
+            self._last = None  # it goes first, so that two scans are never held
+            scan, uid = self._scans[name], self._records[name]["series_uid"]
+            slices, positions, location, step, _ = _index.open_slices(scan, uid)
+            opened = OpenScan(uid, positions, dict(enumerate(slices)), scan.dicom)
+            self._last = name, opened, location, step
+        return self._last[1:]
+
+
+def _majority(readings: list[int | None]) -> int | None:
+    """The most frequent code; of two as frequent, the one that comes first."""
+    told = Counter(code for code in readings if code is not None)
+    return told.most_common(1)[0][0] if told else None
+
+
+def validate(
+    root: str | Path, *, processes: int | None = None, progress: bool = True
+) -> tuple[int, list[Fault]]:
+    """Read a whole tree anew: how many lesions can be used, and every fault.
+
+    Beyond what `Anno` checks, the header of every slice is read, and annotations are held against
+    them.
+    """
+    opened = Anno(root, processes=processes, progress=progress, use_cache=False)
+    scans = opened._scans.values()
+    slices = _index.check_all(scans, opened._records, processes=processes, progress=progress)
+    return len(opened._rows), list(dict.fromkeys([*opened._faults, *slices]))
+
+
+class Detection(NamedTuple):
+    """A lesion as a detector is to find it: a ball in the patient's world, all in mm."""
+
+    x: float
+    y: float
+    z: float
+    diameter: float
+
+
+def detection_label(
+    crop: Crop, origin: tuple[float, float, float] = (0.0, 0.0, 0.0), *, level: float = 0.5
+) -> Detection:
+    """The label for detection of Li 2021 (2.1.1): centre of gravity, longer geometric moment.
+
+    The paper gives no formula. Here the diameter is the longest axis of the ellipsoid, in one slice
+    of the ellipse, that has the second moments of the mask. For a ball it is the diameter.
+
+    Args:
+        crop: Of any source; slices are evenly spaced and axial.
+        origin: `(x, y, z)` mm of the scan's first voxel, as `Origin` of an `.anno` file.
+        level: Share of the readers that must include a voxel.
+
+    Raises:
+        ValueError: No voxel is included.
+    """
+    inside = np.argwhere(crop.consensus(level))
+    if not len(inside):
+        raise ValueError(f"level={level!r}: no voxel of {crop.lesion_id} lies in so many masks")
+    index = np.column_stack((crop.slice_index[inside[:, 0]], inside[:, 1:] + crop.corner))
+    at = index * np.array(crop.spacing)
+    flat = bool((inside[:, 0] == inside[0, 0]).all())
+    axes = slice(1, 3) if flat else slice(0, 3)
+    centred = at[:, axes] - at[:, axes].mean(axis=0)
+    moments = centred.T @ centred / len(at)
+    moments += np.diag(np.square(crop.spacing[axes]) / 12)  # of a voxel about its centre
+    longest = float(np.linalg.eigvalsh(moments)[-1])
+    z, y, x = (at.mean(axis=0) + origin[::-1]).tolist()
+    return Detection(x, y, z, 2 * float(np.sqrt((4 if flat else 5) * longest)))
