@@ -127,8 +127,8 @@ def class_weights(targets: Targets, labels: torch.Tensor) -> tuple[tuple[float, 
     found = []
     for one, label in zip(targets, labels.unbind(1), strict=True):
         n = torch.stack([(label == code).sum() for code in one.codes]).double()
-        inverse = torch.where(n > 0, 1 / n, 0.0)
-        found.append(tuple((inverse / inverse[n > 0].mean()).tolist()))
+        inverse = torch.where(n > 0, 1 / n, 0.0)  # eq. w_c of 6
+        found.append(tuple((inverse / inverse[n > 0].mean()).tolist()))  # eq. w_c of 6
     return tuple(found)
 
 
@@ -196,9 +196,9 @@ class Li2021(_shared.Designed):
             entropy = misfit(one, outputs.logits[one.name].float(), label)  # 0 where not known
             if self.weights is not None:
                 weights = entropy.new_tensor(self.weights[head])
-                entropy = weights[one.positions(label)] * entropy
-            parts[one.name] = entropy.mean()
-        return torch.stack(list(parts.values())).sum(), parts
+                entropy = weights[one.positions(label)] * entropy  # eq. L_t of 6
+            parts[one.name] = entropy.mean()  # eq. L_t of 6
+        return torch.stack(list(parts.values())).sum(), parts  # eq. L of 6
 
     def predict(self, outputs: Outputs) -> torch.Tensor:
         """(lesion, class of all heads) probabilities."""
