@@ -101,7 +101,7 @@ _SHORT = replace(PRINTED, batch_size=16)
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(recipe=_SHORT.lasting(2), n_lesions=60),
     "book": Preset(
-        recipe=replace(_SHORT, epochs=6, schedule=Schedule("warm_restarts", 6)), n_lesions=700
+        recipe=replace(_SHORT, epochs=4, schedule=Schedule("warm_restarts", 4)), n_lesions=400
     ),
     "laptop": Preset(recipe=replace(_SHORT, epochs=30)),  # cycles of 10 and 20 epochs
     "gpu": Preset(recipe=PRINTED, n_folds=5),
@@ -228,8 +228,6 @@ def _prepare(crops: Any, variant: str) -> Samples:
     return prepare(crops, mode=of.mode, n_slices=of.n_slices, size=of.size)
 
 
-_DATA = [name for name in ("phantom", "slices", "volumes", "dicom") if name in datasets.DATASETS]
-
 PAPER = Paper(
     name="li2021",
     title="Li et al. 2021",
@@ -239,7 +237,7 @@ PAPER = Paper(
     prepare=_prepare,
     labels=Li2021.labels,
     cohort=lambda lesions, _: cohort(lesions),
-    data=library_data("phantom-li2021", *_DATA),
+    data=library_data("phantom-li2021", "anno", "phantom", "slices", "volumes", "dicom"),
     tables=TABLES,
     analyse="lesionlab.papers.li2021.tables:summary",
 )
