@@ -117,12 +117,10 @@ class SoftAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, x_g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """From x (lesion, C_x, …) and x_g (lesion, C_g, …) to x̂, as x, and x_m (lesion, 1, …)."""
-        gate = self.of_gate(
-            x_g
-        )  # quicker than to upsample x_g first, and the same, eq. x_m of 5.2.1
-        gate = functional.interpolate(gate, x.shape[2:], mode=self.upsampling)  # eq. x_m of 5.2.1
-        mixed = (self.of_x(x) + gate).relu()  # σ1 of the sum, eq. x_m of 5.2.1
-        x_m = self.fuse(mixed).sigmoid()  # σ2, one value for each place, eq. x_m of 5.2.1
+        gate = self.of_gate(x_g)  # before it is upsampled: the same, and quicker; eq. h of 5.2.1
+        gate = functional.interpolate(gate, x.shape[2:], mode=self.upsampling)  # eq. h of 5.2.1
+        mixed = (self.of_x(x) + gate).relu()  # eq. h of 5.2.1
+        x_m = self.fuse(mixed).sigmoid()  # one value for each place, eq. x_m of 5.2.1
         return x_m * x, x_m  # eq. x̂ of 5.2.1
 
 
