@@ -79,7 +79,8 @@ def _compare(
     ours = EXPERIMENT.model(0).to(device)
     plain = Plain().to(device)
     plain.take(ours)
-    precision = quickest(device)
+    threads, precision = torch.get_num_threads(), quickest(device)
+    torch.set_num_threads(threads)  # of which this row is
     ways: list[tuple[nn.Module, int, Precision]] = [
         (ours, recipe.batch_size, "32-true"),
         (ours, recipe.batch_size, precision),
@@ -107,15 +108,16 @@ def _compare(
     peer = "the paper's recipe, one nodule a step"
     least = _as_products(runs[0], device)
     products = "the same multiply-adds as products of large matrices"
+    speed = f"; {n / packed[0]:.0f} nodules/s against {n / paper[0]:.0f}"
     found = [
-        Row(what, peer, packed[0], paper[0], 0, equal[1]),
+        Row(what, peer, packed[0], paper[0], 0, equal[1] + speed),
         Row(what, "the same network, one nodule a step", packed[0], alone[0], 0, equal[0]),
         Row(what, products, packed[0], least, NEAR if device == "cpu" else 0, "counted by torch"),
     ]
     if precision != "32-true":
         gap = float((quick[1] - paper[1]).abs().max())
         assert gap < 0.02, f"{where}: scores in bfloat16 differ by {gap}"
-        words = f"scores to {gap:.0e}"
+        words = f"scores to {gap:.0e}; {n / quick[0]:.0f} nodules/s"
         found.append(Row(f"{what}, bfloat16", peer, quick[0], paper[0], target, words))
     return found
 

@@ -23,8 +23,7 @@ What = Annotated[
 SeedOf = Annotated[int, typer.Option(help="Take the phantoms that have this seed.")]
 Seed = Annotated[int, typer.Option(help="Render phantoms with this seed.")]
 Source = Annotated[
-    Path | None,
-    typer.Option(help="Read the slices, volumes, DICOM scans or .anno files here."),
+    Path | None, typer.Option(help="Read the slices, volumes, DICOM scans or .anno files here.")
 ]
 
 

@@ -306,7 +306,7 @@ def crops(
             through `store.crops(lesion_ids)`.
         seed: For phantoms; other data sets have none.
         source: The slices or the volumes set (a folder or its zip), the folder above the DICOM
-            scans or the tree of `.anno` files; the environment says where if None
+            scans, or the tree of `.anno` files; the environment says where if None
             (`LESIONLAB_LIDC_SLICES`, `LESIONLAB_LIDC_VOLUMES`, `LESIONLAB_LIDC_DICOM`,
             `LESIONLAB_ANNO`).
         progress: Show a bar while crops are made.

@@ -61,7 +61,7 @@ def quickest(device: str = "auto") -> Precision:
         quick = torch.cuda.is_bf16_supported(including_emulation=False)
         return "bf16-mixed" if quick else "32-true"
     precision, threads = _tried()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(min(threads, torch.get_num_threads()))
     return precision
 
 

@@ -205,5 +205,5 @@ def test_realism_writes_what_the_chapter_reads(real_slices: Path, tmp_path: Path
     assert 0 < found.n_lesions <= 30
     learned = pd.DataFrame(results.read(tmp_path / "new" / "transfer.json")["results"])
     assert learned.groupby("trained").size().to_dict() == {"phantom": 9, "slices": 9}
-    assert learned[["mae", "refitted", "constant"]].gt(0).all(axis=None)
+    assert learned[["mae", "refitted", "constant"]].ge(0).all(axis=None)
     assert (tmp_path / "new" / "side_by_side.png").read_bytes().startswith(b"\x89PNG")

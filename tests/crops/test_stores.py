@@ -211,7 +211,7 @@ def test_makers_that_are_wrong(name, options, error, told, tmp_path, makers):
     [
         ({"processes": 0}, "processes=0"),
         ({"on_error": "ignore"}, "on_error='ignore'"),
-        ({"tier": "ct"}, "tier='ct': expected one of phantom, slices, dicom"),
+        ({"tier": "ct"}, "tier='ct': expected one of phantom, slices, volumes, dicom"),
         ({"ids": []}, "expected one or more"),
         ({"ids": ["a-1", "A-1"]}, "each once, capitals not counting"),
         *(

@@ -224,11 +224,12 @@ def train(folder: Path | None = None, **changes: Any) -> Fitted:
 
 
 def history(folder: Path) -> list[dict[str, float]]:
-    """The epochs in a checkpoint; none where there is no checkpoint."""
-    if not (folder / checkpoints.NAME).exists():
+    """The epochs in a checkpoint; none where there is no checkpoint, or it is being replaced."""
+    try:
+        with safe_open(folder / checkpoints.NAME, "pt") as file:
+            return list(json.loads(file.metadata()["state"])["history"])
+    except (FileNotFoundError, RuntimeError):  # it is opened twice, for its size and its content
         return []
-    with safe_open(folder / checkpoints.NAME, "pt") as file:
-        return list(json.loads(file.metadata()["state"])["history"])
 
 
 # --- the paper ----------------------------------------------------------------------------------
