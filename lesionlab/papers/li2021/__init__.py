@@ -49,7 +49,7 @@ from lesionlab.papers.li2021.samples import draw as draw
 from lesionlab.papers.li2021.samples import prepare as prepare
 from lesionlab.training.paper import Paper, Preset
 from lesionlab.training.recipes import Recipe, Schedule
-from lesionlab.training.studies import library_data
+from lesionlab.training.studies import N_FOLDS, library_data
 from lesionlab.training.targets import Target, Targets, misfit, probabilities
 
 ATTRIBUTES = tuple(a.name for a in LI_CATEGORIES)
@@ -220,7 +220,11 @@ def cohort(lesions: pd.DataFrame) -> Cohort:
     printed = {k: published.fact("li2021", f"n_{k}_experiments") for k in ("lesions", "volumes")}
     counts = {"nodules": int(printed["lesions"]), "patients": int(printed["volumes"])}
     found = cohorts.build(lesions, [thin], name="Li 2021", published=counts)
-    return replace(found, table=found.table.assign(label=found.table["lesion_type"]))
+    # a type of fewer patients than there are folds cannot be in each: it goes with the commonest
+    kind = found.table["lesion_type"]
+    patients = found.table.groupby(kind)["patient"].nunique()
+    often = kind.isin(patients.index[patients >= N_FOLDS])
+    return replace(found, table=found.table.assign(label=kind.where(often, patients.idxmax())))
 
 
 def _prepare(crops: Any, variant: str) -> Samples:
