@@ -138,7 +138,8 @@ class ChannelAttention(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """From x (lesion, C, …) to x̂, as x, and x_m (lesion, C)."""
         z = x.flatten(2).mean(2)  # squeezed, (lesion, C), eq. z of 5.2.2
-        x_m = self.w1(self.w2(z).relu()).sigmoid()  # eq. x_m of 5.2.2
+        z_hat = self.w1(self.w2(z).relu())  # eq. ẑ of 5.2.2
+        x_m = z_hat.sigmoid()  # eq. x_m of 5.2.2
         return x * x_m.reshape(*x_m.shape, *[1] * (x.ndim - 2)), x_m  # eq. x̂ of 5.2.2
 
 
