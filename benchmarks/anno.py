@@ -28,12 +28,12 @@ SPACING = (2.0, 0.7, 0.7)
 
 
 def rows(*, n_series: int = 200, n_lesions: int = 1400) -> list[Row]:
-    """Index a tree with both; the cache is not used."""
+    """Index a new tree with both."""
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary, "tree")
         make_tree(root, n_series, n_lesions)
         peer_s, theirs = seconds(lambda: plain(root))
-        ours_s, ours = seconds(lambda: Anno(root, use_cache=False, progress=False).lesions())
+        ours_s, ours = seconds(lambda: Anno(root, progress=False).lesions())
     same = np.allclose(ours["diameter"].sort_values(), sorted(theirs.values()))
     equal = f"{len(ours):,} lesions, diameters {'equal' if same else 'DIFFER'}"
     peer = "json and pydicom, one file at a time"

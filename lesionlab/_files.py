@@ -44,6 +44,18 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """Give a temporary folder that becomes `path`, new or empty, when the block ends well."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as parent:
+        new = Path(parent, "new")  # the folder around it is its owner's alone, and would stay so
+        new.mkdir()
+        yield new
+        os.replace(new, target)
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Write `text` as UTF-8 with Unix line ends, atomically; gives the path."""
     with replacing(path) as temporary:

@@ -17,6 +17,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from statistics import multimode
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -129,6 +130,11 @@ def dictionary(attributes: Iterable[Attribute] = LIDC_RATINGS) -> pd.DataFrame:
         for a in attributes
     ]
     return pd.DataFrame(rows).set_index("attribute")
+
+
+def majority(codes: Iterable[int]) -> int | None:
+    """The code that most readers gave; of equally many, the lowest; None where nobody told."""
+    return min(multimode(codes), default=None)
 
 
 def _find(name: str, attributes: tuple[Attribute, ...], what: str) -> Attribute:

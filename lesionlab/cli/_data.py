@@ -158,12 +158,12 @@ def export(
         _names.one_of("source", source, ["phantom", "lidc"])
         progress = sys.stderr.isatty()
         if source == "phantom":
-            found = writing.phantoms(limit, seed=seed, processes=processes)
+            found = writing.phantoms(limit, seed=seed)
         else:
             if (place := scans or origins.named(origins.DICOM)) is None:
                 raise FileNotFoundError(origins.DICOM.missing())
             found = islice(writing.lidc_scans(place, progress=progress), limit)
-        root = writing.write(out, found, every=every, total=limit, progress=progress)
+        root = writing.write(out, found, every=every, processes=processes, progress=progress)
         typer.echo(f"{root}: written; patients: {subjects_path(root)}")
         typer.echo(f"Run: export {origins.ANNO}={shlex.quote(str(root))}")
 

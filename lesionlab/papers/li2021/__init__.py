@@ -4,8 +4,8 @@
     experiment = Li2021("self_2d")                     # the model, its loss, its metric
     fit(experiment, (samples, Li2021.labels(table)), recipe=PRINTED, …)
 
-`samples` prepares crops, `model` is the network of figures 3 and 4, `lidc` asks the same question
-of LIDC-IDRI, which has six of the nine heads; here are the models that the paper compares, their
+`samples` prepares crops, `model` is the network of figures 3 and 4, `lesionlab.li_of_lidc` says
+which six of the nine heads LIDC-IDRI has; here are the models that the paper compares, their
 loss and recipes; `tables` are Tables 1 to 4, and what sections 6.1 and 6.2 say of them.
 
 What the paper leaves open, or prints otherwise:
@@ -30,13 +30,13 @@ import pandas as pd
 import torch
 
 from lesionlab import cohorts, published
+from lesionlab import li_of_lidc as lidc
 from lesionlab.attributes import LI_CATEGORIES, Attribute, category
 from lesionlab.cohorts import Cohort, Filter
 from lesionlab.crops import datasets
 from lesionlab.crops.sampling import Samples
+from lesionlab.li_of_lidc import Thresholds as Thresholds
 from lesionlab.papers import _shared
-from lesionlab.papers.li2021 import lidc
-from lesionlab.papers.li2021.lidc import Thresholds as Thresholds
 from lesionlab.papers.li2021.model import ChannelAttention as ChannelAttention
 from lesionlab.papers.li2021.model import Design as Design
 from lesionlab.papers.li2021.model import Network as Network

@@ -26,7 +26,7 @@ centres of pixels, and the fractions 0 and 1 the outer edges of the image.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lesionlab.attributes import LI_CATEGORIES
+from lesionlab.attributes import LI_CATEGORIES, majority
 from lesionlab.crops import Crop, Tier
 from lesionlab.sources import origins
 from lesionlab.sources.anno import _index, _shapes
@@ -71,25 +71,22 @@ class Anno:
 
     Args:
         root: The folder with `attributes.csv`; if None, what `LESIONLAB_ANNO` names.
-        subjects: The mapping from subjects to patients; `<root>-subjects.csv` if None, where there
-            is one. Without a mapping each subject is a patient.
         processes: How many read files; follows from the number of scans if None.
         progress: Show a bar where there are many scans.
-        use_cache: False reads all files anew and keeps nothing.
+        thorough: Hold the annotations against the header of every slice, not of one.
 
     Raises:
         FileNotFoundError: There is no such folder, or none is named.
-        AnnoError: It holds no scan, or the mapping cannot be read.
+        AnnoError: It holds no scan, or the mapping from subjects to patients cannot be read.
     """
 
     def __init__(
         self,
         root: str | Path | None = None,
         *,
-        subjects: str | Path | None = None,
         processes: int | None = None,
         progress: bool = True,
-        use_cache: bool = True,
+        thorough: bool = False,
     ) -> None:
         found = Path(root).expanduser() if root is not None else origins.anno()
         if found is None:
@@ -97,74 +94,73 @@ class Anno:
         if not found.is_dir():
             raise FileNotFoundError(f"{found} is no folder; expected one with {ATTRIBUTES}")
         self.root = found.resolve()
-        apart = subjects_path(self.root)
-        mapping = Path(subjects) if subjects is not None else apart if apart.exists() else None
-        self._patients = read_subjects(mapping)
-        self._attributes, self._faults = read_attributes(self.root / ATTRIBUTES)
-        scans, faults = _index.find_scans(self.root)
-        self._faults += faults
-        self._scans = {scan.name: scan for scan in scans}
+        self._scans, faults = _index.find_scans(self.root)
         self._records = _index.read_scans(
-            scans, processes=processes, progress=progress, use_cache=use_cache
+            list(self._scans.values()), processes=processes, progress=progress, thorough=thorough
         )
-        for record in self._records.values():
-            self._faults += [Fault(*fault) for fault in record["faults"]]
-        self._rows = {row["lesion_id"]: row for scan in scans for row in self._lesions_of(scan)}
-        known = {(scan.subject, scan.series) for scan in scans}
-        self._faults += [
-            Fault(ATTRIBUTES, f"{subject} {series}", "no such subject and series in the tree")
-            for subject, series in sorted(self._attributes.keys() - known)
-        ]
+        attributes, self._faults = read_attributes(self.root / ATTRIBUTES)
+        patients = read_subjects(subjects_path(self.root))
+        self._faults += faults
+        self._rows: dict[str, dict[str, Any]] = {}
+        for scan in self._scans.values():
+            self._faults += [Fault(*fault) for fault in self._records[scan.name]["faults"]]
+            table = attributes.pop((scan.subject, scan.series), {})
+            for row in self._lesions_of(scan, table):
+                patient = patients.get(scan.subject, scan.subject)
+                self._rows[row["lesion_id"]] = {"patient": patient} | row
+        for subject, series in sorted(attributes):
+            why = "no such subject and series in the tree"
+            self._faults.append(Fault(ATTRIBUTES, f"{subject} {series}", why))
         self._last: tuple[str, OpenScan, Any, float] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_last": None}
 
-    def _lesions_of(self, scan: _index.Scan) -> Iterator[dict[str, Any]]:
+    def _lesions_of(
+        self, scan: _index.Scan, table: dict[tuple[int, int], Codes]
+    ) -> Iterator[dict[str, Any]]:
         """The rows of a scan's lesions; what has no contour or no attributes is a fault."""
         record = self._records[scan.name]
-        table = dict(self._attributes.get((scan.subject, scan.series), {}))
-        ids = {int(name[1:]) for name in record["lesions"] if name[0] == "L"}
-        where = str(scan.folder.relative_to(self.root))
-        for name, found in record["lesions"].items():
-            codes: dict[int, Codes] = {}
-            for (lesion, doctor), told in list(table.items()):
-                aids = [aid for _, aid in found["files"].get(str(doctor), [])]
-                loose = name[0] == "A" and lesion in aids and lesion not in ids
-                if name != f"L{lesion}" and not loose:
-                    continue
-                del table[lesion, doctor]
-                if codes.setdefault(doctor, told) != told:
-                    why = f"doctor {doctor} gave its contours different codes; the first are kept"
-                    self._faults.append(Fault(ATTRIBUTES, f"{scan.name} {lesion}", why))
-            doctors = sorted(map(int, found["files"]))
-            for doctor in sorted(set(doctors) - set(codes)):
-                why = f"no attributes of doctor {doctor} for this lesion"
-                self._faults.append(Fault(where, f"{scan.series} {name}", why))
-            if not any(codes.values()):
-                why = "no attributes of any doctor: the lesion is left out"
-                self._faults.append(Fault(where, f"{scan.series} {name}", why))
+        lesions = record["lesions"]
+        codes: dict[str, dict[int, Codes]] = {name: {} for name in lesions}
+        by_aid = {
+            (aid, doctor): name
+            for name, found in lesions.items()
+            for doctor, aid, _ in found["files"]
+            if name.startswith("A")
+        }
+        for (number, doctor), told in table.items():
+            name = f"L{number}" if f"L{number}" in lesions else by_aid.get((number, doctor))
+            if name is None:
+                why = f"doctor {doctor} gave attributes, and there is no contour to go with them"
+            elif codes[name].setdefault(doctor, told) != told:
+                why = f"doctor {doctor} gave its contours different codes; the first are kept"
+            else:
                 continue
-            raters = sorted(codes)
+            self._faults.append(Fault(ATTRIBUTES, f"{scan.name} {number}", why))
+        z, y, _ = record["spacing"] or (0, 0, 0)
+        for name, found in lesions.items():
+            doctors = sorted({doctor for doctor, _, _ in found["files"]})
+            raters = sorted(codes[name])
+            for doctor in sorted({*doctors} - {*raters}):
+                why = f"no attributes of doctor {doctor} for this lesion"
+                self._faults.append(scan.fault(scan.folder, f"{scan.series} {name}", why))
+            if not any(codes[name].values()):
+                continue
             row = {
                 "lesion_id": f"{scan.name}-{name}",
-                "patient": self._patients.get(scan.subject, scan.subject),
                 "scan_id": scan.name,
                 "series_uid": record["series_uid"],
                 "doctors": doctors,
                 "n_readers": len(doctors),
                 "raters": raters,
             }
-            for attribute in LI_CATEGORIES:
-                readings = [codes[rater].get(attribute.name) for rater in raters]
-                row[attribute.name] = _majority(readings)
-                row[f"{attribute.name}_readings"] = readings
+            for attribute in (a.name for a in LI_CATEGORIES):
+                readings = [codes[name][rater].get(attribute) for rater in raters]
+                row[attribute] = majority(code for code in readings if code is not None)
+                row[f"{attribute}_readings"] = readings
             row |= {key: value for key, value in found.items() if key != "files"}
-            z, y, _ = record["spacing"]
             yield row | {"slice_spacing": z, "slice_thickness": z, "pixel_spacing": y}
-        for lesion, doctor in table:
-            why = f"doctor {doctor} gave attributes, and there is no contour to go with them"
-            self._faults.append(Fault(ATTRIBUTES, f"{scan.name} {lesion}", why))
 
     def lesions(self) -> pd.DataFrame:
         """One row per lesion that has contours and attributes, index `lesion_id`.
@@ -173,8 +169,8 @@ class Anno:
             - `patient` (the lowest subject number of the true patient), `scan_id`, `series_uid`;
             - `doctors` (who outlined it, in the order of `Crop.masks`), `n_readers`, `raters` (who
               gave attributes);
-            - the nine codes, by the majority of raters, where two are as frequent that of the
-              first of them; missing where nobody told; and `<attribute>_readings`, each rater's;
+            - the nine codes, each the `majority` of raters, missing where nobody told; and
+              `<attribute>_readings`, each rater's;
             - `diameter`, larger side in plane, mm; `slice_location`, mm, and `y`, `x`, voxel index,
               of its centre of gravity; `n_slices`, marked ones; `circles`, True where all
               contours were drawn with the circle tool;
@@ -182,16 +178,14 @@ class Anno:
         """
         rows = pd.DataFrame(list(self._rows.values()))
         if rows.empty:
-            raise AnnoError(f"{self.root}: no lesion can be used; {self._told()}")
+            told = "; ".join(map(str, self._faults[:2]))
+            n = len(self._faults)
+            raise AnnoError(f"{self.root}: no lesion can be used; {n:,} faults: {told}")
         return rows.set_index("lesion_id")
 
     def exclusions(self) -> pd.DataFrame:
         """What was left out: `path` below the root, `key`, `reason`."""
         return pd.DataFrame(self._faults, columns=list(Fault._fields))
-
-    def _told(self) -> str:
-        first = "; ".join(map(str, self._faults[:2]))
-        return f"{len(self._faults):,} faults: {first}" if self._faults else "no faults"
 
     @property
     def tier(self) -> Tier:
@@ -201,10 +195,9 @@ class Anno:
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 of names, sizes and times of the files, and of the tables as they were read."""
+        """SHA-256 of names, sizes and times of the files, and of the lesions as they were read."""
         keys = sorted(record["key"] for record in self._records.values())
-        told = repr((keys, self._attributes, self._patients))
-        return hashlib.sha256(told.encode()).hexdigest()
+        return hashlib.sha256(repr((keys, self._rows)).encode()).hexdigest()
 
     def annotations(self, lesion_id: str) -> dict[int, list[Annotation]]:
         """The contours of a lesion by doctor. A LookupError for an unknown id."""
@@ -212,11 +205,10 @@ class Anno:
             raise LookupError(f"no lesion has the lesion_id {lesion_id!r}")
         scan = self._scans[self._rows[lesion_id]["scan_id"]]
         name = lesion_id.removeprefix(f"{scan.name}-")
-        files = self._records[scan.name]["lesions"][name]["files"]
-        return {
-            doctor: [read_annotation(scan.folder / file) for file, _ in files[str(doctor)]]
-            for doctor in self._rows[lesion_id]["doctors"]
-        }
+        found: dict[int, list[Annotation]] = defaultdict(list)
+        for doctor, _, file in self._records[scan.name]["lesions"][name]["files"]:
+            found[doctor].append(read_annotation(scan.folder / file))
+        return dict(sorted(found.items()))
 
     def crop(
         self,
@@ -243,26 +235,24 @@ class Anno:
         check_margin(size, margin_mm)
         by_doctor = self.annotations(lesion_id)
         scan, location, step = self._open(self._rows[lesion_id]["scan_id"])
-        marks = [(d, m) for d, some in enumerate(by_doctor.values()) for m in some]
-        z = [_index.index_of(mark, location, step) for _, mark in marks]
-        parts = [_shapes.fill(mark.outline) for _, mark in marks]
-        low = np.array((min(z), *np.min([corner for _, corner in parts], axis=0)))
-        high = (max(z) + 1, *np.max([np.add(corner, mask.shape) for mask, corner in parts], axis=0))
-        readers = np.zeros((len(by_doctor), *(high - low)), dtype=np.bool_)
-        for (doctor, _), k, (mask, corner) in zip(marks, z, parts, strict=True):
-            start = corner - low[1:]
-            window = tuple(map(slice, start, start + mask.shape))
-            readers[doctor, k - low[0]][window] |= mask
+        parts = []
+        for doctor, marks in enumerate(by_doctor.values()):
+            for mark in marks:
+                pixels = _shapes.fill(mark.outline)
+                at = doctor, _index.index_of(mark, location, step)
+                parts.append(np.hstack((np.tile(at, (len(pixels), 1)), pixels)))
+        voxels = np.concatenate(parts)  # (voxel, 4): doctor, z, y, x
+        _, *low = voxels.min(axis=0).tolist()
+        readers = np.zeros(voxels.max(axis=0) + 1 - [0, *low], dtype=np.bool_)
+        readers[tuple((voxels - [0, *low]).T)] = True
         if interpolate:
-            for doctor, mask in enumerate(readers):
-                marked = {k - low[0] for (d, _), k in zip(marks, z, strict=True) if d == doctor}
-                readers[doctor] = fill_between(mask, sorted(marked))
+            readers = np.array([fill_between(mask) for mask in readers])
         masks = LesionMasks(
             lesion_id=lesion_id,
             reading_ids=tuple(by_doctor),
             readers=readers,
             consensus=readers.mean(axis=0) >= 0.5,
-            origin=(int(low[0]), int(low[1]), int(low[2])),
+            origin=(low[0], low[1], low[2]),
             spacing=(step, *scan.files[0].pixel_spacing),
         )
         if (widest := max(readers.shape[2:])) > size:
@@ -273,30 +263,16 @@ class Anno:
         if self._last is None or self._last[0] != name:
             self._last = None  # it goes first, so that two scans are never held
             scan, uid = self._scans[name], self._records[name]["series_uid"]
-            slices, positions, location, step, _ = _index.open_slices(scan, uid)
+            slices, positions, location, step, _ = _index.open_slices(scan.dicom, uid)
             opened = OpenScan(uid, positions, dict(enumerate(slices)), scan.dicom)
             self._last = name, opened, location, step
         return self._last[1:]
 
 
-def _majority(readings: list[int | None]) -> int | None:
-    """The most frequent code; of two as frequent, the one that comes first."""
-    told = Counter(code for code in readings if code is not None)
-    return told.most_common(1)[0][0] if told else None
-
-
-def validate(
-    root: str | Path, *, processes: int | None = None, progress: bool = True
-) -> tuple[int, list[Fault]]:
-    """Read a whole tree anew: how many lesions can be used, and every fault.
-
-    Beyond what `Anno` checks, the header of every slice is read, and annotations are held against
-    them.
-    """
-    opened = Anno(root, processes=processes, progress=progress, use_cache=False)
-    scans = opened._scans.values()
-    slices = _index.check_all(scans, opened._records, processes=processes, progress=progress)
-    return len(opened._rows), list(dict.fromkeys([*opened._faults, *slices]))
+def validate(root: str | Path, *, progress: bool = True) -> tuple[int, list[Fault]]:
+    """Check a whole tree: how many lesions can be used, and every fault."""
+    opened = Anno(root, progress=progress, thorough=True)
+    return len(opened._rows), opened._faults
 
 
 class Detection(NamedTuple):
@@ -331,9 +307,8 @@ def detection_label(
     at = index * np.array(crop.spacing)
     flat = bool((inside[:, 0] == inside[0, 0]).all())
     axes = slice(1, 3) if flat else slice(0, 3)
-    centred = at[:, axes] - at[:, axes].mean(axis=0)
-    moments = centred.T @ centred / len(at)
-    moments += np.diag(np.square(crop.spacing[axes]) / 12)  # of a voxel about its centre
+    # the last part is what a voxel has about its own centre
+    moments = np.cov(at[:, axes].T, bias=True) + np.diag(np.square(crop.spacing[axes]) / 12)
     longest = float(np.linalg.eigvalsh(moments)[-1])
     z, y, x = (at.mean(axis=0) + origin[::-1]).tolist()
     return Detection(x, y, z, 2 * float(np.sqrt((4 if flat else 5) * longest)))

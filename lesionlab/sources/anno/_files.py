@@ -22,12 +22,6 @@ from lesionlab import _names
 from lesionlab.attributes import LI_CATEGORIES
 from lesionlab.sources.anno._shapes import FloatArray, crosses_itself
 
-KEYS = (
-    "SeriesID", "NoduleSerialNumber", "InstanceNumber", "Origin", "Dimension", "Spacing", "Coords",
-    "XMin", "XMax", "YMin", "YMax",
-)  # fmt: skip
-"""The keys of the paper (3.1); `LesionID` is ours and optional."""
-
 ATTRIBUTES = "attributes.csv"
 WHO = ("subject", "series", "lesion", "doctor")
 COLUMNS = (*WHO, *(a.name for a in LI_CATEGORIES))
@@ -40,6 +34,17 @@ MAX_SIZE = 100_000  # rows, columns, slices; pixels and mm of any coordinate
 MAX_NUMBER = 10**9  # of a lesion, annotation or doctor
 SAME_MM = 0.01  # that two mm may differ by rounding
 BOX = 1.0  # pixels that XMin … YMax may lie off the contour
+
+KEYS: dict[str, tuple[tuple[int, ...], float, float]] = {
+    "NoduleSerialNumber": ((), 0, MAX_NUMBER),
+    "InstanceNumber": ((), -MAX_SIZE, MAX_SIZE),
+    "Origin": ((3,), -MAX_SIZE, MAX_SIZE),
+    "Dimension": ((3,), 1, MAX_SIZE),
+    "Spacing": ((3,), 1e-3, 1e3),
+    "LesionID": ((), 0, MAX_NUMBER),
+    "Coords": ((0, 2), -MAX_SIZE, MAX_SIZE),
+} | {f"{axis}{end}": ((), -MAX_SIZE, MAX_SIZE) for axis in "XY" for end in ("Min", "Max")}
+"""The numbers (3.1), each its shape, least and largest. `LesionID` is ours, and optional."""
 
 FILE_NAME = re.compile(r"([0-9]{1,9})_(-?[0-9]{1,6}(?:\.[0-9]{1,12})?)\.anno")
 SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -71,6 +76,13 @@ class BadAnnoError(AnnoError):
         return str(Fault(str(self.path), self.key, self.reason))
 
 
+def check(path: Path, *expected: tuple[Any, str, str]) -> None:
+    """Raise for the first thing that is wrong: whether it is as expected, the key, the reason."""
+    for fits, key, reason in expected:
+        if not fits:
+            raise BadAnnoError(path, key, reason)
+
+
 @dataclass(frozen=True, eq=False)
 class Annotation:
     """What one `.anno` file says: a contour in one slice."""
@@ -98,29 +110,29 @@ def read_annotation(path: str | Path) -> Annotation:
     path = Path(path)
     if not (name := FILE_NAME.fullmatch(path.name)):
         raise BadAnnoError(path, "", "is not named aid_loc.anno, as 12_-103.5.anno")
-    found = _Reader(path, _load(path))
     aid, location = int(name[1]), float(name[2])
-    if found.number("NoduleSerialNumber", 0, MAX_NUMBER) != aid:
-        raise found.error("NoduleSerialNumber", f"expected {aid}, as in the file's name")
-    if abs(found.number("InstanceNumber", -MAX_SIZE, MAX_SIZE) - location) > SAME_MM:
-        raise found.error("InstanceNumber", f"expected {location:g}, as in the file's name")
-    uid = found.values["SeriesID"]
-    if not isinstance(uid, str) or not re.fullmatch(r"[0-9.]{1,64}", uid):
-        raise found.error("SeriesID", "expected a DICOM UID, digits and dots, up to 64")
-    lesion = None
-    if found.values.get("LesionID") is not None:
-        lesion = found.whole("LesionID", found.values["LesionID"], 0, MAX_NUMBER)
-    dimension = found.list("Dimension", 1, MAX_SIZE)
+    told = {"LesionID": None} | _load(path)
+    check(path, *((key in told, key, "is missing") for key in ("SeriesID", *KEYS)))
+    uid, is_told = told["SeriesID"], told.get("LesionID") is not None
+    is_uid = isinstance(uid, str) and re.fullmatch(r"[0-9.]{1,64}", uid)
+    check(path, (is_uid, "SeriesID", "expected a DICOM UID, digits and dots, up to 64"))
+    told["LesionID"] = told["LesionID"] if is_told else 0
+    told = {key: _numbers(path, key, told[key], *limits) for key, limits in KEYS.items()}
+    for key, named in {"NoduleSerialNumber": aid, "InstanceNumber": location}.items():
+        fits = abs(told[key] - named) <= SAME_MM
+        check(path, (fits, key, f"expected {named}, as in the file's name"))
+    for key in ("Dimension", "LesionID"):
+        check(path, ((told[key] % 1 == 0).all(), key, "expected whole numbers"))
     return Annotation(
         path=path,
         aid=aid,
         location=location,
-        lesion=lesion,
+        lesion=int(told["LesionID"]) if is_told else None,
         series_uid=uid,
-        origin=tuple(map(float, found.list("Origin", -MAX_SIZE, MAX_SIZE))),
-        dimension=tuple(found.whole("Dimension", n, 1, MAX_SIZE) for n in dimension),
-        spacing=tuple(map(float, found.list("Spacing", 1e-3, 1e3))),
-        outline=_outline(found, np.array(dimension[:2], dtype=np.float64)),
+        origin=tuple(told["Origin"].tolist()),
+        dimension=tuple(map(int, told["Dimension"])),
+        spacing=tuple(told["Spacing"].tolist()),
+        outline=_outline(path, told),
     )
 
 
@@ -128,11 +140,9 @@ def _load(path: Path) -> dict[str, Any]:
     """The dictionary in a file."""
     try:
         status = path.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            raise BadAnnoError(path, "", "is a link or no plain file")
-        if status.st_size > MAX_BYTES:
-            why = f"has {status.st_size:,} bytes, expected at most {MAX_BYTES:,}"
-            raise BadAnnoError(path, "", why)
+        size, most = status.st_size, MAX_BYTES
+        check(path, (stat.S_ISREG(status.st_mode), "", "is a link or no plain file"))
+        check(path, (size <= most, "", f"has {size:,} bytes, expected at most {most:,}"))
         data = path.read_bytes()
     except OSError as error:
         raise BadAnnoError(path, "", f"cannot be read: {error.strerror}") from None
@@ -147,87 +157,56 @@ def _load(path: Path) -> dict[str, Any]:
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         why = "is neither JSON nor a Python literal: cut off or damaged"
         raise BadAnnoError(path, "", why) from None
-    if not isinstance(found, dict):
-        raise BadAnnoError(path, "", "expected a dictionary")
-    for key in KEYS:
-        if key not in found:
-            raise BadAnnoError(path, key, "is missing")
-    return found
+    check(path, (isinstance(found, dict), "", "expected a dictionary"))
+    return dict(found)
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """The values of a file; each method gives a valid one or raises."""
-
-    path: Path
-    values: dict[str, Any]
-
-    def error(self, key: str, reason: str) -> BadAnnoError:
-        return BadAnnoError(self.path, key, reason)
-
-    def checked(self, key: str, value: Any, low: float, high: float) -> Any:
-        # NaN lies in no range; whole numbers of any length are compared as they are
-        if type(value) not in (int, float) or not low <= value <= high:
-            raise self.error(key, f"{value!r:.40}: expected a number from {low:g} to {high:g}")
-        return value
-
-    def number(self, key: str, low: float, high: float) -> float:
-        return float(self.checked(key, self.values[key], low, high))
-
-    def whole(self, key: str, value: Any, low: int, high: int) -> int:
-        if (found := self.checked(key, value, low, high)) != int(found):
-            raise self.error(key, f"{value!r:.40}: expected a whole number")
-        return int(found)
-
-    def list(self, key: str, low: float, high: float) -> list[Any]:
-        value = self.values[key]
-        if not isinstance(value, list | tuple) or len(value) != 3:
-            raise self.error(key, f"{value!r:.40}: expected three numbers, of x, y and z")
-        return [self.checked(key, one, low, high) for one in value]
-
-
-def _outline(found: _Reader, size: FloatArray) -> FloatArray:
-    """`Coords` in pixels, `(y, x)`; `size` is `(x, y)`."""
-    coords = found.values["Coords"]
-    if not isinstance(coords, list | tuple) or not 3 <= len(coords) <= MAX_POINTS:
-        n = len(coords) if isinstance(coords, list | tuple) else "no"
-        raise found.error("Coords", f"{n} points, expected a list of 3 to {MAX_POINTS:,}")
-    for point in coords:
-        if not isinstance(point, list | tuple) or len(point) != 2:
-            raise found.error("Coords", f"{point!r:.40}: expected a point [x, y]")
-        for value in point:
-            found.checked("Coords", value, -MAX_SIZE, MAX_SIZE)
-    points = np.array(coords, dtype=np.float64)
-    ends = [[f"{axis}{end}" for axis in "XY"] for end in ("Min", "Max")]
-    box = np.array([[found.number(key, -MAX_SIZE, MAX_SIZE) for key in keys] for keys in ends])
-    for low, high, keys in zip(*box, zip(*ends, strict=True), strict=True):
-        if low > high:
-            raise found.error(keys[0], f"{low:g} is above {keys[1]}, {high:g}")
-    between = (points > 0) & (points < 1)
-    fractions = bool(((points >= 0) & (points <= 1)).all())
-    if fractions != bool(((box >= 0) & (box <= 1)).all()) or (
-        not fractions and between.all(axis=1).any()
+def _numbers(
+    path: Path, key: str, value: Any, shape: tuple[int, ...], low: float, high: float
+) -> Any:
+    """A value as an array of that shape, all of it within a range; of `Coords` any points."""
+    try:
+        found = np.array(value)
+    except (ValueError, TypeError, OverflowError):  # lists of different lengths
+        found = np.array(None)
+    if key == "Coords":
+        shape = (min(max(len(found), 3), MAX_POINTS) if found.ndim else 0, 2)
+    # NaN lies in no range; an integer of many digits is an object, and cannot be shown either
+    if (
+        found.dtype.kind not in "if"
+        or found.shape != shape
+        or not ((low <= found) & (found <= high)).all()
     ):
-        raise found.error("Coords", "fractions of the image and pixels are mixed")
-    if fractions:
+        shown = type(value).__name__ if found.dtype.kind == "O" else f"{value!r:.40}"
+        what = {0: "a number", 1: "three numbers"}.get(len(shape), f"3 to {MAX_POINTS:,} points")
+        raise BadAnnoError(path, key, f"{shown}: expected {what} from {low:g} to {high:g}")
+    return found.astype(np.float64)
+
+
+def _outline(path: Path, told: dict[str, Any]) -> FloatArray:
+    """`Coords` in pixels, `(y, x)`."""
+    points, size = told["Coords"], told["Dimension"][:2]
+    box = np.array([[told[f"{axis}{end}"] for axis in "XY"] for end in ("Min", "Max")])
+    of_points, of_box = (bool(((some >= 0) & (some <= 1)).all()) for some in (points, box))
+    check(path, (of_points == of_box, "Coords", "fractions of the image and pixels are mixed"))
+    if of_points:
         points, box = points * size - 0.5, box * size - 0.5
-    if (points < -0.5 - 1e-6).any() or (points > size - 0.5 + 1e-6).any():
-        raise found.error("Coords", f"a point lies outside the image of {size[0]:g} × {size[1]:g}")
-    off = np.abs(box - (points.min(axis=0), points.max(axis=0)))
-    if off.max() > BOX:
-        key = ends[off.max(axis=1).argmax()][off.max(axis=0).argmax()]
-        raise found.error(key, f"is {off.max():.3g} pixels off the contour")
-    points = points[(points != np.roll(points, 1, axis=0)).any(axis=1), ::-1]
-    if len(points) < 3:
-        raise found.error("Coords", f"{len(points)} points that differ, expected at least 3")
-    if crosses_itself(points):
-        raise found.error("Coords", "the contour crosses itself")
-    if np.linalg.matrix_rank(points - points[0], tol=1e-6) < 2:
-        raise found.error("Coords", "all points lie on one line")
-    return points
+    inside = ((points >= -0.5 - 1e-6) & (points <= size - 0.5 + 1e-6)).all()
+    why = f"a point lies outside the image of {size[0]:g} × {size[1]:g}"
+    check(path, (inside, "Coords", why))
+    for k, axis in enumerate("XY"):
+        check(path, (box[0, k] <= box[1, k], f"{axis}Min", f"is above {axis}Max"))
+        for end, at in (("Min", points[:, k].min()), ("Max", points[:, k].max())):
+            off = abs(box[int(end == "Max"), k] - at)
+            check(path, (off <= BOX, f"{axis}{end}", f"is {off:.3g} pixels off the contour"))
+    flat = np.linalg.matrix_rank(points - points[0], tol=1e-6) < 2
+    check(path, (not flat, "Coords", "all points lie on one line"))
+    outline: FloatArray = points[(points != np.roll(points, 1, axis=0)).any(axis=1), ::-1]
+    check(path, (not crosses_itself(outline), "Coords", "the contour crosses itself"))
+    return outline
 
 
-# --- The table of attributes --------------------------------------------------------------------
+# --- The tables beside the tree ------------------------------------------------------------------
 
 Codes = dict[str, int]  # by the name of the attribute; what was not told is left out
 Attributes = dict[tuple[str, str], dict[tuple[int, int], Codes]]
@@ -245,40 +224,34 @@ def read_attributes(path: Path) -> tuple[Attributes, list[Fault]]:
     """
     found: Attributes = {}
     faults: list[Fault] = []
+
+    def fault(key: str, why: str) -> None:
+        faults.append(Fault(path.name, key, why))
+
     try:
-        for line in _lines(path, COLUMNS):
-            _read_line(*line, found, faults)
+        for where, row in _lines(path, COLUMNS):
+            here = found.setdefault((row["subject"], row["series"]), {}) if row else {}
+            if not row:
+                fault(where, "expected as many cells as in the first line")
+            elif not re.fullmatch("[0-9]{1,9} [0-9]{1,9}", f"{row['lesion']} {row['doctor']}"):
+                fault(f"lesion, doctor ({where})", "expected whole numbers")
+            elif (key := (int(row["lesion"]), int(row["doctor"]))) in here:
+                fault(where, f"a second line of doctor {key[1]} for lesion {key[0]}")
+            else:
+                codes = here[key] = {}
+                for name, allowed in _ALLOWED.items():
+                    if (cell := row[name]) in allowed:
+                        codes[name] = allowed[cell]
+                    elif cell:
+                        expected = _names.listed(sorted(allowed))
+                        fault(f"{name} ({where})", f"{cell!r:.40}: expected {expected}")
     except AnnoError as error:
-        faults.append(Fault(path.name, "", str(error)))
+        fault("", str(error))
     return found, faults
 
 
-def _read_line(
-    number: int, row: dict[str, str] | int, found: Attributes, faults: list[Fault]
-) -> None:
-    def fault(key: str, why: str) -> None:
-        faults.append(Fault(ATTRIBUTES, f"{key} (line {number})".strip(), why))
-
-    if isinstance(row, int):
-        return fault("", f"{row} cells, not as many as in the first line")
-    for name in ("lesion", "doctor"):
-        if not re.fullmatch("[0-9]{1,9}", row[name]):
-            return fault(name, f"{row[name]!r:.40}: expected a whole number")
-    key = int(row["lesion"]), int(row["doctor"])
-    here = found.setdefault((row["subject"], row["series"]), {})
-    if key in here:
-        return fault("doctor", f"a second line of doctor {key[1]} for lesion {key[0]}")
-    codes = here[key] = {}
-    for name, allowed in _ALLOWED.items():
-        if (cell := row[name]) in allowed:
-            codes[name] = allowed[cell]
-        elif cell:
-            fault(name, f"{cell!r:.40}: expected {_names.listed(sorted(allowed))}")
-    return None
-
-
-def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str] | int]]:
-    """Number and cells of each line of a CSV file, or how many cells where that is wrong.
+def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Number and cells of each line of a CSV file; no cells where their number is wrong.
 
     Raises:
         AnnoError: It is no file of at most `MAX_TABLE` bytes with these columns.
@@ -286,37 +259,32 @@ def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, 
     if not path.is_file() or path.stat().st_size > MAX_TABLE:
         raise AnnoError(f"{path}: expected a table of at most {MAX_TABLE:,} bytes")
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.reader(file)
+        reader = csv.DictReader(file, skipinitialspace=True)
         try:
-            header = [cell.strip() for cell in next(reader, [])]
+            header = list(reader.fieldnames or [])
             if missing := [name for name in columns if header.count(name) != 1]:
                 raise AnnoError(f"{path}: expected one column {missing[0]!r} in the first line")
-            for cells in reader:
-                if len(cells) != len(header):
-                    if any(cells):
-                        yield reader.line_num, len(cells)
-                    continue
-                told = zip(header, (cell.strip() for cell in cells), strict=True)
-                yield reader.line_num, dict(told)
+            for row in reader:
+                whole = None not in row and None not in row.values()
+                cells = {name: cell.strip() for name, cell in row.items()} if whole else {}
+                yield f"line {reader.line_num}", cells
         except csv.Error as error:
             raise AnnoError(f"{path}, line {reader.line_num}: {error}") from None
 
 
-def read_subjects(path: Path | None) -> dict[str, str]:
+def read_subjects(path: Path) -> dict[str, str]:
     """From a subject's number to the lowest number of the same patient, by the mapping apart.
 
-    The patients' own identifiers stay in the file.
+    The patients' own identifiers stay in the file. Without it each subject is a patient.
 
     Raises:
         AnnoError: It is no such mapping; the message names the line.
     """
     lowest: dict[str, str] = {}
     found: dict[str, str] = {}
-    for number, row in _lines(path, ["subject", "patient"]) if path is not None else ():
-        if isinstance(row, int) or not (row["subject"] and row["patient"]):
-            raise AnnoError(f"{path}, line {number}: expected a subject and a patient")
-        if row["subject"] in found:
-            raise AnnoError(f"{path}, line {number}: subject {row['subject']} is there twice")
+    for where, row in _lines(path, ["subject", "patient"]) if path.exists() else ():
+        if not row or not (row["subject"] and row["patient"]) or row["subject"] in found:
+            raise AnnoError(f"{path}, {where}: expected a subject not told before, and a patient")
         found[row["subject"]] = patient = row["patient"]
         lowest[patient] = min(row["subject"], lowest.get(patient, row["subject"]))
     return {subject: lowest[patient] for subject, patient in found.items()}

@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.sparse.csgraph import connected_components
+from scipy import sparse
 from tqdm.auto import tqdm
 
 from lesionlab import _files, _processes
 from lesionlab.sources.anno import _shapes
 from lesionlab.sources.anno._files import (
     FILE_NAME,
+    MAX_SIZE,
     SUBJECT,
     AnnoError,
     Annotation,
     BadAnnoError,
     Fault,
+    check,
     read_annotation,
 )
 from lesionlab.sources.dicom._files import BadFileError, DicomError, Slice, read_slice
 from lesionlab.sources.dicom._series import arrange, may_be_dicom, select
 from lesionlab.sources.lidc import cache_folder
 
-DEPTH = 6  # folders above a series: ct_type/hospital/year/month/day/subject
-SERIES = re.compile(r"SE[0-9]{2,4}")
-DOCTOR = re.compile(r"(SE[0-9]{2,4})_[0-9]{2}_([0-9]{2,4})")
+DEPTH = 7  # of a series or of a doctor's folder below the root
+EXPECTED = "expected ct_type/hospital/year/month/day/subject/SE01 and SE01_01_01, and no links"
+FOLDER = re.compile(r"(SE[0-9]{2,4})(?:_[0-9]{2}_([0-9]{2,4}))?")  # of slices, or of a doctor
+NOBODY = -1  # in place of a doctor's number
 STEP = 3  # slices from one mark of a lesion to the next (3.2.1)
 FEW = 50  # scans that one process reads: starting others takes longer
 MOST_PROCESSES = 4
@@ -63,99 +66,81 @@ class Scan:
         """What its lesions' ids begin with."""
         return f"{self.subject}-{self.series}"
 
-    def key(self) -> str:
-        """SHA-256 of the names, sizes and times of its files, and of the code that reads them."""
-        lines = [_files.sha256_code("sources/anno", "sources/dicom"), self.name]
-        for folder in (self.series, *(name for _, name in self.doctors)):
-            with os.scandir(self.folder / folder) as entries:
-                for entry in sorted(entries, key=lambda e: e.name):
-                    status = entry.stat(follow_symlinks=False)
-                    told = f"{status.st_size} {status.st_mtime_ns}"
-                    lines.append(f"{folder}/{entry.name!r} {told}")
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    def fault(self, path: Path, key: str, reason: str) -> Fault:
+        """What is wrong with one of its files or folders."""
+        return Fault(str(path.relative_to(self.root)), key, reason)
 
 
-def find_scans(root: Path) -> tuple[list[Scan], list[Fault]]:
-    """The scans of a tree, by their path, and what lies where it should not. Links are passed by.
+def find_scans(root: Path) -> tuple[dict[str, Scan], list[Fault]]:
+    """The scans of a tree by their name, and what lies where it should not. Links are passed by.
 
     Raises:
         AnnoError: There is no scan at all.
     """
+    found: dict[tuple[Path, str], list[tuple[int, str]]] = defaultdict(list)
     scans: dict[str, Scan] = {}
     faults = []
-    expected = "expected ct_type/hospital/year/month/day/subject with SE01 and SE01_01_01 in it"
-    for name, subfolders, files in os.walk(root):
-        folder = Path(name)
-        below = folder.relative_to(root)
-        subfolders[:] = sorted(sub for sub in subfolders if not sub.startswith("."))
-        for link in [sub for sub in subfolders if (folder / sub).is_symlink()]:
-            subfolders.remove(link)
-            faults.append(Fault(str(below / link), "", "is a link, which is not followed"))
-        if any(file.endswith(".anno") for file in files):
-            faults.append(Fault(str(below), "", f"holds .anno files, {expected}"))
-        inside = [sub for sub in subfolders if SERIES.fullmatch(sub) or DOCTOR.fullmatch(sub)]
-        if len(below.parts) < DEPTH:
-            faults += [Fault(str(below / sub), "", f"lies too high: {expected}") for sub in inside]
-            subfolders[:] = [sub for sub in subfolders if sub not in inside]
-            continue
-        for sub in sorted(set(subfolders) - set(inside)):
-            faults.append(Fault(str(below / sub), "", "is no SE01 and no SE01_01_01"))
-        subfolders.clear()
-        if not SUBJECT.fullmatch(folder.name):
-            why = "expected a subject of up to 64 letters, digits, '_' and '-'"
-            faults.append(Fault(str(below), "", why))
-            continue
-        doctors = defaultdict(list)
-        for found in filter(None, map(DOCTOR.fullmatch, inside)):
-            doctors[found[1]].append((int(found[2]), found[0]))
-        for lost in sorted(set(doctors) - set(inside)):
-            faults.append(Fault(str(below / lost), "", "is missing: the doctors' slices"))
-        for series in filter(SERIES.fullmatch, inside):
-            scan = Scan(root, folder.name, series, folder, tuple(sorted(doctors[series])))
-            if (other := scans.setdefault(scan.name.lower(), scan)) is not scan:
-                why = f"the same subject and series as {other.dicom.relative_to(root)}"
-                faults.append(Fault(str(below / series), "", why))
+    for path in sorted(filter(Path.is_dir, root.rglob("SE*"))):
+        below, match = path.relative_to(root), FOLDER.fullmatch(path.name)
+        placed = len(below.parts) == DEPTH and SUBJECT.fullmatch(path.parent.name)
+        if match and placed and not path.is_symlink():
+            doctor = int(match[2]) if match[2] else NOBODY
+            found[path.parent, match[1]].append((doctor, path.name))
+        else:
+            faults.append(Fault(str(below), "", EXPECTED))
+    for (folder, series), inside in found.items():
+        doctors = tuple(sorted(one for one in inside if one[0] != NOBODY))
+        scan = Scan(root, folder.name, series, folder, doctors)
+        if len(doctors) == len(inside):
+            faults.append(scan.fault(scan.dicom, "", "is missing: the doctors' slices"))
+        elif (other := scans.setdefault(scan.name, scan)) is not scan:
+            why = f"the same subject and series as {other.dicom.relative_to(root)}"
+            faults.append(scan.fault(scan.dicom, "", why))
     if not scans:
-        raise AnnoError(f"{root}: no scan in it; {expected}")
-    return sorted(scans.values(), key=lambda scan: scan.dicom), faults
+        raise AnnoError(f"{root}: no scan in it; {EXPECTED}")
+    return scans, faults
 
 
 def read_scans(
-    scans: Iterable[Scan], *, processes: int | None, progress: bool, use_cache: bool = True
+    scans: list[Scan], *, processes: int | None, progress: bool, thorough: bool
 ) -> dict[str, Record]:
-    """The record of each scan by its name; those that are in the cache are not read again."""
-    found: dict[str, Record] = {}
-    keys = {scan.name: scan.key() for scan in scans}
+    """`read_scan` of each scan, by its name, with its `key`; from the cache if no file was changed.
+
+    A cache that is missing or damaged costs time, not results.
+    """
+    keys = {scan.name: _key(scan, thorough) for scan in scans}
     kept = cache_folder() / "anno"
-    todo = []
-    for scan in scans:
-        # a cache that is missing or damaged costs time, not results
+    found: dict[str, Record] = {}
+    for name, key in keys.items():
         with suppress(OSError, ValueError):
-            if use_cache:
-                found[scan.name] = _files.read_json(kept / f"{keys[scan.name]}.json", sealed=True)
-                continue
-        todo.append(scan)
-    read = _processes.in_order(read_scan, todo, _how_many(processes, todo), "read .anno files")
-    quiet = not progress or len(todo) <= FEW
-    with (
-        closing(read),
-        tqdm(total=len(keys), initial=len(found), disable=quiet, unit="scan") as bar,
-    ):
-        for scan, record in zip(todo, read, strict=True):
+            found[name] = _files.read_json(kept / f"{key}.json", sealed=True)
+    todo = [scan for scan in scans if scan.name not in found]
+    few = len(todo) <= FEW
+    processes = processes or (1 if few else min(_processes.usable_cores(), MOST_PROCESSES))
+    work = partial(read_scan, thorough=thorough)
+    with closing(_processes.in_order(work, todo, processes, "read .anno files")) as read:
+        shown = tqdm(read, "read", len(todo), disable=few or not progress, unit="scan")
+        for scan, record in zip(todo, shown, strict=True):
             found[scan.name] = record
             with suppress(OSError):
-                if use_cache:
-                    _files.write_json(kept / f"{keys[scan.name]}.json", record, sealed=True)
-            bar.update()
-    return {name: found[name] | {"key": keys[name]} for name in keys}
+                _files.write_json(kept / f"{keys[scan.name]}.json", record, sealed=True)
+    return {name: found[name] | {"key": key} for name, key in keys.items()}
 
 
-def _how_many(asked: int | None, items: list[Any]) -> int:
-    return asked or (1 if len(items) <= FEW else min(_processes.usable_cores(), MOST_PROCESSES))
+def _key(scan: Scan, thorough: bool) -> str:
+    """SHA-256 of the names, sizes and times of a scan's files, and of the code that reads them."""
+    lines = [_files.sha256_code("sources/anno", "sources/dicom"), scan.name, str(thorough)]
+    for folder in (scan.series, *(name for _, name in scan.doctors)):
+        for file in sorted((scan.folder / folder).iterdir()):
+            status = file.lstat()
+            lines.append(f"{folder}/{file.name!r} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def read_scan(scan: Scan) -> Record:
+def read_scan(scan: Scan, thorough: bool = False) -> Record:
     """Check a scan's `.anno` files against the header of one slice, and join them into lesions.
+
+    Where it is to be `thorough`, they are held against the headers of all slices.
 
     Returns:
         - `series_uid`, `spacing` `(z, y, x)` mm, `synthetic`;
@@ -164,111 +149,101 @@ def read_scan(scan: Scan) -> Record:
     """
     faults: list[Fault] = []
     record: Record = {"series_uid": "", "spacing": [], "synthetic": False, "lesions": {}}
-    told = str(scan.dicom.relative_to(scan.root))
-    slices = (one for one in _slices(scan, faults) if isinstance(one, Slice))
-    if (first := next(slices, None)) is None:
-        faults.append(Fault(told, "", "has no CT slice that can be read"))
-        return record | {"faults": faults}
+    record["faults"] = faults
+    if (first := _first_slice(scan)) is None:
+        faults.append(scan.fault(scan.dicom, "", "has no CT slice that can be read"))
+        return record
     marks = list(_marks(scan, first, faults))
     if not marks:
-        faults.append(Fault(told, "", "has no contour that can be used"))
-        return record | {"faults": faults}
+        faults.append(scan.fault(scan.dicom, "", "has no contour that can be used"))
+        return record
+    if thorough:
+        faults += _check_slices(scan, first.series_uid, [mark for _, mark in marks])
     z = float(np.median([mark.spacing[2] for _, mark in marks]))
     spacing = (z, *first.pixel_spacing)
     record |= {"series_uid": first.series_uid, "synthetic": first.synthetic, "spacing": spacing}
     record["lesions"] = {
         name: _lesion(scan, [marks[k] for k in members], spacing)
-        for name, members in sorted(_join(marks).items())
+        for name, members in sorted(_join([mark for _, mark in marks]).items())
     }
-    return record | {"faults": faults}
+    return record
 
 
-def _slices(scan: Scan, faults: list[Fault]) -> Iterator[Slice | str]:
+def _first_slice(scan: Scan) -> Slice | None:
     for file in sorted(filter(may_be_dicom, scan.dicom.iterdir())):
-        try:
-            yield read_slice(file)
-        except BadFileError as error:
-            faults.append(Fault(str(file.relative_to(scan.root)), "", error.reason))
+        with suppress(BadFileError):
+            if isinstance(found := read_slice(file), Slice):
+                return found
+    return None
 
 
 def _marks(scan: Scan, first: Slice, faults: list[Fault]) -> Iterator[tuple[int, Annotation]]:
     """Doctor and annotation of each file that can be used."""
-    size, spacing = first.shape[::-1], first.pixel_spacing[::-1]
-    for doctor in dict.fromkeys(number for number, _ in scan.doctors):
-        folders = [scan.folder / name for number, name in scan.doctors if number == doctor]
-        files = [f for folder in folders for f in sorted(folder.iterdir()) if f.name[0] != "."]
-        names = map(FILE_NAME.fullmatch, (file.name for file in files))
-        aids = Counter(int(name[1]) for name in names if name)
-        for file in files:
-            try:
-                mark = read_annotation(file)
-                if (n := aids[mark.aid]) > 1:
-                    why = f"{n} files of doctor {doctor} have the aid {mark.aid}"
-                    raise BadAnnoError(file, "NoduleSerialNumber", why)
-                if mark.series_uid != first.series_uid:
-                    why = f"is not the SeriesInstanceUID of {scan.series}"
-                    raise BadAnnoError(file, "SeriesID", why)
-                if mark.dimension[:2] != size:
-                    why = f"expected {size[0]} columns and {size[1]} rows, as in {scan.series}"
-                    raise BadAnnoError(file, "Dimension", why)
-                if not np.allclose(mark.spacing[:2], spacing, rtol=0, atol=1e-3):
-                    why = f"expected {spacing[0]:g} and {spacing[1]:g} mm, as in {scan.series}"
-                    raise BadAnnoError(file, "Spacing", why)
-            except BadAnnoError as error:
-                where = str(error.path.relative_to(scan.root))
-                faults.append(Fault(where, error.key, error.reason))
-            else:
-                yield doctor, mark
+    y, x = first.pixel_spacing
+    files = [
+        (doctor, file)
+        for doctor, name in scan.doctors
+        for file in sorted((scan.folder / name).iterdir())
+        if not file.name.startswith(".")
+    ]
+    named = ((doctor, FILE_NAME.fullmatch(file.name)) for doctor, file in files)
+    used = Counter((doctor, int(name[1])) for doctor, name in named if name)
+    for doctor, file in files:
+        try:
+            mark = read_annotation(file)
+            n, of = used[doctor, mark.aid], scan.series
+            size, same = first.shape[::-1], np.allclose(mark.spacing[:2], (x, y), rtol=0, atol=1e-3)
+            check(
+                file,
+                (n == 1, "NoduleSerialNumber", f"{n} files of doctor {doctor} have this aid"),
+                (mark.series_uid == first.series_uid, "SeriesID", f"is not that of {of}"),
+                (mark.dimension[:2] == size, "Dimension", f"{of} has {size[0]} × {size[1]} pixels"),
+                (same, "Spacing", f"pixels of {of} are {x:g} and {y:g} mm wide"),
+            )
+            yield doctor, mark
+        except BadAnnoError as error:
+            faults.append(scan.fault(error.path, error.key, error.reason))
 
 
-def _join(marks: list[tuple[int, Annotation]]) -> dict[str, list[int]]:
+def _join(marks: list[Annotation]) -> dict[str, list[int]]:
     """Which marks show one lesion: by `LesionID`; without, by overlap at most `STEP` slices away.
 
     Marks of different doctors are joined alike, also in the same slice.
     """
     lesions: dict[str, list[int]] = defaultdict(list)
-    loose = [k for k, (_, mark) in enumerate(marks) if mark.lesion is None]
-    for k, (_, mark) in enumerate(marks):
+    for k, mark in enumerate(marks):
         if mark.lesion is not None:
             lesions[f"L{mark.lesion}"].append(k)
-    if not loose:
+    if not (loose := [k for k, mark in enumerate(marks) if mark.lesion is None]):
         return lesions
-    some = [marks[k][1] for k in loose]
-    masks = [_shapes.fill(mark.outline) for mark in some]
-    low = np.array([corner for _, corner in masks])
-    high = low + [mask.shape for mask, _ in masks]
-    location = np.array([mark.location for mark in some])
-    reach = (STEP + 0.5) * np.array([mark.spacing[2] for mark in some])
-    near = np.abs(location[:, None] - location) <= reach
-    near &= ((low[:, None] < high) & (low < high[:, None])).all(axis=2)
-    for i, j in np.argwhere(np.triu(near, 1)).tolist():
-        start, end = np.maximum(low[i], low[j]), np.minimum(high[i], high[j])
-        parts = (masks[k][0][tuple(map(slice, start - low[k], end - low[k]))] for k in (i, j))
-        near[i, j] = near[j, i] = np.logical_and(*parts).any()
-    labels = connected_components(near, directed=False)[1]
-    for label in range(labels.max() + 1):
+    pixels = [_shapes.fill(marks[k].outline) for k in loose]
+    row = np.repeat(np.arange(len(loose)), [len(some) for some in pixels])
+    # each pixel that is in any mark is a column
+    column = np.unique(np.concatenate(pixels) @ (MAX_SIZE, 1), return_inverse=True)[1]
+    inside = sparse.csr_array((np.ones(len(row), dtype=np.float32), (row, column)))
+    location = np.array([marks[k].location for k in loose])
+    reach = (STEP + 0.5) * np.array([marks[k].spacing[2] for k in loose])
+    near = (inside @ inside.T).toarray() * (np.abs(location[:, None] - location) <= reach)
+    labels = sparse.csgraph.connected_components(near, directed=False)[1]
+    for label in np.unique(labels):
         members = [loose[k] for k in np.flatnonzero(labels == label)]
-        lesions[f"A{min(marks[k][1].aid for k in members)}"] += members
+        lesions[f"A{min(marks[k].aid for k in members)}"] += members
     return lesions
 
 
 def _lesion(
     scan: Scan, marks: list[tuple[int, Annotation]], spacing: tuple[float, ...]
 ) -> dict[str, Any]:
-    """What the table says of a lesion, and its files by doctor, with their `aid`."""
-    files = defaultdict(list)
-    for doctor, mark in marks:
-        files[str(doctor)].append((str(mark.path.relative_to(scan.folder)), mark.aid))
+    """What the table says of a lesion, and its files: doctor, `aid`, name."""
     outlines = [mark.outline for _, mark in marks]
-    points = np.concatenate(outlines)
-    size = np.ptp(points, axis=0) * spacing[1:]
-    areas, centres = zip(*map(_shapes.area_and_centre, outlines), strict=True)
-    where = np.column_stack((centres, [mark.location for _, mark in marks]))
-    y, x, location = np.average(where, axis=0, weights=np.maximum(areas, 1e-9)).tolist()
+    size = np.ptp(np.concatenate(outlines), axis=0) * spacing[1:]
+    pixels = [_shapes.fill(outline) for outline in outlines]
+    location = np.repeat([mark.location for _, mark in marks], [len(some) for some in pixels])
+    y, x = np.concatenate(pixels).mean(axis=0).tolist()
     return {
-        "files": files,
+        "files": [(d, mark.aid, str(mark.path.relative_to(scan.folder))) for d, mark in marks],
         "diameter": float(size.max()),
-        "slice_location": location,
+        "slice_location": float(location.mean()),
         "y": y,
         "x": x,
         "n_slices": len({mark.location for _, mark in marks}),
@@ -279,9 +254,9 @@ def _lesion(
 # --- The slices, which a crop or the validator opens --------------------------------------------
 
 
-def open_slices(scan: Scan, series_uid: str) -> tuple[list[Slice], Any, Any, float, list[str]]:
+def open_slices(folder: Path, series_uid: str | None) -> tuple[list[Slice], Any, Any, float, Any]:
     """Slices in order along z, their positions and SliceLocations, the step in mm, and notes."""
-    slices, notes = select(scan.dicom, series_uid, strict=False)
+    slices, notes = select(folder, series_uid, strict=False)
     slices, _, positions, (step, _, _), odd = arrange(slices, strict=False)
     location = np.array([one.location for one in slices])
     location = np.where(np.isfinite(location), location, positions)
@@ -295,52 +270,28 @@ def index_of(mark: Annotation, location: Any, step: float) -> int:
         BadAnnoError: The scan has no slice there.
     """
     away = np.abs(location - mark.location)
-    if away.min() > min(MAX_OFF, step / 5):
-        why = f"no slice at {mark.location:g} mm; the nearest is {away.min():.3g} mm away"
-        raise BadAnnoError(mark.path, "InstanceNumber", why)
+    why = f"no slice at {mark.location:g} mm; the nearest is {away.min():.3g} mm away"
+    check(mark.path, (away.min() <= min(MAX_OFF, step / 5), "InstanceNumber", why))
     return int(away.argmin())
 
 
-def check_slices(item: tuple[Scan, Record]) -> list[Fault]:
+def _check_slices(scan: Scan, series_uid: str, marks: list[Annotation]) -> Iterator[Fault]:
     """What is wrong with a scan's slices, and with annotations beside them."""
-    scan, record = item
-    told = str(scan.dicom.relative_to(scan.root))
-    if not record["lesions"]:
-        return []
     try:
-        slices, _, location, step, notes = open_slices(scan, record["series_uid"])
+        slices, _, location, step, notes = open_slices(scan.dicom, series_uid)
     except DicomError as error:
-        return [Fault(told, "", str(error))]
-    faults = [Fault(told, "", note) for note in notes]
-    for lesion in record["lesions"].values():
-        for name, _ in (file for files in lesion["files"].values() for file in files):
-            path = str((scan.folder / name).relative_to(scan.root))
-            try:
-                mark = read_annotation(scan.folder / name)
-                index_of(mark, location, step)
-            except BadAnnoError as error:
-                faults.append(Fault(path, error.key, error.reason))
-                continue
-            if mark.dimension[2] != len(slices):
-                why = f"{mark.dimension[2]} slices, but {scan.series} has {len(slices)}"
-                faults.append(Fault(path, "Dimension", why))
-            if abs(mark.spacing[2] - step) > 0.01 * step:
-                why = f"{mark.spacing[2]:g} mm along z, but {step:g} mm in {scan.series}"
-                faults.append(Fault(path, "Spacing", why))
-            if not np.allclose(mark.origin, slices[0].position, rtol=0, atol=0.1):
-                faults.append(Fault(path, "Origin", f"is not that of {scan.series}"))
-    return faults
-
-
-def check_all(
-    scans: Iterable[Scan], records: dict[str, Record], *, processes: int | None, progress: bool
-) -> list[Fault]:
-    """`check_slices` of all scans."""
-    items = [(scan, records[scan.name]) for scan in scans]
-    checked = _processes.in_order(
-        check_slices, items, _how_many(processes, items), "checked DICOM files"
-    )
-    quiet = not progress or len(items) <= FEW
-    with closing(checked):
-        found = tqdm(checked, "validate", len(items), disable=quiet, unit="scan")
-        return [fault for faults in found for fault in faults]
+        notes, marks = [str(error)], []
+    yield from (scan.fault(scan.dicom, "", note) for note in notes)
+    for mark in marks:
+        n, z, of = mark.dimension[2], mark.spacing[2], scan.series
+        at_first = np.allclose(mark.origin, slices[0].position, rtol=0, atol=0.1)
+        try:
+            index_of(mark, location, step)
+            check(
+                mark.path,
+                (n == len(slices), "Dimension", f"{n} slices, but {of} has {len(slices)}"),
+                (abs(z - step) <= 0.01 * step, "Spacing", f"{z:g} mm along z, not {step:g} mm"),
+                (at_first, "Origin", f"is not that of {of}"),
+            )
+        except BadAnnoError as error:
+            yield scan.fault(error.path, error.key, error.reason)

@@ -5,7 +5,6 @@ Outlines are (point, 2) arrays of `(y, x)` in pixels; the centre of a pixel has 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import contourpy
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 BLOCK = 256  # edges that are tested against all others at a time
@@ -21,8 +21,8 @@ CIRCLE_POINTS = 32
 ROUND = 0.05  # of a circle's radius, by which a drawn circle may be off
 
 
-def fill(outline: FloatArray) -> tuple[BoolArray, tuple[int, int]]:
-    """The pixels whose centre lies inside: a mask `(y, x)`, and the index of its first pixel.
+def fill(outline: FloatArray) -> IntArray:
+    """(pixel, 2), the index `(y, x)` of each pixel whose centre lies inside.
 
     Every edge flips the pixels on its right in each row that it crosses. An outline around no
     centre gives the pixel that is nearest to its middle.
@@ -38,11 +38,8 @@ def fill(outline: FloatArray) -> tuple[BoolArray, tuple[int, int]]:
     height, width = np.maximum(high - low + 1, 0)
     flips = np.zeros((height, width + 1), dtype=np.int64)
     np.add.at(flips, (row - low[0], np.clip(np.ceil(at).astype(int) - low[1], 0, width)), 1)
-    mask: BoolArray = np.cumsum(flips, axis=1)[:, :-1] % 2 == 1
-    if not mask.any():
-        y, x = np.rint(outline.mean(axis=0)).astype(int).tolist()
-        return np.ones((1, 1), dtype=np.bool_), (y, x)
-    return mask, (int(low[0]), int(low[1]))
+    inside: IntArray = np.argwhere(np.cumsum(flips, axis=1)[:, :-1] % 2) + low
+    return inside if len(inside) else np.rint(outline.mean(axis=0, keepdims=True)).astype(np.int64)
 
 
 def trace(mask: BoolArray) -> list[FloatArray]:
@@ -69,19 +66,6 @@ def is_circle(outline: FloatArray) -> bool:
     return len(outline) >= 8 and bool(np.ptp(away) <= ROUND * away.mean())
 
 
-def area_and_centre(outline: FloatArray) -> tuple[float, FloatArray]:
-    """Area in pixels and centre of gravity `(y, x)` of what an outline encloses (shoelace)."""
-    first = outline[0]
-    y0, x0 = (outline - first).T  # near 0, or large coordinates cost digits
-    y1, x1 = np.roll(y0, -1), np.roll(x0, -1)
-    cross = x0 * y1 - x1 * y0
-    total = cross.sum()
-    if total == 0:
-        return 0.0, outline.mean(axis=0)
-    centre = np.array(((y0 + y1) @ cross, (x0 + x1) @ cross)) / (3 * total)
-    return abs(float(total)) / 2, centre + first
-
-
 def crosses_itself(outline: FloatArray) -> bool:
     """Whether two edges of an outline cross; to touch is not to cross."""
     y, x = outline.T
@@ -94,15 +78,15 @@ def crosses_itself(outline: FloatArray) -> bool:
     return bool((apart & apart.T).any())
 
 
-def fill_between(masks: BoolArray, marked: Sequence[int]) -> BoolArray:
-    """Masks `(z, y, x)` with the slices between marked ones interpolated by their shape.
+def fill_between(masks: BoolArray) -> BoolArray:
+    """Masks `(z, y, x)` with the empty slices between others interpolated by their shape.
 
     Signed distances to the outlines of the two neighbours are averaged by nearness: Raya and
     Udupa, IEEE Trans Med Imaging 9 (1990) 32–42. Where two neighbours do not overlap, what is
     between them may stay empty.
     """
     filled = masks.copy()
-    for low, high in pairwise(marked):
+    for low, high in pairwise(np.flatnonzero(masks.any(axis=(1, 2)))):
         below, above = _signed_distance(masks[low]), _signed_distance(masks[high])
         for z in range(low + 1, high):
             share = (z - low) / (high - low)

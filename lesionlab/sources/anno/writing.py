@@ -11,10 +11,11 @@ place of the old ones: see `lesionlab.sources.dicom.copy_series`.
 
 from __future__ import annotations
 
-import csv
-import io
+import hashlib
+import itertools
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,177 +23,160 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from tqdm.auto import tqdm
 
 from lesionlab import _files, _names, _processes
+from lesionlab.attributes import RATING_NAMES
 from lesionlab.crops import Crop
+from lesionlab.li_of_lidc import categories
 from lesionlab.sources import lidc
 from lesionlab.sources.anno import ATTRIBUTES, _shapes, subjects_path
 from lesionlab.sources.anno._files import COLUMNS, WHO
-from lesionlab.sources.anno._index import STEP
+from lesionlab.sources.anno._index import STEP, open_slices
 from lesionlab.sources.anno._shapes import BoolArray, FloatArray
 from lesionlab.sources.dicom import Dicom, DicomError, copy_series, write_series
-from lesionlab.sources.dicom._files import Slice
-from lesionlab.sources.dicom._series import arrange, select
 from lesionlab.sources.phantom import li2021
 
 logger = logging.getLogger(__name__)
 
+PLACE = "CT/H01/2000/01/01"  # ct_type/hospital/year/month/day of all subjects
 SERIES = "SE01"
 CIRCLE_MM = 5.0
 PHANTOM_SIZE = 144  # pixels; crops of 128 around a lesion that is not quite in the middle fit in
 
-Codes = Mapping[str, int]
+Codes = Mapping[Any, int]
 
 
-@dataclass(frozen=True, eq=False)
-class Outlined:
-    """A lesion to be written."""
-
-    masks: BoolArray  # (doctor, z, y, x)
-    origin: tuple[int, int, int]  # `(z, y, x)` index in the scan of the masks' first voxel
-    codes: Sequence[Codes]  # of each doctor; what is left out was not told
+Outlined = tuple[BoolArray, tuple[int, int, int]]
+"""A lesion's masks `(doctor, z, y, x)`, and the scan's index `(z, y, x)` of their first voxel."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A scan to be written; `write` puts its DICOM files in a folder, for a subject's number."""
+    """A scan to be written."""
 
     patient: str
-    write: Callable[[Path, str], Any]
-    lesions: Sequence[Outlined]
+    codes: Sequence[Sequence[Codes]]  # by lesion and doctor; what is left out was not told
+    make: Callable[[Path, str], Sequence[Outlined]]
+    """Writes DICOM files in a folder, for a subject's number, and gives the lesions."""
 
 
 def write(
     root: str | Path,
     scans: Iterable[Scan],
     *,
-    subjects: str | Path | None = None,
-    place: str = "CT/H01/2000/01/01",
     every: int = STEP,
     circle_mm: float = CIRCLE_MM,
-    total: int | None = None,
+    processes: int = 1,
     progress: bool = True,
 ) -> Path:
-    """Write a tree, which `attributes.csv` completes; gives the root.
+    """Write a tree, and the mapping from subjects to patients beside it; gives the root.
+
+    Until all is written the tree lies in a hidden folder beside `root`. If the same is to be
+    written once more, it goes on with the scans that are not in there yet.
 
     Args:
         root: A new or empty folder.
         scans: Each becomes a subject, 0001, 0002, …, with one series.
-        subjects: The mapping from subjects to patients, outside the tree; if None
-            `<root>-subjects.csv` beside it.
-        place: ct_type/hospital/year/month/day of all.
         every: Mark every so many slices of a lesion, and its last one: three in the paper.
         circle_mm: A lesion that is less wide gets circles in place of contours.
-        total: How many scans there are, for the bar.
+        processes: So many write scans.
         progress: Show a bar.
 
     Raises:
         FileExistsError: There is something at `root`, or the mapping is there already.
-        ValueError: The mapping would lie in the tree.
     """
     _names.whole(1, every=every)
     root = Path(root).expanduser().resolve()
-    apart = Path(subjects).resolve() if subjects is not None else subjects_path(root)
-    if apart.is_relative_to(root):
-        raise ValueError(f"subjects={str(apart)!r}: expected a file outside {root}")
-    for path in (root, apart):
+    for path in (root, subjects_path(root)):
         if path.exists() and (path.is_file() or any(path.iterdir())):
             raise FileExistsError(f"{path} is there already; expected a new or empty folder")
-    rows: list[dict[str, Any]] = []
-    patients = []
-    for number, scan in enumerate(
-        tqdm(scans, "write", total, disable=not progress, unit="scan"), 1
-    ):
-        subject = f"{number:04d}"
-        folder = root / place / subject
-        scan.write(folder / SERIES, subject)
-        slices, _ = select(folder / SERIES, None, strict=False)
-        slices, _, _, (step, _, _), _ = arrange(slices, strict=False)
-        aid = 0
-        for lesion, outlined in enumerate(scan.lesions, 1):
-            aid = _write_lesion(folder, slices, step, outlined, lesion, aid, every, circle_mm)
-            for doctor, codes in enumerate(outlined.codes, 1):
-                told = dict(zip(WHO, (subject, SERIES, lesion, doctor), strict=True))
-                rows.append(told | {**codes})
-        patients.append({"subject": subject, "patient": scan.patient})
-    _write_table(apart, ["subject", "patient"], patients)
-    _write_table(root / ATTRIBUTES, COLUMNS, rows)
+    by_subject = {f"{number:04d}": scan for number, scan in enumerate(scans, 1)}
+    patients = [(subject, scan.patient) for subject, scan in by_subject.items()]
+    attributes = [
+        (subject, SERIES, lesion, doctor, *(codes.get(name) for name in COLUMNS[len(WHO) :]))
+        for subject, scan in by_subject.items()
+        for lesion, of_lesion in enumerate(scan.codes, 1)
+        for doctor, codes in enumerate(of_lesion, 1)
+    ]
+    same = hashlib.sha256(repr((every, circle_mm, patients, attributes)).encode()).hexdigest()
+    unfinished = root.with_name(f".{root.name}-{same[:12]}")
+    work = partial(_write_scan, unfinished / PLACE, every, circle_mm)
+    written = _processes.in_order(work, by_subject.items(), processes, "wrote a scan")
+    for _ in tqdm(written, "write", len(by_subject), disable=not progress, unit="scan"):
+        pass
+    tables = {
+        unfinished / ATTRIBUTES: pd.DataFrame(attributes, columns=COLUMNS, dtype=object),
+        subjects_path(root): pd.DataFrame(patients, columns=["subject", "patient"]),
+    }
+    for path, table in tables.items():
+        _files.write_text(path, table.to_csv(index=False, lineterminator="\n"))
+    os.replace(unfinished, root)
     return root
 
 
-def _write_lesion(
-    folder: Path,
-    slices: list[Slice],
-    step: float,
-    outlined: Outlined,
-    lesion: int,
-    aid: int,
-    every: int,
-    circle_mm: float,
-) -> int:
-    """Write the contours of all doctors; gives the last number that was used."""
-    first = slices[0]
-    spacing = (*first.pixel_spacing[::-1], step)
-    common = {
-        "SeriesID": first.series_uid,
-        "Origin": list(first.position),
-        "Dimension": [*first.shape[::-1], len(slices)],
-        "Spacing": list(spacing),
-        "LesionID": lesion,
-    }
-    for doctor, mask in enumerate(outlined.masks, 1):
-        marked = np.flatnonzero(mask.any(axis=(1, 2)))
-        if not len(marked):
-            continue
-        width = np.ptp(np.argwhere(mask)[:, 1:], axis=0) + 1
-        small = (width * first.pixel_spacing).max() < circle_mm
-        for k in sorted({*marked[::every].tolist(), int(marked[-1])}):
-            outlines = [_shapes.circle(mask[k])] if small else _shapes.trace(mask[k])
-            one = slices[outlined.origin[0] + k]
-            located = one.location if np.isfinite(one.location) else one.position[2]
-            location = round(float(located), 4) + 0.0
-            for outline in outlines:
-                aid += 1
-                points = _on_image(outline + outlined.origin[1:], first.shape)
-                (x0, y0), (x1, y1) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
-                told = common | {"NoduleSerialNumber": aid, "InstanceNumber": location}
-                told |= {"Coords": points.tolist(), "XMin": x0, "XMax": x1, "YMin": y0, "YMax": y1}
-                name = f"{SERIES}_01_{doctor:02d}/{aid}_{location}.anno"
-                _files.write_text(folder / name, json.dumps(told, allow_nan=False) + "\n")
-    return aid
+def _write_scan(place: Path, every: int, circle_mm: float, item: tuple[str, Scan]) -> None:
+    """Write a subject's folder, unless it is there: then it is whole."""
+    subject, scan = item
+    if (place / subject).exists():
+        return
+    with _files.replacing_folder(place / subject) as folder:
+        lesions = scan.make(folder / SERIES, subject)
+        slices, _, location, step, _ = open_slices(folder / SERIES, None)
+        first = slices[0]
+        common = {
+            "SeriesID": first.series_uid,
+            "Origin": first.position,
+            "Dimension": [*first.shape[::-1], len(slices)],
+            "Spacing": [*first.pixel_spacing[::-1], step],
+        }
+        aids = itertools.count(1)
+        for lesion, (masks, origin) in enumerate(lesions, 1):
+            for doctor, mask in enumerate(masks, 1):
+                for k, outline in _outlines(mask, first.pixel_spacing, every, circle_mm):
+                    # what a circle has outside the image is moved to its edge
+                    at = np.clip(outline + origin[1:], -0.5, np.array(first.shape) - 0.5)
+                    points = np.round(at[:, ::-1], 3)
+                    (x0, y0), (x1, y1) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+                    aid, z = next(aids), round(float(location[origin[0] + k]), 4) + 0.0
+                    told = {"NoduleSerialNumber": aid, "InstanceNumber": z, "LesionID": lesion}
+                    told |= {"XMin": x0, "XMax": x1, "YMin": y0, "YMax": y1}
+                    told |= common | {"Coords": points.tolist()}
+                    file = folder / f"{SERIES}_01_{doctor:02d}/{aid}_{z}.anno"
+                    _files.write_text(file, json.dumps(told, allow_nan=False) + "\n")
 
 
-def _on_image(outline: FloatArray, shape: tuple[int, int]) -> FloatArray:
-    """(point, 2) `(x, y)`, what a circle has outside the image moved to its edge."""
-    clipped = np.clip(outline, -0.5, np.array(shape) - 0.5)
-    return np.asarray(np.round(clipped[:, ::-1], 3))
-
-
-def _write_table(path: Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    _files.write_text(path, file.getvalue())
+def _outlines(
+    mask: BoolArray, pixel_spacing: tuple[float, float], every: int, circle_mm: float
+) -> Iterator[tuple[int, FloatArray]]:
+    """Slice and outline of each mark of one doctor."""
+    if not mask.any():
+        return
+    width = np.ptp(np.argwhere(mask)[:, 1:], axis=0) + 1
+    small = (width * pixel_spacing).max() < circle_mm
+    marked = np.flatnonzero(mask.any(axis=(1, 2))).tolist()
+    for k in sorted({*marked[::every], marked[-1]}):
+        for outline in [_shapes.circle(mask[k])] if small else _shapes.trace(mask[k]):
+            yield k, outline
 
 
 # --- What can be written ------------------------------------------------------------------------
 
 
-def phantoms(
-    n: int | None = None, *, seed: int = 0, size: int = PHANTOM_SIZE, processes: int = 1
-) -> Iterator[Scan]:
+def phantoms(n: int | None = None, *, seed: int = 0) -> Iterator[Scan]:
     """Phantoms of Li's lesions: the first `n` of `phantom.li2021.lesions`, each its own scan.
 
     Lesions of one patient become subjects of their own, as a second scan does in the paper (3.1).
     """
     table: Any = li2021.lesions(seed=seed).iloc[:n]
-    render = partial(li2021.phantom, seed=seed, size=size)
-    crops = _processes.in_order(render, list(table.index), processes, "rendered a phantom")
-    for crop, (_, row) in zip(crops, table.iterrows(), strict=True):
+    for lesion_id, row in table.iterrows():
         codes = {name: int(row[name]) for name in COLUMNS[len(WHO) :]}
-        yield from_crop(crop, row["patient"], [codes])
+        yield Scan(row["patient"], [[codes]], partial(_render, lesion_id, seed))
+
+
+def _render(lesion_id: str, seed: int, folder: Path, subject: str) -> list[Outlined]:
+    return _put(li2021.phantom(lesion_id, seed=seed, size=PHANTOM_SIZE), folder, subject)
 
 
 def from_crop(crop: Crop, patient: str, codes: Sequence[Codes]) -> Scan:
@@ -202,12 +186,13 @@ def from_crop(crop: Crop, patient: str, codes: Sequence[Codes]) -> Scan:
     """
     if crop.tier != "phantom":
         raise ValueError(f"{crop.lesion_id}: expected the crop of a phantom, got {crop.tier}")
-    z = np.round(crop.slice_index * crop.spacing[0], 4)
+    return Scan(patient, [codes], partial(_put, crop))
 
-    def put(folder: Path, subject: str) -> None:
-        write_series(crop.hu, folder, patient_id=subject, spacing=crop.spacing, slice_z=z.tolist())
 
-    return Scan(patient, put, [Outlined(crop.masks, (0, 0, 0), codes)])
+def _put(crop: Crop, folder: Path, subject: str) -> list[Outlined]:
+    z = np.round(crop.slice_index * crop.spacing[0], 4).tolist()
+    write_series(crop.hu, folder, patient_id=subject, spacing=crop.spacing, slice_z=z)
+    return [(crop.masks, (0, 0, 0))]
 
 
 def lidc_scans(root: str | Path, *, progress: bool = True) -> Iterator[Scan]:
@@ -219,63 +204,40 @@ def lidc_scans(root: str | Path, *, progress: bool = True) -> Iterator[Scan]:
     source = Dicom(root, progress=progress)
     report = source.report()
     nodules = lidc.nodules()
-    for scan_id, row in report[report["n_files"] > 0].iterrows():
-        lesions = nodules[nodules["scan_id"] == scan_id]
-        if lesions.empty:
-            continue
+    for scan_id, row in report[report["n_files"] * report["n_lesions"] > 0].iterrows():
         try:
-            opened = source.open_scan(int(str(scan_id)), row["series_uid"])
-            places = source.series["places"][source.series["series_uid"] == row["series_uid"]]
-            slices, _ = select(places.iloc[0], row["series_uid"], strict=False)
-            slices, *_ = arrange(slices, strict=False)
+            files = source.open_scan(int(str(scan_id)), row["series_uid"]).files
         except DicomError as error:
             logger.warning("scan %s is left out: %s", scan_id, error)
             continue
-        number = {one.path: k for k, one in enumerate(slices)}
-        at = {k: number[one.path] for k, one in opened.files.items() if one.path in number}
-        outlined = []
-        for _, nodule in lesions.iterrows():
-            masks = lidc.masks(str(nodule.name))
-            z = [at.get(masks.origin[0] + k) for k in range(masks.readers.shape[1])]
-            known = [k for k in z if k is not None]
-            if len(known) < len(z) or known != list(range(known[0], known[0] + len(known))):
-                logger.warning("%s is left out: not all of its slices are there", nodule.name)
+        places = {k: n for n, k in enumerate(sorted(files))}
+        codes, lesions = [], {}
+        for lesion_id, nodule in nodules[nodules["scan_id"] == scan_id].iterrows():
+            masks = lidc.masks(str(lesion_id))
+            z, y, x = masks.origin
+            if not places.keys() >= {*range(z, z + masks.readers.shape[1])}:
+                logger.warning("%s is left out: not all of its slices are there", lesion_id)
                 continue
-            origin = (known[0], *masks.origin[1:])
-            outlined.append(Outlined(masks.readers, origin, codes_of_readers(nodule)))
-        if outlined:
-            write_files = partial(_copy, slices)
-            yield Scan(row["patient"], write_files, outlined)
+            codes.append(codes_of_readers(nodule))
+            lesions[str(lesion_id)] = places[z], y, x
+        if lesions:
+            paths = [files[k].path for k in places]
+            yield Scan(row["patient"], codes, partial(_copy, paths, lesions))
 
 
-def _copy(slices: list[Slice], folder: Path, subject: str) -> Path:
-    return copy_series(slices, folder, patient_id=subject)
+def _copy(
+    paths: list[Path], lesions: Mapping[str, tuple[int, int, int]], folder: Path, subject: str
+) -> list[Outlined]:
+    copy_series(paths, folder, patient_id=subject)
+    return [(lidc.masks(lesion_id).readers, origin) for lesion_id, origin in lesions.items()]
 
 
-def codes_of_readers(nodule: Any) -> list[dict[str, int]]:
+def codes_of_readers(nodule: Any) -> list[dict[Any, int]]:
     """Li's codes from the ratings of each reader of a nodule of LIDC-IDRI, as far as they go.
 
-    Mass above 30 mm, ground glass with a texture of 2 or less, else nodule; margin clear from 4;
-    calcification none at 6, total at 1 to 3, else partial; lobulation from 3; spiculation none
-    below 2, short below 4, else long; cavity where the internal structure is air. LIDC says
-    nothing of location, vessels and pleura. A rating outside its scale is left out.
+    `lesionlab.li_of_lidc` has the rules; LIDC says nothing of location, vessels and pleura.
     """
-    found = []
-    for reader in range(len(nodule["reading_ids"])):
-
-        def rating(name: str, reader: int = reader) -> float:
-            return float(nodule[f"{name}_readings"][reader])
-
-        large, glass = nodule["diameter"] > 30, rating("texture") <= 2
-        spiculation, calcium = rating("spiculation"), rating("calcification")
-        codes = {
-            "lesion_type": 1 if large else 3 if glass else 2,
-            "margin_clarity": 1 if rating("margin") >= 4 else 2,
-            "calcification_extent": 1 if calcium == 6 else 3 if calcium <= 3 else 2,
-            "lobulation_presence": 2 if rating("lobulation") >= 3 else 1,
-            "spiculation_length": 1 if spiculation < 2 else 3 if spiculation < 4 else 2,
-        }
-        if np.isfinite(content := rating("internal_structure")):
-            codes["cavity"] = 2 if content == 4 else 1
-        found.append(codes)
-    return found
+    told = {name: nodule[f"{name}_readings"] for name in RATING_NAMES}
+    told |= {f"{name}_readings": [[one] for one in some] for name, some in told.items()}
+    table = categories(pd.DataFrame(told).assign(diameter=nodule["diameter"]))
+    return [row.dropna().astype(int).to_dict() for _, row in table.iterrows()]

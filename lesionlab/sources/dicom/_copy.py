@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydicom import Dataset, FileMetaDataset
-from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    generate_uid,
-)
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.valuerep import format_number_as_ds
 
-from lesionlab.sources.dicom._files import CT_IMAGE, PHANTOM, BadFileError, Header, Slice, quiet
+from lesionlab._files import replacing_folder
+from lesionlab.sources.dicom._files import CT_IMAGE, INT16, PHANTOM, Header, quiet, read_pixels
 
 NUMBERS = (
     "PatientWeight", "SliceThickness", "KVP", "SpacingBetweenSlices", "InstanceNumber",
-    "ImagePositionPatient", "ImageOrientationPatient", "SliceLocation", "SamplesPerPixel",
-    "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit",
-    "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter",
-    "WindowWidth", "RescaleIntercept", "RescaleSlope",
+    "ImagePositionPatient", "ImageOrientationPatient", "SliceLocation", "PixelSpacing",
+    "WindowCenter", "WindowWidth",
 )  # fmt: skip
 """Fields that are kept where they hold numbers."""
 
-CODES = ("ImageType", "Modality", "PatientPosition", "PhotometricInterpretation", "RescaleType",
-         "LossyImageCompression")  # fmt: skip
+CODES = ("ImageType", "Modality", "PatientPosition", "LossyImageCompression")
 WORDS = {"ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY", "AXIAL", "CT", "HFS", "HFP", "FFS", "FFP",
-         "MONOCHROME2", "HU", "00", "01"}  # fmt: skip
+         "00", "01"}  # fmt: skip
 """Of the fields `CODES` these words are kept, as any other could be a name."""
 
 
 @quiet()
-def copy_series(slices: Iterable[Slice], folder: str | Path, *, patient_id: str) -> Path:
-    """Write the slices of a series anew, with `NUMBERS`, the `WORDS` of `CODES` and the pixels.
+def copy_series(slices: Iterable[Path], folder: str | Path, *, patient_id: str) -> Path:
+    """Write slices of a series anew, with `NUMBERS`, the `WORDS` of `CODES` and whole HU.
 
     All else is gone: names, dates, private fields, texts. UIDs are new ones that nothing links to
     the old. The folder appears when all files are in it, or not at all.
@@ -45,60 +38,31 @@ def copy_series(slices: Iterable[Slice], folder: str | Path, *, patient_id: str)
     Raises:
         BadFileError: A slice cannot be read.
     """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     study, series, frame = (generate_uid() for _ in range(3))
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as parent:
-        new = Path(parent, "new")
-        new.mkdir()
-        for k, one in enumerate(slices):
-            made = _copied(one.path)
-            made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-            made.StudyInstanceUID, made.SeriesInstanceUID = study, series
-            made.FrameOfReferenceUID = frame
+    with replacing_folder(folder) as new:
+        for k, path in enumerate(slices):
+            pixels = read_pixels(path)
+            header = Header(path, [*NUMBERS, *CODES, "SeriesDescription"])
+            made: Any = Dataset()
+            for name in NUMBERS:
+                with suppress(TypeError, ValueError, OverflowError):
+                    numbers = [format_number_as_ds(float(v)) for v in header.values(name)]
+                    setattr(made, name, [number.removesuffix(".0") for number in numbers])
+            for name in CODES:
+                setattr(made, name, [word for word in header.words(name) if word in WORDS])
+            made.SeriesDescription = PHANTOM if header.synthetic else ""
             made.PatientID, made.PatientIdentityRemoved = patient_id, "YES"
             made.DeidentificationMethod = "lesionlab: only named fields kept"
-            little = made.file_meta.TransferSyntaxUID != ExplicitVRBigEndian
-            try:
-                made.save_as(
-                    new / f"slice-{k:04d}.dcm",
-                    implicit_vr=False,
-                    little_endian=little,
-                    enforce_file_format=True,
-                )
-            except OSError:
-                raise
-            except Exception:
-                raise BadFileError(one.path, "cannot be written anew: damaged") from None
-        os.replace(new, folder)
-    return folder
-
-
-def _copied(path: Path) -> Any:
-    header = Header(path, [*NUMBERS, *CODES, "SeriesDescription", "PixelData"])
-    syntax = UID(getattr(getattr(header.dataset, "file_meta", None), "TransferSyntaxUID", ""))
-    if not syntax.is_transfer_syntax:
-        raise header.error("lacks TransferSyntaxUID")
-    keep = syntax.is_compressed or syntax == ExplicitVRBigEndian
-    if syntax == DeflatedExplicitVRLittleEndian or not keep:  # it is read inflated
-        syntax = ExplicitVRLittleEndian
-    kept = [name for name in NUMBERS if _numeric(header.values(name))]
-    chosen = {*kept, "PixelData"}
-    made: Any = Dataset({e.tag: e for e in header.dataset if e.keyword in chosen})
-    for name in CODES:
-        if words := [word for word in header.words(name) if word in WORDS]:
-            setattr(made, name, words)
-    made.SOPClassUID = CT_IMAGE
-    if header.synthetic:
-        made.SeriesDescription = PHANTOM
-    made.file_meta = FileMetaDataset()
-    made.file_meta.TransferSyntaxUID = syntax
-    made.file_meta.MediaStorageSOPClassUID = CT_IMAGE
-    return made
-
-
-def _numeric(values: list[Any]) -> bool:
-    try:
-        return all(-1e12 < float(value) < 1e12 for value in values)
-    except (TypeError, ValueError):
-        return False
+            made.SOPClassUID, made.SOPInstanceUID = CT_IMAGE, generate_uid()
+            made.StudyInstanceUID, made.SeriesInstanceUID = study, series
+            made.FrameOfReferenceUID = frame
+            made.Rows, made.Columns = pixels.hu.shape
+            made.SamplesPerPixel, made.PhotometricInterpretation = 1, "MONOCHROME2"
+            made.BitsAllocated, made.BitsStored, made.HighBit = 16, 16, 15
+            made.PixelRepresentation, made.RescaleSlope, made.RescaleIntercept = 1, 1, 0
+            made.RescaleType = "HU" if pixels.is_hu else "US"  # unspecified
+            made.PixelData = np.rint(pixels.hu).clip(*INT16).astype("<i2").tobytes()
+            made.file_meta = FileMetaDataset()
+            made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            made.save_as(new / f"slice-{k:04d}.dcm", enforce_file_format=True)
+    return Path(folder)

@@ -6,7 +6,6 @@ import hashlib
 import logging
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pydicom.uid import UID, generate_uid
 from pydicom.valuerep import format_number_as_ds
 from tqdm.auto import tqdm
 
+from lesionlab._files import replacing_folder
 from lesionlab.sources.dicom._files import (
     AIR,
     CT_IMAGE,
@@ -426,10 +426,7 @@ def write_series(
     folder = Path(folder)
     if folder.is_symlink() or (folder.exists() and (folder.is_file() or any(folder.iterdir()))):
         raise FileExistsError(f"{str(folder)!r} is there already; expected a new or empty folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as parent:
-        temporary = Path(parent, "new")
-        temporary.mkdir()
+    with replacing_folder(folder) as temporary:
         for k, plane in enumerate(volume):
             image: Any = sitk.GetImageFromArray(np.rint(plane)[None].astype(np.int16))
             image.SetSpacing((dx, dy, dz))
@@ -442,5 +439,4 @@ def write_series(
                 image.SetMetaData(tag, text)
             writer.SetFileName(str(temporary / f"slice-{k:04d}.dcm"))
             writer.Execute(image)
-        os.replace(temporary, folder)
     return folder

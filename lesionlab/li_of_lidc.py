@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from lesionlab import cohorts
-from lesionlab.attributes import LI_CATEGORIES, category
+from lesionlab.attributes import LI_CATEGORIES, category, majority
 from lesionlab.cohorts import Cohort
 
 ATTRIBUTES = tuple(
@@ -97,7 +97,6 @@ def cohort(nodules: pd.DataFrame, thresholds: Thresholds | None = None) -> Cohor
 
 
 def _vote(readings: pd.Series[Any], code_of: Mapping[int, int]) -> pd.Series[float]:
-    """The code that most readers gave; of equally many, the lowest."""
-    codes = readings.explode().astype(float).map(code_of)
-    votes = pd.crosstab(codes.index, codes)
-    return votes.idxmax(axis=1).reindex(readings.index).astype(float)
+    """`majority` of the readers' codes."""
+    told = [majority(code_of[one] for one in some if one in code_of) for some in readings]
+    return pd.Series(told, readings.index, dtype=float)
