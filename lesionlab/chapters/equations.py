@@ -3,7 +3,8 @@ r"""The equations of a paper beside the lines of source that compute them.
     equations({1: r"p_i = W_1 …", 2: r"\alpha_i = …"}, fu2021.SliceAttention)
 
 The lines are those whose comment names the equation (`# eq. 1`), read from the source when the cell
-runs. So a chapter cannot show a line that is not there.
+runs. So a chapter cannot show a line that is not there. An equation that the paper does not number
+is named after what it defines and its section: `# eq. x_m of 5.2.1`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from IPython.display import HTML
 
 _NAMED = re.compile(r"\beq\. (\d+(?:–\d+)?(?:,? (?:and )?\d+(?:–\d+)?)*)")
+_WITHOUT_NUMBER = re.compile(r"\beq\. (\S+ of \d+(?:\.\d+)*)")
 # a wide page has both beside each other, a phone one below the other
 _STYLE = """<style>
 .lesionlab-equations { display: grid; gap: 0.3rem 1.5rem; align-items: center;
@@ -30,11 +32,12 @@ _STYLE = """<style>
 </style>"""
 
 
-def equations(formulas: Mapping[int, str], *sources: Any) -> HTML:
+def equations(formulas: Mapping[int | str, str], *sources: Any) -> HTML:
     """Show each equation as mathematics, and beside it the statements that name it.
 
     Args:
-        formulas: By the number in the paper: the equation in LaTeX.
+        formulas: By the number in the paper, or by the name in the comment: the equation in LaTeX.
+            One without a number has its section in place of it.
         sources: Classes and functions whose source computes them.
 
     Raises:
@@ -45,7 +48,7 @@ def equations(formulas: Mapping[int, str], *sources: Any) -> HTML:
     from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
     from pygments.lexers import PythonLexer  # type: ignore[import-untyped]
 
-    found: dict[int, list[tuple[str, str]]] = {}
+    found: dict[int | str, list[tuple[str, str]]] = {}
     for source in sources:
         for number, lines in _statements(source):
             found.setdefault(number, []).append((source.__qualname__, lines))
@@ -57,7 +60,8 @@ def equations(formulas: Mapping[int, str], *sources: Any) -> HTML:
         code = "\n".join(lines for _, lines in found[number])
         where = ", ".join(dict.fromkeys(name for name, _ in found[number]))
         told = highlight(code, PythonLexer(), HtmlFormatter())  # the page has the colours
-        pieces.append(f"<div>\\[{escape(formula)} \\tag{{{number}}}\\]</div>")
+        tag = str(number).rpartition(" of ")[2]
+        pieces.append(f"<div>\\[{escape(formula)} \\tag{{{tag}}}\\]</div>")
         pieces.append(f"<div><small>{escape(where)}</small>{told}</div>")
     whole = "".join(pieces)
     return HTML(  # type: ignore[no-untyped-call]
@@ -65,13 +69,13 @@ def equations(formulas: Mapping[int, str], *sources: Any) -> HTML:
     )
 
 
-def _statements(source: Any) -> list[tuple[int, str]]:
+def _statements(source: Any) -> list[tuple[int | str, str]]:
     """The equations that a class or function names, each with the statement it stands at."""
     text = textwrap.dedent(inspect.getsource(source))
     lines, found = text.splitlines(), []
     statements = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt)]
     for at, line in enumerate(lines, 1):
-        if numbers := _numbers(line):
+        if numbers := _named(line):
             inside = [s for s in statements if s.lineno <= at <= (s.end_lineno or s.lineno)]
             if not inside:  # a comment on a line of its own belongs to what follows it
                 continue
@@ -81,10 +85,11 @@ def _statements(source: Any) -> list[tuple[int, str]]:
     return found
 
 
-def _numbers(line: str) -> list[int]:
+def _named(line: str) -> list[int | str]:
     """The equations that the comment of a line names: `# eq. 5–7, 12` names 5, 6, 7 and 12."""
-    every: list[int] = []
-    for named in _NAMED.findall(line.partition("#")[2]):
+    comment = line.partition("#")[2]
+    every: list[int | str] = [*_WITHOUT_NUMBER.findall(comment)]
+    for named in _NAMED.findall(comment):
         for first, last in re.findall(r"(\d+)(?:–(\d+))?", named):
             every += range(int(first), int(last or first) + 1)
     return every

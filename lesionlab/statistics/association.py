@@ -54,16 +54,17 @@ def chi_square(
     rows, columns = observed.shape
     expected = stats.contingency.expected_freq(observed)
     few = int((expected < 5).sum())
+    df = (rows - 1) * (columns - 1)  # eq. 3
     statistic, p, method = 0.0, np.nan, "undefined"
     if rows > 1 and columns > 1:
         # random tables with these margins have the distribution of shuffling, and are quicker
         drawn = stats.MonteCarloMethod(n_resamples, rng=np.random.default_rng(seed))
         test = stats.chi2_contingency(observed, correction=False, method=drawn if few else None)
-        statistic, p = float(test.statistic), float(test.pvalue)
+        statistic, p = float(test.statistic), float(test.pvalue)  # eq. 1
         method = "permutation" if few else "asymptotic"
     return {
         "statistic": statistic,
-        "df": (rows - 1) * (columns - 1),
+        "df": df,
         "p": p,
         "p_method": method,
         "cramers_v": _cramers_v(statistic, rows, columns, n),
@@ -137,7 +138,7 @@ def conditional_probability(frame: pd.DataFrame, columns: Sequence[str]) -> pd.D
     x = pd.concat(has, axis=1, names=["attribute", "category"])  # (lesion, category), 0 or 1
     known = frame[x.columns.get_level_values("attribute")].notna().to_numpy(dtype=float)
     # f(X and Y) over the lesions with Y in which the attribute of X is known
-    return (x.T @ x).div(known.T @ x.to_numpy())
+    return (x.T @ x).div(known.T @ x.to_numpy())  # eq. 4
 
 
 def holm(p: pd.Series[Any]) -> pd.Series[Any]:

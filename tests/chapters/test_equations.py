@@ -14,7 +14,8 @@ def scaled(x: float) -> float:
         x,
         0,  # eq. 1
     )
-    return 2 * y  # mean of all, eq. 2–3, 5
+    z = y + 1  # eq. z_m of 5.2
+    return 2 * z  # mean of all, eq. 2–3, 5
 
 
 def test_each_equation_stands_beside_the_statement_that_names_it() -> None:
@@ -25,6 +26,14 @@ def test_each_equation_stands_beside_the_statement_that_names_it() -> None:
     assert "return" not in first
     assert all("return" in part and "max" not in part for part in (third, fifth))
     assert r"\tag{2}" not in shown
+
+
+def test_an_equation_without_a_number_is_named_after_what_it_defines() -> None:
+    shown = str(equations({"z_m of 5.2": "z_m", 5: "z"}, scaled).data)
+    named, fifth = shown.split(r"\tag")[1:]
+    assert named.startswith("{5.2}")
+    assert "return" not in named
+    assert "return" in fifth
 
 
 def test_the_lines_are_those_of_the_model() -> None:

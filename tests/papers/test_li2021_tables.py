@@ -265,3 +265,11 @@ def test_lis_cohort_is_thin_slices_and_folds_keep_the_types():
     assert len(found.table) == 395
     shares = pd.crosstab(found.folds(), found.table["label"])
     assert (shares > 0).all(axis=None)
+
+
+def test_a_type_of_a_single_patient_does_not_stop_the_folds():
+    lesions = phantoms.lesions(400)
+    effusions = lesions.index[lesions["lesion_type"] == 6]
+    found = li2021.cohort(lesions.drop(effusions[1:]))
+    assert found.folds().nunique() == 5
+    assert found.table.loc[effusions[0], "lesion_type"] == 6

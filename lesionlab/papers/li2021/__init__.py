@@ -49,7 +49,7 @@ from lesionlab.papers.li2021.samples import draw as draw
 from lesionlab.papers.li2021.samples import prepare as prepare
 from lesionlab.training.paper import Paper, Preset
 from lesionlab.training.recipes import Recipe, Schedule
-from lesionlab.training.studies import library_data
+from lesionlab.training.studies import N_FOLDS, library_data
 from lesionlab.training.targets import Target, Targets, misfit, probabilities
 
 ATTRIBUTES = tuple(a.name for a in LI_CATEGORIES)
@@ -101,7 +101,7 @@ _SHORT = replace(PRINTED, batch_size=16)
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(recipe=_SHORT.lasting(2), n_lesions=60),
     "book": Preset(
-        recipe=replace(_SHORT, epochs=6, schedule=Schedule("warm_restarts", 6)), n_lesions=700
+        recipe=replace(_SHORT, epochs=4, schedule=Schedule("warm_restarts", 4)), n_lesions=400
     ),
     "laptop": Preset(recipe=replace(_SHORT, epochs=30)),  # cycles of 10 and 20 epochs
     "gpu": Preset(recipe=PRINTED, n_folds=5),
@@ -127,8 +127,8 @@ def class_weights(targets: Targets, labels: torch.Tensor) -> tuple[tuple[float, 
     found = []
     for one, label in zip(targets, labels.unbind(1), strict=True):
         n = torch.stack([(label == code).sum() for code in one.codes]).double()
-        inverse = torch.where(n > 0, 1 / n, 0.0)
-        found.append(tuple((inverse / inverse[n > 0].mean()).tolist()))
+        inverse = torch.where(n > 0, 1 / n, 0.0)  # eq. w_c of 6
+        found.append(tuple((inverse / inverse[n > 0].mean()).tolist()))  # eq. w_c of 6
     return tuple(found)
 
 
@@ -196,9 +196,9 @@ class Li2021(_shared.Designed):
             entropy = misfit(one, outputs.logits[one.name].float(), label)  # 0 where not known
             if self.weights is not None:
                 weights = entropy.new_tensor(self.weights[head])
-                entropy = weights[one.positions(label)] * entropy
-            parts[one.name] = entropy.mean()
-        return torch.stack(list(parts.values())).sum(), parts
+                entropy = weights[one.positions(label)] * entropy  # eq. L_t of 6
+            parts[one.name] = entropy.mean()  # eq. L_t of 6
+        return torch.stack(list(parts.values())).sum(), parts  # eq. L of 6
 
     def predict(self, outputs: Outputs) -> torch.Tensor:
         """(lesion, class of all heads) probabilities."""
@@ -220,15 +220,17 @@ def cohort(lesions: pd.DataFrame) -> Cohort:
     printed = {k: published.fact("li2021", f"n_{k}_experiments") for k in ("lesions", "volumes")}
     counts = {"nodules": int(printed["lesions"]), "patients": int(printed["volumes"])}
     found = cohorts.build(lesions, [thin], name="Li 2021", published=counts)
-    return replace(found, table=found.table.assign(label=found.table["lesion_type"]))
+    # a type of fewer patients than there are folds cannot be in each: it goes with the commonest
+    kind = found.table["lesion_type"]
+    patients = found.table.groupby(kind)["patient"].nunique()
+    often = kind.isin(patients.index[patients >= N_FOLDS])
+    return replace(found, table=found.table.assign(label=kind.where(often, patients.idxmax())))
 
 
 def _prepare(crops: Any, variant: str) -> Samples:
     of = VARIANTS[variant]
     return prepare(crops, mode=of.mode, n_slices=of.n_slices, size=of.size)
 
-
-_DATA = [name for name in ("phantom", "slices", "volumes", "dicom") if name in datasets.DATASETS]
 
 PAPER = Paper(
     name="li2021",
@@ -239,7 +241,7 @@ PAPER = Paper(
     prepare=_prepare,
     labels=Li2021.labels,
     cohort=lambda lesions, _: cohort(lesions),
-    data=library_data("phantom-li2021", *_DATA),
+    data=library_data("phantom-li2021", "anno", "phantom", "slices", "volumes", "dicom"),
     tables=TABLES,
     analyse="lesionlab.papers.li2021.tables:summary",
 )

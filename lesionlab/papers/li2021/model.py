@@ -1,6 +1,7 @@
 """Li et al. 2021: the network, in two and in three dimensions by the same lines (5 and 6).
 
-Sections are those of the paper, whose equations have no numbers here. What it leaves open:
+Sections are those of the paper, which gives its equations no numbers here; comments name them by
+what they define. What it leaves open:
 
 - Widths 64-128-256-512, each block halves the sides of its input; the first one by a max-pool, as
   the text says only that it is convolutional. Batch normalisation as in its reference 25.
@@ -116,11 +117,11 @@ class SoftAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, x_g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """From x (lesion, C_x, …) and x_g (lesion, C_g, …) to x̂, as x, and x_m (lesion, 1, …)."""
-        gate = self.of_gate(x_g)  # before it is upsampled, which is the same, and quicker
-        gate = functional.interpolate(gate, x.shape[2:], mode=self.upsampling)
-        mixed = (self.of_x(x) + gate).relu()  # σ1 of the sum
-        x_m = self.fuse(mixed).sigmoid()  # σ2, one value for each place
-        return x_m * x, x_m
+        gate = self.of_gate(x_g)  # before it is upsampled: the same, and quicker; eq. h of 5.2.1
+        gate = functional.interpolate(gate, x.shape[2:], mode=self.upsampling)  # eq. h of 5.2.1
+        mixed = (self.of_x(x) + gate).relu()  # eq. h of 5.2.1
+        x_m = self.fuse(mixed).sigmoid()  # one value for each place, eq. x_m of 5.2.1
+        return x_m * x, x_m  # eq. x̂ of 5.2.1
 
 
 class ChannelAttention(nn.Module):
@@ -136,9 +137,10 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """From x (lesion, C, …) to x̂, as x, and x_m (lesion, C)."""
-        z = x.flatten(2).mean(2)  # squeezed, (lesion, C)
-        x_m = self.w1(self.w2(z).relu()).sigmoid()  # σ2(W_1 σ1(W_2 z))
-        return x * x_m.reshape(*x_m.shape, *[1] * (x.ndim - 2)), x_m
+        z = x.flatten(2).mean(2)  # squeezed, (lesion, C), eq. z of 5.2.2
+        z_hat = self.w1(self.w2(z).relu())  # eq. ẑ of 5.2.2
+        x_m = z_hat.sigmoid()  # eq. x_m of 5.2.2
+        return x * x_m.reshape(*x_m.shape, *[1] * (x.ndim - 2)), x_m  # eq. x̂ of 5.2.2
 
 
 class Head(nn.Module):
