@@ -236,8 +236,12 @@ def test_the_loss_is_weighted_by_the_training_part_alone(toy: ModuleType) -> Non
 
 def test_nine_thousand_large_slices_are_never_in_memory_at_once() -> None:
     """Liu 2020 has 9,520 slices of 256²; 2.5 GB in single precision."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the peak is read from /proc")
+    # VmHWM, as ru_maxrss of a new process begins at what its parent has
     code = """if True:
-        import resource
+        import re
+        from pathlib import Path
         import torch
         from lesionlab.crops.sampling import Samples
         from lesionlab.training.paper import Stream
@@ -249,9 +253,9 @@ def test_nine_thousand_large_slices_are_never_in_memory_at_once() -> None:
                            torch.ones(n, dtype=torch.bool))
         stream = Stream(ids, prepare, "slices")
         seen = sum(len(batch.lesion_ids) for batch in stream.split(64))
-        print(seen, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        print(seen, *re.findall(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text()))
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     seen, peak = map(int, done.stdout.split())
     assert seen == 9520
-    assert peak / 2**20 < 2  # GB; ru_maxrss is in KB
+    assert 0.1 < peak / 2**20 < 2  # GB; VmHWM is in KB
