@@ -78,6 +78,9 @@ def code_faults(code: list[Any]) -> Iterator[str]:
             yield "a cell of more than 20 lines"
         if re.search(r"\b(pip|conda|mamba) +install\b", cell.source):
             yield "installs packages"
+        calls = re.findall(r"datasets\.crops\((?:[^()]|\([^()]*\))*\)", cell.source)
+        if any("progress=" not in call for call in calls):
+            yield "crops with a bar, which a page shows where they are made for the first time"
         wanted: dict[str, bool] = {}
         for tag in tags_of(cell) & FOLDED.keys():
             wanted |= FOLDED[tag]
