@@ -25,7 +25,7 @@ _WITHOUT_NUMBER = re.compile(r"\beq\. (\S+ of \d+(?:\.\d+)*)")
 # a wide page has both beside each other, a phone one below the other
 _STYLE = """<style>
 .lesionlab-equations { display: grid; gap: 0.3rem 1.5rem; align-items: center;
-  grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
+  grid-template-columns: repeat(auto-fit, minmax(min(16rem, 100%), 1fr)); }
 .lesionlab-equations > div { overflow-x: auto; min-width: 0; }
 .lesionlab-equations pre { margin: 0; padding: 0.4rem; white-space: pre-wrap; }
 .lesionlab-equations small { opacity: 0.75; }
