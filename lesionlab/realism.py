@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -24,12 +26,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.parallel import Parallel, delayed
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm.auto import tqdm
 
 from lesionlab import results
 from lesionlab._files import write_json
+from lesionlab._processes import in_order
 from lesionlab.crops import Crop
 from lesionlab.sources import lidc, phantom
 from lesionlab.sources.slices import Slices
@@ -438,10 +440,10 @@ def measure(
         if not 1 <= n <= len(ids):
             raise ValueError(f"n={n!r}: expected 1 to {len(ids)}, the lesions that have slices")
         ids = sorted(np.random.default_rng(seed).choice(ids, n, replace=False).tolist())
-    pool = Parallel(processes, return_as="generator")
-    each = pool(delayed(_compare)(slices, seed, lesion_id) for lesion_id in ids)
-    bar = tqdm(each, "realism", len(ids), disable=not progress, unit="lesion")
-    compared = [both for both in bar if both]
+    each = in_order(partial(_compare, slices, seed), ids, processes, "compared a lesion")
+    with closing(each):
+        bar = tqdm(each, "realism", len(ids), disable=not progress, unit="lesion")
+        compared = [both for both in bar if both]
     if not compared:
         raise ValueError("slices: no lesion has a calibrated slice with a consensus")
     ours, theirs = sides = [pd.DataFrame(side) for side in zip(*compared, strict=True)]

@@ -183,9 +183,10 @@ def realism(
     side_by_side.png, over older ones.
     """
     from lesionlab import realism as measuring
-    from lesionlab import results, weights
+    from lesionlab import results
     from lesionlab._files import replacing, write_json
     from lesionlab.figures import realism as figures_realism
+    from lesionlab.papers.fu2021.analyses import learned_from_phantoms
     from lesionlab.sources.slices import Slices
 
     with plain_errors():
@@ -196,8 +197,7 @@ def realism(
         )
         written, drawn = out / "realism.json", out / "side_by_side.png"
         measuring.write(found, written)
-        learned = weights.transfer(n_lesions=limit)
-        rows = results.jsonable(learned)
+        rows = results.jsonable(learned_from_phantoms(limit))
         kept = {"notebook": None, "set": "paper", "parameters": {}, "data": [], "results": rows}
         write_json(out / "transfer.json", kept | results.provenance())
         with replacing(drawn) as temporary:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from lesionlab import _files, _names
+from lesionlab._processes import usable_cores
 from lesionlab.crops import Crop, Tier, stores
 from lesionlab.crops.stores import CropStore, MakeCrop, Url
 from lesionlab.sources import lidc, origins, phantom
@@ -347,7 +347,7 @@ def build(
     here, left_out = (set(store), set(store.exclusions)) if store is not None else (set(), set())
     if processes is None:
         few = len((asked | left_out) - here) <= FEW  # these are made now
-        processes = 1 if few else min(os.cpu_count() or 1, MOST_PROCESSES)
+        processes = 1 if few else min(usable_cores(), MOST_PROCESSES)
     built = stores.build(
         url,
         of.ids(asked | here | left_out),  # a store has one order only

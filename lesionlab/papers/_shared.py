@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from lesionlab import _names, published, tables
-from lesionlab.attributes import rating
+from lesionlab.attributes import Attribute, rating
 from lesionlab.cohorts import malignancy_label
 from lesionlab.crops import Tier
 from lesionlab.statistics.intervals import (
@@ -23,6 +23,7 @@ from lesionlab.statistics.intervals import (
 )
 from lesionlab.statistics.scoring import check_columns
 from lesionlab.training.paper import Experiment
+from lesionlab.training.targets import Target
 
 BASELINES = {
     "constant": "Constant (median)",
@@ -65,13 +66,15 @@ class Designed(Experiment):
         values = [column.to_numpy(dtype=np.float32, na_value=np.nan) for column in columns]
         return torch.from_numpy(np.stack(values, axis=1))
 
+    def rated(self, target: Target) -> Attribute:
+        """Whose steps a target is in: the rating of its name."""
+        return rating(target.name)
+
     def scale(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(target,) the lowest value and the width of each target's scale; 0 and 1 of a class."""
         ends = [
-            (0, 1) if t.kind == "binary" else (of.minimum, of.maximum)
+            (0, 1) if t.kind == "binary" else (self.rated(t).minimum, self.rated(t).maximum)
             for t in self.targets
-            # Liu 2020 has malignancy twice
-            for of in [rating(t.name.removesuffix("_rating"))]
         ]
         low, high = torch.tensor(ends, dtype=torch.float32, device=like.device).unbind(1)
         return low, high - low

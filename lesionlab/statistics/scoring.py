@@ -125,7 +125,7 @@ def score_multiclass(
     def metrics(weights: Array) -> dict[str, Array]:
         n = weights.sum(1)[:, None]
         t, p, c = (weights @ of for of in (is_truth, is_called, is_truth * is_called))
-        each = class_measures(weights, is_truth, is_called)
+        each = class_measures(t, p, c)
         size = (n[:, 0] ** 2 - (p**2).sum(1)) * (n[:, 0] ** 2 - (t**2).sum(1))
         mcc = (c.sum(1) * n[:, 0] - (t * p).sum(1)) / np.sqrt(size)
         found = {
@@ -133,10 +133,10 @@ def score_multiclass(
             "mcc": np.where(size > 0, mcc, 0.0),
             "weighted_f1": np.nansum(t * each["f1"], axis=1) / n[:, 0],
         }
-        found |= {f"macro_{name}": _mean(values, axis=1) for name, values in each.items()}
+        found |= {f"macro_{name}": mean_of_known(values, axis=1) for name, values in each.items()}
         present = np.unique(truth)
         aucs = [weighted_auc(scores[:, i], truth == i, weights, folds) for i in present]
-        found["auc"] = _mean(np.array(aucs), axis=0)
+        found["auc"] = mean_of_known(np.array(aucs), axis=0)
         for name, values in each.items():
             found |= {f"{name}_{label}": values[:, i] for i, label in enumerate(classes)}
         return found
@@ -144,19 +144,16 @@ def score_multiclass(
     return bootstrap_weights_over_groups(metrics, frame["patient"], **how)
 
 
-def class_measures(weights: Array, is_truth: Array, is_called: Array) -> dict[str, Array]:
+def class_measures(t: Array, p: Array, c: Array) -> dict[str, Array]:
     """What is measured of each class against the rest: (resample, class) by name.
 
-    With t, p and c the lesions of a class, those called so, and those that are both, of n: recall
-    c/t, precision c/p, specificity (n - t - p + c)/(n - t), npv (n - t - p + c)/(n - p), f1
-    2c/(t + p) and accuracy (n - t - p + 2c)/n. The last, recall and specificity are eq. 5 to 7 of
+    t, p and c, each (resample, class), are the lesions of a class, those called so, and those that
+    are both, of n in a resample; each is of one class. The measures are recall c/t, precision c/p,
+    specificity (n - t - p + c)/(n - t), npv (n - t - p + c)/(n - p), f1 2c/(t + p) and accuracy
+    (n - t - p + 2c)/n. The last, recall and specificity are eq. 5 to 7 of
     Li 2021; the numbers that it prints are recall, precision and npv, under the names accuracy,
     sensitivity and specificity.
-
-    `weights` (resample, lesion) say how often a lesion counts; `is_truth` and `is_called` (lesion,
-    class) are 0 and 1, and all 0 for a lesion to leave out.
     """
-    t, p, c = (weights @ of for of in (is_truth, is_called, is_truth * is_called))
     n = t.sum(1, keepdims=True)
     return {
         "recall": c / t,
@@ -209,7 +206,7 @@ def weighted_auc(scores: Array, positive: Booleans, weights: Array, folds: NDArr
         zeros = np.add.reduceat(weights[:, part] * ~positive[part], starts, axis=1)
         below = np.cumsum(zeros, axis=1) - zeros / 2  # the zeros that a one of each run exceeds
         aucs.append((ones * below).sum(1) / (ones.sum(1) * zeros.sum(1)))
-    return _mean(np.array(aucs), axis=0)
+    return mean_of_known(np.array(aucs), axis=0)
 
 
 def skill(mae: Any, mae_constant: Any) -> Any:
@@ -254,7 +251,7 @@ def folds_of(frame: pd.DataFrame) -> NDArray[Any]:
     return frame["fold"].to_numpy()
 
 
-def _mean(values: Array, axis: int) -> Array:
+def mean_of_known(values: Array, axis: int) -> Array:
     """The mean of what is not NaN; NaN where nothing is left."""
     mean: Any = np.ma.masked_invalid(values).mean(axis)
     return np.ma.filled(mean, np.nan)

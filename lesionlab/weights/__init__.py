@@ -16,14 +16,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import nn
 
 from lesionlab import _files, _names, papers
-from lesionlab.statistics.intervals import Resampling
 from lesionlab.training import checkpoints, studies
 from lesionlab.training.checkpoints import CheckpointError, Tensors
 from lesionlab.training.folds import Dataset
@@ -125,29 +124,6 @@ def evaluate(
     everyone = papers.get(plan.paper).labels(table, plan.variant)
     scores = score(predictions, table, everyone, experiment.targets, n_resamples=n_resamples)
     return fold, Outcome(predictions=predictions, scores=scores, about=state, path=path)
-
-
-def transfer(n_lesions: int | None = None, **how: Unpack[Resampling]) -> pd.DataFrame:
-    """What Fu's network says of real slices, trained on phantoms and, beside it, on real slices.
-
-    Both are tested on the same lesions of patients that neither has seen.
-
-    Args:
-        n_lesions: Draw so many of these lesions; all if None.
-        **how: Of the intervals, as in `statistics.intervals`.
-
-    Returns:
-        Columns trained (`phantom` or `slices`), attribute, and those of `fu2021.analyses.transfer`.
-    """
-    from lesionlab.papers.fu2021 import analyses
-
-    found = {}
-    for data in ("phantom", "slices"):
-        _, outcome = evaluate(
-            "fu2021/full", data=data, on="slices", n_lesions=n_lesions, n_resamples=1
-        )
-        found[data] = analyses.transfer(outcome.predictions, **how)
-    return pd.concat(found, names=["trained"]).reset_index()
 
 
 def keep(

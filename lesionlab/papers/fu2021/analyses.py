@@ -214,6 +214,29 @@ def transfer(
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("attribute")
 
 
+def learned_from_phantoms(n_lesions: int | None = None, **how: Any) -> pd.DataFrame:
+    """What the full model says of real slices, trained on phantoms and, beside it, on real slices.
+
+    Both are the weights that ship, tested on the same lesions of patients that neither has seen.
+
+    Args:
+        n_lesions: Draw so many of these lesions; all if None.
+        **how: As in `transfer`.
+
+    Returns:
+        Columns trained (`phantom` or `slices`), attribute, and those of `transfer`.
+    """
+    from lesionlab import weights  # which imports what trains
+
+    found = {}
+    for data in ("phantom", "slices"):
+        _, outcome = weights.evaluate(
+            "fu2021/full", data=data, on="slices", n_lesions=n_lesions, n_resamples=1
+        )
+        found[data] = transfer(outcome.predictions, **how)
+    return pd.concat(found, names=["trained"]).reset_index()
+
+
 def examples(
     predictions: pd.DataFrame,
     attributes: Sequence[str] = ATTRIBUTES,

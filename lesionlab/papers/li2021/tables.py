@@ -27,7 +27,7 @@ from lesionlab.crops import Tier
 from lesionlab.papers import _shared
 from lesionlab.papers.li2021 import ATTRIBUTES, TABLES, VARIANTS, Li2021, target
 from lesionlab.statistics.intervals import Array, Resampling
-from lesionlab.statistics.scoring import class_measures
+from lesionlab.statistics.scoring import class_measures, mean_of_known
 from lesionlab.training.outcomes import Outcome
 from lesionlab.training.targets import TRUTH, Targets
 
@@ -165,7 +165,7 @@ def _measures(calls: Calls, weights: Array, least: int) -> dict[Any, Array]:
     """(resample,) by attribute, category and measure."""
     found: dict[Any, Array] = {}
     for name, (classes, truth, called) in calls.items():
-        each = class_measures(weights, truth, called)
+        each = class_measures(*(weights @ of for of in (truth, called, truth * called)))
         judged = truth.sum(0) >= least
         judged &= judged.sum() > 1  # the recall of a single class says nothing
         for measure in MEASURES:
@@ -181,9 +181,8 @@ def _measures(calls: Calls, weights: Array, least: int) -> dict[Any, Array]:
 
 
 def _mean(values: Sequence[Array], n: int) -> Array:
-    """(n,) the mean of what is not NaN."""
-    masked: Any = np.ma.masked_invalid(np.stack([*values, np.full(n, np.nan)]))
-    return np.ma.filled(masked.mean(axis=0), np.nan)
+    """(n,) the mean of what is not NaN, also of no values at all."""
+    return mean_of_known(np.stack([*values, np.full(n, np.nan)]), axis=0)
 
 
 # --- the paper's tables -------------------------------------------------------------------------

@@ -31,6 +31,7 @@ import torch
 from torch.nn import functional
 
 from lesionlab import _files, cohorts, published
+from lesionlab.attributes import Attribute, rating
 from lesionlab.crops import augmentation
 from lesionlab.crops.sampling import Samples
 from lesionlab.papers import _shared
@@ -151,6 +152,10 @@ class Liu2020(_shared.Designed):
         scores = ATTRIBUTES if self.design.regression else ()
         binary = Target("malignancy", "binary", ("benign", "malignant"))
         return (binary, *map(Target, scores), Target(RATING))
+
+    def rated(self, target: Target) -> Attribute:
+        """Whose steps a target is in; malignancy is there twice."""
+        return rating("malignancy") if target.name == RATING else super().rated(target)
 
     def settings(self) -> dict[str, Any]:
         """The fields, the parts of the model, and which weights it begins with."""

@@ -168,21 +168,29 @@ def intervene(fold: Trained, attributes: Sequence[str] = ATTRIBUTES) -> torch.Te
 
     See `model.Heads.intervene`. A score that the readers did not give stays as predicted.
     """
+    return _replaced(fold, {"": attributes})[""]
+
+
+def _replaced(fold: Trained, choices: Mapping[str, Sequence[str]]) -> dict[str, torch.Tensor]:
+    """`intervene` for several choices of attributes, by name; the images are seen once."""
     experiment, model = fold.experiment, fold.model()
+    heads: Any = model.heads
     names = [target.name for target in experiment.targets]
     low, span = experiment.scale(fold.labels)  # type: ignore[attr-defined]
     truth = (fold.labels - low) / span
-    wanted = torch.full((len(truth), len(ATTRIBUTES)), torch.nan)
-    for name in attributes:
-        wanted[:, ATTRIBUTES.index(name)] = truth[:, names.index(name)]
-    found, first = [], 0
+    wanted = {k: torch.full((len(truth), len(ATTRIBUTES)), torch.nan) for k in choices}
+    for choice, attributes in choices.items():
+        for name in attributes:
+            wanted[choice][:, ATTRIBUTES.index(name)] = truth[:, names.index(name)]
+    found: dict[str, list[torch.Tensor]] = {choice: [] for choice in choices}
+    first = 0
     with torch.no_grad():
         for batch in fold.samples.split(32):
             outputs = experiment.forward(model, batch)
-            asked = wanted[first : (first := first + len(batch.lesion_ids))]
-            heads: Any = model.heads
-            found.append(heads.intervene(outputs, asked).probability)
-    return torch.cat(found)
+            rows = slice(first, first := first + len(batch.lesion_ids))
+            for choice, asked in wanted.items():
+                found[choice].append(heads.intervene(outputs, asked[rows]).probability)
+    return {choice: torch.cat(parts) for choice, parts in found.items()}
 
 
 def interventions(folds: Iterable[Trained], **how: Unpack[Resampling]) -> pd.DataFrame:
@@ -198,9 +206,9 @@ def interventions(folds: Iterable[Trained], **how: Unpack[Resampling]) -> pd.Dat
     for fold in folds:
         if ATTRIBUTES[0] not in {target.name for target in fold.experiment.targets}:
             raise ValueError(f"variant={fold.experiment.variant!r}: it has not learned the scores")
-        malignant, before = fold.labels[:, 0] == 1, intervene(fold, ())
-        for name, some in choices.items():
-            after = intervene(fold, some)
+        probabilities = _replaced(fold, {"before": (), **choices})
+        malignant, before = fold.labels[:, 0] == 1, probabilities.pop("before")
+        for name, after in probabilities.items():
             was, now = (before >= 0.5) == malignant, (after >= 0.5) == malignant
             parts = {"changed": was != now, "gained": ~was & now, "lost": was & ~now}
             values = {k: v.float() for k, v in parts.items()} | {"shift": (after - before).abs()}

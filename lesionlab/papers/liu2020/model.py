@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from lesionlab.packing import segment_sum
 from lesionlab.papers.liu2020 import backbones, imagenet
 from lesionlab.papers.liu2020.samples import ATTRIBUTES
 
@@ -77,7 +78,7 @@ class Outputs:
 
     def means(self, values: torch.Tensor) -> torch.Tensor:
         """(nodule, …) the mean of each nodule's slices (III.A.3)."""
-        sums = values.new_zeros(self.n, *values.shape[1:]).index_add(0, self.nodule, values)
+        sums = segment_sum(values, self.nodule, self.n)
         lengths = torch.bincount(self.nodule, minlength=self.n).to(values)
         return sums / lengths.reshape(-1, *[1] * (values.ndim - 1))
 
