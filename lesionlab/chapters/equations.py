@@ -24,10 +24,13 @@ _NAMED = re.compile(r"\beq\. (\d+(?:–\d+)?(?:,? (?:and )?\d+(?:–\d+)?)*)")
 _WITHOUT_NUMBER = re.compile(r"\beq\. (\S+ of \d+(?:\.\d+)*)")
 # a wide page has both beside each other, a phone one below the other
 _STYLE = """<style>
-.lesionlab-equations { display: grid; gap: 0.3rem 1.5rem; align-items: center;
-  grid-template-columns: repeat(auto-fit, minmax(min(16rem, 100%), 1fr)); }
+.lesionlab-equations { display: grid; gap: 0.3rem 1rem; align-items: center;
+  grid-template-columns: 1.3fr 1fr; }
+@media (max-width: 700px) { .lesionlab-equations { grid-template-columns: 1fr; } }
 .lesionlab-equations > div { overflow-x: auto; min-width: 0; }
-.lesionlab-equations pre { margin: 0; padding: 0.4rem; white-space: pre-wrap; }
+.lesionlab-equations mjx-container { font-size: 90% !important; }
+.lesionlab-equations pre { margin: 0; padding: 0.4rem; font-size: 80%;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
 .lesionlab-equations small { opacity: 0.75; }
 </style>"""
 
