@@ -223,9 +223,7 @@ def build_book(source: Path, out: Path, **environment: str) -> Build:
 
 
 @pytest.fixture(scope="session")
-def built_book(
-    smoke: Callable[[str], notebooks.Plan], tmp_path_factory: pytest.TempPathFactory
-) -> Build:
+def built_book(smoke, tmp_path_factory):
     """The book itself, from smoke copies of its chapters."""
     executed = [smoke(name).path for name in notebooks.available(ROOT / "notebooks")]
     out = tmp_path_factory.mktemp("book")

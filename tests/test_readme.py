@@ -28,9 +28,7 @@ def snippets(language: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_python_snippets_run_one_after_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_python_snippets_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for snippet in snippets("python"):
@@ -48,7 +46,7 @@ def commands() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("arguments", commands(), ids=" ".join)
-def test_a_command_exists_with_its_options(arguments: list[str]) -> None:
+def test_a_command_exists_with_its_options(arguments):
     command: Any = typer.main.get_command(app)
     context = None
     while hasattr(command, "commands"):
@@ -58,14 +56,14 @@ def test_a_command_exists_with_its_options(arguments: list[str]) -> None:
     command.make_context(command.name, list(arguments), parent=context)
 
 
-def test_targets_of_make_exist() -> None:
+def test_targets_of_make_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for page in PAGES.values():
         for target in re.findall(r"(?m)(?:^|`)(?:PIP_EXTRA_INDEX_URL=\S+ )?make ([a-z]+)", page):
             assert re.search(rf"(?m)^{target}:", makefile), target
 
 
-def test_links_lead_to_files() -> None:
+def test_links_lead_to_files():
     for link in re.findall(r"\]\(([^)#:]+)\)", README) + re.findall(r"`(notebooks/\S+?)`", README):
         assert (ROOT / link).exists(), link
 
@@ -75,7 +73,7 @@ def of(run: outcomes.Outcome, metric: str, target: str) -> float:
     return float(rows["value"].iloc[0])
 
 
-def test_its_numbers_are_those_of_the_kept_results() -> None:
+def test_its_numbers_are_those_of_the_kept_results():
     fu = outcomes.kept(shipped("book", "results", "fu2021"))
     lei = outcomes.kept(shipped("book", "results", "lei2020"))
     told = " ".join(README.split())
@@ -89,7 +87,7 @@ def test_its_numbers_are_those_of_the_kept_results() -> None:
     assert f"{len(printed)} tables" in told
 
 
-def test_the_picture_is_that_of_the_kept_results(tmp_path: Path) -> None:
+def test_the_picture_is_that_of_the_kept_results(tmp_path):
     draw = runpy.run_path(str(ROOT / "book" / "results_picture.py"))["draw"]
     draw(tmp_path / "results.png")
     drawn, stored = (

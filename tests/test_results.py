@@ -63,7 +63,7 @@ frame = pd.DataFrame({"n": [1, 2], "p": [0.5, np.nan]})
         ([Interval(np.nan, np.array([1]))], [{"low": None, "high": [1]}]),
     ],
 )  # fmt: skip
-def test_every_kind_of_value_has_a_form(value: Any, expected: Any) -> None:
+def test_every_kind_of_value_has_a_form(value, expected):
     found = results.jsonable(value)
     assert found == expected
     assert json.loads(json.dumps(found, allow_nan=False)) == expected
@@ -89,7 +89,7 @@ def assert_plain(value: Any) -> None:
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), r"value\[0\] has two entries called 'a'"),
     ],
 )
-def test_what_has_no_form_or_would_be_lost_is_named(value: Any, complaint: str) -> None:
+def test_what_has_no_form_or_would_be_lost_is_named(value, complaint):
     with pytest.raises((TypeError, ValueError), match=complaint):
         results.jsonable(value)
 
@@ -101,7 +101,7 @@ def test_what_has_no_form_or_would_be_lost_is_named(value: Any, complaint: str) 
         max_leaves=20,
     )
 )
-def test_the_form_is_standard_json_and_stays_as_it_is(value: Any) -> None:
+def test_the_form_is_standard_json_and_stays_as_it_is(value):
     once = results.jsonable(value)
     assert results.jsonable(once) == once == json.loads(json.dumps(once, allow_nan=False))
 
@@ -109,9 +109,7 @@ def test_the_form_is_standard_json_and_stays_as_it_is(value: Any) -> None:
 # -- recording -------------------------------------------------------------------------
 
 
-def test_in_a_run_every_value_goes_to_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_a_run_every_value_goes_to_the_file(tmp_path, monkeypatch):
     file = tmp_path / "results.json"
     monkeypatch.setenv(results.ENVIRONMENT, str(file))
     results.record("auc", np.float64(0.75))
@@ -130,9 +128,7 @@ def test_in_a_run_every_value_goes_to_the_file(
     assert read_json(file)["results"]["auc"] == 0.75
 
 
-def test_in_jupyterlab_nothing_is_written_and_the_last_value_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_in_jupyterlab_nothing_is_written_and_the_last_value_stands(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     results.record("auc", 0.5)
     results.record("auc", 0.6)
@@ -142,7 +138,7 @@ def test_in_jupyterlab_nothing_is_written_and_the_last_value_stands(
 
 
 @pytest.mark.parametrize("name", ["", "AUC", "1st", "a..b", "a.", "a/b", None])
-def test_a_name_of_another_form_is_refused(name: Any) -> None:
+def test_a_name_of_another_form_is_refused(name):
     with pytest.raises(ValueError, match="name must look like"):
         results.record(name, 1)
     with pytest.raises(ValueError, match="tier='slices': expected one of real"):
@@ -152,7 +148,7 @@ def test_a_name_of_another_form_is_refused(name: Any) -> None:
 # -- provenance ------------------------------------------------------------------------
 
 
-def test_the_commit_and_whether_files_differ_from_it(tmp_path: Path) -> None:
+def test_the_commit_and_whether_files_differ_from_it(tmp_path):
     def git(*arguments: str) -> str:
         identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
         command = ["git", "-C", str(tmp_path), *identity, *arguments]
@@ -176,7 +172,7 @@ def test_the_commit_and_whether_files_differ_from_it(tmp_path: Path) -> None:
     assert results.provenance(tmp_path / "unpacked")["commit"] is None, "that is somebody else's"
 
 
-def test_a_results_file_reads_back(tmp_path: Path) -> None:
+def test_a_results_file_reads_back(tmp_path):
     facts = {"notebook": "one", "set": "book", "parameters": {}, "data": []}
     content = facts | {"results": {"a": 1}}
     assert results.read(write_json(tmp_path / "one.json", content)) == content
@@ -189,7 +185,7 @@ def test_a_results_file_reads_back(tmp_path: Path) -> None:
 # -- files -----------------------------------------------------------------------------
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "deep" / "file.txt"
     write_text(target, "ä\n")
     assert target.read_bytes() == "ä\n".encode()
@@ -213,7 +209,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert target.stat().st_mode == (tmp_path / "plain").stat().st_mode, "whoever may read others"
 
 
-def test_checksums_follow_names_and_contents(tmp_path: Path) -> None:
+def test_checksums_follow_names_and_contents(tmp_path):
     abc = write_text(tmp_path / "abc.py", "abc")  # FIPS 180-2, appendix B.1
     assert sha256(abc) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 

@@ -22,9 +22,7 @@ EVERY = [(kind, axes) for kind in KINDS for axes in (2, 3)]
 
 
 @pytest.mark.parametrize(("kind", "axes"), EVERY)
-def test_the_printed_map_is_the_classifiers_weights_by_the_feature_maps(
-    kind: str, axes: int
-) -> None:
+def test_the_printed_map_is_the_classifiers_weights_by_the_feature_maps(kind, axes):
     network, images = toys.told(kind, axes), toys.images(axes)
     found = activation_map(network, images, kind, head=None, upsample=False)
     g = network.trunk(images).features
@@ -36,7 +34,7 @@ def test_the_printed_map_is_the_classifiers_weights_by_the_feature_maps(
 
 
 @pytest.mark.parametrize(("kind", "axes"), EVERY)
-def test_the_exact_map_and_the_rest_make_up_the_logit(kind: str, axes: int) -> None:
+def test_the_exact_map_and_the_rest_make_up_the_logit(kind, axes):
     network, images = toys.told(kind, axes), toys.images(axes)
     found = activation_map(network, images, kind, head=None, upsample=False, weights="exact")
     total = found.maps.flatten(2).sum(2) + found.bias + found.high_level
@@ -59,7 +57,7 @@ def test_the_exact_map_and_the_rest_make_up_the_logit(kind: str, axes: int) -> N
         assert not found.high_level_share.any()
 
 
-def test_a_map_by_hand() -> None:
+def test_a_map_by_hand():
     """One channel, 6 × 6, pooled by 5 every 2 to one place: 25 pixels count β/25, the rest 0."""
     network = toys.Told(nn.Identity(), SAMHead(Design(), 1, (6, 6), 2))
     with torch.no_grad():
@@ -80,7 +78,7 @@ def test_a_map_by_hand() -> None:
 
 @pytest.mark.parametrize("axes", [2, 3])
 @pytest.mark.parametrize("kind", ["cam", "he-cam"])
-def test_grad_cam_is_cam_by_a_positive_factor_on_a_global_average(kind: str, axes: int) -> None:
+def test_grad_cam_is_cam_by_a_positive_factor_on_a_global_average(kind, axes):
     network, images = toys.told(kind, axes), toys.images(axes)
     by_gradient = kind.replace("cam", "grad-cam")
     found = activation_maps(network, images, (kind, by_gradient), head=None, relu=False)
@@ -92,7 +90,7 @@ def test_grad_cam_is_cam_by_a_positive_factor_on_a_global_average(kind: str, axe
 
 
 @pytest.mark.parametrize("axes", [2, 3])
-def test_grad_cam_by_definition(axes: int) -> None:
+def test_grad_cam_by_definition(axes):
     """On a head with a ReLU, whose gradients differ from lesion to lesion (eq. 3)."""
     network, images = toys.made(lambda: toys.Plain(axes, hidden=True)), toys.images(axes)
     found = activation_map(
@@ -117,7 +115,7 @@ PEERS = {
 
 @pytest.mark.parametrize("axes", [2, 3])
 @pytest.mark.parametrize("name", PEERS)
-def test_captum_finds_the_same(name: str, axes: int) -> None:
+def test_captum_finds_the_same(name, axes):
     captum = pytest.importorskip("captum.attr", reason="captum: pip install captum==0.9.0")
     network, options = PEERS[name](axes)
     images = toys.images(axes)
@@ -130,7 +128,7 @@ def test_captum_finds_the_same(name: str, axes: int) -> None:
         assert toys.close(ours[head], expected, 1e-4)
 
 
-def test_a_layer_says_what_a_network_tells() -> None:
+def test_a_layer_says_what_a_network_tells():
     network, images = toys.told("cam"), toys.images()
     told = activation_map(network, images, "grad-cam", head=None)
     named = activation_map(network, images, "grad-cam", head=None, layer="body")
@@ -140,7 +138,7 @@ def test_a_layer_says_what_a_network_tells() -> None:
 
 
 @pytest.mark.parametrize(("kind", "axes"), EVERY)
-def test_heads_and_lesions_one_at_a_time_and_in_one_pass(kind: str, axes: int) -> None:
+def test_heads_and_lesions_one_at_a_time_and_in_one_pass(kind, axes):
     network, images = toys.told(kind, axes), toys.images(axes)
     by_gradient = "he-grad-cam" if kind.startswith("he") else "grad-cam"
     network.body.saw_gradients.clear()
@@ -157,7 +155,7 @@ def test_heads_and_lesions_one_at_a_time_and_in_one_pass(kind: str, axes: int) -
         assert toys.close(some.maps, every.maps[[7, 2]])
 
 
-def test_upsampling_is_to_the_image() -> None:
+def test_upsampling_is_to_the_image():
     def make() -> toys.Told:
         body = nn.Sequential(toys.Body(3, 6, 2), nn.AvgPool2d(2))
         return toys.Told(body, CAMHead(Design(), 6, (8, 8), 2))
@@ -193,7 +191,7 @@ class Several(nn.Module):
         return torch.stack(list(found.values()), 1) if self.form == "stacked" else found
 
 
-def test_classes_of_several_heads() -> None:
+def test_classes_of_several_heads():
     network, images = toys.made(lambda: Several("named")), toys.images()
     options = {"target": 2, "layer": "body", "relu": False}
     found = activation_map(network, images, "grad-cam", head="texture", **options)
@@ -207,7 +205,7 @@ def test_classes_of_several_heads() -> None:
         assert toys.close(again.maps, found.maps)
 
 
-def test_columns_are_classes_when_a_target_is_given() -> None:
+def test_columns_are_classes_when_a_target_is_given():
     network, images = toys.told("sam"), toys.images()
     by_head = activation_map(network, images, "sam", head=3)
     by_class = activation_map(network, images, "sam", target=3)
@@ -223,7 +221,7 @@ def test_columns_are_classes_when_a_target_is_given() -> None:
     {"method": "he-grad-cam"},
     {"method": "grad-cam", "layer": "body.second"},
 ])  # fmt: skip
-def test_a_model_is_left_as_it_was(options: dict[str, Any]) -> None:
+def test_a_model_is_left_as_it_was(options):
     network, images = toys.told("hesam"), toys.images().requires_grad_()
     network.train()
     network.body.norm.eval()  # a part that is frozen stays so
@@ -239,7 +237,7 @@ def test_a_model_is_left_as_it_was(options: dict[str, Any]) -> None:
     assert not any(network.body.saw_gradients), "the part before the feature map has no graph"
 
 
-def test_a_layer_before_one_that_works_in_place() -> None:
+def test_a_layer_before_one_that_works_in_place():
     body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1))
     network = toys.made(lambda: nn.Sequential(copy.deepcopy(body), nn.Flatten(), nn.Linear(4, 2)))
     images = toys.images()
@@ -267,19 +265,19 @@ def test_a_layer_before_one_that_works_in_place() -> None:
     ("sam", {"method": "grad-cam", "layer": "head"}, "layer: expected a feature map"),
     ("sam", {"method": "sam", "select": lambda x: x.logits[:, None, None]}, "expected a func"),
 ])  # fmt: skip
-def test_bad_options(kind: str, options: dict[str, Any], message: str) -> None:
+def test_bad_options(kind, options, message):
     with pytest.raises(ValueError, match=message):
         activation_map(toys.told(kind), toys.images(), **options)
 
 
-def test_bad_images() -> None:
+def test_bad_images():
     images = toys.images()
     for bad in (images[:, :2], images.double(), images[0], images[:0]):
         with pytest.raises(ValueError, match=re.escape(f"shape {tuple(bad.shape)}")):
             activation_map(toys.told("sam"), bad, "sam")
 
 
-def test_a_model_that_tells_nothing() -> None:
+def test_a_model_that_tells_nothing():
     network, images = toys.made(toys.Plain), toys.images()
     twice = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     twice.insert(1, twice[0])

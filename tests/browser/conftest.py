@@ -92,9 +92,7 @@ def listen() -> Callable[..., list[str]]:
 
 
 @pytest.fixture(scope="session")
-def show(
-    browser: Any, serve: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., contextlib.AbstractContextManager[Any]]:
+def show(browser, serve, tmp_path_factory):
     """Open a page of outputs' HTML; nothing may go wrong on it, or be asked for elsewhere."""
     folder = tmp_path_factory.mktemp("pages")
 

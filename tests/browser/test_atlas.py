@@ -87,7 +87,7 @@ def same_as_python(page: Any, answers: Any) -> pd.DataFrame:
 # -- playing ---------------------------------------------------------------------------
 
 
-def test_three_nodules_are_played_and_counted_as_python_does(page: Any) -> None:
+def test_three_nodules_are_played_and_counted_as_python_does(page):
     given = readings()
     press(page, "Start")
     choose(page, "Margin", "4 Near sharp")
@@ -142,7 +142,7 @@ def test_three_nodules_are_played_and_counted_as_python_does(page: Any) -> None:
     assert page.evaluate("window.hit") is None
 
 
-def test_readers_wait_till_the_end_for_those_who_wish(page: Any) -> None:
+def test_readers_wait_till_the_end_for_those_who_wish(page):
     page.get_by_role("radio", name="at the end").check()
     page.get_by_role("checkbox", name="Malignancy").uncheck()
     press(page, "Start")
@@ -157,7 +157,7 @@ def test_readers_wait_till_the_end_for_those_who_wish(page: Any) -> None:
     assert page.get_by_text("Readers:").count() == 0
 
 
-def test_each_nodule_is_shown_and_the_window_stays(page: Any, crops: list[Crop]) -> None:
+def test_each_nodule_is_shown_and_the_window_stays(page, crops):
     press(page, "Start")
     for crop in crops[:2]:
         hu = f"{GAME}.viewer.volumes[0].hu"
@@ -170,7 +170,7 @@ def test_each_nodule_is_shown_and_the_window_stays(page: Any, crops: list[Crop])
     assert page.get_by_text(IDS[2]).count() == 0, "a name could be looked up"
 
 
-def test_outlines_come_with_the_readers_answers(show: Any, html: str) -> None:
+def test_outlines_come_with_the_readers_answers(show, html):
     with show(html, width=390, has_touch=True) as page:
         press(page, "Start")
         drawn = f"{GAME}.viewer.model.get('show_contours')"
@@ -216,7 +216,7 @@ def band(names: dict[str, list[str]], games: int = 4000) -> list[float]:
     return np.quantile(means, [0.05, 0.95]).tolist()  # type: ignore[no-any-return]
 
 
-def test_the_band_of_radiologists_is_told_with_the_result(show: Any, crops: list[Crop]) -> None:
+def test_the_band_of_radiologists_is_told_with_the_result(show, crops):
     rated = {i: ["margin", "texture"][: 1 + k % 2] for k, i in enumerate(MANY)}
     expected = pytest.approx(band(rated), abs=0.05)
     # nobody is nearer to all readers than their median, or farther than an end
@@ -239,7 +239,7 @@ def test_the_band_of_radiologists_is_told_with_the_result(show: Any, crops: list
         assert page.get_by_text("Radiologists differ").count() == 0
 
 
-def test_a_reload_loses_nothing_and_starting_again_loses_all(page: Any) -> None:
+def test_a_reload_loses_nothing_and_starting_again_loses_all(page):
     press(page, "Start")
     choose(page, "Margin", "4 Near sharp")
     press(page, "Compare with the readers")
@@ -258,7 +258,7 @@ def test_a_reload_loses_nothing_and_starting_again_loses_all(page: Any) -> None:
 # -- keyboard, screen readers, themes, phones -------------------------------------------
 
 
-def test_everything_works_with_the_keyboard(page: Any) -> None:
+def test_everything_works_with_the_keyboard(page):
     focus = (
         "(() => { let e = document.activeElement;"
         "while (e.shadowRoot?.activeElement) e = e.shadowRoot.activeElement; "
@@ -293,7 +293,7 @@ def test_everything_works_with_the_keyboard(page: Any) -> None:
     assert page.evaluate(focus).startswith("You differ from a reader by")
 
 
-def test_from_disk_without_storage_it_is_played_all_the_same(show: Any, html: str) -> None:
+def test_from_disk_without_storage_it_is_played_all_the_same(show, html):
     script = "Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('no'); } })"
     with show(html, served=False, script=script) as page:
         press(page, "Start")
@@ -329,9 +329,7 @@ TOTALS = (
 )
 
 
-def test_each_step_shows_its_examples_and_the_keyboard_goes_along_the_scale(
-    show: Any, scales: list[str], noise: Any
-) -> None:
+def test_each_step_shows_its_examples_and_the_keyboard_goes_along_the_scale(show, scales, noise):
     expected = {"1 Poorly defined": "ab", "2 Near poorly defined": "cb", "3 Medium": "c",
                 "4 Near sharp": "", "5 Sharp": "db"}  # fmt: skip
     with show(*scales) as page:
@@ -353,9 +351,7 @@ def test_each_step_shows_its_examples_and_the_keyboard_goes_along_the_scale(
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(
-    theme: str, show: Any, html: str, scales: list[str], accessible: Any
-) -> None:
+def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(theme, show, html, scales, accessible):
     with show(html, theme=theme, width=390) as page:
         assert page.evaluate("[document.activeElement.tagName, scrollY]") == ["BODY", 0]
         accessible(page, ".lesionlab-game")

@@ -170,7 +170,7 @@ def wait_for_text(page: Any, code: str, text: str) -> None:
     assert said == text
 
 
-def test_python_moves_what_is_shown(lab: Any) -> None:
+def test_python_moves_what_is_shown(lab):
     before = lab.evaluate(PIXELS)
     assert lab.evaluate(RUN, "viewer.slice = 5") == ""
     lab.wait_for_function(f"{VIEWER}.model.get('slice') === 5")
@@ -188,7 +188,7 @@ def test_python_moves_what_is_shown(lab: Any) -> None:
     lab.wait_for_function(dark)
 
 
-def test_python_reads_what_was_moved(lab: Any) -> None:
+def test_python_reads_what_was_moved(lab):
     lab.get_by_label("Slice", exact=True).fill("1")
     wait_for_text(lab, "print(viewer.slice)", "1")
     lab.get_by_label("Attention map", exact=True).first.select_option("a")
@@ -205,7 +205,7 @@ def test_python_reads_what_was_moved(lab: Any) -> None:
     wait_for_text(lab, code, "True True True [2.5, 6.3, 7]")
 
 
-def test_keys_go_to_the_viewer_not_to_the_notebook(lab: Any) -> None:
+def test_keys_go_to_the_viewer_not_to_the_notebook(lab):
     lab.evaluate(RUN, "viewer.slice = 2")
     lab.wait_for_function(f"{VIEWER}.model.get('slice') === 2")
     lab.locator("[data-plane=axial]").first.click()
@@ -216,7 +216,7 @@ def test_keys_go_to_the_viewer_not_to_the_notebook(lab: Any) -> None:
     assert lab.evaluate("jupyterapp.shell.currentWidget.content.activeCellIndex") == 0
 
 
-def test_the_saved_notebook_carries_html_and_a_picture(lab: Any) -> None:
+def test_the_saved_notebook_carries_html_and_a_picture(lab):
     lab.evaluate("jupyterapp.commands.execute('docmanager:save')")
     lab.wait_for_function("!jupyterapp.shell.currentWidget.context.model.dirty")
     data = lab.evaluate(
@@ -227,7 +227,7 @@ def test_the_saved_notebook_carries_html_and_a_picture(lab: Any) -> None:
     assert lab.wrong == []
 
 
-def test_a_game_is_played_in_the_lab_and_read_by_python(lab: Any) -> None:
+def test_a_game_is_played_in_the_lab_and_read_by_python(lab):
     """Opens another notebook beside the viewer's, so it comes last."""
     run_beside(lab, "game.ipynb")
     game = "[...document.querySelectorAll('.jp-OutputArea-output div')].find(e => e.game)?.game"
@@ -265,7 +265,7 @@ def shown(page: Any, title: str, panels: int) -> str:
     return pixels
 
 
-def test_a_workbench_chooses_changes_and_complains(lab: Any) -> None:
+def test_a_workbench_chooses_changes_and_complains(lab):
     run_beside(lab, "bench.ipynb")
     first, second = "LIDC-IDRI-0005-S0016-N02", "LIDC-IDRI-0006-S0017-N04"
     lab.wait_for_function(BENCH, timeout=60_000)
@@ -325,9 +325,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reader(
-    installed: Path, browser: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Any]:
+def reader(installed, browser, tmp_path_factory):
     """A browser on a JupyterLab that was started in a folder with nothing but copied chapters."""
     folder = tmp_path_factory.mktemp("reader")
     environment = {"PYTHONPATH": str(installed), chapters.SET: "smoke"}
@@ -345,7 +343,7 @@ def html_of(cell: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_a_chapter_is_run_by_run_all(reader: Any, name: str, installed: Path) -> None:
+def test_a_chapter_is_run_by_run_all(reader, name, installed):
     file = f"notebooks/{name}.ipynb"
     reader.goto(reader.address_of(file))
     reader.set_default_timeout(400_000)
@@ -375,7 +373,7 @@ def test_a_chapter_is_run_by_run_all(reader: Any, name: str, installed: Path) ->
     reader.evaluate("jupyterapp.commands.execute('kernelmenu:shutdown')")
 
 
-def test_what_was_run_is_the_wheel(installed: Path) -> None:
+def test_what_was_run_is_the_wheel(installed):
     code = "import lesionlab; from lesionlab import chapters; print(chapters.shipped('notebooks'))"
     environment = os.environ | {"PYTHONPATH": str(installed)}
     # elsewhere: a module of the current folder would come first

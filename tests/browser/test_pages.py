@@ -95,9 +95,7 @@ def faults(visit: Any) -> Callable[[str, str], list[str]]:
 
 
 @pytest.mark.parametrize("book", ["built_book", "hard_book"])
-def test_no_page_has_faults(
-    book: str, faults: Any, serve: Callable[[Path], str], request: pytest.FixtureRequest
-) -> None:
+def test_no_page_has_faults(book, faults, serve, request):
     built = request.getfixturevalue(book)
     assert built.pages
     address = serve(built.html)
@@ -112,7 +110,7 @@ BAD_PAGE = """<!doctype html><title>bad</title><link rel="icon" href="data:,">
 <canvas width=3000></canvas></article>"""
 
 
-def test_faults_are_found(faults: Any, serve: Callable[[Path], str], tmp_path: Path) -> None:
+def test_faults_are_found(faults, serve, tmp_path):
     (tmp_path / "bad.html").write_text(BAD_PAGE.format(wide="x" * 2000), encoding="utf-8")
     found = "\n".join(faults(serve(tmp_path), "bad.html"))
     for fault in ("undefinedFunction is not defined", "404", "asks https://cdn.example.org/x.js",
@@ -132,7 +130,7 @@ def hard(visit: Any, serve: Callable[[Path], str], hard_book: Any) -> Callable[.
     )
 
 
-def test_formulas_are_set_without_the_network(hard: Any) -> None:
+def test_formulas_are_set_without_the_network(hard):
     with hard() as page:
         wait_for_mathjax(page)
         assert page.locator("mjx-container").count() == 2
@@ -145,7 +143,7 @@ def test_formulas_are_set_without_the_network(hard: Any) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_tables_and_figures_can_be_read_in_both_modes(scheme: str, hard: Any) -> None:
+def test_tables_and_figures_can_be_read_in_both_modes(scheme, hard):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     with hard(color_scheme=scheme) as page:
         assert page.evaluate("document.documentElement.dataset.theme") == scheme
@@ -159,7 +157,7 @@ def test_tables_and_figures_can_be_read_in_both_modes(scheme: str, hard: Any) ->
         assert ground == ("rgb(255, 255, 255)" if scheme == "dark" else "rgba(0, 0, 0, 0)")
 
 
-def test_a_solution_opens(hard: Any) -> None:
+def test_a_solution_opens(hard):
     with hard() as page:
         output = page.locator(".cell.tag_solution .output")
         assert not output.is_visible()
@@ -168,9 +166,7 @@ def test_a_solution_opens(hard: Any) -> None:
         assert "24502500" in output.inner_text()
 
 
-def test_search_finds_a_word_without_the_network(
-    visit: Any, serve: Callable[[Path], str], hard_book: Any
-) -> None:
+def test_search_finds_a_word_without_the_network(visit, serve, hard_book):
     with visit(serve(hard_book.html), "search.html?q=Add", **size(DESK)) as page:
         link = page.locator("#search-results a").first
         link.wait_for()

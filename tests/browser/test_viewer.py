@@ -191,7 +191,7 @@ def whole(opened: Any) -> Iterator[Seen]:
 # -- values ----------------------------------------------------------------------------
 
 
-def test_the_browser_has_arrays_and_ratings_as_given_and_tells_the_slice(whole: Seen) -> None:
+def test_the_browser_has_arrays_and_ratings_as_given_and_tells_the_slice(whole):
     one = crop()
     assert np.array_equal(whole.array("viewer.volumes[0].hu").reshape(SHAPE), one.hu)
     for reader, mask in enumerate(one.masks):
@@ -213,7 +213,7 @@ def test_the_browser_has_arrays_and_ratings_as_given_and_tells_the_slice(whole: 
     assert canvas.get_attribute("aria-label") == f"{one.lesion_id}, {words}"
 
 
-def test_a_large_cube_is_close_and_says_by_how_much(opened: Any) -> None:
+def test_a_large_cube_is_close_and_says_by_how_much(opened):
     (viewer,) = views()["large"]
     (scene,) = viewer.scenes
     with opened("large") as seen:
@@ -234,9 +234,7 @@ def test_a_large_cube_is_close_and_says_by_how_much(opened: Any) -> None:
     ("place", "method", "head"),
     [((0, 0, 0), "Grad-CAM", "texture"), ((5, 19, 23), "SAM", "malignancy")],
 )
-def test_the_probe_tells_what_the_arrays_hold(
-    whole: Seen, place: tuple[int, int, int], method: str, head: str
-) -> None:
+def test_the_probe_tells_what_the_arrays_hold(whole, place, method, head):
     z, y, x = place
     whole.set(slice=z, method=method, head=head)
     canvas = whole.page.locator("[data-plane=axial]").first
@@ -264,7 +262,7 @@ def grey(hu: np.ndarray, centre: float, width: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("window", [(-600, 1500), (40, 400), (-300, 90)])
-def test_a_voxels_grey_is_its_hu_in_the_window(whole: Seen, window: tuple[int, int]) -> None:
+def test_a_voxels_grey_is_its_hu_in_the_window(whole, window):
     centre, width = window
     whole.set(method="", show_contours=False, slice=3, window_centre=centre, window_width=width)
     shown = whole.voxels()
@@ -273,7 +271,7 @@ def test_a_voxels_grey_is_its_hu_in_the_window(whole: Seen, window: tuple[int, i
     assert np.abs(shown[4:16] - expected[4:16, :, None]).max() <= 1
 
 
-def test_an_overlay_is_the_colour_of_its_value(whole: Seen) -> None:
+def test_an_overlay_is_the_colour_of_its_value(whole):
     from matplotlib import colormaps
 
     whole.set(show_contours=False, slice=3, method="Grad-CAM", head="texture", opacity=1.0)
@@ -289,7 +287,7 @@ def test_an_overlay_is_the_colour_of_its_value(whole: Seen) -> None:
     assert np.abs(whole.voxels() - through)[4:16][strong[4:16]].max() <= 4
 
 
-def test_scale_bar_and_outlines_are_where_they_belong_in_their_colours(whole: Seen) -> None:
+def test_scale_bar_and_outlines_are_where_they_belong_in_their_colours(whole):
     whole.set(method="", slice=2, show_contours=False, window_centre=5000)  # a black slice
     image = whole.pixels()
     assert image[60:-60].max() == 0
@@ -311,7 +309,7 @@ def test_scale_bar_and_outlines_are_where_they_belong_in_their_colours(whole: Se
     assert (white.max(axis=0) + 1) / scale == pytest.approx([14, 16], abs=0.3)
 
 
-def test_upright_planes_show_the_same_voxels(whole: Seen) -> None:
+def test_upright_planes_show_the_same_voxels(whole):
     whole.set(method="", show_contours=False, slice=1, cursor=[9, 10], orthogonal=True)
     for plane, cut in (("coronal", crop().hu[:, 9]), ("sagittal", crop().hu[:, :, 10])):
         image = whole.pixels(plane=plane)
@@ -353,7 +351,7 @@ CHANGED = (
 
 
 @pytest.mark.parametrize("name", CONTROLS)
-def test_every_control_changes_the_picture_and_back(whole: Seen, name: str) -> None:
+def test_every_control_changes_the_picture_and_back(whole, name):
     before = whole.pixels()
     control = whole.page.get_by_label(name, exact=True).first
     state = {key: whole.get(key) for key in CHANGED}
@@ -368,7 +366,7 @@ def test_every_control_changes_the_picture_and_back(whole: Seen, name: str) -> N
 # -- wheel, keys, drag -----------------------------------------------------------------
 
 
-def test_the_wheel_scrolls_the_page_until_the_viewer_is_in_use(whole: Seen) -> None:
+def test_the_wheel_scrolls_the_page_until_the_viewer_is_in_use(whole):
     whole.page.set_viewport_size({"width": 1100, "height": 500})
     whole.set(slice=2)
     x, y, *_ = whole.box
@@ -401,7 +399,7 @@ def touch(page: Any, *ways: tuple[float, float, float, float]) -> None:
     session.detach()
 
 
-def test_a_finger_swipes_through_the_slices_and_scrolls_the_page(opened: Any) -> None:
+def test_a_finger_swipes_through_the_slices_and_scrolls_the_page(opened):
     with opened("whole", width=390, has_touch=True) as seen:
         seen.set(slice=1, cursor=[])
         x, y, width, height = seen.box
@@ -418,7 +416,7 @@ def test_a_finger_swipes_through_the_slices_and_scrolls_the_page(opened: Any) ->
         assert seen.get("slice") == 1
 
 
-def test_everything_works_with_the_keyboard(whole: Seen) -> None:
+def test_everything_works_with_the_keyboard(whole):
     page = whole.page
     # all of the slice is seen, so that there is no button for it
     for tool in ("Zoom out", "Zoom in", "Outlines", "Full screen"):
@@ -465,7 +463,7 @@ def told(seen: Seen) -> tuple[int, ...]:
     return tuple(map(int, found.groups()))
 
 
-def test_the_voxel_under_a_resting_pointer_is_told_of_every_picture(zoomed: Seen) -> None:
+def test_the_voxel_under_a_resting_pointer_is_told_of_every_picture(zoomed):
     zoomed.point(1 / 3, 1 / 3)
     slice_, *place = told(zoomed)
     other = 0 if slice_ else 1
@@ -504,7 +502,7 @@ def assert_probe_and_pixels_agree(seen: Seen) -> None:
         assert pixel == pytest.approx(grey(np.array(7 * x + 3 * y - 900), -500, 1000), abs=1.1)
 
 
-def test_it_starts_at_the_lesion_and_goes_out_to_the_whole_slice(zoomed: Seen) -> None:
+def test_it_starts_at_the_lesion_and_goes_out_to_the_whole_slice(zoomed):
     def corners() -> list[tuple[int, ...]]:
         found = []
         for share in (0.01, 0.99):
@@ -532,7 +530,7 @@ def test_it_starts_at_the_lesion_and_goes_out_to_the_whole_slice(zoomed: Seen) -
     assert_probe_and_pixels_agree(zoomed)
 
 
-def test_a_drag_moves_the_enlarged_slice_and_pins_nothing(zoomed: Seen) -> None:
+def test_a_drag_moves_the_enlarged_slice_and_pins_nothing(zoomed):
     x, y, width, height = zoomed.box
     mouse = zoomed.page.mouse  # and what is in the middle, but not between two voxels
     middle = (x + width / 2 + 8, y + height / 2 + 8)
@@ -562,7 +560,7 @@ def test_a_drag_moves_the_enlarged_slice_and_pins_nothing(zoomed: Seen) -> None:
     assert not np.array_equal(zoomed.pixels(), edge), "from the edge it comes back at once"
 
 
-def test_two_fingers_enlarge_and_move(opened: Any) -> None:
+def test_two_fingers_enlarge_and_move(opened):
     with opened("zoomed", width=390, has_touch=True) as seen:
         tool(seen, "Whole slice").tap()
         x, y, width, height = seen.box
@@ -577,7 +575,7 @@ def test_two_fingers_enlarge_and_move(opened: Any) -> None:
         assert seen.page.evaluate("[scrollY, visualViewport.scale]") == [0, 1]
 
 
-def test_full_screen_by_button_and_key(whole: Seen) -> None:
+def test_full_screen_by_button_and_key(whole):
     *_, before, _ = whole.box
     tool(whole, "Full screen").click()
     whole.page.wait_for_function("document.fullscreenElement?.viewer")
@@ -603,7 +601,7 @@ def colour(image: np.ndarray) -> np.ndarray:
     return image.max(axis=-1) - image.min(axis=-1)
 
 
-def test_a_map_is_named_and_starts_where_it_is(opened: Any) -> None:
+def test_a_map_is_named_and_starts_where_it_is(opened):
     with opened("zoomed") as seen:
         assert seen.get("slice") == 3, "the lesion is on 1 to 3, the map on 3 alone"
         words = "Grad-CAM of Margin: 0 to 1.25e−5, strongest on slice 4"
@@ -616,7 +614,7 @@ def test_a_map_is_named_and_starts_where_it_is(opened: Any) -> None:
             assert f" · map {value} · " in seen.probe
 
 
-def test_one_map_before_and_after_has_one_scale_until_that_is_switched_off(opened: Any) -> None:
+def test_one_map_before_and_after_has_one_scale_until_that_is_switched_off(opened):
     own = float(maps()["Grad-CAM"]["malignancy"].max())
     high, low = f"{own:.4g}", f"{own / 8:.4g}"
     with opened("alike") as seen:
@@ -635,7 +633,7 @@ def test_one_map_before_and_after_has_one_scale_until_that_is_switched_off(opene
 # -- side by side ----------------------------------------------------------------------
 
 
-def test_two_nodules_scroll_by_the_same_mm_until_unlinked(opened: Any) -> None:
+def test_two_nodules_scroll_by_the_same_mm_until_unlinked(opened):
     with opened("pair") as seen:
         # 6 slices of 2.5 mm beside 11 of 1.25 mm: 1.5 slices from the middle are 3
         seen.set(slice=4)
@@ -654,7 +652,7 @@ def test_two_nodules_scroll_by_the_same_mm_until_unlinked(opened: Any) -> None:
 # -- the picture -----------------------------------------------------------------------
 
 
-def test_the_button_saves_a_png_of_what_is_seen(whole: Seen) -> None:
+def test_the_button_saves_a_png_of_what_is_seen(whole):
     whole.set(slice=2, orthogonal=True, cursor=[9, 10])
     with whole.page.expect_download() as waiting:
         whole.page.get_by_role("button", name="Save as PNG").click()
@@ -671,7 +669,7 @@ def test_the_button_saves_a_png_of_what_is_seen(whole: Seen) -> None:
 # -- odd input, old browsers, themes ---------------------------------------------------
 
 
-def test_odd_volumes_are_shown_and_text_is_never_run(opened: Any) -> None:
+def test_odd_volumes_are_shown_and_text_is_never_run(opened):
     with opened("odd") as seen:
         titles = seen.page.locator(".title:visible").all_inner_texts()
         assert titles == ["with gaps", "one slice", "whole scan", "nothing", NASTY]
@@ -688,7 +686,7 @@ def test_odd_volumes_are_shown_and_text_is_never_run(opened: Any) -> None:
         assert seen.page.get_by_text("the end").is_visible()
 
 
-def test_text_swallows_nothing_and_values_far_off_do_not_freeze(opened: Any) -> None:
+def test_text_swallows_nothing_and_values_far_off_do_not_freeze(opened):
     with opened("hard") as seen:
         titles = seen.page.locator(".title:visible").all_inner_texts()
         assert titles == ["<!--<script>", "far"]
@@ -700,7 +698,7 @@ def test_text_swallows_nothing_and_values_far_off_do_not_freeze(opened: Any) -> 
         assert seen.viewer("return (await viewer.toPNG()).size", 1) > 1000
 
 
-def test_a_browser_that_cannot_unpack_says_so(opened: Any) -> None:
+def test_a_browser_that_cannot_unpack_says_so(opened):
     # the module is there, the voxels are not
     script = (
         "const own = DecompressionStream; let n = 0; Object.defineProperty(window,"
@@ -717,9 +715,7 @@ def test_a_browser_that_cannot_unpack_says_so(opened: Any) -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["whole", "pair", "odd"])
-def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(
-    name: str, theme: str, opened: Any, accessible: Any
-) -> None:
+def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(name, theme, opened, accessible):
     with opened(name, theme=theme, width=390) as seen:
         seen.set(compare=True, orthogonal=True)
         assert seen.viewer("return root.classList.contains('dark')") is (theme == "dark")

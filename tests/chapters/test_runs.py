@@ -62,7 +62,7 @@ def write(path: Path, content: Any) -> Path:
 # --- found ----------------------------------------------------------------------------------------
 
 
-def test_runs_of_both_kinds_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_of_both_kinds_are_found(tmp_path, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])  # a checkout: its notebooks say the defaults
     notebook(tmp_path, "book-0a", "lidc_idri", seed=0, n_resamples=7)
     training(tmp_path, "full-seed1", mae=0.4, seed=1)
@@ -81,12 +81,12 @@ def test_runs_of_both_kinds_are_found(tmp_path: Path, monkeypatch: pytest.Monkey
     ]  # fmt: skip
 
 
-def test_defaults_are_those_of_a_plan() -> None:
+def test_defaults_are_those_of_a_plan():
     plan = {field.name: field.default for field in fields(Plan)}
     assert {name: plan[name] for name in runs._DEFAULTS} == runs._DEFAULTS
 
 
-def test_failed_unfinished_and_damaged_runs_are_named(tmp_path: Path) -> None:
+def test_failed_unfinished_and_damaged_runs_are_named(tmp_path):
     notebook(tmp_path, "book-0a")
     write(tmp_path / "one" / "smoke-0b" / "one.failed.ipynb", "{}")
     write(tmp_path / "fu2021" / "full-seed0" / "fold-0" / "result.json", "{}")
@@ -112,9 +112,7 @@ DEEP = "[" * 100_000, "9" * 5000, '{"a":' * 900 + "1" + "}" * 900, "9" * 400
 
 
 @pytest.mark.parametrize("kind", ["notebook", "training"])
-def test_what_a_file_holds_never_keeps_the_other_runs_from_being_listed(
-    tmp_path: Path, kind: str
-) -> None:
+def test_what_a_file_holds_never_keeps_the_other_runs_from_being_listed(tmp_path, kind):
     """Each key of a file in turn is of another type: a run that is shown, or damaged and named."""
     good = notebook(tmp_path, "book-0a") if kind == "notebook" else training(tmp_path, "a", mae=0.4)
     content = json.loads(good.read_text(encoding="utf-8"))
@@ -139,7 +137,7 @@ def test_what_a_file_holds_never_keeps_the_other_runs_from_being_listed(
             runs.over_seeds(runs.scores(runs.choose(found, [run])))
 
 
-def test_numbers_of_a_notebook_have_names_with_dots(tmp_path: Path) -> None:
+def test_numbers_of_a_notebook_have_names_with_dots(tmp_path):
     results = {
         "auc": 0.75,
         "kappa.malignancy": 1,
@@ -161,7 +159,7 @@ def test_numbers_of_a_notebook_have_names_with_dots(tmp_path: Path) -> None:
 # --- chosen ---------------------------------------------------------------------------------------
 
 
-def test_runs_are_chosen_by_name_label_and_path(tmp_path: Path) -> None:
+def test_runs_are_chosen_by_name_label_and_path(tmp_path):
     path = notebook(tmp_path, "book-0a", seed=1)
     notebook(tmp_path, "book-0b", seed=2)
     found = runs.find(tmp_path)
@@ -190,7 +188,7 @@ def seeds(tmp_path: Path) -> pd.DataFrame:
     return runs.choose(runs.find(tmp_path), ["one"])
 
 
-def test_scores_and_their_mean_and_sd_over_seeds_by_hand(seeds: pd.DataFrame) -> None:
+def test_scores_and_their_mean_and_sd_over_seeds_by_hand(seeds):
     differ = runs.differences(seeds).T
     assert differ.columns.tolist() == ["seed", "lr"]
     assert differ["lr"].to_dict() == {
@@ -211,7 +209,7 @@ def test_scores_and_their_mean_and_sd_over_seeds_by_hand(seeds: pd.DataFrame) ->
     assert "lr=0.2" not in over.index.get_level_values("group")  # a single seed
 
 
-def test_trainings_have_intervals_and_baselines_when_asked(tmp_path: Path) -> None:
+def test_trainings_have_intervals_and_baselines_when_asked(tmp_path):
     training(tmp_path, "a", mae=0.4, seed=0)
     training(tmp_path, "b", mae=0.5, seed=1)
     stages = [{"epochs": 1, "schedule": {"kind": "flat"}}, {"epochs": 2, "betas": [0.9]}]
@@ -232,7 +230,7 @@ def test_trainings_have_intervals_and_baselines_when_asked(tmp_path: Path) -> No
     assert len(runs.over_seeds(found)) == 1
 
 
-def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_runs_of_one_name_are_told_apart(tmp_path):
     for at in ("here", "there"):
         notebook(tmp_path / at, "book-0a", results={"auc": 0.1})
     chosen = runs.choose(runs.find(tmp_path), ["one"])
@@ -243,7 +241,7 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
         runs.scores(runs.find(tmp_path / "none"))
 
 
-def test_the_plot_has_a_panel_per_score_and_a_point_per_run(seeds: pd.DataFrame) -> None:
+def test_the_plot_has_a_panel_per_score_and_a_point_per_run(seeds):
     figure = runs.plot(runs.scores(seeds))
     assert [ax.get_title() for ax in figure.axes] == ["auc", "loss"]
     for ax, heights in zip(figure.axes, ([0.5, 0.6, 0.7, 0.9], [1.0, 1.2, 1.4]), strict=True):

@@ -32,7 +32,7 @@ BOTH = pytest.mark.parametrize("model", ["Lei", "Fu"])
 
 
 @pytest.fixture(scope="module")
-def bench(toys: Any) -> Bench:
+def bench(toys):
     # the order of creation is the order in which a fold is asked about a lesion
     parts = [toys.lei(ids=(name,), seed=seed) for seed, name in enumerate(toys.TESTED)]
     return Bench({"Lei": toys.lei(), "Fu": toys.fu(), "parts": parts}, toys.crops())
@@ -60,9 +60,7 @@ def said(look: Any) -> list[float]:
 
 
 @pytest.mark.parametrize(("fill", "value", "margin"), [("lung", -850, 0.0), ("air", -1024, 3.0)])
-def test_masking_leaves_what_is_inside_as_it_is(
-    crop: Any, fill: str, value: int, margin: float
-) -> None:
+def test_masking_leaves_what_is_inside_as_it_is(crop, fill, value, margin):
     made = masked(crop, change(surroundings=fill, margin=margin))
     inside = crop.consensus()
     assert np.array_equal(made.hu[inside], crop.hu[inside])
@@ -76,9 +74,7 @@ def test_masking_leaves_what_is_inside_as_it_is(
 
 # Lei's slices are interpolated along z, Fu's window is close around the lesion
 @pytest.mark.parametrize(("model", "margin"), [("Lei", 6.0), ("Fu", 1.5)])
-def test_a_model_is_given_the_lesion_as_it_was_and_nothing_around_it(
-    bench: Bench, toys: Any, model: str, margin: float
-) -> None:
+def test_a_model_is_given_the_lesion_as_it_was_and_nothing_around_it(bench, toys, model, margin):
     found = bench.compute(Request(toys.IDS[0], model, surroundings="air", margin=margin))
     before, after = found.before, found.after
     inside = before.masks.all(axis=0)  # with all that is interpolated there within the margin
@@ -90,9 +86,7 @@ def test_a_model_is_given_the_lesion_as_it_was_and_nothing_around_it(
 
 
 @BOTH
-def test_slices_are_reversed_and_duplicated_with_their_outlines(
-    bench: Bench, crop: Any, model: str
-) -> None:
+def test_slices_are_reversed_and_duplicated_with_their_outlines(bench, crop, model):
     given = bench.models[model].given(crop)
 
     def stack(look: Any) -> torch.Tensor:
@@ -113,7 +107,7 @@ def test_slices_are_reversed_and_duplicated_with_their_outlines(
 # -- what a model says -----------------------------------------------------------------
 
 
-def test_changes_and_predictions_are_named() -> None:
+def test_changes_and_predictions_are_named():
     words = "air beyond 1.5 mm of the consensus, slice 3 in all places, slices reversed"
     asked = change(surroundings="air", margin=1.5, duplicate=2, reverse=True)
     assert (asked.change, change(margin=3).change) == (words, "")
@@ -125,7 +119,7 @@ def test_changes_and_predictions_are_named() -> None:
 
 
 @BOTH
-def test_unchanged_it_predicts_what_the_study_does(bench: Bench, toys: Any, model: str) -> None:
+def test_unchanged_it_predicts_what_the_study_does(bench, toys, model):
     fold = toys.lei() if model == "Lei" else toys.fu()
     for name, row in zip(toys.TESTED, fold.predict(device="cpu"), strict=True):
         found = bench.compute(Request(name, model))
@@ -133,7 +127,7 @@ def test_unchanged_it_predicts_what_the_study_does(bench: Bench, toys: Any, mode
         assert (found.after, len(found.scenes)) == (None, 1)
 
 
-def test_fu_does_not_mind_the_order_and_lei_does(bench: Bench, toys: Any, of_fu: Any) -> None:
+def test_fu_does_not_mind_the_order_and_lei_does(bench, toys, of_fu):
     # attention over slices knows no order (eq. 1 to 3); channels of a convolution do
     before, after = of_fu.before, of_fu.after
     assert said(after) == pytest.approx(said(before), abs=1e-4)
@@ -150,7 +144,7 @@ def test_fu_does_not_mind_the_order_and_lei_does(bench: Bench, toys: Any, of_fu:
     assert said(lei.after) != pytest.approx(said(lei.before), abs=1e-6)
 
 
-def test_maps_are_those_of_attention(bench: Bench, toys: Any, of_fu: Any) -> None:
+def test_maps_are_those_of_attention(bench, toys, of_fu):
     fold, name = toys.lei(), toys.IDS[1]
     seen = maps.explain(fold.experiment, fold.model(), fold.samples.select([1]))
     for method, expected in seen.maps.items():
@@ -165,7 +159,7 @@ def test_maps_are_those_of_attention(bench: Bench, toys: Any, of_fu: Any) -> Non
     assert of_fu.before.map == pytest.approx(direct.maps.numpy(), abs=1e-5)
 
 
-def test_a_map_in_three_axes_keeps_its_slices(toys: Any) -> None:
+def test_a_map_in_three_axes_keeps_its_slices(toys):
     models = {"volume": toys.fu("volume", depth=8), "sam_3d": toys.lei("sam_3d")}
     bench = Bench(models, toys.crops())
     volume = bench.compute(Request(toys.IDS[0], "volume", about="texture")).before
@@ -176,7 +170,7 @@ def test_a_map_in_three_axes_keeps_its_slices(toys: Any) -> None:
     assert np.isfinite(sam.before.map).all()
 
 
-def test_what_is_shown_is_what_is_given(bench: Bench, crop: Any, toys: Any) -> None:
+def test_what_is_shown_is_what_is_given(bench, crop, toys):
     fu = bench.models["Fu"].given(crop)
     assert fu.hu == pytest.approx(prepare([crop]).images[:, 0].numpy(), abs=0.01)
     lei = bench.models["Lei"].given(crop)
@@ -192,7 +186,7 @@ def test_what_is_shown_is_what_is_given(bench: Bench, crop: Any, toys: Any) -> N
 
 
 @BOTH
-def test_positions_are_those_of_the_scan(bench: Bench, crop: Any, toys: Any, model: str) -> None:
+def test_positions_are_those_of_the_scan(bench, crop, toys, model):
     found = bench.compute(Request(toys.IDS[0], model, reverse=True))
     before, after = found.scenes
     assert before.frame == after.frame == "the scan's first slice"
@@ -210,7 +204,7 @@ def test_positions_are_those_of_the_scan(bench: Bench, crop: Any, toys: Any, mod
         assert set(np.round(before.z_mm / crop.spacing[0], 6)) <= set(crop.slice_index)
 
 
-def test_each_lesion_gets_the_fold_that_has_not_seen_it(bench: Bench, toys: Any) -> None:
+def test_each_lesion_gets_the_fold_that_has_not_seen_it(bench, toys):
     for seed in (1, 0, 1):  # and again, with the other's weights
         name = toys.IDS[seed]
         expected = toys.lei(ids=(name,), seed=seed).predict(device="cpu")
@@ -224,7 +218,7 @@ def test_each_lesion_gets_the_fold_that_has_not_seen_it(bench: Bench, toys: Any)
 # -- what is shown ---------------------------------------------------------------------
 
 
-def test_before_and_after_stand_side_by_side(of_fu: Any, toys: Any, bench: Bench) -> None:
+def test_before_and_after_stand_side_by_side(of_fu, toys, bench):
     before, after = of_fu.scenes
     assert before.title == f"{toys.IDS[0]}, Fu, as it is"
     assert after.title == f"{toys.IDS[0]}, Fu, slices reversed"
@@ -240,7 +234,7 @@ def test_before_and_after_stand_side_by_side(of_fu: Any, toys: Any, bench: Bench
     assert list(replace(of_fu, after=None).table()) == ["readers", "before"]
 
 
-def test_a_lesion_without_ratings_is_shown_too(toys: Any) -> None:
+def test_a_lesion_without_ratings_is_shown_too(toys):
     class Store(dict[str, Any]):
         tier = "slices"
 
@@ -252,7 +246,7 @@ def test_a_lesion_without_ratings_is_shown_too(toys: Any) -> None:
     assert bench.table().to_dict("list") == {"tier": ["slices"] * 3}
 
 
-def test_nothing_of_the_callers_is_touched(toys: Any) -> None:
+def test_nothing_of_the_callers_is_touched(toys):
     fold, crops = toys.lei(), toys.crops()
     hu = {name: crop.hu.copy() for name, crop in crops.items()}
     weights = {name: value.clone() for name, value in fold.weights.items()}
@@ -275,12 +269,12 @@ def test_nothing_of_the_callers_is_touched(toys: Any) -> None:
         ({"margin": float("nan")}, "margin=nan: expected mm"),
     ],
 )
-def test_what_cannot_be_asked_is_named(bench: Bench, toys: Any, wrong: Any, message: str) -> None:
+def test_what_cannot_be_asked_is_named(bench, toys, wrong, message):
     with pytest.raises(ValueError, match=message):
         bench.compute(Request(**{"lesion_id": toys.IDS[0], "model": "Lei"} | wrong))
 
 
-def test_models_that_do_not_go_together_are_named(toys: Any) -> None:
+def test_models_that_do_not_go_together_are_named(toys):
     with pytest.raises(ValueError, match="models, crops: expected at least one of each"):
         Bench({}, toys.crops())
     with pytest.raises(ValueError, match="got lei2020 hesam, lei2020 sam"):
@@ -313,7 +307,7 @@ def rows() -> pd.DataFrame:
         ([("tier", "equal to", " x ")], "de"),
     ],
 )
-def test_filters_by_hand(rows: pd.DataFrame, filters: Any, found: str) -> None:
+def test_filters_by_hand(rows, filters, found):
     for order in (filters, filters[::-1], filters * 2):
         assert "".join(matching(rows, order).index) == found
 
@@ -327,12 +321,12 @@ def test_filters_by_hand(rows: pd.DataFrame, filters: Any, found: str) -> None:
         (("x", "at least", 1), "column='x'"),
     ],
 )
-def test_filters_that_do_not_go(rows: pd.DataFrame, one: Any, message: str) -> None:
+def test_filters_that_do_not_go(rows, one, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         matching(rows, [one])
 
 
-def test_the_table_has_ratings_ranges_and_sizes() -> None:
+def test_the_table_has_ratings_ranges_and_sizes():
     nodules = lidc.nodules()
     ids = list(nodules.index[:40])
     table = lesion_table([*ids, "unknown"], nodules)
@@ -347,7 +341,7 @@ def test_the_table_has_ratings_ranges_and_sizes() -> None:
         assert (value == np.ptp(given)) if len(given) > 1 else np.isnan(value)
 
 
-def test_errors_by_hand() -> None:
+def test_errors_by_hand():
     rows = pd.DataFrame(
         {"lesion_id": ["a", "b"], "margin": [1.0, 3.0], "margin_truth": [2.0, 3.5],
          "texture": [5.0, 1.0], "texture_truth": [5.0, 4.0]}
@@ -371,7 +365,7 @@ def test_errors_by_hand() -> None:
 @pytest.mark.parametrize(
     ("variant", "depth"), [("soft_2d", 1), ("self_2.5d", 5), ("soft_3d32", 32)]
 )
-def test_li_shows_maps_of_each_head(toys: Any, variant: str, depth: int) -> None:
+def test_li_shows_maps_of_each_head(toys, variant, depth):
     bench = Bench({"Li": toys.li(variant)}, toys.crops())
     model = bench.models["Li"]
     assert len(model.about) == 6 + 2 + 3 + 2 + 3 + 2  # "With" is a class of two heads

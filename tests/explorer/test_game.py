@@ -37,7 +37,7 @@ def game(noise: Any) -> Any:
     return make
 
 
-def test_the_score_by_hand() -> None:
+def test_the_score_by_hand():
     table = games.score({"a": {"margin": 3, "texture": 4}, "b": {"margin": 4}}, readings())
     assert table.index.tolist() == ["margin", "texture"]
     margin = table.loc["margin"]
@@ -58,7 +58,7 @@ def test_the_score_by_hand() -> None:
     assert np.isnan(table.loc["margin", "readers"])
 
 
-def test_names_have_a_commonest_answer_and_no_median() -> None:
+def test_names_have_a_commonest_answer_and_no_median():
     given = pd.DataFrame({"lesion_id": list("abcde"), "calcification": [3, 3, 4, 6, 6]})
     given = pd.concat([given, given.assign(calcification=[3, 5, 5, 5, 6])])
     table = games.score({"a": {"calcification": 3}}, given)
@@ -66,7 +66,7 @@ def test_names_have_a_commonest_answer_and_no_median() -> None:
     assert given["calcification"].median() == 5
 
 
-def test_who_plays_as_a_reader_would_is_a_reader() -> None:
+def test_who_plays_as_a_reader_would_is_a_reader():
     """One reader's ratings, played against the others: what the pairs with that reader give."""
     table = lidc.readings()
     ids = lidc.nodules().query("n_readers == 4").index[:40]
@@ -97,14 +97,12 @@ def test_who_plays_as_a_reader_would_is_a_reader() -> None:
         ({"a": {"margin": None}}, ValueError, "expected 1 to 5, got None"),
     ],
 )
-def test_answers_off_the_scale_are_refused(
-    answers: Any, error: type[Exception], message: str
-) -> None:
+def test_answers_off_the_scale_are_refused(answers, error, message):
     with pytest.raises(error, match=message):
         games.score(answers, readings())
 
 
-def test_the_page_carries_nodules_words_and_readings(game: Any, noise: Any, payload: Any) -> None:
+def test_the_page_carries_nodules_words_and_readings(game, noise, payload):
     shown = game(references={"a paper": {"margin": 0.5}})
     data = payload(shown)["data"]
     assert [n["id"] for n in data["nodules"]] == ["a", "b", "c"]
@@ -140,8 +138,6 @@ def test_the_page_carries_nodules_words_and_readings(game: Any, noise: Any, payl
         ("a", {"attributes": ["margin", "Mar"]}, "expected one or more, each once"),
     ],
 )
-def test_what_does_not_fit_is_refused(
-    game: Any, ids: str, options: dict[str, Any], message: str
-) -> None:
+def test_what_does_not_fit_is_refused(game, ids, options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         game(ids, **options)

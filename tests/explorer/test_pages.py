@@ -47,9 +47,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("widgets", [True, False])
-def test_html_and_a_picture_come_with_a_widget_and_without(
-    widgets: bool, kind: str, noise: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_html_and_a_picture_come_with_a_widget_and_without(widgets, kind, noise, monkeypatch):
     if widgets:
         pytest.importorskip("anywidget")
         shown, _ = made(kind, "a", noise)._repr_mimebundle_()
@@ -66,9 +64,7 @@ def test_html_and_a_picture_come_with_a_widget_and_without(
     ("kind", "name", "value"),
     [("view", "slice", 3), ("scale", "step", 5), ("game", "answers", {"a": {"margin": 3}})],
 )
-def test_a_page_saved_now_starts_where_the_widget_stands(
-    kind: str, name: str, value: Any, noise: Any, payload: Any
-) -> None:
+def test_a_page_saved_now_starts_where_the_widget_stands(kind, name, value, noise, payload):
     pytest.importorskip("anywidget")
     viewer = made(kind, "a", noise)
     setattr(viewer, name, value)
@@ -92,9 +88,7 @@ def test_a_page_saved_now_starts_where_the_widget_stands(
         ("scale", "step", 6, "step=6: expected 1 to 5"),
     ],
 )
-def test_a_trait_out_of_range_is_refused(
-    kind: str, name: str, value: Any, message: str, noise: Any
-) -> None:
+def test_a_trait_out_of_range_is_refused(kind, name, value, message, noise):
     traitlets = pytest.importorskip("traitlets")
     viewer = made(kind, "a", noise)
     before = getattr(viewer, name)
@@ -103,9 +97,7 @@ def test_a_trait_out_of_range_is_refused(
     assert getattr(viewer, name) == before
 
 
-def test_what_cannot_be_packed_leaves_the_widget_as_it_was(
-    noise: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_packed_leaves_the_widget_as_it_was(noise, monkeypatch):
     pytest.importorskip("anywidget")
     viewer, page = made("view", "a", noise), made("view", "b", noise)._page
     before, scenes = viewer.get_state(), viewer.scenes
@@ -119,7 +111,7 @@ def test_what_cannot_be_packed_leaves_the_widget_as_it_was(
     assert (viewer.get_state(), viewer.scenes) == (before, scenes)
 
 
-def test_each_quality_of_a_part_is_packed_once(noise: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_quality_of_a_part_is_packed_once(noise, monkeypatch):
     packed, pack = [], _encoding.pack
     monkeypatch.setattr(_encoding, "pack", lambda raw: packed.append(raw) or pack(raw))
     scenes = made("view", "a", noise).scenes
@@ -130,8 +122,8 @@ def test_each_quality_of_a_part_is_packed_once(noise: Any, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(("kind", "most"), [("scale", 21_000), ("game", 17_000)])
 def test_a_nodule_keeps_to_its_share_of_the_page_and_says_what_was_rounded(
-    kind: str, most: int, noise: Any, payload: Any
-) -> None:
+    kind, most, noise, payload
+):
     viewer = made(kind, "a", noise, size=60)
 
     def panels(data: Any) -> Any:
@@ -146,9 +138,7 @@ def test_a_nodule_keeps_to_its_share_of_the_page_and_says_what_was_rounded(
 
 @pytest.mark.parametrize("nasty", [NASTY, "<!--<script>"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_text_from_outside_is_never_markup_and_nothing_is_fetched(
-    kind: str, nasty: str, noise: Any, payload: Any
-) -> None:
+def test_text_from_outside_is_never_markup_and_nothing_is_fetched(kind, nasty, noise, payload):
     class Tags(HTMLParser):
         def handle_starttag(self, tag: str, attrs: object) -> None:
             seen.append(tag)
@@ -174,7 +164,7 @@ def test_text_from_outside_is_never_markup_and_nothing_is_fetched(
     assert len(names) == 5, "two on one page do not share an id"
 
 
-def test_entering_the_room_loads_nothing_heavy() -> None:
+def test_entering_the_room_loads_nothing_heavy():
     code = (
         "import sys, numpy; from lesionlab import explorer; explorer.view\n"
         "print(*{m.split('.')[0] for m in sys.modules})"

@@ -29,7 +29,7 @@ def steps(payload: Any) -> Any:
     return lambda shown: {step["code"]: step for step in payload(shown)["data"]["steps"]}
 
 
-def test_every_step_is_there_with_its_words_and_counts(scale: Any, steps: Any) -> None:
+def test_every_step_is_there_with_its_words_and_counts(scale, steps):
     shown = steps(scale())
     assert [step["word"] for step in shown.values()] == [
         "Poorly defined", "Near poorly defined", "Medium", "Near sharp", "Sharp",
@@ -42,7 +42,7 @@ def test_every_step_is_there_with_its_words_and_counts(scale: Any, steps: Any) -
     assert (shown[4]["text"], shown[4]["examples"]) == ("Nobody gave this step.", [])
 
 
-def test_examples_name_nodule_readers_and_what_was_rendered(scale: Any, steps: Any) -> None:
+def test_examples_name_nodule_readers_and_what_was_rendered(scale, steps):
     drawn = {i: {"margin": values[1]} for i, values in SAID.items()}
     agree, apart = steps(scale(rendered=drawn))[1]["examples"]
     assert agree["title"] == "All 4 readers gave this step: a"
@@ -74,15 +74,13 @@ def test_examples_name_nodule_readers_and_what_was_rendered(scale: Any, steps: A
         ),
     ],
 )
-def test_a_heading_never_says_more_than_the_readers_did(
-    scale: Any, steps: Any, said: list[list[int]], name: str, step: int, headings: list[str]
-) -> None:
+def test_a_heading_never_says_more_than_the_readers_did(scale, steps, said, name, step, headings):
     given = dict(zip("abcd", said, strict=False))
     shown = steps(scale(name, "".join(given), given))
     assert [example["title"][:-3] for example in shown[step]["examples"]] == headings
 
 
-def test_nodules_are_stored_once_and_names_have_another_window(scale: Any, payload: Any) -> None:
+def test_nodules_are_stored_once_and_names_have_another_window(scale, payload):
     data = payload(scale())["data"]
     used = [e["volume"] for step in data["steps"] for e in step["examples"]]
     assert len(used) > len(data["volumes"]) == len(set(used)) == 4
@@ -94,9 +92,7 @@ def test_nodules_are_stored_once_and_names_have_another_window(scale: Any, paylo
     assert nominal["state"] == {"window_centre": 40, "window_width": 400}
 
 
-def test_an_example_without_voxels_is_left_out_and_told(
-    scale: Any, steps: Any, payload: Any
-) -> None:
+def test_an_example_without_voxels_is_left_out_and_told(scale, steps, payload):
     shown = steps(scale(ids="ac"))
     assert [e["title"][-1] for e in shown[1]["examples"]] == ["a"]
     assert shown[1]["text"].endswith("1 of its examples have no voxels here.")

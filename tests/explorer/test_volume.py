@@ -28,7 +28,7 @@ def panel(payload: Any) -> Any:
     return lambda viewer: payload(viewer)["data"]["panels"][0]
 
 
-def test_a_crop_brings_spacing_masks_tier_and_place_along(panel: Any, noise: Any) -> None:
+def test_a_crop_brings_spacing_masks_tier_and_place_along(panel, noise):
     shown = panel(explorer.view(noise("a")))
     assert shown["title"] == "a"
     assert shown["tier"] == {"name": "phantom", "text": "phantom: rendered voxels, not a scan"}
@@ -43,7 +43,7 @@ def test_a_crop_brings_spacing_masks_tier_and_place_along(panel: Any, noise: Any
     assert panel(explorer.view(volume(), tier="made up"))["tier"]["text"] == "made up"
 
 
-def test_it_starts_where_the_first_map_is_strongest_or_the_lesion_is(panel: Any) -> None:
+def test_it_starts_where_the_first_map_is_strongest_or_the_lesion_is(panel):
     marked = np.zeros((2, *SHAPE), np.bool_)
     marked[:, 2, 2:9, 2:9] = True
     strong, middle = np.zeros(SHAPE), np.full(SHAPE, np.nan)
@@ -75,7 +75,7 @@ def test_it_starts_where_the_first_map_is_strongest_or_the_lesion_is(panel: Any)
         ((5, 40), (20, 28), (1.0, 22.5, 24.0)),  # half of the slice: all of it is shown
     ],
 )
-def test_it_starts_at_the_lesion(panel: Any, rows: Any, columns: Any, home: Any) -> None:
+def test_it_starts_at_the_lesion(panel, rows, columns, home):
     hu = np.zeros((3, 64, 96), np.int16)
     marked = np.zeros((2, *hu.shape), np.bool_)
     marked[0, 0, slice(*rows), columns[0]] = True  # together they are the box
@@ -84,7 +84,7 @@ def test_it_starts_at_the_lesion(panel: Any, rows: Any, columns: Any, home: Any)
     assert panel(explorer.view(hu))["home"] == [1, 32, 48]
 
 
-def test_ratings_stand_on_their_attributes_scale(panel: Any) -> None:
+def test_ratings_stand_on_their_attributes_scale(panel):
     viewer = explorer.view(
         volume(),
         readings={"calcification": [6, 6, 5], "own": [0, 1]},
@@ -99,7 +99,7 @@ def test_ratings_stand_on_their_attributes_scale(panel: Any) -> None:
     assert shown["internal_structure"]["readings"] == []
 
 
-def test_two_volumes_stand_side_by_side(payload: Any, noise: Any) -> None:
+def test_two_volumes_stand_side_by_side(payload, noise):
     state = payload(explorer.view(noise("a"), overlays=maps()))["state"]
     assert (state["method"], state["other_method"], state["compare"]) == ("Grad-CAM", "SAM", False)
     other = explorer.view(volume(1, (7, 5, 5)), title="the other", overlays={"x": np.zeros((5, 5))})
@@ -111,7 +111,7 @@ def test_two_volumes_stand_side_by_side(payload: Any, noise: Any) -> None:
     assert repr(viewer).endswith("4×12×12, 7×5×5)")
 
 
-def test_a_cube_with_four_maps_stays_under_300_kb_and_says_what_was_rounded(panel: Any) -> None:
+def test_a_cube_with_four_maps_stays_under_300_kb_and_says_what_was_rounded(panel):
     rng = np.random.default_rng(0)
     z, y, x = np.indices((64, 64, 64)) - 31.5
     ball = np.sqrt(z**2 + y**2 + x**2) < 9
@@ -135,9 +135,7 @@ def test_a_cube_with_four_maps_stays_under_300_kb_and_says_what_was_rounded(pane
         ((200, 512, 512), 200, (2, 4, 4), "1 slice of 2, 1 row of 4, 1 column of 4"),
     ],
 )
-def test_of_a_large_volume_some_voxels_are_shown_where_they_lie(
-    shape: tuple[int, int, int], most_slices: int, stride: tuple[int, int, int], few: str
-) -> None:
+def test_of_a_large_volume_some_voxels_are_shown_where_they_lie(shape, most_slices, stride, few):
     scan = np.arange(np.prod(shape)).astype(np.int16).reshape(shape)
     masks = np.broadcast_to(scan % 3 == 1, (2, *shape))
     weights = np.arange(float(shape[0]))
@@ -161,7 +159,7 @@ def test_of_a_large_volume_some_voxels_are_shown_where_they_lie(
     assert scene.notes == ((f"shown is {few}, to keep the page small",) if few else ())
 
 
-def test_missing_rounded_and_clipped_values_are_told() -> None:
+def test_missing_rounded_and_clipped_values_are_told():
     odd = volume().astype(float)
     odd[0, 0, 0], odd[1, 2, 3] = np.nan, np.inf
     (scene,) = explorer.view(odd).scenes
@@ -181,7 +179,7 @@ def test_missing_rounded_and_clipped_values_are_told() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 5), (2, 5, 1)])
-def test_small_and_constant_volumes_are_shown(panel: Any, shape: tuple[int, int, int]) -> None:
+def test_small_and_constant_volumes_are_shown(panel, shape):
     viewer = explorer.view(
         np.full(shape, -700),
         masks=np.ones((2, *shape), bool),
@@ -210,6 +208,6 @@ def test_small_and_constant_volumes_are_shown(panel: Any, shape: tuple[int, int,
         ({"other": volume()}, r"other: expected what view\(\) gives, got ndarray"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
+def test_what_does_not_fit_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         explorer.view(**{"volume": volume()} | change)

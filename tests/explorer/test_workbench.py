@@ -37,7 +37,7 @@ def settled(workbench: Any) -> Any:
     return workbench.result
 
 
-def test_it_begins_with_a_lesion_that_the_model_was_tested_on(made: Any, toys: Any) -> None:
+def test_it_begins_with_a_lesion_that_the_model_was_tested_on(made, toys):
     expected = Request(toys.IDS[0], "HESAM", "HESAM", "malignant")
     assert made.request == made.result.request == expected
     assert made.viewer.scenes == made.result.scenes
@@ -47,7 +47,7 @@ def test_it_begins_with_a_lesion_that_the_model_was_tested_on(made: Any, toys: A
     assert list(made.children[-1].children) == [made.viewer, made._controls.values]
 
 
-def test_a_change_stands_beside_what_it_was_on_the_same_slice(made: Any) -> None:
+def test_a_change_stands_beside_what_it_was_on_the_same_slice(made):
     made.viewer.slice = 3
     made.ask(surroundings="lung", margin=2.0)
     result = settled(made)
@@ -64,7 +64,7 @@ def test_a_change_stands_beside_what_it_was_on_the_same_slice(made: Any) -> None
     assert (len(viewer.scenes), viewer.compare, viewer.slice) == (1, False, 3)
 
 
-def test_every_control_asks_for_its_part(made: Any, toys: Any) -> None:
+def test_every_control_asks_for_its_part(made, toys):
     c = made._controls
     c.surroundings.value = "air"
     assert settled(made).request.surroundings == "air"
@@ -93,7 +93,7 @@ def test_every_control_asks_for_its_part(made: Any, toys: Any) -> None:
     assert made.error == ""
 
 
-def test_filters_list_and_count(made: Any, toys: Any) -> None:
+def test_filters_list_and_count(made, toys):
     c = made._controls
     assert "3 of 3 lesions" in c.count.value
     c.column.value, c.relation.value, c.value.value = "malignancy", "at least", "3"
@@ -114,7 +114,7 @@ def test_filters_list_and_count(made: Any, toys: Any) -> None:
     assert list(rows.index) == [name for _, name in c.listed.options] == [toys.IDS[2]]
 
 
-def test_the_error_of_a_model_can_be_filtered_by(models: Any, toys: Any) -> None:
+def test_the_error_of_a_model_can_be_filtered_by(models, toys):
     said, truth = models["HESAM"].predict(device="cpu"), models["HESAM"].labels
     frame = pd.DataFrame({"lesion_id": toys.TESTED, "malignancy": said[:, 0].double(),
                           "malignancy_truth": truth[:, 0].double()})  # fmt: skip
@@ -133,9 +133,7 @@ def test_the_error_of_a_model_can_be_filtered_by(models: Any, toys: Any) -> None
         (ValueError(), "ValueError"),
     ],
 )
-def test_an_exception_in_the_model_is_said_in_the_widget(
-    made: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
-) -> None:
+def test_an_exception_in_the_model_is_said_in_the_widget(made, monkeypatch, error, said):
     before, page = made.result, made.viewer.scenes
 
     def broken(*_: Any) -> None:
@@ -156,7 +154,7 @@ def test_an_exception_in_the_model_is_said_in_the_widget(
     assert (made.error, made._controls.alert.value) == ("", "")
 
 
-def test_what_is_typed_wrongly_is_said_in_the_widget(made: Any) -> None:
+def test_what_is_typed_wrongly_is_said_in_the_widget(made):
     c = made._controls
     c.lesion_id.value = "LIDC-IDRI-9999"
     assert "lesion_id='LIDC-IDRI-9999': not among the 3 lesions here" in made.error
@@ -171,9 +169,7 @@ def test_what_is_typed_wrongly_is_said_in_the_widget(made: Any) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_an_older_request_never_overwrites_a_newer_one(
-    made: Any, toys: Any, monkeypatch: pytest.MonkeyPatch, fails: bool
-) -> None:
+def test_an_older_request_never_overwrites_a_newer_one(made, toys, monkeypatch, fails):
     model = made.bench.models["HESAM"]
     begun, go, asked = threading.Event(), threading.Event(), model.asked
 
@@ -200,7 +196,7 @@ def test_an_older_request_never_overwrites_a_newer_one(
     assert made.error == ""
 
 
-def test_the_background_takes_no_random_number_away(made: Any, toys: Any) -> None:
+def test_the_background_takes_no_random_number_away(made, toys):
     torch.manual_seed(7)
     expected = [float(torch.rand(1)) for _ in range(3)]
     passes, begun, go = [], threading.Event(), threading.Event()
@@ -231,12 +227,12 @@ def test_the_background_takes_no_random_number_away(made: Any, toys: Any) -> Non
         ({"predictions": {"HESAM": pd.DataFrame()}}, "predictions: no column lesion_id"),
     ],
 )
-def test_wrong_arguments(models: Any, toys: Any, changed: Any, message: str) -> None:
+def test_wrong_arguments(models, toys, changed, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         explorer.workbench(models, toys.crops(), **changed)
 
 
-def test_the_output_is_a_page_and_a_picture_of_what_is_shown_now(models: Any, toys: Any) -> None:
+def test_the_output_is_a_page_and_a_picture_of_what_is_shown_now(models, toys):
     nasty = "</script><img src=x onerror=alert(1)>"
     made = explorer.workbench({nasty: models["HESAM"]}, toys.crops())
     made.ask(lesion_id=toys.IDS[1], reverse=True)
@@ -254,9 +250,7 @@ def test_the_output_is_a_page_and_a_picture_of_what_is_shown_now(models: Any, to
     assert len(page) < 300_000
 
 
-def test_without_widgets_the_first_page_is_left(
-    models: Any, toys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_widgets_the_first_page_is_left(models, toys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     monkeypatch.delitem(sys.modules, "lesionlab.explorer._workbench", raising=False)
     found = explorer.workbench(models, toys.crops(), lesion_id=toys.IDS[1])

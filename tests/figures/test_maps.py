@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -23,14 +21,14 @@ def shares() -> pd.DataFrame:
     )
 
 
-def test_one_feature_map_becomes_products(drawn: Any) -> None:
+def test_one_feature_map_becomes_products(drawn):
     g, pooled, weights = image(0, 16), image(1, 6), image(2, 6) - 0.5
     axes = drawn(maps.one_feature_map(g, pooled, weights, tier="phantom"))
     for ax, given in zip(axes, (g, pooled, weights, weights * pooled), strict=False):
         np.testing.assert_allclose(ax.get_images()[0].get_array(), given)
 
 
-def test_estimates_are_at_their_values(drawn: Any) -> None:
+def test_estimates_are_at_their_values(drawn):
     figure = maps.estimates({"trained": shares(), "random": shares().loc[["CAM"]]}, "times",
                             tier="slices")  # fmt: skip
     axes = drawn(figure)

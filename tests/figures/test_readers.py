@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +10,7 @@ from lesionlab.attributes import LIDC_RATINGS, RATING_NAMES
 from lesionlab.figures import readers
 
 
-def test_rating_histograms_show_shares(drawn: Any) -> None:
+def test_rating_histograms_show_shares(drawn):
     readings = pd.DataFrame({name: [1.0, 1.0, 2.0, np.nan] for name in RATING_NAMES})
     figure = readers.rating_histograms(readings)
     heights = [bar.get_height() for bar in figure.axes[0].patches]
@@ -21,7 +19,7 @@ def test_rating_histograms_show_shares(drawn: Any) -> None:
     drawn(figure)
 
 
-def test_matrices_stand_side_by_side_with_their_values(drawn: Any) -> None:
+def test_matrices_stand_side_by_side_with_their_values(drawn):
     names = [*RATING_NAMES[:2], "own"]  # a target need not be one of LIDC's ratings
     first = pd.DataFrame(np.arange(9.0).reshape(3, 3) / 9, index=names, columns=names)
     second = first.where(~np.eye(3, dtype=bool))
@@ -34,7 +32,7 @@ def test_matrices_stand_side_by_side_with_their_values(drawn: Any) -> None:
     assert right.collections[0].get_clim() == (0, 2)
 
 
-def test_category_heat_map_keeps_the_order_given(drawn: Any) -> None:
+def test_category_heat_map_keeps_the_order_given(drawn):
     index = pd.MultiIndex.from_tuples(
         [(a.name, code) for a in LIDC_RATINGS for code in a.codes], names=["attribute", "category"]
     )
@@ -43,7 +41,7 @@ def test_category_heat_map_keeps_the_order_given(drawn: Any) -> None:
     assert [t.get_text() for t in ax.get_xticklabels()] == [a.short for a in LIDC_RATINGS]
 
 
-def test_intervals_show_values_and_marks(drawn: Any) -> None:
+def test_intervals_show_values_and_marks(drawn):
     columns = pd.MultiIndex.from_product([["constant"], ["value", "low", "high"]])
     table = pd.DataFrame([[0.5, 0.4, 0.7], [0.3, 0.2, 0.4]], index=["margin", "texture"],
                          columns=columns)  # fmt: skip

@@ -67,7 +67,7 @@ def away(crop: Crop) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_every_printed_count_is_met_exactly(seed: int) -> None:
+def test_every_printed_count_is_met_exactly(seed):
     drawn, printed = li.lesions(seed=seed), published.table("li2021", 2)
     assert len(drawn) == 2014
     for attribute in LI_CATEGORIES:
@@ -80,7 +80,7 @@ def test_every_printed_count_is_met_exactly(seed: int) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 7, 333, 5113])
-def test_other_sizes_keep_the_proportions(n: int) -> None:
+def test_other_sizes_keep_the_proportions(n):
     drawn = li.lesions(n)
     assert len(drawn) == n
     assert drawn.index.is_unique
@@ -90,14 +90,14 @@ def test_other_sizes_keep_the_proportions(n: int) -> None:
             assert abs(found.get(code, 0) - n * count / 2014) < 1, (name, code)
 
 
-def test_apportion_by_hand() -> None:
+def test_apportion_by_hand():
     assert scene.apportion([1, 1, 1], 4).tolist() == [2, 1, 1]
     assert scene.apportion([0.5, 0.3, 0.2], 10).tolist() == [5, 3, 2]
     assert scene.apportion([675, 728, 611], 2014).tolist() == [675, 728, 611]
 
 
 @pytest.mark.parametrize("seed", [0, 5])
-def test_dependencies_that_section_4_2_states(seed: int) -> None:
+def test_dependencies_that_section_4_2_states(seed):
     table = li.lesions(seed=seed)
     by_type = (table[SIGNS] > 1).groupby(table["lesion_type"]).mean()
     mass, rest = by_type.loc[TYPES["mass"]], by_type.drop(index=TYPES["mass"]).max()
@@ -125,7 +125,7 @@ def test_dependencies_that_section_4_2_states(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 5])
-def test_strong_and_weak_pairs_of_attributes(seed: int) -> None:
+def test_strong_and_weak_pairs_of_attributes(seed):
     table = li.lesions(seed=seed)
 
     def cramers_v(x: str, y: str) -> float:
@@ -148,7 +148,7 @@ def test_strong_and_weak_pairs_of_attributes(seed: int) -> None:
             assert p_value("lesion_location", attribute.name) > 1e-3, attribute.name
 
 
-def test_scans_sizes_and_ids(table: pd.DataFrame) -> None:
+def test_scans_sizes_and_ids(table):
     assert table["scan_id"].nunique() == table["patient"].nunique() == 355
     assert table.index.is_unique
     per_scan = table.groupby("scan_id")[["slice_thickness", "pixel_spacing"]].nunique()
@@ -211,9 +211,7 @@ def joined(crop: Crop) -> bool:
         ("pleural_indentation", joined, 0, 1),
     ],
 )
-def test_a_sign_is_seen_where_it_is_and_nowhere_else(  # type: ignore[no-untyped-def]
-    plain: list[pd.Series], sign: str, measure, at_most: float, at_least: float
-) -> None:
+def test_a_sign_is_seen_where_it_is_and_nowhere_else(plain, sign, measure, at_most, at_least):
     assert measured(plain, measure, **{sign: 1}).max() <= at_most
     shown = measured(plain, measure, **{sign: 2})
     assert shown.min() >= at_least
@@ -225,7 +223,7 @@ def test_a_sign_is_seen_where_it_is_and_nowhere_else(  # type: ignore[no-untyped
         assert (shown - measured(plain, measure, margin_clarity=1)).min() > 70
 
 
-def test_spicules_reach_out_and_stay_out_of_the_mask(plain: list[pd.Series]) -> None:
+def test_spicules_reach_out_and_stay_out_of_the_mask(plain):
     for row in plain:
         without = li.render(row)
         reach = {}
@@ -238,7 +236,7 @@ def test_spicules_reach_out_and_stay_out_of_the_mask(plain: list[pd.Series]) -> 
         assert reach[3] < 6.0 < reach[2] < 14.0  # code 2 is long, 3 short
 
 
-def test_lesion_types_look_different(table: pd.DataFrame) -> None:
+def test_lesion_types_look_different(table):
     clean = table[(table[SIGNS[1:]] == 1).all(axis=1) & (table["diameter"] > 8)]
     some = clean.groupby("lesion_type").head(3)
     crops = {
@@ -273,7 +271,7 @@ def test_lesion_types_look_different(table: pd.DataFrame) -> None:
     assert max(map(at_wall, crops["nodule"])) < 0.1
 
 
-def test_lesions_lie_in_their_lobe(table: pd.DataFrame) -> None:
+def test_lesions_lie_in_their_lobe(table):
     """By place in the scan: sides by column, lobes by height and by front and back."""
     small = table[table["diameter"] < 15]
     places = {}
@@ -291,7 +289,7 @@ def test_lesions_lie_in_their_lobe(table: pd.DataFrame) -> None:
     assert places["RU"][:, 0].min() > places["RM"][:, 0].max()  # the horizontal fissure
 
 
-def test_crops_are_whole_and_fit_the_papers_inputs(table: pd.DataFrame) -> None:
+def test_crops_are_whole_and_fit_the_papers_inputs(table):
     lesions = [li.render(row) for _, row in table.groupby("lesion_type").head(1).iterrows()]
     nodules = [wang.render(row) for _, row in wang.nodules().head(12).iterrows()]
     for crop in (*lesions, *nodules):
@@ -305,7 +303,7 @@ def test_crops_are_whole_and_fit_the_papers_inputs(table: pd.DataFrame) -> None:
     assert [samples.images.shape[2:] for samples in inputs[2:]] == [(64,) * 3, (32,) * 3]
 
 
-def test_all_combinations_of_codes_can_be_rendered(table: pd.DataFrame) -> None:
+def test_all_combinations_of_codes_can_be_rendered(table):
     """Also those that the table never has: every sign at once, on each type."""
     row = table[table["diameter"].between(24, 28)].iloc[0]
     for code in category("lesion_type").codes:
@@ -321,7 +319,7 @@ def equivalent_diameter(crop: Crop) -> float:
     return float((6 * crop.masks[0].sum() * np.prod(crop.spacing) / np.pi) ** (1 / 3))
 
 
-def test_wang_s_counts_are_those_of_table_1() -> None:
+def test_wang_s_counts_are_those_of_table_1():
     printed = published.table("wang2021", 1).set_index("category")
     for seed in (0, 1):
         drawn = wang.nodules(seed=seed)
@@ -330,7 +328,7 @@ def test_wang_s_counts_are_those_of_table_1() -> None:
         assert drawn["patient"].nunique() == len(drawn) == 740
 
 
-def test_size_density_and_core_grow_from_aah_to_iac_and_interference_tells_nothing() -> None:
+def test_size_density_and_core_grow_from_aah_to_iac_and_interference_tells_nothing():
     many = wang.nodules(20_000).groupby("pathology")
     for name in ("diameter", "glass_hu", "solid_share"):
         assert many[name].mean()[PATHOLOGIES].is_monotonic_increasing, name
@@ -342,7 +340,7 @@ def test_size_density_and_core_grow_from_aah_to_iac_and_interference_tells_nothi
         assert np.ptp(many[name].mean()) < 0.05, name  # five standard errors of the AAH
 
 
-def test_size_density_and_core_show_in_the_voxels(glass: list[pd.Series]) -> None:
+def test_size_density_and_core_show_in_the_voxels(glass):
     for row in glass:
         crop = wang.render(row)
         assert equivalent_diameter(crop) == pytest.approx(7.2, abs=1.3)  # oval: 8 is the longest
@@ -358,7 +356,7 @@ def test_size_density_and_core_show_in_the_voxels(glass: list[pd.Series]) -> Non
         assert solid.hu[inner].mean() > crop.hu[inner].mean() + 250
 
 
-def test_vessels_and_wall_interfere(glass: list[pd.Series]) -> None:
+def test_vessels_and_wall_interfere(glass):
     def dense(row: pd.Series) -> float:
         """Share of the voxels around the nodule that are vessel or wall."""
         crop = wang.render(row)
@@ -374,7 +372,7 @@ def test_vessels_and_wall_interfere(glass: list[pd.Series]) -> None:
     assert (vessel - neither).min() >= -0.005
 
 
-def test_large_vessels_are_left_out_of_the_mask(glass: list[pd.Series]) -> None:
+def test_large_vessels_are_left_out_of_the_mask(glass):
     without = sum(wang.render(row).masks.sum() for row in glass)
     crops = [wang.render(changed(row, has_vessel=True)) for row in glass]
     kept = sum(crop.masks.sum() for crop in crops)
@@ -383,7 +381,7 @@ def test_large_vessels_are_left_out_of_the_mask(glass: list[pd.Series]) -> None:
 
 
 @pytest.mark.slow
-def test_types_overlap_so_that_one_number_is_not_enough() -> None:
+def test_types_overlap_so_that_one_number_is_not_enough():
     """AUCs of 220 nodules, against those of all 740."""
     some = wang.nodules().iloc[:220]
     crops = [wang.render(row, size=44) for _, row in some.iterrows()]

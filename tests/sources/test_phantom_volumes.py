@@ -5,9 +5,6 @@ The renderer was tuned on patients of even number; these are some of odd number.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -54,9 +51,7 @@ def measured(
 
 
 @pytest.mark.slow
-def test_lung_around_phantoms_is_that_around_real_lesions(
-    lidc_sources: Any, real_volumes: Path, tmp_path: Path
-) -> None:
+def test_lung_around_phantoms_is_that_around_real_lesions(lidc_sources, real_volumes, tmp_path):
     link, nodules, rows = lidc_sources.link(), lidc.nodules(), []
     odd = link[link["patient"].str[-4:].astype(int) % 2 == 1].sample(frac=1, random_state=0)
     for folder, real, (first, y, x) in lidc_sources.volumes(real_volumes, odd, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zipfile
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +15,7 @@ from lesionlab.sources import lidc
 VARIABLES = ("LESIONLAB_LIDC_SLICES", "LESIONLAB_LIDC_VOLUMES", "LESIONLAB_LIDC_DIAGNOSES")
 
 
-def test_a_volume_shows_the_pixels_of_its_slices(
-    real_volumes: Path, real_slices: Path, tmp_path: Path
-) -> None:
+def test_a_volume_shows_the_pixels_of_its_slices(real_volumes, real_slices, tmp_path):
     """NIfTI's axes are (x, y, z), and SimpleITK's arrays (z, y, x), as ours."""
     name = "lidc-idri-volumes/LIDC-IDRI-0001_R_1.nii.gz"
     with zipfile.ZipFile(real_volumes) as archive:
@@ -38,13 +35,13 @@ def test_a_volume_shows_the_pixels_of_its_slices(
     assert np.abs(again - hu[5]).max() < 4.5
 
 
-def test_the_diagnoses_are_a_sheet_of_excel_97(real_diagnoses: Path) -> None:
+def test_the_diagnoses_are_a_sheet_of_excel_97(real_diagnoses):
     assert real_diagnoses.read_bytes().startswith(bytes.fromhex("d0cf11e0a1b11ae1"))
 
 
 def test_a_test_is_skipped_without_the_variable_and_fails_with_a_wrong_one(
-    request: pytest.FixtureRequest, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    request, root, monkeypatch
+):
     shared = request.config.pluginmanager.get_plugin(str(root / "tests" / "conftest.py"))
     monkeypatch.setenv(VARIABLES[0], "")
     with pytest.raises(pytest.skip.Exception, match=f"{VARIABLES[0]} is not set"):

@@ -46,9 +46,7 @@ def part(original: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("inside", [None, "", "any/folder/", "../../"])
-def test_a_part_of_the_set_gives_its_lesions_and_no_others(
-    original: Path, tmp_path: Path, inside: str | None
-) -> None:
+def test_a_part_of_the_set_gives_its_lesions_and_no_others(original, tmp_path, inside):
     """From a folder or a zip, whatever stands before the names: nothing is unpacked."""
     path = original if inside is None else zipped(original, tmp_path / "set.zip", inside)
     source = copy.copy(Volumes(path))  # as other processes get it
@@ -65,7 +63,7 @@ def test_a_part_of_the_set_gives_its_lesions_and_no_others(
     assert [p.name for p in tmp_path.iterdir()] == ([] if inside is None else ["set.zip"])
 
 
-def test_what_is_not_there_is_said(part: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_not_there_is_said(part, caplog):
     for stranger in ("LIDC-IDRI-0003_R_99.nii.gz", "LIDC-IDRI-0332_R_9.nii.gz"):
         shutil.copy(part / FIRST, part / stranger)
     (part / FIRST).unlink()
@@ -131,16 +129,14 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize(("damage", "says"), DAMAGE)
-def test_a_file_that_cannot_be_used_says_why(part: Path, damage: Any, says: str) -> None:
+def test_a_file_that_cannot_be_used_says_why(part, damage, says):
     damage(part / FIRST)
     with pytest.raises(VolumesError, match=f"{FIRST} is no.*: .*{says}"):
         Volumes(part).crop(SHOWN[0])
     assert Volumes(part).crop(SHOWN[1])
 
 
-def test_a_set_that_cannot_be_used_says_why(
-    original: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_set_that_cannot_be_used_says_why(original, tmp_path, cache, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"LESIONLAB_LIDC_VOLUMES is not set\. .*fetch vol"):
         Volumes()
     monkeypatch.setenv(origins.VOLUMES.variable, str(original))
@@ -158,7 +154,7 @@ def test_a_set_that_cannot_be_used_says_why(
         Volumes(twice)
 
 
-def test_a_damaged_member_is_an_exclusion_that_is_counted(part: Path, cache: Path) -> None:
+def test_a_damaged_member_is_an_exclusion_that_is_counted(part, cache):
     path = zipped(part, part / "set.zip")
     raw = bytearray(path.read_bytes())
     at = raw.index(FIRST.encode()) + len(FIRST) + 200
@@ -173,7 +169,7 @@ def test_a_damaged_member_is_an_exclusion_that_is_counted(part: Path, cache: Pat
 
 
 @pytest.mark.slow
-def test_the_public_set(real_volumes: Path, real_slices: Path) -> None:
+def test_the_public_set(real_volumes, real_slices):
     """Every volume has a crop at its place, with the HU that the slices have there."""
     source, public = Volumes(real_volumes), Slices(real_slices)
     link = pd.read_csv(TABLES / "lidc-idri-volumes-link.csv.gz").set_index(["patient", "nodule"])

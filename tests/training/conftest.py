@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lesionlab import papers
-from lesionlab.training import folds, outcomes, studies
+from lesionlab.training import folds, studies
 from lesionlab.training.studies import Plan
 
 
@@ -24,9 +24,7 @@ def toys() -> Iterator[ModuleType]:
 
 
 @pytest.fixture
-def toy(
-    toys: ModuleType, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> ModuleType:
+def toy(toys, tmp_path_factory, monkeypatch):
     """The toy paper as a distribution of its own, which workers find as well."""
     site = tmp_path_factory.mktemp("site")
     about = site / "toy-1.0.dist-info"
@@ -50,9 +48,7 @@ def dataset(small_plan: Plan) -> folds.Dataset:
 
 
 @pytest.fixture(scope="session")
-def done(
-    small_plan: Plan, dataset: folds.Dataset, tmp_path_factory: pytest.TempPathFactory
-) -> outcomes.Outcome:
+def done(small_plan, dataset, tmp_path_factory):
     """Its run, trained once for all files; to be copied before anything is changed in it."""
     how = {"folder": tmp_path_factory.mktemp("run"), "device": "cpu", "progress": False}
     return studies.run(small_plan, dataset=dataset, n_resamples=50, **how)

@@ -9,7 +9,6 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,7 +39,7 @@ def go_on(toys: ModuleType, folder: Path, **changes: Any) -> Any:
 # what goes in comes out
 
 
-def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
+def test_a_checkpoint_comes_back_bit_for_bit(tmp_path):
     shared = torch.arange(6.0).view(2, 3)
     model = {"w": torch.randn(3, 1), "n": torch.tensor(2**40), "on": torch.tensor([True])}
     # tied, and strided
@@ -59,9 +58,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert torch.equal(checkpoints.load_weights(tmp_path)["c"], shared.T)
 
 
-def test_a_folder_holds_the_newest_checkpoint_and_other_peoples_files(
-    toys: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_holds_the_newest_checkpoint_and_other_peoples_files(toys, tmp_path, monkeypatch):
     for name in ("load", "save"):  # there is no pickle
         monkeypatch.setattr(torch, name, None)
     for name in ("notes.txt", "weights.safetensors", f".{NAME}.ab.tmp"):
@@ -105,9 +102,7 @@ def of_an_earlier_version(folder: Path) -> None:
         (of_an_earlier_version, "state.json was written by an earlier version of lesionlab. Train"),
     ],
 )
-def test_a_damaged_checkpoint_is_refused(
-    toys: ModuleType, tmp_path: Path, spoil: Callable[[Path], Any], words: str
-) -> None:
+def test_a_damaged_checkpoint_is_refused(toys, tmp_path, spoil, words):
     stopped(toys, tmp_path)
     spoil(tmp_path)
     for read in (lambda: go_on(toys, tmp_path), lambda: checkpoints.load_weights(tmp_path)):
@@ -116,9 +111,7 @@ def test_a_damaged_checkpoint_is_refused(
     go_on(toys, tmp_path, resume=False)
 
 
-def test_a_checkpoint_of_another_run_is_refused(
-    toys: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_of_another_run_is_refused(toys, tmp_path, monkeypatch):
     there = stopped(toys, tmp_path)
     other = dataclasses.replace(toys.RECIPE, lr=0.02, epochs=9)
     spoiled = toys.lesions(24)
@@ -141,7 +134,7 @@ def test_a_checkpoint_of_another_run_is_refused(
     assert (tmp_path / NAME).read_bytes() == there
 
 
-def test_a_checkpoint_of_changed_code_is_refused(toys: ModuleType, tmp_path: Path) -> None:
+def test_a_checkpoint_of_changed_code_is_refused(toys, tmp_path):
     class Wider(toys.Exploding):  # type: ignore[misc, name-defined]
         def model(self, seed: int) -> nn.Module:
             return nn.Linear(2, 1)
@@ -151,7 +144,7 @@ def test_a_checkpoint_of_changed_code_is_refused(toys: ModuleType, tmp_path: Pat
         go_on(toys, tmp_path, experiment=Wider())
 
 
-def test_weights_are_there_when_selected(toys: ModuleType, tmp_path: Path) -> None:
+def test_weights_are_there_when_selected(toys, tmp_path):
     with pytest.raises(FileNotFoundError, match=rf"has no checkpoint \({NAME}\)"):
         checkpoints.load_weights(tmp_path)
     stopped(toys, tmp_path, recipe=toys.LAST)
@@ -162,9 +155,7 @@ def test_weights_are_there_when_selected(toys: ModuleType, tmp_path: Path) -> No
 # full disks
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(
-    toys: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_checkpoint_before(toys, tmp_path, monkeypatch):
     def full(file: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -221,9 +212,7 @@ KILLED = """if True:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills with a signal")
-def test_a_run_that_was_killed_ends_as_one_that_was_left_alone(
-    toys: ModuleType, tmp_path: Path
-) -> None:
+def test_a_run_that_was_killed_ends_as_one_that_was_left_alone(toys, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     epochs = []
     for kind, times in (("writing", "3"), ("replaced", "1")):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -70,7 +69,7 @@ def check_apart(case: Case, found: dict[str, list[int]], *, by_patient: bool = T
 
 
 @pytest.mark.parametrize("by", ["patient", "nodule"])
-def test_the_parts_share_nothing_and_leave_nothing_out(case: Case, by: Any) -> None:
+def test_the_parts_share_nothing_and_leave_nothing_out(case, by):
     made = splits.folds(case.table, n_folds=3, by=by)
     tested = []
     for k, found in enumerate(parts(case.dataset(folds=made, by=by))):
@@ -81,7 +80,7 @@ def test_the_parts_share_nothing_and_leave_nothing_out(case: Case, by: Any) -> N
     assert sorted(tested) == list(range(40))
 
 
-def test_the_validation_part_is_drawn_by_the_seed(case: Case) -> None:
+def test_the_validation_part_is_drawn_by_the_seed(case):
     data = case.dataset()
     one, two = (parts(data, seed=1) for _ in range(2))
     assert one == two != parts(data, seed=2)
@@ -93,7 +92,7 @@ def test_the_validation_part_is_drawn_by_the_seed(case: Case) -> None:
     assert all(found["validation"] for found in parts(few))
 
 
-def test_holdouts_are_by_patient_and_each_seed_is_another(case: Case, tmp_path: Path) -> None:
+def test_holdouts_are_by_patient_and_each_seed_is_another(case, tmp_path):
     data = case.dataset(folds=None, holdout=(0.6, 0.2, 0.2))
     first, second = data.split(0), data.split(1)
     for found in (first, second):
@@ -117,9 +116,7 @@ def other(case: Case, inside: np.ndarray) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("select_on", ["validation", "last", "test"])
-def test_the_test_part_decides_nothing_unless_the_recipe_says_so(
-    case: Case, tmp_path: Path, select_on: Any
-) -> None:
+def test_the_test_part_decides_nothing_unless_the_recipe_says_so(case, tmp_path, select_on):
     # an epoch more or less changes the weights, so that a selection shows in them
     recipe = dataclasses.replace(case.recipe, select_on=select_on, epochs=8, lr=0.05)
     options: dict[str, Any] = {"recipe": recipe, "only": [1]}
@@ -137,7 +134,7 @@ def test_the_test_part_decides_nothing_unless_the_recipe_says_so(
     assert all((column in row) is (select_on != "last") for row in results[0]["history"])
 
 
-def test_only_the_training_part_is_normalised_by(case: Case, tmp_path: Path) -> None:
+def test_only_the_training_part_is_normalised_by(case, tmp_path):
     found = case.run(tmp_path, only=[0]).folds[0]
     training = case.dataset().split(0)["training"]
     mean = float(case.samples.select(training).images.double().mean())
@@ -147,9 +144,7 @@ def test_only_the_training_part_is_normalised_by(case: Case, tmp_path: Path) -> 
 # what is written
 
 
-def test_every_lesion_is_predicted_once_by_a_model_that_has_not_seen_it(
-    case: Case, tmp_path: Path
-) -> None:
+def test_every_lesion_is_predicted_once_by_a_model_that_has_not_seen_it(case, tmp_path):
     done = case.run(tmp_path)
     found = done.predictions
     columns = ["lesion_id", "patient", "fold", "malignancy", "malignancy_truth"]
@@ -163,7 +158,7 @@ def test_every_lesion_is_predicted_once_by_a_model_that_has_not_seen_it(
     pd.testing.assert_frame_equal(back, found, check_exact=True)
 
 
-def test_results_say_where_they_come_from(case: Case, tmp_path: Path) -> None:
+def test_results_say_where_they_come_from(case, tmp_path):
     found = case.run(tmp_path, seed=4)
     written = json.loads(found.path.read_text(encoding="utf-8"))
     assert (written["experiment"], written["variant"]) == ("toy", "attention")
@@ -184,9 +179,7 @@ def test_results_say_where_they_come_from(case: Case, tmp_path: Path) -> None:
         assert len(fold["history"]) == 3
 
 
-def test_scores_are_those_of_the_predictions_on_the_same_lesions(
-    case: Case, tmp_path: Path
-) -> None:
+def test_scores_are_those_of_the_predictions_on_the_same_lesions(case, tmp_path):
     found = case.run(tmp_path)
     scores = found.scores.set_index(["target", "predictor", "metric"])["value"]
     error = (found.predictions["malignancy"] - found.predictions["malignancy_truth"]).abs()
@@ -208,7 +201,7 @@ def test_scores_are_those_of_the_predictions_on_the_same_lesions(
     assert rows["fold_sd"] == pytest.approx(alone.std())
 
 
-def test_some_folds_are_scored_with_baselines_on_their_lesions(case: Case, tmp_path: Path) -> None:
+def test_some_folds_are_scored_with_baselines_on_their_lesions(case, tmp_path):
     found = case.run(tmp_path, only=[2])
     inside = (case.folds == 2).sum()
     assert set(found.scores["n"]) == {inside} == {len(found.predictions)}
@@ -218,7 +211,7 @@ def test_some_folds_are_scored_with_baselines_on_their_lesions(case: Case, tmp_p
     assert scores["constant", "mae"] == pytest.approx(gap)
 
 
-def test_ratings_and_classes_side_by_side(case: Case, tmp_path: Path) -> None:
+def test_ratings_and_classes_side_by_side(case, tmp_path):
     labels = torch.cat([case.labels, (case.labels > 3).float()], dim=1)
     table = case.table.assign(label=labels[:, 1].numpy())
     given: dict[str, Any] = {"labels": labels, "table": table}
@@ -241,7 +234,7 @@ def test_ratings_and_classes_side_by_side(case: Case, tmp_path: Path) -> None:
     assert scores["malignancy", "model", "auc"] == pytest.approx(np.mean(aucs))
 
 
-def test_the_mean_over_ratings_is_that_of_their_errors(case: Case, toys: ModuleType) -> None:
+def test_the_mean_over_ratings_is_that_of_their_errors(case, toys):
     labels = torch.cat([case.labels, 6 - case.labels + torch.arange(40)[:, None] % 3], dim=1)
     predictions = pd.DataFrame(
         {
@@ -264,9 +257,7 @@ def test_the_mean_over_ratings_is_that_of_their_errors(case: Case, toys: ModuleT
 # what a restart does again
 
 
-def test_finished_folds_are_skipped_and_the_outcome_is_the_same(
-    case: Case, tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_finished_folds_are_skipped_and_the_outcome_is_the_same(case, tmp_path, monkeypatch):
     whole = case.run(tmp_path / "whole")
     # the third fold dies
     seen: list[int] = []
@@ -293,7 +284,7 @@ def test_finished_folds_are_skipped_and_the_outcome_is_the_same(
         }
 
 
-def test_the_result_of_another_run_is_refused(case: Case, tmp_path: Path) -> None:
+def test_the_result_of_another_run_is_refused(case, tmp_path):
     case.run(tmp_path, only=[0])
     changed = dataclasses.replace(case.recipe, lr=0.5)
     result, predictions = (tmp_path / "fold-0" / n for n in ("result.json", "predictions.csv"))
@@ -359,9 +350,7 @@ def unlabelled(case: Case) -> dict[str, Any]:
         (unlabelled, r"test part of fold 1: none of its \d+ lesions has a label of texture"),
     ],
 )
-def test_what_does_not_go_together_is_refused(
-    case: Case, tmp_path: Path, change: Callable[[Case], dict[str, Any]], words: str
-) -> None:
+def test_what_does_not_go_together_is_refused(case, tmp_path, change, words):
     with pytest.raises(ValueError, match=words):
         case.run(tmp_path / "run", **change(case))
     assert not (tmp_path / "run").exists()

@@ -6,7 +6,6 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,21 +29,21 @@ OPTIONS: dict[str, Any] = {"progress": False, "device": "cpu", "n_resamples": 20
 # a toy from outside
 
 
-def test_a_paper_from_outside_is_found_by_its_entry_point(toy: ModuleType) -> None:
+def test_a_paper_from_outside_is_found_by_its_entry_point(toy):
     assert papers.get("toy") is toy.PAPER
     assert "toy" in papers.names()
     made = Plan(paper="toy")
     assert (made.variant, made.data, made.preset) == ("cascade", "squares", "book")
 
 
-def test_lesions_whose_hu_may_be_too_far_off_are_left_out(toy: ModuleType) -> None:
+def test_lesions_whose_hu_may_be_too_far_off_are_left_out(toy):
     bounded = studies.load(Plan(paper="toy", hu_error=154), progress=False)
     assert bounded.excluded["toy007"] == "its HU may be 155 off"
     assert "toy007" not in bounded.samples.lesion_ids
     assert "toy007" not in studies.load(Plan(paper="toy", hu_error=155), progress=False).excluded
 
 
-def test_it_trains_in_two_stages_and_is_scored_by_kind(toy: ModuleType, tmp_path: Path) -> None:
+def test_it_trains_in_two_stages_and_is_scored_by_kind(toy, tmp_path):
     plan = Plan(paper="toy", folds=(0, 1, 2, 3, 4))
     dataset = studies.load(plan, progress=False)
     assert dataset.excluded == {"toy005": "its picture is lost"}
@@ -76,9 +75,7 @@ def test_it_trains_in_two_stages_and_is_scored_by_kind(toy: ModuleType, tmp_path
     assert history["validation_dice"].count() == 4
 
 
-def test_it_trains_on_a_second_hold_out_split_from_a_stream(
-    toy: ModuleType, tmp_path: Path
-) -> None:
+def test_it_trains_on_a_second_hold_out_split_from_a_stream(toy, tmp_path):
     plan = Plan(paper="toy", variant="slow", preset="split", folds=(1,))
     done = studies.run(plan, folder=tmp_path, **OPTIONS)
     counts = [done.folds[0][name]["lesions"] for name in ("training", "validation", "test")]
@@ -90,9 +87,7 @@ def test_it_trains_on_a_second_hold_out_split_from_a_stream(
 # a paper that lacks a part
 
 
-def test_a_paper_that_lacks_a_part_is_refused(
-    toy: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_paper_that_lacks_a_part_is_refused(toy, monkeypatch):
     paper = toy.PAPER
     for change, words in (
         ({"name": "other"}, "the PAPER of toy_paper is called 'other'"),
@@ -111,7 +106,7 @@ def test_a_paper_that_lacks_a_part_is_refused(
 
 
 @pytest.mark.parametrize("name", papers.names())
-def test_every_registered_paper_is_whole(name: str) -> None:
+def test_every_registered_paper_is_whole(name):
     paper = papers.get(name)
     assert {"smoke", "book", "paper", "gpu"} <= set(paper.presets)
     smoke, book = (paper.presets[preset].n_lesions for preset in ("smoke", "book"))
@@ -160,7 +155,7 @@ def prepared() -> dict[Any, Dataset]:
     ],
 )
 @pytest.mark.parametrize(("name", "variant"), families())
-def test_one_step_of_every_model(name: str, variant: str, device: str, prepared: Any) -> None:
+def test_one_step_of_every_model(name, variant, device, prepared):
     paper = papers.get(name)
     plan = Plan(paper=name, variant=variant, preset="smoke", n_lesions=60)
     key = (name, str(plan.experiment.settings().get("design", variant)))
@@ -183,7 +178,7 @@ def test_one_step_of_every_model(name: str, variant: str, device: str, prepared:
 
 
 @pytest.mark.slow
-def test_nine_heads_train_on_the_phantoms_of_li(tmp_path: Path) -> None:
+def test_nine_heads_train_on_the_phantoms_of_li(tmp_path):
     plan = Plan(paper="li2021", variant="basic_2d", preset="smoke", n_lesions=150, epochs=1)
     dataset = studies.load(plan, progress=False)
     effusions = int((dataset.table["lesion_type"] == 6).sum())
@@ -203,9 +198,7 @@ def test_nine_heads_train_on_the_phantoms_of_li(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_six_heads_train_on_lidc_with_their_thresholds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_six_heads_train_on_lidc_with_their_thresholds(tmp_path, monkeypatch):
     plan = Plan(paper="li2021", variant="self_2d", data="phantom", preset="smoke", epochs=1)
     monkeypatch.chdir(tmp_path)
     done = studies.run(plan, **OPTIONS)
@@ -218,7 +211,7 @@ def test_six_heads_train_on_lidc_with_their_thresholds(
     assert rule.to_dict() == dataclasses.asdict(li2021.Thresholds())
 
 
-def test_the_loss_is_weighted_by_the_training_part_alone(toy: ModuleType) -> None:
+def test_the_loss_is_weighted_by_the_training_part_alone(toy):
     seen: list[Any] = []
 
     class Told(toy.Toy):  # type: ignore[misc, name-defined]
@@ -234,7 +227,7 @@ def test_the_loss_is_weighted_by_the_training_part_alone(toy: ModuleType) -> Non
 # memory
 
 
-def test_nine_thousand_large_slices_are_never_in_memory_at_once() -> None:
+def test_nine_thousand_large_slices_are_never_in_memory_at_once():
     """Liu 2020 has 9,520 slices of 256²; 2.5 GB in single precision."""
     if not Path("/proc/self/status").exists():
         pytest.skip("the peak is read from /proc")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +25,7 @@ LOCATION = Target("location", "multiclass", ("none", "left", "right"), ignored=0
 MASK = Target("mask", "segmentation")
 
 
-def test_columns_are_named_and_ignored_codes_have_none() -> None:
+def test_columns_are_named_and_ignored_codes_have_none():
     found = targets.columns([RATING, CLASS, LOCATION, MASK])
     assert found[:2] == ["spiculation", "malignancy"]
     assert found[2:4] == ["location: left", "location: right"]
@@ -48,12 +46,12 @@ def test_columns_are_named_and_ignored_codes_have_none() -> None:
         {"kind": "multiclass", "classes": ("a", "b", "c"), "ignored": 3},
     ],
 )
-def test_what_is_no_target_is_refused(given: dict[str, Any]) -> None:
+def test_what_is_no_target_is_refused(given):
     with pytest.raises(ValueError, match=r"kind=|classes=|ignored="):
         Target("x", **given)
 
 
-def test_losses_by_hand_and_none_where_a_label_is_missing() -> None:
+def test_losses_by_hand_and_none_where_a_label_is_missing():
     squared = targets.misfit(RATING, torch.tensor([[2.0], [5.0]]), torch.tensor([3.0, NAN]))
     assert squared.tolist() == [1, 0]
     entropy = targets.misfit(CLASS, torch.tensor([[0.0], [2.0]]), torch.tensor([1.0, 0.0]))
@@ -67,7 +65,7 @@ def test_losses_by_hand_and_none_where_a_label_is_missing() -> None:
     assert outputs.grad[:, 0].tolist() == [0, -4]
 
 
-def test_a_mask_is_scored_where_it_is_known() -> None:
+def test_a_mask_is_scored_where_it_is_known():
     logits = torch.tensor([[[[1.0, 1, -1, 1]]]])
     mask = torch.tensor([[[[1.0, 0, 1, NAN]]]])
     assert targets.overlap(logits, mask).tolist() == [[1, 2, 2]]
@@ -76,7 +74,7 @@ def test_a_mask_is_scored_where_it_is_known() -> None:
     assert float(targets.dice_loss(logits, mask)) == pytest.approx(float(1 - dice))
 
 
-def test_metrics_are_those_of_scikit_learn() -> None:
+def test_metrics_are_those_of_scikit_learn():
     drawn = torch.Generator().manual_seed(0)
     n, goals = 90, [RATING, CLASS, LOCATION, MASK]
     labels = torch.stack(
@@ -110,14 +108,14 @@ def test_metrics_are_those_of_scikit_learn() -> None:
         targets.measure("dice", [RATING], said[:, :1], labels[:, :1])
 
 
-def test_probabilities_follow_from_logits() -> None:
+def test_probabilities_follow_from_logits():
     logits = torch.tensor([[3.0, 0.0, 1.0, 1.0]])
     found = targets.probabilities([RATING, CLASS, LOCATION], logits)
     assert found.tolist() == [[3, 0.5, 0.5, 0.5]]
     assert torch.equal(functional.softmax(logits[:, 2:], 1), found[:, 2:])
 
 
-def test_a_class_that_training_lacks_is_refused() -> None:
+def test_a_class_that_training_lacks_is_refused():
     labels = torch.tensor([[1.0], [2.0], [0.0], [1.0]])
     targets.check_labels("training part of fold 0", [LOCATION], labels[:3], labels)
     targets.check_labels("test part of fold 0", [LOCATION], labels[3:], labels)
@@ -138,7 +136,7 @@ def frame() -> pd.DataFrame:
     return targets.to_frame([RATING, CLASS, LOCATION], keys, said, labels)
 
 
-def test_predictions_are_long_on_disk_and_come_back_exactly(tmp_path: Path) -> None:
+def test_predictions_are_long_on_disk_and_come_back_exactly(tmp_path):
     path = tmp_path / "p.csv"
     entry = targets.write_predictions(path, frame())
     rows = pd.read_csv(path)
@@ -153,7 +151,7 @@ def test_predictions_are_long_on_disk_and_come_back_exactly(tmp_path: Path) -> N
         targets.read_predictions(tmp_path, {"file": "p.csv", "sha256": _files.sha256(path)})
 
 
-def test_predictions_of_earlier_versions_are_read(tmp_path: Path) -> None:
+def test_predictions_of_earlier_versions_are_read(tmp_path):
     path = tmp_path / "old.csv"
     path.write_text("lesion_id,patient,fold,x,x_truth\na,007,2,0.1,3.0\n", encoding="utf-8")
     found = targets.read_predictions(tmp_path, {"file": "old.csv", "sha256": _files.sha256(path)})

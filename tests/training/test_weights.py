@@ -34,9 +34,7 @@ def kept(folder: Path) -> Path:
     return folder / "fu2021" / "full-phantom.safetensors"
 
 
-def test_a_kept_model_predicts_what_the_run_did(
-    folder: Path, done: Outcome, dataset: Dataset
-) -> None:
+def test_a_kept_model_predicts_what_the_run_did(folder, done, dataset):
     assert weights.names(folder) == [(NAME, "phantom")]
     assert kept(folder).stat().st_size < weights.MOST_BYTES
     fold, outcome = weights.evaluate(NAME, folder=folder, n_resamples=20)
@@ -59,13 +57,8 @@ def test_a_kept_model_predicts_what_the_run_did(
 
 
 def test_what_would_be_too_large_is_kept_in_eight_bits(
-    folder: Path,
-    small_plan: Plan,
-    done: Outcome,
-    dataset: Dataset,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
+    folder, small_plan, done, dataset, monkeypatch, tmp_path
+):
     half = weights.load(NAME, folder=folder).state_dict()
     monkeypatch.setattr(weights, "MOST_BYTES", 4_000_000)
     path = weights.keep(small_plan, done, tmp_path / "small", dataset=dataset)
@@ -81,7 +74,7 @@ def test_what_would_be_too_large_is_kept_in_eight_bits(
             assert values.equal(small[key])
 
 
-def test_its_header_says_how_it_was_trained(folder: Path, done: Outcome, dataset: Dataset) -> None:
+def test_its_header_says_how_it_was_trained(folder, done, dataset):
     said = weights.about(NAME, folder=folder)
     patients = said["patients"]
     assert not set(patients["seen"]) & set(patients["unseen"])
@@ -136,17 +129,15 @@ def spoil(name: str) -> Callable[[dict[str, Any], dict[str, torch.Tensor]], None
         (altered(spoil("format")), "has format 1"),
     ],
 )
-def test_a_file_that_is_not_what_it_should_be_is_refused(
-    damage: Callable[[Path], None], told: str, folder: Path
-) -> None:
+def test_a_file_that_is_not_what_it_should_be_is_refused(damage, told, folder):
     damage(kept(folder))
     with pytest.raises(CheckpointError, match=told):
         weights.load(NAME, folder=folder)
 
 
 def test_a_folder_that_cannot_be_written_is_read_and_nothing_is_kept_in_it(
-    folder: Path, small_plan: Plan, done: Outcome, dataset: Dataset, request: Any
-) -> None:
+    folder, small_plan, done, dataset, request
+):
     places = [kept(folder), kept(folder).parent, folder]
     for path in places:
         request.addfinalizer(partial(path.chmod, path.stat().st_mode))
@@ -159,17 +150,15 @@ def test_a_folder_that_cannot_be_written_is_read_and_nothing_is_kept_in_it(
 
 
 def test_a_normalisation_that_could_not_be_made_again_is_not_kept(
-    small_plan: Plan, done: Outcome, dataset: Dataset, tmp_path: Path, monkeypatch: Any
-) -> None:
+    small_plan, done, dataset, tmp_path, monkeypatch
+):
     monkeypatch.setattr(type(small_plan.experiment), "normaliser", None)
     with pytest.raises(ValueError, match="fu2021/full: its normalisation cannot be made again"):
         weights.keep(small_plan, done, tmp_path, dataset=dataset)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_not_kept_is_told(
-    folder: Path, small_plan: Plan, done: Outcome, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_not_kept_is_told(folder, small_plan, done, dataset, monkeypatch):
     with pytest.raises(ValueError, match=r"not kept in .*; there are fu2021/full on phantom"):
         weights.load(NAME, data="slices", folder=folder)
     with pytest.raises(ValueError, match=r"variant='\.\./\.\./full': expected one of"):
@@ -185,9 +174,7 @@ def test_what_is_not_kept_is_told(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "data"), weights.names())
-def test_the_scores_of_the_models_that_ship_come_back(
-    name: str, data: str, request: pytest.FixtureRequest
-) -> None:
+def test_the_scores_of_the_models_that_ship_come_back(name, data, request):
     if data == "slices":
         request.getfixturevalue("real_slices")
     (fold, _), said = (
