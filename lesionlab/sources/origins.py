@@ -1,5 +1,6 @@
 """Where the real pixels come from: name, address, licence and size of each public set.
 
+What is said of each stands in `origins.toml`.
 All sets show patients of LIDC-IDRI, so its licence holds for all: CC BY 3.0, as
 doi:10.7937/K9/TCIA.2015.LO9QL9SX states it. The copies on Kaggle and GitHub bring no licence file
 for the pixels.
@@ -8,7 +9,10 @@ for the pixels.
 from __future__ import annotations
 
 import os
+import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 LICENCE = "CC BY 3.0"
@@ -16,7 +20,6 @@ CITE = (
     "Armato et al. 2015, doi:10.7937/K9/TCIA.2015.LO9QL9SX, and "
     "Armato et al., Med Phys 38 (2011) 915–931, doi:10.1118/1.3528204"
 )
-COLLECTION = "https://www.cancerimagingarchive.net/collection/lidc-idri/"
 
 
 @dataclass(frozen=True)
@@ -101,72 +104,12 @@ def anno() -> Path | None:
     return Path(text).expanduser() if text else None
 
 
-SLICES = Origin(
-    name="slices",
-    title="LIDC-IDRI slices",
-    what="2,630 nodules as 128 × 128 pictures of 8 bits, with a mask for each reader",
-    addresses=(
-        "https://github.com/nikeboke/lidc_project",
-        "https://www.kaggle.com/datasets/zhangweiled/lidcidri",
-    ),
-    note="The repository says that it holds the set from Kaggle, where an account is needed; it "
-    "has no licence file of its own",
-    size="170 MB",
-    variable="LESIONLAB_LIDC_SLICES",
-    expected="a zip or a folder that holds "
-    "LIDC-IDRI-xxxx/nodule-k/{images,mask-0,mask-1,mask-2,mask-3}/slice-s.png",
-    mirror=Mirror(
-        url="https://codeload.github.com/nikeboke/lidc_project/tar.gz/773f8ad94d12841a0b815e118a7a75659cdd294c",
-        folder="data/LIDC-IDRI-slices",
-        target="lidc-idri-slices.zip",
-        root="LIDC-IDRI-slices",
-        n_files=77_740,
-        n_bytes=153_064_106,
-        digest="62cb0144458c6ffd8d21ce147b7f3e97d9f90a9e5432ad5747ccda6c124200a7",
-    ),
-)
-VOLUMES = Origin(
-    name="volumes",
-    title="LIDC-IDRI volumes",
-    what="994 nodules as small 3D crops (NIfTI) in exact HU",
-    addresses=("https://github.com/PabloLION/ct-slicing",),
-    note="Folder data/VOIs/image. The repository's code is GPL-2, the pixels are LIDC-IDRI's. The "
-    "download is some 150 MB by our estimate, as the repository also holds three whole scans",
-    size="29 MB",
-    variable="LESIONLAB_LIDC_VOLUMES",
-    expected="a zip or a folder of files LIDC-IDRI-xxxx_R_n.nii.gz",
-    mirror=Mirror(
-        url="https://codeload.github.com/PabloLION/ct-slicing/tar.gz/07d32abf6d8b8f1c61a0dccb685affa29b1512af",
-        folder="data/VOIs/image",
-        target="lidc-idri-volumes.zip",
-        root="lidc-idri-volumes",
-        n_files=994,
-        n_bytes=28_583_733,
-        digest="2a7b1c019fb38e62e024fd60da3b6832491a80dd6750e5de9685178b807f37a3",
-    ),
-)
-DIAGNOSES = Origin(
-    name="diagnoses",
-    title="LIDC-IDRI diagnoses",
-    what="TCIA's sheet of what became of 157 patients, tcia-diagnosis-data-2012-04-20.xls",
-    addresses=(
-        COLLECTION,
-        "https://wiki.cancerimagingarchive.net/pages/viewpage.action?pageId=1966254",
-    ),
-    note="Look for tcia-diagnosis-data-2012-04-20.xls under the collection's diagnosis data",
-    size="46 kB",
-    variable="LESIONLAB_LIDC_DIAGNOSES",
-    expected="the file tcia-diagnosis-data-2012-04-20.xls",
-)
-DICOM = Origin(
-    name="dicom",
-    title="LIDC-IDRI scans",
-    what="1,018 whole CT scans as DICOM files; any number of them will do",
-    addresses=(COLLECTION,),
-    note="TCIA has a download program of its own for them",
-    size="125 GB",
-    variable="LESIONLAB_LIDC_DICOM",
-    expected="a folder above the DICOM files, in any layout",
-)
+def _read() -> Iterator[Origin]:
+    text = resources.files("lesionlab.sources").joinpath("origins.toml").read_text("utf-8")
+    for name, about in tomllib.loads(text).items():
+        mirror = Mirror(**about.pop("mirror")) if "mirror" in about else None
+        yield Origin(name=name, mirror=mirror, **about | {"addresses": tuple(about["addresses"])})
 
-ORIGINS = {origin.name: origin for origin in (SLICES, VOLUMES, DIAGNOSES, DICOM)}
+
+ORIGINS = {origin.name: origin for origin in _read()}
+SLICES, VOLUMES, DIAGNOSES, DICOM = ORIGINS.values()
