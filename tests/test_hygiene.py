@@ -260,3 +260,16 @@ def test_importing_loads_nothing_heavy(module: str, heavy: set[str]) -> None:
     code = f"import sys, {module}; print(*{{m.split('.')[0] for m in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not heavy & set(done.stdout.split())
+
+
+def test_a_test_is_skipped_without_the_variable_and_fails_with_a_wrong_one(
+    request, root, monkeypatch
+):
+    variable = "LESIONLAB_LIDC_SLICES"
+    shared = request.config.pluginmanager.get_plugin(str(root / "tests" / "conftest.py"))
+    monkeypatch.setenv(variable, "")
+    with pytest.raises(pytest.skip.Exception, match=f"{variable} is not set"):
+        shared.find(variable)
+    monkeypatch.setenv(variable, "/no/such/file")
+    with pytest.raises(pytest.fail.Exception, match=f"{variable}='/no/such/file': expected"):
+        shared.find(variable)

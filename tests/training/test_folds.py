@@ -306,11 +306,6 @@ def test_the_result_of_another_run_is_refused(case, tmp_path):
 # what is refused, before anything is trained
 
 
-def hole(case: Case) -> dict[str, Any]:
-    case.samples.images[7, 0, 1, 1] = torch.nan
-    return {}
-
-
 def one_class(case: Case) -> dict[str, Any]:
     label = (case.folds != 2).to_numpy().astype(np.float32)
     labels = torch.cat([case.labels, torch.from_numpy(label)[:, None]], dim=1)
@@ -341,7 +336,6 @@ def unlabelled(case: Case) -> dict[str, Any]:
         (lambda c: {"labels": c.labels[:9]}, "labels of shape"),
         (lambda c: {"samples": c.samples.select([])}, "samples: expected lesions, each once"),
         (lambda c: {"samples": c.samples.select([0, 0])}, "samples: expected lesions, each once"),
-        (hole, "images of lesion 'l00.' have values that are not finite"),
         (
             lambda c: {"rests_on": [Basis("x", "slices")]},  # type: ignore[arg-type]
             "tier='slices': expected one of real, phantom, private",
