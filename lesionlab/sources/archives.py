@@ -13,9 +13,9 @@ import re
 import stat
 import zipfile
 from collections.abc import Callable, Hashable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from lesionlab._files import sha256
 from lesionlab.sources.origins import Origin, named
@@ -114,7 +114,7 @@ class Archive(Generic[K]):
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 of the zip; of a folder, of the names, sizes and times of its files."""
+        """As `Opened.checksum`."""
         if self.path.is_file():
             return sha256(self.path)
         lines = []
@@ -122,3 +122,26 @@ class Archive(Generic[K]):
             status = (self.path / name).stat()
             lines.append(f"{name} {status.st_size} {status.st_mtime_ns}\n")
         return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+class Opened(Generic[K]):
+    """What a set's own class has in common with others: made from `path` alone, `_archive` in it.
+
+    An instance can be sent to other processes, but is not to be used on both sides of a fork.
+    """
+
+    path: Path
+    _archive: Archive[K]
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the zip; of a folder, of the names, sizes and times of its files."""
+        return self._archive.checksum
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened, (type(self), self.path)
+
+
+@cache
+def _opened(kind: Any, path: Path) -> Any:
+    return kind(path)

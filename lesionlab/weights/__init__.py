@@ -85,7 +85,7 @@ def evaluate(
     The baselines are fitted on the patients that the model has seen, whole, as it was.
 
     Args:
-        name: Paper and variant: `"fu2021/full"`.
+        name: See `load`, which has the errors of the file, too.
         data: What it was trained on.
         on: What it is tested on; the same if empty. Folds are by patient and the same for all data
             sets of a paper, so that the patients are unseen there, too.
@@ -95,9 +95,7 @@ def evaluate(
         progress: Show a bar while crops are made.
 
     Raises:
-        ValueError: There is no such model.
         FileNotFoundError: The data set is not set up.
-        CheckpointError: The file is damaged, of another model, or of another version of it.
     """
     state, weights, plan = _read(name, data, folder)
     path, experiment = _path(plan, folder), plan.experiment

@@ -173,10 +173,8 @@ class Archive(archives.Archive[Key]):
             raise SlicesError(f"{self.path}: {name} is no picture of the set: {error}") from error
 
 
-class Slices:
-    """The slices set or a part of it, opened.
-
-    An instance can be sent to other processes, but is not to be used on both sides of a fork.
+class Slices(archives.Opened[Key]):
+    """The slices set or a part of it, opened (`archives.Opened`).
 
     Args:
         path: The set, a folder or its zip; if None, what `LESIONLAB_LIDC_SLICES` names, or else
@@ -189,15 +187,12 @@ class Slices:
         SlicesError: The set or the table is broken, unsafe or something else.
     """
 
+    _archive: Archive
+
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = archives.locate(origins.SLICES, path)
         self._archive = Archive(self.path)
         self.intensity_path, self._calibration = _find_intensity(self._archive)
-
-    @property
-    def checksum(self) -> str:
-        """`Archive.checksum` of the pictures."""
-        return self._archive.checksum
 
     @cached_property
     def intensity_checksum(self) -> str | None:
@@ -277,14 +272,6 @@ class Slices:
         if folder and (n_absent := self._n_absent(folder)) < len(folder.slices):
             return f"{n_absent} of its {len(folder.slices)} pictures are missing"
         return "no folder of the set shows it"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.path,)
-
-
-@cache
-def _reopen(path: Path) -> Slices:
-    return Slices(path)
 
 
 Calibration = dict[Key, tuple[float, float, int]]

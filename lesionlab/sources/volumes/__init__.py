@@ -28,7 +28,7 @@ import logging
 import math
 import re
 import tempfile
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,10 +74,8 @@ class Nifti(NamedTuple):
     z: float  # position of the first slice in the scan, mm
 
 
-class Volumes:
-    """The volumes set or a part of it, opened.
-
-    An instance can be sent to other processes, but is not to be used on both sides of a fork.
+class Volumes(archives.Opened[Key]):
+    """The volumes set or a part of it, opened (`archives.Opened`).
 
     Args:
         path: The set, a folder or its zip; if None, what `LESIONLAB_LIDC_VOLUMES` names, or else
@@ -99,11 +97,6 @@ class Volumes:
             error=VolumesError,
             item="volume",
         )
-
-    @property
-    def checksum(self) -> str:
-        """SHA-256 of the zip; of a folder, of the names, sizes and times of its files."""
-        return self._archive.checksum
 
     @cached_property
     def _keys(self) -> dict[str, Key]:
@@ -161,14 +154,6 @@ class Volumes:
             steps=np.zeros(depth, np.int64),
             tier="volumes",
         )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.path,)
-
-
-@cache
-def _reopen(path: Path) -> Volumes:
-    return Volumes(path)
 
 
 def _place(
