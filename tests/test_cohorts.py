@@ -29,7 +29,7 @@ def few() -> pd.DataFrame:
     )
 
 
-def test_fu_reaches_the_papers_count(nodules):
+def test_fu_reaches_the_papers_count(nodules: pd.DataFrame) -> None:
     cohort = cohorts.fu2021(nodules)
     assert len(cohort.table) == published.fact("fu2021", "n_nodules") == 2622
     # 875 patients is the paper's number, and ours before any filter
@@ -37,7 +37,7 @@ def test_fu_reaches_the_papers_count(nodules):
     assert cohort.comparison().loc["patients", "difference"] == -9
 
 
-def test_liu_and_lei_say_what_is_missing(nodules):
+def test_liu_and_lei_say_what_is_missing(nodules: pd.DataFrame) -> None:
     filters = [cohorts.diameter_between(3, 30), cohorts.malignancy_decided()]
     stated = cohorts.build(nodules, filters, name="as stated", rule="mean").counts
     near = cohorts.liu2020(nodules).comparison()["difference"]
@@ -47,7 +47,7 @@ def test_liu_and_lei_say_what_is_missing(nodules):
     assert lei.to_dict() == {"benign": 20, "malignant": 6}
 
 
-def test_liu_nearest_is_what_the_search_finds_for_the_papers_rule(nodules):
+def test_liu_nearest_is_what_the_search_finds_for_the_papers_rule(nodules: pd.DataFrame) -> None:
     table = cohorts.nearest(nodules, benign=972, malignant=450, top=192)
     assert table["off"].is_monotonic_increasing
     assert len(table) == 8 * 3 * 4 * 2  # every combination
@@ -57,7 +57,7 @@ def test_liu_nearest_is_what_the_search_finds_for_the_papers_rule(nodules):
 
 
 @pytest.mark.parametrize("make", [cohorts.fu2021, cohorts.liu2020, cohorts.lei2020])
-def test_flows_add_up(nodules, make):
+def test_flows_add_up(nodules: pd.DataFrame, make: object) -> None:
     cohort = make(nodules)  # type: ignore[operator]
     flow = cohort.flow
     assert flow["nodules"].iloc[0] == len(nodules)
@@ -69,7 +69,9 @@ def test_flows_add_up(nodules, make):
         assert cohort.counts["benign"] + cohort.counts["malignant"] == len(cohort.table)
 
 
-def test_a_cohort_shows_every_count_and_escapes_words(nodules, few):
+def test_a_cohort_shows_every_count_and_escapes_words(
+    nodules: pd.DataFrame, few: pd.DataFrame
+) -> None:
     cohort = cohorts.lei2020(nodules)
     words = ("3 to 4 readers", "mean malignancy not 3", "printed in the paper", "difference")
     for text in (*words, "1378", "1273", "635", "655", "20"):
@@ -85,7 +87,7 @@ def test_a_cohort_shows_every_count_and_escapes_words(nodules, few):
     assert page.count("<table") == 1  # of one's own cohort there is nothing to compare with
 
 
-def test_filters_by_hand(few):
+def test_filters_by_hand(few: pd.DataFrame) -> None:
     def kept(condition: cohorts.Filter) -> list[str]:
         return few.index[condition.keep(few)].tolist()
 
@@ -96,7 +98,7 @@ def test_filters_by_hand(few):
     assert kept(cohorts.malignancy_decided()) == ["L1", "L3", "L4"]
 
 
-def test_labels_by_mean_and_by_median(few):
+def test_labels_by_mean_and_by_median(few: pd.DataFrame) -> None:
     assert cohorts.malignancy_label(few).tolist() == [0, pd.NA, 1, 1]
     assert cohorts.malignancy_label(few, rule="median").tolist() == [0, pd.NA, pd.NA, 1]
     with pytest.raises(ValueError, match="rule='mode': expected one of mean, median"):

@@ -7,6 +7,8 @@ import shutil
 import sys
 from collections.abc import Iterable
 from importlib import metadata
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +27,7 @@ def find(findings: Iterable[Finding], what: str) -> Finding:
     return found
 
 
-def test_the_command_tells_all_and_leaves_nothing_behind(cache, monkeypatch):
+def test_the_command_tells_all_and_leaves_nothing_behind(cache: Path, monkeypatch: Any) -> None:
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 0
     assert "ok       packages " in done.stdout
@@ -37,7 +39,7 @@ def test_the_command_tells_all_and_leaves_nothing_behind(cache, monkeypatch):
     assert (done.exit_code, "broken   cache " in done.stdout) == (1, True)
 
 
-def test_an_absent_extra_is_missing_and_an_absent_requirement_breaks(monkeypatch):
+def test_an_absent_extra_is_missing_and_an_absent_requirement_breaks(monkeypatch: Any) -> None:
     real = metadata.version
 
     def version(name: str) -> str:
@@ -56,7 +58,7 @@ def test_an_absent_extra_is_missing_and_an_absent_requirement_breaks(monkeypatch
     assert models.next == "Run in the checkout: pip install -e '.[models]'"
 
 
-def test_public_sets_that_are_absent_there_and_misnamed(tmp_path, monkeypatch):
+def test_public_sets_that_are_absent_there_and_misnamed(tmp_path: Path, monkeypatch: Any) -> None:
     for found, origin in zip(doctor.data(), origins.ORIGINS.values(), strict=True):
         assert (found.what, found.state) == (origin.title, "missing")
         assert origin.addresses[0] in found.found
@@ -69,7 +71,7 @@ def test_public_sets_that_are_absent_there_and_misnamed(tmp_path, monkeypatch):
         assert (there.ok, there.found) == (True, str(tmp_path))
 
 
-def test_a_tree_of_the_users_own(tmp_path, monkeypatch):
+def test_a_tree_of_the_users_own(tmp_path: Path, monkeypatch: Any) -> None:
     (found,) = doctor.own()
     assert (found.state, "LESIONLAB_ANNO is not set" in found.found) == ("missing", True)
     for path, ok in ((tmp_path / "nowhere", False), (tmp_path, True)):
@@ -78,7 +80,7 @@ def test_a_tree_of_the_users_own(tmp_path, monkeypatch):
         assert (found.ok, str(path) in found.found) == (ok, True)
 
 
-def test_a_full_disk(monkeypatch):
+def test_a_full_disk(monkeypatch: Any) -> None:
     assert find(doctor.cache(), "cache").ok
     usage = shutil.disk_usage("/")._replace(free=2_000_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
@@ -97,7 +99,7 @@ def test_a_full_disk(monkeypatch):
         (["A card", "Another"], "nvidia-smi", True, "GPU: A card, Another"),
     ],
 )
-def test_devices(cards, driver, ok, told, monkeypatch):
+def test_devices(cards: Any, driver: str | None, ok: bool, told: str, monkeypatch: Any) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(cards))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: cards[i])
     monkeypatch.setattr(shutil, "which", lambda name: driver)

@@ -92,7 +92,9 @@ def listen() -> Callable[..., list[str]]:
 
 
 @pytest.fixture(scope="session")
-def show(browser, serve, tmp_path_factory):
+def show(
+    browser: Any, serve: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., contextlib.AbstractContextManager[Any]]:
     """Open a page of outputs' HTML; nothing may go wrong on it, or be asked for elsewhere."""
     folder = tmp_path_factory.mktemp("pages")
 

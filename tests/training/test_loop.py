@@ -6,6 +6,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -35,14 +36,14 @@ def trained(toys: ModuleType, **changes: Any) -> Fitted:
 # what is the same
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(toys):
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(toys: ModuleType) -> None:
     one = trained(toys, seed=3)
     torch.manual_seed(99)  # what was drawn before does not matter
     assert same(one.state, trained(toys, seed=3).state)
     assert not same(one.state, trained(toys, seed=4).state)
 
 
-def test_a_run_leaves_torchs_global_state_and_the_data_alone(toys):
+def test_a_run_leaves_torchs_global_state_and_the_data_alone(toys: ModuleType) -> None:
     (training, targets), (again, _) = toys.lesions(), toys.lesions()
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -56,7 +57,7 @@ def test_a_run_leaves_torchs_global_state_and_the_data_alone(toys):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_going_on_is_never_having_stopped(toys, tmp_path, optimizer):
+def test_going_on_is_never_having_stopped(toys: ModuleType, tmp_path: Path, optimizer: str) -> None:
     recipe = dataclasses.replace(
         toys.RECIPE, optimizer=optimizer, schedule=Schedule("step", 1, 0.5)
     )
@@ -77,7 +78,7 @@ def test_going_on_is_never_having_stopped(toys, tmp_path, optimizer):
     assert len(toys.calls) == 13 + 10  # the third epoch from its beginning
 
 
-def test_a_finished_run_is_not_trained_again(toys, tmp_path):
+def test_a_finished_run_is_not_trained_again(toys: ModuleType, tmp_path: Path) -> None:
     one = trained(toys, folder=tmp_path)
     toys.calls[:] = range(100)
     two = trained(toys, folder=tmp_path, experiment=toys.Exploding())
@@ -93,7 +94,7 @@ def test_a_finished_run_is_not_trained_again(toys, tmp_path):
 # a batch is the sum of its lesions
 
 
-def test_a_packed_batch_has_the_gradient_of_its_lesions_one_at_a_time(toys):
+def test_a_packed_batch_has_the_gradient_of_its_lesions_one_at_a_time(toys: ModuleType) -> None:
     experiment, (samples, targets) = toys.Toy(dropout=0.0), toys.lesions(11)
     model = experiment.model(0)
     together, _ = experiment.loss(experiment.forward(model, samples), targets)
@@ -109,7 +110,7 @@ def test_a_packed_batch_has_the_gradient_of_its_lesions_one_at_a_time(toys):
 
 
 @pytest.mark.parametrize("micro", [1, 2, 5])
-def test_micro_batches_change_nothing(toys, micro):
+def test_micro_batches_change_nothing(toys: ModuleType, micro: int) -> None:
     # SGD: Adam makes whole steps of gradients that are all but zero
     recipe = dataclasses.replace(toys.LAST, optimizer="sgd", lr=1e-3)
     small = dataclasses.replace(recipe, micro_batch=micro)
@@ -125,7 +126,9 @@ def test_micro_batches_change_nothing(toys, micro):
 # what is kept
 
 
-def test_the_history_says_what_happened(toys, capsys):
+def test_the_history_says_what_happened(
+    toys: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = dataclasses.replace(toys.RECIPE, epochs=3, schedule=Schedule("step", 2, 0.1))
     (samples, ratings), (others, theirs) = toys.lesions(23), toys.lesions(9, seed=1, start=500)
     found = trained(
@@ -149,7 +152,7 @@ def test_the_history_says_what_happened(toys, capsys):
     assert found.best == found.history["validation_mae"].min()
 
 
-def test_parts_of_the_model_learn_at_their_own_rates(toys):
+def test_parts_of_the_model_learn_at_their_own_rates(toys: ModuleType) -> None:
     recipe = dataclasses.replace(toys.LAST, lr_by_prefix={"backbone": 1e-12})
     both = [trained(toys, recipe=dataclasses.replace(recipe, epochs=n)) for n in (1, 3)]
     assert both[1].history["lr"].tolist() == pytest.approx([recipe.lr] * 3)  # not a part's own
@@ -158,7 +161,7 @@ def test_parts_of_the_model_learn_at_their_own_rates(toys):
     assert not torch.allclose(one["head.weight"], two["head.weight"])
 
 
-def test_the_best_epoch_is_kept_and_none_is_waited_for_too_long(toys):
+def test_the_best_epoch_is_kept_and_none_is_waited_for_too_long(toys: ModuleType) -> None:
     last = trained(toys, recipe=dataclasses.replace(toys.LAST, epochs=2))
     for name, sign in (("mae", 1), ("accuracy", -1)):  # of which the higher one is better
         toys.Told.value = iter([sign * value for value in (3.0, 1.0, 2.0, 1.0, 5.0, 0.0)])
@@ -169,7 +172,9 @@ def test_the_best_epoch_is_kept_and_none_is_waited_for_too_long(toys):
         assert same(found.state, last.state)
 
 
-def test_the_history_has_the_rates_of_a_plateau_and_a_metric_must_be_known(toys, monkeypatch):
+def test_the_history_has_the_rates_of_a_plateau_and_a_metric_must_be_known(
+    toys: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     toys.Told.value = iter([1.0, 2.0, 3.0])
     recipe = dataclasses.replace(toys.RECIPE, epochs=3, schedule=Schedule("plateau", 1, 0.5))
     found = trained(toys, experiment=toys.Told(), recipe=recipe)
@@ -179,7 +184,7 @@ def test_the_history_has_the_rates_of_a_plateau_and_a_metric_must_be_known(toys,
         trained(toys, experiment=toys.Told())
 
 
-def test_the_validation_loss_can_select(toys):
+def test_the_validation_loss_can_select(toys: ModuleType) -> None:
     experiment = toys.Toy(dropout=0.0)
     recipe = dataclasses.replace(toys.RECIPE, select_by="loss")
     found = trained(toys, experiment=experiment, recipe=recipe)
@@ -194,7 +199,9 @@ def test_the_validation_loss_can_select(toys):
     assert found.best == pytest.approx(float(gap.abs().mean()), rel=1e-5)
 
 
-def test_stages_go_on_from_each_other_and_frozen_parts_stay(toys, tmp_path):
+def test_stages_go_on_from_each_other_and_frozen_parts_stay(
+    toys: ModuleType, tmp_path: Path
+) -> None:
     first = dataclasses.replace(toys.LAST, stage="one")
     second = dataclasses.replace(toys.LAST, stage="two", frozen=("backbone",), lr=0.1)
     options: dict[str, Any] = {"experiment": toys.Toy(dropout=0.0)}
@@ -208,7 +215,7 @@ def test_stages_go_on_from_each_other_and_frozen_parts_stay(toys, tmp_path):
     assert same(checkpoints.load_weights(tmp_path), both.state)
 
 
-def test_lesions_that_do_not_fit_into_memory_are_prepared_batch_by_batch(toys):
+def test_lesions_that_do_not_fit_into_memory_are_prepared_batch_by_batch(toys: ModuleType) -> None:
     samples, labels = toys.lesions(23)
     most = []
 
@@ -223,7 +230,7 @@ def test_lesions_that_do_not_fit_into_memory_are_prepared_batch_by_batch(toys):
     assert max(most) == 5  # a batch
 
 
-def test_the_last_epoch_is_kept_where_none_is_selected(toys):
+def test_the_last_epoch_is_kept_where_none_is_selected(toys: ModuleType) -> None:
     found = trained(toys, recipe=toys.LAST, validation=None)
     assert (found.best_epoch, found.best) == (4, None)
     # a validation part is measured and decides nothing
@@ -232,13 +239,13 @@ def test_the_last_epoch_is_kept_where_none_is_selected(toys):
     assert measured.best == measured.history["validation_mae"].iloc[-1]
 
 
-def test_it_learns(toys):
+def test_it_learns(toys: ModuleType) -> None:
     recipe = dataclasses.replace(toys.RECIPE, epochs=40, lr=0.02)
     found = trained(toys, recipe=recipe, experiment=toys.Toy(dropout=0.0))
     assert found.best < 0.4  # of a spread of 1.2
 
 
-def test_bf16_trains_other_weights_that_are_near(toys):
+def test_bf16_trains_other_weights_that_are_near(toys: ModuleType) -> None:
     one, two = trained(toys), trained(toys, precision="bf16-mixed")
     assert not same(one.state, two.state)
     assert {v.dtype for v in two.state.values()} == {torch.float32}
@@ -246,7 +253,7 @@ def test_bf16_trains_other_weights_that_are_near(toys):
 
 
 @pytest.mark.parametrize("asked", ["1", None])
-def test_one_thread_if_asked_for_and_where_there_is_one_core(asked):
+def test_one_thread_if_asked_for_and_where_there_is_one_core(asked: str | None) -> None:
     if asked is None and not hasattr(os, "sched_setaffinity"):
         pytest.skip("cores cannot be taken away here")
     code = (
@@ -273,7 +280,13 @@ def test_one_thread_if_asked_for_and_where_there_is_one_core(asked):
         (0.5, 1.4, "2", ("bf16-mixed", 2)),
     ],
 )
-def test_the_quickest_is_tried_once(monkeypatch, bfloat16, second, asked, expected):
+def test_the_quickest_is_tried_once(
+    monkeypatch: pytest.MonkeyPatch,
+    bfloat16: float,
+    second: float,
+    asked: str,
+    expected: tuple[str, int],
+) -> None:
     tried = []
 
     def seconds(layer: Any, images: Any, precision: str) -> float:
@@ -310,7 +323,7 @@ def spoiled(part: Any, **changes: Any) -> Any:
     return dataclasses.replace(samples, **changes), targets
 
 
-def test_bad_input_is_refused_in_plain_words(toys):
+def test_bad_input_is_refused_in_plain_words(toys: ModuleType) -> None:
     part = toys.lesions(6)
     nothing = (part[0].select([]), part[1][:0])
     holes = part[0].images.clone()
@@ -335,13 +348,13 @@ def test_bad_input_is_refused_in_plain_words(toys):
 
 
 @pytest.mark.parametrize("changes", [{"device": "tpu"}, {"device": "cpu:1"}, {"precision": "16"}])
-def test_arguments_out_of_range_are_refused(toys, changes):
+def test_arguments_out_of_range_are_refused(toys: ModuleType, changes: dict[str, Any]) -> None:
     ((name, value),) = changes.items()
     with pytest.raises(ValueError, match=f"{name}='{value}'"):
         trained(toys, **changes)
 
 
-def test_what_is_not_finite_stops_and_is_never_saved(toys, tmp_path):
+def test_what_is_not_finite_stops_and_is_never_saved(toys: ModuleType, tmp_path: Path) -> None:
     class BadWeights(toys.Toy):  # type: ignore[misc, name-defined]
         """A loss of 0 with a gradient of NaN, which the square root has at 0."""
 
@@ -359,7 +372,7 @@ def test_what_is_not_finite_stops_and_is_never_saved(toys, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_predictions_of_another_shape_are_refused(toys):
+def test_predictions_of_another_shape_are_refused(toys: ModuleType) -> None:
     class Wrong(toys.Toy):  # type: ignore[misc, name-defined]
         def predict(self, outputs: Any) -> torch.Tensor:
             return outputs[0].squeeze(1)
@@ -372,7 +385,9 @@ def test_predictions_of_another_shape_are_refused(toys):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
-def test_a_gpu_trains_alike_every_time_and_nearly_as_the_cpu(toys, tmp_path):
+def test_a_gpu_trains_alike_every_time_and_nearly_as_the_cpu(
+    toys: ModuleType, tmp_path: Path
+) -> None:
     recipe = dataclasses.replace(toys.RECIPE, optimizer="sgd", lr=1e-3)
     options: dict[str, Any] = {"recipe": recipe, "experiment": toys.Toy(dropout=0.0)}
     one, two = (trained(toys, device="cuda", **options) for _ in range(2))
