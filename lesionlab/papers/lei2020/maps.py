@@ -342,7 +342,8 @@ def overview(
         at, outline = samples.lesion_ids.index(name), drawn[name]
         image = samples.images[at, samples.images.shape[1] // 2]
         title = f"{'malignant' if malignant else 'benign'}\n{name.removeprefix('LIDC-IDRI-')}"
-        rows["readers"].append(Picture(image, 2 * (outline.pixel,), title, outline.masks))
+        pixel = outline.pixel, outline.pixel
+        rows["readers"].append(Picture(image, pixel, title, outline.masks))
         for one in seen.values():
             p = float(one.malignancy[at])
             told: Any = {"title": f"{p:.2f}", "wrong": (p >= 0.5) != malignant}
