@@ -36,12 +36,20 @@ class Chapter:
     progress: bool
 
     def results(self, folder: str | Path = "") -> Path:
-        """The folder of results that this chapter shows: `folder`, or the one of the book."""
+        """The folder of results that this chapter shows: `folder`, or the one of the book.
+
+        A page of tables, `lei2020_tables`, shows the results of its chapter, `lei2020`.
+        """
         if not folder:
-            return shipped("book", "results", self.name)
+            return shipped("book", "results", results_of(self.name))
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"there is no folder {str(folder)!r} of results")
         return Path(folder)
+
+
+def results_of(name: str) -> str:
+    """Whose folder of results a page shows: its own, or that of the chapter it has tables of."""
+    return name.removesuffix("_tables")
 
 
 def shipped(*parts: str) -> Path:

@@ -147,7 +147,7 @@ def library_sha256() -> str:
 
 def checksums(notebook: Path) -> dict[str, str]:
     """Of all files that a notebook's outputs can depend on: itself, the library, kept results."""
-    kept = chapters.shipped("book", "results") / notebook.stem
+    kept = chapters.shipped("book", "results") / chapters.results_of(notebook.stem)
     return {
         "notebook_sha256": sha256(notebook),
         "library_sha256": library_sha256(),

@@ -11,7 +11,7 @@ in several ways, the run on more folds counts, then the one of more epochs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -200,6 +200,23 @@ def _mean(ratings: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 # --- files --------------------------------------------------------------------------------------
+
+
+def trainings(folds: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """How models were trained: a row for each name of one of `Outcome.folds`.
+
+    Columns lesions (in the training part), epochs (that were run), best_epoch, minutes.
+    """
+    rows = {
+        name: {
+            "lesions": fold["training"]["lesions"],
+            "epochs": len(fold["history"]),
+            "best_epoch": fold["best_epoch"],
+            "minutes": fold["seconds"] / 60,
+        }
+        for name, fold in folds.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def kept(folder: str | Path, *, data: str = "slices", by: str = "patient") -> dict[str, Outcome]:

@@ -84,6 +84,7 @@ def test_outside_a_notebook_there_is_no_chapter():
 def test_results_of_the_book_or_of_ones_own_or_none(tmp_path):
     chapter = chapters.Chapter(NAME, progress=False)
     assert (chapter.results() / "realism.json").is_file()
+    assert chapters.Chapter(f"{NAME}_tables", progress=False).results() == chapter.results()
     assert chapter.results(tmp_path) == tmp_path
     with pytest.raises(FileNotFoundError, match=r"no folder 'nowhere' of results"):
         chapter.results("nowhere")

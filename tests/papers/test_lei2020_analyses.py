@@ -482,6 +482,28 @@ def test_gallery_shows_what_was_fed(samples):
         maps.gallery(5, folds, lesion)
 
 
+def test_a_network_of_two_rows_is_run_once(samples, monkeypatch):
+    folds, made, explain = {"cam": folds_of(samples, "cam")}, [], maps.explain
+    monkeypatch.setattr(maps, "explain", lambda *of: made.append(of) or explain(*of))
+    assert list(maps.gallery(7, folds, samples.lesion_ids[0])) == ["CAM", "Grad-CAM"]
+    assert len(made) == 1
+
+
+def test_overview_shows_readers_and_all_maps(samples, drawn):
+    folds = {name: folds_of(samples, name) for name in ("hesam", "cam")}
+    seen = {n: maps.explain(f.experiment, f.model(), samples) for n, f in folds.items()}
+    two = dict(zip(samples.lesion_ids[2:4], (True, False), strict=True))
+    found = maps.overview(seen, samples, drawn, two)
+    kinds = ["HESAM", "HESAM, exact", "HE-Grad-CAM", "CAM", "Grad-CAM"]
+    assert list(found) == ["readers", *kinds]
+    assert [picture.title.split("\n")[0] for picture in found["readers"]] == ["malignant", "benign"]
+    torch.testing.assert_close(found["readers"][1].values, samples.images[3, 5])
+    torch.testing.assert_close(found["CAM"][0].map, seen["cam"].maps["CAM"][2])
+    p = seen["cam"].malignancy[2:4]
+    assert [picture.title for picture in found["CAM"]] == [f"{value:.2f}" for value in p]
+    assert [picture.wrong for picture in found["CAM"]] == [bool(p[0] < 0.5), bool(p[1] >= 0.5)]
+
+
 def test_examples_by_rule():
     frame = run([0.1, 0.9, 0.6, 0.2, 0.3, 0.7], [0, 1, 0, 1, 0, 1])
     found = analyses.example_lesions(frame, quantiles=(0, 1))

@@ -275,6 +275,16 @@ def test_more_folds_count_before_more_epochs(kept: Path, tmp_path: Path) -> None
     assert outcomes.kept(tmp_path, data="phantom")["full"].path == more
 
 
+def test_trainings_in_a_table() -> None:
+    history = [{"epoch": 1}, {"epoch": 2}, {"epoch": 3}]
+    fold = {"training": {"lesions": 80}, "history": history, "best_epoch": 2, "seconds": 90.0}
+    told = outcomes.trainings({"here": fold, "elsewhere": fold | {"seconds": 30.0}})
+    assert told.loc["here"].to_dict() == {
+        "lesions": 80, "epochs": 3, "best_epoch": 2, "minutes": 1.5
+    }  # fmt: skip
+    assert told["minutes"].to_dict() == {"here": 1.5, "elsewhere": 0.5}
+
+
 def test_changed_predictions_are_refused(kept: Path, tmp_path: Path) -> None:
     copied(kept, tmp_path)
     table = tmp_path / kept.with_suffix(".csv").name

@@ -264,7 +264,7 @@ def scaled_recipe(batch_size: int = 32, *, epochs: int = 100, lr: float = PRINTE
 # for 32 nodules; with their 16 nodules to a step that is 0.0025, five times the printed 0.0005.
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(recipe=scaled_recipe(16, epochs=2, lr=5e-3), n_lesions=60),
-    "book": Preset(recipe=scaled_recipe(16, epochs=10, lr=5e-3), n_lesions=180),
+    "book": Preset(recipe=scaled_recipe(16, epochs=10, lr=5e-3), n_lesions=50),
     "laptop": Preset(recipe=scaled_recipe(16, epochs=20, lr=5e-3)),
     "gpu": Preset(recipe=scaled_recipe(128), n_folds=5),
     "paper": Preset(recipe=PRINTED, n_folds=5),

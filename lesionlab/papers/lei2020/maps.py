@@ -320,7 +320,37 @@ def analyse(
     return tables
 
 
-# --- Figures 5 to 8 -------------------------------------------------------------------------------
+# --- shown ----------------------------------------------------------------------------------------
+
+
+def overview(
+    seen: Mapping[str, Maps],
+    samples: Samples,
+    drawn: Mapping[str, Outline],
+    lesions: Mapping[str, bool],
+) -> dict[str, list[Picture]]:
+    """Rows of pictures of some lesions: the readers' outlines, then every map of every network.
+
+    `seen` are the maps of all `samples` by network; `lesions` say of each whether it is malignant.
+    Images are the middle slice. Above a map stands the probability of malignant, which is wrong on
+    the other side of 0.5 than the truth.
+    """
+    from lesionlab.figures.samples import Picture
+
+    rows: dict[str, list[Picture]] = defaultdict(list)
+    for name, malignant in lesions.items():
+        at, outline = samples.lesion_ids.index(name), drawn[name]
+        image = samples.images[at, samples.images.shape[1] // 2]
+        title = f"{'malignant' if malignant else 'benign'}\n{name.removeprefix('LIDC-IDRI-')}"
+        pixel = outline.pixel, outline.pixel
+        rows["readers"].append(Picture(image, pixel, title, outline.masks))
+        for one in seen.values():
+            p = float(one.malignancy[at])
+            told: Any = {"title": f"{p:.2f}", "wrong": (p >= 0.5) != malignant}
+            for method, heat in one.maps.items():
+                marked = outline.consensus()[None]
+                rows[method].append(Picture(image, outline=marked, map=heat[at], **told))
+    return dict(rows)
 
 
 def gallery(
@@ -336,6 +366,7 @@ def gallery(
     from lesionlab.figures.samples import Picture
 
     rows: dict[str, list[Picture]] = {}
+    seen: dict[str, Maps] = {}  # two rows may be of one network
     for row, (variant, method) in FIGURES[str(figure)].items():
         if variant not in folds:
             continue
@@ -350,9 +381,11 @@ def gallery(
         images = one.images.clone()
         for i, k in enumerate(picked):
             images[i] = one.images[i, k]  # in all channels
-        seen = explain(fold.experiment, fold.model(), replace(one, images=images))
-        malignant = bool(fold.labels[at, 0] == 1)
-        shown = zip([*picked, count // 2], seen.maps[method], seen.malignancy.tolist(), strict=True)
+        if variant not in seen:
+            given = replace(one, images=images)
+            seen[variant] = explain(fold.experiment, fold.model(), given)
+        its, malignant = seen[variant], bool(fold.labels[at, 0] == 1)
+        shown = zip([*picked, count // 2], its.maps[method], its.malignancy.tolist(), strict=True)
         rows[row] = [
             Picture(one.images[0, k], title=f"{p:.2f}", map=heat, wrong=(p >= 0.5) != malignant)
             for k, heat, p in shown
