@@ -38,6 +38,9 @@ LIMIT = 2000
 MOST = 3_000_000
 """Most tables that are listed."""
 
+DECIMALS = 9
+"""Of a number with more, further decimals are cut."""
+
 COUNTS = ("tp", "fn", "fp", "tn")
 
 OTHER_CLASS = {
@@ -51,7 +54,8 @@ NAMES = ("accuracy", "sensitivity", "specificity", "precision", "npv")
 
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?|[-+]?\.\d+")
 EMPTY = {"", "-", "–", "—", "na", "n/a", "nan", "none"}
-_DECIMALS = 9  # more are cut, which widens the interval
+"""Cells in which nothing is printed."""
+
 _NEAR = 1e-9  # floats: nothing that fits may be lost by their rounding
 
 
@@ -111,7 +115,7 @@ def printed(text: str, scale: int = 1) -> Printed | None:
     if not _NUMBER.fullmatch(plain):
         raise ValueError(f"{text!r}: expected a number such as 0.84, 84.2 % or 84,2")
     whole, _, digits = plain.partition(".")
-    digits = digits[:_DECIMALS]
+    digits = digits[:DECIMALS]
     middle = 2 * int(f"{whole}{digits}" if whole.strip("+-") else f"{whole}0{digits}")
     return Printed(text, middle - 1, middle + 1, 2 * 10 ** len(digits) * scale, scale)
 

@@ -12,6 +12,8 @@ Example:
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -423,6 +425,23 @@ def _count(text: str, row: str, column: str) -> int | None:
     if not plain.isdecimal():
         raise ValueError(f"{row}, column {column}: {text!r}: expected a whole number")
     return int(plain)
+
+
+def read(text: str) -> pd.DataFrame:
+    """A table of text from CSV: columns are parted by tabs or semicolons if the head has any.
+
+    Raises:
+        ValueError: It has no head, or a row that is longer.
+    """
+    head = text.lstrip().partition("\n")[0]
+    parted = next((mark for mark in "\t;" if mark in head), ",")
+    lines = csv.reader(io.StringIO(text.strip()), delimiter=parted, skipinitialspace=True)
+    names, *rows = [line for line in lines if any(line)] or [[]]
+    for i, row in enumerate(rows, 1):
+        if len(row) > len(names):
+            raise ValueError(f"row {i} has {len(row)} cells, and the head has {len(names)}")
+    padded = [row + [""] * (len(names) - len(row)) for row in rows]
+    return pd.DataFrame(padded, columns=[name.strip() for name in names], dtype=object)
 
 
 def table(
