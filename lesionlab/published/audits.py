@@ -85,8 +85,10 @@ def _entry(slug: str, cells: pd.DataFrame, entry: Mapping[str, Any]) -> list[Ite
         long = cells.melt([names, *rest], values, var_name="column", value_name="cell")
         cells = long.pivot(index=[*rest, "column"], columns=names, values="cell").reset_index()
     asked = (("cases", "n"), ("at_most", "at_most"), ("positives", "positives"), ("runs", "runs"))
-    known = {to: _count(slug, entry[key]) for key, to in asked if key in entry}
-    columns = entry.get("columns") or {c: c for c in cells if c.removesuffix("_sd") in RATES}
+    known: dict[str, Any] = {to: _count(slug, entry[key]) for key, to in asked if key in entry}
+    columns = entry.get("columns") or {
+        c: c for c in map(str, cells) if c.removesuffix("_sd") in RATES
+    }
     how = {key: entry[key] for key in ("label", "scales") if key in entry}
     rows = rows_of(cells, columns, **how, **known)
     if "matrix" in entry:
@@ -131,15 +133,15 @@ def _sums(
 
 
 def _sums_of_rows(
-    slug: str, cells: pd.DataFrame, column: str, by: Sequence[str], total: str
+    slug: str, cells: pd.DataFrame, column: str, by: list[str], total: str
 ) -> Iterator[Item]:
     """Rows that do not add up to a fact; sets with a number that is not printed are left out."""
-    groups = cells.groupby(by, sort=False) if by else [(("all rows",), cells)]
-    for name, own in groups:
+    sets = cells[by].agg(", ".join, axis=1) if by else pd.Series("all rows", index=cells.index)
+    for name, own in cells.groupby(sets, sort=False):
         added = [int(text.replace(",", "")) for text in own[column] if text]
         if len(added) == len(own) and sum(added) != _count(slug, total):
             shown = dict(zip(own.iloc[:, len(by)], own[column], strict=True))
-            yield _finding(", ".join(name), "sum", shown, _unequal(added, _count(slug, total)))
+            yield _finding(str(name), "sum", shown, _unequal(added, _count(slug, total)))
 
 
 def _unequal(parts: Sequence[int], total: int) -> str:

@@ -56,7 +56,7 @@ _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?|[-+]?\.\d+")
 EMPTY = {"", "-", "–", "—", "na", "n/a", "nan", "none"}
 """Cells in which nothing is printed."""
 
-_NEAR = 1e-9  # floats: nothing that fits may be lost by their rounding
+_NEAR = 1e-9  # nothing that fits may be lost by the rounding of floats
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,10 @@ class Printed:
         places = len(str(self.unit // self.scale)) - 1
         return f"{float(self.scale * value):.{places}f}{' %' if self.scale == 100 else ''}"
 
-    def holds(self, values: Fraction | NDArray[np.float64]) -> bool | NDArray[np.bool_]:
-        """Whether values round to what is printed; floats are given the benefit of 1e-9."""
-        low, high = self.ends
-        if isinstance(values, Fraction):
-            return low <= values <= high
-        return (values >= float(low) - _NEAR) & (values <= float(high) + _NEAR)
+    def holds(self, values: NDArray[np.float64] | float) -> Any:
+        """Whether each value rounds to what is printed, give or take 1e-9."""
+        low, high = map(float, self.ends)
+        return (low - _NEAR <= values) & (values <= high + _NEAR)
 
     def cut(self) -> Printed:
         """The numbers whose further digits were cut off, not rounded, to give what is printed."""
@@ -275,7 +273,8 @@ def mcc(table: Counts) -> NDArray[np.float64]:
     """Matthews' correlation of each table (table, 4); 0 where a class is never true or named."""
     tp, fn, fp, tn = table.T.astype(float)
     root = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    return np.divide(tp * tn - fp * fn, root, out=np.zeros_like(tp), where=root > 0)
+    found: NDArray[np.float64] = np.zeros_like(tp)
+    return np.divide(tp * tn - fp * fn, root, out=found, where=root > 0)
 
 
 def f1(table: Counts) -> dict[str, NDArray[np.float64]]:

@@ -175,7 +175,7 @@ def _problem(row: Row, n: int, positives: int | None) -> tuple[str, str] | None:
             return "prevalence", f"{said} {100 * positives / n:.1f} %"
     for name, rate in rates:
         if name in sizes and not audit.grim(rate, of := sizes[name]):
-            k = int(min(max(rate.value, 0), 1) * of)
+            k = int(rate.value * of)
             near = [f"{i}/{of} = {rate.like(Fraction(i, of))}" for i in (k, k + 1) if i <= of]
             said = f"{name} {rate.text} is no whole number of {of:,} ({', '.join(near)})"
             if cut := audit.whole(rate, of):
@@ -466,18 +466,20 @@ def table(
     if cases is not None:
         _names.whole(1, cases=cases)
     clean = cells.astype(object).where(cells.notna(), "").astype(str).reset_index(drop=True)
+    clean.columns = clean.columns.map(str)
     heads = [str(c).replace("%", "").lower().strip(" ()_").replace(" ", "_") for c in clean]
     heads = [ALIASES.get(head, head) for head in heads]
     pairs = [
         (h, c) for h, c in zip(heads, clean, strict=True) if h in {*RATES, *WHOLE, "accuracy_sd"}
     ]
-    columns = dict(pairs)
+    columns = {head: str(column) for head, column in pairs}
+    known: dict[str, Any] = {} if cases is None or "n" in columns else {"n": cases}
     if len(columns) < len(pairs) or not clean.columns.is_unique:
         raise ValueError(f"a column comes twice in {_names.listed(map(str, clean))}")
     if not columns.keys() & {*RATES, *COUNTS}:
         there = _names.listed(map(str, clean))
         raise ValueError(f"no column to audit in {there}; expected some of {', '.join(RATES)}")
-    rows = rows_of(clean, columns, **({} if cases is None or "n" in columns else {"n": cases}))
+    rows = rows_of(clean, columns, **known)
     for row in rows:
         if row.n == 0 or (row.positives or 0) > (row.n or math.inf):
             said = f"n={row.n}, positives={row.positives}"
