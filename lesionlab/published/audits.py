@@ -53,7 +53,7 @@ def _entries() -> Mapping[str, list[dict[str, Any]]]:
 
 def _paper(slug: str) -> Iterator[Audit]:
     if slug == OUTSIDE:
-        yield table(published._read("outside.csv"), name="rows of other papers", paper=OUTSIDE)
+        yield table(published.outside(), name="rows of other papers", paper=OUTSIDE)
         return
     for number in [*published.tables(slug)["table"], TEXT]:
         one = pd.DataFrame({"": ["the text"]})

@@ -274,7 +274,8 @@ def mcc(table: Counts) -> NDArray[np.float64]:
     tp, fn, fp, tn = table.T.astype(float)
     root = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
     found: NDArray[np.float64] = np.zeros_like(tp)
-    return np.divide(tp * tn - fp * fn, root, out=found, where=root > 0)
+    np.divide(tp * tn - fp * fn, root, out=found, where=root > 0)
+    return found
 
 
 def f1(table: Counts) -> dict[str, NDArray[np.float64]]:
