@@ -122,14 +122,14 @@ def _sums(
 ) -> Iterator[Item]:
     """Rows in which columns or facts do not add up to their total."""
     for _, row in cells.iterrows():
-        of = {name: int(row[name].replace(",", "")) for name in (*parts, *total)
-              if isinstance(name, str) and name in row}  # fmt: skip
-        found = [sum(of[p] if isinstance(p, str) and p in of else _count(slug, p) for p in side)
-                 for side in (parts, total)]  # fmt: skip
-        if found[0] != found[1]:
-            added = [of.get(p) or _count(slug, p) for p in parts]
+        of = {c: int(text.replace(",", "")) for c, text in row.items() if c in (*parts, *total)}
+        added, whole = (
+            [of[p] if isinstance(p, str) and p in of else _count(slug, p) for p in side]
+            for side in (parts, total)
+        )
+        if sum(added) != sum(whole):
             shown = {p: f"{value:,}" for p, value in zip(parts, added, strict=True)}
-            yield _finding(row.iloc[0], "sum", shown, _unequal(added, found[1]))
+            yield _finding(row.iloc[0], "sum", shown, _unequal(added, sum(whole)))
 
 
 def _sums_of_rows(

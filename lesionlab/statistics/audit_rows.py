@@ -282,8 +282,9 @@ def _named(rows: Sequence[Row], keys: Sequence[object]) -> tuple[list[Row], list
         fits = audit.names_that_fit([[dict(row.rates) for row in g] for g in groups], n)
         best = max(fits, key=fits.__getitem__)
         if best != tuple(names[0]):
-            said = f"as named, {fits[tuple(names[0])]} of {len(groups)} tables of {n} cases exist; "
-            said += f"with {', '.join(names[0])} read as {', '.join(best)}, {fits[best]}: below so"
+            said = f"as named, {fits[tuple(names[0])]} of {len(groups)} tables of {n} cases exist;"
+            said += f" with {', '.join(names[0])} read as {', '.join(best)}, {fits[best]};"
+            said += " the rows below are read so"
             cells = _cells(groups[0])
             items.append(Item(row="all rows", check="names", cells=cells, says=said, finding=True))
     joined = []
