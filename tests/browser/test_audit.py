@@ -43,7 +43,7 @@ def drawn(rng: np.random.Generator, n: int) -> str:
         if rng.random() < 0.3:  # cut, not rounded
             texts[0] = f"{(tp + tn) * 10**places // n / 10**places:.{places}f}"
         if rng.random() < 0.5:
-            texts[rng.integers(1, 5)] = f"{rng.random():.{places}f}"
+            texts[rng.integers(5)] = f"{rng.random():.{places}f}"
         texts[rng.integers(1, 5)] = ""
         lines.append(",".join(texts))
     return "\n".join(["accuracy,recall,specificity,ppv,npv", *lines])
