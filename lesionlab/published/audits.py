@@ -10,6 +10,7 @@ What the columns of a printed table are, and how many cases the paper says are b
 
 from __future__ import annotations
 
+import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -196,8 +197,11 @@ def to_frame(audits: Sequence[Audit]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def report(audits: Sequence[Audit], *, notes: bool = False) -> str:
-    """The audits as text: each table with its findings, and its notes if they are wanted."""
+def report(audits: Sequence[Audit], *, notes: bool = False, width: int | None = None) -> str:
+    """The audits as text: each table with its findings, and its notes if they are wanted.
+
+    Lines of more than `width` characters are wrapped.
+    """
     lines = []
     for one in audits:
         # "Fig. 4", the text and rows of other papers are named as they are
@@ -215,4 +219,6 @@ def report(audits: Sequence[Audit], *, notes: bool = False) -> str:
         f"{len(audits)} tables, {n} findings. A finding says that the printed numbers are not "
         "mutually consistent. It does not say which of them is wrong, or why."
     )
+    if width is not None:
+        lines = [textwrap.fill(line, width, subsequent_indent=" " * 6) for line in lines]
     return "\n".join(lines)
