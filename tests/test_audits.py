@@ -146,6 +146,7 @@ def test_the_command_prints_a_paper_or_a_table_of_ones_own(tmp_path):
     assert "between: MTMR-Net [accuracy 93.5, sensitivity 93.0, specificity 89.4]" in text
     assert "A finding says that the printed numbers are not mutually consistent." in text
     assert "note, " not in text
+    assert max(map(len, audits.report(audits.papers("liu2020"), width=60).splitlines())) <= 60
     assert "note, prevalence: Shen et al. 2017" in command("liu2020", "--notes")[1]
     file = tmp_path / "mine.csv"
     file.write_text("model;accuracy;recall\nA;91,3 %;\n", encoding="utf-8-sig")
