@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from lesionlab import __version__
+from lesionlab.cli._audit import audit
 from lesionlab.cli._data import data_app
 from lesionlab.cli._errors import FAILED, plain_errors
 from lesionlab.cli._runs import runs_app
@@ -36,6 +37,7 @@ app.add_typer(data_app, name="data", help="Build, describe and check the crops o
 app.add_typer(runs_app, name="runs", help="List and compare the runs that were made.")
 app.command("train")(train)
 app.command("sweep")(sweep)
+app.command("audit")(audit)
 
 
 def _version(wanted: bool) -> None:

@@ -6,14 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lesionlab.explorer.audit import audit_form
     from lesionlab.explorer.bench import workbench
     from lesionlab.explorer.game import be_the_reader
     from lesionlab.explorer.scale import atlas
     from lesionlab.explorer.volume import VolumePage, view
 
-__all__ = ["VolumePage", "atlas", "be_the_reader", "view", "workbench"]
+__all__ = ["VolumePage", "atlas", "audit_form", "be_the_reader", "view", "workbench"]
 
-_MODULES = dict(zip(__all__, ("volume", "scale", "game", "volume", "bench"), strict=True))
+_MODULES = dict(zip(__all__, ("volume", "scale", "audit", "game", "volume", "bench"), strict=True))
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,6 @@ from types import ModuleType
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name not in ("maps", "models", "readers", "realism", "samples"):
+    if name not in ("maps", "models", "numbers", "readers", "realism", "samples"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return importlib.import_module(f"lesionlab.figures.{name}")

@@ -108,6 +108,11 @@ def tables(paper: str | None = None) -> pd.DataFrame:
     return _of_paper(_read("index.csv"), paper)
 
 
+def outside() -> pd.DataFrame:
+    """Rows that other papers printed, as text: paper, accuracy, sensitivity, specificity (%)."""
+    return _read("outside.csv").copy()
+
+
 def fact(paper: str, name: str) -> float:
     """One number from a paper's running text or figures; `facts(paper)` shows all of them."""
     known = facts(paper)

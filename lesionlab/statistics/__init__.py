@@ -9,6 +9,7 @@
 - `scoring`: errors, skill, AUC, scores of classes and Dice, of a model or a baseline.
 - `paired`: which of two models errs less on the same lesions.
 - `baselines`: what a predictor predicts that never sees the image.
+- `audit`, `audit_rows`: which printed numbers are not mutually consistent.
 
 Nothing is imported here: each module opens when it is entered, e.g.
 ``from lesionlab.statistics import agreement``.

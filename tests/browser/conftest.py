@@ -22,7 +22,7 @@ THEMES = {
 }
 
 READY = """[...document.querySelectorAll('main > [class^=lesionlab-]')].every(
-    ({ firstChild: e }) => e.viewer || e.scale || e.game)"""
+    ({ firstChild: e }) => e.viewer || e.scale || e.game || e.audit)"""
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
