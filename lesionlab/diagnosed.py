@@ -39,6 +39,9 @@ THREES = ("left out", "benign", "malignant")
 AGAINST = {"cancer or metastasis": (2, 3), "primary cancer": (2,), "metastasis": (3,)}
 """Which codes of `diagnoses.DIAGNOSES` are malignant; 1 is benign, other cases are left out."""
 
+_NAN = float("nan")
+_NOTHING = Estimate(value=_NAN, low=_NAN, high=_NAN, level=0.95, n=0, n_groups=0, method="")
+
 TABLES = ("flow", "methods", "steps", "rules", "scores", "models")
 
 
@@ -105,8 +108,8 @@ def aucs(
 ) -> pd.DataFrame:
     """The AUC of each score for the diagnosis, and how much larger it is than that of `than`.
 
-    Within folds where there is a column fold (`statistics.scoring`). Ends are NaN where too few
-    resamples of patients hold both classes.
+    Within folds where there is a column fold (`statistics.scoring`). It is NaN where a class is
+    missing, and its ends are where too few resamples of patients hold both.
 
     Returns:
         Index score; columns n, n_malignant, auc, low, high, difference, difference_low,
@@ -120,7 +123,10 @@ def aucs(
         found = {k: weighted_auc(v, positive, weights, folds) for k, v in values.items()}
         return found | {f"{name} −": found[name] - found[than] for name in scores}
 
-    found = bootstrap_weights_over_groups(statistics, some["patient"], **how)
+    if positive.all() or not positive.any():
+        found = dict.fromkeys((*scores, *(f"{name} −" for name in scores)), _NOTHING)
+    else:
+        found = bootstrap_weights_over_groups(statistics, some["patient"], **how)
     rows = {name: _ends("auc", found[name]) | _ends("difference", found[f"{name} −"])
             for name in scores}  # fmt: skip
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("score")
@@ -150,7 +156,9 @@ def measure(
         methods (n cases of each diagnosis and method), steps (n cases of each diagnosis, by the
         mean malignancy rounded to a step), rules (`by_rule`), scores (`aucs` against that of the
         diameter) and models (`aucs` against that of the readers' mean malignancy, on the nodules
-        that the model has predicted; for single nodules over all folds at once).
+        that a run has predicted; for single nodules over all folds at once). auc_label is the AUC
+        of the run for the readers' label. Rows by `shipped` are those of the models of
+        `lesionlab.weights`, where the slices are set up, on patients that they have not seen.
     """
     nodules, known = lidc.nodules(), diagnoses.read(sheet)
     certain = diagnoses.unambiguous(nodules, known)
@@ -188,25 +196,40 @@ def _against(some: pd.DataFrame, codes: Sequence[int]) -> pd.DataFrame:
 def _models(
     kept: Path, nodules: pd.DataFrame, known: pd.DataFrame, **how: Unpack[Resampling]
 ) -> pd.DataFrame:
-    from lesionlab.training import outcomes  # which imports what trains
+    from lesionlab import weights  # which imports what trains
+    from lesionlab.training import outcomes
 
+    runs = [
+        (paper, f"{len(run.folds)} folds", run)
+        for paper in papers.names()
+        if list((kept / paper).glob("*-slices-*.json"))
+        for run in outcomes.kept(kept / paper).values()
+    ]
+    if origins.named(origins.SLICES):
+        for name in (name for name, data in weights.names() if data == "slices"):
+            _, run = weights.evaluate(name, data="slices", n_resamples=1)
+            runs.append((name.partition("/")[0], "shipped", run))
     rows = []
-    for paper in papers.names():
-        runs = outcomes.kept(kept / paper) if list((kept / paper).glob("*-slices-*.json")) else {}
-        for variant, run in runs.items():
-            if "malignancy" not in run.predictions:
-                continue
-            predicted = run.predictions.set_index("lesion_id")[["fold", "malignancy"]]
-            predicted = predicted.rename(columns={"malignancy": "model"})
-            for unit, some in cases(nodules, known, predicted).items():
-                part = _against(some, AGAINST["cancer or metastasis"])
-                if unit == "nodule":  # so few that folds would have a class missing
-                    part = part.drop(columns="fold")
-                table = aucs(part, ["model", "malignancy", "diameter"], than="malignancy", **how)
-                about = {"paper": paper, "variant": variant, "unit": unit}
-                about |= {"folds": len(run.folds), "epochs": run.epochs}
-                rows.append(table.reset_index().assign(**about))
+    for paper, by, run in runs:
+        if "malignancy" in run.predictions:
+            of = run.scores.query("predictor == 'model' and target == 'malignancy'")
+            about = {"paper": paper, "variant": run.variant, "by": by}
+            about["auc_label"] = of.set_index("metric")["value"].get("auc", _NAN)
+            for unit, table in _beside_readers(run.predictions, nodules, known, **how).items():
+                rows.append(table.reset_index().assign(**about, unit=unit))
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
+
+
+def _beside_readers(
+    predictions: pd.DataFrame, nodules: pd.DataFrame, known: pd.DataFrame, **how: Any
+) -> dict[str, pd.DataFrame]:
+    """Of one model, by what a case is: its AUC, the readers' and that of the diameter."""
+    scores = predictions.set_index("lesion_id")[["fold", "malignancy"]]
+    of = cases(nodules, known, scores.rename(columns={"malignancy": "model"}))
+    of["nodule"] = of["nodule"].drop(columns="fold")  # so few that folds would lack a class
+    some = {unit: _against(part, AGAINST["cancer or metastasis"]) for unit, part in of.items()}
+    names, than = ["model", "malignancy", "diameter"], "malignancy"
+    return {unit: aucs(part, names, than=than, **how) for unit, part in some.items()}
 
 
 def write(
@@ -230,4 +253,5 @@ def read(path: str | Path) -> dict[str, pd.DataFrame]:
     told = results.read(path)["results"]
     if not isinstance(told, dict) or not set(TABLES) <= told.keys():
         raise ValueError(f"{path}: expected the tables {', '.join(TABLES)} of measured diagnoses")
-    return {name: pd.DataFrame(told[name]) for name in TABLES}
+    # a column of None alone would be no numbers
+    return {name: pd.DataFrame(told[name]).replace({None: _NAN}) for name in TABLES}
