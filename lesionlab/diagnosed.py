@@ -20,6 +20,7 @@ import pandas as pd
 
 from lesionlab import _files, papers, results
 from lesionlab.attributes import RATING_NAMES
+from lesionlab.cohorts import malignancy_label
 from lesionlab.sources import archives, diagnoses, lidc, origins
 from lesionlab.statistics.intervals import (
     Array,
@@ -38,9 +39,6 @@ THREES = ("left out", "benign", "malignant")
 
 AGAINST = {"cancer or metastasis": (2, 3), "primary cancer": (2,), "metastasis": (3,)}
 """Which codes of `diagnoses.DIAGNOSES` are malignant; 1 is benign, other cases are left out."""
-
-_NAN = float("nan")
-_NOTHING = Estimate(value=_NAN, low=_NAN, high=_NAN, level=0.95, n=0, n_groups=0, method="")
 
 TABLES = ("flow", "methods", "steps", "rules", "scores", "models")
 
@@ -123,10 +121,7 @@ def aucs(
         found = {k: weighted_auc(v, positive, weights, folds) for k, v in values.items()}
         return found | {f"{name} −": found[name] - found[than] for name in scores}
 
-    if positive.all() or not positive.any():
-        found = dict.fromkeys((*scores, *(f"{name} −" for name in scores)), _NOTHING)
-    else:
-        found = bootstrap_weights_over_groups(statistics, some["patient"], **how)
+    found = bootstrap_weights_over_groups(statistics, some["patient"], **how)
     rows = {name: _ends("auc", found[name]) | _ends("difference", found[f"{name} −"])
             for name in scores}  # fmt: skip
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("score")
@@ -157,8 +152,9 @@ def measure(
         mean malignancy rounded to a step), rules (`by_rule`), scores (`aucs` against that of the
         diameter) and models (`aucs` against that of the readers' mean malignancy, on the nodules
         that a run has predicted; for single nodules over all folds at once). auc_label is the AUC
-        of the run for the readers' label. Rows by `shipped` are those of the models of
-        `lesionlab.weights`, where the slices are set up, on patients that they have not seen.
+        of the run for the readers' label of all its nodules, auc_label_same of those of patients of
+        known diagnosis. Rows by `shipped` are those of the models of `lesionlab.weights`, where the
+        slices are set up, on patients that they have not seen.
     """
     nodules, known = lidc.nodules(), diagnoses.read(sheet)
     certain = diagnoses.unambiguous(nodules, known)
@@ -202,7 +198,7 @@ def _models(
     runs = [
         (paper, f"{len(run.folds)} folds", run)
         for paper in papers.names()
-        if list((kept / paper).glob("*-slices-*.json"))
+        if list((kept / paper).glob("*-slices-*-patient-*.json"))
         for run in outcomes.kept(kept / paper).values()
     ]
     if origins.named(origins.SLICES):
@@ -211,25 +207,24 @@ def _models(
             runs.append((name.partition("/")[0], "shipped", run))
     rows = []
     for paper, by, run in runs:
-        if "malignancy" in run.predictions:
-            of = run.scores.query("predictor == 'model' and target == 'malignancy'")
-            about = {"paper": paper, "variant": run.variant, "by": by}
-            about["auc_label"] = of.set_index("metric")["value"].get("auc", _NAN)
-            for unit, table in _beside_readers(run.predictions, nodules, known, **how).items():
+        if "malignancy" not in run.predictions:
+            continue
+        scores = run.predictions.set_index("lesion_id")[["fold", "malignancy"]]
+        scores = scores.rename(columns={"malignancy": "model"})
+        about = {"paper": paper, "variant": run.variant, "by": by}
+        of_label = nodules.join(scores, how="inner").assign(malignant=malignancy_label(nodules))
+        of_label = of_label.dropna(subset="malignant")
+        same = of_label["patient"].isin(known.index[known["diagnosis"] > 0])
+        for name, part in {"auc_label": of_label, "auc_label_same": of_label[same]}.items():
+            about[name] = aucs(part, ["model"], than="model", n_resamples=1).loc["model", "auc"]
+        for unit, some in cases(nodules, known, scores).items():
+            part = _against(some, AGAINST["cancer or metastasis"])
+            if unit == "nodule":
+                part = part.drop(columns="fold")  # so few that folds would lack a class
+            if len(part) > 1:
+                table = aucs(part, ["model", "malignancy", "diameter"], than="malignancy", **how)
                 rows.append(table.reset_index().assign(**about, unit=unit))
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
-
-
-def _beside_readers(
-    predictions: pd.DataFrame, nodules: pd.DataFrame, known: pd.DataFrame, **how: Any
-) -> dict[str, pd.DataFrame]:
-    """Of one model, by what a case is: its AUC, the readers' and that of the diameter."""
-    scores = predictions.set_index("lesion_id")[["fold", "malignancy"]]
-    of = cases(nodules, known, scores.rename(columns={"malignancy": "model"}))
-    of["nodule"] = of["nodule"].drop(columns="fold")  # so few that folds would lack a class
-    some = {unit: _against(part, AGAINST["cancer or metastasis"]) for unit, part in of.items()}
-    names, than = ["model", "malignancy", "diameter"], "malignancy"
-    return {unit: aucs(part, names, than=than, **how) for unit, part in some.items()}
 
 
 def write(
@@ -254,4 +249,4 @@ def read(path: str | Path) -> dict[str, pd.DataFrame]:
     if not isinstance(told, dict) or not set(TABLES) <= told.keys():
         raise ValueError(f"{path}: expected the tables {', '.join(TABLES)} of measured diagnoses")
     # a column of None alone would be no numbers
-    return {name: pd.DataFrame(told[name]).replace({None: _NAN}) for name in TABLES}
+    return {name: pd.DataFrame(told[name]).replace({None: np.nan}) for name in TABLES}
