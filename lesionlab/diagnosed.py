@@ -21,14 +21,9 @@ import pandas as pd
 from lesionlab import _files, papers, results
 from lesionlab.attributes import RATING_NAMES
 from lesionlab.cohorts import malignancy_label
+from lesionlab.papers._shared import intervals
 from lesionlab.sources import archives, diagnoses, lidc, origins
-from lesionlab.statistics.intervals import (
-    Array,
-    Estimate,
-    Resampling,
-    bootstrap_weights_over_groups,
-    wilson,
-)
+from lesionlab.statistics.intervals import Array, Resampling, wilson
 from lesionlab.statistics.scoring import check_columns, folds_of, weighted_auc
 
 RULES = {"mean": np.mean, "median": np.median, "maximum": np.max}
@@ -118,21 +113,16 @@ def aucs(
     values = {name: some[name].to_numpy(dtype=float) for name in {*scores, than}}
 
     def statistics(weights: Array) -> dict[str, Array]:
-        found = {k: weighted_auc(v, positive, weights, folds) for k, v in values.items()}
+        with np.errstate(invalid="ignore"):  # a class is missing
+            found = {k: weighted_auc(v, positive, weights, folds) for k, v in values.items()}
         return found | {f"{name} −": found[name] - found[than] for name in scores}
 
-    found = bootstrap_weights_over_groups(statistics, some["patient"], **how)
-    rows = {name: _ends("auc", found[name]) | _ends("difference", found[f"{name} −"])
-            for name in scores}  # fmt: skip
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("score")
-    table = table.rename(columns={"auc_low": "low", "auc_high": "high"})
-    table.insert(0, "n", len(some))
-    table.insert(1, "n_malignant", int(positive.sum()))
-    return table
-
-
-def _ends(name: str, found: Estimate) -> dict[str, float]:
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+    found = intervals(statistics, some["patient"], **how)[["value", "low", "high"]]
+    own = found.loc[[*scores]].set_axis(["auc", "low", "high"], axis=1)
+    gaps = found.loc[[f"{name} −" for name in scores]].set_axis(own.index)
+    gaps.columns = ["difference", "difference_low", "difference_high"]
+    sizes = pd.DataFrame({"n": len(some), "n_malignant": int(positive.sum())}, own.index)
+    return pd.concat([sizes, own, gaps], axis=1).rename_axis("score")
 
 
 def measure(
@@ -221,9 +211,8 @@ def _models(
             part = _against(some, AGAINST["cancer or metastasis"])
             if unit == "nodule":
                 part = part.drop(columns="fold")  # so few that folds would lack a class
-            if len(part) > 1:
-                table = aucs(part, ["model", "malignancy", "diameter"], than="malignancy", **how)
-                rows.append(table.reset_index().assign(**about, unit=unit))
+            table = aucs(part, ["model", "malignancy", "diameter"], than="malignancy", **how)
+            rows.append(table.reset_index().assign(**about, unit=unit))
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from lesionlab import _files, diagnosed
 from lesionlab.attributes import RATING_NAMES
-from lesionlab.chapters import shipped
+from lesionlab.chapters import notebooks, shipped
 from lesionlab.sources import diagnoses, lidc, origins
 
 QUICK = {"n_resamples": 40}
@@ -136,3 +136,25 @@ def test_the_books_results_are_those_of_the_sheet():
     found = diagnosed.by_rule(malignant(of["patient"]), n_resamples=1)
     for name in ("n", "hits", "false_alarms", "misses", "rejections", "accuracy", "auc"):
         assert rules[name].tolist() == pytest.approx(found[name].tolist()), name
+
+
+@pytest.mark.slow
+def test_sentences_of_the_chapter_follow_the_results(tmp_path):
+    """Another kept accuracy is another sentence, and another table."""
+    found = _files.read_json(shipped("book", "results", "diagnoses", "results.json"))
+    row = next(r for r in found["results"]["rules"] if r["unit"] == "nodule")
+    assert (row["against"], row["rule"], row["threes"]) == (
+        "cancer or metastasis",
+        "mean",
+        "left out",
+    )
+    row |= {"accuracy": 0.123, "low": 0.101, "high": 0.145}
+    changed = _files.write_json(tmp_path / "changed.json", found)
+    task = notebooks.plan(
+        "diagnoses", parameters={"measured": str(changed)}, out=tmp_path, set_name="smoke"
+    )
+    notebooks.carry_out(task, timeout=120, progress=False)
+    cells = {cell["id"]: cell for cell in _files.read_json(task.path)["cells"]}
+    for name in ("diagnoses-agreement-said", "diagnoses-found-said"):
+        (output,) = cells[name]["outputs"]
+        assert "0.12 [0.10, 0.14]" in "".join(output["data"]["text/markdown"]), name
