@@ -200,7 +200,7 @@ def test_diagnoses_writes_what_the_chapter_reads(
 ) -> None:
     monkeypatch.delenv(origins.DIAGNOSES.variable, raising=False)
     done = command("data", "diagnoses", "--out", str(tmp_path))
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "LESIONLAB_LIDC_DIAGNOSES is not set" in done.output
     (sheet := tmp_path / "sheet.xls").write_bytes(b"a sheet")
     found = {name: pd.DataFrame({"left": ["patients"], "n": [157]}) for name in diagnosed.TABLES}
