@@ -26,7 +26,7 @@ from lesionlab.sources import archives, diagnoses, lidc, origins
 from lesionlab.statistics.intervals import Array, Resampling, wilson
 from lesionlab.statistics.scoring import check_columns, folds_of, weighted_auc
 
-RULES = {"mean": np.mean, "median": np.median, "maximum": np.max}
+RULES: Mapping[str, Any] = {"mean": np.mean, "median": np.median, "maximum": np.max}
 """How the readers' ratings of a nodule become one."""
 
 THREES = ("left out", "benign", "malignant")
@@ -201,7 +201,7 @@ def _models(
             continue
         scores = run.predictions.set_index("lesion_id")[["fold", "malignancy"]]
         scores = scores.rename(columns={"malignancy": "model"})
-        about = {"paper": paper, "variant": run.variant, "by": by}
+        about: dict[str, Any] = {"paper": paper, "variant": run.variant, "by": by}
         of_label = nodules.join(scores, how="inner").assign(malignant=malignancy_label(nodules))
         of_label = of_label.dropna(subset="malignant")
         same = of_label["patient"].isin(known.index[known["diagnosis"] > 0])

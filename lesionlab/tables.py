@@ -189,7 +189,9 @@ def choose(table: pd.DataFrame, *, caption: str, **how: Any) -> HTML:
         f"{_BUTTONS.replace('KEY', key)} @supports selector(:has(*)) {{@media screen {{{hidden}}}}}"
     )
     shown = show(whole, caption=caption, **how).to_html()
-    return HTML(f'<div id="{key}"><style>{style}</style>{groups}{shown}</div>')
+    return HTML(  # type: ignore[no-untyped-call]
+        f'<div id="{key}"><style>{style}</style>{groups}{shown}</div>'
+    )
 
 
 def _is_number(values: pd.Series) -> bool:

@@ -82,9 +82,15 @@ def wilson(hits: int, n: int, *, level: float = 0.95) -> Estimate:
     if not 0 <= hits <= n or n < 1:
         raise ValueError(f"hits={hits}, n={n}: expected one case or more, and hits among them")
     ends = binomtest(hits, n).proportion_ci(level, method="wilson")
-    low, high = float(ends.low), float(ends.high)
-    how = {"level": level, "n": n, "n_groups": n, "method": "Wilson"}
-    return Estimate(value=hits / n, low=low, high=high, **how)
+    return Estimate(
+        value=hits / n,
+        low=float(ends.low),
+        high=float(ends.high),
+        level=level,
+        n=n,
+        n_groups=n,
+        method="Wilson",
+    )
 
 
 def bootstrap_weights_over_groups(
