@@ -62,7 +62,8 @@ def cases(
     certain = diagnoses.unambiguous(nodules, known)[["diagnosis", "method"]]
     largest = scores.groupby("patient").max().join(known[["diagnosis", "method"]], how="inner")
     found = {"nodule": scores.join(certain, how="inner"), "patient": largest.reset_index()}
-    return {unit: table[table["diagnosis"] > 0] for unit, table in found.items()}
+    known_of = {unit: table[table["diagnosis"] > 0] for unit, table in found.items()}
+    return {unit: table.astype({"diagnosis": int}) for unit, table in known_of.items()}
 
 
 def by_rule(some: pd.DataFrame, **how: Unpack[Resampling]) -> pd.DataFrame:
