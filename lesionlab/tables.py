@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import tomllib
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from numbers import Integral, Real
@@ -16,6 +17,7 @@ import pandas as pd
 from lesionlab import attributes
 
 if TYPE_CHECKING:
+    from IPython.display import HTML
     from pandas.io.formats.style import Styler
 
 WORDS: Mapping[str, str] = tomllib.loads(
@@ -53,6 +55,11 @@ _CAPTION = (
     "color: inherit; font-weight: 600; text-align: left; white-space: normal"
 )
 _WHOLE_WORDS = "word-break: normal; overflow-wrap: normal; hyphens: manual"
+_BUTTONS = (
+    "#KEY fieldset {border: 0; margin: 0 0 0.3rem; padding: 0; display: flex; flex-wrap: wrap;"
+    " gap: 0 1.2em} #KEY legend {font-weight: 600; font-size: inherit; float: left; width: 9em;"
+    " margin: 0} #KEY label {white-space: nowrap} @media print {#KEY fieldset {display: none}}"
+)
 _LONGEST_UNBROKEN = 30  # characters of a row's name
 
 
@@ -150,6 +157,41 @@ def show(
     style.set_table_styles([{"selector": s, "props": p} for s, p in _rules(named).items()])
     style.set_table_attributes('class="dataframe"')
     return style.set_caption(html.escape(caption, quote=False))
+
+
+def choose(table: pd.DataFrame, *, caption: str, **how: Any) -> HTML:
+    """A table as of `show` whose rows are chosen by buttons, without a kernel or a script.
+
+    Each level of the index has a button for each of its values, and one for all; at first the
+    first values are chosen. The style sheet hides the other rows (`:has`, in browsers since 2023);
+    older browsers and paper show all rows.
+    """
+    from IPython.display import HTML
+
+    whole = table.set_axis([" · ".join(map(str, row)) for row in table.index])
+    key = f"ll-{zlib.crc32(f'{caption} {list(whole.index)}'.encode()):08x}"
+    groups, conditions = "", [""] * len(table)
+    for i, name in enumerate(table.index.names):
+        values = list(table.index.unique(i))
+        buttons = (
+            f'<label><input type="radio" name="{key}-{i}" class="c{i}-{k}"{" checked" * (not k)}>'
+            f" {html.escape(str(value))}</label>"
+            for k, value in enumerate([*values, "all"])
+        )
+        legend = html.escape(str(name).replace("_", " "))
+        groups += f"<fieldset><legend>{legend}</legend>{' '.join(buttons)}</fieldset>"
+        for row, value in enumerate(table.index.get_level_values(i)):
+            one, every = values.index(value), len(values)
+            conditions[row] += f":has(.c{i}-{one}:checked, .c{i}-{every}:checked)"
+    chosen = (f"#{key}{of} tbody tr:nth-child({row})" for row, of in enumerate(conditions, 1))
+    hidden = f"#{key} tbody tr {{display: none}} {', '.join(chosen)} {{display: table-row}}"
+    style = (
+        f"{_BUTTONS.replace('KEY', key)} @supports selector(:has(*)) {{@media screen {{{hidden}}}}}"
+    )
+    shown = show(whole, caption=caption, **how).to_html()
+    return HTML(  # type: ignore[no-untyped-call]
+        f'<div id="{key}"><style>{style}</style>{groups}{shown}</div>'
+    )
 
 
 def _is_number(values: pd.Series) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lesionlab.tables import WORDS, beside, show
+from lesionlab.tables import WORDS, beside, choose, show
 
 
 def printed(table: pd.DataFrame, **how: object) -> list[list[str]]:
@@ -182,3 +182,22 @@ def test_first_moves_columns_to_the_left() -> None:
     assert heads.index(">Texture<") < heads.index(">reference<") < heads.index(">Margin<")
     with pytest.raises(LookupError, match=r"first: no column \['d'\], expected some of \['a', 'b'"):
         show(table, caption="c", first=["d"])
+
+
+# --- choose ---------------------------------------------------------------------------------------
+
+CHOICES = pd.MultiIndex.from_product([["mean", "<b>"], ["dropped", "kept"]], names=["rule", "a_3"])
+
+
+def test_every_row_is_there_to_choose_and_its_buttons_are_named() -> None:
+    page = choose(pd.DataFrame({"auc": [0.1, 0.2, 0.3, 0.4]}, CHOICES), caption="c", decimals=1)
+    rows = re.findall(r"<th[^>]*row_heading[^>]*>(.*?)</th>", page.data)
+    assert rows == ["mean · dropped", "mean · kept", "&lt;b&gt; · dropped", "&lt;b&gt; · kept"]
+    assert re.findall(r"<legend>(.*?)</legend>", page.data) == ["rule", "a 3"]
+    labels = re.findall(r'<input type="radio"[^>]*> (.*?)</label>', page.data)
+    assert labels == ["mean", "&lt;b&gt;", "all", "dropped", "kept", "all"]
+    assert page.data.count(" checked>") == 2
+    names = set(re.findall(r'name="(.*?)"', page.data))
+    other = choose(pd.DataFrame({"auc": [1]}, CHOICES[:1]), caption="c")
+    assert len(names) == 2
+    assert names.isdisjoint(re.findall(r'name="(.*?)"', other.data)), "two in a page are apart"

@@ -206,6 +206,25 @@ def realism(
     table([("nodules", found.n_lesions), *told, ("written", f"files in {out}")])
 
 
+@data_app.command("diagnoses")
+def diagnoses(
+    out: Annotated[Path, typer.Option(help="Write here.")] = Path("book/results/diagnoses"),
+    kept: Annotated[Path, typer.Option(help="Take the kept runs in here.")] = Path("book/results"),
+    sheet: Annotated[Path | None, typer.Option(help="Read this sheet of diagnoses.")] = None,
+) -> None:
+    """Hold the readers' malignancy, and kept models, against the diagnoses of 157 patients.
+
+    The command writes what the chapter "What stands behind malignancy" shows: results.json, with
+    counts and scores and no row of a patient.
+    """
+    from lesionlab import diagnosed
+
+    with plain_errors():
+        found = diagnosed.measure(kept, sheet)
+        written = diagnosed.write(found, out / "results.json", sheet)
+    table([*found["flow"].itertuples(index=False), ("written", written)])
+
+
 def table(rows: Iterable[tuple[Any, Any]]) -> None:
     """Print names and values, a line for each; numbers with commas."""
     told = ((n, f"{v:,}" if type(v) in (int, float) else str(v)) for n, v in rows)

@@ -1,4 +1,4 @@
-"""Estimates with their intervals, by a bootstrap over patients.
+"""Estimates with their intervals: by a bootstrap over patients, and Wilson's for a share.
 
 The nodules of one patient resemble each other, so that an interval that treats rows as independent
 is too narrow. Here whole patients are drawn. A draw is a row of weights: how often each row counts.
@@ -21,6 +21,7 @@ from typing import Any, TypedDict
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 MAX_UNDEFINED = 0.05
 """Largest share of resamples that may give NaN; with more, a statistic has no interval."""
@@ -66,6 +67,30 @@ class Estimate:
     def __format__(self, spec: str) -> str:
         spec = spec or "z.2f"  # z: no "-0.00"
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+
+def wilson(hits: int, n: int, *, level: float = 0.95) -> Estimate:
+    """A share of independent cases with Wilson's score interval (Wilson 1927).
+
+    It has a width even where all cases or none are hits, and suits few cases. Where cases of one
+    patient resemble each other it is too narrow: count one of each.
+
+    Example:
+        >>> print(wilson(12, 20), wilson(5, 5))
+        0.60 [0.39, 0.78] 1.00 [0.57, 1.00]
+    """
+    if not 0 <= hits <= n or n < 1:
+        raise ValueError(f"hits={hits}, n={n}: expected one case or more, and hits among them")
+    ends = binomtest(hits, n).proportion_ci(level, method="wilson")
+    return Estimate(
+        value=hits / n,
+        low=float(ends.low),
+        high=float(ends.high),
+        level=level,
+        n=n,
+        n_groups=n,
+        method="Wilson",
+    )
 
 
 def bootstrap_weights_over_groups(

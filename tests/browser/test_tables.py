@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lesionlab.tables import beside, show
+from lesionlab.tables import beside, choose, show
 
 pytestmark = pytest.mark.browser
 
@@ -71,3 +71,29 @@ def test_paper_holds_all_columns(browser: Any) -> None:
     assert last["right"] <= 681
     assert page.evaluate("getComputedStyle(document.querySelector('table')).display") == "table"
     page.close()
+
+
+@pytest.mark.parametrize("place", [BOOK, LAB], ids=["book", "lab"])
+def test_buttons_choose_the_rows_without_a_script(browser: Any, place: str) -> None:
+    levels = {"rule": ["mean", "median"], "a 3 is": ["left out", "benign", "malignant"]}
+    table = pd.DataFrame({"n": range(6)}, pd.MultiIndex.from_product(levels.values(), names=levels))
+    context = browser.new_context(java_script_enabled=False, viewport={"width": 600, "height": 600})
+    page = context.new_page()
+    shown = choose(table, caption="Six rows.").data
+    page.set_content(place.format(css=CSS.read_text("utf-8"), table=shown))
+    rows = page.locator("tbody tr")
+
+    def visible() -> list[str]:
+        return [row.locator("td").inner_text() for row in rows.all() if row.is_visible()]
+
+    assert visible() == ["0"]
+    page.get_by_role("group", name="a 3 is").get_by_label("malignant").check()
+    assert visible() == ["2"]
+    page.get_by_role("group", name="rule").get_by_label("all").check()
+    assert visible() == ["2", "5"]
+    page.get_by_role("group", name="a 3 is").get_by_label("all").check()
+    assert len(visible()) == 6
+    page.get_by_role("group", name="rule").get_by_label("median").check()
+    page.emulate_media(media="print")
+    assert len(visible()) == 6, "paper has no buttons"
+    context.close()

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from lesionlab import __version__, realism, results
+from lesionlab import __version__, diagnosed, realism, results
 from lesionlab.cli import _data, app
 from lesionlab.crops import datasets
 from lesionlab.sources import lidc, origins
@@ -193,6 +193,22 @@ def test_lesions_that_a_source_does_not_show_are_left_out(
     done = command("data", "validate", "slices", *source)
     assert done.exit_code == 0, done.output
     assert ", 1 left out, complete, nothing is wrong" in done.stdout
+
+
+def test_diagnoses_writes_what_the_chapter_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(origins.DIAGNOSES.variable, raising=False)
+    done = command("data", "diagnoses", "--out", str(tmp_path))
+    assert done.exit_code == 2
+    assert "LESIONLAB_LIDC_DIAGNOSES is not set" in done.output
+    (sheet := tmp_path / "sheet.xls").write_bytes(b"a sheet")
+    found = {name: pd.DataFrame({"left": ["patients"], "n": [157]}) for name in diagnosed.TABLES}
+    monkeypatch.setattr(diagnosed, "measure", lambda kept, source: found)
+    done = command("data", "diagnoses", "--out", str(tmp_path / "new"), "--sheet", str(sheet))
+    assert done.exit_code == 0, done.output
+    assert rows(done)["patients"] == "157"
+    assert diagnosed.read(tmp_path / "new" / "results.json")["flow"].equals(found["flow"])
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lesionlab.statistics.intervals import Estimate, bootstrap_weights_over_groups
+from lesionlab.statistics.intervals import Estimate, bootstrap_weights_over_groups, wilson
 
 
 def clustered(n_groups=12, seed=0):
@@ -31,6 +31,18 @@ def test_an_estimate_prints_itself():
     assert str(estimate) == "0.84 [0.00, 0.86]"
     assert f"{estimate:.1f}" == "0.8 [-0.0, 0.9]"
     assert f"{estimate:.1%}" == "84.5% [-0.1%, 86.1%]"
+
+
+def test_wilsons_interval():
+    # Newcombe 1998, table I: 81 of 263, and 0 of 20, by the score method
+    assert f"{wilson(81, 263):.4f}" == "0.3080 [0.2553, 0.3662]"
+    assert f"{wilson(0, 20):.4f}" == "0.0000 [0.0000, 0.1611]"
+    narrow = wilson(12, 20, level=0.8)
+    assert wilson(12, 20).low < narrow.low < 0.6 < narrow.high < wilson(12, 20).high
+    assert (narrow.n, narrow.n_groups, narrow.level) == (20, 20, 0.8)
+    for hits, n in ((0, 0), (3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match=f"hits={hits}, n={n}: expected one case or more"):
+            wilson(hits, n)
 
 
 def test_the_bootstrap_equals_one_written_with_loops():
