@@ -12,13 +12,17 @@ import importlib.util
 import json
 import os
 import shutil
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from docutils import nodes
 from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
 
 from lesionlab.chapters import SOLUTION
 from lesionlab.chapters.notebooks import checksums, outdated, recorded
+from lesionlab.chapters.verdicts import claims, verdicts
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -31,8 +35,7 @@ def swap(app: Sphinx, docname: str, source: list[str]) -> None:
     notebook = Path(app.env.doc2path(docname))
     if notebook.suffix != ".ipynb":
         return
-    folder = Path(os.environ.get("LESIONLAB_EXECUTED") or Path(app.srcdir, "_build", "executed"))
-    copy = folder / notebook.name
+    copy = executed(app.srcdir) / notebook.name
     # even if it is not there yet: when it comes, the page is read again
     app.env.note_dependency(str(copy))
     reason = outdated(copy, checksums(notebook))
@@ -52,6 +55,38 @@ def swap(app: Sphinx, docname: str, source: list[str]) -> None:
             location=docname,
             type="executed",
         )
+
+
+def executed(srcdir: str | Path) -> Path:
+    """The folder of executed copies."""
+    return Path(os.environ.get("LESIONLAB_EXECUTED") or Path(srcdir, "_build", "executed"))
+
+
+class Verdicts(SphinxDirective):
+    """The table of all claims, from what the executed chapters recorded."""
+
+    def run(self) -> list[nodes.Node]:
+        """One table; each claim that a chapter settles is a link to the cell."""
+        found: dict[str, Any] = {}
+        for copy in sorted(executed(self.env.srcdir).glob("*.ipynb")):
+            self.env.note_dependency(str(copy))
+            found |= recorded(copy).get("results", {})
+        table = verdicts(found)
+        cells = ["".join(f"<th>{head}</th>" for head in ("Paper", *map(str.capitalize, table)))]
+        for name, row in table.iterrows():
+            paper = str(name).partition(".")[0]
+            page = f"../notebooks/{paper}.html#{claims()[str(name)].anchor}"
+            told = [escape(str(value)) for value in row]
+            if f"claim.{name}" in found:
+                told[1] = f'<a href="{page}">{told[1]}</a>'
+            cells.append("".join(f"<td>{text}</td>" for text in (paper.capitalize(), *told)))
+        rows = "".join(f"<tr>{row}</tr>" for row in cells)
+        whole = f'<table class="docutils align-default lesionlab-verdicts">{rows}</table>'
+        return [
+            nodes.raw(
+                "", f'<div class="pst-scrollable-table-container">{whole}</div>', format="html"
+            )
+        ]
 
 
 def silence_thebe(app: Sphinx, config: Any) -> None:
@@ -101,6 +136,7 @@ MATHJAX = "tex-chtml-full.js"
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx."""
     app.config.mathjax_path = f"mathjax/{MATHJAX}"
+    app.add_directive("verdicts", Verdicts)
     app.connect("source-read", swap, priority=100)
     app.connect("config-inited", silence_thebe)
     app.connect("config-inited", show_repository)
