@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from lesionlab.attributes import LI_CATEGORIES
 from lesionlab.cli import app
 from lesionlab.crops import Crop, datasets
-from lesionlab.sources import lidc
+from lesionlab.sources import _own, lidc
 from lesionlab.sources.anno import (
     Anno,
     AnnoError,
@@ -165,7 +165,7 @@ def test_the_data_set_by_name(tree, monkeypatch):
 
 
 def test_the_index_goes_on_where_it_ended(phantoms, monkeypatch):
-    monkeypatch.setattr(_index, "FEW", 0)
+    monkeypatch.setattr(_own, "FEW", 0)
     scans, _ = _index.find_scans(phantoms)
     two = list(scans.values())[:2]
     _index.read_scans(two, processes=1, progress=False, thorough=False)

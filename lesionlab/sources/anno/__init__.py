@@ -38,12 +38,13 @@ import pandas as pd
 from lesionlab.attributes import LI_CATEGORIES, majority
 from lesionlab.crops import Crop, Tier
 from lesionlab.sources import origins
+from lesionlab.sources._own import Fault
 from lesionlab.sources.anno import _index, _shapes
 from lesionlab.sources.anno._files import ATTRIBUTES as ATTRIBUTES
 from lesionlab.sources.anno._files import AnnoError as AnnoError
 from lesionlab.sources.anno._files import Annotation as Annotation
 from lesionlab.sources.anno._files import BadAnnoError as BadAnnoError
-from lesionlab.sources.anno._files import Codes, Fault, read_attributes, read_subjects
+from lesionlab.sources.anno._files import Codes, read_attributes, read_subjects
 from lesionlab.sources.anno._files import read_annotation as read_annotation
 from lesionlab.sources.anno._shapes import fill_between as fill_between
 from lesionlab.sources.dicom._lidc import Scan as OpenScan
