@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from tqdm.auto import tqdm
 
 from lesionlab import _files, _processes
+from lesionlab.sources import origins
 from lesionlab.sources.lidc import cache_folder
 
 MAX_TABLE = 1 << 26  # bytes of a table
@@ -49,6 +50,16 @@ def checked(error: type[FaultError], path: Path, *expected: tuple[Any, str, str]
     for fits, key, reason in expected:
         if not fits:
             raise error(path, key, reason)
+
+
+def folder(variable: str, root: str | Path | None, missing: str, table: str) -> Path:
+    """The folder given, or that a variable names; FileNotFoundError if it is not there."""
+    found = Path(root).expanduser() if root is not None else origins.own(variable)
+    if found is None:
+        raise FileNotFoundError(missing)
+    if not found.is_dir():
+        raise FileNotFoundError(f"{found} is no folder; expected one with {table}")
+    return found.resolve()
 
 
 def lines(

@@ -37,7 +37,7 @@ import pandas as pd
 
 from lesionlab.attributes import LI_CATEGORIES, majority
 from lesionlab.crops import Crop, Tier
-from lesionlab.sources import origins
+from lesionlab.sources import _own, origins
 from lesionlab.sources._own import Fault
 from lesionlab.sources.anno import _index, _shapes
 from lesionlab.sources.anno._files import ATTRIBUTES as ATTRIBUTES
@@ -89,12 +89,7 @@ class Anno:
         progress: bool = True,
         thorough: bool = False,
     ) -> None:
-        found = Path(root).expanduser() if root is not None else origins.anno()
-        if found is None:
-            raise FileNotFoundError(MISSING)
-        if not found.is_dir():
-            raise FileNotFoundError(f"{found} is no folder; expected one with {ATTRIBUTES}")
-        self.root = found.resolve()
+        self.root = _own.folder(origins.ANNO, root, MISSING, ATTRIBUTES)
         self._scans, faults = _index.find_scans(self.root)
         self._records = _index.read_scans(
             list(self._scans.values()), processes=processes, progress=progress, thorough=thorough
@@ -259,6 +254,10 @@ class Anno:
         if (widest := max(readers.shape[2:])) > size:
             size = widest + 2 * EDGE
         return cut_out(lesion_id, masks, scan, size=size, margin_mm=margin_mm, tier="anno")
+
+    def scan(self, lesion_id: str) -> OpenScan:
+        """The scan of a lesion, open; errors as of `crop`."""
+        return self._open(self._rows[lesion_id]["scan_id"])[0]
 
     def _open(self, name: str) -> tuple[OpenScan, Any, float]:
         if self._last is None or self._last[0] != name:
