@@ -1,4 +1,4 @@
-"""Lesions and predictions for other programs: NIfTI or NRRD cases, and DICOM-SEG.
+"""Lesions and predictions for other programs: NIfTI cases, and DICOM-SEG.
 
     from lesionlab import exporting
     from lesionlab.crops import datasets
@@ -6,13 +6,12 @@
 
 `nifti` writes a folder as `lesionlab.sources.nifti` reads it. `dicom-seg` writes a folder for each
 lesion with a segmentation for each mask. It goes with the lesion's own DICOM series where that is
-at hand (the data sets `dicom` and `anno`), or else with one that is written beside it, of the
-crop's slices. Masks that a model predicted are written as the readers' are. Maps, whose values have
-a sign, are NIfTI in both, in the patient's mm: a segmentation cannot hold them.
+at hand (data sets `dicom` and `anno`), or else with one that is written beside it, of the crop's
+slices. Maps, whose values have a sign, are NIfTI in both: a segmentation cannot hold them.
 
-Where the voxels lie in the patient comes from the source's files. The crops of `slices`, `volumes`
-and `phantom` do not say it: their z is that of LIDC's database, and x and y count from the scan's
-first pixel, as all three do for phantoms of private data.
+Where voxels lie in the patient comes from the source's files. `slices`, `volumes` and phantoms do
+not know it: their x and y count from the scan's first pixel, and z is that of LIDC's database, or
+counts from the first slice.
 """
 
 from __future__ import annotations
@@ -39,10 +38,9 @@ from lesionlab.sources.nifti import LABELS, Grid, Nifti, write_volume
 
 Format = Literal["nifti", "dicom-seg"]
 Arrays = Mapping[str, npt.NDArray[Any]]
-"""By `lesion_id` or `lesion_id/name`: booleans are a mask, floats a map, on the crop's voxels."""
 
-NAME = re.compile("[A-Za-z0-9_-]{1,40}")
-MAX_BYTES = 1 << 29  # of one array
+KEY = re.compile("([^/]+)(?:/([A-Za-z0-9_-]{1,40}))?")
+MAX_BYTES = 1 << 29  # of a prediction
 
 
 def export(
@@ -52,7 +50,6 @@ def export(
     lesion_ids: Iterable[str] | None = None,
     *,
     predictions: Arrays | None = None,
-    suffix: Literal[".nii.gz", ".nii", ".nrrd"] = ".nii.gz",
     progress: bool = True,
 ) -> tuple[Path, dict[str, str]]:
     """Write lesions of a data set, with their readers' masks and with predictions.
@@ -61,50 +58,47 @@ def export(
         form: `nifti` or `dicom-seg`.
         out: A new or empty folder. It appears when all is written, or not at all.
         of: The data set; crops that are not there yet are made.
-        lesion_ids: Which lesions; all if None.
-        predictions: What a model said of them, by lesion.
-        suffix: Format of the images of `nifti`.
+        lesion_ids: Which lesions; all if None, or those that have predictions.
+        predictions: What models said on the crops' voxels, by `lesion_id` or `lesion_id/name`:
+            booleans are written as a mask, floats as a map.
         progress: Show a bar.
 
     Returns:
-        The folder, and the reason for each lesion that could not be written.
+        The folder, and why some of the lesions could not be written.
 
     Raises:
         FileExistsError: There is something at `out`.
         ValueError: There is no such format or lesion, or a prediction does not fit its crop.
     """
     _names.one_of("format", form, get_args(Format))
-    _names.one_of("suffix", suffix, (".nii.gz", ".nii", ".nrrd"))
     root = Path(out).expanduser().resolve()
     if root.exists() and (root.is_file() or any(root.iterdir())):
         raise FileExistsError(f"{root} is there already; expected a new or empty folder")
-    by_lesion: dict[str, dict[str, str]] = {}  # the key of each prediction, by lesion and name
+    keys: dict[str, dict[str, str]] = {}  # by lesion and name
     for key in predictions or ():
-        lesion_id, _, name = key.partition("/")
-        by_lesion.setdefault(lesion_id, {})[f"prediction-{name}" if name else "prediction"] = key
-    asked = of.ids(by_lesion if lesion_ids is None and by_lesion else lesion_ids)
+        if not (match := KEY.fullmatch(key)):
+            raise ValueError(f"prediction {key!r:.80}: expected lesion_id or lesion_id/name")
+        keys.setdefault(match[1], {})[f"prediction{f'-{match[2]}' if match[2] else ''}"] = key
+    asked = of.ids(keys if lesion_ids is None and keys else lesion_ids)
     store = datasets.crops(of.name, asked, seed=of.seed, source=of.source, progress=progress)
-    left_out = {i: why for i, why in store.exclusions.items() if i in set(asked)}
+    left_out = {i: store.exclusions[i] for i in asked if i not in store}
     table, lines = of.table(), []
     with _files.replacing_folder(root) as folder:
         for lesion_id in tqdm([i for i in asked if i in store], "write", disable=not progress):
             crop, row = store[lesion_id], table.loc[lesion_id]
-            keys = by_lesion.get(lesion_id, {})
-            arrays = {
-                name: _checked(crop, key, (predictions or {})[key]) for name, key in keys.items()
-            }
-            grid, slices = _place(of, crop, row)
-            masks = {f"{k}": mask for k, mask in enumerate(crop.masks, 1) if mask.any()}
+            names = keys.get(lesion_id, {}).items()
+            arrays = {name: _checked(crop, key, (predictions or {})[key]) for name, key in names}
+            masks = {f"label-{k}": mask for k, mask in enumerate(crop.masks, 1) if mask.any()}
             try:
                 if form == "nifti":
-                    lines.append(_write_case(folder, crop, grid, row, masks, arrays, suffix))
+                    lines.append(_write_case(folder, of, crop, row, masks, arrays))
                 else:
-                    _write_segments(folder, crop, grid, row, masks, arrays, slices)
+                    _write_segments(folder / lesion_id, of, crop, row, masks | arrays)
             except ValueError as error:
                 left_out[lesion_id] = str(error)
         if form == "nifti":
-            columns = ["case", "patient", "image", "mask", "pathology"]
-            text = pd.DataFrame(lines, columns=columns).to_csv(index=False, lineterminator="\n")
+            cases = pd.DataFrame(lines, columns=["case", "patient", "image", "mask", "pathology"])
+            text = cases.to_csv(index=False, lineterminator="\n")
             _files.write_text(folder / LABELS, text)
     return root, left_out
 
@@ -116,10 +110,10 @@ def read_predictions(path: str | Path) -> Arrays:
     """
     try:
         found: Any = np.load(path, allow_pickle=False)
-        sizes = [info.file_size for info in found.zip.infolist()]
+        largest = max(info.file_size for info in found.zip.infolist())
     except (ValueError, AttributeError, EOFError, zipfile.BadZipFile):
-        raise ValueError(f"{path} is no NumPy archive, .npz, of numbers") from None
-    if max(sizes, default=0) > MAX_BYTES:
+        raise ValueError(f"{path} is no NumPy archive .npz with arrays") from None
+    if largest > MAX_BYTES:
         raise ValueError(f"{path}: expected arrays of at most {MAX_BYTES:,} bytes")
     arrays: Arrays = found
     return arrays
@@ -127,67 +121,54 @@ def read_predictions(path: str | Path) -> Arrays:
 
 def _checked(crop: Crop, key: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A prediction as booleans or float32."""
-    name = key.partition("/")[2]
-    if name and not NAME.fullmatch(name):
-        raise ValueError(f"{key!r:.60}: expected a name of letters, digits, dashes, underscores")
-    kind = array.dtype.kind
-    if array.shape != crop.hu.shape or kind not in "bf" or not np.isfinite(array).all():
+    mask = array.dtype == np.bool_
+    fits = array.shape == crop.hu.shape and (mask or array.dtype.kind == "f")
+    if not fits or not np.isfinite(array).all():
         raise ValueError(
             f"prediction {key!r}: expected {crop.hu.shape} booleans or finite floats, got "
             f"{array.shape} {array.dtype}"
         )
-    return array.astype(np.bool_ if kind == "b" else np.float32)
+    return array if mask else array.astype(np.float32)
 
 
 def _place(of: DataSet, crop: Crop, row: Any) -> tuple[Grid, list[Path]]:
     """Where a crop lies, and the files of its slices where they are DICOM."""
-    source = of.opened
-    if isinstance(source, Nifti):
-        return source.grid(crop), []
-    inside = 0, *crop.corner
+    if isinstance(of.opened, Nifti):
+        return of.opened.grid(crop), []
     if of.name in ("dicom", "anno"):
-        files = source.scan(crop.lesion_id).files
+        files = of.opened.scan(crop.lesion_id).files
         slices = [files[k] for k in crop.slice_index.tolist()]
         axes = tuple(axes_of(slices[0]).ravel().tolist())
-        return Grid(crop.spacing, slices[0].position, axes).at(inside), [s.path for s in slices]
-    if not of.of_lidc:
-        return Grid(crop.spacing, (0.0, 0.0, 0.0)).at(crop.origin), []
-    z = lidc.default().database.slice_z[row["scan_id"]][crop.slice_index[0]]
-    return Grid(crop.spacing, (0.0, 0.0, float(z))).at(inside), []
+        grid = Grid(crop.spacing, slices[0].position, axes)
+        return grid.at((0, *crop.corner)), [s.path for s in slices]
+    grid = Grid(crop.spacing, (0.0, 0.0, 0.0)).at(crop.origin)
+    if of.of_lidc:
+        z = lidc.default().database.slice_z[row["scan_id"]][crop.slice_index[0]]
+        grid = grid._replace(origin=(*grid.origin[:2], float(z)))
+    return grid, []
 
 
 def _write_case(
-    folder: Path, crop: Crop, grid: Grid, row: Any, masks: Arrays, arrays: Arrays, suffix: str
+    folder: Path, of: DataSet, crop: Crop, row: Any, masks: Arrays, arrays: Arrays
 ) -> tuple[Any, ...]:
     """Write image, masks and predictions; gives the line of the table."""
     if (np.diff(crop.slice_index) != 1).any():
-        raise ValueError("slices are missing, and NIfTI and NRRD cannot say where")
-    names = {k: f"{crop.lesion_id}-label{f'-{k}' if len(masks) > 1 else ''}{suffix}" for k in masks}
-    synthetic, image = crop.tier == "phantom", f"{crop.lesion_id}{suffix}"
-    volumes = {image: crop.hu} | {names[k]: mask for k, mask in masks.items()}
-    volumes |= {f"{crop.lesion_id}-{name}{suffix}": array for name, array in arrays.items()}
-    for name, array in volumes.items():
+        raise ValueError("slices are missing, and NIfTI cannot say where")
+    grid, _ = _place(of, crop, row)
+    for name, array in {"": crop.hu, **masks, **arrays}.items():
         voxels = array.astype(np.uint8) if array.dtype == np.bool_ else array
-        write_volume(folder / name, voxels, grid, synthetic=synthetic)
-    pathology = row.get("pathology")
-    return crop.lesion_id, row["patient"], image, ";".join(names.values()), pathology
+        file = f"{crop.lesion_id}{name and '-'}{name}.nii.gz"
+        write_volume(folder / file, voxels, grid, synthetic=crop.tier == "phantom")
+    image, *names = (f"{crop.lesion_id}{name}.nii.gz" for name in ("", *(f"-{m}" for m in masks)))
+    return crop.lesion_id, row["patient"], image, ";".join(names), row.get("pathology")
 
 
-def _write_segments(
-    folder: Path,
-    crop: Crop,
-    grid: Grid,
-    row: Any,
-    masks: Arrays,
-    arrays: Arrays,
-    slices: list[Path],
-) -> None:
+def _write_segments(folder: Path, of: DataSet, crop: Crop, row: Any, arrays: Arrays) -> None:
     """Write a folder with a segmentation for each mask, and the slices where there are none."""
-    synthetic, step = crop.tier == "phantom", crop.spacing[0]
-    folder, corner = folder / crop.lesion_id, crop.corner
+    (grid, slices), synthetic, corner = _place(of, crop, row), crop.tier == "phantom", crop.corner
     if not slices:
-        z = grid.origin[2] + (crop.slice_index - crop.slice_index[0]) * step
-        ct = write_series(
+        z = grid.origin[2] + (crop.slice_index - crop.slice_index[0]) * crop.spacing[0]
+        written = write_series(
             crop.hu,
             folder / "ct",
             patient_id=str(row["patient"]),
@@ -196,18 +177,18 @@ def _write_segments(
             corner_mm=(grid.origin[0], grid.origin[1]),
             synthetic=synthetic,
         )
-        slices, corner = sorted(ct.iterdir()), (0, 0)
+        slices, corner = sorted(written.iterdir()), (0, 0)
     folder.mkdir(exist_ok=True)
-    for name, array in ({f"mask-{k}": mask for k, mask in masks.items()} | dict(arrays)).items():
+    for name, array in arrays.items():
         if array.dtype == np.bool_:
             write_segmentation(
                 folder / f"{name}.dcm",
                 array,
                 slices,
-                spacing_z=step,
+                spacing_z=crop.spacing[0],
                 corner=corner,
                 label=name,
-                by_reader=name.startswith("mask-"),
+                by_reader=name.startswith("label"),
                 description=PHANTOM if synthetic else CROP,
             )
         else:

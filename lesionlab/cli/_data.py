@@ -157,63 +157,39 @@ def export(
     dicom-seg a segmentation for each mask. Both take any data set (phantom-wang2021 if none is
     named), and predictions on the crops' voxels: booleans are written as masks, floats as maps.
     """
-    from lesionlab import _names
-    from lesionlab.sources import origins
-
-    with plain_errors():
-        _names.one_of("format", form, ["anno", "nifti", "dicom-seg"])
-        if form == "anno":
-            root = _export_anno(out, source or "phantom", scans, seed, limit, every, processes)
-        else:
-            root = _export_any(form, out, source, scans, seed, lesions, limit, predictions)
-        if variable := {"anno": origins.ANNO, "nifti": origins.NIFTI}.get(form):
-            typer.echo(f"Run: export {variable}={shlex.quote(str(root))}")
-
-
-def _export_anno(
-    out: Path, source: str, scans: Path | None, seed: int, limit: int | None, every: int, n: int
-) -> Path:
     from itertools import islice
 
-    from lesionlab import _names
+    from lesionlab import _names, exporting
+    from lesionlab.crops import datasets
     from lesionlab.sources import origins
     from lesionlab.sources.anno import subjects_path, writing
 
-    _names.one_of("source", source, ["phantom", "lidc"])
-    progress = sys.stderr.isatty()
-    if source == "phantom":
-        found = writing.phantoms(limit, seed=seed)
-    else:
-        if (place := scans or origins.named(origins.DICOM)) is None:
-            raise FileNotFoundError(origins.DICOM.missing())
-        found = islice(writing.lidc_scans(place, progress=progress), limit)
-    root = writing.write(out, found, every=every, processes=n, progress=progress)
-    typer.echo(f"{root}: written; patients: {subjects_path(root)}")
-    return root
-
-
-def _export_any(
-    form: Any,
-    out: Path,
-    source: str | None,
-    scans: Path | None,
-    seed: int,
-    lesions: Path | None,
-    limit: int | None,
-    predictions: Path | None,
-) -> Path:
-    from lesionlab import exporting
-    from lesionlab.crops import datasets
-
-    of = datasets.get(source or "phantom-wang2021", seed=seed, source=scans)
-    arrays = exporting.read_predictions(predictions) if predictions else None
-    chosen = datasets.choose(of, file=lesions, limit=limit) if lesions or limit else None
-    progress = sys.stderr.isatty()
-    root, left_out = exporting.export(form, out, of, chosen, predictions=arrays, progress=progress)
-    for lesion_id, why in _first(left_out.items()):
-        typer.echo(f"{lesion_id}: left out: {why}")
-    typer.echo(f"{root}: written; {len(left_out):,} lesions left out")
-    return root
+    with plain_errors():
+        _names.one_of("format", form, ["anno", "nifti", "dicom-seg"])
+        progress = sys.stderr.isatty()
+        if form != "anno":
+            of = datasets.get(source or "phantom-wang2021", seed=seed, source=scans)
+            some = datasets.choose(of, file=lesions, limit=limit) if lesions or limit else None
+            arrays = exporting.read_predictions(predictions) if predictions else None
+            root, left_out = exporting.export(
+                "nifti" if form == "nifti" else "dicom-seg", out, of, some,
+                predictions=arrays, progress=progress,
+            )  # fmt: skip
+            for lesion_id, why in _first(left_out.items()):
+                typer.echo(f"{lesion_id} is left out: {why}")
+            typer.echo(f"{root}: written, {len(left_out):,} lesions left out")
+        else:
+            _names.one_of("source", source := source or "phantom", ["phantom", "lidc"])
+            if source == "phantom":
+                found = writing.phantoms(limit, seed=seed)
+            else:
+                if (place := scans or origins.named(origins.DICOM)) is None:
+                    raise FileNotFoundError(origins.DICOM.missing())
+                found = islice(writing.lidc_scans(place, progress=progress), limit)
+            root = writing.write(out, found, every=every, processes=processes, progress=progress)
+            typer.echo(f"{root}: written; patients: {subjects_path(root)}")
+        if variable := {"anno": origins.ANNO, "nifti": origins.NIFTI}.get(form):
+            typer.echo(f"Run: export {variable}={shlex.quote(str(root))}")
 
 
 @data_app.command("realism")

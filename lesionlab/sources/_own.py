@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import pandas as pd
 from tqdm.auto import tqdm
 
 from lesionlab import _files, _processes
+from lesionlab.crops import Tier
 from lesionlab.sources import origins
 from lesionlab.sources.lidc import cache_folder
 
@@ -50,6 +54,41 @@ def checked(error: type[FaultError], path: Path, *expected: tuple[Any, str, str]
     for fits, key, reason in expected:
         if not fits:
             raise error(path, key, reason)
+
+
+class Lesions:
+    """A folder with lesions of the user's own, read: the part that all kinds share."""
+
+    root: Path
+    error: type[Exception]
+    own: Tier
+    _rows: dict[str, dict[str, Any]]  # by `lesion_id`
+    _faults: list[Fault]
+    _records: dict[str, Record]  # those with a `spacing` could be read
+
+    def lesions(self) -> pd.DataFrame:
+        """One row per lesion that can be used, index `lesion_id`; the class says the columns."""
+        if not self._rows:
+            told, n = "; ".join(map(str, self._faults[:2])), len(self._faults)
+            raise self.error(f"{self.root}: no lesion can be used; {n:,} faults: {told}")
+        index = pd.Index(list(self._rows), name="lesion_id")
+        return pd.DataFrame(list(self._rows.values()), index=index)
+
+    def exclusions(self) -> pd.DataFrame:
+        """What was left out: `path` below the root, `key`, `reason`."""
+        return pd.DataFrame(self._faults, columns=list(Fault._fields))
+
+    @property
+    def tier(self) -> Tier:
+        """`phantom` where lesionlab wrote all that could be read, of phantoms."""
+        read = [record["synthetic"] for record in self._records.values() if record["spacing"]]
+        return "phantom" if read and all(read) else self.own
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 of names, sizes and times of the files, and of the lesions as they were read."""
+        keys = sorted(record["key"] for record in self._records.values())
+        return hashlib.sha256(repr((keys, self._rows)).encode()).hexdigest()
 
 
 def folder(variable: str, root: str | Path | None, missing: str, table: str) -> Path:

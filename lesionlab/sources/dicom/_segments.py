@@ -19,11 +19,11 @@ def write_segmentation(
     slices: list[Path],
     *,
     spacing_z: float,
-    corner: tuple[int, int] = (0, 0),
-    label: str = "lesion",
-    by_reader: bool = True,
-    description: str = "lesionlab",
-) -> Path:
+    corner: tuple[int, int],
+    label: str,
+    by_reader: bool,
+    description: str,
+) -> None:
     """Write one mask as one binary segment, a nodule, with a frame for each slice.
 
     Args:
@@ -38,15 +38,12 @@ def write_segmentation(
 
     Raises:
         ImportError: highdicom is not installed.
-        ValueError: The mask and the slices do not go together.
     """
     import highdicom as hd
     import pydicom
     from pydicom.sr.codedict import codes
 
     source: list[Any] = [pydicom.dcmread(file, stop_before_pixels=True) for file in slices]
-    if mask.ndim != 3 or len(mask) != len(source):
-        raise ValueError(f"mask: expected (z, y, x) of {len(source)} slices, got {mask.shape}")
     first = source[0]
     z, y, x = np.nonzero(mask)
     y, x = y + corner[0], x + corner[1]
@@ -86,4 +83,3 @@ def write_segmentation(
         series_description=description,
     )
     made.save_as(path)
-    return path
