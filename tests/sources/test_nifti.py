@@ -262,7 +262,11 @@ def written(name: str, change: Callable[[Any], Any], **place: Any) -> Callable[[
 
     def change_file(root: Path) -> None:
         array = change(voxels()[name == "a-label.nrrd"])
-        made: Any = image(array, **place) if array.ndim == 3 else sitk.GetImageFromArray(array)
+        made: Any = (
+            image(array, **place)
+            if array.ndim == 3
+            else sitk.GetImageFromArray(array, isVector=False)
+        )
         sitk.WriteImage(made, root / name)
 
     return change_file
@@ -294,9 +298,10 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
     "parts": (written(MASK, lambda m: put(m, (0, 0, 0), 1)), MASK, "voxels", "has 2 parts"),
     "values": (written(MASK, lambda m: put(m, (3, 4, 5), 2)), MASK, "voxels", "one segment"),
     "rotated": (written(IMAGE, lambda h: h, direction=TURN), IMAGE, "direction", "is rotated"),
-    "sheared": (header(284, "f", 0.2), IMAGE, "direction", "sheared, or contradict its spacing"),
-    "sheared NRRD": (text(b"(0,0.80000000000000004,0)", b"(0.3,0.8,0)"), MASK, "direction", ""),
-    "NaN": (written(IMAGE, lambda h: put(h, (0, 0, 0), np.nan)), IMAGE, "voxels", "expected HU"),
+    "sheared": (header(284, "f", 0.2), IMAGE, "direction", "its axes are sheared"),
+    "sheared NRRD": (text(b"(0,0.80000000000000004,0)", b"(0.3,0.8,0)"), MASK, "direction", "are sheared"),
+    "spacing": (header(84, "f", 0.9), IMAGE, "direction", "its axes contradict its spacing"),
+    "NaN": (written(IMAGE, lambda h: put(h, (0, 0, 0), np.nan)), IMAGE, "voxels", "are NaN"),
     "no HU": (written(IMAGE, lambda h: put(h, (0, 0, 0), 99999)), IMAGE, "voxels", "expected HU"),
     "4D": (written(IMAGE, lambda h: np.stack([h, h])), IMAGE, "dim", "expected 3 axes, got 4"),
     "4D NRRD": (text(b"dimension: 3", b"dimension: 4"), MASK, "dimension", "expected 3 axes"),
@@ -315,7 +320,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
             "cannot be read: cut off or damaged"),
     "another file": (text(b"encoding: gzip", b"encoding: raw\ndata file: /etc/passwd"), MASK,
                      "data file", "expected the voxels in here"),
-    "skip": (text(b"encoding: gzip", b"encoding: raw\nbyte skip: -1"), MASK, "byte skip", "right"),
+    "skip": (text(b"encoding: gzip", b"encoding: raw\nbyte skip: -1"), MASK, "byte skip", "none"),
     "encoding": (text(b"encoding: gzip", b"encoding: bzip2"), MASK, "encoding", "raw or gzip"),
     "no NRRD": (text(b"NRRD0004", b"NRRD9999"), MASK, "", "is no NRRD file"),
     "label": (lambda root: table(root, pathology="SCC"), "labels.csv", "pathology (line 2)",
@@ -387,7 +392,7 @@ def test_the_commands(tmp_path):
     ), done.output
     done = run("validate", out)
     assert (done.exit_code, done.stdout) == (0, f"{out}: 2 lesions, nothing is wrong\n")
-    first = sorted(out.glob("*-label.nii.gz"))[0]
+    first = sorted(out.glob("*-label-1.nii.gz"))[0]
     first.write_bytes(b"")
     done = run("validate", out)
     assert (done.exit_code, done.stdout) == (1, f"{first.name}: is no NIfTI-1 file\n")

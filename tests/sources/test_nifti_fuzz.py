@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lesionlab.sources.nifti import Nifti, NiftiError, read_case
 
 EXAMPLES = settings(
-    max_examples=int(os.environ.get("LESIONLAB_FUZZ", "150")),
+    max_examples=int(os.environ.get("LESIONLAB_FUZZ", "600")) // 4,
     suppress_health_check=list(HealthCheck),
     deadline=None,
 )
@@ -125,8 +125,10 @@ FIELDS = {
     "dimension": ["3", "4", "-1", "99999999999"],
     "sizes": ["5 4 3", "0 4 3", "5 4", "99999 99999 99999", "5 4 3 1", "-5 4 3"],
     "space": ["LPS", "right-anterior-superior", "scanner-xyz", "", "left-posterior-superior-time"],
-    "space directions": ["none (1,0,0) (0,1,0)", "(nan,0,0) (0,1,0) (0,0,1)", "(0,0,0) (0,0,0) (0,0,0)",
-                         "(1,0,0)", "(1e308,0,0) (0,1e308,0) (0,0,1e308)", "(" * 3000],
+    "space directions": ["none (1,0,0) (0,1,0)", "(nan,0,0) (0,1,0) (0,0,1)",
+                         "(0,0,0) (0,0,0) (0,0,0)", "(1,0,0)",
+                         "(1e308,0,0) (0,1e308,0) (0,0,1e308)",
+                         "(" * 3000],
     "space origin": ["(inf,0,0)", "(0,0)", "0 0 0", "x", "(1e300,0,0)"],
     "endian": ["big", "middle", ""],
     "encoding": ["gzip", "raw", "hex", "ascii", "bzip2"],
@@ -154,10 +156,13 @@ def test_fields_of_a_mask(root, whole, data):
 @given(data=st.data())
 def test_the_table(root, data):
     (root / "labels.csv").write_bytes(changed(TABLE.encode(), data, 200))
+    table, told = None, ""
     try:
         table = Nifti(root, progress=False).lesions()
     except NiftiError as error:
-        assert str(root) in str(error)
+        told = str(error)
+    if table is None:
+        assert str(root) in told
     else:
         assert 1 <= len(table) <= 4
         assert {*table["pathology"].dropna()} <= {"AAH", "AIS", "MIA", "IAC"}

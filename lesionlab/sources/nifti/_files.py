@@ -15,12 +15,14 @@ import stat
 import struct
 import tempfile
 import zlib
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial.transform import Rotation
 
 from lesionlab.sources._own import FaultError, checked
 from lesionlab.sources.dicom._files import PHANTOM
@@ -34,12 +36,16 @@ OBLIQUE = 1e-4  # that a direction cosine may be off an axis: 0.05 mm in half a 
 SAME = 1e-3  # mm that are taken for rounding
 
 _NOTED = f"ITK_FileNotes:={PHANTOM}"  # SimpleITK writes it so in NRRD, and as `descrip` in NIfTI
-_NIFTI_TYPES = {2: 1, 4: 2, 8: 4, 16: 4, 64: 8, 256: 1, 512: 2, 768: 4}  # bytes by `datatype`
-_NRRD_TYPES = {
-    "signed char": 1, "int8": 1, "uchar": 1, "unsigned char": 1, "uint8": 1, "short": 2,
-    "int16": 2, "ushort": 2, "unsigned short": 2, "uint16": 2, "int": 4, "int32": 4, "uint": 4,
-    "unsigned int": 4, "uint32": 4, "float": 4, "double": 8,
+_NIFTI_TYPES = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4",
 }  # fmt: skip
+_NRRD_TYPES = {
+    "signed char": "i1", "int8": "i1", "uchar": "u1", "unsigned char": "u1", "uint8": "u1",
+    "short": "i2", "int16": "i2", "ushort": "u2", "unsigned short": "u2", "uint16": "u2",
+    "int": "i4", "int32": "i4", "uint": "u4", "unsigned int": "u4", "uint32": "u4",
+    "float": "f4", "double": "f8",
+}  # fmt: skip
+_SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior")
 
 
 class NiftiError(RuntimeError):
@@ -85,7 +91,7 @@ def write_volume(path: Path, voxels: npt.NDArray[Any], grid: Grid, *, synthetic:
     image.SetOrigin(grid.origin)
     image.SetDirection(grid.direction)
     if grid.orientation:
-        image = sitk.DICOMOrient(image, grid.orientation)
+        image = sitk.DICOMOrient(image, grid.orientation)  # type: ignore[no-untyped-call]
     if synthetic:
         image.SetMetaData(*_NOTED.split(":="))
     sitk.WriteImage(image, str(path), useCompression=True)
@@ -107,7 +113,8 @@ def read_volume(path: Path) -> Volume:
         status = path.lstat()
         check(path, (stat.S_ISREG(status.st_mode), "", "is a link or no plain file"))
         with path.open("rb") as raw, tempfile.TemporaryDirectory() as folder:
-            header, said, n_bytes, file = (_nrrd if kind == "Nrrd" else _nifti)(path, raw)
+            header, said, n, dtype, file = (_nrrd if kind == "Nrrd" else _nifti)(path, raw)
+            n_bytes = n * dtype.itemsize
             most = min(MAX_BYTES, status.st_size * (1 if file is raw else MOST_SMALLER))
             told = f"its header says {n_bytes:,} bytes of voxels"
             check(path, (n_bytes <= most, "size", f"{told}, expected at most {most:,}"))
@@ -117,8 +124,15 @@ def read_volume(path: Path) -> Volume:
                 left = n_bytes
                 while left and (some := file.read(min(left, 1 << 20))):
                     left -= out.write(some)
+                    values = np.frombuffer(some[: len(some) // 8 * 8], dtype)
+                    # SimpleITK makes a NaN of NIfTI 0, without a word
+                    check(path, (np.isfinite(values).all(), "voxels", "are NaN or infinite"))
             check(path, (not left, "size", f"{told}, and {left:,} of them are missing"))
             file.read(1)  # at its end gzip compares its checksum
+            with np.errstate(all="ignore"):  # of an axis without a length
+                axes = said[:, :3] / np.linalg.norm(said[:, :3], axis=0)
+            straight = np.allclose(axes.T @ axes, np.eye(3), atol=SAME)
+            check(path, (straight, "direction", "its axes are sheared"))
             return _oriented(path, reader.Execute(), said, PHANTOM.encode() in header)
     except (OSError, EOFError, zlib.error) as error:  # gzip's are OSErrors, too
         why = getattr(error, "strerror", None) or "cut off or damaged"
@@ -131,14 +145,12 @@ def read_volume(path: Path) -> Volume:
 
 
 def _oriented(path: Path, image: Any, said: Any, synthetic: bool) -> Volume:
-    """Bring the axes into order; `said` is what the header says of them, if it could be sheared."""
+    """Bring the axes into order; `said` is what the header says of them."""
     import SimpleITK as sitk  # noqa: N813
 
     axes = np.reshape(image.GetDirection(), (3, 3))
     found = np.column_stack((axes * image.GetSpacing(), image.GetOrigin()))
-    # SimpleITK drops a shear of NIfTI without a word
-    as_said = said is None or np.allclose(found, said, rtol=1e-4, atol=SAME)
-    straight = as_said and np.allclose(axes.T @ axes, np.eye(3), atol=SAME)
+    as_said = np.allclose(found, said, rtol=1e-4, atol=SAME)
     off = np.abs(np.abs(axes) - np.rint(np.abs(axes))).max()
     low, high = SPACINGS
     fits = all(low <= mm <= high for mm in image.GetSpacing())
@@ -146,18 +158,19 @@ def _oriented(path: Path, image: Any, said: Any, synthetic: bool) -> Volume:
         path,
         (fits, "spacing", f"expected {low:g} to {high:g} mm"),
         ((np.abs(found) <= MAX_MM).all(), "origin", f"expected at most {MAX_MM:g} mm"),
-        (straight, "direction", "its axes are sheared, or contradict its spacing"),
+        (as_said, "direction", "its axes contradict its spacing"),
         (off <= OBLIQUE, "direction", "is rotated against the patient's axes: resample it first"),
     )
-    code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
-    image = sitk.DICOMOrient(image, "LPS")
+    filters: Any = sitk.DICOMOrientImageFilter
+    code = filters.GetOrientationFromDirectionCosines(image.GetDirection())
+    image = sitk.DICOMOrient(image, "LPS")  # type: ignore[no-untyped-call]
     grid = Grid(image.GetSpacing()[::-1], image.GetOrigin(), image.GetDirection(), code)
     return Volume(sitk.GetArrayFromImage(image), grid, synthetic)
 
 
-# --- Headers: a clean one, its axes (3, 4) in LPS mm, how many bytes follow, and from where ------
+# --- Headers: a clean one, its axes (3, 4) in LPS mm, how many voxels of what kind, and from where
 
-Header = tuple[bytes, Any, int, BinaryIO]
+Header = tuple[bytes, Any, int, "np.dtype[Any]", BinaryIO]
 
 
 def _nifti(path: Path, raw: BinaryIO) -> Header:
@@ -188,15 +201,24 @@ def _nifti(path: Path, raw: BinaryIO) -> Header:
         clean[start:end] = head[start:end]
     clean[256:280], clean[123] = (bytes(24) if by_matrix else head[256:280]), 2
     struct.pack_into(f"{order}4h", clean, 48, 1, 1, 1, 1)
-    struct.pack_into(f"{order}h", clean, 72, 8 * _NIFTI_TYPES[kind])
+    dtype = np.dtype(f"{order}{_NIFTI_TYPES[kind]}")
+    struct.pack_into(f"{order}h", clean, 72, 8 * dtype.itemsize)
     struct.pack_into(f"{order}f", clean, 108, 352)
     struct.pack_into(f"{order}2h", clean, 252, not by_matrix, by_matrix)
     if head[148:228].rstrip(b"\0") == PHANTOM.encode():
         clean[148:228] = head[148:228]
     file.read(int(offset) - 348)
-    # NIfTI counts towards right, front and head; a quaternion cannot be sheared
-    said = place.reshape(3, 4) * [[-1], [-1], [1]] if by_matrix else None
-    return bytes(clean), said, math.prod(size) * _NIFTI_TYPES[kind], file
+    axes = place.reshape(3, 4) if by_matrix else _of_quaternion(place, numbers[19:23])
+    said = axes * [[-1], [-1], [1]]  # NIfTI counts towards right, front and head
+    return bytes(clean), said, math.prod(size), dtype, file
+
+
+def _of_quaternion(place: Any, pixdim: Any) -> Any:
+    """The axes (3, 4) as nifti1.h gives them."""
+    b, c, d, *origin = place.tolist()
+    rotation = Rotation.from_quat([b, c, d, math.sqrt(max(1 - b * b - c * c - d * d, 0))])
+    steps = pixdim[1:] * [1, 1, -1 if pixdim[0] < 0 else 1]
+    return np.column_stack((rotation.as_matrix() * steps, origin))
 
 
 def _nrrd(path: Path, raw: BinaryIO) -> Header:
@@ -205,8 +227,10 @@ def _nrrd(path: Path, raw: BinaryIO) -> Header:
         head += line
     magic, *lines = head.decode("utf-8", "replace").splitlines() or [""]
     told = {name.lower(): value.strip() for name, _, value in (x.partition(": ") for x in lines)}
-    sizes, kind, encoding = (told.get(key, "") for key in ("sizes", "type", "encoding"))
-    three, skips = "[1-9][0-9]{0,5} [1-9][0-9]{0,5} [1-9][0-9]{0,5}", {"line skip", "byte skip"}
+    sizes, kind, encoding, space = (
+        told.get(key, "") for key in ("sizes", "type", "encoding", "space")
+    )
+    three, endian = "[1-9][0-9]{0,5} [1-9][0-9]{0,5} [1-9][0-9]{0,5}", told.get("endian", "little")
     check(
         path,
         (re.fullmatch("NRRD000[1-5]", magic), "", "is no NRRD file"),
@@ -214,13 +238,28 @@ def _nrrd(path: Path, raw: BinaryIO) -> Header:
         (told.get("dimension") == "3", "dimension", "expected 3 axes"),
         (re.fullmatch(three, sizes), "sizes", "expected three whole numbers"),
         (kind in _NRRD_TYPES, "type", "expected numbers of 8 to 32 bits, or double"),
+        (space in _SPACES, "space", f"expected one of {', '.join(_SPACES)}"),
         (encoding in ("raw", "gzip", "gz"), "encoding", "expected raw or gzip"),
-        ("space directions" in told, "space directions", "it does not say where its voxels lie"),
-        (not told.keys() & skips, "byte skip", "expected the voxels right behind the header"),
+        (endian in ("little", "big"), "endian", "expected little or big"),
+        (not told.keys() & {"line skip", "byte skip"}, "byte skip", "expected none"),
     )
-    kept = ("type", "dimension", "space", "sizes", "space directions", "endian", "space origin")
-    clean = ["NRRD0004", *(f"{key}: {told[key]}" for key in kept if key in told), "encoding: raw"]
-    clean += ["kinds: domain domain domain", *({_NOTED} & {*lines}), "\n"]
+    axes, place = [], {}
+    for key, n in (("space directions", 3), ("space origin", 1)):
+        values = np.full((n, 3), np.nan)
+        with suppress(ValueError):
+            numbers = re.findall("[-+.0-9eE]+", told.get(key, ""))
+            values = np.array(numbers, np.float64).reshape(n, 3)
+        fits = (np.abs(values) <= MAX_MM).all()
+        check(path, (fits, key, f"expected {3 * n} numbers up to {MAX_MM:g}"))
+        axes.append(values)
+        place[key] = " ".join(f"({','.join(map(repr, row))})" for row in values.tolist())
+    # nothing is passed on as it was found: SimpleITK crashes at some texts
+    fields = {"type": kind, "dimension": "3", "space": space, "sizes": sizes, **place}
+    fields |= {"kinds": "domain domain domain", "endian": endian, "encoding": "raw"}
+    clean = ["NRRD0004", *(f"{key}: {value}" for key, value in fields.items())]
+    clean += [*({_NOTED} & {*lines}), "\n"]
     file = raw if encoding == "raw" else cast(BinaryIO, gzip.GzipFile(fileobj=raw))
-    n_bytes = math.prod(map(int, sizes.split())) * _NRRD_TYPES[kind]
-    return "\n".join(clean).encode(), None, n_bytes, file
+    n, dtype = math.prod(map(int, sizes.split())), np.dtype(_NRRD_TYPES[kind])
+    signs = [[-1 if "right" in space else 1], [-1 if "anterior" in space else 1], [1]]
+    said = np.column_stack((axes[0].T, axes[1].T)) * signs
+    return "\n".join(clean).encode(), said, n, dtype.newbyteorder(endian), file
