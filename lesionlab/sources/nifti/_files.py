@@ -124,7 +124,9 @@ def read_volume(path: Path) -> Volume:
                 left = n_bytes
                 while left and (some := file.read(min(left, 1 << 20))):
                     left -= out.write(some)
-                    values = np.frombuffer(some[: len(some) // 8 * 8], dtype)
+                    values = np.frombuffer(
+                        some[: len(some) // dtype.itemsize * dtype.itemsize], dtype
+                    )
                     # SimpleITK makes a NaN of NIfTI 0, without a word
                     check(path, (np.isfinite(values).all(), "voxels", "are NaN or infinite"))
             check(path, (not left, "size", f"{told}, and {left:,} of them are missing"))
@@ -259,7 +261,7 @@ def _nrrd(path: Path, raw: BinaryIO) -> Header:
     clean = ["NRRD0004", *(f"{key}: {value}" for key, value in fields.items())]
     clean += [*({_NOTED} & {*lines}), "\n"]
     file = raw if encoding == "raw" else cast(BinaryIO, gzip.GzipFile(fileobj=raw))
-    n, dtype = math.prod(map(int, sizes.split())), np.dtype(_NRRD_TYPES[kind])
+    dtype = np.dtype(f"{'<' if endian == 'little' else '>'}{_NRRD_TYPES[kind]}")
     signs = [[-1 if "right" in space else 1], [-1 if "anterior" in space else 1], [1]]
     said = np.column_stack((axes[0].T, axes[1].T)) * signs
-    return "\n".join(clean).encode(), said, n, dtype.newbyteorder(endian), file
+    return "\n".join(clean).encode(), said, math.prod(map(int, sizes.split())), dtype, file
