@@ -23,6 +23,7 @@ the patient is refused, as resampling it would change its HU.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -187,7 +188,8 @@ def _key(root: Path, cells: Cells) -> str:
     told = [files.sha256_code("sources/nifti"), repr(sorted(cells.items()))]
     for path in (root / name for name in _names(cells) if NAME.fullmatch(name)):
         if path.is_file():
-            told.append(f"{path.lstat().st_size} {path.lstat().st_mtime_ns}")
+            status, readable = path.lstat(), os.access(path, os.R_OK)
+            told.append(f"{status.st_size} {status.st_mtime_ns} {readable}")
     return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 

@@ -8,6 +8,7 @@ teem.sourceforge.net/nrrd.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import math
 import re
@@ -137,6 +138,8 @@ def read_volume(path: Path) -> Volume:
             check(path, (straight, "direction", "its axes are sheared"))
             return _oriented(path, reader.Execute(), said, PHANTOM.encode() in header)
     except (OSError, EOFError, zlib.error) as error:  # gzip's are OSErrors, too
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise  # says nothing about the file
         why = getattr(error, "strerror", None) or "cut off or damaged"
         raise BadVolumeError(path, "", f"cannot be read: {why}") from None
     except RuntimeError as error:
