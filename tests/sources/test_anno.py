@@ -552,7 +552,7 @@ def test_the_commands(tmp_path):
     assert all(str(f.relative_to(out)) in line for f, line in zip(broken, told, strict=True))
     assert done.stderr == f"lesionlab: {out}: 2 faults, 2 lesions can be used\n"
     for arguments, complaint in (
-        (["nifti", str(out)], "format='nifti': expected one of anno"),
+        (["nrrd", str(out)], "format='nrrd': expected one of anno, nifti, dicom-seg"),
         (["anno", str(out)], "is there already"),
         (["anno", str(tmp_path / "b"), "--source", "lidc"], "LESIONLAB_LIDC_DICOM is not set"),
     ):
