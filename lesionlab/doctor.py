@@ -100,13 +100,18 @@ def own() -> Iterator[Finding]:
     """Data of the user's own."""
     from lesionlab.sources import origins
 
-    path, variable = origins.anno(), origins.ANNO
-    there = path is not None and path.is_dir()
-    told = f"{variable} is not set; optional, a folder of .anno files and DICOM scans of your own"
-    if path is not None:
-        told = str(path) if there else f"{path} is no folder"
-    fix = f"To see one: lesionlab data export anno FOLDER; then: export {variable}=FOLDER"
-    yield Finding("lesions in .anno files", there, told, fix)
+    kinds = {
+        "anno": (origins.ANNO, ".anno files and DICOM scans"),
+        "nifti": (origins.NIFTI, "NIfTI or NRRD images, masks and labels.csv"),
+    }
+    for form, (variable, what) in kinds.items():
+        path = origins.own(variable)
+        there = path is not None and path.is_dir()
+        told = f"{variable} is not set; optional, a folder of your own with {what}"
+        if path is not None:
+            told = str(path) if there else f"{path} is no folder"
+        fix = f"To see one: lesionlab data export {form} FOLDER; then: export {variable}=FOLDER"
+        yield Finding(f"lesions of your own, {form}", there, told, fix)
 
 
 def cache() -> Iterator[Finding]:

@@ -109,7 +109,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(origins, "data_folder", lambda: tmp_path / "data")
     for origin in origins.ORIGINS.values():
         monkeypatch.delenv(origin.variable, raising=False)
-    monkeypatch.delenv(origins.ANNO, raising=False)
+    for variable in (origins.ANNO, origins.NIFTI):
+        monkeypatch.delenv(variable, raising=False)
     return tmp_path / "cache"
 
 

@@ -71,12 +71,15 @@ def test_public_sets_that_are_absent_there_and_misnamed(tmp_path: Path, monkeypa
         assert (there.ok, there.found) == (True, str(tmp_path))
 
 
-def test_a_tree_of_the_users_own(tmp_path: Path, monkeypatch: Any) -> None:
-    (found,) = doctor.own()
-    assert (found.state, "LESIONLAB_ANNO is not set" in found.found) == ("missing", True)
+@pytest.mark.parametrize("form", ["anno", "nifti"])
+def test_a_folder_of_the_users_own(form: str, tmp_path: Path, monkeypatch: Any) -> None:
+    variable, title = f"LESIONLAB_{form.upper()}", f"lesions of your own, {form}"
+    monkeypatch.delenv(variable, raising=False)
+    found = find(doctor.own(), title)
+    assert (found.state, f"{variable} is not set" in found.found) == ("missing", True)
     for path, ok in ((tmp_path / "nowhere", False), (tmp_path, True)):
-        monkeypatch.setenv("LESIONLAB_ANNO", str(path))
-        (found,) = doctor.own()
+        monkeypatch.setenv(variable, str(path))
+        found = find(doctor.own(), title)
         assert (found.ok, str(path) in found.found) == (ok, True)
 
 

@@ -23,7 +23,7 @@ What = Annotated[
 SeedOf = Annotated[int, typer.Option(help="Take the phantoms that have this seed.")]
 Seed = Annotated[int, typer.Option(help="Render phantoms with this seed.")]
 Source = Annotated[
-    Path | None, typer.Option(help="Read the slices, volumes, DICOM scans or .anno files here.")
+    Path | None, typer.Option(help="Read the slices, volumes, DICOM scans or own files here.")
 ]
 
 
@@ -104,16 +104,17 @@ def info(store: What, seed: SeedOf = 0, source: Source = None) -> None:
 
 @data_app.command("validate")
 def validate(store: What, seed: SeedOf = 0, source: Source = None) -> None:
-    """Check every file of a store, or of a tree of .anno files, and list what is wrong."""
+    """Check every file of a store or of a folder of your own, and list what is wrong."""
     from lesionlab.crops import datasets
     from lesionlab.crops.stores import ROOT, CropStore
 
     place = Path(store)
     if store not in datasets.DATASETS and place.is_dir() and not (place / ROOT).exists():
-        from lesionlab.sources import anno
+        from lesionlab.sources import anno, nifti
 
+        own = nifti.validate if (place / nifti.LABELS).exists() else anno.validate
         with plain_errors():
-            n_lesions, faults = anno.validate(store, progress=sys.stderr.isatty())
+            n_lesions, faults = own(store, progress=sys.stderr.isatty())
         for fault in faults:
             typer.echo(str(fault))
         if faults:
@@ -134,38 +135,61 @@ def validate(store: What, seed: SeedOf = 0, source: Source = None) -> None:
 
 @data_app.command("export")
 def export(
-    form: Annotated[str, typer.Argument(metavar="FORMAT", help="anno, that of Li 2021.")],
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="anno, nifti or dicom-seg.")],
     out: Annotated[Path, typer.Argument(help="A new folder.")],
-    source: Annotated[str, typer.Option(help="phantom (Li's lesions) or lidc.")] = "phantom",
-    scans: Annotated[Path | None, typer.Option(help="LIDC-IDRI's DICOM scans are here.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="A data set; for anno phantom (Li's lesions) or lidc.")
+    ] = None,
+    scans: Annotated[Path | None, typer.Option(help="The files of the data set are here.")] = None,
     seed: Seed = 0,
+    lesions: Annotated[Path | None, typer.Option(help="Take the lesion_id on each line.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Write so many scans.")] = None,
-    every: Annotated[int, typer.Option(min=1, help="Mark every so many slices.")] = 3,
-    processes: Annotated[int, typer.Option(min=1, help="Use so many processes.")] = 1,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Write these arrays too, by lesion_id: a NumPy .npz.")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="anno: mark every so many slices.")] = 3,
+    processes: Annotated[int, typer.Option(min=1, help="anno: use so many processes.")] = 1,
 ) -> None:
-    """Write lesions as a tree of .anno files and DICOM scans.
+    """Write lesions for other programs, as .anno files, NIfTI cases or DICOM-SEG.
 
-    Subjects get new numbers; the mapping to the patients is written beside the folder.
+    anno writes a tree with DICOM scans. Subjects get new numbers; the mapping to the patients is
+    written beside the folder. nifti writes image and masks of each lesion with labels.csv, and
+    dicom-seg a segmentation for each mask. Both take any data set (phantom-wang2021 if none is
+    named), and predictions on the crops' voxels: booleans are written as masks, floats as maps.
     """
     from itertools import islice
 
-    from lesionlab import _names
+    from lesionlab import _names, exporting
+    from lesionlab.crops import datasets
     from lesionlab.sources import origins
     from lesionlab.sources.anno import subjects_path, writing
 
     with plain_errors():
-        _names.one_of("format", form, ["anno"])
-        _names.one_of("source", source, ["phantom", "lidc"])
+        _names.one_of("format", form, ["anno", "nifti", "dicom-seg"])
         progress = sys.stderr.isatty()
-        if source == "phantom":
-            found = writing.phantoms(limit, seed=seed)
+        if form != "anno":
+            of = datasets.get(source or "phantom-wang2021", seed=seed, source=scans)
+            some = datasets.choose(of, file=lesions, limit=limit) if lesions or limit else None
+            arrays = exporting.read_predictions(predictions) if predictions else None
+            root, left_out = exporting.export(
+                "nifti" if form == "nifti" else "dicom-seg", out, of, some,
+                predictions=arrays, progress=progress,
+            )  # fmt: skip
+            for lesion_id, why in _first(left_out.items()):
+                typer.echo(f"{lesion_id} is left out: {why}")
+            typer.echo(f"{root}: written, {len(left_out):,} lesions left out")
         else:
-            if (place := scans or origins.named(origins.DICOM)) is None:
-                raise FileNotFoundError(origins.DICOM.missing())
-            found = islice(writing.lidc_scans(place, progress=progress), limit)
-        root = writing.write(out, found, every=every, processes=processes, progress=progress)
-        typer.echo(f"{root}: written; patients: {subjects_path(root)}")
-        typer.echo(f"Run: export {origins.ANNO}={shlex.quote(str(root))}")
+            _names.one_of("source", source := source or "phantom", ["phantom", "lidc"])
+            if source == "phantom":
+                found = writing.phantoms(limit, seed=seed)
+            else:
+                if (place := scans or origins.named(origins.DICOM)) is None:
+                    raise FileNotFoundError(origins.DICOM.missing())
+                found = islice(writing.lidc_scans(place, progress=progress), limit)
+            root = writing.write(out, found, every=every, processes=processes, progress=progress)
+            typer.echo(f"{root}: written; patients: {subjects_path(root)}")
+        if variable := {"anno": origins.ANNO, "nifti": origins.NIFTI}.get(form):
+            typer.echo(f"Run: export {variable}={shlex.quote(str(root))}")
 
 
 @data_app.command("realism")

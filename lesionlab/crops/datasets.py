@@ -17,8 +17,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,11 +31,6 @@ from lesionlab.crops.stores import CropStore, MakeCrop, Url
 from lesionlab.sources import lidc, origins, phantom
 from lesionlab.sources.lidc import cache_folder
 from lesionlab.sources.phantom import li2021, wang2021
-
-if TYPE_CHECKING:
-    from lesionlab.sources.anno import Anno
-    from lesionlab.sources.slices import Slices
-    from lesionlab.sources.volumes import Volumes
 
 FEW = 100  # crops that are made in one process: starting others takes longer
 MOST_PROCESSES = 3  # taken unasked: each needs 0.35 GB, and a build is to stay below 1.5 GB
@@ -58,6 +54,7 @@ class DataSet:
     name: ClassVar[str]
     of_lidc: ClassVar[bool] = True  # its lesions are the nodules of `lesionlab.sources.lidc`
     rendered: ClassVar[bool] = False  # from a seed; others come from a source of files
+    opens: ClassVar[str] = ""  # the class of such a source, in the module that has its name
     packages: ClassVar[tuple[str, ...]]  # folders of lesionlab with the code that makes the crops
 
     def __init__(self, seed: int, source: str | Path | None) -> None:
@@ -78,6 +75,12 @@ class DataSet:
     def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
         """Open the source: what makes a crop, and the tier that the crops turn out to have."""
         raise NotImplementedError
+
+    @cached_property
+    def opened(self) -> Any:
+        """The source of files; None where crops are rendered."""
+        module = import_module(f"lesionlab.sources.{self.name}") if self.opens else None
+        return module and getattr(module, self.opens)(self.source)
 
     def rests_on(self) -> tuple[Basis, ...]:
         """What a result on this data set rests on; the voxels come last."""
@@ -165,53 +168,41 @@ class _Wang(_Private):
 
 
 class _Slices(DataSet):
-    name = "slices"
+    name, opens = "slices", "Slices"
     packages = ("sources/slices", "sources/lidc")
 
-    @cached_property
-    def _opened(self) -> Slices:
-        from lesionlab.sources.slices import Slices
-
-        return Slices(self.source)
-
     def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
-        return self._opened.crop, "slices"
+        return self.opened.crop, "slices"
 
     def rests_on(self) -> tuple[Basis, ...]:
         readings, voxels = super().rests_on()
-        checksum = self._opened.intensity_checksum
+        checksum = self.opened.intensity_checksum
         return readings, Basis("slopes and intercepts of the slices", "real", checksum), voxels
 
     def _voxels(self) -> Basis:
         words = "public LIDC-IDRI slices, 8 bits, put back into HU"
-        return Basis(words, "real", self._opened.checksum)
+        return Basis(words, "real", self.opened.checksum)
 
     def _details(self) -> dict[str, Any]:
         from lesionlab.sources.slices import INDEX
 
-        sums = {"set": self._opened.checksum, "intensity": self._opened.intensity_checksum}
+        sums = {"set": self.opened.checksum, "intensity": self.opened.intensity_checksum}
         return sums | {"index": _files.sha256(INDEX)}
 
 
 class _Volumes(DataSet):
-    name = "volumes"
+    name, opens = "volumes", "Volumes"
     packages = ("sources/volumes", "sources/lidc")
 
-    @cached_property
-    def _opened(self) -> Volumes:
-        from lesionlab.sources.volumes import Volumes
-
-        return Volumes(self.source)
-
     def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
-        return self._opened.crop, "volumes"
+        return self.opened.crop, "volumes"
 
     def _voxels(self) -> Basis:
         words = "public LIDC-IDRI volumes, 3D crops in exact HU"
-        return Basis(words, "real", self._opened.checksum)
+        return Basis(words, "real", self.opened.checksum)
 
     def _details(self) -> dict[str, Any]:
-        return {"set": self._opened.checksum}
+        return {"set": self.opened.checksum}
 
 
 class _Dicom(DataSet):
@@ -219,13 +210,20 @@ class _Dicom(DataSet):
     packages = ("sources/dicom", "sources/lidc")
     parameters: ClassVar[dict[str, Any]] = {"size": 128, "margin_mm": 12.0}
 
-    def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
+    @cached_property
+    def opened(self) -> Any:
+        return self._open(progress=False)
+
+    def _open(self, progress: bool) -> Any:
         from lesionlab.sources.dicom import Dicom
 
         root = self.source if self.source is not None else origins.named(origins.DICOM)
         if not root:
             raise FileNotFoundError(origins.DICOM.missing())
-        found = Dicom(root, progress=progress)
+        return Dicom(root, progress=progress)
+
+    def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
+        found = self._open(progress)
         report = found.report()
         there = report[report["n_files"] > 0]
         if there.empty:
@@ -247,34 +245,44 @@ class _Dicom(DataSet):
         return self.parameters
 
 
-class _Anno(DataSet):
-    name = "anno"
+class _Own(DataSet):
+    """Lesions of the user's own."""
+
     of_lidc = False
+    parameters: ClassVar[dict[str, Any]]
+    folder: ClassVar[str]  # where they are, in words
+
+    def table(self) -> pd.DataFrame:
+        table: pd.DataFrame = self.opened.lesions()
+        return table
+
+    def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
+        return partial(self.opened.crop, **self.parameters), self.opened.tier
+
+    def _voxels(self) -> Basis:
+        if self.opened.tier == "phantom":
+            return Basis(f"phantom lesions in {self.folder}", "phantom")
+        return Basis(f"lesions in {self.folder}", "private", self.opened.checksum)
+
+    def _details(self) -> dict[str, Any]:
+        return self.parameters | {"tree": self.opened.checksum}
+
+
+class _Anno(_Own):
+    name, opens, folder = "anno", "Anno", "a tree of .anno files"
     packages = ("sources/anno", "sources/dicom", "sources/lidc")
     parameters: ClassVar[dict[str, Any]] = {"size": 128, "margin_mm": 12.0, "interpolate": True}
 
-    @cached_property
-    def _opened(self) -> Anno:
-        from lesionlab.sources.anno import Anno
 
-        return Anno(self.source)
-
-    def table(self) -> pd.DataFrame:
-        return self._opened.lesions()
-
-    def make(self, progress: bool) -> tuple[MakeCrop, Tier]:
-        return partial(self._opened.crop, **self.parameters), self._opened.tier
-
-    def _voxels(self) -> Basis:
-        if self._opened.tier == "phantom":
-            return Basis("phantom lesions in a tree of .anno files", "phantom")
-        return Basis("lesions in a tree of .anno files", "private", self._opened.checksum)
-
-    def _details(self) -> dict[str, Any]:
-        return self.parameters | {"tree": self._opened.checksum}
+class _Nifti(_Own):
+    name, opens, folder = "nifti", "Nifti", "a folder of NIfTI or NRRD files"
+    packages = ("sources/nifti",)
+    parameters: ClassVar[dict[str, Any]] = {"size": 128, "margin_mm": 20.0}
 
 
-EVERY: tuple[type[DataSet], ...] = (_Phantom, _Slices, _Volumes, _Dicom, _Anno, _Li, _Wang)
+EVERY: tuple[type[DataSet], ...] = (
+    _Phantom, _Slices, _Volumes, _Dicom, _Anno, _Nifti, _Li, _Wang,
+)  # fmt: skip
 DATASETS: dict[str, type[DataSet]] = {d.name: d for d in EVERY}
 
 
@@ -306,9 +314,9 @@ def crops(
             through `store.crops(lesion_ids)`.
         seed: For phantoms; other data sets have none.
         source: The slices or the volumes set (a folder or its zip), the folder above the DICOM
-            scans, or the tree of `.anno` files; the environment says where if None
+            scans, or that of `.anno` or NIfTI files; the environment says where if None
             (`LESIONLAB_LIDC_SLICES`, `LESIONLAB_LIDC_VOLUMES`, `LESIONLAB_LIDC_DICOM`,
-            `LESIONLAB_ANNO`).
+            `LESIONLAB_ANNO`, `LESIONLAB_NIFTI`).
         progress: Show a bar while crops are made.
 
     Raises:

@@ -26,6 +26,7 @@ TIERS = {
     "volumes": "LIDC-IDRI volumes: a part of a real scan",
     "dicom": "LIDC-IDRI DICOM: a real scan",
     "anno": "a scan of your own, outlined in .anno files",
+    "nifti": "a scan of your own, with a mask in NIfTI or NRRD",
 }
 
 LARGEST, STRONGEST = 1e9, 1e30

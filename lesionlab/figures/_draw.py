@@ -34,6 +34,7 @@ TIER_NOTES: dict[Tier, str] = {
     "volumes": "real pixels: LIDC-IDRI volumes",
     "dicom": "real pixels: LIDC-IDRI scans",
     "anno": "real pixels: scans of your own",
+    "nifti": "real pixels: scans of your own",
 }
 
 COLUMN = 688 / 120

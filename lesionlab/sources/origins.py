@@ -96,11 +96,13 @@ def named(origin: Origin) -> Path | None:
 
 ANNO = "LESIONLAB_ANNO"
 """The environment variable that names a tree of `.anno` files of the user's own."""
+NIFTI = "LESIONLAB_NIFTI"
+"""The one that names a folder of the user's own with images, masks and `labels.csv`."""
 
 
-def anno() -> Path | None:
-    """The tree that `LESIONLAB_ANNO` names, if any."""
-    text = os.environ.get(ANNO)
+def own(variable: str) -> Path | None:
+    """What a variable for data of the user's own names, if anything."""
+    text = os.environ.get(variable)
     return Path(text).expanduser() if text else None
 
 

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from lesionlab.attributes import LI_CATEGORIES
 from lesionlab.cli import app
 from lesionlab.crops import Crop, datasets
-from lesionlab.sources import lidc
+from lesionlab.sources import _own, lidc
 from lesionlab.sources.anno import (
     Anno,
     AnnoError,
@@ -165,7 +165,7 @@ def test_the_data_set_by_name(tree, monkeypatch):
 
 
 def test_the_index_goes_on_where_it_ended(phantoms, monkeypatch):
-    monkeypatch.setattr(_index, "FEW", 0)
+    monkeypatch.setattr(_own, "FEW", 0)
     scans, _ = _index.find_scans(phantoms)
     two = list(scans.values())[:2]
     _index.read_scans(two, processes=1, progress=False, thorough=False)
@@ -552,7 +552,7 @@ def test_the_commands(tmp_path):
     assert all(str(f.relative_to(out)) in line for f, line in zip(broken, told, strict=True))
     assert done.stderr == f"lesionlab: {out}: 2 faults, 2 lesions can be used\n"
     for arguments, complaint in (
-        (["nifti", str(out)], "format='nifti': expected one of anno"),
+        (["nrrd", str(out)], "format='nrrd': expected one of anno, nifti, dicom-seg"),
         (["anno", str(out)], "is there already"),
         (["anno", str(tmp_path / "b"), "--source", "lidc"], "LESIONLAB_LIDC_DICOM is not set"),
     ):

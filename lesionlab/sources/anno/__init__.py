@@ -25,25 +25,23 @@ centres of pixels, and the fractions 0 and 1 the outer edges of the image.
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from lesionlab.attributes import LI_CATEGORIES, majority
-from lesionlab.crops import Crop, Tier
-from lesionlab.sources import origins
+from lesionlab.crops import Crop
+from lesionlab.sources import _own, origins
+from lesionlab.sources._own import Fault
 from lesionlab.sources.anno import _index, _shapes
 from lesionlab.sources.anno._files import ATTRIBUTES as ATTRIBUTES
 from lesionlab.sources.anno._files import AnnoError as AnnoError
 from lesionlab.sources.anno._files import Annotation as Annotation
 from lesionlab.sources.anno._files import BadAnnoError as BadAnnoError
-from lesionlab.sources.anno._files import Codes, Fault, read_attributes, read_subjects
+from lesionlab.sources.anno._files import Codes, read_attributes, read_subjects
 from lesionlab.sources.anno._files import read_annotation as read_annotation
 from lesionlab.sources.anno._shapes import fill_between as fill_between
 from lesionlab.sources.dicom._lidc import Scan as OpenScan
@@ -62,12 +60,24 @@ def subjects_path(root: Path) -> Path:
     return root.with_name(f"{root.name}-subjects.csv")
 
 
-class Anno:
+class Anno(_own.Lesions):
     """A tree of `.anno` files, opened.
 
     Every file is read and checked once; what it said is kept in the cache folder, scan by scan, so
     that an interrupted reading goes on where it ended. An instance can be sent to other processes.
     It keeps the slices of the last lesion's scan: ask for lesions scan by scan.
+
+    `lesions()` has a row for each lesion with contours and attributes:
+
+    - `patient` (the lowest subject number of the true patient), `scan_id`, `series_uid`;
+    - `doctors` (who outlined it, in the order of `Crop.masks`), `n_readers`, `raters` (who
+      gave attributes);
+    - the nine codes, each the `majority` of raters, missing where nobody told; and
+      `<attribute>_readings`, each rater's;
+    - `diameter`, larger side in plane, mm; `slice_location`, mm, and `y`, `x`, voxel index,
+      of its centre of gravity; `n_slices`, marked ones; `circles`, True where all
+      contours were drawn with the circle tool;
+    - `slice_spacing`, `slice_thickness` (taken to be the same), `pixel_spacing`, mm.
 
     Args:
         root: The folder with `attributes.csv`; if None, what `LESIONLAB_ANNO` names.
@@ -80,6 +90,8 @@ class Anno:
         AnnoError: It holds no scan, or the mapping from subjects to patients cannot be read.
     """
 
+    error, own = AnnoError, "anno"
+
     def __init__(
         self,
         root: str | Path | None = None,
@@ -88,12 +100,7 @@ class Anno:
         progress: bool = True,
         thorough: bool = False,
     ) -> None:
-        found = Path(root).expanduser() if root is not None else origins.anno()
-        if found is None:
-            raise FileNotFoundError(MISSING)
-        if not found.is_dir():
-            raise FileNotFoundError(f"{found} is no folder; expected one with {ATTRIBUTES}")
-        self.root = found.resolve()
+        self.root = _own.folder(origins.ANNO, root, MISSING, ATTRIBUTES)
         self._scans, faults = _index.find_scans(self.root)
         self._records = _index.read_scans(
             list(self._scans.values()), processes=processes, progress=progress, thorough=thorough
@@ -107,7 +114,7 @@ class Anno:
             table = attributes.pop((scan.subject, scan.series), {})
             for row in self._lesions_of(scan, table):
                 patient = patients.get(scan.subject, scan.subject)
-                self._rows[row["lesion_id"]] = {"patient": patient} | row
+                self._rows[row.pop("lesion_id")] = {"patient": patient} | row
         for subject, series in sorted(attributes):
             why = "no such subject and series in the tree"
             self._faults.append(Fault(ATTRIBUTES, f"{subject} {series}", why))
@@ -161,43 +168,6 @@ class Anno:
                 row[f"{attribute}_readings"] = readings
             row |= {key: value for key, value in found.items() if key != "files"}
             yield row | {"slice_spacing": z, "slice_thickness": z, "pixel_spacing": y}
-
-    def lesions(self) -> pd.DataFrame:
-        """One row per lesion that has contours and attributes, index `lesion_id`.
-
-        Returns:
-            - `patient` (the lowest subject number of the true patient), `scan_id`, `series_uid`;
-            - `doctors` (who outlined it, in the order of `Crop.masks`), `n_readers`, `raters` (who
-              gave attributes);
-            - the nine codes, each the `majority` of raters, missing where nobody told; and
-              `<attribute>_readings`, each rater's;
-            - `diameter`, larger side in plane, mm; `slice_location`, mm, and `y`, `x`, voxel index,
-              of its centre of gravity; `n_slices`, marked ones; `circles`, True where all
-              contours were drawn with the circle tool;
-            - `slice_spacing`, `slice_thickness` (taken to be the same), `pixel_spacing`, mm.
-        """
-        rows = pd.DataFrame(list(self._rows.values()))
-        if rows.empty:
-            told = "; ".join(map(str, self._faults[:2]))
-            n = len(self._faults)
-            raise AnnoError(f"{self.root}: no lesion can be used; {n:,} faults: {told}")
-        return rows.set_index("lesion_id")
-
-    def exclusions(self) -> pd.DataFrame:
-        """What was left out: `path` below the root, `key`, `reason`."""
-        return pd.DataFrame(self._faults, columns=list(Fault._fields))
-
-    @property
-    def tier(self) -> Tier:
-        """`phantom` where all scans were written by lesionlab, else `anno`."""
-        read = [record for record in self._records.values() if record["series_uid"]]
-        return "phantom" if read and all(record["synthetic"] for record in read) else "anno"
-
-    @cached_property
-    def checksum(self) -> str:
-        """SHA-256 of names, sizes and times of the files, and of the lesions as they were read."""
-        keys = sorted(record["key"] for record in self._records.values())
-        return hashlib.sha256(repr((keys, self._rows)).encode()).hexdigest()
 
     def annotations(self, lesion_id: str) -> dict[int, list[Annotation]]:
         """The contours of a lesion by doctor. A LookupError for an unknown id."""
@@ -258,6 +228,10 @@ class Anno:
         if (widest := max(readers.shape[2:])) > size:
             size = widest + 2 * EDGE
         return cut_out(lesion_id, masks, scan, size=size, margin_mm=margin_mm, tier="anno")
+
+    def scan(self, lesion_id: str) -> OpenScan:
+        """The scan of a lesion, open; errors as of `crop`."""
+        return self._open(self._rows[lesion_id]["scan_id"])[0]
 
     def _open(self, name: str) -> tuple[OpenScan, Any, float]:
         if self._last is None or self._last[0] != name:

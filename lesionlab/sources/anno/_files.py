@@ -6,20 +6,20 @@ No value of a file becomes a path, and no text in one is ever executed.
 from __future__ import annotations
 
 import ast
-import csv
 import json
 import re
 import stat
 import warnings
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from lesionlab import _names
 from lesionlab.attributes import LI_CATEGORIES
+from lesionlab.sources._own import Fault, FaultError, checked, lines
 from lesionlab.sources.anno._shapes import FloatArray, crosses_itself
 
 ATTRIBUTES = "attributes.csv"
@@ -28,7 +28,6 @@ COLUMNS = (*WHO, *(a.name for a in LI_CATEGORIES))
 """Columns of `attributes.csv`; further ones are passed over."""
 
 MAX_BYTES = 1 << 19  # of an .anno file; a contour of 8,192 points takes 0.3 MB
-MAX_TABLE = 1 << 26  # bytes of the table
 MAX_POINTS = 8192
 MAX_SIZE = 100_000  # rows, columns, slices; pixels and mm of any coordinate
 MAX_NUMBER = 10**9  # of a lesion, annotation or doctor
@@ -54,33 +53,11 @@ class AnnoError(RuntimeError):
     """A tree of `.anno` files cannot be read as what was asked for; the message names the file."""
 
 
-class Fault(NamedTuple):
-    """Something in a tree that is wrong, and was left out."""
-
-    path: str  # of the file or folder, below the tree's root
-    key: str  # in the file, a column and line of the table, or empty
-    reason: str
-
-    def __str__(self) -> str:
-        return ": ".join(filter(None, self))
-
-
-class BadAnnoError(AnnoError):
+class BadAnnoError(FaultError, AnnoError):
     """One `.anno` file cannot be used."""
 
-    def __init__(self, path: Path, key: str, reason: str) -> None:
-        super().__init__(path, key, reason)  # all as args, or a process pool cannot hand it over
-        self.path, self.key, self.reason = path, key, reason
 
-    def __str__(self) -> str:
-        return str(Fault(str(self.path), self.key, self.reason))
-
-
-def check(path: Path, *expected: tuple[Any, str, str]) -> None:
-    """Raise for the first thing that is wrong: whether it is as expected, the key, the reason."""
-    for fits, key, reason in expected:
-        if not fits:
-            raise BadAnnoError(path, key, reason)
+check = partial(checked, BadAnnoError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +206,7 @@ def read_attributes(path: Path) -> tuple[Attributes, list[Fault]]:
         faults.append(Fault(path.name, key, why))
 
     try:
-        for where, row in _lines(path, COLUMNS):
+        for where, row in lines(path, COLUMNS, AnnoError):
             here = found.setdefault((row["subject"], row["series"]), {}) if row else {}
             if not row:
                 fault(where, "expected as many cells as in the first line")
@@ -250,28 +227,6 @@ def read_attributes(path: Path) -> tuple[Attributes, list[Fault]]:
     return found, faults
 
 
-def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Number and cells of each line of a CSV file; no cells where their number is wrong.
-
-    Raises:
-        AnnoError: It is no file of at most `MAX_TABLE` bytes with these columns.
-    """
-    if not path.is_file() or path.stat().st_size > MAX_TABLE:
-        raise AnnoError(f"{path}: expected a table of at most {MAX_TABLE:,} bytes")
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        try:
-            header = list(reader.fieldnames or [])
-            if missing := [name for name in columns if header.count(name) != 1]:
-                raise AnnoError(f"{path}: expected one column {missing[0]!r} in the first line")
-            for row in reader:
-                whole = None not in row and None not in row.values()
-                cells = {name: cell.strip() for name, cell in row.items()} if whole else {}
-                yield f"line {reader.line_num}", cells
-        except csv.Error as error:
-            raise AnnoError(f"{path}, line {reader.line_num}: {error}") from None
-
-
 def read_subjects(path: Path) -> dict[str, str]:
     """From a subject's number to the lowest number of the same patient, by the mapping apart.
 
@@ -282,7 +237,8 @@ def read_subjects(path: Path) -> dict[str, str]:
     """
     lowest: dict[str, str] = {}
     found: dict[str, str] = {}
-    for where, row in _lines(path, ["subject", "patient"]) if path.exists() else ():
+    rows = lines(path, ["subject", "patient"], AnnoError)
+    for where, row in rows if path.exists() else ():
         if not row or not (row["subject"] and row["patient"]) or row["subject"] in found:
             raise AnnoError(f"{path}, {where}: expected a subject not told before, and a patient")
         found[row["subject"]] = patient = row["patient"]

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from tqdm.auto import tqdm
 
-from lesionlab import _files, _processes
+from lesionlab import _files
+from lesionlab.sources import _own
+from lesionlab.sources._own import Fault, Record
 from lesionlab.sources.anno import _shapes
 from lesionlab.sources.anno._files import (
     FILE_NAME,
@@ -25,25 +26,18 @@ from lesionlab.sources.anno._files import (
     AnnoError,
     Annotation,
     BadAnnoError,
-    Fault,
     check,
     read_annotation,
 )
 from lesionlab.sources.dicom._files import BadFileError, DicomError, Slice, read_slice
 from lesionlab.sources.dicom._series import arrange, may_be_dicom, select
-from lesionlab.sources.lidc import cache_folder
 
 DEPTH = 7  # of a series or of a doctor's folder below the root
 EXPECTED = "expected ct_type/hospital/year/month/day/subject/SE01 and SE01_01_01, and no links"
 FOLDER = re.compile(r"(SE[0-9]{2,4})(?:_[0-9]{2}_([0-9]{2,4}))?")  # of slices, or of a doctor
 NOBODY = -1  # in place of a doctor's number
 STEP = 3  # slices from one mark of a lesion to the next (3.2.1)
-FEW = 50  # scans that one process reads: starting others takes longer
-MOST_PROCESSES = 4
 MAX_OFF = 0.1  # mm that a slice may lie off an annotation; also at most a fifth of the step
-
-Record = dict[str, Any]
-"""What is known of one scan, as JSON: see `read_scan`."""
 
 
 @dataclass(frozen=True)
@@ -104,27 +98,10 @@ def find_scans(root: Path) -> tuple[dict[str, Scan], list[Fault]]:
 def read_scans(
     scans: list[Scan], *, processes: int | None, progress: bool, thorough: bool
 ) -> dict[str, Record]:
-    """`read_scan` of each scan, by its name, with its `key`; from the cache if no file was changed.
-
-    A cache that is missing or damaged costs time, not results.
-    """
+    """`read_scan` of each scan, by its name, with its `key`; kept while no file is changed."""
     keys = {scan.name: _key(scan, thorough) for scan in scans}
-    kept = cache_folder() / "anno"
-    found: dict[str, Record] = {}
-    for name, key in keys.items():
-        with suppress(OSError, ValueError):
-            found[name] = _files.read_json(kept / f"{key}.json", sealed=True)
-    todo = [scan for scan in scans if scan.name not in found]
-    few = len(todo) <= FEW
-    processes = processes or (1 if few else min(_processes.usable_cores(), MOST_PROCESSES))
-    work = partial(read_scan, thorough=thorough)
-    with closing(_processes.in_order(work, todo, processes, "read .anno files")) as read:
-        shown = tqdm(read, "read", len(todo), disable=few or not progress, unit="scan")
-        for scan, record in zip(todo, shown, strict=True):
-            found[scan.name] = record
-            with suppress(OSError):
-                _files.write_json(kept / f"{keys[scan.name]}.json", record, sealed=True)
-    return {name: found[name] | {"key": key} for name, key in keys.items()}
+    items, work = {scan.name: scan for scan in scans}, partial(read_scan, thorough=thorough)
+    return _own.records("anno", items, keys, work, processes=processes, progress=progress)
 
 
 def _key(scan: Scan, thorough: bool) -> str:

@@ -150,10 +150,14 @@ class Dicom:
                 one of its own slices is missing or bad.
         """
         check_margin(size, margin_mm)
-        nodule = lidc.default().nodule(lesion_id)
-        scan = self.open_scan(int(nodule["scan_id"]), nodule["series_uid"])
+        scan = self.scan(lesion_id)
         masks = lidc.masks(lesion_id)
         return cut_out(lesion_id, masks, scan, size=size, margin_mm=margin_mm, tier="dicom")
+
+    def scan(self, lesion_id: str) -> Scan:
+        """The scan of a lesion, open; errors as of `crop`."""
+        nodule = lidc.default().nodule(lesion_id)
+        return self.open_scan(int(nodule["scan_id"]), nodule["series_uid"])
 
     def open_scan(self, scan_id: int, series_uid: str) -> Scan:
         """Match the files of a series to a scan of the database by z; the last one is kept."""

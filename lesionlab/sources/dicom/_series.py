@@ -202,6 +202,15 @@ def _tally(counted: Counter[str]) -> str:
     return ", ".join(f"{n} × {what}" for what, n in counted.most_common())
 
 
+def axes_of(one: Slice) -> FloatArray:
+    """`direction` as in `Volume`, of the series of a slice."""
+    along_x, along_y = np.array(one.orientation).reshape(2, 3)
+    normal = np.cross(along_x, along_y)
+    # z ascends towards the head, as in pylidc
+    main = 2 if abs(normal[2]) > 1e-3 else int(np.abs(normal).argmax())
+    return np.column_stack((along_x, along_y, normal * np.sign(normal[main]))) + 0.0
+
+
 def arrange(
     slices: list[Slice], strict: bool
 ) -> tuple[list[Slice], FloatArray, FloatArray, tuple[float, float, float], list[str]]:
@@ -210,11 +219,7 @@ def arrange(
     Returns one slice per position, `direction`, `slice_z` and `spacing` as in `Volume`, and notes:
     which slices were left out, and what is odd about the steps.
     """
-    along_x, along_y = np.array(slices[0].orientation).reshape(2, 3)
-    normal = np.cross(along_x, along_y)
-    # z ascends towards the head, as in pylidc
-    main = 2 if abs(normal[2]) > 1e-3 else int(np.abs(normal).argmax())
-    direction = np.column_stack((along_x, along_y, normal * np.sign(normal[main]))) + 0.0
+    direction = axes_of(slices[0])
     # pylidc's rule for two slices at one position: the lesser InstanceNumber wins
     slices = sorted(slices, key=lambda s: (s.instance_number, str(s.path)))
     along = np.array([s.position for s in slices]) @ direction[:, 2]
@@ -330,6 +335,7 @@ def _read(files: list[Path]) -> tuple[list[dict[str, Any]], list[BadFileError]]:
     return found, bad
 
 
+CROP = "lesionlab crop"  # SeriesDescription of a crop of a real scan
 # what all phantoms say; the empty ones are attributes that the CT Image IOD (PS3.3, A.3) asks for
 # and that may be empty. SimpleITK adds size, spacing, position, orientation and pixels.
 _SAID = {
@@ -368,6 +374,8 @@ def write_series(
     thickness: float | None = None,
     study_uid: str | None = None,
     series_uid: str | None = None,
+    corner_mm: tuple[float, float] | None = None,
+    synthetic: bool = True,
 ) -> Path:
     r"""Write a phantom scan as one CT Image Storage file per slice, axial and centred at x = y = 0.
 
@@ -385,6 +393,8 @@ def write_series(
         study_uid: StudyInstanceUID; made from the other arguments if None.
         series_uid: SeriesInstanceUID; likewise. With the UIDs of a real LIDC scan, pylidc takes
             the phantom for that scan.
+        corner_mm: Position `(x, y)` of the first pixel, mm, in place of the usual one.
+        synthetic: False for a crop of a real scan, which then does not say that it is a phantom.
 
     Returns:
         The folder, with `slice-0000.dcm`, `slice-0001.dcm` … by ascending z.
@@ -420,6 +430,12 @@ def write_series(
         "0020|000e": series_uid,
         "0020|0052": generate_uid(entropy_srcs=["frame", series_uid]),
     }
+    if not synthetic:
+        said |= {
+            "0008|103e": CROP,
+            "0008|2111": "cut out of a scan by lesionlab",
+            "0012|0063": CROP,
+        }
     writer: Any = sitk.ImageFileWriter()  # type: ignore[no-untyped-call]
     writer.SetImageIO("GDCMImageIO")
     writer.KeepOriginalImageUIDOn()
@@ -431,7 +447,8 @@ def write_series(
             image: Any = sitk.GetImageFromArray(np.rint(plane)[None].astype(np.int16))
             image.SetSpacing((dx, dy, dz))
             rows, columns = plane.shape
-            image.SetOrigin((-dx * (columns - 1) / 2, -dy * (rows - 1) / 2, float(z[k])))
+            middle = -dx * (columns - 1) / 2, -dy * (rows - 1) / 2
+            image.SetOrigin((*(corner_mm or middle), float(z[k])))
             said["0008|0018"] = generate_uid(entropy_srcs=[series_uid, str(k)])
             said["0020|0013"] = str(k + 1)  # InstanceNumber
             said["0020|1041"] = format_number_as_ds(float(z[k]))  # SliceLocation
