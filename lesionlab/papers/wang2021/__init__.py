@@ -50,7 +50,7 @@ from lesionlab.papers.wang2021.samples import prepare as prepare
 from lesionlab.training.paper import Paper, Preset
 from lesionlab.training.recipes import Recipe, Schedule
 from lesionlab.training.studies import library_data
-from lesionlab.training.targets import Target, by_target, misfit, overlap, probabilities
+from lesionlab.training.targets import Target, misfit, overlap, probabilities
 
 # --- tasks --------------------------------------------------------------------------------------
 
@@ -104,13 +104,17 @@ _MODELS: Mapping[Any, tuple[str, str]] = {
     "joint": ("d", "Joint training"),
     "branches": ("e", "Two branches"),
 }
+LAMBDAS = (0.5, 0.7, 1.0, 1.3, 1.5)
+"""λ of Table 5."""
+
 _CHANGES: Mapping[str, tuple[str, tuple[str, ...], Mapping[str, Any]]] = {
     "": ("", tuple(_MODELS), {}),
     "_air": (", air around", ("masked", "cascade", "joint"), {"mask_fill": "air"}),
     "_hard": (", hard masks", ("cascade", "joint"), {"hard": True}),
     **{
         f"_lambda{weight}": (f", λ = {weight}", ("joint",), {"weight": weight})
-        for weight in (0.5, 0.7, 1.3, 1.5)  # Table 5
+        for weight in LAMBDAS
+        if weight != 1
     },
 }
 _WIDTHS: Mapping[str, tuple[str, int]] = {"": ("", 1), "_narrow": (", half as wide", 2)}
@@ -142,15 +146,8 @@ MODELS: Mapping[str, str] = {letter: model for model, (letter, _) in _MODELS.ite
 """By the paper's letter: the beginning of a variant's name."""
 
 TABLES: Mapping[str, Mapping[str, str]] = {
-    "2": {
-        f"{task} {k}": f"{m}_{task}" for task in TASKS if task != "types" for k, m in MODELS.items()
-    },
-    "5": {
-        str(design.weight): name
-        for name, _, design in _PARTS
-        if name.startswith("joint_2")
-        and design == replace(VARIANTS["joint_2"], weight=design.weight)
-    },
+    "2": {f"{k}, task {t}": f"{m}_{t}" for t in ("1", "2", "3", "4") for k, m in MODELS.items()},
+    "5": {f"λ = {w}": "joint_2" if w == 1 else f"joint_2_lambda{w}" for w in LAMBDAS},
 }
 """By table and row of the paper: the variant."""
 
