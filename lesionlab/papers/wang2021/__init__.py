@@ -10,7 +10,7 @@ Tables 1 to 6. What the paper leaves open, or prints otherwise:
 
 - A stage is measured on validation lesions: the segmentation by its Dice, a classifier by its AUC,
   as the paper says "performance". It is the test lesions there, and the best of five runs: that is
-  the preset `paper_literal`, with `tables.best_of`.
+  the preset `paper_literal`, with `tables.over_runs(…, best=True)`.
 - Model (e) is trained in one stage, with the numbers of the classifier's, as none are printed.
 - The classifier of (c) learns with the segmentation frozen, its batch normalisation included.
 - All tasks are learned with a softmax over their classes. Nodules without a class of a task still
@@ -343,4 +343,5 @@ PAPER = Paper(
     cohort=cohort,
     data=library_data("phantom-wang2021", "volumes", "phantom", "dicom"),
     tables=TABLES,
+    analyse="lesionlab.papers.wang2021.analyses:summary",
 )
