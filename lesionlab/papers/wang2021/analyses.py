@@ -288,7 +288,7 @@ def features(crops: Iterable[Crop], *, levels: int = 16) -> pd.DataFrame:
 
     Reference 10 of the paper has 57 features and prints no list that we have. Here are size and
     form, moments and percentiles of HU, and texture: the co-occurrence of neighbouring HU in plane
-    (Haralick et al. 1973), in `levels` steps from -1024 to 400, over all slices and four directions.
+    (Haralick et al. 1973), in `levels` steps of HU, over all slices and four directions.
     """
     rows = {}
     for crop in crops:

@@ -95,7 +95,8 @@ def classification(
         tier: What the voxels were.
         split: 1 or 2, the paper's.
         change: What the variants' names end in: `"_narrow"`.
-        best, f1: See `over_runs`.
+        best: See `over_runs`.
+        f1: See `measures`.
     """
     printed = published.table("wang2021", {1: 2, 2: 3}[split])
     names = printed["model"].astype(str) + ", task " + printed["task"].astype(str)
