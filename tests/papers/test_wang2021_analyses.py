@@ -192,6 +192,20 @@ def test_calls_against_classes_are_scikit_learns():
     assert found.index.tolist() == found.columns.tolist() == ["AAH+AIS", "MIA", "IAC"]
 
 
+def test_two_models_are_compared_on_the_same_nodules():
+    one, two = predicted("2"), predicted("2", right=0.3, seed=1)
+    found = analyses.compare(one, two.iloc[::-1], "2", **QUICK)
+    a, b = tables.measures(one, "2"), tables.measures(two, "2")
+    factors = {"accuracy": 100, "mcc": 10, "auc": 10}
+    for name, factor in factors.items():
+        assert factor * found.loc[name, "value"] == pytest.approx(a[name] - b[name])
+    assert found.loc["accuracy", "low"] > 0
+    same = analyses.compare(one, one, "2", **QUICK)
+    assert (same[["value", "low", "high"]] == 0).all(axis=None)
+    with pytest.raises(ValueError, match="the same lesions and folds"):
+        analyses.compare(one, predicted("2", folds=2), "2")
+
+
 # hand-made features
 
 

@@ -7,15 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from lesionlab import papers
 from lesionlab.attention import activation_map
+from lesionlab.cli import app
 from lesionlab.papers import wang2021
 from lesionlab.papers.wang2021 import Wang2021, dice_loss
 from lesionlab.papers.wang2021.model import DILATIONS
 from lesionlab.sources import lidc
 from lesionlab.sources.phantom import wang2021 as phantoms
 from lesionlab.training.loop import fit
+from lesionlab.training.outcomes import kept
 from lesionlab.training.recipes import Recipe, Schedule
 from lesionlab.training.studies import Plan
 from lesionlab.training.targets import columns
@@ -303,6 +306,22 @@ def test_a_frozen_segmentation_stays_as_it_is_and_stages_are_taken_over(samples,
                 folder=tmp_path / "joint", **QUIET)  # fmt: skip
     assert after.history["seconds"].tolist()[:2] == before.history["seconds"].tolist()
     assert not torch.equal(after.state["unet.last.weight"], unet["unet.last.weight"])
+
+
+@pytest.mark.slow
+def test_the_command_trains_all_three_stages(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ["train", "wang2021", "--variant", "joint_2_narrow", "--preset", "smoke"]
+    done = CliRunner().invoke(app, [*asked, "--device", "cpu", "--keep", "kept"])
+    assert done.exit_code == 0, done.output
+    found = kept(tmp_path / "kept", data="phantom-wang2021")["joint_2_narrow"]
+    history = pd.DataFrame(found.folds[0]["history"])
+    assert history["stage"].tolist() == ["segmentation", "classification", "joint"]
+    assert history["validation_dice"].notna().tolist() == [True, False, False]
+    assert set(found.scores["target"]) == {"pathology", "mask"}
+    cases, n = found.table("cases"), found.folds[0]["test"]["lesions"]
+    assert len(cases) == n
+    assert found.table("confusion").to_numpy().sum() == n
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from lesionlab.crops.sampling import Samples, from_unit, locate
 from lesionlab.papers import _shared
 from lesionlab.papers.wang2021 import CLASSES, WINDOW, Outputs, Wang2021
 from lesionlab.statistics.intervals import Array, Resampling
-from lesionlab.statistics.scoring import confusion
+from lesionlab.statistics.scoring import confusion, multiclass_statistics
 from lesionlab.training.targets import KEYS, TRUTH, Target, to_frame
 
 if TYPE_CHECKING:
@@ -278,6 +278,30 @@ def roc(
         return {float(x): heights[:, i] for i, x in enumerate(grid)}
 
     return _shared.intervals(statistics, frame["patient"], **how).rename_axis("false_positive_rate")
+
+
+def compare(
+    predictions: pd.DataFrame, others: pd.DataFrame, task: str, **how: Unpack[Resampling]
+) -> pd.DataFrame:
+    """One model minus another on the same nodules, both weighed by the same draws of patients.
+
+    Index measure: accuracy, mcc, weighted_f1, macro_f1, auc; columns value, low, high, n, n_groups.
+    `ValueError` if the nodules or their folds differ.
+    """
+    frame, target = class_frame(predictions, task)
+    second = class_frame(others, task)[0].set_index("lesion_id")
+    second = second.reindex(frame["lesion_id"]).reset_index()
+    if len(second) != len(class_frame(others, task)[0]) or not second[KEYS].equals(
+        frame[KEYS].reset_index(drop=True)
+    ):
+        raise ValueError("others: expected predictions of the same lesions and folds")
+    one, two = (multiclass_statistics(f, target.codes) for f in (frame, second))
+
+    def statistics(weights: Array) -> dict[Any, Array]:
+        a, b = one(weights), two(weights)
+        return {k: a[k] - b[k] for k in ("accuracy", "mcc", "weighted_f1", "macro_f1", "auc")}
+
+    return _shared.intervals(statistics, frame["patient"], **how).rename_axis("measure")
 
 
 # --- hand-made features -------------------------------------------------------------------------
