@@ -124,7 +124,7 @@ def fit(
         if place is not None and len(stages) > 1:
             place = place / f"stage-{number}"
         own = experiment.stage(stage.stage)
-        parts = {name: _learned(experiment, own, part) for name, part in given.items()}
+        parts: Any = {name: _learned(experiment, own, part) for name, part in given.items()}
         own = own.balanced(parts["training"][1])
         run = _Run(experiment=own, recipe=stage, folder=place, start=start, **parts, **common)
         run.train()

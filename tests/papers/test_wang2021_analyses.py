@@ -193,7 +193,7 @@ def test_calls_against_classes_are_scikit_learns():
 
 
 def test_two_models_are_compared_on_the_same_nodules():
-    one, two = predicted("2"), predicted("2", right=0.3, seed=1)
+    one, two = predicted("2", right=1.0), predicted("2", right=0.1, seed=1)
     found = analyses.compare(one, two.iloc[::-1], "2", **QUICK)
     a, b = tables.measures(one, "2"), tables.measures(two, "2")
     factors = {"accuracy": 100, "mcc": 10, "auc": 10}

@@ -97,7 +97,7 @@ def codes(table: pd.DataFrame, task: str) -> pd.Series[float]:
 
 # --- models -------------------------------------------------------------------------------------
 
-_MODELS: Mapping[Any, tuple[str, str]] = {
+_MODELS: dict[Any, tuple[str, str]] = {
     "raw": ("a", "Raw CT"),
     "masked": ("b", "Readers' masks"),
     "cascade": ("c", "Predicted masks"),

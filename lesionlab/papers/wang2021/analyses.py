@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import stats
-from skimage.feature import graycomatrix, graycoprops
+from skimage import feature
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
@@ -73,7 +73,7 @@ def segmentations(folds: Iterable[Trained]) -> pd.DataFrame:
     parts = []
     for fold in folds:
         rows = fold.table[["patient", *({"subsolid"} & set(fold.table))]].assign(fold=fold.fold)
-        found = {"dice": [], "one_slice": []}
+        found: dict[str, list[Any]] = {"dice": [], "one_slice": []}
         for batch, said in outputs(fold):
             if said.segmentation is None:
                 raise ValueError(f"variant={fold.experiment.variant!r}: it has no segmentation")
@@ -145,7 +145,7 @@ def between(
         differences between the network and a floor, on the same nodules.
     """
     by_threshold = cases.filter(like="threshold_")
-    best = by_threshold.mean().idxmax()
+    best = str(by_threshold.mean().idxmax())
     frame = cases[["dice", "one_slice", "box"]].assign(threshold=by_threshold[best])
     frame = frame.assign(
         above_threshold=frame["dice"] - frame["threshold"], above_box=frame["dice"] - frame["box"]
@@ -339,18 +339,19 @@ def features(crops: Iterable[Crop], *, levels: int = 16) -> pd.DataFrame:
 
 
 def _texture(hu: Any, inside: Any, levels: int) -> dict[str, float]:
+    texture: Any = feature  # without types
     share = (np.clip(hu, *WINDOW) - WINDOW[0]) / (WINDOW[1] - WINDOW[0])
     steps = np.where(inside, 1 + np.minimum((share * levels).astype(int), levels - 1), 0)
     angles = [k * np.pi / 4 for k in range(4)]
-    counts = sum(
-        graycomatrix(plane.astype(np.uint8), [1], angles, levels + 1, symmetric=True)
+    counts: Any = sum(
+        texture.graycomatrix(plane.astype(np.uint8), [1], angles, levels + 1, symmetric=True)
         for plane in steps[inside.any((1, 2))]
     )[1:, 1:]  # without what is outside
     pairs = counts.sum(axis=-1, keepdims=True).astype(float)  # all directions alike
     names = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation")
     # a nodule of single pixels has no neighbours
     pairs = pairs if pairs.sum() else np.ones_like(pairs)
-    return {name: float(graycoprops(pairs / pairs.sum(), name)[0, 0]) for name in names}
+    return {name: float(texture.graycoprops(pairs / pairs.sum(), name)[0, 0]) for name in names}
 
 
 def svm(
@@ -371,13 +372,13 @@ def svm(
     parts = []
     for _, tested in frame.groupby("fold"):
         truth = labels.drop(tested["lesion_id"], errors="ignore").dropna()
-        truth = truth[truth.index.isin(measured.index)].astype(int)
+        truth = truth[truth.index.isin(measured.index)]
         model = make_pipeline(StandardScaler(), SVC(break_ties=True, decision_function_shape="ovr"))
         model.fit(measured.loc[truth.index], truth)
         said = model.decision_function(measured.loc[tested["lesion_id"]])
         said = np.stack([-said, said], axis=1) if said.ndim == 1 else said
         columns = pd.DataFrame(-np.inf, tested.index, list(target.columns))
-        columns[[target.columns[code] for code in model.classes_]] = said
+        columns[[target.columns[int(code)] for code in model.classes_]] = said
         parts.append(tested[KEYS].join(columns).assign(**{target.name + TRUTH: tested["truth"]}))
     return pd.concat(parts, ignore_index=True)
 

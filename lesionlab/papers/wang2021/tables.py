@@ -59,8 +59,8 @@ def over_runs(
     if len(lesions) != 1:
         raise ValueError(f"task {task}: the {len(runs)} runs are not on the same lesions")
     table = pd.DataFrame([measures(run, task, f1=f1) for run in runs])
-    value = table.loc[table["accuracy"].idxmax()] if best else table.mean()
-    sd = table.std().add_suffix("_sd")
+    value: Any = table.iloc[int(table["accuracy"].argmax())] if best else table.mean()
+    sd: Any = table.std().add_suffix("_sd")
     return {**value.to_dict(), **sd.to_dict(), "lesions": len(next(iter(lesions)))}
 
 
@@ -160,7 +160,9 @@ def confusions(runs: Mapping[str, Outcome], *, tier: Tier, change: str = "") -> 
 
 
 def _beside(printed: pd.DataFrame, ours: Mapping[Any, Any], tier: Tier) -> pd.DataFrame:
-    table = pd.DataFrame.from_dict(ours, orient="index")
+    table = pd.DataFrame(dict(ours)).T
+    if "lesions" in table:
+        table = table.astype({"lesions": "Int64"})
     return _shared.joined(printed, table, tier=tier)
 
 
