@@ -191,6 +191,23 @@ def lei2020(nodules: pd.DataFrame) -> Cohort:
     )
 
 
+def wang2021(nodules: pd.DataFrame) -> Cohort:
+    """Wang 2021, section 3.1: ground-glass nodules below 10 mm; the paper has 740 of its own.
+
+    LIDC-IDRI's nearest: a mean diameter below 10 mm, slices of at most 1.25 mm, and a mean texture
+    below 4, which is ground glass or part-solid.
+    """
+    small = Filter("diameter below 10 mm", lambda t: t["diameter"] < 10)
+    glassy = Filter("mean texture below 4", lambda t: t["texture"] < 4)
+    return build(
+        nodules,
+        [small, thickness_up_to(1.25), glassy],
+        name="Wang 2021 (nearest)",
+        published=_published("wang2021", "nodules"),
+        note="The paper's nodules were resected and have a pathology; none of these has.",
+    )
+
+
 def _published(paper: str, *names: str) -> dict[str, int]:
     return {name: int(published.fact(paper, f"n_{name}")) for name in names}
 

@@ -56,7 +56,9 @@ def test_liu_nearest_is_what_the_search_finds_for_the_papers_rule(nodules: pd.Da
     assert (best["benign"], best["malignant"]) == (counts["benign"], counts["malignant"])
 
 
-@pytest.mark.parametrize("make", [cohorts.fu2021, cohorts.liu2020, cohorts.lei2020])
+@pytest.mark.parametrize(
+    "make", [cohorts.fu2021, cohorts.liu2020, cohorts.lei2020, cohorts.wang2021]
+)
 def test_flows_add_up(nodules: pd.DataFrame, make: object) -> None:
     cohort = make(nodules)  # type: ignore[operator]
     flow = cohort.flow
@@ -67,6 +69,16 @@ def test_flows_add_up(nodules: pd.DataFrame, make: object) -> None:
     if "label" in cohort.table:
         assert cohort.table["label"].notna().all()
         assert cohort.counts["benign"] + cohort.counts["malignant"] == len(cohort.table)
+
+
+def test_wang_nearest_is_small_thin_and_not_solid(nodules: pd.DataFrame) -> None:
+    found = cohorts.wang2021(nodules)
+    assert found.comparison().loc["nodules"].to_dict() == {
+        "paper": 740, "lesionlab": 157, "difference": -583,
+    }  # fmt: skip
+    table = found.table
+    assert (table["diameter"].max() < 10, table["texture"].max() < 4) == (True, True)
+    assert table["slice_thickness"].max() <= 1.25
 
 
 def test_a_cohort_shows_every_count_and_escapes_words(

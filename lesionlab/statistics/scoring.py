@@ -15,7 +15,7 @@ outside of the scale, or for fewer than two patients.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
 import numpy as np
@@ -110,6 +110,14 @@ def score_multiclass(
         each class against the rest, within folds; then recall_k, precision_k, specificity_k, npv_k,
         f1_k and accuracy_k of each class k.
     """
+    metrics = multiclass_statistics(frame, classes)
+    return bootstrap_weights_over_groups(metrics, frame["patient"], **how)
+
+
+def multiclass_statistics(
+    frame: pd.DataFrame, classes: Sequence[Any]
+) -> Callable[[Array], dict[str, Array]]:
+    """What `score_multiclass` gives, as a function of weights (resample, lesion)."""
     k = len(classes)
     if k < 2 or len(set(classes)) < k:
         raise ValueError(f"classes must be two or more, each once, got {list(classes)}")
@@ -141,7 +149,7 @@ def score_multiclass(
             found |= {f"{name}_{label}": values[:, i] for i, label in enumerate(classes)}
         return found
 
-    return bootstrap_weights_over_groups(metrics, frame["patient"], **how)
+    return metrics
 
 
 def class_measures(t: Array, p: Array, c: Array) -> dict[str, Array]:

@@ -114,16 +114,19 @@ def fit(
             "measure it on"
         )
     fabric = devices.open_fabric(device, precision)
-    common: Any = {"training": training, "validation": validation, "seed": seed, "fabric": fabric}
-    common |= {"precision": precision, "progress": progress, "resume": resume}
+    given: Any = {"training": training, "validation": validation}
+    common: Any = {"seed": seed, "fabric": fabric, "precision": precision}
+    common |= {"progress": progress, "resume": resume}
     start: Tensors = {}
     tables = []
     for number, stage in enumerate(stages, 1):
         place = None if folder is None else Path(folder)
         if place is not None and len(stages) > 1:
             place = place / f"stage-{number}"
-        own = experiment.stage(stage.stage).balanced(training[1])
-        run = _Run(experiment=own, recipe=stage, folder=place, start=start, **common)
+        own = experiment.stage(stage.stage)
+        parts: Any = {name: _learned(experiment, own, part) for name, part in given.items()}
+        own = own.balanced(parts["training"][1])
+        run = _Run(experiment=own, recipe=stage, folder=place, start=start, **parts, **common)
         run.train()
         start = run.selected
         tables.append(pd.DataFrame(run.history).astype({"epoch": int}).assign(stage=stage.stage))
@@ -132,6 +135,13 @@ def fit(
         del history["stage"]
     where = devices.describe(fabric.device)
     return Fitted(start, run.best_epoch, run.best, history, where)
+
+
+def _learned(experiment: Experiment, own: Experiment, part: Part | None) -> Part | None:
+    """A part with the labels that a stage learns: those of its own targets."""
+    if part is None:
+        return None
+    return part[0], part[1][:, [[*experiment.targets].index(target) for target in own.targets]]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -225,8 +235,8 @@ class _Run:
         device = self.fabric.device
         seed_globally(device, self.seed, "model")
         self.model = self.experiment.model(derive(self.seed, "model"))
-        if self.start:
-            self.model.load_state_dict(self.start)
+        if self.start:  # parts that the stage before had not are new
+            self.model.load_state_dict(self.model.state_dict() | self.start)
         self.model.to(device)
         self.optimizer = recipes.make_optimizer(self.model, self.recipe)
         self._restore()

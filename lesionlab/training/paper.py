@@ -170,8 +170,15 @@ class Experiment(ABC):
         """One number for (lesion, column) predictions, to select an epoch by."""
         return measure(metric, self.targets, predictions, labels)
 
+    def stages(self, recipes: Sequence[Recipe]) -> Sequence[Recipe]:
+        """Which of a preset's stages this variant goes through, and how; all of them by default."""
+        return recipes
+
     def stage(self, name: str) -> Experiment:
-        """The experiment as it is trained in a stage of that name (`Recipe.stage`)."""
+        """The experiment as it is trained in a stage of that name (`Recipe.stage`).
+
+        It may have some of the targets only, and a model with some of the parts only.
+        """
         return self
 
     def on(self, data: str) -> Experiment:

@@ -98,8 +98,8 @@ class Plan:
 
     @property
     def stages(self) -> tuple[Recipe, ...]:
-        """The preset's recipes, over another number of epochs if asked for."""
-        found = stages_of(self._preset.recipe)
+        """The preset's recipes for the variant, over another number of epochs if asked for."""
+        found = tuple(self.experiment.stages(stages_of(self._preset.recipe)))
         return found if self.epochs is None else tuple(s.lasting(self.epochs) for s in found)
 
     @property

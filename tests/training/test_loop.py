@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from lesionlab.crops.sampling import Samples
 from lesionlab.training import checkpoints, devices
@@ -19,7 +20,7 @@ from lesionlab.training.devices import quickest
 from lesionlab.training.loop import Fitted, TrainingError, fit, predict
 from lesionlab.training.paper import Stream
 from lesionlab.training.recipes import Schedule
-from lesionlab.training.targets import Target
+from lesionlab.training.targets import Target, overlap
 
 State = dict[str, torch.Tensor]
 QUIET: dict[str, Any] = {"progress": False, "device": "cpu"}
@@ -213,6 +214,50 @@ def test_stages_go_on_from_each_other_and_frozen_parts_stay(
     again = trained(toys, recipe=[first, second], folder=tmp_path, **options)
     assert same(again.state, both.state)
     assert same(checkpoints.load_weights(tmp_path), both.state)
+
+
+def test_a_stage_may_learn_some_of_the_targets_with_some_of_the_parts(
+    toys: ModuleType, tmp_path: Path
+) -> None:
+    """Then it is the same as a run of that model alone, and can be taken over from it."""
+    mask = Target("mask", "segmentation")
+
+    class Masks(toys.Toy):  # type: ignore[misc, name-defined]
+        def model(self, seed: int) -> Any:
+            net = toys.Net(1, 0.0)
+            return nn.ModuleDict({"backbone": net.backbone, "mask": net.mask})
+
+        def forward(self, model: Any, samples: Samples) -> Any:
+            maps = model["backbone"](samples.images).relu()
+            return None, model["mask"](maps), samples.masks
+
+        def predict(self, outputs: Any) -> torch.Tensor:
+            return overlap(*outputs[1:])
+
+        def stage(self, name: str) -> Any:
+            return self
+
+    alone = Masks(targets=(mask,), part="masks", dropout=0.0)
+
+    class Both(toys.Toy):  # type: ignore[misc, name-defined]
+        def stage(self, name: str) -> Any:
+            return alone if name == "masks" else self
+
+    samples, labels = toys.lesions()
+    both = torch.cat([labels, torch.ones(len(labels), 1)], dim=1)
+    first = dataclasses.replace(toys.LAST, stage="masks")
+    second = dataclasses.replace(toys.LAST, frozen=("backbone", "mask"))
+    trained_first = fit(alone, (samples, both[:, 1:]), recipe=first, folder=tmp_path, **QUIET)
+    (tmp_path / "both" / "stage-1").mkdir(parents=True)
+    (tmp_path / checkpoints.NAME).rename(tmp_path / "both" / "stage-1" / checkpoints.NAME)
+    experiment = Both(targets=(*toys.RATING, mask), dropout=0.0)
+    part, recipe = (samples, both), [first, second]
+    found = fit(experiment, part, recipe=recipe, folder=tmp_path / "both", **QUIET)
+    seconds = trained_first.history["seconds"].tolist()
+    assert found.history["seconds"].tolist()[:4] == seconds, "it was not trained again"
+    for name, value in trained_first.state.items():
+        assert torch.equal(found.state[name], value)
+    assert "head.weight" in found.state.keys() - trained_first.state.keys()
 
 
 def test_lesions_that_do_not_fit_into_memory_are_prepared_batch_by_batch(toys: ModuleType) -> None:
