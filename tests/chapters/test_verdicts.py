@@ -63,7 +63,9 @@ def test_an_edited_result_changes_the_verdict():
 
 
 def test_only_claims_of_the_file_that_can_be_tested_are_settled(nothing_recorded):
-    with pytest.raises(ValueError, match=r"unknown claim 'lei2020\.sam_cma' that can be tested; did you mean"):
+    with pytest.raises(
+        ValueError, match=r"unknown claim 'lei2020\.sam_cma' that can be tested; did you mean"
+    ):
         verdicts.settle("lei2020.sam_cma", ends(0, 1))
     with pytest.raises(ValueError, match=r"unknown claim 'lei2020\.doctors'"):
         verdicts.settle("lei2020.doctors", ends(0, 1))
