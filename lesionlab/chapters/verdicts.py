@@ -71,7 +71,7 @@ def claims() -> Mapping[str, Claim]:
     """All claims by `id`, in the order of the file."""
     with resources.files("lesionlab.published").joinpath("claims.csv").open(encoding="utf-8") as f:
         rows = pd.read_csv(f, dtype=str, keep_default_na=False)
-    found = {row["id"]: Claim(**row) for row in rows.to_dict("records")}
+    found = {str(row["id"]): Claim(*row) for _, row in rows.iterrows()}
     for claim in found.values():
         _names.one_of(f"sign of {claim.id}", claim.sign, get_args(Sign))
     return found
