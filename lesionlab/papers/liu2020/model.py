@@ -39,6 +39,7 @@ class Design:
         ranked: As meant, or as printed.
         pairs: Of any two nodules, or each of a benign and a malignant one.
         dropout: Share of the features that the classifier does without while it learns.
+        size: Side of the images, in pixels; each is cut out of one 8/7 times as large (III.A.3).
     """
 
     backbone: backbones.Kind = "resnet50"
@@ -51,6 +52,7 @@ class Design:
     ranked: Ranking = "meant"
     pairs: Literal["any", "classes"] = "any"
     dropout: float = 0.0
+    size: int = 224
 
 
 @dataclass(frozen=True, eq=False)
