@@ -9,11 +9,14 @@ if TYPE_CHECKING:
     from lesionlab.explorer.bench import workbench
     from lesionlab.explorer.game import be_the_reader
     from lesionlab.explorer.scale import atlas
+    from lesionlab.explorer.sliders import what_if
     from lesionlab.explorer.volume import VolumePage, view
 
-__all__ = ["VolumePage", "atlas", "be_the_reader", "view", "workbench"]
+__all__ = ["VolumePage", "atlas", "be_the_reader", "view", "what_if", "workbench"]
 
-_MODULES = dict(zip(__all__, ("volume", "scale", "game", "volume", "bench"), strict=True))
+_MODULES = dict(
+    zip(__all__, ("volume", "scale", "game", "volume", "sliders", "bench"), strict=True)
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -215,18 +215,18 @@ class Liu2020(_shared.Designed):
         logits = outputs.logits["malignancy"].float()
         entropy = functional.cross_entropy(logits, label, reduction="none")
         parts = {"cls": outputs.means(entropy).where(known, 0.0).mean()}  # eq. 1
-        total = parts["cls"]
-        if design.regression:  # eq. 2, slice by slice, and a mean over each nodule's
-            errors = _shared.squared_errors(outputs.scores, truth[outputs.nodule, 1:-1])
-            parts["reg"] = outputs.means(errors.sum(1)).mean()
-            total = total + design.regression * parts["reg"]
-        if design.ranking:  # eq. 3, 4
+        total = parts["cls"]  # eq. 5
+        if design.regression:  # slice by slice, and a mean over each nodule's
+            errors = _shared.squared_errors(outputs.scores, truth[outputs.nodule, 1:-1])  # eq. 2
+            parts["reg"] = outputs.means(errors.sum(1)).mean()  # eq. 2
+            total = total + design.regression * parts["reg"]  # eq. 5
+        if design.ranking:
             wanted = truth[:, -1] if design.pairs == "any" else truth[:, 0]
             parts["rank"] = ranking(outputs.probability, wanted, gamma=GAMMA, ranked=design.ranked)
-            total = total + design.ranking * parts["rank"]
-        if design.l2 and outputs.squares is not None:  # eq. 6
+            total = total + design.ranking * parts["rank"]  # eq. 5
+        if design.l2 and outputs.squares is not None:
             parts["l2"] = outputs.squares
-            total = total + design.l2 * parts["l2"]
+            total = total + design.l2 * parts["l2"]  # eq. 5
         return total, parts
 
     def predict(self, outputs: Outputs) -> torch.Tensor:
