@@ -199,9 +199,9 @@ def sweep(
 def keep(found: Sweep, folder: str | Path) -> Path:
     """Keep what a sweep predicted, for a page that compares its variants over all seeds.
 
-    `sweep.json` has the table and where it comes from; `sweep.csv.gz` has a row for each lesion and
-    prediction and a column for each plan, to four digits, so that it stays small. Gives the JSON
-    file. `ValueError` if a plan is not done, or the plans were tested on different lesions.
+    `sweep.json` has the table and where it comes from; `VARIANT.csv.gz` has a row for each lesion
+    and prediction and a column for each seed, to four digits, so that it stays small. Gives the
+    JSON file. `ValueError` if a plan is not done, or the plans were tested on different lesions.
     """
     content = _files.read_json(found.path)
     if lacks := [row["folder"] for row in content["plans"] if row["value"] is None]:
@@ -210,16 +210,19 @@ def keep(found: Sweep, folder: str | Path) -> Path:
     for row in content["plans"]:
         place = found.path.parent / row["folder"]
         entry = _files.read_json(place / RESULTS, sealed=True)["predictions"]
-        one = long(read_predictions(place, entry)).assign(plan=f"{row['variant']} {row['seed']}")
-        parts.append(one.assign(truth=one["truth"].map("{:.6g}".format).replace("nan", "")))
+        one = long(read_predictions(place, entry))
+        one["truth"] = one["truth"].map("{:.6g}".format).replace("nan", "")
+        parts.append(one.assign(variant=row["variant"], seed=str(row["seed"])))
     every = pd.concat(parts)
-    if every.groupby(KEYS)["plan"].nunique().nunique() > 1:
+    plans = every.groupby(KEYS)[["variant", "seed"]].apply(lambda of: len(of.drop_duplicates()))
+    if plans.nunique() > 1:
         raise ValueError("plans: they were tested on different lesions")
+    place, entries = Path(folder), {}
     keys = [*KEYS, "target", "class", "truth"]
-    rows = every.pivot(index=keys, columns="plan", values="value").reset_index()
-    path = Path(folder) / SWEEP
-    content["predictions"] = write_csv(path.with_suffix(".csv.gz"), rows, "%.4g")
-    return _files.write_json(path, content, sealed=True)
+    for variant, some in every.groupby("variant", sort=False):
+        rows = some.pivot(index=keys, columns="seed", values="value").reset_index()
+        entries[variant] = write_csv(place / f"{variant}.csv.gz", rows, "%.4g")
+    return _files.write_json(place / SWEEP, content | {"predictions": entries}, sealed=True)
 
 
 def pooled(folder: str | Path) -> dict[str, pd.DataFrame]:
@@ -230,16 +233,18 @@ def pooled(folder: str | Path) -> dict[str, pd.DataFrame]:
     is a mean over the seeds, and an interval over patients, who are the same for all seeds, is one
     of that mean. Raises what `targets.read_csv` does.
     """
-    path = Path(folder) / SWEEP
-    rows = read_csv(path.parent, _files.read_json(path, sealed=True)["predictions"])
-    found: dict[str, list[pd.DataFrame]] = {}
-    for plan in rows.columns.drop([*KEYS, "target", "class", "truth"]):
-        variant, _, seed = plan.rpartition(" ")
-        one = wide(rows.rename(columns={plan: "value"}).dropna(subset="value"))
-        one = one.assign(lesion=one["lesion_id"], seed=int(seed))
-        one["lesion_id"] += f" seed {seed}"
-        found.setdefault(variant, []).append(one.assign(fold=one["fold"] + 100 * int(seed)))
-    return {variant: pd.concat(seeds, ignore_index=True) for variant, seeds in found.items()}
+    found = {}
+    for variant, entry in _files.read_json(Path(folder) / SWEEP, sealed=True)[
+        "predictions"
+    ].items():
+        rows, seeds = read_csv(Path(folder), entry), []
+        for seed in rows.columns.drop([*KEYS, "target", "class", "truth"]):
+            one = wide(rows.rename(columns={seed: "value"}))
+            one = one.assign(lesion=one["lesion_id"], seed=int(seed))
+            one["lesion_id"] += f" seed {seed}"
+            seeds.append(one.assign(fold=one["fold"] + 100 * int(seed)))
+        found[variant] = pd.concat(seeds, ignore_index=True)
+    return found
 
 
 def _name(plan: Plan) -> str:

@@ -135,9 +135,9 @@ def test_a_sweep_gives_what_each_run_gives_alone(
     assert str(tmp_path) not in found.path.read_text(encoding="utf-8")
     # and kept: all seeds of a variant below each other
     kept = sweeps.keep(found, tmp_path / "kept").parent
-    assert {path.name for path in kept.iterdir()} == {"sweep.json", "sweep.csv.gz"}
+    assert {path.name for path in kept.iterdir()} == {"sweep.json", "slow.csv.gz", "other.csv.gz"}
     both = sweeps.pooled(kept)
-    assert list(both) == ["other", "slow"]
+    assert list(both) == ["slow", "other"]
     seeds = dict(tuple(both["slow"].groupby("seed")))
     there = _files.read_json(tmp_path / "b" / chosen[1].name / RESULTS, sealed=True)
     first = targets.read_predictions(tmp_path / "b" / chosen[1].name, there["predictions"])
@@ -147,9 +147,9 @@ def test_a_sweep_gives_what_each_run_gives_alone(
     assert (again["fold"].to_numpy() == first["fold"] + 100).all()
     assert both["slow"]["lesion_id"].is_unique
     assert set(seeds[0]["patient"]) == set(seeds[1]["patient"])
-    some = pd.read_csv(kept / "sweep.csv.gz").iloc[1:]
-    targets.write_csv(kept / "sweep.csv.gz", some)
-    with pytest.raises(CheckpointError, match=r"sweep\.csv\.gz is not what the JSON file"):
+    some = pd.read_csv(kept / "slow.csv.gz").iloc[1:]
+    targets.write_csv(kept / "slow.csv.gz", some)
+    with pytest.raises(CheckpointError, match=r"slow\.csv\.gz is not what the JSON file"):
         sweeps.pooled(kept)
 
 
