@@ -243,6 +243,31 @@ def test_a_linear_probe_learns_from_the_other_folds(run):
     assert kept["probe"]["malignancy"].tolist() == found["malignancy"].round(4).tolist()
 
 
+def test_several_seeds_are_compared(run):
+    predictions, _, table, scores = run
+    parts = [
+        predictions.assign(
+            lesion=predictions["lesion_id"],
+            lesion_id=predictions["lesion_id"] + f" seed {k}",
+            fold=predictions["fold"] + 100 * k,
+            seed=k,
+        )
+        for k in (0, 1)
+    ]
+    pooled = pd.concat(parts, ignore_index=True)
+    every = {"model": pooled, "none": pooled.assign(malignancy=0.3)}
+    every |= tables.opponents(pooled, table)
+    found = tables.compared(every, **QUICK)
+    told = scores[(scores["target"] == "malignancy") & (scores["metric"] == "auc")]
+    for name, value in told.set_index("predictor")["value"].drop("majority").items():
+        assert found.loc[name, "auc"] == pytest.approx(value), name
+    assert found.loc["none", "auc"] == 0.5
+    assert (found["n_groups"] == 20).all()
+    gap = tables.differences(every, [("model", "none")], **QUICK).loc["model − none"]
+    assert gap["difference"] == pytest.approx(found.loc["model", "auc"] - 0.5)
+    assert gap["low"] <= gap["difference"] <= gap["high"]
+
+
 def test_against_diagnoses(run):
     predictions = run[0].assign(patient=[f"p{i:02}" for i in range(40)])
     nodules = predictions.set_index("lesion_id")[["patient"]]

@@ -154,7 +154,7 @@ def embeddings(
     parts = []
     for name, some in {"below average": list(below), "all eight": list(ATTRIBUTES)}.items():
         X = scores[some].to_numpy()
-        how = {"perplexity": min(30, (len(X) - 1) // 3), "init": "pca"}
+        how = {"perplexity": min(30, (len(X) - 1) // 3), "init": "random"}
         methods: dict[str, Any] = {f"t-SNE, seed {k}": TSNE(random_state=k, **how) for k in seeds}
         for method, model in (methods | {"PCA": PCA(2)}).items():
             x, y = model.fit_transform(X).T
