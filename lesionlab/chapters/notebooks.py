@@ -151,7 +151,7 @@ def checksums(notebook: Path) -> dict[str, str]:
     return {
         "notebook_sha256": sha256(notebook),
         "library_sha256": library_sha256(),
-        "results_sha256": sha256_tree(kept, [".json", ".csv", ".png"]),
+        "results_sha256": sha256_tree(kept, [".json", ".csv", ".gz", ".png"]),
     }
 
 

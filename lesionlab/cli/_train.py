@@ -124,6 +124,7 @@ def sweep(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each worker.")] = None,
     precision: PrecisionOption = "32-true",
     out: Annotated[Path, typer.Option(help="Write to OUT/PAPER/NAME.")] = Path("runs"),
+    keep: Annotated[Path | None, typer.Option(help="Copy the numbers to this folder.")] = None,
 ) -> None:
     """Train many models: variants × seeds × folds, on many workers, and put them in one table.
 
@@ -136,6 +137,8 @@ def sweep(
     from lesionlab.training import sweeps
 
     with plain_errors():
+        if keep is not None:
+            _files.check_writable(keep)
         names = variant or []
         plans = sweeps.grid(
             paper, variants="all" if "all" in names else names, table=table, seeds=seed or [0],
@@ -151,6 +154,8 @@ def sweep(
         shown = found.table.drop(columns="paper")
         typer.echo(shown.to_string(index=False, float_format="{:.3f}".format, na_rep="–"))
         typer.echo(f"\nwritten to {found.path}")
+        if keep is not None and not found.failures:
+            typer.echo(f"kept in {sweeps.keep(found, keep)}")
     for name, error in found.failures.items():
         typer.echo(f"lesionlab: {name}: {error}", err=True)
     if found.failures:

@@ -10,11 +10,15 @@ if TYPE_CHECKING:
     from lesionlab.explorer.bench import workbench
     from lesionlab.explorer.game import be_the_reader
     from lesionlab.explorer.scale import atlas
+    from lesionlab.explorer.sliders import what_if
     from lesionlab.explorer.volume import VolumePage, view
 
-__all__ = ["VolumePage", "atlas", "audit_form", "be_the_reader", "view", "workbench"]
+__all__ = [
+    "VolumePage", "atlas", "audit_form", "be_the_reader", "view", "what_if", "workbench"
+]  # fmt: skip
 
-_MODULES = dict(zip(__all__, ("volume", "scale", "audit", "game", "volume", "bench"), strict=True))
+_FILES = ("volume", "scale", "audit", "game", "volume", "sliders", "bench")
+_MODULES = dict(zip(__all__, _FILES, strict=True))
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-// What scale.js and game.js share: a frame around a viewer that follows the page's colours without
+// What scale.js, game.js and sliders.js share: a frame around a viewer that follows the page's colours without
 // asking for them, and groups of radio buttons whose words can be read.
 
 const CHOICE_STYLE = `

@@ -5,8 +5,8 @@
     found["full"].scores
 
 A kept file `NAME.json` has the scores, the folds, the provenance and what the paper's analysis says
-of the trained models; `NAME.csv` has the predictions. Neither has weights. Where a variant was run
-in several ways, the run on more folds counts, then the one of more epochs.
+of the trained models; `NAME.csv.gz` has the predictions. Neither has weights. Where a variant was
+run in several ways, the run on more folds counts, then the one of more epochs.
 """
 
 from __future__ import annotations

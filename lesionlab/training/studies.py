@@ -284,7 +284,7 @@ def keep(
         analysis = getattr(importlib.import_module(module), function)(folds, outcome.predictions)
         content["analysis"] = jsonable(analysis)
     path = Path(folder) / f"{plan.name}.json"
-    content["predictions"] = write_predictions(path.with_suffix(".csv"), outcome.predictions)
+    content["predictions"] = write_predictions(path.with_suffix(".csv.gz"), outcome.predictions)
     return _files.write_json(path, content, sealed=True)
 
 

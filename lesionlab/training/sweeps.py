@@ -3,6 +3,8 @@
     plans = grid("fu2021", table="1", seeds=[0, 1, 2], folds=range(5), preset="book")
     found = sweep(plans, out="runs", workers=4)             # or scheduler="tcp://…:8786"
     found.table                                             # a row per plan
+    keep(found, "book/results/fu2021/sweep")                # and later, in a page:
+    pooled("book/results/fu2021/sweep")["full"]             # predictions of all seeds
 
 A *job* is one fold of one plan. What is done is on disk, in the folders that `studies.run` uses, so
 that the same call made again trains only what is missing. A worker that dies costs the time since
@@ -32,6 +34,7 @@ from lesionlab.training.devices import Precision, resolve
 from lesionlab.training.folds import RESULT, Dataset, train_folds
 from lesionlab.training.outcomes import RESULTS
 from lesionlab.training.studies import Plan, finished, load, run
+from lesionlab.training.targets import KEYS, long, read_csv, read_predictions, wide, write_csv
 
 SWEEP = "sweep.json"
 
@@ -191,6 +194,57 @@ def sweep(
                         failed(name, error)
                     bar.update()
         return _write(chosen, place, failures)
+
+
+def keep(found: Sweep, folder: str | Path) -> Path:
+    """Keep what a sweep predicted, for a page that compares its variants over all seeds.
+
+    `sweep.json` has the table and where it comes from; `VARIANT.csv.gz` has a row for each lesion
+    and prediction and a column for each seed, to four digits, so that it stays small. Gives the
+    JSON file. `ValueError` if a plan is not done, or the plans were tested on different lesions.
+    """
+    content = _files.read_json(found.path)
+    if lacks := [row["folder"] for row in content["plans"] if row["value"] is None]:
+        raise ValueError(f"{lacks[0]} is not done: nothing is kept of the sweep")
+    parts = []
+    for row in content["plans"]:
+        place = found.path.parent / row["folder"]
+        entry = _files.read_json(place / RESULTS, sealed=True)["predictions"]
+        one = long(read_predictions(place, entry))
+        one["truth"] = one["truth"].map("{:.6g}".format).replace("nan", "")
+        parts.append(one.assign(variant=row["variant"], seed=str(row["seed"])))
+    every = pd.concat(parts)
+    plans = every.groupby(KEYS)[["variant", "seed"]].apply(lambda of: len(of.drop_duplicates()))
+    if plans.nunique() > 1:
+        raise ValueError("plans: they were tested on different lesions")
+    place, entries = Path(folder), {}
+    keys = [*KEYS, "target", "class", "truth"]
+    for variant, some in every.groupby("variant", sort=False):
+        rows = some.pivot(index=keys, columns="seed", values="value").reset_index()
+        entries[variant] = write_csv(place / f"{variant}.csv.gz", rows, "%.4g")
+    return _files.write_json(place / SWEEP, content | {"predictions": entries}, sealed=True)
+
+
+def pooled(folder: str | Path) -> dict[str, pd.DataFrame]:
+    """The predictions that `keep` kept, by variant: those of all seeds, one below the other.
+
+    They are as `Outcome.predictions`, with the columns seed and lesion; `lesion_id` names lesion
+    and seed, and each seed's folds have numbers of their own. So whatever is measured within folds
+    is a mean over the seeds, and an interval over patients, who are the same for all seeds, is one
+    of that mean. Raises what `targets.read_csv` does.
+    """
+    found = {}
+    for variant, entry in _files.read_json(Path(folder) / SWEEP, sealed=True)[
+        "predictions"
+    ].items():
+        rows, seeds = read_csv(Path(folder), entry), []
+        for seed in rows.columns.drop([*KEYS, "target", "class", "truth"]):
+            one = wide(rows.rename(columns={seed: "value"}))
+            one = one.assign(lesion=one["lesion_id"], seed=int(seed))
+            one["lesion_id"] += f" seed {seed}"
+            seeds.append(one.assign(fold=one["fold"] + 100 * int(seed)))
+        found[variant] = pd.concat(seeds, ignore_index=True)
+    return found
 
 
 def _name(plan: Plan) -> str:

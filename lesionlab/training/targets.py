@@ -8,6 +8,7 @@ lesion's other targets do.
 
 from __future__ import annotations
 
+import gzip
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -266,10 +267,17 @@ def to_frame(
 
 
 def write_predictions(path: Path, frame: pd.DataFrame) -> dict[str, str]:
-    """Write a table of `to_frame` as CSV in long form: a row for each lesion and prediction.
+    """Write a table of `to_frame` as CSV, as `long`; compressed if the path ends in `.gz`.
 
-    Its columns are `KEYS`, target, class (empty but for several classes), value and truth. Gives
-    what `read_predictions` needs to find the file again.
+    Gives what `read_predictions` needs to find the file again.
+    """
+    return write_csv(path, long(frame))
+
+
+def long(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table of `to_frame` with a row for each lesion and prediction.
+
+    Its columns are `KEYS`, target, class (empty but for several classes), value and truth.
     """
     parts = []
     for column in frame.columns.drop(KEYS):
@@ -277,17 +285,35 @@ def write_predictions(path: Path, frame: pd.DataFrame) -> dict[str, str]:
             target, _, name = column.partition(": ")
             part = frame[KEYS].assign(target=target, **{"class": name}, value=frame[column])
             parts.append(part.assign(truth=frame[target + TRUTH]))
-    _files.write_text(path, pd.concat(parts).to_csv(index=False, lineterminator="\n"))
+    return pd.concat(parts)
+
+
+def wide(rows: pd.DataFrame) -> pd.DataFrame:
+    """The table of `to_frame` that `long` was made from."""
+    values, truths = {}, {}
+    for (target, of_class), part in rows.groupby(["target", "class"], sort=False):
+        part = part.reset_index(drop=True)
+        values[f"{target}: {of_class}" if of_class else f"{target}"] = part["value"]
+        truths[f"{target}{TRUTH}"] = part["truth"]
+    return part[KEYS].assign(**values, **truths)
+
+
+def write_csv(path: Path, rows: pd.DataFrame, digits: str | None = None) -> dict[str, str]:
+    """Write a table, compressed if the path ends in `.gz`; gives its file and SHA-256.
+
+    `digits` is a format of its numbers, `"%.4g"`; exact if None.
+    """
+    content = rows.to_csv(index=False, lineterminator="\n", float_format=digits).encode()
+    with _files.replacing(path) as temporary:
+        temporary.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
     return {"file": path.name, "sha256": _files.sha256(path)}
 
 
-def read_predictions(folder: Path, entry: Mapping[str, str]) -> pd.DataFrame:
-    """Read predictions back, number for number, as `to_frame` made them.
-
-    Files of earlier versions, which have a column for each prediction, are read as well.
+def read_csv(folder: Path, entry: Mapping[str, str]) -> pd.DataFrame:
+    """Read a table of predictions as `write_csv` wrote it, in whatever form.
 
     Raises:
-        CheckpointError: They are not those that were written.
+        CheckpointError: It is not the one that was written.
         ValueError: The file is no table of predictions.
     """
     path = folder / Path(entry["file"]).name  # a name with a path in it leads nowhere else
@@ -299,12 +325,14 @@ def read_predictions(folder: Path, entry: Mapping[str, str]) -> pd.DataFrame:
         raise ValueError(f"{path} is no table of predictions: it has no {', '.join(missing)}")
     for name in found.columns.drop(["lesion_id", "patient", "target", "class"], errors="ignore"):
         found[name] = [float(text) if text else math.nan for text in found[name]]
-    found = found.astype({"fold": "int64"})
-    if "target" not in found:
-        return found
-    values, truths = {}, {}
-    for (target, of_class), part in found.groupby(["target", "class"], sort=False):
-        part = part.reset_index(drop=True)
-        values[f"{target}: {of_class}" if of_class else f"{target}"] = part["value"]
-        truths[f"{target}{TRUTH}"] = part["truth"]
-    return part[KEYS].assign(**values, **truths)
+    return found.astype({"fold": "int64"})
+
+
+def read_predictions(folder: Path, entry: Mapping[str, str]) -> pd.DataFrame:
+    """Read predictions back, number for number, as `to_frame` made them.
+
+    Files of earlier versions, which have a column for each prediction, are read as well. It raises
+    what `read_csv` does.
+    """
+    found = read_csv(folder, entry)
+    return wide(found) if "target" in found else found

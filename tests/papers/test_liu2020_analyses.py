@@ -1,11 +1,13 @@
 """Liu 2020's tables beside ours, and its analyses, on predictions whose answers are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from lesionlab import published
+from lesionlab import explorer, published
 from lesionlab.crops.sampling import Samples
 from lesionlab.papers.liu2020 import ATTRIBUTES, Liu2020, analyses, tables
 from lesionlab.sources import lidc
@@ -199,7 +201,16 @@ def test_interventions_are_told_by_attribute():
     before = analyses.intervene(fold, ())
     torch.testing.assert_close(before, fold.predict(device="cpu")[:, 0])
     assert found.loc["all eight", "shift"] == pytest.approx(float((now - before).abs().mean()))
-    still = analyses.interventions([trained("features_parallel")], **QUICK)
+    scores, log_odds = analyses.what_if(fold, fold.table.index[3])
+    page = explorer.what_if(scores, log_odds, title="n03", tier="phantom")
+    assert page.probability() == pytest.approx(float(before[3]), abs=1e-6)
+    theirs = scores["readers"].to_dict()
+    assert page.probability(**theirs) == pytest.approx(float(now[3]), abs=1e-6)
+    one = analyses.intervene(fold, ("margin",))[3]
+    assert page.probability(margin=theirs["margin"]) == pytest.approx(float(one), abs=1e-6)
+    parallel = trained("features_parallel")
+    assert (analyses.what_if(parallel, parallel.table.index[3])[0]["slope"] == 0).all()
+    still = analyses.interventions([parallel], **QUICK)
     assert (still[["changed", "shift"]] == 0).all(axis=None)
     plain = trained("features_ce")
     with pytest.raises(ValueError, match="variant='features_ce': it has not learned the scores"):
@@ -212,6 +223,49 @@ def test_what_is_kept_of_a_run(run):
     assert list(found) == ["importance", "importance_readers", "interventions"]
     assert found["interventions"].columns[0] == "attribute"
     assert found["importance"]["feature"].iloc[0] == "lobulation"
+
+
+def test_a_linear_probe_learns_from_the_other_folds(run):
+    first = trained("features")
+    n, truth = len(first.table), first.labels[:, 0]
+    images = first.samples.images.clone()
+    images[:, 7] = truth + 0.1 * torch.rand(n)
+    known = replace(first, samples=replace(first.samples, images=images), labels=first.labels)
+    other = replace(known, fold=1, table=known.table.assign(patient=[f"q{i}" for i in range(n)]))
+    found = tables.probe([known, other])
+    assert found["fold"].value_counts().to_dict() == {0: n, 1: n}
+    assert ((found["malignancy"] > 0.5) == (found["malignancy_truth"] == 1)).mean() > 0.9
+    turned = replace(other, labels=1 - other.labels)
+    again = tables.probe([known, turned])  # what fold 1 says of its own is not asked
+    second = found["fold"] == 1
+    assert np.allclose(again["malignancy"][second], found["malignancy"][second])
+    kept = analyses.summary([known, other], run[0])
+    assert kept["probe"]["malignancy"].tolist() == found["malignancy"].round(4).tolist()
+
+
+def test_several_seeds_are_compared(run):
+    predictions, _, table, scores = run
+    parts = [
+        predictions.assign(
+            lesion=predictions["lesion_id"],
+            lesion_id=predictions["lesion_id"] + f" seed {k}",
+            fold=predictions["fold"] + 100 * k,
+            seed=k,
+        )
+        for k in (0, 1)
+    ]
+    pooled = pd.concat(parts, ignore_index=True)
+    every = {"model": pooled, "none": pooled.assign(malignancy=0.3)}
+    every |= tables.opponents(pooled, table)
+    found = tables.compared(every, **QUICK)
+    told = scores[(scores["target"] == "malignancy") & (scores["metric"] == "auc")]
+    for name, value in told.set_index("predictor")["value"].drop("majority").items():
+        assert found.loc[name, "auc"] == pytest.approx(value), name
+    assert found.loc["none", "auc"] == 0.5
+    assert (found["n_groups"] == 20).all()
+    gap = tables.differences(every, [("model", "none")], **QUICK).loc["model − none"]
+    assert gap["difference"] == pytest.approx(found.loc["model", "auc"] - 0.5)
+    assert gap["low"] <= gap["difference"] <= gap["high"]
 
 
 def test_against_diagnoses(run):

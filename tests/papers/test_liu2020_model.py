@@ -355,8 +355,10 @@ def test_order_and_slices_of_an_epoch():
 
 
 def test_two_rates_and_frozen_stages(make_crop):
-    experiment = Liu2020("lite0_random", size=32)
-    samples = liu2020.prepare([make_crop("a"), make_crop("b", seed=1)], size=40)
+    experiment = Liu2020("resnet50_random_small")
+    samples = liu2020.PAPER.prepare([make_crop("a"), make_crop("b", seed=1)], experiment.variant)
+    assert samples.images.shape[1:] == (1, 128, 128)
+    assert experiment.inputs(samples)[0].shape[1:] == (3, 112, 112)
     labels = lesions((1, 1))[1]
     recipe = replace(
         liu2020.PRESETS["late"].recipe, epochs=1, select_on="last", schedule=Schedule()
@@ -393,6 +395,7 @@ def test_features_are_computed_once_and_again_where_damaged(some_crops, tmp_path
     assert torch.equal(found.nodule, prepared.nodule)
     assert found.lesion_ids == prepared.lesion_ids
     assert found.images.shape == (len(prepared.nodule), 1280)
+    assert found.images.std() > 0.1  # random ones neither vanish nor explode through 50 layers
     n = len(calls)
     assert torch.equal(imagenet.features(some_crops[5:], **how).images, found.images)
     assert len(calls) == n

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import shutil
 from pathlib import Path
@@ -201,7 +202,8 @@ def kept(small_plan: Plan, dataset: Dataset, done: Outcome, tmp_path_factory: An
 def copied(path: Path, tmp_path: Path, **changed: Any) -> Path:
     """The same file under another name, with other entries."""
     about = _files.read_json(path, sealed=True) | changed
-    (tmp_path / path.with_suffix(".csv").name).write_bytes(path.with_suffix(".csv").read_bytes())
+    there = path.with_suffix(".csv.gz")
+    (tmp_path / there.name).write_bytes(there.read_bytes())
     target = tmp_path / f"{len(list(tmp_path.glob('*.json')))}.json"
     return _files.write_json(target, about, sealed=True)
 
@@ -209,7 +211,7 @@ def copied(path: Path, tmp_path: Path, **changed: Any) -> Path:
 def test_numbers_are_kept_as_they_were_and_no_weights(
     kept: Path, small_plan: Plan, done: Outcome
 ) -> None:
-    assert {p.suffix for p in kept.parent.iterdir()} == {".json", ".csv"}
+    assert {p.suffix for p in kept.parent.iterdir()} == {".json", ".gz"}
     assert kept.stem == small_plan.name
     assert kept.stat().st_size < 300_000
     (one,) = outcomes.kept(kept.parent, data="phantom").values()
@@ -287,7 +289,8 @@ def test_trainings_in_a_table() -> None:
 
 def test_changed_predictions_are_refused(kept: Path, tmp_path: Path) -> None:
     copied(kept, tmp_path)
-    table = tmp_path / kept.with_suffix(".csv").name
-    table.write_text(table.read_text().replace("LIDC-IDRI-0", "LIDC-IDRI-1", 1))
+    table = tmp_path / kept.with_suffix(".csv.gz").name
+    text = gzip.decompress(table.read_bytes())
+    table.write_bytes(gzip.compress(text.replace(b"LIDC-IDRI-0", b"LIDC-IDRI-1", 1)))
     with pytest.raises(CheckpointError, match=f"{table.name} is not what"):
         outcomes.kept(tmp_path, data="phantom")

@@ -13,13 +13,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
 from lesionlab import _files
 from lesionlab.cli import app
 from lesionlab.papers import fu2021
-from lesionlab.training import folds, studies, sweeps
+from lesionlab.training import folds, studies, sweeps, targets
+from lesionlab.training.checkpoints import CheckpointError
+from lesionlab.training.outcomes import RESULTS
 from lesionlab.training.sweeps import grid, sweep
 
 dask = pytest.importorskip("dask")
@@ -129,6 +133,24 @@ def test_a_sweep_gives_what_each_run_gives_alone(
     assert [row["value"] for row in written["plans"]] == found.table["value"].tolist()
     assert written["plans"][0]["rests_on"][0]["tier"] == "phantom"
     assert str(tmp_path) not in found.path.read_text(encoding="utf-8")
+    # and kept: all seeds of a variant below each other
+    kept = sweeps.keep(found, tmp_path / "kept").parent
+    assert {path.name for path in kept.iterdir()} == {"sweep.json", "slow.csv.gz", "other.csv.gz"}
+    both = sweeps.pooled(kept)
+    assert list(both) == ["slow", "other"]
+    seeds = dict(tuple(both["slow"].groupby("seed")))
+    there = _files.read_json(tmp_path / "b" / chosen[1].name / RESULTS, sealed=True)
+    first = targets.read_predictions(tmp_path / "b" / chosen[1].name, there["predictions"])
+    again = seeds[1].set_index("lesion").loc[first["lesion_id"]]
+    names = first.columns.drop(targets.KEYS)
+    np.testing.assert_allclose(again[names], first[names], rtol=1e-3)
+    assert (again["fold"].to_numpy() == first["fold"] + 100).all()
+    assert both["slow"]["lesion_id"].is_unique
+    assert set(seeds[0]["patient"]) == set(seeds[1]["patient"])
+    some = pd.read_csv(kept / "slow.csv.gz").iloc[1:]
+    targets.write_csv(kept / "slow.csv.gz", some)
+    with pytest.raises(CheckpointError, match=r"slow\.csv\.gz is not what the JSON file"):
+        sweeps.pooled(kept)
 
 
 def test_what_is_done_is_read_and_nothing_else(

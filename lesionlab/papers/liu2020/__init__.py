@@ -81,16 +81,17 @@ VARIANTS: Mapping[str, Design] = {
     for backbone, design in _BACKBONES.items()
     for start, (_, pretrained) in _STARTS.items()
     for change, (_, parts) in _CHANGES.items()
-}
+} | {"resnet50_random_small": Design(pretrained=False, size=112)}
 """By name: a backbone, what is changed, and `_random` where it does not begin with ImageNet's
-weights. `features` are heads alone on the kept features of Lite0."""
+weights. `features` are heads alone on the kept features of Lite0; `_small` is half the image, for
+a ResNet that has to learn on a CPU."""
 
 NAMES: Mapping[str, str] = {
     backbone + change + start: f"{row}{words}, {backbone}"
     for backbone in _BACKBONES
     for start, (words, _) in _STARTS.items()
     for change, (row, _) in _CHANGES.items()
-}
+} | {"resnet50_random_small": "MTMR-Net, random weights, resnet50 at 112 pixels"}
 """By variant, for `lesionlab.tables.show`: the row, the start, the backbone."""
 
 TABLES: Mapping[str, Mapping[str, str]] = {
@@ -132,7 +133,7 @@ the last stages of a backbone, `whole` all of it, each in six epochs."""
 
 @dataclass(frozen=True)
 class Liu2020(_shared.Designed):
-    """One of the paper's models, for the training loop, on images of `size` pixels.
+    """One of the paper's models, for the training loop.
 
     Labels are 0 benign and 1 malignant, and means of the readers in rating steps; the model and its
     loss work with each scale brought to 0 to 1 (III.A.3). Where the scores are not learned they are
@@ -140,7 +141,6 @@ class Liu2020(_shared.Designed):
     """
 
     variant: str = "resnet50"
-    size: int = 224
     name = "liu2020"
     metric = "auc"
     stacked = False  # every slice is a sample of its own
@@ -192,14 +192,14 @@ class Liu2020(_shared.Designed):
         within = torch.minimum((share * lengths).long(), lengths - 1)
         images = samples.images[lengths.cumsum(0) - lengths + within]
         if images.ndim == 4:
-            images = apply(images, draw(n, generator, size=self.size, of=images.shape[-1]))
+            images = apply(images, draw(n, generator, size=self.design.size, of=images.shape[-1]))
         return replace(samples, images=images, nodule=torch.arange(n, device=images.device))
 
     def inputs(self, samples: Samples) -> tuple[Any, ...]:
         """The middle of each slice as a photograph, or its features; whose it is; how many."""
         images = samples.images
         if images.ndim == 4:
-            middle = centre_crop(images, size=self.size)
+            middle = centre_crop(images, size=self.design.size)
             images = backbones.normalised(middle, self.design.backbone)
         return images, samples.nodule, len(samples.lesion_ids)
 
@@ -215,18 +215,18 @@ class Liu2020(_shared.Designed):
         logits = outputs.logits["malignancy"].float()
         entropy = functional.cross_entropy(logits, label, reduction="none")
         parts = {"cls": outputs.means(entropy).where(known, 0.0).mean()}  # eq. 1
-        total = parts["cls"]
-        if design.regression:  # eq. 2, slice by slice, and a mean over each nodule's
-            errors = _shared.squared_errors(outputs.scores, truth[outputs.nodule, 1:-1])
-            parts["reg"] = outputs.means(errors.sum(1)).mean()
-            total = total + design.regression * parts["reg"]
-        if design.ranking:  # eq. 3, 4
+        total = parts["cls"]  # eq. 5
+        if design.regression:  # slice by slice, and a mean over each nodule's
+            errors = _shared.squared_errors(outputs.scores, truth[outputs.nodule, 1:-1])  # eq. 2
+            parts["reg"] = outputs.means(errors.sum(1)).mean()  # eq. 2
+            total = total + design.regression * parts["reg"]  # eq. 5
+        if design.ranking:
             wanted = truth[:, -1] if design.pairs == "any" else truth[:, 0]
             parts["rank"] = ranking(outputs.probability, wanted, gamma=GAMMA, ranked=design.ranked)
-            total = total + design.ranking * parts["rank"]
-        if design.l2 and outputs.squares is not None:  # eq. 6
+            total = total + design.ranking * parts["rank"]  # eq. 5
+        if design.l2 and outputs.squares is not None:
             parts["l2"] = outputs.squares
-            total = total + design.l2 * parts["l2"]
+            total = total + design.l2 * parts["l2"]  # eq. 5
         return total, parts
 
     def predict(self, outputs: Outputs) -> torch.Tensor:
@@ -239,9 +239,9 @@ class Liu2020(_shared.Designed):
 
 def _prepare(crops: Any, variant: str) -> Samples:
     design = VARIANTS[variant]
-    return (
-        imagenet.features(crops, pretrained=design.pretrained) if design.frozen else prepare(crops)
-    )
+    if design.frozen:
+        return imagenet.features(crops, pretrained=design.pretrained)
+    return prepare(crops, size=design.size * 8 // 7)
 
 
 PAPER = Paper(

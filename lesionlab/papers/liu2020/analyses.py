@@ -10,6 +10,7 @@ Predictions are those of `lesionlab.training.outcomes.Outcome`; `tables` has the
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -22,12 +23,13 @@ from sklearn.manifold import TSNE
 
 from lesionlab.attributes import rating
 from lesionlab.papers._shared import estimates, intervals
-from lesionlab.papers.liu2020 import ATTRIBUTES, RATING
+from lesionlab.papers.liu2020 import ATTRIBUTES, RATING, tables
 from lesionlab.papers.liu2020.tables import importance
-from lesionlab.sources import diagnoses
+from lesionlab.sources import diagnoses, lidc
 from lesionlab.statistics.intervals import Array, Resampling
 from lesionlab.statistics.paired import paired_auc
 from lesionlab.statistics.scoring import check_columns, score_binary
+from lesionlab.training.studies import N_FOLDS
 
 if TYPE_CHECKING:
     from lesionlab.training.studies import Trained
@@ -152,7 +154,7 @@ def embeddings(
     parts = []
     for name, some in {"below average": list(below), "all eight": list(ATTRIBUTES)}.items():
         X = scores[some].to_numpy()
-        how = {"perplexity": min(30, (len(X) - 1) // 3), "init": "pca"}
+        how = {"perplexity": min(30, (len(X) - 1) // 3), "init": "random"}
         methods: dict[str, Any] = {f"t-SNE, seed {k}": TSNE(random_state=k, **how) for k in seeds}
         for method, model in (methods | {"PCA": PCA(2)}).items():
             x, y = model.fit_transform(X).T
@@ -227,6 +229,27 @@ def interventions(folds: Iterable[Trained], **how: Unpack[Resampling]) -> pd.Dat
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("attribute")
 
 
+def what_if(fold: Trained, lesion_id: str) -> tuple[pd.DataFrame, list[float]]:
+    """What `explorer.what_if` needs of one of the fold's lesions: its scores, and its log odds.
+
+    In steps of each rating; the log odds are those of each slice.
+    """
+    experiment, model, row = fold.experiment, fold.model(), fold.table.index.get_loc(lesion_id)
+    heads: Any = model.heads
+    with torch.no_grad():
+        outputs = experiment.forward(model, fold.samples.select([row]))
+        slopes = heads.slopes().numpy()
+    logits = outputs.logits["malignancy"].double()
+    known = [rating(name) for name in ATTRIBUTES]
+    scores = pd.DataFrame({"low": [a.minimum for a in known], "high": [a.maximum for a in known]})
+    scores.index = pd.Index(ATTRIBUTES, name="attribute")
+    span = scores["high"] - scores["low"]
+    said = outputs.means(outputs.scores)[0].double().numpy()
+    scores["predicted"] = scores["low"] + span * said
+    scores["readers"] = fold.table.iloc[row][list(ATTRIBUTES)].astype(float)
+    return scores.assign(slope=slopes / span), (logits[:, 1] - logits[:, 0]).tolist()
+
+
 def against_diagnosis(
     predictions: pd.DataFrame, nodules: pd.DataFrame, known: pd.DataFrame, **how: Any
 ) -> pd.DataFrame:
@@ -257,10 +280,27 @@ def against_diagnosis(
 
 
 def summary(folds: Iterable[Trained], predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """What is kept of a run that has learned the scores: importance and interventions."""
+    """What is kept of a run that has learned the scores.
+
+    `importance`, on predicted scores and on the readers' own; `interventions`; on kept features
+    `probe`; and on all folds, where the sheet is set up, `diagnosis`.
+    """
     if ATTRIBUTES[0] not in predictions:
         return {}
-    tables = {"importance": importance(predictions)}
-    tables["importance_readers"] = importance(predictions, readers=True)
-    tables["interventions"] = interventions(folds)
-    return {name: table.reset_index() for name, table in tables.items()}
+    found = {"importance": importance(predictions)}
+    found["importance_readers"] = importance(predictions, readers=True)
+    features: list[Trained] = []
+
+    def passing() -> Iterable[Trained]:
+        for fold in folds:
+            features.extend([fold] * (fold.samples.images.ndim == 2))  # images would be too large
+            yield fold
+
+    found["interventions"] = interventions(passing())
+    if len(features) > 1:
+        found["probe"] = tables.probe(features).set_index("lesion_id")[["malignancy"]].round(4)
+    if predictions["fold"].nunique() == N_FOLDS:
+        with contextlib.suppress(FileNotFoundError):
+            known = diagnoses.read()
+            found["diagnosis"] = against_diagnosis(predictions, lidc.nodules(), known)
+    return {name: table.reset_index() for name, table in found.items()}

@@ -9,6 +9,7 @@ convolutions, as those weights were trained; Table I has them on the first ones.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -125,8 +126,9 @@ class Backbone(nn.Module):
             fill(net, weights, kind)
         else:
             for module in net.modules():
-                if isinstance(module, nn.Conv2d):
-                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if isinstance(module, nn.Conv2d):  # torch's own takes one group for all of them
+                    fan = module.out_channels * math.prod(module.kernel_size) / module.groups
+                    nn.init.normal_(module.weight, std=math.sqrt(2 / fan))
         if kind == "lite0":
             *first, _ = layers = list(net)
             blocks = list(net.blocks)

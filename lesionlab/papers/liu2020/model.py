@@ -39,6 +39,7 @@ class Design:
         ranked: As meant, or as printed.
         pairs: Of any two nodules, or each of a benign and a malignant one.
         dropout: Share of the features that the classifier does without while it learns.
+        size: Side of the images, in pixels; each is cut out of one 8/7 times as large (III.A.3).
     """
 
     backbone: backbones.Kind = "resnet50"
@@ -51,6 +52,7 @@ class Design:
     ranked: Ranking = "meant"
     pairs: Literal["any", "classes"] = "any"
     dropout: float = 0.0
+    size: int = 224
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +113,16 @@ class Heads(nn.Module):
         logits = {"malignancy": self.classifier(self.dropout(seen)), **scores}
         return Outputs(logits, attributes, nodule, n)
 
+    def slopes(self) -> torch.Tensor:
+        """(attribute,) by how much `intervene` raises the log odds of malignant for each score.
+
+        Per whole scale of the score, 0 to 1; 0 with parallel heads.
+        """
+        if not self.cause:
+            return torch.zeros(len(ATTRIBUTES))
+        odds = self.classifier.weight[1, -HIDDEN:] - self.classifier.weight[0, -HIDDEN:]
+        return odds @ torch.linalg.pinv(self.scores.weight)
+
     def intervene(self, outputs: Outputs, wanted: torch.Tensor) -> Outputs:
         """What the model would say if its scores were other ones.
 
@@ -160,8 +172,8 @@ class Network(nn.Module):
         if torch.is_grad_enabled():
             learned = [
                 p.square().sum() for p in self.parameters() if p.requires_grad and p.ndim > 1
-            ]
-            outputs = replace(outputs, squares=torch.stack(learned).sum())
+            ]  # eq. 6
+            outputs = replace(outputs, squares=torch.stack(learned).sum())  # eq. 6
         return outputs
 
     def forward(self, images: torch.Tensor, nodule: torch.Tensor, n: int) -> Outputs:
@@ -200,10 +212,10 @@ def ranking(
     (p_i, p_j), (t_i, t_j) = (v[: 2 * n].reshape(n, 2).unbind(1) for v in (scores, truth))
     difference = (t_i - t_j).nan_to_num(0.0)
     if ranked == "printed":
-        delta = torch.where(p_i >= p_j, 1.0, -1.0)
-        losses = (gamma - delta * difference).clamp(min=0)
+        delta = torch.where(p_i >= p_j, 1.0, -1.0)  # eq. 4
+        losses = (gamma - delta * difference).clamp(min=0)  # eq. 3
         losses = losses + 0 * (p_i + p_j)  # so that there is a gradient to look at
     else:
-        losses = (gamma - difference.sign() * (p_i - p_j)).clamp(min=0)
+        losses = (gamma - difference.sign() * (p_i - p_j)).clamp(min=0)  # eq. meant of 3
         losses = torch.where(difference == 0, 0.0, losses)
     return losses.sum() / max(2 * n, 1)

@@ -5,24 +5,32 @@ Scores and predictions are those of `lesionlab.training.outcomes.Outcome`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy import ndimage
-from sklearn.linear_model import ElasticNetCV, LassoCV
+from sklearn.linear_model import ElasticNetCV, LassoCV, LogisticRegression
+from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from lesionlab import published
 from lesionlab.crops import Crop, Tier
+from lesionlab.packing import segment_sum
 from lesionlab.papers import _shared
 from lesionlab.papers.liu2020 import ATTRIBUTES, TABLES, Design, Network
 from lesionlab.statistics.agreement import one_against_rest, pairwise_difference
+from lesionlab.statistics.baselines import diameter_classifier, ratings_classifier
 from lesionlab.statistics.importance import recursive_feature_elimination
+from lesionlab.statistics.paired import paired_auc
+from lesionlab.statistics.scoring import score_binary
+
+if TYPE_CHECKING:
+    from lesionlab.training.studies import Trained
 
 MEASURES = ("accuracy", "sensitivity", "specificity", "auc")
 """The columns of Table II; the paper prints the first three in per cent."""
@@ -184,3 +192,69 @@ def linear(
                 said.loc[asked.index, attribute] = fitted.predict(features.loc[asked.index])
         found[name] = said.reset_index()
     return found
+
+
+def probe(folds: Sequence[Trained]) -> pd.DataFrame:
+    """Malignancy by a logistic regression on kept features, on the folds and lesions of a run.
+
+    On the mean of a nodule's slices; each fold is predicted from the others, with the penalty that
+    cross-validation by patient chooses there. Beside it the heads show what they add. Gives
+    lesion_id, patient, fold, malignancy, and the class under malignancy_truth.
+    """
+    parts = []
+    for fold in folds:
+        n, nodule = len(fold.table), fold.samples.nodule
+        means = segment_sum(fold.samples.images, nodule, n) / fold.samples.lengths[:, None]
+        rows = fold.table[["patient"]].rename_axis("lesion_id").reset_index()
+        rows = rows.assign(fold=fold.fold, malignancy_truth=fold.labels[:, 0].numpy())
+        parts.append((rows, means.numpy()))
+    table = pd.concat([rows for rows, _ in parts], ignore_index=True)
+    X, truth = np.concatenate([means for _, means in parts]), table["malignancy_truth"]
+    said = pd.Series(np.nan, table.index)
+    of = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+    grid = {"logisticregression__C": np.logspace(-5, -2, 4)}
+    search = GridSearchCV(of, grid, scoring="roc_auc", cv=GroupKFold(3))
+    for k in table["fold"].unique():
+        learns = (table["fold"] != k).to_numpy()
+        search.fit(X[learns], truth[learns], groups=table["patient"][learns])
+        said[~learns] = search.predict_proba(X[~learns])[:, 1]
+    return table.assign(malignancy=said)
+
+
+# --- several seeds (`lesionlab.training.sweeps.pooled`) -----------------------------------------
+
+
+def opponents(run: pd.DataFrame, nodules: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of a pooled run with what says malignancy without an image in place of the model.
+
+    That is the diameter alone, and the readers' other ratings (`statistics.baselines`). `nodules`
+    are as `lidc.nodules()`.
+    """
+    one = run[run["seed"] == run["seed"].min()].set_index("lesion")
+    how: Any = {"folds": one["fold"], "labels": one["malignancy_truth"]}
+    found = {}
+    for name, of in {"diameter": diameter_classifier, "ratings": ratings_classifier}.items():
+        said = of(nodules.loc[one.index].rename_axis("lesion_id"), **how)
+        found[name] = run.assign(malignancy=run["lesion"].map(said.set_index("lesion_id")["score"]))
+    return found
+
+
+def compared(runs: Mapping[str, pd.DataFrame], **how: Any) -> pd.DataFrame:
+    """Each of several pooled runs by name: `MEASURES`, low and high of the AUC, n_groups."""
+    rows = {}
+    for name, run in runs.items():
+        frame = run.rename(columns={"malignancy_truth": "truth", "malignancy": "score"})
+        found = score_binary(frame, **how)
+        values = {measure: found[measure].value for measure in ("auc", *MEASURES[:3])}
+        auc = found["auc"]
+        rows[name] = values | {"low": auc.low, "high": auc.high, "n_groups": auc.n_groups}
+    order = ["auc", "low", "high", *MEASURES[:3], "n_groups"]
+    return pd.DataFrame.from_dict(rows, orient="index")[order]
+
+
+def differences(
+    runs: Mapping[str, pd.DataFrame], pairs: Iterable[tuple[str, str]], **how: Any
+) -> pd.DataFrame:
+    """AUC of the first minus that of the second of each pair, on the same lesions and patients."""
+    rows = {f"{a} − {b}": paired_auc(runs[a], runs[b], **how)["difference"] for a, b in pairs}
+    return _shared.estimates(rows).rename(columns={"value": "difference"})
