@@ -347,7 +347,7 @@ PAPER = Paper(
     prepare=_prepare,
     labels=Wang2021.labels,
     cohort=cohort,
-    data=library_data("phantom-wang2021", "volumes", "phantom", "dicom"),
+    data=library_data("phantom-wang2021", "nifti", "volumes", "phantom", "dicom"),
     tables=TABLES,
     analyse="lesionlab.papers.wang2021.analyses:summary",
 )
