@@ -184,16 +184,16 @@ def _short(*epochs: int) -> tuple[Recipe, ...]:
 
 
 def _few(*epochs: int) -> tuple[Recipe, ...]:
-    """For few nodules, too: so few validate that there may be no AUC."""
-    first, *others = _short(*epochs)
-    return (first, *(replace(s, select_by="loss") for s in others))
+    """For few nodules, too: more steps, and so few validate that there may be no AUC."""
+    first, *others = (replace(s, batch_size=4) for s in _short(*epochs))
+    return (replace(first, lr=3 * first.lr), *(replace(s, select_by="loss") for s in others))
 
 
 HOLDOUT = (0.56, 0.14, 0.30)
 
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(recipe=_few(1, 1, 1), n_lesions=24),
-    "book": Preset(recipe=_few(3, 3, 2), n_lesions=80),
+    "book": Preset(recipe=_few(5, 4, 2), n_lesions=60),
     "laptop": Preset(recipe=_short(10, 12, 4)),
     "gpu": Preset(recipe=PRINTED, n_folds=5),
     "paper": Preset(recipe=PRINTED, holdout=HOLDOUT),
@@ -283,7 +283,7 @@ class Wang2021(_shared.Designed):
         design, parts = self.design, {}
         if design.task:  # eq. 1
             entropy = misfit(self.targets[0], outputs.logits[design.task].float(), labels[:, 0])
-            parts["cla"] = entropy.mean()  # eq. 1
+            parts["cla"] = entropy.mean()
         if outputs.segmentation is not None and design.cascade != "cascade":
             parts["seg"] = dice_loss(outputs.segmentation, outputs.masks).mean()  # eq. 2
         if len(parts) == 2:

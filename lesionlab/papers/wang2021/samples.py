@@ -75,7 +75,7 @@ def prepare(
 
 def normalise(hu: torch.Tensor) -> torch.Tensor:
     """Eq. 5: clip HU to [-1024, 400] and scale them to [-1, 1]."""
-    return to_unit(hu, WINDOW) * 2 - 1
+    return to_unit(hu, WINDOW) * 2 - 1  # eq. 5
 
 
 def apply_mask(
