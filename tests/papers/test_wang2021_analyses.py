@@ -294,7 +294,7 @@ def test_tables_2_to_6_beside_ours():
     expected = tables.over_runs(runs["joint_2"], "2")["accuracy"]
     assert row["accuracy", ours] == pytest.approx(expected)
     assert row["accuracy", "difference"] == pytest.approx(expected - 78.22)
-    assert np.isnan(found.loc["e, task 2"]["accuracy", ours])
+    assert pd.isna(found.loc["e, task 2"]["accuracy", ours])
     second = tables.classification(runs, tier="phantom", split=2)
     assert second.loc["a, task 1"]["accuracy", "Wang 2021"] == 54.67
     other = runs | {"raw_2": [run.iloc[2:] for run in runs["raw_2"]]}

