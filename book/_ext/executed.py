@@ -79,7 +79,8 @@ class Verdicts(SphinxDirective):
             told = [escape(str(value)) for value in row]
             if f"claim.{name}" in found:
                 told[1] = f'<a href="{page}">{told[1]}</a>'
-            cells.append("".join(f"<td>{text}</td>" for text in (paper.capitalize(), *told)))
+            told.insert(0, f"{paper[:-4].capitalize()} {paper[-4:]}")
+            cells.append("".join(f"<td>{text}</td>" for text in told))
         rows = "".join(f"<tr>{row}</tr>" for row in cells)
         whole = f'<table class="docutils align-default lesionlab-verdicts">{rows}</table>'
         return [
