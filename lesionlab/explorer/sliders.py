@@ -35,7 +35,8 @@ class WhatIfPage(_html.Page):
         """What the model says where some scores, by name, have other values."""
         scores = self.scores
         now = scores["predicted"].copy()
-        now.update(values)
+        for name, value in values.items():
+            now[name] = value
         shift = float((scores["slope"] * (now - scores["predicted"])).sum())
         return float(np.mean(1 / (1 + np.exp(-np.array(self.log_odds) - shift))))
 

@@ -234,7 +234,7 @@ def what_if(fold: Trained, lesion_id: str) -> tuple[pd.DataFrame, list[float]]:
 
     In steps of each rating; the log odds are those of each slice.
     """
-    experiment, model, row = fold.experiment, fold.model(), fold.table.index.get_loc(lesion_id)
+    experiment, model, row = fold.experiment, fold.model(), list(fold.table.index).index(lesion_id)
     heads: Any = model.heads
     with torch.no_grad():
         outputs = experiment.forward(model, fold.samples.select([row]))

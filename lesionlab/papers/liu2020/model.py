@@ -121,7 +121,8 @@ class Heads(nn.Module):
         if not self.cause:
             return torch.zeros(len(ATTRIBUTES))
         odds = self.classifier.weight[1, -HIDDEN:] - self.classifier.weight[0, -HIDDEN:]
-        return odds @ torch.linalg.pinv(self.scores.weight)
+        slopes: torch.Tensor = odds @ torch.linalg.pinv(self.scores.weight)
+        return slopes
 
     def intervene(self, outputs: Outputs, wanted: torch.Tensor) -> Outputs:
         """What the model would say if its scores were other ones.
