@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from lesionlab.training.recipes import Recipe, stages_of, validates
 from lesionlab.training.targets import check_labels, read_predictions, to_frame, write_predictions
 
 if TYPE_CHECKING:
+    from lesionlab.crops import Crop
     from lesionlab.crops.datasets import Basis
 
 RESULT = "result.json"
@@ -48,6 +49,7 @@ class Dataset:
         rests_on: What a result on these lesions rests on.
         cohort: The paper's cohort, with its flow of counts; the lesions are drawn from it.
         excluded: lesion_id -> why it is in the cohort and not in the samples.
+        crops: Reads the crops of some lesions, in their order; None where there are none.
     """
 
     samples: Samples | Stream
@@ -59,6 +61,7 @@ class Dataset:
     rests_on: Sequence[Basis] = ()
     cohort: Any = None
     excluded: Mapping[str, str] = field(default_factory=dict)
+    crops: Callable[[Sequence[str]], Iterable[Crop]] | None = None
 
     def __post_init__(self) -> None:
         for basis in self.rests_on:

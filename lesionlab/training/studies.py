@@ -11,7 +11,7 @@ The command `lesionlab train`, the sweeps and the chapters all come here.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 
 from lesionlab import _files, _names, papers, splits
-from lesionlab.crops import datasets
+from lesionlab.crops import Crop, datasets
 from lesionlab.crops.sampling import Samples
 from lesionlab.results import jsonable
 from lesionlab.training import checkpoints
@@ -213,6 +213,7 @@ def load(
         rests_on=basis,
         cohort=cohort,
         excluded=excluded,
+        crops=store.crops,
     )
 
 
@@ -293,6 +294,7 @@ class Trained:
     """The model of one fold, and the lesions that it has not seen: their samples, labels and rows.
 
     `normalise` was done to the samples after `Paper.prepare`, and has to be done to more of them.
+    `crops` is that of the data set.
     """
 
     fold: int
@@ -303,6 +305,7 @@ class Trained:
     table: pd.DataFrame
     precision: Precision = "32-true"
     normalise: Callable[[Samples], Samples] = unchanged
+    crops: Callable[[Sequence[str]], Iterable[Crop]] | None = None
 
     def model(self) -> torch.nn.Module:
         """The model with its weights, in evaluation mode, on the CPU."""
@@ -352,4 +355,5 @@ def trained(
             table=dataset.table.iloc[split["test"]],
             precision=there["precision"],
             normalise=normalise,
+            crops=dataset.crops,
         )

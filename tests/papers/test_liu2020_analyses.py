@@ -77,18 +77,19 @@ def test_table_3_beside_with_readers_and_linear_models(run):
         {"x": table["margin"], "noise": np.random.default_rng(1).normal(size=40)}, table.index
     )
     folds = predictions.set_index("lesion_id")["fold"]
-    linear = tables.linear(features, table, folds, predictions)
+    linear = tables.linear(features, table, predictions)
     assert set(linear) == {"LASSO", "EN"}
     for said in linear.values():
         gap = (said["margin"] - said["margin_truth"]).abs().mean()
         assert gap < 0.1, "its features hold this rating"
     # nothing of a fold was learned there: with other ratings in it, its predictions are the same
     changed = table.assign(margin=table["margin"].where(folds == 1, 0.0))
-    again, first = tables.linear(features, changed, folds, predictions), (folds == 0).to_numpy()
+    again, first = tables.linear(features, changed, predictions), (folds == 0).to_numpy()
     for name, said in linear.items():
         pd.testing.assert_series_equal(again[name]["margin"][first], said["margin"][first])
     readings = lidc.readings().head(400)
-    found = tables.errors(scores, tier="phantom", readings=readings, linear=linear)
+    gaps = tables.mean_errors(linear)
+    found = tables.errors(scores, tier="phantom", readings=readings, linear=gaps)
     ours = found.xs("lesionlab (phantom)", axis=1, level=1)
     ib = pairwise_difference(readings, ATTRIBUTES)["value"]
     np.testing.assert_allclose(ours.loc["IB", list(ATTRIBUTES)].astype(float), ib)
@@ -225,6 +226,24 @@ def test_what_is_kept_of_a_run(run):
     assert found["importance"]["feature"].iloc[0] == "lobulation"
 
 
+def test_linear_models_of_the_crops_are_kept(run, make_crop):
+    predictions, _, table, _ = run
+
+    def read(ids):
+        radii = {lesion: 3 + 2 * table.loc[lesion, "margin"] for lesion in ids}
+        return [make_crop(i, radii=(r, r, r), shape=(24, 32, 32)) for i, r in radii.items()]
+
+    every, folds = trained("features", 40), []
+    for k in range(2):
+        part = range(20 * k, 20 * k + 20)
+        some = {"samples": every.samples.select(part), "labels": every.labels[part]}
+        folds.append(replace(every, fold=k, table=table.iloc[part], crops=read, **some))
+    found = analyses.summary(folds, predictions)["linear"].set_index("attribute")
+    assert list(found.columns) == ["LASSO", "EN"]
+    assert (found.loc["margin"] < 0.2).all(), "the radius is the margin"
+    assert (found.loc["texture"] > 0.4).all()
+
+
 def test_a_linear_probe_learns_from_the_other_folds(run):
     first = trained("features")
     n, truth = len(first.table), first.labels[:, 0]
@@ -266,18 +285,3 @@ def test_several_seeds_are_compared(run):
     gap = tables.differences(every, [("model", "none")], **QUICK).loc["model − none"]
     assert gap["difference"] == pytest.approx(found.loc["model", "auc"] - 0.5)
     assert gap["low"] <= gap["difference"] <= gap["high"]
-
-
-def test_against_diagnoses(run):
-    predictions = run[0].assign(patient=[f"p{i:02}" for i in range(40)])
-    nodules = predictions.set_index("lesion_id")[["patient"]]
-    nodules.loc["other"] = "p00"  # has two nodules, so that its diagnosis is nobody's
-    known = pd.DataFrame({"n_nodules": 1, "method_1": 2}, index=[f"p{i:02}" for i in range(30)])
-    known["nodule_1"] = [0, 1, 2, 3, 1, 2] * 5
-    known.loc["p01", "n_nodules"] = 2
-    found = analyses.against_diagnosis(predictions, nodules, known.astype("Int64"), **QUICK)
-    part = predictions.iloc[2:30]
-    code = known["nodule_1"].loc[part["patient"]].to_numpy()
-    called = (part["malignancy"] >= 0.5).to_numpy()[code > 0] == (code > 1)[code > 0]
-    assert found.loc[("model", "accuracy"), "value"] == pytest.approx(called.mean())
-    assert found.loc[("readers", "auc"), "n"] == (code > 0).sum() == 24

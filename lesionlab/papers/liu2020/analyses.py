@@ -10,7 +10,6 @@ Predictions are those of `lesionlab.training.outcomes.Outcome`; `tables` has the
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -22,14 +21,12 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from lesionlab.attributes import rating
-from lesionlab.papers._shared import estimates, intervals
-from lesionlab.papers.liu2020 import ATTRIBUTES, RATING, tables
+from lesionlab.papers._shared import intervals
+from lesionlab.papers.liu2020 import ATTRIBUTES, tables
 from lesionlab.papers.liu2020.tables import importance
-from lesionlab.sources import diagnoses, lidc
 from lesionlab.statistics.intervals import Array, Resampling
 from lesionlab.statistics.paired import paired_auc
-from lesionlab.statistics.scoring import check_columns, score_binary
-from lesionlab.training.studies import N_FOLDS
+from lesionlab.statistics.scoring import check_columns
 
 if TYPE_CHECKING:
     from lesionlab.training.studies import Trained
@@ -250,40 +247,11 @@ def what_if(fold: Trained, lesion_id: str) -> tuple[pd.DataFrame, list[float]]:
     return scores.assign(slope=slopes / span), (logits[:, 1] - logits[:, 0]).tolist()
 
 
-def against_diagnosis(
-    predictions: pd.DataFrame, nodules: pd.DataFrame, known: pd.DataFrame, **how: Any
-) -> pd.DataFrame:
-    """A model's calls, and the readers', against what became of the patients.
-
-    Of patients with one nodule in the database and one in the sheet (`diagnoses.unambiguous`) whose
-    nodule was predicted; they were chosen for a diagnosis, and are few: a run on all folds is
-    needed. `ValueError` where benign and malignant ones are not both among them.
-
-    Args:
-        predictions: Of a model.
-        nodules: All of the database, as `lidc.nodules()`: which patients have one.
-        known: As `diagnoses.read()`.
-        **how: Of the intervals.
-
-    Returns:
-        Index (who, measure), who being model and readers (their mean malignancy, brought to 0 to
-        1); columns as `_shared.estimates`.
-    """
-    truth = diagnoses.unambiguous(nodules, known)["malignant"]
-    rows = predictions.assign(truth=predictions["lesion_id"].map(truth)).dropna(subset="truth")
-    rows = rows.drop(columns="fold")  # so few that folds would have a class missing
-    readers = (rows[f"{RATING}_truth"] - 1) / 4
-    said = {"model": rows["malignancy"], "readers": readers}
-    frames = {k: rows.assign(score=v, truth=rows["truth"].astype(int)) for k, v in said.items()}
-    parts = {k: estimates(score_binary(frame, **how)) for k, frame in frames.items()}
-    return pd.concat(parts, names=["who", "measure"])
-
-
 def summary(folds: Iterable[Trained], predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """What is kept of a run that has learned the scores.
 
     `importance`, on predicted scores and on the readers' own; `interventions`; on kept features
-    `probe`; and on all folds, where the sheet is set up, `diagnosis`.
+    `probe`; and where the crops are there `linear`, mean absolute errors in rating steps.
     """
     if ATTRIBUTES[0] not in predictions:
         return {}
@@ -299,8 +267,8 @@ def summary(folds: Iterable[Trained], predictions: pd.DataFrame) -> dict[str, pd
     found["interventions"] = interventions(passing())
     if len(features) > 1:
         found["probe"] = tables.probe(features).set_index("lesion_id")[["malignancy"]].round(4)
-    if predictions["fold"].nunique() == N_FOLDS:
-        with contextlib.suppress(FileNotFoundError):
-            known = diagnoses.read()
-            found["diagnosis"] = against_diagnosis(predictions, lidc.nodules(), known)
+        if read := features[0].crops:
+            table = pd.concat([fold.table for fold in features])
+            simple = tables.image_features(read(list(table.index)))
+            found["linear"] = tables.mean_errors(tables.linear(simple, table, predictions))
     return {name: table.reset_index() for name, table in found.items()}

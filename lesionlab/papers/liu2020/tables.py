@@ -81,7 +81,7 @@ def errors(
     *,
     tier: Tier,
     readings: pd.DataFrame | None = None,
-    linear: Mapping[str, pd.DataFrame] | None = None,
+    linear: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Table III, mean absolute errors in rating steps, with our numbers beside it.
 
@@ -90,16 +90,13 @@ def errors(
         tier: What its voxels were.
         readings: One row per reading of the same nodules, for the row IB, and below it the error of
             one reader against the others' mean, which is like for like.
-        linear: What `linear` gave, for the rows LASSO and EN.
+        linear: What `mean_errors` gives of `linear`, for the rows LASSO and EN.
     """
     printed = published.table("liu2020", "III").set_index("method").drop(columns="reference")
-    others: dict[str, Any] = {}
+    others: dict[str, Any] = {} if linear is None else dict(linear.items())
     if readings is not None:
         others["IB"] = pairwise_difference(readings, ATTRIBUTES)["value"]
         others[LIKE_FOR_LIKE] = one_against_rest(readings, ATTRIBUTES)["value"]
-    for name, said in (linear or {}).items():
-        gaps = {a: (said[a] - said[f"{a}_truth"]).abs().mean() for a in ATTRIBUTES}
-        others[name] = pd.Series(gaps)
 
     def cell(row: Any, column: str) -> tuple[str | None, str, str]:
         return "model" if row == "MTMR-Net" else None, "mae", column
@@ -170,16 +167,17 @@ def image_features(crops: Iterable[Crop]) -> pd.DataFrame:
 
 
 def linear(
-    features: pd.DataFrame, table: pd.DataFrame, folds: pd.Series[int], predictions: pd.DataFrame
+    features: pd.DataFrame, table: pd.DataFrame, predictions: pd.DataFrame
 ) -> dict[str, pd.DataFrame]:
     """LASSO and elastic net (EN) on `image_features`, on the folds and lesions of a run.
 
     Each fold is predicted from the others, with the penalty that cross-validation chooses there.
-    `table` has the ratings, `folds` is lesion to fold. Gives tables like `predictions`, by the
-    paper's name. `KeyError` where a lesion has no features.
+    `table` has the ratings. Gives tables like `predictions`, by the paper's name. `KeyError` where
+    a lesion has no features.
     """
-    models = {"LASSO": LassoCV(cv=5), "EN": ElasticNetCV(l1_ratio=[0.1, 0.5, 0.9], cv=5)}
-    rows = table.loc[features.index].assign(fold=folds)
+    how: Any = {"cv": 5, "alphas": 20, "eps": 0.01}
+    models = {"LASSO": LassoCV(**how), "EN": ElasticNetCV(l1_ratio=[0.1, 0.5, 0.9], **how)}
+    rows = table.loc[features.index].assign(fold=predictions.set_index("lesion_id")["fold"])
     found = {}
     for name, model in models.items():
         said = predictions.set_index("lesion_id")
@@ -192,6 +190,14 @@ def linear(
                 said.loc[asked.index, attribute] = fitted.predict(features.loc[asked.index])
         found[name] = said.reset_index()
     return found
+
+
+def mean_errors(said: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """(attribute × model) mean absolute errors in rating steps, of predictions by name."""
+    gaps = {
+        k: {a: (f[a] - f[f"{a}_truth"]).abs().mean() for a in ATTRIBUTES} for k, f in said.items()
+    }
+    return pd.DataFrame(gaps).rename_axis("attribute")
 
 
 def probe(folds: Sequence[Trained]) -> pd.DataFrame:
