@@ -17,6 +17,7 @@ from lesionlab._files import write_json
 from lesionlab.chapters import notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "book" / "results"
 CHAPTERS = notebooks.available(ROOT / "notebooks")
 
 
@@ -68,6 +69,14 @@ def test_a_chapters_page_shows_its_outputs(name, built_book, smoke):
     assert images + len(html) > 0
     assert len(page("img")) == images + "".join(html).count("<img")
     assert len(page("table")) >= "".join(html).count("<table")
+
+
+@pytest.mark.slow
+def test_linked_predictions_are_in_the_book(built_book):
+    pages = {path: parsed(path).select(".lesionlab-downloads a") for path in built_book.pages}
+    links = [path.parent / link["href"] for path, found in pages.items() for link in found]
+    assert {link.name for link in links} >= {file.name for file in RESULTS.rglob("*.csv*")}
+    assert all(link.is_file() for link in links)
 
 
 def test_the_table_of_contents_names_all_chapters_and_prose():

@@ -16,7 +16,7 @@ from sklearn.metrics import f1_score, matthews_corrcoef
 
 from lesionlab import published
 from lesionlab.attributes import LI_CATEGORIES, RATING_NAMES
-from lesionlab.published import PAPERS, as_printed, fact, facts, table, tables
+from lesionlab.published import PAPERS, as_printed, fact, facts, since, table, tables
 
 FOLDER = Path(published.__file__).parent
 EVERY = [pytest.param(r.paper, r.table, id=f"{r.paper}-{r.table}") for r in tables().itertuples()]
@@ -31,7 +31,7 @@ def test_index_and_files_agree_one_to_one():
     listed = tables()["file"]
     assert listed.is_unique
     assert set(listed) == on_disk - {
-        "papers.csv", "index.csv", "facts.csv", "outside.csv", "claims.csv"
+        "papers.csv", "index.csv", "facts.csv", "outside.csv", "since.csv", "claims.csv"
     }  # fmt: skip
     assert set(tables()["paper"]) == set(facts()["paper"]) == set(PAPERS)
     assert all(slug == paper.slug for slug, paper in PAPERS.items())
@@ -80,6 +80,13 @@ def test_what_a_caller_changes_stays_with_the_caller():
         first.attrs["note"] = "changed"
         assert load().iloc[0, 0] != "changed"
         assert load().attrs.get("note") != "changed"
+
+
+def test_what_was_printed_since_then_names_its_source():
+    later = since()
+    assert later["year"].between(2021, 2026).all()
+    assert later["printed"].between(0.5, 1).all()
+    assert (later[["work", "asks", "measure", "split", "source"]] != "").all(axis=None)
 
 
 @pytest.mark.parametrize(("call", "message"), [

@@ -131,6 +131,16 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
         shutil.copytree(origin / fonts, target / fonts, dirs_exist_ok=True)
 
 
+def copy_predictions(app: Sphinx, error: Exception | None) -> None:
+    """Put the kept predictions where the pages' links lead (`chapters.Chapter.downloads`)."""
+    results = Path("book", "results")
+    if error is None and app.builder.format == "html":
+        for file in Path(app.srcdir, results).rglob("*.csv*"):
+            target = Path(app.outdir, file.relative_to(app.srcdir))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+
+
 MATHJAX = "tex-chtml-full.js"
 
 
@@ -142,4 +152,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", silence_thebe)
     app.connect("config-inited", show_repository)
     app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", copy_predictions)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

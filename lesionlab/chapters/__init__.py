@@ -13,11 +13,16 @@ import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lesionlab
 from lesionlab import _names
 from lesionlab.chapters import parameters
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
 
 SET = "LESIONLAB_SET"  # the variable that names a set for a notebook that papermill does not run
 SOLUTION = "%%solution"  # the first line of a cell that runs only if `solutions` is true
@@ -45,6 +50,25 @@ class Chapter:
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"there is no folder {str(folder)!r} of results")
         return Path(folder)
+
+    def downloads(self, folder: str | Path = "") -> HTML:
+        """Links to the predictions of the runs in `results(folder)`, one CSV file a run.
+
+        Links to the book's own files also work in the built book.
+        """
+        from IPython.display import HTML
+
+        place = self.results(folder)
+        own = place if folder else Path("..", "book", "results", place.name)
+        links = []
+        for file in sorted(place.rglob("*.csv*")):
+            name = file.relative_to(place).as_posix()
+            links.append(f'<li><a href="{escape((own / name).as_posix())}" download>{escape(name)}')
+        head = f"Predictions to download: {len(links)} runs, one row per lesion and output"
+        return HTML(
+            f'<details class="lesionlab-downloads"><summary>{head}</summary>'
+            f"<ul>{'</a></li>'.join([*links, ''])}</ul></details>"
+        )
 
 
 def results_of(name: str) -> str:

@@ -113,6 +113,15 @@ def outside() -> pd.DataFrame:
     return _read("outside.csv").copy()
 
 
+def since() -> pd.DataFrame:
+    """What was printed from 2021 to 2026 on LIDC's malignancy: numbers that were read in `source`.
+
+    Columns work, year, asks, measure, printed, split, source.
+    """
+    content = _read("since.csv")
+    return content.assign(year=_parse(content["year"]), printed=_parse(content["printed"]))
+
+
 def fact(paper: str, name: str) -> float:
     """One number from a paper's running text or figures; `facts(paper)` shows all of them."""
     known = facts(paper)

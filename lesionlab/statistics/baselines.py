@@ -54,6 +54,21 @@ def constant_regression(nodules: pd.DataFrame, attribute: str, *, folds: Folds) 
     return table.assign(prediction=median, constant=median)
 
 
+def constant_within(values: Array, width: float = 1.0) -> tuple[float, float]:
+    """Of all constants the one that is within `width` of most values, and the share of those.
+
+    Papers print the share of ratings that are predicted within one step of the readers' mean.
+    """
+    known = np.sort(values[np.isfinite(values)])
+    if not len(known):
+        raise ValueError("values: expected a finite one or more")
+    # the best window of 2 × width begins at a value; a bit is for ends that meet in floating point
+    last = np.searchsorted(known, known + 2 * width + 1e-9, side="right")
+    counts = last - np.arange(len(known))
+    first = int(counts.argmax())
+    return float(known[first] + width), float(counts[first] / len(known))
+
+
 def diameter_regression(nodules: pd.DataFrame, attribute: str, *, folds: Folds) -> pd.DataFrame:
     """Predict a rating from the diameter (mm) alone, by median regression on a spline of its log.
 

@@ -88,6 +88,17 @@ def test_results_of_the_book_or_of_ones_own_or_none(tmp_path):
     assert chapter.results(tmp_path) == tmp_path
     with pytest.raises(FileNotFoundError, match=r"no folder 'nowhere' of results"):
         chapter.results("nowhere")
+
+
+def test_the_predictions_of_kept_runs_are_linked(tmp_path):
+    chapter = chapters.Chapter("liu2020", progress=False)
+    html = chapter.downloads().data
+    links = re.findall(r'href="([^"]+)"', html)
+    files = sorted(chapter.results().rglob("*.csv*"))
+    assert [ROOT.joinpath("notebooks", link).resolve() for link in links] == files
+    assert f"{len(files)} runs" in html
+    (tmp_path / "a&b.csv").touch()
+    assert "a&amp;b.csv" in chapter.downloads(tmp_path).data
     with pytest.raises(FileNotFoundError, match=r"book/x did not come with lesionlab .*wheel"):
         chapters.shipped("book", "x")
 

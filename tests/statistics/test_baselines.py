@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from lesionlab.statistics.baselines import (
     OTHER_RATINGS,
     constant_regression,
+    constant_within,
     diameter_classifier,
     diameter_multiclass,
     diameter_regression,
@@ -166,3 +167,14 @@ def test_what_is_missing_is_left_out():
 def test_bad_arguments(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_the_constant_that_is_near_most_values():
+    values = np.array([1, 1, 2, 3.0, 3.01, 5, np.nan])
+    assert constant_within(values) == (2, 4 / 6)  # 1, 1, 2 and 3 lie within 1 of 2
+    assert constant_within(values, 0.1) == (1.1, 2 / 6)
+    drawn = np.random.default_rng(0).integers(1, 6, 200) / 1.0
+    best = max((abs(drawn - c) <= 1).mean() for c in np.linspace(0, 6, 601).round(2))
+    assert constant_within(drawn)[1] == best
+    with pytest.raises(ValueError, match="values: expected a finite one"):
+        constant_within(np.array([np.nan]))
