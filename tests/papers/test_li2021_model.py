@@ -19,6 +19,8 @@ PARAMETERS = {
     "2.5d11": (4_842_587, 8_388_452, 5_137_499),
     "3d": (14_127_707, 17_673_572, 14_422_619),
     "3d32": (14_127_707, 17_673_572, 14_422_619),
+    "2d_narrow": (306_059, 528_980, 324_491),
+    "3d32_narrow": (886_955, 1_109_876, 905_387),
 }
 
 
@@ -53,6 +55,9 @@ def test_parameters():
     blocks = 9 * 64 + 2 * 64
     blocks += sum((9 + 1) * a * 2 * a + 9 * 4 * a * a + 6 * 2 * a for a in (64, 128, 256))
     assert found["basic_2d"] == blocks + sum(CLASSES) * 513
+    narrow = 9 * 16 + 2 * 16
+    narrow += sum((9 + 1) * a * 2 * a + 9 * 4 * a * a + 6 * 2 * a for a in (16, 32, 64))
+    assert found["basic_2d_narrow"] == narrow + sum(CLASSES) * 129
     assert found["self_2d"] - found["basic_2d"] == 9 * 2 * 512 * 32
     gate = 256 * 512 + 512 * 512 + 2 * 512 + 513
     assert found["soft_2d"] == blocks + 9 * gate + sum(CLASSES) * 257

@@ -61,6 +61,8 @@ _MODES: Mapping[str, Mapping[str, Any]] = {
     "2.5d11": {"mode": "2.5d", "n_slices": 11},
     "3d": {"mode": "3d"},
     "3d32": {"mode": "3d", "size": 32},  # ours: an eighth of the voxels, for a CPU
+    "2d_narrow": {"mode": "2d", "narrow": 4},  # ours: a quarter of the channels, for small files
+    "3d32_narrow": {"mode": "3d", "size": 32, "narrow": 4},
 }
 _ATTENTIONS = {"self": "Self-att", "soft": "Soft-att", "basic": "Basic model"}
 
@@ -71,7 +73,7 @@ VARIANTS: Mapping[str, Design] = {
 }
 
 NAMES: Mapping[str, str] = {
-    f"{attention}_{mode}": f"{row}, {mode.replace('d', 'D ').strip()}"
+    f"{attention}_{mode}": f"{row}, {mode.replace('d', 'D ', 1).replace(' _', ', ').strip()}"
     for mode in _MODES
     for attention, row in _ATTENTIONS.items()
 }

@@ -38,12 +38,26 @@ UPSAMPLING = {2: "bilinear", 3: "trilinear"}
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """What tells one model from another: attention and input mode; `size` in pixels or voxels."""
+    """What tells one model from another.
+
+    Attributes:
+        attention: In front of each head.
+        mode: What the network is given.
+        n_slices: The channels of 2.5D.
+        size: The sides of the input, pixels or voxels.
+        narrow: By how much all blocks have fewer channels; ours, for small files.
+    """
 
     attention: Attention
     mode: InputMode
     n_slices: int = 1
     size: int = 64
+    narrow: int = 1
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The channels of the four blocks."""
+        return tuple(width // self.narrow for width in WIDTHS)
 
     @property
     def axes(self) -> int:
@@ -146,11 +160,12 @@ class ChannelAttention(nn.Module):
 class Head(nn.Module):
     """One attribute's attention, if any, and its classifier."""
 
-    def __init__(self, attention: Attention, classes: int, axes: int) -> None:
+    def __init__(self, design: Design, classes: int) -> None:
         super().__init__()
-        shallow, deep = WIDTHS[-2:]
-        self.soft = SoftAttention(shallow, deep, axes) if attention == "soft" else None
-        self.channel = ChannelAttention(deep) if attention == "self" else None
+        shallow, deep = design.widths[-2:]
+        soft, channel = design.attention == "soft", design.attention == "self"
+        self.soft = SoftAttention(shallow, deep, design.axes) if soft else None
+        self.channel = ChannelAttention(deep) if channel else None
         self.classifier = nn.Linear(shallow if self.soft else deep, classes)
 
     def forward(
@@ -175,15 +190,13 @@ class Network(nn.Module):
     def __init__(self, design: Design, classes: Mapping[str, int]) -> None:
         super().__init__()
         self.axes, self.inputs = design.axes, design.n_slices
-        first, *middle, last = WIDTHS
+        first, *middle, last = design.widths
         blocks: list[nn.Module] = [ConvolutionBlock(self.inputs, first, self.axes)]
-        for inputs, outputs in zip(WIDTHS, middle, strict=False):
+        for inputs, outputs in zip(design.widths, middle, strict=False):
             blocks.append(ResidualBlock(inputs, outputs, self.axes))
         self.blocks = nn.Sequential(*blocks)
         self.last_block = ResidualBlock(middle[-1], last, self.axes)
-        self.heads = nn.ModuleDict(
-            {name: Head(design.attention, n, self.axes) for name, n in classes.items()}
-        )
+        self.heads = nn.ModuleDict({name: Head(design, n) for name, n in classes.items()})
 
     def forward(self, images: torch.Tensor) -> Outputs:
         """Classify lesions, (lesion, slice, y, x) or (lesion, 1, z, y, x) of 16 or more a side."""
