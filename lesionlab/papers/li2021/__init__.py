@@ -73,7 +73,7 @@ VARIANTS: Mapping[str, Design] = {
 }
 
 NAMES: Mapping[str, str] = {
-    f"{attention}_{mode}": f"{row}, {mode.replace('d', 'D ', 1).replace(' _', ', ').strip()}"
+    f"{attention}_{mode}": f"{row}, {mode.replace('d', 'D ', 1).strip().replace(' _', ', ').replace('_', ', ')}"
     for mode in _MODES
     for attention, row in _ATTENTIONS.items()
 }
