@@ -72,8 +72,14 @@ VARIANTS: Mapping[str, Design] = {
     for attention in _ATTENTIONS
 }
 
+
+def _words(mode: str) -> str:
+    """`3d32_narrow` as “3D 32, narrow”."""
+    return mode.replace("d", "D ", 1).strip().replace(" _", ", ").replace("_", ", ")
+
+
 NAMES: Mapping[str, str] = {
-    f"{attention}_{mode}": f"{row}, {mode.replace('d', 'D ', 1).strip().replace(' _', ', ').replace('_', ', ')}"
+    f"{attention}_{mode}": f"{row}, {_words(mode)}"
     for mode in _MODES
     for attention, row in _ATTENTIONS.items()
 }
