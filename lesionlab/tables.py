@@ -111,6 +111,15 @@ def beside(
     return table.droplevel(0, axis=1) if single else table
 
 
+def spell(ends: Iterable[float], decimals: int = 2) -> str:
+    """A number with its interval, as a sentence has it: `0.91 [0.90, 0.93]`, “–” for no number.
+
+    `ends` are the value, its lower and its upper end, or the value alone.
+    """
+    first, *others = (f"{end:z.{decimals}f}".replace("-", "−") for end in ends)
+    return "–" if "nan" in first else f"{first} [{', '.join(others)}]" if others else first
+
+
 def show(
     table: pd.DataFrame,
     *,

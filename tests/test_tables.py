@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lesionlab.tables import WORDS, beside, choose, show
+from lesionlab.tables import WORDS, beside, choose, show, spell
 
 
 def printed(table: pd.DataFrame, **how: object) -> list[list[str]]:
@@ -201,3 +201,10 @@ def test_every_row_is_there_to_choose_and_its_buttons_are_named() -> None:
     other = choose(pd.DataFrame({"auc": [1]}, CHOICES[:1]), caption="c")
     assert len(names) == 2
     assert names.isdisjoint(re.findall(r'name="(.*?)"', other.data)), "two in a page are apart"
+
+
+def test_a_number_and_its_interval_in_a_sentence():
+    assert spell([0.9149, 0.8979, -0.00001], 3) == "0.915 [0.898, 0.000]"
+    assert spell(pd.Series([-0.5, -1, 2])) == "−0.50 [−1.00, 2.00]"
+    assert spell([0.25], 1) == "0.2"
+    assert spell([float("nan"), 1, 2]) == "–"

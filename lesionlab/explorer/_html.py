@@ -12,11 +12,13 @@ from html import escape
 from importlib import import_module
 from importlib.resources import files
 from math import inf
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from lesionlab import attributes
+from lesionlab._files import write_text
 from lesionlab.explorer import _encoding, _scene
 from lesionlab.explorer._scene import Scene
 
@@ -37,7 +39,28 @@ LAB = ("anywidget", "ipywidgets", "traitlets")
 """What the extra `lab` installs."""
 
 
-class Page:
+class Saved:
+    """What can be saved as one file, to look at or to mail."""
+
+    def to_html(self) -> str:
+        """One self-contained piece of HTML."""
+        raise NotImplementedError
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write a page that needs nothing else: no kernel, no network, no other file.
+
+        It holds the voxels that it shows. `FileExistsError` where there is a file of that name,
+        unless it may be overwritten.
+        """
+        if Path(path).exists() and not overwrite:
+            raise FileExistsError(f"path={str(path)!r} exists; choose another or overwrite=True")
+        head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        title = f"<title>{escape(Path(path).stem)}</title>"
+        page = f'<!doctype html><html lang="en"><head>{head}{title}</head><body>{self.to_html()}'
+        return write_text(path, f"{page}</body></html>\n")
+
+
+class Page(Saved):
     """What a cell shows where there is no kernel: HTML, and a picture for where that is hidden."""
 
     NAME: ClassVar[str]  # `volume` for an element of the class `lesionlab-volume`

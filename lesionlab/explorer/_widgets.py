@@ -20,7 +20,7 @@ STAYING = (
 """Traits that do not depend on the volume shown."""
 
 
-class _Widget(anywidget.AnyWidget):
+class _Widget(_html.Saved, anywidget.AnyWidget):
     """A widget whose output also carries HTML and a picture of where it stands now."""
 
     _data = traitlets.Dict().tag(sync=True)

@@ -15,6 +15,7 @@ import ipywidgets as w
 import pandas as pd
 
 from lesionlab import attributes
+from lesionlab.explorer._html import Saved
 from lesionlab.explorer._scene import output_word
 from lesionlab.explorer._widgets import VolumeViewer
 from lesionlab.explorer.bench import (
@@ -94,7 +95,7 @@ class Controls:
         ]
 
 
-class Workbench(w.VBox):  # type: ignore[misc]
+class Workbench(Saved, w.VBox):  # type: ignore[misc]
     """What `lesionlab.explorer.workbench` gives in a kernel.
 
     Attributes:

@@ -652,6 +652,18 @@ def test_two_nodules_scroll_by_the_same_mm_until_unlinked(opened):
 # -- the picture -----------------------------------------------------------------------
 
 
+def test_a_saved_file_shows_the_viewer_without_a_server(browser, tmp_path):
+    path = views()["whole"][0].save(tmp_path / "one.html")
+    page = browser.new_page()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(path.as_uri())
+    page.wait_for_function("document.querySelector('.lesionlab-volume > div')?.viewer")
+    assert Seen(page).viewer("return viewer.model.get('error')") == ""
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in asked)
+    page.close()
+
+
 def test_the_button_saves_a_png_of_what_is_seen(whole):
     whole.set(slice=2, orthogonal=True, cursor=[9, 10])
     with whole.page.expect_download() as waiting:

@@ -171,3 +171,17 @@ def test_entering_the_room_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "pandas", "scipy", "anywidget", "pylidc"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_is_saved_as_one_file(kind, noise, tmp_path):
+    page = made(kind, NASTY, noise)
+    path = page.save(tmp_path / "one & two.html")
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    assert "<title>one &amp; two</title>" in text
+    assert "alert(1)</script>" not in text
+    assert not re.search(r"(src|href)=.?https?:", text)
+    with pytest.raises(FileExistsError, match="exists; choose another or overwrite=True"):
+        page.save(path)
+    assert page.save(path, overwrite=True).stat().st_size > 1000

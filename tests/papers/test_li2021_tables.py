@@ -273,3 +273,9 @@ def test_a_type_of_a_single_patient_does_not_stop_the_folds():
     found = li2021.cohort(lesions.drop(effusions[1:]))
     assert found.folds().nunique() == 5
     assert found.table.loc[effusions[0], "lesion_type"] == 6
+
+
+def test_seconds_of_a_step_by_variant():
+    found = tables.seconds(["basic_2.5d", "soft_2d_narrow", "self_3d32_narrow"], n=2)
+    assert list(found.index) == ["basic_2.5d", "soft_2d_narrow", "self_3d32_narrow"]
+    assert (found > 0).all()

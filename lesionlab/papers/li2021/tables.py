@@ -13,6 +13,7 @@ the note of the published tables has the proof. Here each measure has its own na
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Unpack
@@ -28,7 +29,6 @@ from lesionlab.papers import _shared
 from lesionlab.papers.li2021 import ATTRIBUTES, TABLES, VARIANTS, Li2021, target
 from lesionlab.statistics.intervals import Array, Resampling
 from lesionlab.statistics.scoring import class_measures, mean_of_known
-from lesionlab.training.outcomes import Outcome
 from lesionlab.training.targets import TRUTH, Targets
 
 if TYPE_CHECKING:
@@ -271,21 +271,22 @@ def parameters(attributes: Sequence[str] = ATTRIBUTES) -> pd.Series[int]:
     return pd.Series(found, name="parameters").rename_axis("variant")
 
 
-def cost(outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
-    """What 2D, 2.5D and 3D cost (6.1): by variant, means over the folds of a run.
+def seconds(variants: Iterable[str], *, n: int = 4) -> pd.Series[float]:
+    """Seconds of a training step for each of `n` lesions on this CPU, by variant (6.1).
 
-    Columns parameters, seconds_per_lesion (of a step, training alone), best_epoch, device.
+    Forward, loss and gradient, on random images; the better of two steps after a first one.
     """
-    rows = {}
-    for variant, outcome in outcomes.items():
-        epochs = pd.concat([pd.DataFrame(fold["history"]) for fold in outcome.folds])
-        rows[variant] = {
-            "parameters": parameters(outcome.about["settings"]["attributes"])[variant],
-            "seconds_per_lesion": 1 / epochs["lesions_per_second"].mean(),
-            "best_epoch": float(np.mean([fold["best_epoch"] for fold in outcome.folds])),
-            "device": ", ".join({fold["device"] for fold in outcome.folds}),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant")
+    found = {}
+    for variant in variants:
+        design = VARIANTS[variant]
+        model: Any = Li2021(variant).model(0).train()
+        images, times = torch.rand(n, design.n_slices, *[design.size] * design.axes), []
+        for _ in range(3):
+            start = time.perf_counter()
+            sum(scores.square().mean() for scores in model(images).logits.values()).backward()
+            times.append(time.perf_counter() - start)
+        found[variant] = min(times[1:]) / n
+    return pd.Series(found, name="seconds").rename_axis("variant")
 
 
 def competition(history: pd.DataFrame) -> pd.DataFrame:
