@@ -14,7 +14,7 @@ NUMERIC := tests/attention tests/papers tests/statistics tests/training tests/cr
 	tests/test_packing.py tests/crops/test_resampling.py tests/crops/test_sampling.py
 
 
-.PHONY: help setup book test test-avx2 fuzz lab lint check wheels bench clean
+.PHONY: help setup book test test-avx2 fuzz lab lint check wheels deploy bench clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -59,6 +59,11 @@ check: lint test test-avx2 book  ## everything that CI checks
 
 wheels: $(READY)  ## the wheel in a clean environment of each Python that is there
 	$(BIN)/python tests/wheels.py
+
+deploy:  ## copy the built book to a static host: make deploy TO=user@host:/folder
+	$(if $(TO),,$(error say where to: make deploy TO=user@host:/folder))
+	test -f _build/html/index.html
+	rsync --archive --delete --compress _build/html/ $(TO)/
 
 bench: $(READY)  ## one table of ratios against named peers
 	$(BIN)/python -m benchmarks

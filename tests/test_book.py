@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from bs4 import BeautifulSoup
 
+from lesionlab import __version__
 from lesionlab._files import write_json
 from lesionlab.chapters import notebooks
 
@@ -69,6 +70,15 @@ def test_a_chapters_page_shows_its_outputs(name, built_book, smoke):
     assert images + len(html) > 0
     assert len(page("img")) == images + "".join(html).count("<img")
     assert len(page("table")) >= "".join(html).count("<table")
+
+
+@pytest.mark.slow
+def test_every_page_says_its_version(built_book):
+    pages = [page for page in built_book.pages if parsed(page).select_one(".bd-article")]
+    for path in pages:
+        (said,) = parsed(path).select(".lesionlab-version")
+        assert re.match(rf"lesionlab {__version__}.*, built on \d{{4}}-\d\d-\d\d$", said.text), path
+    assert len(pages) > len(CHAPTERS)
 
 
 @pytest.mark.slow

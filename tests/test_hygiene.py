@@ -273,3 +273,24 @@ def test_a_test_is_skipped_without_the_variable_and_fails_with_a_wrong_one(
     monkeypatch.setenv(variable, "/no/such/file")
     with pytest.raises(pytest.fail.Exception, match=f"{variable}='/no/such/file': expected"):
         shared.find(variable)
+
+
+def test_workflows_run_what_there_is():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"(?m)^([a-z0-9-]+):", makefile))
+    whole = ""
+    for path in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]
+        steps = [step for job in jobs.values() for step in job["steps"]]
+        whole += "\n".join(step.get("run", "") for step in steps) + "\n"
+        for step in steps:
+            assert set(step) & {"run", "uses"}, path.name
+    assert set(re.findall(r"make ([a-z0-9-]+)", whole)) <= targets
+    assert all((ROOT / name).exists() for name in re.findall(r"(?:tests/|\.ci/)\w+", whole))
+    quick = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8"))
+    pythons = quick["jobs"]["quick"]["strategy"]["matrix"]["python-version"]
+    named = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert pythons == named
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text(encoding="utf-8"))
+    assert (ROOT / ".devcontainer" / container["build"]["dockerfile"]).is_file()
+    assert container["postCreateCommand"].removeprefix("make ") in targets

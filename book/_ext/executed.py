@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import shutil
+from datetime import date
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from sphinx.util.docutils import SphinxDirective
 from lesionlab.chapters import SOLUTION
 from lesionlab.chapters.notebooks import checksums, outdated, recorded
 from lesionlab.chapters.verdicts import claims, verdicts
+from lesionlab.results import provenance
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -115,6 +117,14 @@ def show_repository(app: Sphinx, config: Any) -> None:
     config.myst_substitutions = {**config.myst_substitutions, "get_it": get_it}
 
 
+def show_version(app: Sphinx, config: Any) -> None:
+    """Say below every page which version, which commit and which day it is of."""
+    told = provenance(app.srcdir)
+    commit = f", commit {told['commit'][:8]}" if told["commit"] else ""
+    said = f"lesionlab {told['versions']['lesionlab']}{commit}, built on {date.today()}"
+    config.html_theme_options["extra_footer"] = f'<p class="lesionlab-version">{said}</p>'
+
+
 def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
     """Serve MathJax from the book: of the package's 24 MB, the file and the fonts that are used."""
     if error is None and app.builder.format == "html":
@@ -151,6 +161,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", swap, priority=100)
     app.connect("config-inited", silence_thebe)
     app.connect("config-inited", show_repository)
+    app.connect("config-inited", show_version)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", copy_predictions)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
