@@ -115,6 +115,12 @@ def test_executed_outputs_are_in_the_page(hard_book):
 
 
 @pytest.mark.slow
+def test_a_page_says_how_long_it_takes(hard_book):
+    text = parsed(hard_book.html / "notebooks" / "hard.html").text
+    assert re.search(r"About \d+ minutes to read, \d+ seconds to run", text)
+
+
+@pytest.mark.slow
 def test_the_download_is_the_stored_notebook(hard_book, hard_project):
     stored = hard_project.folder / "hard.ipynb"
     download = hard_book.html / "_sources" / "notebooks" / "hard.ipynb"

@@ -44,7 +44,9 @@ def swap(app: Sphinx, docname: str, source: list[str]) -> None:
     if copy.exists():
         # the first line of a solution means nothing to somebody who copies it from the page
         first_line = json.dumps(f"{SOLUTION}\n") + ","
-        source[0] = copy.read_text(encoding="utf-8").replace(first_line, "")
+        page = json.loads(copy.read_text(encoding="utf-8").replace(first_line, ""))
+        tell_times(page["cells"], recorded(copy).get("seconds"))
+        source[0] = json.dumps(page, ensure_ascii=False)
         chosen = recorded(copy).get("set")
         if reason is None and chosen == "smoke" != os.environ.get("LESIONLAB_BOOK_SET"):
             reason = "it was executed with the set smoke, which is for tests"
@@ -57,6 +59,25 @@ def swap(app: Sphinx, docname: str, source: list[str]) -> None:
             location=docname,
             type="executed",
         )
+
+
+def tell_times(cells: list[dict[str, Any]], seconds: float | None) -> None:
+    """Say below the title how long a page takes to read, and took to run."""
+    prose = [cell for cell in cells if cell["cell_type"] == "markdown"]
+    if not prose:
+        return
+    texts = ["".join(cell["source"]) for cell in prose]
+    minutes = max(1, round(len(" ".join(texts).split()) / WORDS_A_MINUTE))
+    run = (
+        ""
+        if seconds is None
+        else f", {max(1, round(seconds))} seconds to run where this page was made"
+    )
+    title, _, rest = texts[0].partition("\n")
+    prose[0]["source"] = f"{title}\n\n*About {minutes} minutes to read{run}.*\n{rest}"
+
+
+WORDS_A_MINUTE = 150  # of English with numbers in it
 
 
 def executed(srcdir: str | Path) -> Path:
