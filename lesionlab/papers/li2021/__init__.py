@@ -62,6 +62,7 @@ _MODES: Mapping[str, Mapping[str, Any]] = {
     "3d": {"mode": "3d"},
     "3d32": {"mode": "3d", "size": 32},  # ours: an eighth of the voxels, for a CPU
     "2d_narrow": {"mode": "2d", "narrow": 4},  # ours: a quarter of the channels, for small files
+    "2.5d_narrow": {"mode": "2.5d", "n_slices": 5, "narrow": 4},
     "3d32_narrow": {"mode": "3d", "size": 32, "narrow": 4},
 }
 _ATTENTIONS = {"self": "Self-att", "soft": "Soft-att", "basic": "Basic model"}
