@@ -93,7 +93,7 @@ def test_the_table_of_contents_names_all_chapters_and_prose():
     toc = (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8")
     entries = set(re.findall(r"(?m)^[ -]*(?:file|root): +(\S+) *$", toc))
     # only_build_toc_files would leave out the rest without a word
-    pages = (*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb"))
+    pages = (*(ROOT / "book").rglob("*.md"), *(ROOT / "notebooks").glob("*.ipynb"))
     assert {page.relative_to(ROOT).with_suffix("").as_posix() for page in pages} == entries
 
 
@@ -206,3 +206,39 @@ def test_buttons_lead_to_a_repository_that_there_is(extension, url):
     services = set(config.html_theme_options["launch_buttons"]) - {"notebook_interface"}
     assert bool(buttons) is bool(services) is bool(url)
     assert ("git clone" in config.myst_substitutions["get_it"]) is bool(url)
+
+
+# -- the reference ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
+    return importlib.import_module("api")
+
+
+def test_the_reference_has_every_public_module(api):
+    asked = [
+        module
+        for page in (ROOT / "book" / "api").glob("*.md")
+        for package in api.ASKED.findall(page.read_text(encoding="utf-8"))
+        for module in api.modules(package)
+    ]
+    assert len(asked) == len(set(asked))
+    assert set(asked) | {"lesionlab"} == set(api.modules("lesionlab"))
+
+
+def test_a_docstring_becomes_restructuredtext(api):
+    lines = ["A `size`³ of *all*, by `a_b_`.", "", "    run(x_)", "", "Args:", "    x_: `y`."]
+    api.as_rst(None, "function", "f", None, {}, lines)
+    assert lines == [
+        r"A \ ``size``\ ³ of \*all\*, by \ ``a_b_``\ .", "", "::", "", "    run(x_)", "",
+        "Args:", r"    x\_: \ ``y``\ .",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_reference_shows_names_with_their_docstrings(built_book):
+    page = parsed(built_book.html / "book" / "api" / "papers.html")
+    (head,) = page.select('[id="lesionlab.papers.li2021.model.SoftAttention"]')
+    assert "A mask over places from a deeper layer" in head.find_next("dd").text
