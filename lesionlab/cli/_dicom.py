@@ -29,7 +29,6 @@ def list_series(folder: Scans) -> None:
         what = "phantom" if one.synthetic else ""
         rows.append((str(k), _kind(one), f"{one.n_files:,}", str(one.path), what))
     typer.echo(aligned(rows))
-    _say_excluded(series)
 
 
 @dicom_app.command("check")
@@ -53,7 +52,6 @@ def check(folder: Scans) -> None:
         typer.echo(f"series {k}, {one.path}: {told}" + ("" if odd else ", nothing is odd"))
         for text, more in first((text, "") for text in odd):
             typer.echo(f"    {text} {more}".rstrip())
-    _say_excluded(series)
     if n_odd:
         stop(f"{folder}: something is odd about {n_odd:,} series", FAILED)
 
@@ -71,7 +69,6 @@ def identity(folder: Scans) -> None:
     n_read = fields.attrs["n_read"]
     rows = [(str(one.Index), str(one.kind), f"{one.n_files:,}") for one in fields.itertuples()]
     typer.echo(aligned([("field", "kind", f"files of {n_read:,}"), *rows]))
-    _say_excluded(fields)
 
 
 def _series(folder: Path) -> pd.DataFrame:
@@ -83,8 +80,3 @@ def _series(folder: Path) -> pd.DataFrame:
 def _kind(one: Any) -> str:
     """The modality, if it is a word that can be shown."""
     return str(one.modality) if str(one.modality).isalpha() and len(one.modality) < 9 else "?"
-
-
-def _say_excluded(table: pd.DataFrame) -> None:
-    for path, why in first(table.attrs["excluded"]):
-        typer.echo(f"not read: {path}: {why}", err=True)

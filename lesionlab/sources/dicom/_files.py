@@ -11,6 +11,7 @@ import io
 import logging
 import math
 import re
+import struct
 import tempfile
 import warnings
 import zlib
@@ -24,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset, FileMetaDataset, filereader
 from pydicom.dataelem import RawDataElement
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.tag import Tag
@@ -33,6 +35,8 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
 )
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # SOP class of a CT slice; localizers have it too
@@ -68,6 +72,7 @@ _TOLD: list[Any] = ["RescaleType", "PixelPaddingValue", "PixelPaddingRangeLimit"
 FRAME_TAGS = {*SLICE_TAGS, *PIXEL_TAGS, *_TOLD}  # all that slices and pixels are made from
 _PIXELS = int(Tag("PixelData"))
 _HU = re.compile(r"(HU|HOUND?SFIELD( UNITS?)?)?")  # RescaleType; some scanners write it out
+_SIZES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # markers SOF of JPEG and JPEG-LS
 _BARE = re.compile(rb"[\2\x08]\0[\0-\x18]\0")  # how a file begins that lacks the preamble
 
 
@@ -293,7 +298,7 @@ class Slice:
     """What the header of one CT slice says, checked."""
 
     path: Path
-    series_uid: str
+    series_uid: str = field(repr=False)
     instance_number: float  # infinity where it is empty
     position: tuple[float, ...]  # (x, y, z) of the first pixel's centre in the patient, mm
     orientation: tuple[float, ...]  # of increasing column and row index, two unit vectors
@@ -309,6 +314,9 @@ class Slice:
     kernel: str = field(repr=False)
     phase: tuple[str, str] = field(repr=False)  # TemporalPositionIdentifier, AcquisitionNumber
     frame: int | None = None  # which of an Enhanced CT file, from 0
+
+    def __str__(self) -> str:
+        return f"{self.path}" if self.frame is None else f"{self.path}, frame {self.frame + 1}"
 
 
 @quiet()
@@ -423,11 +431,14 @@ def _decode(header: Header, allocated: int) -> npt.NDArray[np.float64]:
     expected = shape[0] * shape[1] * allocated // 8
     if not size or (not syntax.is_compressed and not expected <= size <= expected + 1):
         raise header.error(f"its pixels are {size:,} bytes, expected {expected:,}: damaged")
+    if syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes):
+        pixels = [_checked_jpeg(header, pixels[0], shape, allocated)]
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # type: ignore[no-untyped-call]
     big, compressed = syntax == ExplicitVRBigEndian, syntax.is_compressed
     try:
         here = (header.dataset[name] for name in PIXEL_TAGS if name in header.dataset)
         checked = Dataset({element.tag: element for element in here})
+        checked["PixelData"].value = pixels[0]
         checked.SOPClassUID, checked.SOPInstanceUID = CT_IMAGE, "1.2.3"
         checked.file_meta = FileMetaDataset()
         checked.file_meta.TransferSyntaxUID = (
@@ -448,3 +459,22 @@ def _decode(header: Header, allocated: int) -> npt.NDArray[np.float64]:
         raise header.error(f"its pixels decode to {values.shape}, expected {(1, *shape)}")
     plane: npt.NDArray[np.float64] = values[0]
     return plane
+
+
+def _checked_jpeg(header: Header, pixels: bytes, shape: tuple[int, int], allocated: int) -> bytes:
+    """The stream of one JPEG or JPEG-LS frame and nothing else, of the size that the header says.
+
+    GDCM makes room for what the header says and ends the process where the stream has more.
+    """
+    try:
+        (frame,) = generate_frames(pixels, number_of_frames=1)
+    except Exception:
+        frame = b""
+    at = 2  # behind SOI; segments follow, each with its length, until one has the size
+    while frame[at : at + 1] == b"\xff" and at < len(frame) - 10 and frame[at + 1] not in _SIZES:
+        at += 1 if frame[at + 1] == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4])
+    begin, marker, _, depth, *size = struct.unpack(">BBHBHHB", frame[at : at + 10].ljust(10, b"\0"))
+    same = begin == 0xFF and marker in _SIZES and size == [*shape, 1]
+    if not (same and depth <= allocated and (depth > 8) == (allocated > 8)):
+        raise header.error("its pixels, a JPEG stream, are not of the size in its header: damaged")
+    return encapsulate([frame])

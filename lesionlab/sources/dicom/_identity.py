@@ -14,7 +14,7 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.tag import Tag
 
 from lesionlab.sources.dicom._files import BadFileError, Header, quiet
-from lesionlab.sources.dicom._series import files_below
+from lesionlab.sources.dicom._series import files_below, tell_bad
 
 _KINDS = {"PN": "name", "UI": "UID"} | dict.fromkeys(("DA", "DT", "TM"), "date or time")
 _KINDS |= dict.fromkeys(("LO", "LT", "SH", "ST", "UC", "UR", "UT"), "text")
@@ -43,7 +43,7 @@ def identity(root: str | Path) -> pd.DataFrame:
     if not os.path.isdir(root):
         raise NotADirectoryError(f"{str(root)!r} is not a folder")
     counts: Counter[tuple[str, str]] = Counter()
-    bad: list[tuple[str, str]] = []
+    bad: list[BadFileError] = []
     n_read = 0
     for file in (file for _, files in files_below(Path(root)) for file in files):
         try:
@@ -51,10 +51,11 @@ def identity(root: str | Path) -> pd.DataFrame:
             counts.update(set(_fields(header, header.dataset, DEEPEST)))
             n_read += 1
         except BadFileError as error:
-            bad.append((str(error.path), error.reason))
-    rows = [(field, kind, n) for (field, kind), n in counts.most_common()]
+            bad.append(error)
+    rows = [(*what, n) for what, n in sorted(counts.items(), key=lambda one: (-one[1], one[0]))]
     table = pd.DataFrame(rows, columns=["field", "kind", "n_files"]).set_index("field")
-    table.attrs |= {"n_read": n_read, "excluded": bad}
+    table.attrs["n_read"] = n_read
+    tell_bad(table, bad)
     return table
 
 
@@ -76,6 +77,6 @@ def _fields(header: Header, dataset: Dataset, depth: int) -> Iterator[tuple[str,
             if not tag.is_private_creator:
                 yield "private fields", "private"
         elif vr != "UI" or not text.startswith(b"1.2.840.10008."):
-            kind = _KINDS.get(str(vr)) or ("patient" if tag.group == _PATIENT else "")
+            kind = "patient" if tag.group == _PATIENT else _KINDS.get(str(vr), "")
             if kind or not keyword:
                 yield (keyword or "unknown fields"), (kind or "unknown")

@@ -202,15 +202,17 @@ def oddities(slices: list[Slice], n_skipped: int) -> tuple[list[str], list[str]]
     by_number = {int(s.instance_number): s for s in slices if math.isfinite(s.instance_number)}
     numbers = sorted(by_number)
     # where more are absent than there are, they do not count slices
-    if numbers and 0 < (before := numbers[0] - 1 - n_skipped) <= len(numbers):
+    if numbers and 0 < numbers[0] - 1 - n_skipped <= len(numbers):
         first = by_number[numbers[0]]
-        notes.append(f"up to {before} slices before {first} may be missing, by its InstanceNumber")
+        notes.append(
+            f"slices before {first} may be missing: InstanceNumbers begin with its {numbers[0]}"
+        )
     steps = set(np.diff(numbers).tolist())
     absent = numbers[-1] - numbers[0] + 1 - len(numbers) if numbers else 0
     if len(numbers) > 2 and steps == {2}:
         notes.append("every second slice may be missing: InstanceNumbers rise by 2")
     elif 0 < absent <= len(numbers):
-        notes.append(f"{absent} slices may be missing between the others, by their InstanceNumbers")
+        notes.append(f"slices may be missing between others: InstanceNumbers lack {absent}")
     return refused, notes
 
 

@@ -315,11 +315,16 @@ def find_series(root: str | Path, *, progress: bool = True) -> pd.DataFrame:
     )
     relative = [Path(path).relative_to(root).as_posix() for path in table["path"]]
     table["path"] = pd.array(relative, dtype="str")
+    table = table.sort_values(["path", "series_uid"], ignore_index=True)
+    tell_bad(table, bad)
+    return table
+
+
+def tell_bad(table: pd.DataFrame, bad: list[BadFileError]) -> None:
+    """Log how many files could not be read, and keep them in `attrs["excluded"]` of a table."""
     if bad:
         logger.warning("%d files are not readable as DICOM, the first is %s", len(bad), bad[0])
-    table = table.sort_values(["path", "series_uid"], ignore_index=True)
     table.attrs["excluded"] = [(str(error.path), error.reason) for error in bad]
-    return table
 
 
 @quiet()
