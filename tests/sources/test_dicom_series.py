@@ -186,9 +186,7 @@ def test_mixed_series_are_listed(folder, tmp_path):
     )
     for file in slices(other):
         file.rename(folder / f"other-{file.name}")
-    with pytest.raises(
-        DicomError, match=r"scan: 2 series mixed, of 5 and 2 slices; pass"
-    ):
+    with pytest.raises(DicomError, match=r"scan: 2 series mixed, of 5 and 2 slices; pass"):
         read_series(folder)
     volume = read_series(folder, series_uid="1.2.3")
     assert volume.hu.shape[0] == 2
