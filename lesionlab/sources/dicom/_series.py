@@ -109,6 +109,7 @@ def read_series(
     slices, warnings = select(source, series_uid, strict, recursive=recursive)
     decoded: dict[Slice, Pixels] = {}
     opened: Enhanced | None = None
+    unusable: Path | None = None
     # one file at a time, not sitk.ImageSeriesReader: it takes the type of the first slice for all,
     # which loses the fractions of another slope, and it cannot leave out a bad file
     for s in slices:
@@ -116,8 +117,12 @@ def read_series(
             if s.frame is None:
                 decoded[s] = read_pixels(s.path)
                 continue
+            if s.path == unusable:
+                continue
             if opened is None or opened.path != s.path:
+                unusable = s.path
                 opened = Enhanced(s.path, with_pixels=True)
+                unusable = None
             decoded[s] = opened.pixels(s.frame)
         except BadFileError as error:
             if strict:
