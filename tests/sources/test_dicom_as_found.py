@@ -361,8 +361,11 @@ def test_damaged_enhanced_ct_is_named(folder, change: Callable[[Any], Any], told
     whole.save_as(file)
     with pytest.raises(BadFileError, match=rf"whole.dcm: .*{told}"):
         read_series(file)
-    with pytest.raises(DicomError, match=told):
-        read_series(file, strict=False)
+    if told == "pixels are":
+        assert len(read_series(file, strict=False).hu) == 5  # the others are whole
+    else:
+        with pytest.raises(DicomError, match=told):
+            read_series(file, strict=False)
 
 
 # -- the command line ----------------------------------------------------------------------------
