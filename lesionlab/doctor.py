@@ -85,7 +85,6 @@ def packages() -> Iterator[Finding]:
 def data() -> Iterator[Finding]:
     """The public sets: whether a variable names them, or they were fetched, and are there."""
     from lesionlab.sources import origins
-    from lesionlab.sources.dicom._lidc import SEARCHED, holds_lidc
 
     for origin in origins.ORIGINS.values():
         path = origins.named(origin)
@@ -94,9 +93,11 @@ def data() -> Iterator[Finding]:
         told = f"{origin.variable} is not set; optional, {', '.join(about)}"
         if path is not None:
             told = str(path) if there else f"{path} does not exist; expected {origin.expected}"
-        if there and path is not None and origin is origins.DICOM and not holds_lidc(path):
-            there = False
-            told = f"{path} has no scan of LIDC-IDRI in its first {SEARCHED} folders with files"
+        if there and path is not None and origin is origins.DICOM:
+            from lesionlab.sources.dicom._lidc import SEARCHED, holds_lidc  # needs an extra
+
+            if not (there := holds_lidc(path)):
+                told = f"{path} has no scan of LIDC-IDRI in its first {SEARCHED} folders with files"
         yield Finding(origin.title, there, told, origin.next_step())
 
 
