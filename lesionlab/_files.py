@@ -180,6 +180,11 @@ def sole_writer(
     with plain_errors(LOCK, folder):
         files.makedirs(root, exist_ok=True)
         while (other := _take(files, lock, mine)) is not None:
+            if other == f"{os.getppid()} on {socket.gethostname()}":
+                raise BusyError(
+                    f"{folder} is being written by the process that started this one and waits "
+                    "for it: a script makes crops under `if __name__ == '__main__':`"
+                )
             if time.monotonic() >= until:
                 raise BusyError(
                     f"{folder} is being written by process {other}; wait for it, or delete {LOCK} "

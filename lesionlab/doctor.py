@@ -93,6 +93,11 @@ def data() -> Iterator[Finding]:
         told = f"{origin.variable} is not set; optional, {', '.join(about)}"
         if path is not None:
             told = str(path) if there else f"{path} does not exist; expected {origin.expected}"
+        if there and path is not None and origin is origins.DICOM:
+            from lesionlab.sources.dicom._lidc import SEARCHED, holds_lidc  # needs an extra
+
+            if not (there := holds_lidc(path)):
+                told = f"{path} has no scan of LIDC-IDRI in its first {SEARCHED} folders with files"
         yield Finding(origin.title, there, told, origin.next_step())
 
 

@@ -67,6 +67,8 @@ def test_public_sets_that_are_absent_there_and_misnamed(tmp_path: Path, monkeypa
         misnamed = find(doctor.data(), origin.title)
         assert (misnamed.ok, "here does not exist; expected" in misnamed.found) == (False, True)
         monkeypatch.setenv(origin.variable, str(tmp_path))
+        if origin is origins.DICOM:
+            continue  # looked into: tests/sources/test_dicom_as_found.py
         there = find(doctor.data(), origin.title)
         assert (there.ok, there.found) == (True, str(tmp_path))
 

@@ -17,6 +17,7 @@ import typer
 from lesionlab import __version__
 from lesionlab.cli._audit import audit
 from lesionlab.cli._data import data_app
+from lesionlab.cli._dicom import dicom_app
 from lesionlab.cli._errors import FAILED, plain_errors
 from lesionlab.cli._runs import runs_app
 from lesionlab.cli._train import sweep, train
@@ -34,6 +35,7 @@ app = typer.Typer(
 notebooks_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 app.add_typer(notebooks_app, name="notebooks", help="List, copy and execute the chapters.")
 app.add_typer(data_app, name="data", help="Build, describe and check the crops of the lesions.")
+app.add_typer(dicom_app, name="dicom", help="Look into DICOM files of your own.")
 app.add_typer(runs_app, name="runs", help="List and compare the runs that were made.")
 app.command("train")(train)
 app.command("sweep")(sweep)

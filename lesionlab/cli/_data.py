@@ -83,7 +83,7 @@ def build(
             ("lesions", f"{len(store):,}, {n_made:,} of them made now"),
             ("left out", len(store.exclusions)),
         ]
-        reasons = _first(datasets.by_reason(store.exclusions).items())
+        reasons = first(datasets.by_reason(store.exclusions).items())
         told += [("", f"{n:,} × {why}") for why, n in reasons]
         told += [("bytes", store.info()["bytes"]), ("seconds", round(time.monotonic() - begun, 1))]
         table([*told, ("store", store.url)])
@@ -124,7 +124,7 @@ def validate(store: What, seed: SeedOf = 0, source: Source = None) -> None:
     with plain_errors():
         opened = CropStore(datasets.locate(store, seed, source), allow_incomplete=True)
         wrong = datasets.validate(opened, source=source, progress=sys.stderr.isatty())
-    for name, why in _first(wrong.items()):
+    for name, why in first(wrong.items()):
         typer.echo(f"{name}: {why}")
     if wrong:
         told = f"{len(wrong):,} things are wrong, {len(opened):,} lesions checked"
@@ -175,7 +175,7 @@ def export(
                 "nifti" if form == "nifti" else "dicom-seg", out, of, some,
                 predictions=arrays, progress=progress,
             )  # fmt: skip
-            for lesion_id, why in _first(left_out.items()):
+            for lesion_id, why in first(left_out.items()):
                 typer.echo(f"{lesion_id} is left out: {why}")
             typer.echo(f"{root}: written, {len(left_out):,} lesions left out")
         else:
@@ -255,7 +255,7 @@ def table(rows: Iterable[tuple[Any, Any]]) -> None:
     typer.echo(aligned((str(name).replace("_", " "), value) for name, value in told))
 
 
-def _first(items: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+def first(items: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """The first `SHOWN` of them, and how many there are besides."""
     every = list(items)
     more = len(every) - SHOWN

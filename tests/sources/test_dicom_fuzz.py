@@ -7,13 +7,15 @@ import os
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk  # noqa: N813 - its usual name
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom.uid import ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import ImplicitVRLittleEndian, JPEGLosslessSV1, RLELossless
 
 from lesionlab.sources.dicom import DicomError, find_series, read_series, write_series
 
@@ -24,7 +26,33 @@ EXAMPLES = settings(
 )
 
 
-@pytest.fixture(scope="module", params=["explicit", "implicit", "rle"])
+def in_one_file(one: Any) -> Any:
+    """A slice as an Enhanced CT of two frames, 1 mm apart."""
+    one.SOPClassUID, one.NumberOfFrames = "1.2.840.10008.5.1.4.1.1.2.1", 2
+    one.PixelData = one.PixelData * 2
+    groups = {
+        "PixelMeasuresSequence": ["PixelSpacing", "SliceThickness"],
+        "PlaneOrientationSequence": ["ImageOrientationPatient"],
+        "PixelValueTransformationSequence": ["RescaleSlope", "RescaleIntercept", "RescaleType"],
+        "PlanePositionSequence": ["ImagePositionPatient"],
+    }
+    frames = [pydicom.Dataset(), pydicom.Dataset()]
+    for k, frame in enumerate(frames):
+        for group, names in groups.items():
+            item = pydicom.Dataset()
+            for name in names:
+                setattr(item, name, getattr(one, name))
+            setattr(frame, group, [item])
+        x, y, z = one.ImagePositionPatient
+        frame.PlanePositionSequence[0].ImagePositionPatient = [x, y, z + k]
+    for names in groups.values():
+        for name in names:
+            delattr(one, name)
+    one.PerFrameFunctionalGroupsSequence = frames
+    return one
+
+
+@pytest.fixture(scope="module", params=["explicit", "implicit", "rle", "jpeg", "enhanced"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two slices that bear a name, in one transfer syntax; the second is damaged in every test."""
     hu = np.random.default_rng(1).integers(-1000, 1000, (2, 8, 8)).astype(np.int16)
@@ -37,6 +65,15 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         one.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
         if request.param == "rle":
             one.compress(RLELossless)
+        if request.param == "jpeg":
+            scratch = folder.parent / "jpeg.dcm"
+            image = sitk.GetImageFromArray(one.pixel_array[None])
+            sitk.WriteImage(image, scratch, useCompression=True, compressor="JPEG")
+            packed = pydicom.dcmread(scratch)
+            one.PixelData, one.file_meta.TransferSyntaxUID = packed.PixelData, JPEGLosslessSV1
+            one["PixelData"].is_undefined_length = True
+        if request.param == "enhanced" and one.InstanceNumber == 2:
+            one = in_one_file(one)
         if request.param == "implicit":
             one.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
             pydicom.dcmwrite(file, one, implicit_vr=True, little_endian=True)

@@ -237,8 +237,8 @@ class Anno(_own.Lesions):
         if self._last is None or self._last[0] != name:
             self._last = None  # it goes first, so that two scans are never held
             scan, uid = self._scans[name], self._records[name]["series_uid"]
-            slices, positions, location, step, _ = _index.open_slices(scan.dicom, uid)
-            opened = OpenScan(uid, positions, dict(enumerate(slices)), scan.dicom)
+            slices, positions, location, step, notes = _index.open_slices(scan.dicom, uid)
+            opened = OpenScan(uid, positions, dict(enumerate(slices)), scan.dicom, tuple(notes))
             self._last = name, opened, location, step
         return self._last[1:]
 

@@ -11,18 +11,21 @@ import io
 import logging
 import math
 import re
+import struct
 import tempfile
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset, FileMetaDataset, filereader
+from pydicom.dataelem import RawDataElement
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.tag import Tag
@@ -32,6 +35,8 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
 )
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # SOP class of a CT slice; localizers have it too
@@ -41,6 +46,7 @@ PHANTOM = "lesionlab phantom"  # SeriesDescription of what `write_series` makes
 MAX_PIXELS = 2048  # rows and columns
 MAX_BYTES = 1 << 25  # of a file of which pixels are wanted, and of any deflated one when inflated
 MAX_READS = 100_000  # pydicom reads one to three times for an element, at any depth
+MAX_NESTED = 250_000  # the same for files of which sequences are wanted
 MAX_VALUE = 4096  # bytes of an attribute but the pixels
 AIR = -1024  # HU that takes the place of padding
 LOWEST = -2000  # HU from here down are padding in any file: scanners fill with −2000 or −3024
@@ -49,18 +55,25 @@ Range = tuple[float, float]
 WIDE: Range = (-1e6, 1e6)  # no mm and no HU lie outside; stored padding may
 STORED: Range = (-(2**31), 2**32)
 
-_SLICE_TAGS: list[Any] = [
+SLICE_TAGS: list[Any] = [
     "SOPClassUID", "SeriesInstanceUID", "ImageType", "InstanceNumber",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
-    "Rows", "Columns", "SeriesDescription", "SliceLocation",
+    "Rows", "Columns", "SeriesDescription", "SliceLocation", "SOPInstanceUID", "PatientID",
+    "PatientName", "FrameOfReferenceUID", "ConvolutionKernel", "TemporalPositionIdentifier",
+    "AcquisitionNumber",
 ]  # fmt: skip
 
-_PIXEL_TAGS: list[Any] = [
+PIXEL_TAGS: list[Any] = [
     "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "SamplesPerPixel", "NumberOfFrames", "PhotometricInterpretation", "RescaleSlope",
     "RescaleIntercept", "PixelData",
 ]  # fmt: skip
+_TOLD: list[Any] = ["RescaleType", "PixelPaddingValue", "PixelPaddingRangeLimit"]
+FRAME_TAGS = {*SLICE_TAGS, *PIXEL_TAGS, *_TOLD}  # all that slices and pixels are made from
 _PIXELS = int(Tag("PixelData"))
+_HU = re.compile(r"(HU|HOUND?SFIELD( UNITS?)?)?")  # RescaleType; some scanners write it out
+_SIZES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # markers SOF of JPEG and JPEG-LS
+_BARE = re.compile(rb"[\2\x08]\0[\0-\x18]\0")  # how a file begins that lacks the preamble
 
 
 class DicomError(RuntimeError):
@@ -105,6 +118,12 @@ class _Reads(io.BufferedReader):
     name = ""  # where pydicom looks for it
     left = MAX_READS
 
+    def of(self, data: bytes) -> _Reads:
+        """Bytes of the file, from which what is left may be read."""
+        part = _Reads(io.BytesIO(data))
+        part.left = self.left
+        return part
+
     def read(self, size: int | None = -1, /) -> bytes:
         self.left -= 1
         if self.left < 0:
@@ -112,21 +131,39 @@ class _Reads(io.BufferedReader):
         return super().read(size)
 
 
-def _parse(path: Path, tags: list[Any]) -> Any:
-    """The wanted attributes of a file as pydicom reads them, and no others."""
-    wanted = {int(Tag(tag)) for tag in tags}
-    last, bounded = max(wanted), {*wanted, 0x00080005} - {_PIXELS}
+def parse(
+    path: Path, tags: Iterable[Any] | None, nested: Iterable[Any] = (), most: int = MAX_BYTES
+) -> tuple[Any, _Reads]:
+    """The wanted attributes of a file as pydicom reads them, and no others, and how it was read.
+
+    A file without preamble is read if it begins like file meta or a data set.
+
+    Args:
+        path: The file.
+        tags: Attributes of few bytes, and the pixels; None: all attributes before the pixels.
+        nested: Sequences that are wanted too.
+        most: Bytes of a file of which pixels are wanted.
+    """
+    short = {int(Tag(tag)) for tag in tags or ()}
+    wanted = short | {int(Tag(tag)) for tag in nested}
+    last = max(wanted, default=_PIXELS - 1)
+    bounded = {*short, 0x00080005} - {_PIXELS}
 
     def stop(tag: int, vr: str | None, length: int) -> bool:
         if length > MAX_VALUE and tag in bounded:
             raise _TooMuchError(f"an attribute is longer than {MAX_VALUE:,} bytes")
+        if MAX_BYTES < length < 0xFFFFFFFF and (tag in wanted or not wanted) and tag != _PIXELS:
+            raise _TooMuchError(f"an attribute is longer than {MAX_BYTES:,} bytes")
         return tag > last  # they ascend in a file
 
     with path.open("rb", buffering=0) as raw:
         file = _Reads(raw)
-        if last == _PIXELS and path.stat().st_size > MAX_BYTES:
-            raise _TooMuchError(f"is larger than {MAX_BYTES:,} bytes")
-        filereader.read_preamble(file, force=False)
+        file.left = MAX_READS if short and not nested else MAX_NESTED
+        if last == _PIXELS and path.stat().st_size > most:
+            raise _TooMuchError(f"is larger than {most:,} bytes")
+        begin = file.peek(132)
+        bare = begin[128:132] != b"DICM" and bool(_BARE.match(begin))
+        filereader.read_preamble(file, force=bare)
         meta = filereader._read_file_meta_info(file)
         start = file.tell()
         file.seek(0)
@@ -138,19 +175,27 @@ def _parse(path: Path, tags: list[Any]) -> Any:
             # as if it had not been deflated, or pydicom would inflate it without a bound
             plain = ExplicitVRLittleEndian.ljust(len(DeflatedExplicitVRLittleEndian), "\0")
             head = head.replace(DeflatedExplicitVRLittleEndian.encode(), plain.encode())
-            file = _Reads(io.BytesIO(head + data))
-        return filereader.read_partial(file, stop, specific_tags=list(wanted))
+            file = file.of(head + data)
+        return filereader.read_partial(file, stop, force=bare, specific_tags=list(wanted)), file
 
 
 class Header:
-    """The attributes of one file. Each method gives a valid value or raises a `BadFileError`."""
+    """The attributes of one file. Each method gives a valid value or raises a `BadFileError`.
 
-    def __init__(self, path: Path, tags: list[Any]) -> None:
+    A `dataset` that is given is taken in place of the file's: a frame of it.
+    """
+
+    def __init__(
+        self, path: Path, tags: list[Any] | None, dataset: Dataset | None = None, **nested: Any
+    ) -> None:
         self.path = path
+        if dataset is not None:
+            self.dataset: Any = dataset
+            return
         try:
             if not path.is_file():  # a pipe or a device would block
                 raise FileNotFoundError(errno.ENOENT, "there is no such file")
-            self.dataset = _parse(path, tags)
+            self.dataset, self._reads = parse(path, tags, **nested)
         except _TooMuchError as error:
             raise self.error(f"{error}: damaged") from None
         except InvalidDicomError:
@@ -164,6 +209,23 @@ class Header:
     def error(self, reason: str) -> BadFileError:
         """The error that this file is to be refused with."""
         return BadFileError(self.path, reason)
+
+    def items(self, dataset: Dataset, tag: Any) -> list[Dataset]:
+        """The items of a sequence of this file, whose elements are all counted together."""
+        part = None
+        try:
+            found = dataset.get_item(tag) if tag in dataset else None
+            if not isinstance(found, RawDataElement):
+                return list(found.value) if found is not None and found.VR == "SQ" else []
+            part = self._reads.of(data := found.value or b"")
+            how = found.is_implicit_VR, found.is_little_endian, len(data), "iso8859"
+            return list(filereader.read_sequence(part, *how))
+        except MemoryError:
+            raise
+        except Exception:
+            raise self.error("a sequence is damaged, or holds more elements than can be") from None
+        finally:
+            self._reads.left = part.left if part else self._reads.left
 
     def values(self, keyword: str) -> list[Any]:
         """The values of an attribute; none where it is absent or empty."""
@@ -206,6 +268,25 @@ class Header:
         """The texts of an attribute, upper case; one empty text where it is absent."""
         return [str(v).strip().upper() for v in self.values(keyword) or [""]]
 
+    def quietly(self, keyword: str) -> str:
+        """The text of an attribute, to be compared and never shown; empty where it is damaged."""
+        with suppress(BadFileError):
+            return "\\".join(self.words(keyword))
+        return ""
+
+    def syntax(self) -> UID:
+        """How the pixels are stored."""
+        try:
+            bare = getattr(self.dataset, "preamble", b"") is None and not self.dataset.file_meta
+            # without file meta, pydicom has found out how the header is written
+            syntax = ExplicitVRLittleEndian if bare else self.dataset.file_meta.TransferSyntaxUID
+            syntax = UID(syntax)
+        except Exception:
+            raise self.error("lacks TransferSyntaxUID, or it cannot be read") from None
+        if syntax not in AllTransferSyntaxes:
+            raise self.error("cannot be decoded: an unknown transfer syntax")
+        return syntax
+
     @property
     def synthetic(self) -> bool:
         """Written by `write_series`, not scanned."""
@@ -217,7 +298,7 @@ class Slice:
     """What the header of one CT slice says, checked."""
 
     path: Path
-    series_uid: str
+    series_uid: str = field(repr=False)
     instance_number: float  # infinity where it is empty
     position: tuple[float, ...]  # (x, y, z) of the first pixel's centre in the patient, mm
     orientation: tuple[float, ...]  # of increasing column and row index, two unit vectors
@@ -226,12 +307,26 @@ class Slice:
     thickness: float  # mm, or NaN
     location: float  # SliceLocation, mm, or NaN
     synthetic: bool  # written by `write_series`
+    # to be compared and never shown
+    sop_uid: str = field(repr=False)
+    patient: tuple[str, str] = field(repr=False)
+    frame_of_reference: str = field(repr=False)
+    kernel: str = field(repr=False)
+    phase: tuple[str, str] = field(repr=False)  # TemporalPositionIdentifier, AcquisitionNumber
+    frame: int | None = None  # which of an Enhanced CT file, from 0
+
+    def __str__(self) -> str:
+        return f"{self.path}" if self.frame is None else f"{self.path}, frame {self.frame + 1}"
 
 
 @quiet()
 def read_slice(path: Path) -> Slice | str:
     """Check the header of a file; gives the slice, or why the file is not one of a CT scan."""
-    header = Header(path, _SLICE_TAGS)
+    return slice_of(Header(path, SLICE_TAGS))
+
+
+def slice_of(header: Header, frame: int | None = None) -> Slice | str:
+    """The slice that a header describes, or why it is not one of a CT scan."""
     sop_class = header.uid("SOPClassUID")
     if sop_class != CT_IMAGE:
         name = UID(sop_class).name
@@ -248,8 +343,9 @@ def read_slice(path: Path) -> Slice | str:
     location = math.nan
     with suppress(BadFileError):  # only the names of `.anno` files rest on it
         (location,) = header.numbers("SliceLocation", 1, WIDE, math.nan)
+    quietly = header.quietly
     return Slice(
-        path=path,
+        path=header.path,
         series_uid=header.uid("SeriesInstanceUID"),
         instance_number=header.numbers("InstanceNumber", 1, STORED, math.inf)[0],
         position=tuple(header.numbers("ImagePositionPatient", 3)),
@@ -259,6 +355,12 @@ def read_slice(path: Path) -> Slice | str:
         thickness=thickness or math.nan,
         location=location,
         synthetic=header.synthetic,
+        sop_uid=quietly("SOPInstanceUID"),
+        patient=(quietly("PatientID"), quietly("PatientName")),
+        frame_of_reference=quietly("FrameOfReferenceUID"),
+        kernel=quietly("ConvolutionKernel"),
+        phase=(quietly("TemporalPositionIdentifier"), quietly("AcquisitionNumber")),
+        frame=frame,
     )
 
 
@@ -279,15 +381,18 @@ def read_pixels(path: Path) -> Pixels:
         BadFileError: The pixels are damaged, of a kind that CT slices do not have, or compressed
             in a way that SimpleITK does not decode.
     """
-    told = ["RescaleType", "PixelPaddingValue", "PixelPaddingRangeLimit"]
-    header = Header(path, [*_PIXEL_TAGS, *told])
+    return pixels_of(Header(path, [*PIXEL_TAGS, *_TOLD]))
+
+
+def pixels_of(header: Header) -> Pixels:
+    """The pixels that a header describes; errors as of `read_pixels`."""
     slope, intercept = (header.numbers(k)[0] for k in ("RescaleSlope", "RescaleIntercept"))
     if slope == 0:
         raise header.error("RescaleSlope is 0")
     bits, signed = header.whole("BitsAllocated", 8, 32), header.whole("PixelRepresentation", 0, 1)
     hu = _decode(header, bits)
     notes = []
-    is_hu = set(header.words("RescaleType")) <= {"", "HU"}
+    is_hu = all(map(_HU.fullmatch, header.words("RescaleType")))
     if not is_hu:
         notes.append("RescaleType is not HU")
     # padding (PS3.3, C.7.5.1.1.2) is given in stored values, often with the other sign: 63536 for
@@ -320,21 +425,20 @@ def _decode(header: Header, allocated: int) -> npt.NDArray[np.float64]:
     shape = header.whole("Rows", 1, MAX_PIXELS), header.whole("Columns", 1, MAX_PIXELS)
     bits = header.whole("BitsStored", 1, allocated)
     header.whole("HighBit", bits - 1, bits - 1)
-    try:
-        syntax = UID(header.dataset.file_meta.TransferSyntaxUID)
-    except Exception:
-        raise header.error("lacks TransferSyntaxUID, or it cannot be read") from None
-    if syntax not in AllTransferSyntaxes:
-        raise header.error("cannot be decoded: an unknown transfer syntax")
+    syntax = header.syntax()
     pixels = header.values("PixelData")
     size = len(pixels[0]) if pixels and isinstance(pixels[0], bytes) else 0
     expected = shape[0] * shape[1] * allocated // 8
     if not size or (not syntax.is_compressed and not expected <= size <= expected + 1):
         raise header.error(f"its pixels are {size:,} bytes, expected {expected:,}: damaged")
+    if syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes):
+        pixels = [_checked_jpeg(header, pixels[0], shape, allocated)]
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # type: ignore[no-untyped-call]
     big, compressed = syntax == ExplicitVRBigEndian, syntax.is_compressed
     try:
-        checked = Dataset({e.tag: e for e in header.dataset if e.keyword in _PIXEL_TAGS})
+        here = (header.dataset[name] for name in PIXEL_TAGS if name in header.dataset)
+        checked = Dataset({element.tag: element for element in here})
+        checked["PixelData"].value = pixels[0]
         checked.SOPClassUID, checked.SOPInstanceUID = CT_IMAGE, "1.2.3"
         checked.file_meta = FileMetaDataset()
         checked.file_meta.TransferSyntaxUID = (
@@ -355,3 +459,22 @@ def _decode(header: Header, allocated: int) -> npt.NDArray[np.float64]:
         raise header.error(f"its pixels decode to {values.shape}, expected {(1, *shape)}")
     plane: npt.NDArray[np.float64] = values[0]
     return plane
+
+
+def _checked_jpeg(header: Header, pixels: bytes, shape: tuple[int, int], allocated: int) -> bytes:
+    """The stream of one JPEG or JPEG-LS frame and nothing else, of the size that the header says.
+
+    GDCM makes room for what the header says and ends the process where the stream has more.
+    """
+    try:
+        (frame,) = generate_frames(pixels, number_of_frames=1)
+    except Exception:
+        frame = b""
+    at = 2  # behind SOI; segments follow, each with its length, until one has the size
+    while frame[at : at + 1] == b"\xff" and at < len(frame) - 10 and frame[at + 1] not in _SIZES:
+        at += 1 if frame[at + 1] == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4])
+    begin, marker, _, depth, *size = struct.unpack(">BBHBHHB", frame[at : at + 10].ljust(10, b"\0"))
+    same = begin == 0xFF and marker in _SIZES and size == [*shape, 1]
+    if not (same and depth <= allocated and (depth > 8) == (allocated > 8)):
+        raise header.error("its pixels, a JPEG stream, are not of the size in its header: damaged")
+    return encapsulate([frame])

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+from collections.abc import Container
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +20,30 @@ import pandas as pd
 from lesionlab import _names
 from lesionlab.crops import Crop, Tier
 from lesionlab.sources import lidc
-from lesionlab.sources.dicom._files import AIR, INT16, DicomError, Pixels, Slice, read_pixels
-from lesionlab.sources.dicom._series import arrange, find_series, select
+from lesionlab.sources.dicom._files import (
+    AIR,
+    INT16,
+    BadFileError,
+    DicomError,
+    Header,
+    Pixels,
+    Slice,
+    quiet,
+    read_pixels,
+)
+from lesionlab.sources.dicom._series import (
+    arrange,
+    files_below,
+    find_series,
+    following,
+    select,
+)
 from lesionlab.sources.lidc import LesionMasks
 
 logger = logging.getLogger(__name__)
 
 SIZE = 512  # rows and columns of all scans of LIDC-IDRI
+SEARCHED = 200
 MAX_OFF = 0.1  # mm that a slice may lie off the database's z; also at most a fifth of the step
 
 
@@ -34,6 +55,7 @@ class Scan:
     z: npt.NDArray[np.float64]  # (slice,) positions, mm; for LIDC those in the database
     files: dict[int, Slice]  # by index of the slice
     folder: Path
+    notes: tuple[str, ...] = ()  # files that were excluded, and what else was odd
 
     def __post_init__(self) -> None:
         self.read = cache(read_pixels)  # several lesions show a slice, and it is decoded once
@@ -41,7 +63,8 @@ class Scan:
     def plane(self, k: int) -> Pixels:
         """The pixels of slice `k`."""
         if k not in self.files:
-            raise DicomError(f"{self.folder}: no slice at z = {self.z[k]:g} mm")
+            told = f"{self.folder}: no slice at z = {self.z[k]:g} mm"
+            raise DicomError(following(told, self.notes))
         return self.read(self.files[k].path)
 
 
@@ -65,13 +88,18 @@ def cut_out(
     y, x = ((first + end) // 2 - size // 2)[1:].tolist()
     low, high = scan.z[first[0]] - margin_mm - 1e-6, scan.z[end[0] - 1] + margin_mm + 1e-6
     planes: dict[int, Pixels] = {}
+    missing: list[DicomError] = []
     for k in np.flatnonzero((scan.z >= low) & (scan.z <= high)).tolist():
         try:
             planes[k] = scan.plane(k)
         except DicomError as error:
             if first[0] <= k < end[0]:
                 raise
-            logger.warning("%s: a slice of its margin is left out: %s", lesion_id, error)
+            missing.append(error)
+    if missing:
+        n, of = len(missing), len(missing) + len(planes)
+        told = "%s: %d of %d slices are left out, all of the margin; the first: %s"
+        logger.warning(told, lesion_id, n, of, missing[0])
     slices = np.array(list(planes), dtype=np.int64)
     rows, columns = (slice(size + c, 2 * size + c) for c in (y, x))  # with a border of air
     wide = [np.pad(pixels.hu, size, constant_values=AIR) for pixels in planes.values()]
@@ -86,6 +114,16 @@ def cut_out(
         steps=np.array([0 if pixels.is_hu else -1 for pixels in planes.values()]),
         tier="phantom" if all(s.synthetic for s in scan.files.values()) else tier,
     )
+
+
+def holds_lidc(root: Path) -> bool:
+    """Whether one of the first `SEARCHED` folders with files has a scan of LIDC-IDRI."""
+    known = set(lidc.scans()["series_uid"])
+    for _, files in islice(files_below(root), SEARCHED):
+        with suppress(BadFileError), quiet():
+            if Header(files[0], ["SeriesInstanceUID"]).uid("SeriesInstanceUID") in known:
+                return True
+    return False
 
 
 class Dicom:
@@ -166,8 +204,9 @@ class Dicom:
         self._last = None  # it goes first, so that two scans are never held
         places = self.series["places"][self.series["series_uid"] == series_uid]
         if places.empty:
-            raise DicomError(f"its series {series_uid} is not under {self.root}")
-        slices, _ = select(places.iloc[0], series_uid, strict=False)
+            told = f"its series {series_uid} is not under {self.root}"
+            raise DicomError(following(told, self._excluded()))
+        slices, notes = select(places.iloc[0], series_uid, strict=False)
         slices, direction, positions, _, _ = arrange(slices, strict=False)
         first = slices[0]
         folder, database = first.path.parent, lidc.default().database
@@ -191,5 +230,13 @@ class Dicom:
                 f"the database has one ({z[0]:g} to {z[-1]:g} mm)"
             )
         files = {k: slices[away[k].argmin()] for k in matched.tolist()}
-        self._last = Scan(series_uid, z, files, folder)
+        folders = {str(s.path.parent) for s in slices}
+        notes += self._excluded(folders)
+        self._last = Scan(series_uid, z, files, folder, tuple(notes))
         return self._last
+
+    def _excluded(self, folders: Container[str] | None = None) -> list[str]:
+        """The files, of these folders or of all, that were no DICOM files when searching."""
+        excluded = self.series.attrs["excluded"]
+        inside = (e for e in excluded if folders is None or os.path.dirname(e[0]) in folders)
+        return [f"excluded {path}: {why}" for path, why in inside]

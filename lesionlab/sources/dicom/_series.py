@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from pydicom.valuerep import format_number_as_ds
 from tqdm.auto import tqdm
 
 from lesionlab._files import replacing_folder
+from lesionlab.sources.dicom._enhanced import ENHANCED, Enhanced
 from lesionlab.sources.dicom._files import (
     AIR,
     CT_IMAGE,
@@ -34,13 +35,13 @@ from lesionlab.sources.dicom._files import (
     read_pixels,
     read_slice,
 )
+from lesionlab.sources.dicom._order import arrange as arrange
+from lesionlab.sources.dicom._order import axes_of as axes_of
+from lesionlab.sources.dicom._order import oddities, straighten
 
 logger = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float64]
-
-SAME_POSITION = 0.01  # mm; slices nearer stand at one position; LIDC's nearest are 0.45 mm apart
-GAP = 1.5  # a step above this many times the usual step means that slices are missing
 
 _COMPANIONS = {
     ".csv", ".db", ".htm", ".html", ".ini", ".jpg", ".json", ".log", ".md", ".nrrd", ".pdf", ".png",
@@ -79,51 +80,77 @@ def read_series(
     *,
     series_uid: str | None = None,
     strict: bool = True,
+    recursive: bool = False,
+    phase: int | None = None,
 ) -> Volume:
     """Read a CT series into HU with its geometry.
 
     Slices are ordered by ImagePositionPatient along their normal, whatever their file names and
     InstanceNumbers, and z ascends. Rescale slope and intercept act slice by slice. Padding
     (PixelPaddingValue, and all of −2000 HU and less) becomes −1024 HU. Where two slices stand at
-    one position the one of lesser InstanceNumber is kept, as in pylidc.
+    one position the one of lesser InstanceNumber is kept, as in pylidc. Files of Enhanced CT
+    (PS3.3, A.38), uncompressed or not, are read frame by frame. Slices of a tilted gantry are moved
+    in their planes, and interpolated, until they are stacked along their normal; `warnings` say so.
 
     Args:
-        source: A folder (its subfolders are not searched), a file, or a list of both.
+        source: A folder, a file, or a list of both, such as `places` of `find_series`.
         series_uid: Which SeriesInstanceUID, where several are mixed.
         strict: Refuse a series of which slices are missing (a step is over 1.5 times the usual
-            one) or a file is truncated, not DICOM, lacks what is needed or does not fit the others.
-            False leaves bad files out and goes on with what is there; `warnings` say so.
+            one), that mixes patients or frames of reference, or of which a file is truncated, not
+            DICOM, lacks what is needed or does not fit the others. False leaves bad files out and
+            goes on with what is there; `warnings` say so.
+        recursive: Search the subfolders too.
+        phase: Which phase or reconstruction, from 1, where one series holds several.
 
     Raises:
         DicomError: The series cannot be read as asked; the message names the file.
+        ValueError: The series has no such phase.
     """
-    slices, warnings = select(source, series_uid, strict)
-    decoded: dict[Path, Pixels] = {}
+    slices, warnings = select(source, series_uid, strict, recursive=recursive)
+    decoded: dict[Slice, Pixels] = {}
+    opened: Enhanced | None = None
+    unusable: Path | None = None
     # one file at a time, not sitk.ImageSeriesReader: it takes the type of the first slice for all,
     # which loses the fractions of another slope, and it cannot leave out a bad file
     for s in slices:
         try:
-            decoded[s.path] = read_pixels(s.path)
+            if s.frame is None:
+                decoded[s] = read_pixels(s.path)
+                continue
+            if s.path == unusable:
+                continue
+            if opened is None or opened.path != s.path:
+                unusable = s.path
+                opened = Enhanced(s.path, with_pixels=True)
+                unusable = None
+            decoded[s] = opened.pixels(s.frame)
         except BadFileError as error:
             if strict:
                 raise
             warnings.append(f"excluded {error}")
     if not decoded:
         raise DicomError(f"all {len(slices)} slices are bad: {warnings[-1]}")
-    slices = [s for s in slices if s.path in decoded]
-    slices, direction, positions, spacing, odd = arrange(slices, strict)
+    del opened
+    slices = [s for s in slices if s in decoded]
+    try:
+        slices, direction, positions, spacing, odd = arrange(
+            slices, strict, phase=phase, tilted=True
+        )
+    except DicomError as error:
+        raise DicomError(following(str(error), warnings)) from None
     first = slices[0]
-    pixels = [decoded[s.path] for s in slices]
+    pixels = [decoded[s] for s in slices]
     notes = Counter(note for p in pixels for note in p.notes)
     hu = np.empty((len(pixels), *first.shape), np.result_type(*(p.hu for p in pixels)))
     del pixels
     for k, s in enumerate(slices):  # one slice goes when it has come: not two volumes
-        hu[k] = decoded.pop(s.path).hu
-    warnings += odd + [f"{note} (in {n} slices)" for note, n in notes.items()]
+        hu[k] = decoded.pop(s).hu
+    hu, origin, moved = straighten(hu, slices, direction)
+    warnings += odd + moved + [f"{note} (in {n} slices)" for note, n in notes.items()]
     return Volume(
         hu=hu,
         spacing=spacing,
-        origin_mm=first.position,
+        origin_mm=origin,
         direction=direction,
         slice_z=positions,
         series_uid=first.series_uid,
@@ -139,15 +166,46 @@ def may_be_dicom(path: Path) -> bool:
     return not other and not path.name.startswith(".")
 
 
+def following(told: str, warnings: Sequence[str]) -> str:
+    """An error as told, and which files were excluded before, from which it may follow."""
+    excluded = [warning for warning in warnings if warning.startswith("excluded ")]
+    more = f", and {len(excluded) - 1} more" if len(excluded) > 1 else ""
+    return f"{told}; {excluded[0]}{more}" if excluded else told
+
+
+def files_below(
+    root: Path, failed: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[Path, list[Path]]]:
+    """Each folder of a tree that has files which may be DICOM, with these; links are not taken."""
+    for name, subfolders, names in os.walk(root, onerror=failed):
+        subfolders[:] = sorted(sub for sub in subfolders if not sub.startswith("."))
+        if files := [file for n in sorted(names) if may_be_dicom(file := Path(name, n))]:
+            yield Path(name), files
+
+
 def select(
-    source: str | Path | Iterable[str | Path], series_uid: str | None, strict: bool
+    source: str | Path | Iterable[str | Path],
+    series_uid: str | None,
+    strict: bool,
+    *,
+    recursive: bool | None = None,
 ) -> tuple[list[Slice], list[str]]:
-    """The slices of one series, and what to say of the other files."""
+    """The slices of one series, and what to say of the other files.
+
+    With `recursive=None`, for scans of a known kind, it does not look into subfolders, for Enhanced
+    CT, or for what the headers say that is odd.
+    """
     paths = [Path(source)] if isinstance(source, (str, Path)) else [Path(one) for one in source]
     files: list[Path] = []
+    below: list[Path] = []
     for path in paths:
         inside = filter(may_be_dicom, sorted(path.iterdir())) if path.is_dir() else [path]
         files += [file for file in inside if file == path or file.is_file()]
+        if recursive or (recursive is not None and isinstance(source, (str, Path))):
+            below += (file for folder, of in files_below(path) if folder != path for file in of)
+    if recursive:
+        files += filter(Path.is_file, below)
+    unread = f"{len(below)} files in subfolders were not read; recursive=True reads them"
     where = ", ".join(map(str, paths[:2])) + (" …" if len(paths) > 2 else "") or "an empty list"
     skipped: Counter[str] = Counter()
     bad: list[BadFileError] = []
@@ -155,6 +213,9 @@ def select(
     for file in dict.fromkeys(files):
         try:
             header = read_slice(file)
+            if recursive is not None and header in ENHANCED:
+                slices += Enhanced(file).slices()
+                continue
         except BadFileError as error:
             if strict:
                 raise
@@ -169,15 +230,22 @@ def select(
             f"{where}: no CT slices among {len(files)} files"
             + (f"; skipped {_tally(skipped)}" if skipped else "")
             + (f"; {len(bad)} bad, the first is {bad[0]}" if bad else "")
+            + (f"; {unread}" if below and not recursive else "")
         )
     found = Counter(s.series_uid for s in slices)
     if series_uid is None and len(found) > 1:
+        sizes = " and ".join(str(n) for _, n in found.most_common(3))
+        more = " …" if len(found) > 3 else ""
         raise DicomError(
-            f"{where}: {len(found)} series mixed; pass series_uid=… with one of {_tally(found)}"
+            f"{where}: {len(found)} series mixed, of {sizes}{more} slices; pass series_uid=… of "
+            "one of them, which find_series lists"
         )
     wanted = slices[0].series_uid if series_uid is None else series_uid
     if wanted not in found:
-        raise DicomError(f"{where}: no slice of series_uid={wanted!r}; found {_tally(found)}")
+        raise DicomError(
+            f"{where}: no slice has this series_uid; find_series lists those of the {len(found)} "
+            "series that are there"
+        )
     slices = [s for s in slices if s.series_uid == wanted]
     ((usual, n),) = Counter(map(_kind, slices)).most_common(1)
     differs = f"size, PixelSpacing or ImageOrientationPatient are not those of {n} other slices"
@@ -189,7 +257,15 @@ def select(
         warnings.append(f"skipped, not CT slices: {_tally(skipped)}")
     if other := found.total() - found[wanted]:
         warnings.append(f"skipped {other} slices of other series")
-    return [s for s in slices if _kind(s) == usual], warnings
+    if below and not recursive:
+        warnings.append(unread)
+    slices = [s for s in slices if _kind(s) == usual]
+    if recursive is not None:
+        refused, notes = oddities(slices, skipped.total())
+        if refused and strict:
+            raise DicomError(f"{where}: {refused[0]}; strict=False reads it all the same")
+        warnings += refused + notes
+    return slices, warnings
 
 
 def _kind(s: Slice) -> tuple[float, ...]:
@@ -200,71 +276,6 @@ def _kind(s: Slice) -> tuple[float, ...]:
 
 def _tally(counted: Counter[str]) -> str:
     return ", ".join(f"{n} × {what}" for what, n in counted.most_common())
-
-
-def axes_of(one: Slice) -> FloatArray:
-    """`direction` as in `Volume`, of the series of a slice."""
-    along_x, along_y = np.array(one.orientation).reshape(2, 3)
-    normal = np.cross(along_x, along_y)
-    # z ascends towards the head, as in pylidc
-    main = 2 if abs(normal[2]) > 1e-3 else int(np.abs(normal).argmax())
-    return np.column_stack((along_x, along_y, normal * np.sign(normal[main]))) + 0.0
-
-
-def arrange(
-    slices: list[Slice], strict: bool
-) -> tuple[list[Slice], FloatArray, FloatArray, tuple[float, float, float], list[str]]:
-    """Put slices in order along their normal and check the steps between them.
-
-    Returns one slice per position, `direction`, `slice_z` and `spacing` as in `Volume`, and notes:
-    which slices were left out, and what is odd about the steps.
-    """
-    direction = axes_of(slices[0])
-    # pylidc's rule for two slices at one position: the lesser InstanceNumber wins
-    slices = sorted(slices, key=lambda s: (s.instance_number, str(s.path)))
-    along = np.array([s.position for s in slices]) @ direction[:, 2]
-    order = np.argsort(along, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(along[order]) >= SAME_POSITION) + 1)
-    kept = [slices[min(group)] for group in groups]
-    notes = [
-        f"{slices[i].path} stands at the position of {winner.path.name}, whose InstanceNumber is "
-        "not greater, and was left out"
-        for winner, group in zip(kept, groups, strict=True)
-        for i in sorted(group)[1:]
-    ]
-    aside = np.array([s.position for s in kept]) @ direction[:, :2]  # (slice, 2)
-    if np.ptp(aside, axis=0).max() > 0.1 * min(kept[0].pixel_spacing) + 0.002:
-        away = np.abs(aside - np.median(aside, axis=0)).max(axis=1)
-        raise DicomError(
-            f"{kept[away.argmax()].path}: lies {away.max():.3g} mm beside the other slices, "
-            "expected them stacked along their normal; if the gantry was tilted, resample the "
-            "series first"
-        )
-    positions = along[[min(group) for group in groups]]
-    step, odd = _step(kept, positions, strict)
-    return kept, direction, positions, (step, *kept[0].pixel_spacing), notes + odd
-
-
-def _step(slices: list[Slice], positions: FloatArray, strict: bool) -> tuple[float, list[str]]:
-    """The median step between slices, mm, and what is odd about the steps."""
-    if len(slices) == 1:
-        if not slices[0].thickness > 0:
-            raise DicomError(f"{slices[0].path}: a single slice without SliceThickness")
-        return slices[0].thickness, ["a single slice: its thickness stands for the spacing"]
-    steps = np.diff(positions)
-    step = float(np.median(steps))
-    # the lower of the two middle steps where their number is even: among few, one may be the gap
-    usual = float(np.quantile(steps, 0.5, method="lower"))
-    notes = [
-        f"{steps[k]:.4g} mm between {slices[k].path} and {slices[k + 1].path.name}, where "
-        f"{usual:.4g} mm is usual: about {max(round(steps[k] / usual) - 1, 1)} slices missing"
-        for k in np.flatnonzero(steps > GAP * usual)
-    ]
-    if notes and strict:
-        raise DicomError(f"{notes[0]} ({len(notes)} such gaps); strict=False reads it all the same")
-    if np.abs(steps - step).max() > 0.1 * step and not notes:
-        notes = [f"uneven steps between slices: {steps.min():.4g} to {steps.max():.4g} mm"]
-    return step, notes
 
 
 def find_series(root: str | Path, *, progress: bool = True) -> pd.DataFrame:
@@ -288,11 +299,7 @@ def find_series(root: str | Path, *, progress: bool = True) -> pd.DataFrame:
     def failed(error: OSError) -> None:
         bad.append(BadFileError(Path(error.filename), f"cannot be opened: {error.strerror}"))
 
-    folders: dict[Path, list[Path]] = {}
-    for name, subfolders, names in os.walk(root, onerror=failed):
-        subfolders[:] = sorted(sub for sub in subfolders if not sub.startswith("."))
-        if files := [file for n in sorted(names) if may_be_dicom(file := Path(name, n))]:
-            folders[Path(name)] = files
+    folders = dict(files_below(root, failed))
     rows: list[dict[str, Any]] = []
     for folder, files in tqdm(folders.items(), "series", unit="folder", disable=not progress):
         found, faults = _read(list(dict.fromkeys([files[0], files[-1]])))
@@ -313,11 +320,16 @@ def find_series(root: str | Path, *, progress: bool = True) -> pd.DataFrame:
     )
     relative = [Path(path).relative_to(root).as_posix() for path in table["path"]]
     table["path"] = pd.array(relative, dtype="str")
+    table = table.sort_values(["path", "series_uid"], ignore_index=True)
+    tell_bad(table, bad)
+    return table
+
+
+def tell_bad(table: pd.DataFrame, bad: list[BadFileError]) -> None:
+    """Log how many files could not be read, and keep them in `attrs["excluded"]` of a table."""
     if bad:
         logger.warning("%d files are not readable as DICOM, the first is %s", len(bad), bad[0])
-    table = table.sort_values(["path", "series_uid"], ignore_index=True)
     table.attrs["excluded"] = [(str(error.path), error.reason) for error in bad]
-    return table
 
 
 @quiet()
