@@ -27,7 +27,7 @@ _STYLE = """<style>
   margin: 0 0 0.8rem; min-width: 0; padding: 0.5rem 0.8rem; }
 .lesionlab-quiz legend { float: left; font-size: inherit; font-weight: 600; grid-column: 1 / -1;
   margin: 0; padding: 0; width: auto; }
-.lesionlab-quiz input { margin: 0.3em 0 0; }
+.lesionlab-quiz input { margin: 0.45em 0 0; }
 .lesionlab-quiz label { cursor: pointer; margin: 0; }
 .lesionlab-quiz div { grid-column: 2; }
 @media screen { .lesionlab-quiz input:not(:checked) + label + div > p { display: none; } }
