@@ -57,10 +57,9 @@ def quiz(name: str) -> HTML:
     from IPython.display import HTML
 
     fields = "".join(_field(f"quiz-{name}-{i}", i, q) for i, q in enumerate(questions(name), 1))
-    # in JupyterLab, arrow keys would otherwise move between cells
     return HTML(  # type: ignore[no-untyped-call]
-        f'{_STYLE}<section class="lesionlab-quiz" aria-label="Questions"'
-        f' data-lm-suppress-shortcuts="true"><p>{_ABOUT}</p>{fields}</section>'
+        f'{_STYLE}<section class="lesionlab-quiz" aria-label="Questions">'
+        f"<p>{_ABOUT}</p>{fields}</section>"
     )
 
 
@@ -69,7 +68,8 @@ def _field(key: str, number: int, question: dict[str, Any]) -> str:
     for i, (says, why) in enumerate(question["answers"], 1):
         word = "Right." if i == question["right"] else "Not quite."
         answers += (
-            f'<input type="radio" name="{key}" id="{key}-{i}">'
+            # with the attribute, JupyterLab leaves the arrow keys to the button that has the focus
+            f'<input type="radio" name="{key}" id="{key}-{i}" data-lm-suppress-shortcuts="true">'
             f'<label for="{key}-{i}">{escape(says)}</label>'
             f'<div aria-live="polite"><p><strong>{word}</strong> {escape(why)}</p></div>'
         )
