@@ -70,6 +70,12 @@ class Chapter:
             f"<ul>{'</a></li>'.join([*links, ''])}</ul></details>"
         )
 
+    def quiz(self) -> HTML:
+        """Questions on this chapter; an answer that is chosen says whether it is right, and why."""
+        from lesionlab.chapters.quiz import quiz
+
+        return quiz(self.name)
+
 
 def results_of(name: str) -> str:
     """Whose folder of results a page shows: its own, or that of the chapter it has tables of."""
