@@ -175,7 +175,7 @@ def test_a_bad_slice_of_the_margin_is_left_out(copy, caplog):
     np.testing.assert_array_equal(crop.slice_index, whole.slice_index[whole.slice_index != index])
     assert crop.masks.sum() == whole.masks.sum()
     np.testing.assert_array_equal(crop.hu, whole.hu[whole.slice_index != index])
-    assert f"{lesion_id}: a slice of its margin is left out" in caplog.text
+    assert f"{lesion_id}: 1 of 6 slices are left out, all of the margin" in caplog.text
 
 
 SAGITTAL = {"ImageOrientationPatient": [0, 1, 0, 0, 0, 1]}

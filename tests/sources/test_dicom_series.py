@@ -214,8 +214,8 @@ def test_nothing_to_read(folder, tmp_path):
     with pytest.raises(DicomError, match=r"nowhere.*no such file"):
         read_series(tmp_path / "nowhere")
     for file in slices(folder):
-        edit(file, SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1")
-    message = "no CT slices among 5 files; skipped 5 × Enhanced CT Image Storage"
+        edit(file, SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
+    message = "no CT slices among 5 files; skipped 5 × MR Image Storage"
     with pytest.raises(DicomError, match=message):
         read_series(folder)
 
@@ -387,14 +387,14 @@ def put_first(added: bytes, *, deflate: int | None = None) -> Any:
 def test_a_small_file_cannot_take_much_memory_or_time(folder, change, message):
     change(slices(folder)[4])
     tracemalloc.start()
-    began = time.monotonic()
+    began = time.process_time()
     try:
         with pytest.raises(BadFileError, match=rf"slice-0004\.dcm: .*{message}.*: damaged"):
             read_series(folder)
         assert tracemalloc.get_traced_memory()[1] < 300e6
     finally:
         tracemalloc.stop()
-    assert time.monotonic() - began < 40  # seconds; minutes before it was bounded
+    assert time.process_time() - began < 40  # seconds; minutes before it was bounded
 
 
 def test_what_pydicom_passes_over_does_not_reach_the_decoder(folder, hu):
@@ -431,7 +431,10 @@ def cut(change: Any) -> Any:
         (cut(lambda raw: raw[:-50]), ""),  # in the pixels
         (cut(lambda raw: raw[:128] + b"MCID" + raw[132:]), ""),  # no marker
         (cut(lambda raw: raw[:600] + b"\0" * 2000), ""),
-        (lambda file: encode(file, encapsulate([bytes(40)]), JPEGLSLossless), "cannot be decoded"),
+        (
+            lambda file: encode(file, encapsulate([bytes(40)]), JPEGLSLossless),
+            "JPEG stream.*damaged",
+        ),
         (lambda file: encode(file, encapsulate([bytes(40)]), "1.2.840.99.1"), "cannot be decoded"),
     ],
 )
