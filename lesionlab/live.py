@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -125,11 +126,9 @@ def graphs(model: Kept) -> dict[str, bytes]:
         features = trunk(hu)
     slices: dict[str, dict[int, str]] = {"maps": {1: "slice"}, "slice_weights": {0: "slice"}}
     slices |= {"hu": {0: "slice"}, "features": {0: "slice"}}
-    head = live.head if isinstance(live.head, nn.Module) else None
-    assert head is not None
     return {
         "trunk": _onnx(trunk, hu, ["hu"], ["features"], slices),
-        "head": _onnx(head.eval(), features, ["features"], [*live.outputs], slices),
+        "head": _onnx(live.head.eval(), features, ["features"], [*live.outputs], slices),
     }
 
 
@@ -148,16 +147,15 @@ def _onnx(
             output_names=outputs, dynamic_axes={n: axes[n] for n in inputs + outputs if n in axes},
         )  # fmt: skip
     model = onnx.load_from_string(made.getvalue())
-    graph = model.graph
-    for one in list(graph.initializer):
-        values = onnx.numpy_helper.to_array(one)
-        if values.dtype != "float32" or values.size < 64 or (values.astype("float16") != values).any():
+    stored = model.graph.initializer
+    for one in list(stored):
+        values, name = onnx.numpy_helper.to_array(one), one.name
+        if values.dtype != np.float32 or (values.astype(np.float16) != values).any():
             continue
-        name = one.name
-        graph.initializer.remove(one)
-        graph.initializer.append(onnx.numpy_helper.from_array(values.astype("float16"), f"{name}.half"))
+        stored.remove(one)
+        stored.append(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
         cast = onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT)
-        graph.node.insert(0, cast)
+        model.graph.node.insert(0, cast)
     return bytes(model.SerializeToString())
 
 
@@ -182,13 +180,8 @@ def runtime() -> dict[str, bytes]:
     if base64.b64encode(hashlib.sha512(raw).digest()).decode() != INTEGRITY:
         raise NotLiveError(f"{RUNTIME} {VERSION} that npm got is not the package that was expected")
     with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
-        return {name: _member(archive, path) for name, path in MEMBERS.items()}
-
-
-def _member(archive: tarfile.TarFile, path: str) -> bytes:
-    found = archive.extractfile(path)
-    assert found is not None
-    return found.read()
+        found = {name: archive.extractfile(path) for name, path in MEMBERS.items()}
+        return {name: file.read() for name, file in found.items() if file is not None}
 
 
 def build(
@@ -215,15 +208,17 @@ def build(
     target.mkdir(parents=True, exist_ok=True)
     files: dict[str, dict[str, int]] = {}
     try:
-        if not all((store / name / "0.js").is_file() for name in MEMBERS):
+        if not all((store / name).is_dir() for name in MEMBERS):
             for name, raw in get_runtime().items():
-                _write(store / name, name, raw)
+                with _files.replacing_folder(store / name) as folder:
+                    _write(folder, name, raw)
         for name, data in models:
             model = kept(name, data=data)
             made = store / f"{model.key}-{_digest(model)}"
             if not made.is_dir():
+                parts = graphs(model)
                 with _files.replacing_folder(made) as folder:
-                    for part, raw in graphs(model).items():
+                    for part, raw in parts.items():
                         _write(folder / part, f"{model.key}-{part}", raw)
             for part in made.iterdir():
                 files |= _copy(part, target, f"{model.key}-{part.name}")
@@ -232,14 +227,16 @@ def build(
     except NotLiveError as error:
         reason = str(error)
     index = {"files": {} if reason else files, "runtime": list(MEMBERS), "reason": reason}
-    _files.write_text(target / INDEX, f"globalThis.lesionlabLive = {_script(index)};\n")
+    _files.write_text(target / INDEX, f"globalThis.lesionlabLive = {json.dumps(index)};\n")
     return reason
 
 
 def _digest(model: Kept) -> str:
     """Changes with the weights and with the code that exports them."""
-    own = hashlib.sha256(json.dumps(model.about, sort_keys=True, default=str).encode())
-    own.update(_files.sha256_code("lesionlab.live", f"lesionlab.papers.{model.experiment.name}").encode())
+    code = _files.sha256_code(f"papers/{model.experiment.name}") + _files.sha256(__file__)
+    own = hashlib.sha256(f"{code} {model.normalise}".encode())
+    for values in model.network.state_dict().values():
+        own.update(values.numpy().tobytes())
     return own.hexdigest()[:12]
 
 
@@ -248,8 +245,8 @@ def _write(folder: Path, name: str, raw: bytes) -> None:
     text = base64.b64encode(zlib.compress(raw, 9)).decode()
     folder.mkdir(parents=True, exist_ok=True)
     for number, start in enumerate(range(0, len(text), PART)):
-        part = _script(text[start : start + PART])
-        _files.write_text(folder / f"{number}.js", f"lesionlabPart({_script(name)}, {number}, {part});\n")
+        call = f'lesionlabPart("{name}", {number}, "{text[start : start + PART]}");\n'
+        _files.write_text(folder / f"{number}.js", call)
 
 
 def _copy(folder: Path, target: Path, name: str) -> dict[str, dict[str, int]]:
@@ -257,7 +254,3 @@ def _copy(folder: Path, target: Path, name: str) -> dict[str, dict[str, int]]:
     for part in parts:
         shutil.copyfile(part, target / f"{name}.{part.name}")
     return {name: {"parts": len(parts), "bytes": sum(part.stat().st_size for part in parts)}}
-
-
-def _script(value: Any) -> str:
-    return json.dumps(value).replace("<", "\\u003c")

@@ -128,11 +128,11 @@ const joined = (arrays, kind = Float32Array) => {
 };
 
 const mountLivePage = (el) => {
-  const { data } = fromPage(el);
+  const { data, state } = fromPage(el);
   const { panel, model, controls: texts } = data;
   const [depth] = panel.shape;
   const { host, root } = framed(el, LIVE_STYLE, `Live model: ${data.title}`);
-  const place = make("div"), viewers = stage(place, data, data.state);
+  const place = make("div"), viewers = stage(place, data);
   const button = (words, press, attributes = {}) => {
     const made = make("button", { type: "button", ...attributes }, words);
     made.addEventListener("click", press);
@@ -226,7 +226,7 @@ const mountLivePage = (el) => {
   const words = () => {
     const { order, paints } = change, said = [];
     if (change.surroundings) said.push(data.stacks.find(({ name }) => name === change.surroundings).text);
-    if (paints.length) said.push(`painted ${paints.length} times`);
+    if (paints.length) said.push(`${paints.length} ${paints.length > 1 ? "regions" : "region"} painted over`);
     if (change.low > limits[0] || change.high < limits[1]) said.push(`HU from ${tidy(change.low)} to ${tidy(change.high)}`);
     if (change.duplicate !== null) said.push(`slice ${change.duplicate + 1} in all places`);
     if (!same(order, asIs().order)) said.push(`slices ${order.map((k) => k + 1).join(", ")}`);
@@ -235,11 +235,13 @@ const mountLivePage = (el) => {
   const show = (panels) => {
     const kept = viewers.viewer && Object.fromEntries(PLACE.map((key) => [key, now().get(key)]));
     place.style.minHeight = `${place.offsetHeight}px`;  // or the page jumps
-    const fresh = panels.length > 1 && !last && kept;  // the second panel begins where the first one is
-    const both = fresh ? { other_slice: kept.slice, other_method: kept.method, other_head: kept.head } : {};
-    viewers.show(panels, `Viewer: ${data.title}`, { ...kept, ...both, compare: panels.length > 1, ...(fresh ? { linked: true } : {}) });
+    const compare = panels.length > 1;
+    // a second panel begins where the first one is
+    const both = compare && kept && !now().get("compare") && { linked: true, other_slice: kept.slice, other_method: kept.method, other_head: kept.head };
+    viewers.show(panels, `Viewer: ${data.title}`, { ...kept, ...both, compare });
     viewers.viewer.ready.then(() => { place.style.minHeight = ""; });
     for (const key of ["slice", "other_slice", "head", "other_head"]) now().on(`change:${key}`, follow);
+    follow();
   };
   const follow = () => {
     const n = change.order.length;
@@ -281,9 +283,8 @@ const mountLivePage = (el) => {
         if (again) continue;
         const spent = performance.now() - begun;
         const after = live.panel(stack, found, said);
-        show([panel, after]);
         last = found;
-        tabulate();
+        show([panel, after]);
         say(`Answered in ${Math.round(spent)} ms: ${stack.keys.length} slices, ${found.fresh} of them new to it.`);
         host.live.spent = spent;
       } catch (error) {
@@ -310,11 +311,10 @@ const mountLivePage = (el) => {
       const off = Math.max(...model.columns.map((name, i) =>
         Math.abs(untouched.scores.data[i] - panel.ratings.find((rating) => rating.name === name).predicted)));
       live = made;
-      show([panel, live.panel(live.stack(change), untouched, words())]);
       last = untouched;
+      show([panel, live.panel(live.stack(change), untouched, words())]);
       waker.hidden = true;
       tools.hidden = false;
-      follow();
       say(`${model.name} is awake: its first answer took ${Math.round(spent)} ms and is within ${off.toExponential(0)} of Python's.`,
           off > ALIKE ? `The model in this page is not the one that Python asked: scores differ by ${tidy(off)}.` : "");
     } catch (error) {
@@ -323,8 +323,8 @@ const mountLivePage = (el) => {
     }
     progress.hidden = true;
   };
-  root.append(make("p", { class: "title" }, data.title), place, make("div", { class: "row" }, waker, progress), alert, status, tools, table);
-  show([panel]);
+  root.append(place, make("div", { class: "row" }, waker, progress), alert, status, tools, table);
+  viewers.show([panel], `Viewer: ${data.title}`, state);
   host.live = { root, ask, change: (to) => { change = { ...asIs(), ...to }; return ask(); }, get last() { return last; },
                 get awake() { return live !== null; }, get asking() { return asking; }, get viewer() { return viewers.viewer; } };
   const asleep = (why) => { waker.hidden = true; say(`The model sleeps: ${why}`); };

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from lesionlab import colours, papers
 from lesionlab import live as kept_models
 from lesionlab.crops import Crop
-from lesionlab.explorer import _encoding, _html, _scene
+from lesionlab.explorer import _encoding, _html, _png, _scene
 from lesionlab.explorer.bench import AS_IS, FILLS, LABELS, Bench, Request, masked
 from lesionlab.explorer.volume import VolumePage
 from lesionlab.training.studies import Trained
@@ -36,9 +36,13 @@ class LivePage(_html.Page):
     model: dict[str, Any]
     stacks: dict[tuple[str, str], _scene.Floats]
     asleep: str = ""
-    state: dict[str, Any] = field(default_factory=dict)
     NAME, ENTRY, MORE = "live", "mountLivePage", ("choice.js", "wake.js", "live.js")
     BUDGET = 0  # always exact
+
+    def __post_init__(self) -> None:
+        self.state = VolumePage((self.scene,)).state
+        usual = [head for head in self.model["heads"] if head == "malignancy"]
+        self.state["head"] = [*usual, self.state["head"]][0]
 
     def data(self, budget: float = inf) -> dict[str, Any]:
         """As `Page.data`."""
@@ -57,12 +61,11 @@ class LivePage(_html.Page):
             ],
             "fills": list(FILLS.items()),
             "controls": LABELS,
-            "state": VolumePage((self.scene,)).state,
         }
 
     def to_png(self) -> bytes:
         """As `Page.to_png`."""
-        return VolumePage((self.scene,)).to_png()
+        return _png.picture((self.scene,), self.state)
 
     def __repr__(self) -> str:
         return f"LivePage({self.scene.title!r}, {self.model['name']!r})"
@@ -115,13 +118,14 @@ def be_the_attention(
     given = model.given(crop)
     if n := int((~np.isfinite(given.hu)).sum()):
         words = f"{n} voxels have no value (NaN or infinite)"
-        plain = _scene.of(given.hu, spacing=given.spacing, masks=given.masks, title=title, tier=crop.tier)
+        known: Any = {"spacing": given.spacing, "masks": given.masks, "tier": crop.tier}
+        plain = _scene.of(given.hu, title=title, **known)
         return LivePage(plain, card | {"columns": []}, {}, words)
     result = bench.compute(request)
     with torch.no_grad():
-        found = dict(zip(parts.outputs, parts.head(parts.trunk(fold.samples.images)), strict=True))
-    method = result.request.method
-    maps = {(method, h): v for h, v in zip(model.about, found["maps"].double().numpy(), strict=True)}
+        said = parts.head(parts.trunk(fold.samples.images))
+    found = dict(zip(parts.outputs, said, strict=True))["maps"].double().numpy()
+    maps = {(result.request.method, h): m for h, m in zip(model.about, found, strict=True)}
     stacks = {("", AS_IS): given.hu}
     for fill in FILLS:
         for margin in MARGINS:

@@ -120,7 +120,7 @@ class Live:
     """
 
     trunk: Callable[[torch.Tensor], torch.Tensor]
-    head: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+    head: nn.Module
     outputs: tuple[str, ...]
     size: tuple[int, int]
 

@@ -26,11 +26,10 @@ from lesionlab.attributes import rating
 from lesionlab.cohorts import Cohort, malignancy_label
 from lesionlab.crops.sampling import Samples
 from lesionlab.papers import _shared
-from lesionlab.papers.fu2021.model import FULL, VOLUMETRIC
+from lesionlab.papers.fu2021.model import FULL, VOLUMETRIC, SliceAttention
 from lesionlab.papers.fu2021.model import Design as Design
 from lesionlab.papers.fu2021.model import Network as Network
 from lesionlab.papers.fu2021.model import Outputs as Outputs
-from lesionlab.papers.fu2021.model import SliceAttention
 from lesionlab.papers.fu2021.samples import ATTRIBUTES as ATTRIBUTES
 from lesionlab.papers.fu2021.samples import SIZE
 from lesionlab.papers.fu2021.samples import Augmentation as Augmentation

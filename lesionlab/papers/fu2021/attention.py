@@ -278,7 +278,8 @@ class LiveHead(nn.Module):
         of_mixture = (scores * (1 - scores))[:, None] * of_mixture  # (t, 256), the sigmoid's, too
         # a vector counts by its weight (eq. 6), and through the weight that it is given (eq. 5)
         given = _slope(net.attention.w0, net.attention.w1, vectors.expand(len(q), -1, -1))
-        of_vectors = q[..., None] * of_mixture[:, None] + (of_mixture @ vectors.T)[..., None] * given
+        given = (of_mixture @ vectors.T)[..., None] * given
+        of_vectors = q[..., None] * of_mixture[:, None] + given  # (t, k, 256)
         of_content = torch.einsum("tko,koi->ti", of_vectors, net.modulation.specialise.weight)
         # so does a slice (eq. 3, and 1 with 2)
         given = (hidden > 0) * net.slices.w1.weight @ net.slices.w0.weight  # (slice, 256)
