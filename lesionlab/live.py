@@ -29,13 +29,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
-from lesionlab import _files, weights
+from lesionlab import _files, papers, weights
+from lesionlab.crops import Crop
 from lesionlab.crops.sampling import Samples
 from lesionlab.training.paper import Experiment, Live, unchanged
-from lesionlab.training.studies import Plan
+from lesionlab.training.studies import Plan, Trained
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +87,22 @@ class Kept:
         if (found := self.experiment.live(self.network)) is None:
             raise ValueError(f"name={self.name!r}: this variant has no form that a page can run")
         return found
+
+    def fold(self, crop: Crop, rows: pd.DataFrame) -> Trained:
+        """The model with one lesion, as `weights.evaluate` gives it with many; without labels.
+
+        `rows` are the lesion's. Its table is empty if the model has seen the patient.
+        """
+        prepared = papers.get(self.experiment.name).prepare(iter([crop]), self.experiment.variant)
+        return Trained(
+            fold=self.about["folds"][0]["fold"],
+            experiment=self.experiment,
+            weights=self.network.state_dict(),
+            samples=self.normalise(prepared),
+            labels=torch.empty(0),
+            table=rows[rows["patient"].isin(self.about["patients"]["unseen"])],
+            normalise=self.normalise,
+        )
 
 
 def kept(name: str, *, data: str = "phantom", folder: str | Path = weights.FOLDER) -> Kept:
@@ -139,14 +157,14 @@ def _onnx(
         import onnx
     except ModuleNotFoundError:
         raise NotLiveError("onnx is not installed: pip install 'lesionlab[book]'") from None
-    made = io.BytesIO()
-    with warnings.catch_warnings():  # of checks of shapes, which are right for the example
-        warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of checks of shapes, which are right for the example
         torch.onnx.export(
-            part, (example,), made, dynamo=False, opset_version=17, input_names=inputs,
-            output_names=outputs, dynamic_axes={n: axes[n] for n in inputs + outputs if n in axes},
+            part, (example,), path := Path(folder, "part.onnx"), dynamo=False, opset_version=17,
+            input_names=inputs, output_names=outputs,
+            dynamic_axes={name: axes[name] for name in inputs + outputs if name in axes},
         )  # fmt: skip
-    model = onnx.load_from_string(made.getvalue())
+        model = onnx.load(path)
     stored = model.graph.initializer
     for one in list(stored):
         values, name = onnx.numpy_helper.to_array(one), one.name
@@ -220,8 +238,8 @@ def build(
                 with _files.replacing_folder(made) as folder:
                     for part, raw in parts.items():
                         _write(folder / part, f"{model.key}-{part}", raw)
-            for part in made.iterdir():
-                files |= _copy(part, target, f"{model.key}-{part.name}")
+            for folder in made.iterdir():
+                files |= _copy(folder, target, f"{model.key}-{folder.name}")
         for name in MEMBERS:
             files |= _copy(store / name, target, name)
     except NotLiveError as error:

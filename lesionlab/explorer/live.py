@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lesionlab import colours, papers
+from lesionlab import colours
 from lesionlab import live as kept_models
 from lesionlab.crops import Crop
 from lesionlab.explorer import _encoding, _html, _png, _scene
 from lesionlab.explorer.bench import AS_IS, FILLS, LABELS, Bench, Request, masked
 from lesionlab.explorer.volume import VolumePage
-from lesionlab.training.studies import Trained
 
 MARGINS = (0.0, 2.0, 5.0)
 """Beyond so many mm of the consensus a page can replace the surroundings."""
@@ -100,17 +99,7 @@ def be_the_attention(
     kept = kept_models.kept(name, data=data)
     parts, lesion, label = kept.live, crop.lesion_id, label or name
     rows = ratings.loc[[lesion]]
-    prepared = papers.get(kept.experiment.name).prepare(iter([crop]), kept.experiment.variant)
-    unseen = rows["patient"].isin(kept.about["patients"]["unseen"])
-    fold = Trained(
-        fold=kept.about["folds"][0]["fold"],
-        experiment=kept.experiment,
-        weights=kept.network.state_dict(),
-        samples=kept.normalise(prepared),
-        labels=torch.empty(0),
-        table=rows[unseen],
-        normalise=kept.normalise,
-    )
+    fold = kept.fold(crop, rows)
     bench = Bench({label: fold}, {lesion: crop}, ratings=rows)
     model, request = bench.models[label], Request(lesion, label)
     card: dict[str, Any] = {"key": kept.key, "name": label, "heads": list(model.about)}
