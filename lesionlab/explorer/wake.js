@@ -72,8 +72,8 @@ const atWork = () => {
   };
 };
 
-// Wakes the model of that key, whose graphs are `trunk` and `head`; tell(share) from 0 to 1. Gives run(graph, input, data, dims),
-// which gives the outputs by name, each { data, dims }.
+// Wakes the model of that key, whose graphs are `trunk` and `head`; tell(share) from 0 to 1. Gives
+// run(graph, input, data, dims), which gives the outputs by name, each { data, dims }.
 const wake = async (key, tell) => {
   if (!hasSIMD()) throw new Error(NO_SIMD);
   const { files, runtime } = await siteIndex();
@@ -101,7 +101,12 @@ const wake = async (key, tell) => {
     waiting.clear();
   };
   const [module_, wasm, trunk, head] = got;
-  await ask("wake", { runtime: module_, wasm: wasm.buffer, graphs: { trunk, head } });
+  try {
+    await ask("wake", { runtime: module_, wasm: wasm.buffer, graphs: { trunk, head } });
+  } catch (error) {
+    worker.terminate();
+    throw error;
+  }
   tell(1);
   return (graph, input, data, dims) => ask("run", { graph, input, data, dims });
 };

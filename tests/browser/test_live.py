@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import shutil
 from collections.abc import Callable, Iterator
@@ -50,9 +51,14 @@ class Awake:
         self.tab = tab
         self.button = tab.get_by_role("button", name="Wake the model")
 
-    def wake(self) -> None:
-        self.button.click()
-        self.tab.wait_for_function(f"{LIVE}.awake", timeout=120_000)
+    def press(self, name: str) -> None:
+        """Press a button by keys, and wait for what comes of it."""
+        self.tab.get_by_role("button", name=name, exact=True).focus()
+        self.tab.keyboard.press("Enter")
+        self.rest()
+
+    def rest(self) -> None:
+        self.tab.wait_for_function(f"!{LIVE}.asking", timeout=300_000)
 
     def change(self, **change: Any) -> dict[str, np.ndarray]:
         """Ask about a change, as the controls do, and give the model's answer."""
@@ -62,10 +68,13 @@ class Awake:
     @property
     def last(self) -> dict[str, np.ndarray]:
         found = self.tab.evaluate(
-            f"Object.entries({LIVE}.last).filter(([, v]) => v.dims)"
-            ".map(([name, { data, dims }]) => [name, [...data], dims])"
+            f"Object.entries({LIVE}.last).filter(([, v]) => v.dims).map(([name, {{ data, dims }}]) => {{"
+            "  const raw = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);"
+            "  return [name, btoa(raw.reduce((text, x) => text + String.fromCharCode(x), '')), dims];"
+            "})"
         )
-        return {name: np.reshape(data, dims) for name, data, dims in found}
+        values = {name: np.frombuffer(base64.b64decode(raw), np.float32) for name, raw, _ in found}
+        return {name: values[name].reshape(dims) for name, _, dims in found}
 
     @property
     def alert(self) -> str:
@@ -79,7 +88,7 @@ class Awake:
 Opened = Callable[..., AbstractContextManager[Awake]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def opened(show: Any, page: Any, site: Path) -> Opened:
     """Open the page on the site, or on another one."""
 
@@ -89,6 +98,25 @@ def opened(show: Any, page: Any, site: Path) -> Opened:
             yield Awake(tab)
 
     return open_
+
+
+@pytest.fixture(scope="module")
+def woken(opened: Opened) -> Iterator[Awake]:
+    """One page for several tests, woken by keys, as that takes seconds."""
+    with opened() as seen:
+        seen.button.wait_for()
+        seen.asked = seen.tab.evaluate("performance.getEntriesByType('resource').map(e => e.name)")
+        seen.button.focus()
+        seen.tab.keyboard.press("Enter")
+        seen.tab.wait_for_function(f"{LIVE}.awake", timeout=300_000)
+        yield seen
+
+
+@pytest.fixture
+def awake(woken: Awake) -> Awake:
+    """That page, with nothing changed."""
+    woken.press("Undo the changes")
+    return woken
 
 
 @functools.cache
@@ -120,134 +148,112 @@ def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
         assert np.abs(found[name] - values).max() <= 1e-3 * scale, name
 
 
-@pytest.mark.parametrize("served", [True, False], ids=["http", "file"])
-def test_the_model_wakes_without_a_network_and_moves_as_torch_does(opened, page, served):
+def painted(hu: np.ndarray) -> np.ndarray:
+    y, x = np.indices((64, 64))
+    return np.where((y - 32) ** 2 + (x - 32) ** 2 <= 14**2, -850, hu)
+
+
+def test_it_says_what_torch_says_and_moves_the_right_way(awake, page):
     hu = page.stacks["", "as they are"]
-    names = page.model["columns"]
-    with opened(served=served) as seen:
-        assert "13 MB" in seen.button.inner_text()
+    before = awake.last
+    same(before, torch_says(hu))
+
+    def moved(**change: Any) -> dict[str, float]:
+        by = awake.change(**change)["scores"] - before["scores"]
+        return dict(zip(page.model["columns"], by, strict=True))
+
+    # nothing is left to be seen, or to be solid
+    gone = moved(paints=[LUNG_ON_IT])
+    same(awake.last, torch_says(painted(hu)))
+    assert gone["subtlety"] < -0.2
+    assert gone["texture"] < -0.5
+    # what is denser than −400 HU looks like −400 HU: ground glass
+    cut = moved(high=-400)
+    same(awake.last, torch_says(np.minimum(hu, -400)))
+    assert cut["texture"] < -0.5
+    # without the heaviest slice the others share its weight
+    rest = np.delete(np.arange(len(hu)), before["slice_weights"].argmax())
+    moved(order=rest.tolist())
+    same(awake.last, torch_says(hu[rest]))
+    shares = before["slice_weights"][rest] / before["slice_weights"][rest].sum()
+    assert np.abs(awake.last["slice_weights"] - shares).max() < 1e-4
+    assert "8 slices, 0 of them new to it" in awake.status, "features of the others are kept"
+    awake.change(paints=[LUNG_ON_IT | {"slice": 3}])
+    assert "9 slices, 1 of them new to it" in awake.status
+
+
+def test_it_wakes_from_a_folder(opened, page):
+    with opened(served=False) as seen:
         assert not seen.tab.get_by_role("button", name="Drop").is_visible()
-        seen.wake()
+        seen.button.click()
+        seen.tab.wait_for_function(f"{LIVE}.awake", timeout=300_000)
         assert "Python's" in seen.status
         assert not seen.tab.locator(".frame > [role=alert]").is_visible()
-        before = seen.last
-        same(before, torch_says(hu))
-        by_name = dict(zip(names, before["scores"], strict=True))
-
-        def moved(**change: Any) -> dict[str, float]:
-            after = dict(zip(names, seen.change(**change)["scores"], strict=True))
-            return {name: after[name] - by_name[name] for name in names}
-
-        # nothing is left to be seen, or to be solid
-        y, x = np.indices((64, 64))
-        over = np.where((y - 32) ** 2 + (x - 32) ** 2 <= 14**2, -850, hu)
-        gone = moved(paints=[LUNG_ON_IT])
-        same(seen.last, torch_says(over))
-        assert gone["subtlety"] < -0.2
-        assert gone["texture"] < -0.5
-        # what is denser than −400 HU looks like −400 HU: ground glass
-        cut = moved(high=-400)
-        same(seen.last, torch_says(np.minimum(hu, -400)))
-        assert cut["texture"] < -0.5
-        # without the heaviest slice the others share its weight
-        heaviest = int(before["slice_weights"].argmax())
-        rest = [k for k in range(len(hu)) if k != heaviest]
-        moved(order=rest)
-        same(seen.last, torch_says(hu[rest]))
-        weights = seen.last["slice_weights"]
-        shares = before["slice_weights"][rest] / before["slice_weights"][rest].sum()
-        assert np.abs(weights - shares).max() < 1e-4
-        same(seen.change(order=[4, 4, 0]), torch_says(hu[[4, 4, 0]]))
+        same(seen.last, torch_says(page.stacks["", "as they are"]))
 
 
-def test_what_the_workbench_can_do_gives_its_numbers(opened):
+def test_what_the_workbench_can_do_gives_its_numbers(awake):
     crop, rows = phantom.phantom(LESION), lidc.nodules().loc[[LESION]]
     bench = Bench({LABEL: model().fold(crop, rows)}, {LESION: crop}, ratings=rows)
     asked = {"surroundings": "air", "margin": 2.0, "duplicate": 4, "reverse": True}
-    after = bench.compute(Request(LESION, LABEL, about="margin", **asked)).after
-    assert after is not None
-    with opened() as seen:
-        seen.wake()
-        page = seen.tab
-        page.get_by_label("Surroundings").select_option(label="air beyond 2 mm of the consensus")
-        page.get_by_label("One slice in all places").select_option("slice 5 of 9")
-        page.get_by_label("Reverse the slices").check()
-        page.wait_for_function(f"!{LIVE}.asking")
-        found = seen.last
-        assert np.abs(found["scores"] - list(after.predicted.values())).max() < 1e-3
-        assert np.abs(found["slice_weights"] - after.weights).max() < 1e-3
-        at = list(after.predicted).index("margin")
-        assert np.abs(found["maps"][at] - after.map).max() < 1e-3 * after.map.max()
-        page.get_by_role("button", name="Undo the changes").click()
-        page.wait_for_function(f"!{LIVE}.asking")
-        assert page.get_by_label("Surroundings").input_value() == ""
-        before = bench.compute(Request(LESION, LABEL)).before
-        assert np.abs(seen.last["scores"] - list(before.predicted.values())).max() < 1e-3
+    result = bench.compute(Request(LESION, LABEL, about="margin", **asked))
+    tab, after = awake.tab, result.after
+    tab.get_by_label("Surroundings").select_option(label="air beyond 2 mm of the consensus")
+    tab.get_by_label("One slice in all places").select_option("slice 5 of 9")
+    tab.get_by_label("Reverse the slices").check()
+    awake.rest()
+    found, names = awake.last, list(after.predicted)
+    assert np.abs(found["scores"] - list(after.predicted.values())).max() < 1e-3
+    assert np.abs(found["slice_weights"] - after.weights).max() < 1e-3
+    assert np.abs(found["maps"][names.index("margin")] - after.map).max() < 1e-3 * after.map.max()
+    awake.press("Undo the changes")
+    assert tab.get_by_label("Surroundings").input_value() == ""
+    assert np.abs(awake.last["scores"] - list(result.before.predicted.values())).max() < 1e-3
 
 
-def test_keys_alone_take_a_slice_away_and_paint(opened):
-    with opened() as seen:
-        seen.button.focus()
-        seen.tab.keyboard.press("Enter")
-        seen.tab.wait_for_function(f"{LIVE}.awake", timeout=120_000)
-        before = seen.last
-        for name in ("Drop", "Repeat", "Later", "Earlier", "Paint"):
-            seen.tab.get_by_role("button", name=name, exact=True).focus()
-            seen.tab.keyboard.press("Enter")
-            seen.tab.wait_for_function(f"!{LIVE}.asking")
-        assert len(seen.last["slice_weights"]) == 9
-        assert np.abs(seen.last["scores"] - before["scores"]).max() > 0.01
-        rows = seen.tab.locator(".scroll tr")
-        assert rows.count() == 10
-        change = [
-            float(text.replace("−", "-")) for text in rows.nth(9).inner_text().split("\t")[1:]
-        ]
-        assert change[3] == pytest.approx(change[2] - change[1], abs=2e-3), "now − untouched"
-        assert "1 region painted over" in seen.tab.locator("caption").inner_text()
+def test_keys_alone_reorder_and_paint(awake):
+    before = awake.last
+    for name in ("Drop", "Repeat", "Later", "Earlier", "Paint"):
+        awake.press(name)
+    assert len(awake.last["slice_weights"]) == 9
+    assert np.abs(awake.last["scores"] - before["scores"]).max() > 0.01
+    cells = awake.tab.locator(".scroll tr").nth(9).inner_text().split("\t")[1:]
+    _, old, new, change, *weights = (float(text.replace("−", "-")) for text in cells)
+    assert change == pytest.approx(new - old, abs=2e-3)
+    assert len(weights) == 2, "what CAAM gives to malignancy, before and now"
+    assert "1 region painted over" in awake.tab.locator("caption").inner_text()
 
 
-def test_features_of_slices_that_did_not_change_are_kept(opened):
-    with opened() as seen:
-        seen.wake()
-        seen.change(order=[0, 1, 2, 2])
-        assert "4 slices, 0 of them new to it" in seen.status
-        seen.change(paints=[LUNG_ON_IT | {"slice": 3}])
-        assert "9 slices, 1 of them new to it" in seen.status
-
-
-def test_the_page_is_small_before_the_click_and_asks_for_the_index_only(opened, page, site):
-    weight = len(page.to_html().encode()) + (site / live.INDEX).stat().st_size
-    assert weight < 1_500_000
-    with opened() as seen:
-        seen.button.wait_for()
-        asked = seen.tab.evaluate("performance.getEntriesByType('resource').map(e => e.name)")
-        assert [name.rpartition("/")[2] for name in asked if "_static" in name] == ["index.js"]
+def test_the_page_is_small_before_the_click_and_asks_for_the_index_only(woken, page, site):
+    assert len(page.to_html().encode()) + (site / live.INDEX).stat().st_size < 1_500_000
+    asked = [name.rpartition("/")[2] for name in woken.asked if "_static" in name]
+    assert asked == [live.INDEX]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(opened, accessible, theme):
     with opened(theme=theme, width=390) as seen:
         accessible(seen.tab, ".lesionlab-live")
-        seen.wake()
-        seen.change(order=[0, 1], paints=[LUNG_ON_IT])
-        accessible(seen.tab, ".lesionlab-live")
+
+
+def test_axe_finds_nothing_where_it_is_awake(awake, accessible):
+    awake.tab.set_viewport_size({"width": 390, "height": 900})
+    awake.change(order=[0, 1], paints=[LUNG_ON_IT])
+    accessible(awake.tab, ".lesionlab-live")
 
 
 # -- what can be wrong -----------------------------------------------------------------
 
 
-def test_a_stack_without_slices_is_not_asked_about_and_can_be_undone(opened):
-    with opened() as seen:
-        seen.wake()
-        before = seen.last
-        seen.change(order=[])
-        assert "All slices are dropped" in seen.alert
-        assert "Shown is the last answer" in seen.status
-        seen.tab.get_by_role("button", name="Drop").click()
-        seen.tab.get_by_role("button", name="Undo the changes").click()
-        seen.tab.wait_for_function(f"!{LIVE}.asking")
-        assert not seen.tab.locator(".frame > [role=alert]").is_visible()
-        same(seen.last, before)
+def test_a_stack_without_slices_is_not_asked_about_and_can_be_undone(awake):
+    before = awake.last
+    awake.change(order=[])
+    assert "All slices are dropped" in awake.alert
+    assert "Shown is the last answer" in awake.status
+    awake.press("Drop")
+    awake.press("Undo the changes")
+    assert not awake.tab.locator(".frame > [role=alert]").is_visible()
+    same(awake.last, before)
 
 
 @pytest.fixture
@@ -287,8 +293,9 @@ def test_a_file_that_is_damaged_is_named_and_the_page_reads_on(
 def test_a_model_that_is_not_the_one_that_python_asked_is_told(opened, page):
     (rating, *others) = page.scene.ratings
     other = replace(page.scene, ratings=[rating | {"predicted": 1.0}, *others])
-    with opened(page=replace(page, scene=other)) as seen:
-        seen.wake()
+    with opened(page=replace(page, scene=other), served=False) as seen:
+        seen.button.click()
+        seen.tab.wait_for_function(f"{LIVE}.awake", timeout=300_000)
         assert "is not the one that Python asked" in seen.alert
 
 
