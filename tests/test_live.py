@@ -117,7 +117,7 @@ def test_where_something_is_missing_the_site_says_so(tmp_path, monkeypatch):
     assert words == "onnx is not installed: pip install 'lesionlab[book]'"
     assert index(tmp_path) == {"files": {}, "runtime": list(live.MEMBERS), "reason": words}
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
-    with pytest.raises(live.NotLiveError, match="there is no npm: install Node.js"):
+    with pytest.raises(live.NotLiveError, match="there is no npm: install Node"):
         live.runtime()
 
 

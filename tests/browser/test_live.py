@@ -68,10 +68,13 @@ class Awake:
     @property
     def last(self) -> dict[str, np.ndarray]:
         found = self.tab.evaluate(
-            f"Object.entries({LIVE}.last).filter(([, v]) => v.dims).map(([name, {{ data, dims }}]) => {{"
+            "live => Object.entries(live.last).filter(([, v]) => v.dims)"
+            ".map(([name, { data, dims }]) => {"
             "  const raw = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);"
-            "  return [name, btoa(raw.reduce((text, x) => text + String.fromCharCode(x), '')), dims];"
-            "})"
+            "  const text = raw.reduce((all, x) => all + String.fromCharCode(x), '');"
+            "  return [name, btoa(text), dims];"
+            "})",
+            self.tab.evaluate_handle(LIVE),
         )
         values = {name: np.frombuffer(base64.b64decode(raw), np.float32) for name, raw, _ in found}
         return {name: values[name].reshape(dims) for name, _, dims in found}
