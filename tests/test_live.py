@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import subprocess
 import sys
 import tarfile
 import zlib
@@ -123,11 +122,7 @@ def test_where_something_is_missing_the_site_says_so(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("npm", "words"),
-    [
-        ("exit 1", "npm could not get onnxruntime-web"),
-        ("true", "npm could not get onnxruntime-web"),
-        ("cp {other} .", "is not the package that was expected"),
-    ],
+    [("exit 1", "npm could not get"), ("cp {other} .", "is not the package that was expected")],
 )
 def test_only_the_package_of_the_checksum_is_taken(npm, words, tmp_path, monkeypatch):
     other = tmp_path / "other.tgz"
@@ -169,19 +164,3 @@ def test_a_page_has_what_the_model_is_given_after_each_change_of_the_surrounding
     assert page.state["head"] == "malignancy"
     assert len(page.scene.maps) == 9
     assert page.to_png().startswith(b"\x89PNG")
-
-
-def test_what_is_no_number_sends_the_model_to_sleep(crop):
-    hu = crop.hu.astype(float)
-    hu[:, 5:9] = np.nan
-    page = be_the_attention(NAME, replace(crop, hu=hu), lidc.nodules())
-    assert "no value (NaN or infinite)" in page.asleep
-    assert page.data()["stacks"] == []
-
-
-def test_making_pages_needs_no_onnx():
-    code = (
-        "import sys; sys.modules['onnx'] = None; from lesionlab.explorer import live; print('ok')"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "ok\n"

@@ -28,7 +28,8 @@ FINENESS = 8
 class LivePage(_html.Page):
     """The page's HTML and picture; `scene` is the lesion as it is, with what Python's model says.
 
-    `stacks` are (slice, y, x) HU by surroundings, that of "" as they are.
+    `stacks` are (slice, y, x) HU by surroundings, that of "" as they are. With NaN among them the
+    page is a viewer alone, and `asleep` says why.
     """
 
     scene: _scene.Scene
@@ -39,6 +40,9 @@ class LivePage(_html.Page):
     BUDGET = 0  # always exact
 
     def __post_init__(self) -> None:
+        if n := sum(int((~np.isfinite(values)).sum()) for values in self.stacks.values()):
+            self.stacks = {}
+            self.asleep = f"{n} voxels that it would be given have no value (NaN or infinite)"
         self.state = VolumePage((self.scene,)).state
         usual = [head for head in self.model["heads"] if head == "malignancy"]
         self.state["head"] = [*usual, self.state["head"]][0]
@@ -104,18 +108,12 @@ def be_the_attention(
     model, request = bench.models[label], Request(lesion, label)
     card: dict[str, Any] = {"key": kept.key, "name": label, "heads": list(model.about)}
     title = f"{lesion}, {label}"
-    given = model.given(crop)
-    if n := int((~np.isfinite(given.hu)).sum()):
-        words = f"{n} voxels have no value (NaN or infinite)"
-        known: Any = {"spacing": given.spacing, "masks": given.masks, "tier": crop.tier}
-        plain = _scene.of(given.hu, title=title, **known)
-        return LivePage(plain, card | {"columns": []}, {}, words)
     result = bench.compute(request)
     with torch.no_grad():
         said = parts.head(parts.trunk(fold.samples.images))
     found = dict(zip(parts.outputs, said, strict=True))["maps"].double().numpy()
     maps = {(result.request.method, h): m for h, m in zip(model.about, found, strict=True)}
-    stacks = {("", AS_IS): given.hu}
+    stacks = {("", AS_IS): result.before.hu}
     for fill in FILLS:
         for margin in MARGINS:
             change = replace(request, surroundings=fill, margin=margin)

@@ -17,6 +17,7 @@ import torch
 
 from lesionlab import explorer, live
 from lesionlab.attention import activation_map
+from lesionlab.explorer import _scene
 from lesionlab.explorer.bench import Bench, Request
 from lesionlab.papers import fu2021
 from lesionlab.sources import lidc, phantom
@@ -233,9 +234,8 @@ def test_the_page_is_small_before_the_click_and_asks_for_the_index_only(woken, p
     assert asked == [live.INDEX]
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(opened, accessible, theme):
-    with opened(theme=theme, width=390) as seen:
+def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(opened, accessible):
+    with opened(theme="dark", width=390) as seen:
         accessible(seen.tab, ".lesionlab-live")
 
 
@@ -319,12 +319,11 @@ def test_without_simd_a_site_or_an_index_the_page_says_so(opened, broken, page):
         assert seen.tab.locator("[data-plane=axial]").first.is_visible()
 
 
-def test_a_volume_with_gaps_is_shown_and_its_model_sleeps(opened):
-    crop = phantom.phantom(LESION)
-    hu = crop.hu.astype(float)
+def test_a_volume_with_gaps_is_shown_and_its_model_sleeps(opened, page):
+    hu = page.stacks["", "as they are"].copy()
     hu[:, 5:9] = np.nan
-    page = explorer.be_the_attention(NAME, replace(crop, hu=hu), lidc.nodules())
-    with opened(page=page) as seen:
+    gaps = replace(page, scene=_scene.of(hu, title="gaps"), stacks={("", "as they are"): hu})
+    with opened(page=gaps) as seen:
         assert "no value (NaN or infinite)" in seen.status
         assert not seen.button.is_visible()
         assert seen.tab.get_by_text("the end").is_visible()
