@@ -175,6 +175,19 @@ def copy_predictions(app: Sphinx, error: Exception | None) -> None:
 MATHJAX = "tex-chtml-full.js"
 
 
+def wake_models(app: Sphinx, error: Exception | None) -> None:
+    """Serve live models to pages that have some; where they cannot be made, these say why."""
+    copies = executed(app.srcdir).glob("*.ipynb")
+    if error or app.builder.format != "html":
+        return
+    if any("lesionlab-live" in copy.read_text(encoding="utf-8") for copy in copies):
+        from lesionlab import live  # with torch
+
+        site, cache = Path(app.outdir, "_static", "live"), Path(app.srcdir, "_build", "live")
+        if reason := live.build(site, cache=cache):
+            logger.info("the book has no live models: %s", reason)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx."""
     app.config.mathjax_path = f"mathjax/{MATHJAX}"
@@ -185,4 +198,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", show_version)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", copy_predictions)
+    app.connect("build-finished", wake_models)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

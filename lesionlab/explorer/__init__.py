@@ -9,15 +9,17 @@ if TYPE_CHECKING:
     from lesionlab.explorer.audit import audit_form
     from lesionlab.explorer.bench import workbench
     from lesionlab.explorer.game import be_the_reader
+    from lesionlab.explorer.live import LivePage, be_the_attention
     from lesionlab.explorer.scale import atlas
     from lesionlab.explorer.sliders import what_if
     from lesionlab.explorer.volume import VolumePage, view
 
 __all__ = [
-    "VolumePage", "atlas", "audit_form", "be_the_reader", "view", "what_if", "workbench"
+    "LivePage", "VolumePage", "atlas", "audit_form", "be_the_attention", "be_the_reader", "view",
+    "what_if", "workbench",
 ]  # fmt: skip
 
-_FILES = ("volume", "scale", "audit", "game", "volume", "sliders", "bench")
+_FILES = ("live", "volume", "scale", "audit", "live", "game", "volume", "sliders", "bench")
 _MODULES = dict(zip(__all__, _FILES, strict=True))
 
 

@@ -19,7 +19,9 @@ from lesionlab.explorer._html import Saved
 from lesionlab.explorer._scene import output_word
 from lesionlab.explorer._widgets import VolumeViewer
 from lesionlab.explorer.bench import (
+    AS_IS,
     FILLS,
+    LABELS,
     RELATIONS,
     UNCHANGED,
     Bench,
@@ -73,14 +75,14 @@ class Controls:
         self.add = _button("Add filter")
         self.filters = w.HBox(layout=w.Layout(flex_flow="row wrap"))
         self.listed = _field(w.Select, "Lesions", flex="none", rows=5)
-        self.surroundings = _field(w.Dropdown, "Surroundings")
+        self.surroundings = _field(w.Dropdown, LABELS["surroundings"])
         fills = [(f"{name} (−{-hu:g} HU)", name) for name, hu in FILLS.items()]
-        self.surroundings.options = [("as they are", None), *fills]
+        self.surroundings.options = [(AS_IS, None), *fills]
         beyond: dict[str, Any] = {"min": 0, "max": 100, "step": 0.5}
-        self.margin = _field(w.BoundedFloatText, "Surroundings beyond (mm)", **beyond)
-        self.duplicate = _field(w.Dropdown, "One slice in all places")
-        self.reverse = _field(w.Checkbox, "Reverse the slices", flex="none", indent=False)
-        self.undo = _button("Undo the changes")
+        self.margin = _field(w.BoundedFloatText, LABELS["margin"], **beyond)
+        self.duplicate = _field(w.Dropdown, LABELS["duplicate"])
+        self.reverse = _field(w.Checkbox, LABELS["reverse"], flex="none", indent=False)
+        self.undo = _button(LABELS["undo"])
         self.count, self.status, self.alert, self.values = (w.HTML() for _ in range(4))
         seen = (self.surroundings, self.margin, self.duplicate, self.reverse, self.undo)
         self.rows = [

@@ -43,6 +43,18 @@ Filter = tuple[str, str, float | str]
 FILLS: Mapping[str, float] = {"lung": LUNG, "air": AIR}
 """What surroundings can be replaced by, HU."""
 
+AS_IS = "as they are"
+"""What surroundings are called where nothing replaces them."""
+
+LABELS: Mapping[str, str] = {
+    "surroundings": "Surroundings",
+    "margin": "Surroundings beyond (mm)",
+    "duplicate": "One slice in all places",
+    "reverse": "Reverse the slices",
+    "undo": "Undo the changes",
+}
+"""What the controls are called that change fields of a `Request`, here and in a page."""
+
 
 @dataclass(frozen=True)
 class Request:

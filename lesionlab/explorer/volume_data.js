@@ -1,4 +1,5 @@
-// The other half of _encoding.py: packed text becomes voxels, masks and maps.
+// The other half of _encoding.py: packed text becomes voxels, masks and maps. What is an array
+// already, as what a live model gives, is taken as it is.
 // volume_data.js, volume_draw.js, volume_panel.js and volume.js are joined in this order to one ES module.
 
 const OLD_BROWSER = "This browser cannot unpack the images: it has no DecompressionStream. " +
@@ -6,12 +7,14 @@ const OLD_BROWSER = "This browser cannot unpack the images: it has no Decompress
 
 const unpack = async (text) => {
   if (typeof DecompressionStream !== "function") throw new Error(OLD_BROWSER);
-  const packed = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const letters = atob(text), packed = new Uint8Array(letters.length);
+  for (let i = 0; i < packed.length; i++) packed[i] = letters.charCodeAt(i);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 };
 
 const wholeNumbers = async (text, [depth, height, width]) => {
+  if (ArrayBuffer.isView(text)) return text;
   const bytes = await unpack(text);
   const size = depth * height * width;
   const values = new Int16Array(size);  // sums wrap round, as the differences did
@@ -37,6 +40,7 @@ const wholeNumbers = async (text, [depth, height, width]) => {
 };
 
 const bits = async (text, size) => {
+  if (ArrayBuffer.isView(text)) return text;
   const bytes = await unpack(text);
   const flags = new Uint8Array(size);
   for (let i = 0; i < size; i++) flags[i] = bytes[i >> 3] >> (7 - (i & 7)) & 1;
@@ -64,6 +68,7 @@ const interpolate = (values, grid, before, after) => {
 };
 
 const mapValues = async (map, shape) => {
+  if (ArrayBuffer.isView(map.values)) return map.values;
   const stored = shape.map((n, axis) => map.grid[axis]?.length ?? n);
   let values = await wholeNumbers(map.values, stored);
   for (let axis = 0; axis < 3; axis++) {
@@ -101,7 +106,7 @@ class Volume {
   async load() {
     const { hu, masks, readers, votes, missing, shape } = this.panel;
     const values = await wholeNumbers(hu.values, shape);
-    for (let i = 0; i < values.length; i++) values[i] *= hu.step;
+    if (hu.step !== 1) for (let i = 0; i < values.length; i++) values[i] *= hu.step;
     this.missing = missing && await bits(missing, this.size);
     if (masks) {
       const all = await bits(masks, readers * this.size);

@@ -106,6 +106,25 @@ def checksum(parts: Iterable[Part]) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Live:
+    """A model in two parts that a page can run, for one lesion; neither may need a gradient.
+
+    Attributes:
+        trunk: From the images of a lesion, (slice, 1, y, x), to features with the same first axis.
+            A slice's features must not depend on the other slices.
+        head: From the features to a tuple of what `outputs` names.
+        outputs: Some of scores, (column,) as `Experiment.predict`; maps, (head, slice, y, x) as
+            large as the images; slice_weights, (slice,); mixing, (head t, head k).
+        size: `(y, x)` of an image.
+    """
+
+    trunk: Callable[[torch.Tensor], torch.Tensor]
+    head: nn.Module
+    outputs: tuple[str, ...]
+    size: tuple[int, int]
+
+
 class Experiment(ABC):
     """A model with its loss, for one variant of one paper.
 
@@ -195,6 +214,13 @@ class Experiment(ABC):
         In place of a method, the field of the outputs with maps of the model's own.
         """
         return {"Grad-CAM": ("grad-cam", False)}
+
+    def live(self, model: nn.Module) -> Live | None:
+        """The model in a form that a page without Python can run; None if it has none.
+
+        Its maps are those of the first method that `maps` names.
+        """
+        return None
 
     def augment(self, samples: Samples, generator: torch.Generator) -> Samples:
         """A batch of the training part with random changes, drawn from `generator` alone."""

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from lesionlab import published
+from lesionlab.attention import activation_map
 from lesionlab.attributes import RATING_NAMES
 from lesionlab.papers import fu2021
 from lesionlab.papers.fu2021 import Fu2021, Network
@@ -285,3 +286,18 @@ def test_slice_mean():
     content, weights = SliceMean()(torch.arange(6.0).view(3, 2), torch.tensor([0, 0, 1]), 2)
     assert content.tolist() == [[1, 2], [4, 5]]
     assert weights.tolist() == [0.5, 0.5, 1]
+
+
+def test_the_written_out_chain_rule_is_the_gradient():
+    """What a page runs has no gradients: LiveHead against autograd, for each of nine scores."""
+    model = make(seed=3).eval().requires_grad_(False)
+    images = torch.randn(4, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    nodule = torch.zeros(4, dtype=torch.int64)
+    live = Fu2021("full").live(model)
+    scores, maps, weights, mixing = live.head(live.trunk(images))
+    said = model(images, nodule, 1)
+    expected = activation_map(model, images, "grad-cam", head=None, inputs=(nodule, 1)).maps
+    assert torch.allclose(maps, expected, rtol=1e-3, atol=1e-4 * float(expected.max()))
+    assert torch.allclose(scores, Fu2021("full").predict(said)[0], atol=1e-5)
+    assert torch.allclose(weights, said.slice_weights, atol=1e-6)
+    assert torch.allclose(mixing, said.attribute_weights[0], atol=1e-5)

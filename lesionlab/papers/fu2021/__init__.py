@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -26,18 +26,19 @@ from lesionlab.attributes import rating
 from lesionlab.cohorts import Cohort, malignancy_label
 from lesionlab.crops.sampling import Samples
 from lesionlab.papers import _shared
-from lesionlab.papers.fu2021.model import FULL, VOLUMETRIC
+from lesionlab.papers.fu2021.model import FULL, VOLUMETRIC, SliceAttention
 from lesionlab.papers.fu2021.model import Design as Design
 from lesionlab.papers.fu2021.model import Network as Network
 from lesionlab.papers.fu2021.model import Outputs as Outputs
 from lesionlab.papers.fu2021.samples import ATTRIBUTES as ATTRIBUTES
+from lesionlab.papers.fu2021.samples import SIZE
 from lesionlab.papers.fu2021.samples import Augmentation as Augmentation
 from lesionlab.papers.fu2021.samples import Normalisation as Normalisation
 from lesionlab.papers.fu2021.samples import apply as apply
 from lesionlab.papers.fu2021.samples import draw as draw
 from lesionlab.papers.fu2021.samples import prepare as prepare
 from lesionlab.papers.fu2021.samples import volumes as volumes
-from lesionlab.training.paper import Paper, Preset
+from lesionlab.training.paper import Live, Paper, Preset
 from lesionlab.training.recipes import Recipe, Schedule
 from lesionlab.training.studies import library_data
 from lesionlab.training.targets import Target
@@ -183,6 +184,20 @@ class Fu2021(_shared.Designed):
         """Scores of 0 to 1, final or auxiliary, on each attribute's own scale."""
         low, span = self.scale(scores)
         return scores * span + low
+
+    def live(self, model: nn.Module) -> Live | None:
+        """The model with all three modules; the others have none."""
+        from lesionlab.papers.fu2021.attention import LiveHead
+
+        network = cast(Network, model)
+        if network.attention is None or not isinstance(network.slices, SliceAttention):
+            return None
+        return Live(
+            trunk=network.backbone.maps,
+            head=LiveHead(network, SIZE, self.to_ratings),
+            outputs=("scores", "maps", "slice_weights", "mixing"),
+            size=(SIZE, SIZE),
+        )
 
     def augment(self, samples: Samples, generator: torch.Generator) -> Samples:
         """Flips, turns and reversals (3.2)."""

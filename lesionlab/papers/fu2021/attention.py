@@ -11,14 +11,16 @@ gives: `n_resamples`, `level` and `seed`. A lesion without a patient is refused 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from torch import nn
+from torch.nn import functional
 
 from lesionlab.papers._shared import intervals, patients_of, ratios
 from lesionlab.statistics.correlation import matrix_agreement
@@ -27,6 +29,7 @@ from lesionlab.statistics.scoring import check_columns
 from lesionlab.training.devices import resolve
 
 if TYPE_CHECKING:
+    from lesionlab.papers.fu2021.model import Branches, Network
     from lesionlab.training.studies import Trained
 
 MIN_SLICES = 3
@@ -243,3 +246,53 @@ def attention_agreement(
         )  # fmt: skip
         rows[what] = found | {"n_attributes": len(known)}
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+class LiveHead(nn.Module):
+    """What comes after the feature maps of one nodule, with Grad-CAM of every score.
+
+    A page runs it where there is no gradient. So the chain rule is written out, from the scores
+    back through eq. 6 to 1. The model needs all three modules. `to_ratings` is `Fu2021`'s.
+    """
+
+    def __init__(
+        self, network: Network, size: int, to_ratings: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
+        super().__init__()
+        self.network, self.size, self.to_ratings = network, size, to_ratings
+
+    def forward(self, maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """From (slice, 256, y, x) to ratings, maps, slice weights and the weights q of eq. 5.
+
+        Ratings are (attribute,), maps (attribute, slice, size, size).
+        """
+        net: Any = self.network
+        x = maps.flatten(2).mean(2)  # (slice, 256)
+        hidden = net.slices.w0(x).relu()
+        alpha = net.slices.w1(hidden).squeeze(1).softmax(0)  # eq. 1 and 2, of one nodule
+        content = alpha @ x
+        vectors = net.modulation.specialise(content[None])  # (k, 256)
+        mixtures, q = (of[0] for of in net.attention(vectors[None]))  # (t, 256), (t, k)
+        scores = net.heads(mixtures[None])[0]
+        of_mixture = _slope(net.heads.first, net.heads.last, mixtures[:, None])[:, 0]
+        of_mixture = (scores * (1 - scores))[:, None] * of_mixture  # (t, 256), the sigmoid's, too
+        # a vector counts by its weight (eq. 6), and through the weight that it is given (eq. 5)
+        given = _slope(net.attention.w0, net.attention.w1, vectors.expand(len(q), -1, -1))
+        given = (of_mixture @ vectors.T)[..., None] * given
+        of_vectors = q[..., None] * of_mixture[:, None] + given  # (t, k, 256)
+        of_content = torch.einsum("tko,koi->ti", of_vectors, net.modulation.specialise.weight)
+        # so does a slice (eq. 3, and 1 with 2)
+        given = (hidden > 0) * net.slices.w1.weight @ net.slices.w0.weight  # (slice, 256)
+        given = (of_content @ (x - content).T)[..., None] * given
+        of_slices = alpha[:, None] * (of_content[:, None] + given)  # (t, slice, 256)
+        places = maps.shape[2] * maps.shape[3]  # whose mean is x
+        cam = torch.einsum("tsc,scyx->tsyx", of_slices / places, maps).relu()
+        cam = functional.interpolate(cam, size=(self.size, self.size), mode="bilinear")
+        return self.to_ratings(scores), cam, alpha, q
+
+
+def _slope(first: Branches, last: Branches, vectors: torch.Tensor) -> torch.Tensor:
+    """The gradient of two layers with a ReLU between them, at (t, vector, 256)."""
+    bias = cast(torch.Tensor, first.bias)[:, None]
+    hidden = torch.einsum("tki,toi->tko", vectors, first.weight) + bias
+    return (hidden > 0) * last.weight @ first.weight

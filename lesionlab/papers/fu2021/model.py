@@ -263,8 +263,8 @@ def unit(scores: torch.Tensor) -> torch.Tensor:
 
 def _channels_last(images: torch.Tensor) -> torch.Tensor:
     """Slices in the order in memory that makes torch's CPU convolutions and pools quick."""
-    if images.device.type != "cpu" or images.ndim != 4:
-        return images
+    if images.device.type != "cpu" or images.ndim != 4 or torch.onnx.is_in_onnx_export():
+        return images  # elsewhere, and in what is exported, it means nothing
     if images.shape[1] == 1:  # torch takes either order for the other; the strides have to say it
         return images.squeeze(1).unsqueeze(-1).movedim(-1, 1)
     return images.contiguous(memory_format=torch.channels_last)

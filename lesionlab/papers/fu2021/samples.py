@@ -20,11 +20,14 @@ from lesionlab.crops.sampling import Box, Lesion, Samples, batch, in_chunks
 ATTRIBUTES = RATING_NAMES
 """All nine ratings, malignancy the last."""
 
+SIZE = 64
+"""Rows and columns of a slice."""
+
 
 def prepare(
     crops: Iterable[Crop],
     *,
-    size: int = 64,
+    size: int = SIZE,
     share: float = 0.8,
     box: Box = "outlines",
     outside: Outside = "edge",
