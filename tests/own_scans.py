@@ -49,12 +49,12 @@ def name_person(folder: Path) -> list[str]:
     planted = {name: f"PLANTED{k:02d}X" for k, name in enumerate(TEXTS)}
     planted |= {name: f"19{31 + k}0{1 + k}1{k}" for k, name in enumerate(DATES)}
     planted |= {name: f"1{k}3{k}5{k + 1}.98765{k}" for k, name in enumerate(TIMES)}
-    planted |= {name: generate_uid(entropy_srcs=[name]) for name in UIDS}
+    planted |= {name: generate_uid(entropy_srcs=[name])[:50] for name in UIDS}
     assert len(planted) == 40
     for k, file in enumerate(sorted(folder.iterdir())):
         one = pydicom.dcmread(file)
         for name, value in planted.items():
-            setattr(one, name, f"{value[:50]}.{k}" if name == "SOPInstanceUID" else value)
+            setattr(one, name, f"{value}.{k}" if name == "SOPInstanceUID" else value)
         one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
         one.save_as(file)
-    return [v[:50] if name == "SOPInstanceUID" else v for name, v in planted.items()]
+    return list(planted.values())
