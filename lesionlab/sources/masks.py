@@ -8,9 +8,8 @@
 A mask is NIfTI, NRRD, DICOM-SEG or RTSTRUCT. It has to be of the same frame of reference, where
 both files name one. Where its voxels are not the scan's, each of the scan's takes the value of the
 nearest, and a note says so. Each connected part of each label is a lesion; `lesion-2-1` is the
-first part of label 2. Labels are numbers: the names that files give them can name a person.
-
-`write` writes a mask in each of these formats.
+first part of label 2. Labels are numbers: the names that files give them can name a person. `write`
+writes a mask in each of these formats.
 """
 
 from __future__ import annotations
@@ -172,10 +171,8 @@ def crops(
     notes: list[str] = []
     name = "mask" if not isinstance(mask, (str, Path)) else str(Path(mask).name)
     parts = list(_parts(scan, mask, name, notes))
-    if not parts:
-        raise MaskError(f"{name}: the mask is empty")
     labels = sorted({part.label for part in parts})
-    if label is not None and label not in labels:
+    if label is not None and labels and label not in labels:
         there = ", ".join(map(str, labels[:20]))
         raise MaskError(f"{name}: label={label} is not in it; there are {there}")
     found: dict[int, list[_Part]] = {}
@@ -183,17 +180,20 @@ def crops(
     for part in parts:
         if label is None or part.label == label:
             for one in _connected(part):
-                big = isinstance(mask, Ball) or int(one.voxels.sum()) >= FEWEST_VOXELS
-                small += not big
-                if big:
+                if isinstance(mask, Ball) or one.voxels.sum() >= FEWEST_VOXELS:
                     found.setdefault(part.label, []).append(one)
+                else:
+                    small += 1
     if small:
         notes.append(f"{small} parts of fewer than {FEWEST_VOXELS} voxels were left out")
     n = sum(map(len, found.values()))
-    if not n and not small:
-        raise MaskError(f"{name}: the mask is empty")
     if not 0 < n <= MOST_LESIONS:
-        raise MaskError(f"{name}: {n} lesions in it, expected 1 to {MOST_LESIONS}")
+        why = (
+            f"{n} lesions in it, expected 1 to {MOST_LESIONS}"
+            if n or small
+            else "the mask is empty"
+        )
+        raise MaskError(f"{name}: {why}")
     made = []
     hu: Any = scan.hu
     if hu.dtype != np.int16:
@@ -323,11 +323,10 @@ def _compare(scan: Volume, shape: tuple[int, ...], grid: Grid, name: str, notes:
         )
 
 
-def _mm(grid: Grid, index: Any) -> npt.NDArray[np.float64]:
+def _mm(grid: Grid, index: Any) -> Any:
     """(..., 3) positions `(x, y, z)`, mm, of indices `(z, y, x)`."""
     steps = np.asarray(index, np.float64)[..., ::-1] * grid.spacing[::-1]
-    moved: npt.NDArray[np.float64] = steps @ np.reshape(grid.direction, (3, 3)).T + grid.origin
-    return moved
+    return steps @ np.reshape(grid.direction, (3, 3)).T + grid.origin
 
 
 def _ball(scan: Volume, ball: Ball) -> _Part:
@@ -429,10 +428,8 @@ def _placed(
     spacing = scan.spacing if part.grid is None else part.grid.spacing
     widest = max(n * mm for n, mm in zip(part.voxels.shape, spacing, strict=True))
     if widest > MOST_MM:
-        raise MaskError(
-            f"{called}: is {widest:.0f} mm long, expected at most {MOST_MM:g} mm: is the mask of "
-            "an organ?"
-        )
+        told = f"is {widest:.0f} mm long, expected at most {MOST_MM:g} mm"
+        raise MaskError(f"{called}: {told}: is the mask of an organ?")
     shape = np.array(scan.hu.shape)
     ends = np.array(part.origin) + np.argwhere(np.ones((2, 2, 2))) * (
         np.array(part.voxels.shape) - 1
