@@ -194,8 +194,7 @@ def crops(
             else "the mask is empty"
         )
         raise MaskError(f"{name}: {why}")
-    made = []
-    hu: Any = scan.hu
+    made, hu = [], scan.hu
     if hu.dtype != np.int16:
         hu = np.rint(hu).clip(*INT16).astype(np.int16)
     tier: Tier = "phantom" if scan.synthetic else "own"
