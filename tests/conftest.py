@@ -102,6 +102,16 @@ def lidc_sources() -> Iterator[Any]:
         yield lidc_sources
 
 
+@pytest.fixture(scope="session")
+def own_scans() -> Iterator[Any]:
+    """`own_scans.py` beside this file: a scan as DICOM, and headers that name a person."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent))
+        import own_scans
+
+        yield own_scans
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder of its own, where nothing is yet, and no data."""

@@ -26,7 +26,10 @@ FOLDER = ROOT / "notebooks"
 
 sizes = SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "sizes.py")))
 
-ABBREVIATIONS = {"ASCMM", "CAAM", "DICOM", "HESAM", "IDRI", "LIDC", "MTMR", "TCIA"}
+ABBREVIATIONS = {
+    "ASCMM", "CAAM", "DICOM", "HESAM", "IDRI", "JSON", "LIDC", "MTMR", "NRRD", "PACS", "RTSTRUCT",
+    "TCIA",
+}  # fmt: skip
 SECTIONS = ("What you will be able to do", "What you need", "What was found", "What to doubt")
 SETS = {"smoke", "book", "paper"}
 # what the book hides, JupyterLab folds

@@ -19,6 +19,7 @@ from lesionlab.cli._audit import audit
 from lesionlab.cli._data import data_app
 from lesionlab.cli._dicom import dicom_app
 from lesionlab.cli._errors import FAILED, plain_errors
+from lesionlab.cli._predict import predict
 from lesionlab.cli._runs import runs_app
 from lesionlab.cli._train import sweep, train
 
@@ -40,6 +41,7 @@ app.add_typer(runs_app, name="runs", help="List and compare the runs that were m
 app.command("train")(train)
 app.command("sweep")(sweep)
 app.command("audit")(audit)
+app.command("predict")(predict)
 
 
 def _version(wanted: bool) -> None:

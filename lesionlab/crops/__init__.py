@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from lesionlab import _names
 
-Tier = Literal["phantom", "slices", "volumes", "dicom", "anno", "nifti"]
+Tier = Literal["phantom", "slices", "volumes", "dicom", "anno", "nifti", "own"]
 
 HU_ERROR = ((0, 1.0, 5.0), (1, 5.0, 18.0), (2, 10.0, 42.0), (4, 17.0, 70.0), (6, 47.0, 155.0))
 """Error of the tier `slices` in lung: from so many steps on, its median and 95th percentile, HU."""

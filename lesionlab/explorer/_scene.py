@@ -27,6 +27,7 @@ TIERS = {
     "dicom": "LIDC-IDRI DICOM: a real scan",
     "anno": "a scan of your own, outlined in .anno files",
     "nifti": "a scan of your own, with a mask in NIfTI or NRRD",
+    "own": "a scan of your own",
 }
 
 LARGEST, STRONGEST = 1e9, 1e30

@@ -119,16 +119,21 @@ def view(
         A widget, or a `VolumePage` where anywidget is not installed
         (`pip install 'lesionlab[lab]'`).
     """
-    scenes: tuple[Scene, ...] = (
-        _scene.of(volume, spacing=spacing, masks=masks, overlays=overlays, tier=tier, title=title,
-                  slice_weights=slice_weights, predicted=predicted, readings=readings),
+    made = page(
+        volume, other=other, spacing=spacing, masks=masks, overlays=overlays, tier=tier,
+        title=title, slice_weights=slice_weights, predicted=predicted, readings=readings,
     )  # fmt: skip
+    return _html.in_kernel(made, "_widgets", "VolumeViewer")  # type: ignore[no-any-return]
+
+
+def page(volume: Any, *, other: Any = None, **shown: Any) -> VolumePage:
+    """What `view` shows as HTML that needs no kernel, in a kernel, too: `page(…).to_html()`."""
+    scenes: tuple[Scene, ...] = (_scene.of(volume, **shown),)
     if other is not None:
         if not getattr(other, "scenes", None):
             raise ValueError(f"other: expected what view() gives, got {type(other).__name__}")
         scenes = (*scenes, other.scenes[0])
-    page = VolumePage(scenes)
-    return _html.in_kernel(page, "_widgets", "VolumeViewer")  # type: ignore[no-any-return]
+    return VolumePage(scenes)
 
 
 def _start(scene: Scene, values: _scene.Floats | None) -> int:

@@ -35,6 +35,7 @@ TIER_NOTES: dict[Tier, str] = {
     "dicom": "real pixels: LIDC-IDRI scans",
     "anno": "real pixels: scans of your own",
     "nifti": "real pixels: scans of your own",
+    "own": "real pixels: a scan of your own",
 }
 
 COLUMN = 688 / 120

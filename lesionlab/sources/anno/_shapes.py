@@ -42,12 +42,13 @@ def fill(outline: FloatArray) -> IntArray:
     return inside if len(inside) else np.rint(outline.mean(axis=0, keepdims=True)).astype(np.int64)
 
 
-def trace(mask: BoolArray) -> list[FloatArray]:
+def trace(mask: BoolArray, *, holes: bool = False) -> list[FloatArray]:
     """The outlines of a mask `(y, x)`, one for each part; `fill` gives the parts back.
 
-    Holes are filled first, for an `.anno` file cannot say that there is one.
+    Holes are filled first, for an `.anno` file cannot say that there is one; or, with `holes`, they
+    have outlines of their own.
     """
-    solid = np.pad(ndimage.binary_fill_holes(mask), 1).astype(np.float64)
+    solid = np.pad(mask if holes else ndimage.binary_fill_holes(mask), 1).astype(np.float64)
     lines = contourpy.contour_generator(z=solid).lines(0.5)
     return [np.asarray(line)[:-1, ::-1] - 1 for line in lines]
 

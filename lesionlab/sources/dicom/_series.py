@@ -63,6 +63,7 @@ class Volume:
     thickness: float  # SliceThickness, mm; NaN where it is not stated
     synthetic: bool  # written by `write_series`, not scanned
     warnings: tuple[str, ...]  # what was set aside and what else a user should know, in sentences
+    files: tuple[Path, ...] = ()  # (z,) where each slice came from
 
     def patient_mm(self, index: Any) -> FloatArray:
         """(..., 3) positions `(x, y, z)` in the patient, mm, of any indices `(z, y, x)`."""
@@ -157,6 +158,7 @@ def read_series(
         thickness=first.thickness,
         synthetic=all(s.synthetic for s in slices),
         warnings=tuple(warnings),
+        files=tuple(s.path for s in slices),
     )
 
 

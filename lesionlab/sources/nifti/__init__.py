@@ -35,7 +35,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from lesionlab import _files as files
-from lesionlab.crops import Crop
+from lesionlab.crops import Crop, Tier
+from lesionlab.crops.cutting import cut
 from lesionlab.sources import _own, origins
 from lesionlab.sources._own import Fault, Record
 from lesionlab.sources.dicom._files import INT16
@@ -130,24 +131,10 @@ class Nifti(_own.Lesions):
         if faults:
             raise NiftiError(f"{self.root}: {faults[0]}")
         image, *masks = volumes
-        readers, spacing = np.array([mask.voxels for mask in masks]), image.grid.spacing
-        drawn = np.argwhere(readers.any(axis=0))
-        first, end = drawn.min(axis=0), drawn.max(axis=0) + 1
-        around = np.maximum(size - (end - first), 0)
-        around[0] = 2 * int((margin_mm + 1e-6) / spacing[0])
-        low = np.maximum(first - around // 2, 0).tolist()
-        high = np.minimum(end + (around + 1) // 2, image.voxels.shape).tolist()
-        window = tuple(map(slice, low, high))
-        return Crop(
-            lesion_id=lesion_id,
-            hu=image.voxels[window].copy(),
-            masks=readers[:, *window].copy(),
-            spacing=spacing,
-            slice_index=np.arange(low[0], high[0]),
-            corner=(low[1], low[2]),
-            steps=np.zeros(high[0] - low[0], np.int64),
-            tier="phantom" if image.synthetic else "nifti",
-        )
+        readers = np.array([mask.voxels for mask in masks])
+        tier: Tier = "phantom" if image.synthetic else "nifti"
+        how: Any = {"size": size, "margin_mm": margin_mm, "tier": tier}
+        return cut(lesion_id, image.voxels, readers, (0, 0, 0), image.grid.spacing, **how)
 
     def grid(self, crop: Crop) -> Grid:
         """Where a crop of one of the cases lies in the patient."""
@@ -238,7 +225,7 @@ def load(root: Path, cells: Cells, faults: list[Fault]) -> list[Volume]:
         else:
             try:
                 volume = read_volume(path)
-                volume = volume._replace(voxels=(_mask if k else _hu)(path, volume.voxels))
+                volume = volume._replace(voxels=(_mask if k else whole_hu)(path, volume.voxels))
                 if k and read and not _on_same_voxels(read[0], volume):
                     why = "is not that of the image: export the mask with it as reference"
                     raise BadVolumeError(path, "grid", why)
@@ -256,7 +243,7 @@ def _on_same_voxels(one: Volume, other: Volume) -> bool:
     return one.voxels.shape == other.voxels.shape and all(same)
 
 
-def _hu(path: Path, voxels: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
+def whole_hu(path: Path, voxels: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
     """Rounded to whole HU."""
     (low, high), least, most = INT16, voxels.min(), voxels.max()  # NaN is in no range
     check(path, (low <= least <= most <= high, "voxels", f"expected HU from {low} to {high}"))
