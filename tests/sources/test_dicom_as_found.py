@@ -282,6 +282,7 @@ def test_a_tilted_gantry_is_put_right(tmp_path, oblique):
     assert inside.sum() > 8 * 11 * 7
     np.testing.assert_allclose(volume.hu[inside], expected[inside], atol=1.1)
     np.testing.assert_allclose(volume.direction[:, 2] @ table, volume.spacing[0], atol=1e-6)
+    assert volume.files == ()
 
 
 def enhanced(folder: Path, **attributes: Any) -> Path:
@@ -332,6 +333,7 @@ def test_enhanced_ct_is_the_same_volume(folder, syntax):
     np.testing.assert_allclose(ours.slice_z, classic.slice_z)
     np.testing.assert_allclose(ours.origin_mm, classic.origin_mm)
     assert (ours.spacing, ours.thickness, ours.warnings) == (classic.spacing, 2.5, ())
+    assert (len(ours.files), len(classic.files)) == (0, len(classic.hu))
     assert find_series(file.parent, progress=False)["n_files"].tolist() == [1]
 
 

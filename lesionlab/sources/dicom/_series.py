@@ -63,7 +63,7 @@ class Volume:
     thickness: float  # SliceThickness, mm; NaN where it is not stated
     synthetic: bool  # written by `write_series`, not scanned
     warnings: tuple[str, ...]  # what was set aside and what else a user should know, in sentences
-    files: tuple[Path, ...] = ()  # (z,) where each slice came from
+    files: tuple[Path, ...] = ()  # (z,) where each slice came from, if each is a file as it is here
 
     def patient_mm(self, index: Any) -> FloatArray:
         """(..., 3) positions `(x, y, z)` in the patient, mm, of any indices `(z, y, x)`."""
@@ -147,6 +147,7 @@ def read_series(
     for k, s in enumerate(slices):  # one slice goes when it has come: not two volumes
         hu[k] = decoded.pop(s).hu
     hu, origin, moved = straighten(hu, slices, direction)
+    paths = tuple(s.path for s in slices)
     warnings += odd + moved + [f"{note} (in {n} slices)" for note, n in notes.items()]
     return Volume(
         hu=hu,
@@ -158,7 +159,8 @@ def read_series(
         thickness=first.thickness,
         synthetic=all(s.synthetic for s in slices),
         warnings=tuple(warnings),
-        files=tuple(s.path for s in slices),
+        # what is written beside the scan refers to its slices as they lie in files
+        files=() if moved or any(s.frame is not None for s in slices) else paths,
     )
 
 
