@@ -65,7 +65,7 @@ class Chapter:
             name = file.relative_to(place).as_posix()
             links.append(f'<li><a href="{escape((own / name).as_posix())}" download>{escape(name)}')
         head = f"Predictions to download: {len(links)} runs, one row per lesion and output"
-        return HTML(
+        return HTML(  # type: ignore[no-untyped-call]
             f'<details class="lesionlab-downloads"><summary>{head}</summary>'
             f"<ul>{'</a></li>'.join([*links, ''])}</ul></details>"
         )

@@ -119,7 +119,7 @@ def _of_file(path: Path) -> Volume:
         spacing=grid.spacing,
         origin_mm=grid.origin,
         direction=axes,
-        slice_z=start + grid.spacing[0] * np.arange(len(voxels)),
+        slice_z=np.asarray(start + grid.spacing[0] * np.arange(len(voxels)), np.float64),
         series_uid="",
         thickness=np.nan,
         synthetic=synthetic,

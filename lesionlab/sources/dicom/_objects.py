@@ -84,7 +84,8 @@ def _planes(data: Any) -> dict[int, list[Plane]]:
         raise ValueError
     half = int(data.get("MaximumFractionalValue", 2)) / 2 if kind == "FRACTIONAL" else 0.5
     pixels = np.reshape(data.pixel_array, (n, rows, columns))
-    shared, found = data.SharedFunctionalGroupsSequence[0], {}
+    shared = data.SharedFunctionalGroupsSequence[0]
+    found: dict[Any, Any] = {}
     for k, own in enumerate(data.PerFrameFunctionalGroupsSequence):
 
         def group(name: str, own: Any = own) -> Any:
