@@ -211,12 +211,12 @@ def _values(
     similar = known.nearest(calibration.features(fold), N_SIMILAR) if known else [[]] * n
     reach = {}
     if known is not None and len(known.intervals):
-        rows = known.intervals[known.intervals["level"] == LEVEL]
-        reach = dict(zip(rows["target"], rows["reach"], strict=True))
+        at = known.intervals[known.intervals["level"] == LEVEL]
+        reach = dict(zip(at["target"], at["reach"], strict=True))
     found = []
     for k in range(n):
         readings = lidc.nodules().loc[similar[k]]
-        rows = []
+        rows: list[dict[str, Any]] = []
         for target, part in zip(targets, by_target(targets, said[k : k + 1]), strict=True):
             if target.kind == "segmentation":
                 continue

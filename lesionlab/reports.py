@@ -124,8 +124,10 @@ def _scores(about: dict[str, Any]) -> pd.DataFrame:
         if metric not in ("mae", "auc"):
             continue
         by = part.set_index("predictor")
-        own = by.loc["model"]
-        plain = next((by.loc[p, "value"] for p in ("constant", "majority") if p in by.index), None)
+        own: Any = by.loc["model"]
+        plain: Any = next(
+            (by.loc[p, "value"] for p in ("constant", "majority") if p in by.index), None
+        )
         called = {"mae": "mean absolute error", "auc": "area under the curve"}[metric]
         rows.append(
             {

@@ -58,10 +58,10 @@ def predict(
         )  # fmt: skip
         written = predicting.write(found, out, dicom=dicom, progress=progress)
         lines = [["lesion", "of", "model", "interval", "scale"]]
-        for row in found.table().itertuples():
-            of = row.title if row._4 == "" else f"{row.title}: {row._4}"
-            between = "" if row.low != row.low else f"{row.low:.1f} to {row.high:.1f}"
-            lines.append([row.lesion, of, f"{row.value:.2f}", between, row.scale])
+        for row in found.table().to_dict("records"):
+            of = ": ".join(filter(None, (row["title"], row["class"])))
+            between = "" if row["low"] != row["low"] else f"{row['low']:.1f} to {row['high']:.1f}"
+            lines.append([row["lesion"], of, f"{row['value']:.2f}", between, row["scale"]])
         typer.echo(aligned(lines))
         for note in [
             *found.notes,

@@ -93,7 +93,7 @@ def errors(
         linear: What `mean_errors` gives of `linear`, for the rows LASSO and EN.
     """
     printed = published.table("liu2020", "III").set_index("method").drop(columns="reference")
-    others: dict[str, Any] = {} if linear is None else dict(linear.items())
+    others: dict[str, Any] = {} if linear is None else {str(n): e for n, e in linear.items()}
     if readings is not None:
         others["IB"] = pairwise_difference(readings, ATTRIBUTES)["value"]
         others[LIKE_FOR_LIKE] = one_against_rest(readings, ATTRIBUTES)["value"]
