@@ -116,7 +116,7 @@ def spell(ends: Iterable[float], decimals: int = 2) -> str:
 
     `ends` are the value, its lower and its upper end, or the value alone.
     """
-    first, *others = (f"{end:z.{decimals}f}".replace("-", "−") for end in ends)
+    first, *others = (f"{float(end):z.{decimals}f}".replace("-", "−") for end in ends)
     return "–" if "nan" in first else f"{first} [{', '.join(others)}]" if others else first
 
 
