@@ -37,16 +37,13 @@ from lesionlab.sources.nifti import write_volume
 from lesionlab.training.studies import Trained
 from lesionlab.training.targets import by_target
 from lesionlab.weights import calibration
+from lesionlab.weights.calibration import LEVEL as LEVEL
+from lesionlab.weights.calibration import N_SIMILAR as N_SIMILAR
+from lesionlab.weights.calibration import NO_DEVICE as NO_DEVICE
 
 Floats = npt.NDArray[np.float64]
 
 MODEL = "fu2021/full"
-LEVEL = 0.9  # share of lesions that an interval is to hold
-N_SIMILAR = 10
-NO_DEVICE = (
-    "For research and teaching only. This is no medical device: nothing in it may be used to "
-    "diagnose, to treat, or to decide about a person."
-)
 MEASURES = {
     "slice_thickness": "slice thickness",
     "slice_spacing": "distance of slices",

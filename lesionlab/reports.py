@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from lesionlab import __version__, papers
 from lesionlab.attributes import title
 from lesionlab.explorer import volume
-from lesionlab.predicting import LEVEL, N_SIMILAR, NO_DEVICE, Lesion, Prediction
 from lesionlab.sources import origins
+from lesionlab.weights.calibration import LEVEL, N_SIMILAR, NO_DEVICE
+
+if TYPE_CHECKING:
+    from lesionlab.predicting import Lesion, Prediction
 
 STYLE = """
 :root { color-scheme: light dark; }

@@ -29,6 +29,17 @@ from lesionlab.training.studies import Trained
 
 Floats = npt.NDArray[np.float64]
 
+LEVEL = 0.9
+"""The share of lesions that an interval is to hold."""
+
+N_SIMILAR = 10
+"""How many lesions are called similar."""
+
+NO_DEVICE = (
+    "For research and teaching only. This is no medical device: nothing in it may be used to "
+    "diagnose, to treat, or to decide about a person."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
