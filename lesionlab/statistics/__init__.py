@@ -12,5 +12,5 @@
 - `audit`, `audit_rows`: which printed numbers are not mutually consistent.
 
 Nothing is imported here: each module opens when it is entered, e.g.
-``from lesionlab.statistics import agreement``.
+`from lesionlab.statistics import agreement`.
 """
