@@ -124,6 +124,13 @@ def check_writable(folder: str | Path) -> None:
             pass
 
 
+def check_new_folder(folder: str | Path) -> None:
+    """`FileExistsError` unless there is nothing at a path, or an empty folder."""
+    path = Path(folder)
+    if path.exists() and (path.is_file() or any(path.iterdir())):
+        raise FileExistsError(f"{path} is there already; expected a new or empty folder")
+
+
 def sha256(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal, as `sha256sum` prints it."""
     with Path(path).open("rb") as file:

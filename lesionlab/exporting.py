@@ -72,8 +72,7 @@ def export(
     """
     _names.one_of("format", form, get_args(Format))
     root = Path(out).expanduser().resolve()
-    if root.exists() and (root.is_file() or any(root.iterdir())):
-        raise FileExistsError(f"{root} is there already; expected a new or empty folder")
+    _files.check_new_folder(root)
     keys: dict[str, dict[str, str]] = {}  # by lesion and name
     for key in predictions or ():
         if not (match := KEY.fullmatch(key)):

@@ -36,7 +36,7 @@ from torch import nn
 from lesionlab import _files, papers, weights
 from lesionlab.crops import Crop
 from lesionlab.crops.sampling import Samples
-from lesionlab.training.paper import Experiment, Live, unchanged
+from lesionlab.training.paper import Experiment, Live
 from lesionlab.training.studies import Plan, Trained
 
 logger = logging.getLogger(__name__)
@@ -111,8 +111,7 @@ def kept(name: str, *, data: str = "phantom", folder: str | Path = weights.FOLDE
     about = weights.about(name, data=data, folder=folder)
     paper, _, variant = name.partition("/")
     experiment = Plan(paper=paper, variant=variant, data=data).experiment
-    told = about["folds"][0]["normalisation"]
-    normalise = unchanged if told is None else experiment.normaliser(**told)
+    normalise = weights.normaliser(about, experiment)
     return Kept(name, data, experiment, network, normalise, about)
 
 

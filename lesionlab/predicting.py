@@ -25,9 +25,10 @@ import pandas as pd
 from scipy.interpolate import RegularGridInterpolator
 from tqdm.auto import tqdm
 
-from lesionlab import _files, _names, attributes, weights
+from lesionlab import _files, _names, attributes, reports, weights
 from lesionlab.crops import Crop
 from lesionlab.explorer._models import Look, Model, classes
+from lesionlab.reports import NO_DEVICE as NO_DEVICE
 from lesionlab.results import jsonable
 from lesionlab.sources import lidc, masks
 from lesionlab.sources.dicom import Volume
@@ -39,7 +40,6 @@ from lesionlab.training.targets import by_target
 from lesionlab.weights import calibration
 from lesionlab.weights.calibration import LEVEL as LEVEL
 from lesionlab.weights.calibration import N_SIMILAR as N_SIMILAR
-from lesionlab.weights.calibration import NO_DEVICE as NO_DEVICE
 
 Floats = npt.NDArray[np.float64]
 
@@ -262,7 +262,8 @@ def _maps(name: str, fold: Trained, crop: Crop) -> tuple[dict[Any, Floats], Floa
         return {}, None
     asked = Model(name, fold)
     look = asked.given(crop)
-    first = asked.asked(look, crop.lesion_id, next(iter(asked.methods)), next(iter(asked.about)))
+    asked_first = next(iter(asked.methods)), next(iter(asked.about))
+    first = asked.asked(look, crop.lesion_id, *asked_first)
     heads: dict[str, tuple[float, str]] = {}  # of several classes the likeliest
     for about in asked.about:
         target = asked.targets[asked.about[about]["head"]]
@@ -274,7 +275,8 @@ def _maps(name: str, fold: Trained, crop: Crop) -> tuple[dict[Any, Floats], Floa
     maps = {}
     for method in asked.methods:
         for head, (_, about) in heads.items():
-            seen = asked.asked(look, crop.lesion_id, method, about)
+            again = (method, about) == asked_first
+            seen = first if again else asked.asked(look, crop.lesion_id, method, about)
             maps[method, head] = on_crop(seen, seen.map, crop)
     weights_of = None
     if first.weights is not None and len(first.weights) == len(first.z):
@@ -379,11 +381,8 @@ def write(
         ValueError: DICOM is asked for, and the scan is not.
         OSError: It cannot be written; of a full disk the message says so.
     """
-    from lesionlab import reports
-
     root = Path(out).expanduser()
-    if root.exists() and (root.is_file() or any(root.iterdir())):
-        raise FileExistsError(f"{root} is there already; expected a new or empty folder")
+    _files.check_new_folder(root)
     if dicom and not found.scan.files:
         raise ValueError("dicom=True: the scan was not read from DICOM files")
     with _files.plain_errors("the prediction", root), _files.replacing_folder(root) as folder:

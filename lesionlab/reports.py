@@ -15,11 +15,18 @@ import pandas as pd
 from lesionlab import __version__, papers
 from lesionlab.attributes import title
 from lesionlab.explorer import volume
+from lesionlab.explorer._html import document
 from lesionlab.sources import origins
-from lesionlab.weights.calibration import LEVEL, N_SIMILAR, NO_DEVICE
+from lesionlab.tables import spell
+from lesionlab.weights.calibration import LEVEL, N_SIMILAR
 
 if TYPE_CHECKING:
     from lesionlab.predicting import Lesion, Prediction
+
+NO_DEVICE = (
+    "For research and teaching only. This is no medical device: nothing in it may be used to "
+    "diagnose, to treat, or to decide about a person."
+)
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -58,11 +65,7 @@ def page(found: Prediction) -> str:
         notice.replace(" every-page", ""),
         f"<p>lesionlab {escape(__version__)}</p>",
     ]
-    head = (
-        f'<meta charset="utf-8"><title>What a model says of a lesion</title><style>{STYLE}</style>'
-    )
-    body = "\n".join(parts)
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
+    return document("What a model says of a lesion", "\n".join(parts), style=STYLE)
 
 
 def _lesion(one: Lesion) -> Iterable[str]:
@@ -136,7 +139,7 @@ def _scores(about: dict[str, Any]) -> pd.DataFrame:
             {
                 "target": title(str(target)),
                 "score": called,
-                "model": f"{own['value']:.2f} [{own['low']:.2f}, {own['high']:.2f}]",
+                "model": spell(own[["value", "low", "high"]]),
                 "same for all": "" if plain is None else f"{plain:.2f}",
                 "lesions": int(own["n"]),
             }

@@ -40,14 +40,14 @@ def swap(app: Sphinx, docname: str, source: list[str]) -> None:
     copy = executed(app.srcdir) / notebook.name
     # even if it is not there yet: when it comes, the page is read again
     app.env.note_dependency(str(copy))
-    reason = outdated(copy, checksums(notebook))
+    reason, told = outdated(copy, checksums(notebook)), recorded(copy)
     if copy.exists():
         # the first line of a solution means nothing to somebody who copies it from the page
         first_line = json.dumps(f"{SOLUTION}\n") + ","
         page = json.loads(copy.read_text(encoding="utf-8").replace(first_line, ""))
-        tell_times(page["cells"], recorded(copy).get("seconds"))
+        tell_times(page["cells"], told.get("seconds"))
         source[0] = json.dumps(page, ensure_ascii=False)
-        chosen = recorded(copy).get("set")
+        chosen = told.get("set")
         if reason is None and chosen == "smoke" != os.environ.get("LESIONLAB_BOOK_SET"):
             reason = "it was executed with the set smoke, which is for tests"
     if reason:

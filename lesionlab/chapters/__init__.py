@@ -63,11 +63,12 @@ class Chapter:
         links = []
         for file in sorted(place.rglob("*.csv*")):
             name = file.relative_to(place).as_posix()
-            links.append(f'<li><a href="{escape((own / name).as_posix())}" download>{escape(name)}')
+            link = escape((own / name).as_posix())
+            links.append(f'<li><a href="{link}" download>{escape(name)}</a></li>')
         head = f"Predictions to download: {len(links)} runs, one row per lesion and output"
         return HTML(  # type: ignore[no-untyped-call]
             f'<details class="lesionlab-downloads"><summary>{head}</summary>'
-            f"<ul>{'</a></li>'.join([*links, ''])}</ul></details>"
+            f"<ul>{''.join(links)}</ul></details>"
         )
 
     def quiz(self) -> HTML:

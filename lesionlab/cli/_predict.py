@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from lesionlab._files import check_new_folder
 from lesionlab.cli._errors import aligned, plain_errors
 
 
@@ -48,8 +49,7 @@ def predict(
     with plain_errors():
         if (mask is None) == (point is None) or (point is None) != (diameter is None):
             raise ValueError("expected either --mask, or --point with --diameter")
-        if out.exists() and (out.is_file() or any(out.iterdir())):
-            raise FileExistsError(f"{out} is there already; expected a new or empty folder")
+        check_new_folder(out)  # before minutes go into it
         lesion = mask if point is None or diameter is None else masks.Ball(point, diameter)
         progress = sys.stderr.isatty()
         found = predicting.predict(

@@ -39,6 +39,13 @@ LAB = ("anywidget", "ipywidgets", "traitlets")
 """What the extra `lab` installs."""
 
 
+def document(title: str, body: str, *, style: str = "") -> str:
+    """A whole HTML document around a body, which has to be escaped already."""
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    head += f"<title>{escape(title)}</title>" + (f"<style>{style}</style>" if style else "")
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
+
+
 class Saved:
     """What can be saved as one file, to look at or to mail."""
 
@@ -54,10 +61,7 @@ class Saved:
         """
         if Path(path).exists() and not overwrite:
             raise FileExistsError(f"path={str(path)!r} exists; choose another or overwrite=True")
-        head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        title = f"<title>{escape(Path(path).stem)}</title>"
-        page = f'<!doctype html><html lang="en"><head>{head}{title}</head><body>{self.to_html()}'
-        return write_text(path, f"{page}</body></html>\n")
+        return write_text(path, document(Path(path).stem, self.to_html()))
 
 
 class Page(Saved):

@@ -302,7 +302,7 @@ def _labelled(voxels: npt.NDArray[Any], grid: Grid | None) -> Iterator[_Part]:
 def _compare(scan: Volume, shape: tuple[int, ...], grid: Grid, name: str, notes: list[str]) -> None:
     """Say how the voxels of a file lie to those of the scan."""
     ends = np.array(np.meshgrid(*((0, n - 1) for n in shape))).reshape(3, -1).T
-    at = index_of(scan, _mm(grid, ends))
+    at = index_of(scan, grid.mm(ends))
     low, span = at.min(axis=0), np.ptp(at, axis=0)
     # half a voxel, as NIfTI cannot say that steps between slices are uneven
     same_size = np.abs(span - np.array(scan.hu.shape) + 1).max() < 0.5
@@ -320,12 +320,6 @@ def _compare(scan: Volume, shape: tuple[int, ...], grid: Grid, name: str, notes:
             f"the mask has other voxels than the scan ({sides} mm, the scan {of_scan} mm): each "
             "voxel of the scan took the nearest value"
         )
-
-
-def _mm(grid: Grid, index: Any) -> Any:
-    """(..., 3) positions `(x, y, z)`, mm, of indices `(z, y, x)`."""
-    steps = np.asarray(index, np.float64)[..., ::-1] * grid.spacing[::-1]
-    return steps @ np.reshape(grid.direction, (3, 3)).T + grid.origin
 
 
 def _ball(scan: Volume, ball: Ball) -> _Part:
@@ -433,7 +427,7 @@ def _placed(
     ends = np.array(part.origin) + np.argwhere(np.ones((2, 2, 2))) * (
         np.array(part.voxels.shape) - 1
     )
-    at = ends.astype(float) if part.grid is None else index_of(scan, _mm(part.grid, ends))
+    at = ends.astype(float) if part.grid is None else index_of(scan, part.grid.mm(ends))
     if (at.min(axis=0) < -0.5 - 1e-3).any() or (at.max(axis=0) > shape - 0.5 + 1e-3).any():
         raise MaskError(f"{called}: lies outside of the scan; is the mask of another patient?")
     low = np.maximum(np.floor(at.min(axis=0)), 0).astype(int)

@@ -14,7 +14,7 @@ that it has seen and not seen, and its scores. A checksum covers all of it. `les
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,13 @@ from torch import nn
 
 from lesionlab import _files, _names, papers
 from lesionlab.crops import Crop
+from lesionlab.crops.sampling import Samples
 from lesionlab.training import checkpoints, studies
 from lesionlab.training.checkpoints import CheckpointError, Tensors
 from lesionlab.training.folds import Dataset
 from lesionlab.training.loop import trained_model
 from lesionlab.training.outcomes import Outcome, score
-from lesionlab.training.paper import unchanged
+from lesionlab.training.paper import Experiment, unchanged
 from lesionlab.training.studies import Plan, Trained
 
 FOLDER = Path(__file__).parent
@@ -72,16 +73,19 @@ def about(name: str, *, data: str = "phantom", folder: str | Path = FOLDER) -> d
     return _read(name, data, folder)[0]
 
 
-def unseen(
+def evaluate(
     name: str,
     *,
     data: str = "phantom",
     on: str = "",
     folder: str | Path = FOLDER,
     n_lesions: int | None = None,
+    n_resamples: int = 2000,
     progress: bool = False,
-) -> tuple[Trained, Dataset]:
-    """A kept model with the lesions of patients that it has not seen, and where they come from.
+) -> tuple[Trained, Outcome]:
+    """A kept model with the lesions of patients that it has not seen, and its scores on them.
+
+    The baselines are fitted on the patients that the model has seen, whole, as it was.
 
     Args:
         name: See `load`, which has the errors of the file, too.
@@ -90,27 +94,36 @@ def unseen(
             sets of a paper, so that the patients are unseen there, too.
         folder: Where it is kept.
         n_lesions: Draw so many of the lesions; all if None, or if there are fewer.
+        n_resamples: Resamples of patients for the intervals.
         progress: Show a bar while crops are made.
 
     Raises:
         FileNotFoundError: The data set is not set up.
     """
     state, weights, plan = _read(name, data, folder)
-    _model(_path(plan, folder), plan, weights)  # refused before minutes go into the samples
-    there, patients = replace(plan, data=on or plan.data), state["patients"]["unseen"]
-    dataset = studies.load(there, patients=patients, n_lesions=n_lesions, progress=progress)
-    how = _normaliser(state, plan)
+    path, experiment = _path(plan, folder), plan.experiment
+    _model(path, plan, weights)  # refused before minutes go into the samples
+    unseen = state["patients"]["unseen"]
+    there = replace(plan, data=on or plan.data)
+    dataset = studies.load(there, patients=unseen, n_lesions=n_lesions, progress=progress)
+    how = normaliser(state, experiment)
     samples, labels = dataset.part(range(len(dataset.table)), how)
     fold = Trained(
         fold=state["folds"][0]["fold"],
-        experiment=plan.experiment,
+        experiment=experiment,
         weights=weights,
         samples=samples.select(range(len(labels))),
         labels=labels,
         table=dataset.table,
         normalise=how,
     )
-    return fold, dataset
+    predictions = fold.predictions()
+    cohort = dataset.cohort.table
+    table = cohort[cohort["patient"].isin(state["patients"]["seen"])]
+    table = pd.concat([table, dataset.table])
+    everyone = papers.get(plan.paper).labels(table, plan.variant)
+    scores = score(predictions, table, everyone, experiment.targets, n_resamples=n_resamples)
+    return fold, Outcome(predictions=predictions, scores=scores, about=state, path=path)
 
 
 def given(
@@ -119,7 +132,7 @@ def given(
     """A kept model with crops of your own, whose labels nobody knows; errors as of `load`."""
     state, weights, plan = _read(name, data, folder)
     _model(_path(plan, folder), plan, weights)
-    how = _normaliser(state, plan)
+    how = normaliser(state, plan.experiment)
     samples = how(papers.get(plan.paper).prepare(iter(crops), plan.variant))
     ids = pd.Index(samples.lesion_ids, name="lesion_id")
     return Trained(
@@ -133,35 +146,10 @@ def given(
     )
 
 
-def _normaliser(state: dict[str, Any], plan: Plan) -> Any:
-    told = state["folds"][0]["normalisation"]
-    return unchanged if told is None else plan.experiment.normaliser(**told)
-
-
-def evaluate(
-    name: str,
-    *,
-    data: str = "phantom",
-    folder: str | Path = FOLDER,
-    n_resamples: int = 2000,
-    **options: Any,
-) -> tuple[Trained, Outcome]:
-    """A kept model with the lesions of patients that it has not seen, and its scores on them.
-
-    The baselines are fitted on the patients that the model has seen, whole, as it was. Arguments
-    and errors are those of `unseen`, besides `n_resamples`, the resamples of patients for the
-    intervals.
-    """
-    fold, dataset = unseen(name, data=data, folder=folder, **options)
-    state, _, plan = _read(name, data, folder)
-    predictions, experiment = fold.predictions(), plan.experiment
-    cohort = dataset.cohort.table
-    table = cohort[cohort["patient"].isin(state["patients"]["seen"])]
-    table = pd.concat([table, dataset.table])
-    everyone = papers.get(plan.paper).labels(table, plan.variant)
-    scores = score(predictions, table, everyone, experiment.targets, n_resamples=n_resamples)
-    path = _path(plan, folder)
-    return fold, Outcome(predictions=predictions, scores=scores, about=state, path=path)
+def normaliser(about: Mapping[str, Any], experiment: Experiment) -> Callable[[Samples], Samples]:
+    """What was done to the samples that a kept model learned from; `about` is that of the model."""
+    told = about["folds"][0]["normalisation"]
+    return unchanged if told is None else experiment.normaliser(**told)
 
 
 def keep(

@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 
 from lesionlab import _files, weights
+from lesionlab.packing import segment_sum
 from lesionlab.results import jsonable
 from lesionlab.statistics import conformal
 from lesionlab.training import checkpoints
@@ -34,11 +35,6 @@ LEVEL = 0.9
 
 N_SIMILAR = 10
 """How many lesions are called similar."""
-
-NO_DEVICE = (
-    "For research and teaching only. This is no medical device: nothing in it may be used to "
-    "diagnose, to treat, or to decide about a person."
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +51,7 @@ class Calibration:
     errors: pd.DataFrame
     features: Floats
 
-    def nearest(self, found: Floats, n: int = 10) -> list[list[str]]:
+    def nearest(self, found: Floats, n: int = N_SIMILAR) -> list[list[str]]:
         """For each row of `features`, the n lesions that are nearest, the nearest first.
 
         Channels are divided by their spread over the lesions, so that none counts more.
@@ -76,8 +72,8 @@ def features(fold: Trained, *, batch_size: int = 32) -> Floats:
         for batch in fold.samples.split(batch_size):
             seen = model.trunk(fold.experiment.inputs(batch)[0])
             rows = getattr(seen, "features", seen).flatten(2).mean(2)  # (sample, channel)
-            total = torch.zeros(len(batch.lesion_ids), rows.shape[1])
-            parts.append(total.index_add(0, batch.nodule, rows) / batch.lengths[:, None])
+            sums = segment_sum(rows, batch.nodule, len(batch.lesion_ids))
+            parts.append(sums / batch.lengths[:, None])
     return torch.cat(parts).double().numpy()
 
 

@@ -19,7 +19,7 @@ def test_a_model_is_calibrated_on_patients_unseen(small_plan, done, dataset, tmp
     assert weights.names(tmp_path) == [(NAME, "phantom")]
     kept = calibration.read(NAME, data="phantom", folder=tmp_path)
     assert kept is not None
-    fold, _ = weights.unseen(NAME, folder=tmp_path)
+    fold, _ = weights.evaluate(NAME, folder=tmp_path, n_resamples=1)
     assert list(kept.errors.index) == list(fold.table.index)
     features = calibration.features(fold, batch_size=3)
     np.testing.assert_allclose(features, kept.features, atol=2e-3, rtol=2e-3)

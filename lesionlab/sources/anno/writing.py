@@ -90,8 +90,7 @@ def write(
     _names.whole(1, every=every)
     root = Path(root).expanduser().resolve()
     for path in (root, subjects_path(root)):
-        if path.exists() and (path.is_file() or any(path.iterdir())):
-            raise FileExistsError(f"{path} is there already; expected a new or empty folder")
+        _files.check_new_folder(path)
     by_subject = {f"{number:04d}": scan for number, scan in enumerate(scans, 1)}
     patients = [(subject, scan.patient) for subject, scan in by_subject.items()]
     attributes = [

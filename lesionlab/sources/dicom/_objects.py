@@ -17,6 +17,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 
 from lesionlab import __version__
 from lesionlab.sources.dicom._files import MAX_PIXELS, PHANTOM, WIDE, BadFileError, quiet
+from lesionlab.sources.dicom._segments import written_by
 from lesionlab.sources.dicom._series import axes_of
 
 if TYPE_CHECKING:
@@ -275,14 +276,7 @@ def write_map(
     made = hd.pm.ParametricMap(
         source_images=source,
         pixel_array=values,
-        series_instance_uid=hd.UID(),
-        series_number=102,
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer="lesionlab",
-        manufacturer_model_name="lesionlab",
-        software_versions=__version__,
-        device_serial_number="0",
+        **written_by(102),
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
         window_center=(low + high) / 2,

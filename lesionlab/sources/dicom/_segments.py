@@ -12,6 +12,22 @@ from lesionlab import __version__
 from lesionlab.sources.dicom._files import quiet
 
 
+def written_by(series_number: int) -> dict[str, Any]:
+    """What highdicom asks about a new object in a series of its own, and who wrote it."""
+    import highdicom as hd
+
+    return {
+        "series_instance_uid": hd.UID(),
+        "series_number": series_number,
+        "sop_instance_uid": hd.UID(),
+        "instance_number": 1,
+        "manufacturer": "lesionlab",
+        "manufacturer_model_name": "lesionlab",
+        "software_versions": __version__,
+        "device_serial_number": "0",
+    }
+
+
 @quiet()
 def write_segmentation(
     path: Path,
@@ -66,14 +82,7 @@ def write_segmentation(
         pixel_array=whole,
         segmentation_type="BINARY",
         segment_descriptions=[segment],
-        series_instance_uid=hd.UID(),
-        series_number=100,
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer="lesionlab",
-        manufacturer_model_name="lesionlab",
-        software_versions=__version__,
-        device_serial_number="0",
+        **written_by(100),
         pixel_measures=hd.PixelMeasuresSequence(
             pixel_spacing=first.PixelSpacing,
             slice_thickness=first.get("SliceThickness") or spacing_z,

@@ -70,9 +70,12 @@ class Grid(NamedTuple):
 
     def at(self, index: tuple[int, int, int]) -> Grid:
         """The grid that begins at a voxel `(z, y, x)` of this one."""
-        steps = np.array(index[::-1]) * self.spacing[::-1]
-        moved = np.reshape(self.direction, (3, 3)) @ steps + self.origin
-        return self._replace(origin=tuple(moved.tolist()))
+        return self._replace(origin=tuple(self.mm(index).tolist()))
+
+    def mm(self, index: Any) -> Any:
+        """(..., 3) positions `(x, y, z)`, mm, of indices `(z, y, x)`."""
+        steps = np.asarray(index, np.float64)[..., ::-1] * self.spacing[::-1]
+        return steps @ np.reshape(self.direction, (3, 3)).T + self.origin
 
 
 class Volume(NamedTuple):
