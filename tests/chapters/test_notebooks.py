@@ -461,7 +461,8 @@ def test_an_interrupted_command_goes_on_where_it_stopped(project, jobs):
             first.kill()  # or a failure would wait for ever
     assert first.returncode == 130
     assert "lesionlab: interrupted; what was finished is kept" in errors
-    assert "Traceback" not in errors
+    # a kernel that is stopped may print a traceback of its own
+    assert not re.search(r"lesionlab/(chapters|cli)/|KeyboardInterrupt", errors)
     until(lambda: not alive(int(kernel(project))))
     assert sorted(p.name for p in project.executed.iterdir()) == ["a_quick.ipynb", "a_quick.json"]
 

@@ -109,7 +109,7 @@ class Enhanced:
                 frames = [pixels[k * size : (k + 1) * size] for k in range(self._n)]
         except Exception:
             frames = []
-        if len(frames) != self._n:
+        if len(frames) != self._n or not all(frames):
             raise header.error(f"its pixels are not those of {self._n} frames: damaged")
         del header.dataset.PixelData
         return frames
