@@ -258,6 +258,7 @@ def _rating(
 
 def _maps(name: str, fold: Trained, crop: Crop) -> tuple[dict[Any, Floats], Floats | None]:
     """Each method's map of each head on the crop's voxels, and the weights of its slices."""
+    fold = fold.experiment.seeing(fold)
     if not fold.experiment.stacked or not fold.experiment.maps():
         return {}, None
     asked = Model(name, fold)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.nn import functional
 
@@ -56,6 +57,7 @@ class Look:
         map: (z, y, x), NaN where it has no value: a map without places along z lies on the middle
             slice.
         weights: (z,) attention of each slice; None for a model without.
+        what_if: As `Experiment.what_if`, for a model whose class rests on scores.
     """
 
     samples: Samples
@@ -68,6 +70,7 @@ class Look:
     predicted: Mapping[str, float] = field(default_factory=dict)
     map: Floats = field(default_factory=lambda: np.empty((0, 0, 0)))
     weights: Floats | None = None
+    what_if: tuple[pd.DataFrame, list[float]] | None = None
 
 
 class Model:
@@ -81,7 +84,8 @@ class Model:
     """
 
     def __init__(self, name: str, folds: Trained | Iterable[Trained]) -> None:
-        self.folds = (folds,) if isinstance(folds, Trained) else tuple(folds)
+        given = (folds,) if isinstance(folds, Trained) else folds
+        self.folds = tuple(fold.experiment.seeing(fold) for fold in given)
         kinds = {(f.experiment.name, f.experiment.variant) for f in self.folds}
         if len(kinds) != 1:
             found = ", ".join(sorted(" ".join(kind) for kind in kinds)) or "none"
@@ -182,6 +186,7 @@ class Model:
                 maps = activation_map(self._network, images, of, **options).maps.double()
             else:
                 maps = self._own_maps(of, given.samples, self.about[about]["head"])
+            what_if = self._experiment.what_if(self._network, given.samples)
         said: dict[str, float] = {}
         all_targets = self._experiment.targets
         for target, part in zip(all_targets, by_target(all_targets, found), strict=True):
@@ -190,7 +195,8 @@ class Model:
                 said |= zip(names, part[0].tolist(), strict=True)
         weights = getattr(seen[0], "slice_weights", None) if seen else None
         weights = None if weights is None else weights.detach().double().numpy()
-        return replace(given, predicted=said, map=_placed(maps, len(given.hu)), weights=weights)
+        maps_there = _placed(maps, given.hu.shape)
+        return replace(given, predicted=said, map=maps_there, weights=weights, what_if=what_if)
 
     def _own_maps(self, field: str, samples: Samples, head: int) -> torch.Tensor:
         """(lesion, …) the maps that the network itself made for a head, as large as the images."""
@@ -215,14 +221,19 @@ class Model:
         return replace(samples, images=dark + share * (bright - dark))
 
 
-def _placed(maps: torch.Tensor, depth: int) -> Floats:
-    """(z, y, x) of the samples: a map without places along z lies on the middle slice."""
+def _placed(maps: torch.Tensor, shape: tuple[int, ...]) -> Floats:
+    """(z, y, x) of the samples: a map without places along z lies on the middle slice.
+
+    Around the map of a network that sees the middle of its samples there is no value.
+    """
     values: Floats = maps.numpy()
+    depth = shape[0]
     if values.ndim == 4:  # (1, z, y, x) of a volume with more slices on both sides
         first = (values.shape[1] - depth) // 2
         return values[0, first : first + depth]
-    if len(values) == depth:
-        return values
-    flat = np.full((depth, *values.shape[1:]), np.nan)
-    flat[depth // 2] = values[0]
-    return flat
+    if len(values) != depth:
+        flat = np.full((depth, *values.shape[1:]), np.nan)
+        flat[depth // 2] = values[0]
+        values = flat
+    around = [n - m for n, m in zip(shape, values.shape, strict=True)]
+    return np.pad(values, [(n // 2, n - n // 2) for n in around], constant_values=np.nan)

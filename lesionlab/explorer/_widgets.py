@@ -157,6 +157,10 @@ class ScaleViewer(_Widget):
         return value
 
 
+class WhatIf(_Widget):
+    """The sliders of `lesionlab.explorer.what_if`, as the workbench shows them."""
+
+
 class ReaderGame(_Widget):
     """What `lesionlab.explorer.be_the_reader` gives in a kernel.
 

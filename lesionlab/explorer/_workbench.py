@@ -17,7 +17,7 @@ import pandas as pd
 from lesionlab import attributes
 from lesionlab.explorer._html import Saved
 from lesionlab.explorer._scene import output_word
-from lesionlab.explorer._widgets import VolumeViewer
+from lesionlab.explorer._widgets import VolumeViewer, WhatIf
 from lesionlab.explorer.bench import (
     AS_IS,
     FILLS,
@@ -138,7 +138,9 @@ class Workbench(Saved, w.VBox):  # type: ignore[misc]
         self.viewer.layout = w.Layout(flex="1 1 34rem", min_width="0")
         # beside the picture, and where there is no room for that above it
         side = w.Layout(flex_flow="row wrap-reverse", align_items="flex-end")
-        super().__init__([*c.rows, w.HBox([self.viewer, c.values], layout=side)])
+        self._sliders = w.VBox()
+        self._show_sliders()
+        super().__init__([*c.rows, w.HBox([self.viewer, c.values], layout=side), self._sliders])
 
     # -- from Python -------------------------------------------------------------------
 
@@ -205,8 +207,15 @@ class Workbench(Saved, w.VBox):  # type: ignore[misc]
         place = (request.lesion_id, request.model) == (before.lesion_id, before.model)
         self.viewer.replace(VolumePage(result.scenes), keep_place=place)
         self._controls.values.value = values_html(result)
+        self._show_sliders()
         self._set_controls()
         self._rest("")
+
+    def _show_sliders(self) -> None:
+        before, page = self._sliders.children, self.result.what_if()
+        self._sliders.children = () if page is None else (WhatIf(page),)
+        for shown in before:
+            shown.close()
 
     def _fail(self, task: Any, error: Exception) -> None:
         log.info("%s failed", task, exc_info=error)
@@ -298,7 +307,8 @@ class Workbench(Saved, w.VBox):  # type: ignore[misc]
             f'<div class="lesionlab-workbench"><p>{escape(NEEDS_KERNEL)}</p>'
             f'<div style="display:flex;flex-wrap:wrap;gap:0 1rem">'
             f'<div style="flex:1 1 34rem;min-width:0">{self.viewer.to_html()}</div>'
-            f'<div style="overflow-x:auto">{values_html(self.result)}</div></div></div>'
+            f'<div style="overflow-x:auto">{values_html(self.result)}</div></div>'
+            f"{''.join(shown.to_html() for shown in self._sliders.children)}</div>"
         )
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from lesionlab.crops.resampling import AIR, LUNG
 from lesionlab.explorer import _html, _scene
 from lesionlab.explorer._models import Look, Model
 from lesionlab.explorer._scene import Scene
+from lesionlab.explorer.sliders import WhatIfPage, what_if
 from lesionlab.explorer.volume import VolumePage
 from lesionlab.training.studies import Trained
 from lesionlab.training.targets import Targets, columns
@@ -125,6 +126,15 @@ class Result:
             return rows
         rows["after"] = pd.Series(self.after.predicted)
         return rows.assign(difference=rows["after"] - rows["before"])
+
+    def what_if(self) -> WhatIfPage | None:
+        """Sliders for the scores that the class rests on, of what is shown last; None for most."""
+        now = self.after or self.before
+        if now.what_if is None:
+            return None
+        scores, log_odds = now.what_if
+        scores = scores.assign(readers=self.table()["readers"])
+        return what_if(scores, log_odds, title=self.scenes[-1].title, tier=self.scenes[-1].tier)
 
 
 class Bench:
@@ -247,7 +257,7 @@ def _shown(
         tier=tier,
     )
     notes = [*scene.notes, "shown is what the model is given", *look.notes]
-    if np.isnan(look.map).any():
+    if np.isnan(look.map).all(axis=(1, 2)).any():
         notes.append("the map has no place along z: it lies on the middle slice")
     return replace(
         scene, z_mm=look.z, corner_mm=look.corner, frame=_scene.IN_SCAN, notes=tuple(notes)

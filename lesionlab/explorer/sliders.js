@@ -12,8 +12,7 @@ const probabilityOf = ({ scores, log_odds }, values) => {
   return log_odds.reduce((sum, odds) => sum + 1 / (1 + Math.exp(-odds - shift)), 0) / log_odds.length;
 };
 
-export const mountWhatIfPage = (el) => {
-  const { data } = fromPage(el);
+const mountWhatIf = (el, data) => {
   const { host, root } = framed(el, WHAT_IF_STYLE, `Scores of ${data.title}`);
   const before = probabilityOf(data, data.scores.map(({ predicted }) => predicted));
   const said = make("p", { "aria-live": "polite" });
@@ -52,3 +51,12 @@ export const mountWhatIfPage = (el) => {
   host.whatIf = { root, inputs, set };
   return host.whatIf;
 };
+
+export const mountWhatIfPage = (el) => mountWhatIf(el, fromPage(el).data);
+
+// for anywidget
+const renderWhatIf = ({ model, el }) => {
+  const { root } = mountWhatIf(el, model.get("_data"));
+  return () => root.remove();
+};
+export default { render: renderWhatIf };

@@ -215,6 +215,16 @@ class Experiment(ABC):
         """
         return {"Grad-CAM": ("grad-cam", False)}
 
+    def seeing(self, fold: Any) -> Any:
+        """A `studies.Trained` as the explorer asks it: kept features go back on their network."""
+        return fold
+
+    def what_if(
+        self, model: nn.Module, samples: Samples
+    ) -> tuple[pd.DataFrame, list[float]] | None:
+        """What `explorer.what_if` needs of one lesion, without readers; None for most models."""
+        return None
+
     def live(self, model: nn.Module) -> Live | None:
         """The model in a form that a page without Python can run; None if it has none.
 

@@ -54,7 +54,8 @@ import sys
 sys.path.insert(0, {str(TOYS)!r})
 import bench_toys as toys
 from lesionlab import explorer
-bench = explorer.workbench({{"HESAM": toys.lei()}}, toys.crops())
+models = {{"HESAM": toys.lei(), "MTMR-Net": toys.liu()}}
+bench = explorer.workbench(models, toys.crops())
 bench
 """
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
@@ -305,6 +306,17 @@ def test_a_workbench_chooses_changes_and_complains(lab):
     lab.get_by_role("button", name="Undo the changes").click()
     assert shown(lab, f"{second}, HESAM", 1)
     alert.wait_for(state="detached")
+
+    lab.get_by_label("Model", exact=True).select_option(label="MTMR-Net")
+    slider = lab.get_by_role("slider", name="Lobulation", exact=True)
+    slider.wait_for(timeout=60_000)
+    said = lab.get_by_text(re.compile(r"Probability of malignant: \d"))
+    numbers = re.compile(r"0\.\d{3}")
+    now, before = numbers.findall(said.inner_text())
+    assert now == before
+    slider.fill("5")
+    now, before = numbers.findall(said.inner_text())
+    assert now != before
     assert lab.wrong == []
 
 

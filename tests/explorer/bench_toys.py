@@ -10,9 +10,11 @@ import torch
 
 from lesionlab import papers
 from lesionlab.crops import Crop
+from lesionlab.crops.sampling import Samples
 from lesionlab.papers import fu2021, lei2020, li2021
 from lesionlab.papers.fu2021 import Fu2021
 from lesionlab.papers.lei2020 import Lei2020, Network
+from lesionlab.papers.liu2020 import Liu2020
 from lesionlab.sources import lidc, phantom
 from lesionlab.training.studies import Trained
 
@@ -67,6 +69,17 @@ def lei(variant: str = "hesam", ids: tuple[str, ...] = TESTED, seed: int = 0) ->
 
 def fu(variant: str = "full", ids: tuple[str, ...] = TESTED, depth: int = 64) -> Trained:
     return fold(Fu2021(variant, depth=depth), fu2021.prepare, ids)
+
+
+def liu(variant: str = "features_random") -> Trained:
+    """Heads of features that are kept; here the features are of nothing."""
+    experiment, rows = Liu2020(variant), lidc.nodules().loc[list(TESTED)]
+    zeros = torch.zeros(2)
+    samples = Samples(torch.zeros(2, 1280), torch.arange(2), TESTED, zeros, zeros.long(), zeros)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        weights = experiment.model(0).state_dict()
+    return Trained(0, experiment, weights, samples, Liu2020.labels(rows, variant), rows)
 
 
 def li(variant: str = "soft_2d") -> Trained:

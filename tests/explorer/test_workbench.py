@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import threading
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 from lesionlab import explorer
 from lesionlab.explorer.bench import UNCHANGED, Request
+from lesionlab.papers.liu2020 import imagenet
 from lesionlab.sources import lidc
 
 PATIENCE = 60
@@ -44,7 +46,35 @@ def test_it_begins_with_a_lesion_that_the_model_was_tested_on(made, toys):
     assert made.viewer.slice == 5, "the middle of 11, where the map lies"
     assert made.viewer.method == "HESAM"
     assert "Workbench('HESAM', 'ratings', 3 lesions)" in repr(made)
-    assert list(made.children[-1].children) == [made.viewer, made._controls.values]
+    assert list(made.children[-2].children) == [made.viewer, made._controls.values]
+    assert made.result.what_if() is None
+
+
+def test_the_scores_that_a_class_rests_on_have_sliders(models, toys, tmp_path):
+    fold = toys.liu()
+    made = explorer.workbench({"MTMR-Net": fold}, toys.crops(), ratings=lidc.nodules())
+    crop = toys.crops()[toys.IDS[0]]
+    features = imagenet.features([crop], pretrained=False, folder=tmp_path)
+    expected = replace(fold, samples=features, table=fold.table[:1]).predict(device="cpu")[0]
+    said = made.result.before.predicted
+    assert said["probability of malignant"] == pytest.approx(expected[0].item(), abs=1e-4)
+    assert said["texture"] == pytest.approx(expected[8].item(), abs=1e-3)
+    assert made.viewer.method == "Grad-CAM"
+    look = made.result.before
+    assert look.map.shape == look.hu.shape == (len(features.nodule), 256, 256)
+    assert np.isfinite(look.map[:, 16:-16, 16:-16]).all()
+    assert np.isnan(look.map[:, :16]).all()
+    (sliders,) = made._sliders.children
+    page = sliders._page
+    assert page.probability() == pytest.approx(expected[0].item(), abs=1e-4)
+    assert page.scores.loc["texture", "readers"] == fold.table["texture"].iloc[0]
+    assert 'class="lesionlab-what-if"' in made.to_html()
+    made.ask(surroundings="air")
+    after = settled(made).after.predicted["probability of malignant"]
+    (moved,) = made._sliders.children
+    assert moved is not sliders
+    assert moved._page.probability() == pytest.approx(after, abs=1e-5)
+    assert "air beyond 0 mm" in moved._page.title
 
 
 def test_a_change_stands_beside_what_it_was_on_the_same_slice(made):

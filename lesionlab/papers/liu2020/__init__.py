@@ -51,7 +51,7 @@ from lesionlab.papers.liu2020.samples import prepare as prepare
 from lesionlab.papers.liu2020.samples import to_rgb as to_rgb
 from lesionlab.training.paper import Paper, Preset
 from lesionlab.training.recipes import Recipe, Schedule
-from lesionlab.training.studies import library_data
+from lesionlab.training.studies import Trained, library_data
 from lesionlab.training.targets import Target
 
 RATING = "malignancy_rating"
@@ -143,7 +143,6 @@ class Liu2020(_shared.Designed):
     variant: str = "resnet50"
     name = "liu2020"
     metric = "auc"
-    stacked = False  # every slice is a sample of its own
     designs = VARIANTS
 
     @property
@@ -169,9 +168,39 @@ class Liu2020(_shared.Designed):
         """(nodule, target) float32, what a variant learns; NaN where a label is missing."""
         return super().labels(table.assign(**{RATING: table["malignancy"]}), variant)
 
+    @property
+    def stacked(self) -> bool:  # type: ignore[override]
+        """Whether it is given slices, and not their features."""
+        return not self.design.frozen
+
     def maps(self) -> dict[str, tuple[str, bool]]:
         """Grad-CAM, if there is a backbone."""
         return {} if self.design.frozen else dict(super().maps())
+
+    def seeing(self, fold: Trained) -> Trained:
+        """Heads of kept features on the backbone that these are of; of its samples, none."""
+        if not self.design.frozen:
+            return fold
+        heads: Any = fold.model()
+        whole = with_backbone(heads, self.design).state_dict()
+        experiment = replace(self, variant=self.variant.replace("features", "lite0"))
+        return replace(fold, experiment=experiment, weights=whole, samples=fold.samples.select([]))
+
+    def what_if(self, model: Any, samples: Samples) -> tuple[pd.DataFrame, list[float]] | None:
+        """The eight scores of a nodule in rating steps, and the log odds of each of its slices."""
+        if not self.design.regression:
+            return None
+        with torch.no_grad():
+            outputs = self.forward(model, samples)
+            slopes = model.heads.slopes().numpy()
+        logits = outputs.logits["malignancy"].double()
+        known = [rating(name) for name in ATTRIBUTES]
+        ends = {"low": [a.minimum for a in known], "high": [a.maximum for a in known]}
+        scores = pd.DataFrame(ends, index=pd.Index(ATTRIBUTES, name="attribute"))
+        span = scores["high"] - scores["low"]
+        said = outputs.means(outputs.scores)[0].double().numpy()
+        scores = scores.assign(predicted=scores["low"] + span * said, slope=slopes / span)
+        return scores, (logits[:, 1] - logits[:, 0]).tolist()
 
     def model(self, seed: int) -> Network:
         """A new model, by torch's global generator."""

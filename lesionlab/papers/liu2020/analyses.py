@@ -231,20 +231,13 @@ def what_if(fold: Trained, lesion_id: str) -> tuple[pd.DataFrame, list[float]]:
 
     In steps of each rating; the log odds are those of each slice.
     """
-    experiment, model, row = fold.experiment, fold.model(), list(fold.table.index).index(lesion_id)
-    heads: Any = model.heads
-    with torch.no_grad():
-        outputs = experiment.forward(model, fold.samples.select([row]))
-        slopes = heads.slopes().numpy()
-    logits = outputs.logits["malignancy"].double()
-    known = [rating(name) for name in ATTRIBUTES]
-    scores = pd.DataFrame({"low": [a.minimum for a in known], "high": [a.maximum for a in known]})
-    scores.index = pd.Index(ATTRIBUTES, name="attribute")
-    span = scores["high"] - scores["low"]
-    said = outputs.means(outputs.scores)[0].double().numpy()
-    scores["predicted"] = scores["low"] + span * said
-    scores["readers"] = fold.table.iloc[row][list(ATTRIBUTES)].astype(float)
-    return scores.assign(slope=slopes / span), (logits[:, 1] - logits[:, 0]).tolist()
+    row = list(fold.table.index).index(lesion_id)
+    found = fold.experiment.what_if(fold.model(), fold.samples.select([row]))
+    if found is None:
+        raise ValueError(f"variant={fold.experiment.variant!r}: it has not learned the scores")
+    scores, log_odds = found
+    readers = fold.table.iloc[row][list(ATTRIBUTES)].astype(float)
+    return scores.assign(readers=readers), log_odds
 
 
 def summary(folds: Iterable[Trained], predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
