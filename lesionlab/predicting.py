@@ -267,7 +267,7 @@ def _maps(name: str, fold: Trained, crop: Crop) -> tuple[dict[Any, Floats], Floa
     first = asked.asked(look, crop.lesion_id, *asked_first)
     heads: dict[str, tuple[float, str]] = {}  # of several classes the likeliest
     for about in asked.about:
-        target = asked.targets[asked.about[about]["head"]]
+        target = asked.target_of[about]
         p = first.predicted.get(f"probability of {about}", 0.0)
         if target.kind == "binary" and about != classes(target)[1]:
             continue

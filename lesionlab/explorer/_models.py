@@ -81,6 +81,7 @@ class Model:
         methods: Map's name to its method of `attention`, and whether its weights are exact; or to
             the field of the model's output with its own maps, (lesion, head, …).
         about: A rating or a class that a map can be about, to arguments of `activation_map`.
+        target_of: A rating or a class to its target.
     """
 
     def __init__(self, name: str, folds: Trained | Iterable[Trained]) -> None:
@@ -97,11 +98,13 @@ class Model:
         self.targets = [t for t in self._experiment.targets if t.kind != "segmentation"]
         self.methods = dict(self._experiment.maps())
         self._several = sum(t.kind == "multiclass" for t in self.targets) > 1
-        self.about: dict[str, dict[str, int]] = {}
-        for head, target in enumerate(self.targets):
-            names = classes(target, among=self._several)
-            named = {c: {"head": head, "target": k} for k, c in enumerate(names)}
-            self.about |= named or {target.name: {"head": head}}
+        self.about: dict[str, dict[str, Any]] = {}
+        self.target_of: dict[str, Target] = {}
+        for target in self.targets:
+            names, head = classes(target, among=self._several), self._experiment.head(target)
+            named = {c: head | {"target": k} for k, c in enumerate(names)} or {target.name: head}
+            self.about |= named
+            self.target_of |= dict.fromkeys(named, target)
         self._lock = threading.Lock()  # one network for all folds, and more than one thread
         self._loaded: Trained | None = None
         self._ends: dict[int, torch.Tensor] = {}  # by fold: what KNOWN_HU become

@@ -14,7 +14,7 @@ from torch import nn
 
 from lesionlab.crops.sampling import Samples
 from lesionlab.training.recipes import Recipe
-from lesionlab.training.targets import Targets, labelled, measure
+from lesionlab.training.targets import Target, Targets, labelled, measure
 
 if TYPE_CHECKING:
     from lesionlab.cohorts import Cohort
@@ -214,6 +214,10 @@ class Experiment(ABC):
         In place of a method, the field of the outputs with maps of the model's own.
         """
         return {"Grad-CAM": ("grad-cam", False)}
+
+    def head(self, target: Target) -> dict[str, Any]:
+        """Which output a map of a target is about, as arguments of `attention.activation_map`."""
+        return {"head": [t for t in self.targets if t.kind != "segmentation"].index(target)}
 
     def seeing(self, fold: Any) -> Any:
         """A `studies.Trained` as the explorer asks it: kept features go back on their network."""

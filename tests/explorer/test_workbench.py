@@ -69,6 +69,8 @@ def test_the_scores_that_a_class_rests_on_have_sliders(models, toys, tmp_path):
     assert page.probability() == pytest.approx(expected[0].item(), abs=1e-4)
     assert page.scores.loc["texture", "readers"] == fold.table["texture"].iloc[0]
     assert 'class="lesionlab-what-if"' in made.to_html()
+    made.ask(about="malignancy_rating")  # it is made of the probability
+    np.testing.assert_array_equal(settled(made).before.map, look.map)
     made.ask(surroundings="air")
     after = settled(made).after.predicted["probability of malignant"]
     (moved,) = made._sliders.children

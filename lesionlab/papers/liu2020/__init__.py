@@ -177,6 +177,12 @@ class Liu2020(_shared.Designed):
         """Grad-CAM, if there is a backbone."""
         return {} if self.design.frozen else dict(super().maps())
 
+    def head(self, target: Target) -> dict[str, Any]:
+        """By name; malignancy as a rating is the probability of its class."""
+        return (
+            {"head": "malignancy", "target": 1} if target.name == RATING else {"head": target.name}
+        )
+
     def seeing(self, fold: Trained) -> Trained:
         """Heads of kept features on the backbone that these are of; of its samples, none."""
         if not self.design.frozen:
