@@ -96,7 +96,7 @@ class Model:
         if not self._experiment.stacked:
             raise ValueError(f"models[{name!r}]: its channels are scales, not slices")
         self.targets = [t for t in self._experiment.targets if t.kind != "segmentation"]
-        self.methods = dict(self._experiment.maps())
+        self.methods, self.edits = dict(self._experiment.maps()), self._experiment.edits
         self._several = sum(t.kind == "multiclass" for t in self.targets) > 1
         self.about: dict[str, dict[str, Any]] = {}
         self.target_of: dict[str, Target] = {}
@@ -162,10 +162,12 @@ class Model:
         # whether slices are packed samples or channels
         return samples, images.reshape(-1, *images.shape[-2:]).numpy()
 
-    def asked(self, given: Look, lesion_id: str, method: str, about: str) -> Look:
+    def asked(
+        self, given: Look, lesion_id: str, method: str, about: str, mask: str | None = None
+    ) -> Look:
         """What the lesion's fold predicts, as in a run, and where it looks.
 
-        `given` is the lesion's, changed or not.
+        `given` is the lesion's, changed or not. `mask` is one of the experiment's `edits`.
         """
         of, exact = self.methods[method]
         fold, _ = self.fold(lesion_id)
@@ -182,6 +184,7 @@ class Model:
             if self._loaded is not fold:
                 self._network.load_state_dict(dict(fold.weights))
                 self._loaded = fold
+            self._network.edit = self.edits[mask] if mask else None
             found, _ = in_batches(
                 self._experiment, self._network, given.samples, 32, fold.precision
             )
@@ -198,8 +201,11 @@ class Model:
                 said |= zip(names, part[0].tolist(), strict=True)
         weights = getattr(seen[0], "slice_weights", None) if seen else None
         weights = None if weights is None else weights.detach().double().numpy()
-        maps_there = _placed(maps, given.hu.shape)
-        return replace(given, predicted=said, map=maps_there, weights=weights, what_if=what_if)
+        looked = replace(given, map=_placed(maps, given.hu.shape), what_if=what_if)
+        if seen and self.edits:  # what the classifier is given: the patch times the mask
+            hu = self._hu(seen[0].given.detach(), fold)[0, 0].numpy()
+            looked = replace(looked, hu=hu)
+        return replace(looked, predicted=said, weights=weights)
 
     def _own_maps(self, field: str, samples: Samples, head: int) -> torch.Tensor:
         """(lesion, …) the maps that the network itself made for a head, as large as the images."""
@@ -215,13 +221,18 @@ class Model:
 
     def _in_hu(self, samples: Samples, fold: Trained, crop: Crop) -> Samples:
         """The values as HU; clipped where the preparation clips."""
-        dark, bright = KNOWN_HU
         if id(fold) not in self._ends:
             even = [replace(crop, hu=np.full_like(crop.hu, value)) for value in KNOWN_HU]
-            self._ends[id(fold)] = self._fed(even, fold).images.double().reshape(2, -1).mean(1)
-        low, high = self._ends[id(fold)].tolist()
-        share = (samples.images.double() - low) / (high - low)
-        return replace(samples, images=dark + share * (bright - dark))
+            images = self._fed(even, fold).images.double()
+            # in the middle, as there may be other values beyond the crop
+            middle: Any = (..., *(side // 2 for side in images.shape[2:]))
+            self._ends[id(fold)] = images[middle].reshape(2, -1).median(1).values
+        return replace(samples, images=self._hu(samples.images, fold))
+
+    def _hu(self, images: torch.Tensor, fold: Trained) -> torch.Tensor:
+        (dark, bright), (low, high) = KNOWN_HU, self._ends[id(fold)].tolist()
+        share: torch.Tensor = (images.double() - low) / (high - low)
+        return dark + share * (bright - dark)
 
 
 def _placed(maps: torch.Tensor, shape: tuple[int, ...]) -> Floats:

@@ -20,6 +20,7 @@ from lesionlab.explorer._scene import output_word
 from lesionlab.explorer._widgets import VolumeViewer, WhatIf
 from lesionlab.explorer.bench import (
     AS_IS,
+    AS_IT_IS,
     FILLS,
     LABELS,
     RELATIONS,
@@ -82,9 +83,10 @@ class Controls:
         self.margin = _field(w.BoundedFloatText, LABELS["margin"], **beyond)
         self.duplicate = _field(w.Dropdown, LABELS["duplicate"])
         self.reverse = _field(w.Checkbox, LABELS["reverse"], flex="none", indent=False)
+        self.mask = _field(w.Dropdown, LABELS["mask"])
         self.undo = _button(LABELS["undo"])
         self.count, self.status, self.alert, self.values = (w.HTML() for _ in range(4))
-        seen = (self.surroundings, self.margin, self.duplicate, self.reverse, self.undo)
+        seen = [self.surroundings, self.margin, self.duplicate, self.reverse, self.mask, self.undo]
         self.rows = [
             _row("Lesion", self.lesion_id, self.column, self.relation, self.value, self.add),
             self.filters,
@@ -154,7 +156,7 @@ class Workbench(Saved, w.VBox):  # type: ignore[misc]
         asked, before = replace(self.request, **changes), self.request
         if asked.model != before.model:
             named = {name: changes.get(name, "") for name in ("method", "about")}
-            asked = replace(asked, **named)
+            asked = replace(asked, **named, mask=changes.get("mask"))
         moved = (asked.lesion_id, asked.model) != (before.lesion_id, before.model)
         if moved and "duplicate" not in changes:
             asked = replace(asked, duplicate=None)
@@ -272,6 +274,9 @@ class Workbench(Saved, w.VBox):  # type: ignore[misc]
             _offer(c.listed, list(c.listed.options), request.lesion_id, must=False)
             _offer(c.duplicate, [("no", None), *slices], request.duplicate)
             _offer(c.surroundings, list(c.surroundings.options), request.surroundings)
+            edits = [(AS_IT_IS, None), *((name, name) for name in model.edits)]
+            _offer(c.mask, edits, request.mask)
+            c.mask.disabled = not model.edits
             c.margin.value, c.reverse.value = request.margin, request.reverse
             c.undo.disabled = not request.change
 

@@ -47,11 +47,15 @@ FILLS: Mapping[str, float] = {"lung": LUNG, "air": AIR}
 AS_IS = "as they are"
 """What surroundings are called where nothing replaces them."""
 
+AS_IT_IS = "as it is"
+"""What a lesion, and a mask, is called that nothing has changed."""
+
 LABELS: Mapping[str, str] = {
     "surroundings": "Surroundings",
     "margin": "Surroundings beyond (mm)",
     "duplicate": "One slice in all places",
     "reverse": "Reverse the slices",
+    "mask": "Mask",
     "undo": "Undo the changes",
 }
 """What the controls are called that change fields of a `Request`, here and in a page."""
@@ -68,6 +72,7 @@ class Request:
         margin: What is within so many mm of the readers' consensus counts as lesion.
         duplicate: The slice (from 0, of what the model is given) that replaces all others.
         reverse: Whether the slices come in reverse order.
+        mask: What is done to the mask that the classifier is given: one of the model's `edits`.
     """
 
     lesion_id: str
@@ -78,6 +83,7 @@ class Request:
     margin: float = 0.0
     duplicate: int | None = None
     reverse: bool = False
+    mask: str | None = None
 
     def __post_init__(self) -> None:
         if (name := self.surroundings) is not None and name not in FILLS:
@@ -95,11 +101,14 @@ class Request:
             words.append(f"slice {self.duplicate + 1} in all places")
         if self.reverse:
             words.append("slices reversed")
+        if self.mask is not None:
+            words.append(f"mask {self.mask}")
         return ", ".join(words)
 
 
 UNCHANGED: dict[str, Any] = {
-    name: getattr(Request, name) for name in ("surroundings", "margin", "duplicate", "reverse")
+    name: getattr(Request, name)
+    for name in ("surroundings", "margin", "duplicate", "reverse", "mask")
 }
 """Fields of a `Request` that leave the lesion as it is."""
 
@@ -181,6 +190,10 @@ class Bench:
         about = request.about or [*usual, *model.about][0]
         _names.one_of("method", method, model.methods)
         _names.one_of("about", about, model.about)
+        if request.mask is not None:
+            if not model.edits:
+                raise ValueError(f"mask={request.mask!r}: {request.model} is given no mask")
+            _names.one_of("mask", request.mask, model.edits)
         return replace(request, method=method, about=about)
 
     def compute(self, request: Request, tell: Callable[[str], None] = lambda _: None) -> Result:
@@ -200,13 +213,13 @@ class Bench:
             tell("predicting and looking")
             self._last = plain, model.asked(given, *asked)
         _, before = self._last
-        after, looks = None, [(before, "as it is" if request.change else "")]
+        after, looks = None, [(before, AS_IT_IS if request.change else "")]
         if request.change:
             tell("changing what the model sees")
             samples, hu = model.voxels(masked(crop, request))
             other = reordered(replace(before, samples=samples, hu=hu), request)
             tell("predicting and looking again")
-            after = model.asked(other, *asked)
+            after = model.asked(other, *asked, request.mask)
             looks.append((after, request.change))
         said = _readings(self.ratings.reindex([request.lesion_id])).iloc[0]
         readings = {str(name): tuple(given.tolist()) for name, given in said.items() if len(given)}
@@ -235,9 +248,13 @@ def reordered(given: Look, change: Request) -> Look:
         order[:] = change.duplicate
     if change.reverse:
         order = order[::-1].copy()
-    images = given.samples.images
-    stack = images.reshape(given.hu.shape)[torch.from_numpy(order)]
-    samples = replace(given.samples, images=stack.reshape(images.shape))
+
+    def moved(values: torch.Tensor) -> torch.Tensor:
+        return values.reshape(given.hu.shape)[torch.from_numpy(order)].reshape(values.shape)
+
+    samples = replace(given.samples, images=moved(given.samples.images))
+    if samples.masks is not None:
+        samples = replace(samples, masks=moved(samples.masks))
     masks, z = given.masks[:, order], given.z[order]
     return replace(given, samples=samples, hu=given.hu[order], masks=masks, z=z)
 

@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -142,6 +143,7 @@ class Experiment(ABC):
         targets: What the model says of a lesion, in the order of the columns of the labels.
         metric: What selects an epoch, unless the recipe says otherwise; see `targets.measure`.
         stacked: Whether a sample is a stack of slices, in their order.
+        edits: By name, what a model that is given a mask can do to it: its `edit` is set to one.
         normaliser: What `normalisation` gives, to be made again of its fields; None if it has none.
     """
 
@@ -150,6 +152,7 @@ class Experiment(ABC):
     targets: Targets
     metric: str = "mae"
     stacked: bool = True
+    edits: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = MappingProxyType({})
     normaliser: Any = None
 
     @abstractmethod

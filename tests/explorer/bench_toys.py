@@ -11,7 +11,7 @@ import torch
 from lesionlab import papers
 from lesionlab.crops import Crop
 from lesionlab.crops.sampling import Samples
-from lesionlab.papers import fu2021, lei2020, li2021
+from lesionlab.papers import fu2021, lei2020, li2021, wang2021
 from lesionlab.papers.fu2021 import Fu2021
 from lesionlab.papers.lei2020 import Lei2020, Network
 from lesionlab.papers.liu2020 import Liu2020
@@ -80,6 +80,13 @@ def liu(variant: str = "features_random") -> Trained:
         torch.manual_seed(0)
         weights = experiment.model(0).state_dict()
     return Trained(0, experiment, weights, samples, Liu2020.labels(rows, variant), rows)
+
+
+def wang(variant: str = "masked_type_narrow") -> Trained:
+    rows = lidc.nodules()
+    prepare = partial(papers.get("wang2021").prepare, variant=variant)
+    torch.manual_seed(0)
+    return fold(wang2021.Wang2021(variant), prepare, rows=rows.assign(type=1.0, mask=1.0))
 
 
 def li(variant: str = "soft_2d") -> Trained:

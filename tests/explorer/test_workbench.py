@@ -16,6 +16,7 @@ import torch
 
 from lesionlab import explorer
 from lesionlab.explorer.bench import UNCHANGED, Request
+from lesionlab.papers import wang2021
 from lesionlab.papers.liu2020 import imagenet
 from lesionlab.sources import lidc
 
@@ -77,6 +78,35 @@ def test_the_scores_that_a_class_rests_on_have_sliders(models, toys, tmp_path):
     assert moved is not sliders
     assert moved._page.probability() == pytest.approx(after, abs=1e-5)
     assert "air beyond 0 mm" in moved._page.title
+
+
+@pytest.mark.parametrize("variant", ["masked_type_narrow", "joint_type_narrow"])
+def test_a_mask_is_edited_and_the_class_moves(models, toys, variant):
+    fold = toys.wang(variant)
+    both = {"Wang": fold, "HESAM": models["HESAM"]}
+    made = explorer.workbench(both, toys.crops(), ratings=lidc.nodules())
+    controls, before = made._controls, made.result.before
+    network, patch = fold.model(), fold.experiment.inputs(fold.samples.select([0]))[0]
+    image, mask = patch[:, :1], patch[:, 1:].nan_to_num(0.0)
+    with torch.no_grad():
+        if network.unet is not None:
+            mask = network.unet(image)[0].sigmoid() * patch[:, 1:].isfinite()
+        for how, edit in wang2021.EDITS.items():
+            controls.mask.value = how
+            after = settled(made).after
+            assert f"mask {how}" in made.viewer.scenes[-1].title
+            given = image * edit(mask)  # eq. 3; 0 is −312 HU
+            np.testing.assert_allclose(after.hu, given[0, 0] * 712 - 312, atol=0.1)
+            p = network.classifier(network.encoder(given)[0]).softmax(1)[0].tolist()
+            np.testing.assert_allclose([*after.predicted.values()], p, atol=1e-5)
+            assert max(abs(np.subtract(p, [*before.predicted.values()]))) > 1e-6
+    made.ask(model="HESAM")
+    assert settled(made).after is None
+    assert controls.mask.disabled
+    with pytest.raises(ValueError, match="mask='none': HESAM is given no mask"):
+        made.ask(mask="none")
+    with pytest.raises(ValueError, match="mask='eaten': expected one of"):
+        made.ask(model="Wang", mask="eaten")
 
 
 def test_a_change_stands_beside_what_it_was_on_the_same_slice(made):

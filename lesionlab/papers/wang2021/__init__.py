@@ -21,7 +21,7 @@ Tables 1 to 6. What the paper leaves open, or prints otherwise:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +38,7 @@ from lesionlab.papers.wang2021.model import Design as Design
 from lesionlab.papers.wang2021.model import Network as Network
 from lesionlab.papers.wang2021.model import Outputs as Outputs
 from lesionlab.papers.wang2021.model import dice_loss as dice_loss
+from lesionlab.papers.wang2021.samples import EDITS as EDITS
 from lesionlab.papers.wang2021.samples import SPACING as SPACING
 from lesionlab.papers.wang2021.samples import WINDOW as WINDOW
 from lesionlab.papers.wang2021.samples import Augmentation as Augmentation
@@ -253,6 +254,11 @@ class Wang2021(_shared.Designed):
     def model(self, seed: int) -> Network:
         """A new model, by torch's global generator."""
         return Network(self.design, len(CLASSES.get(self.design.task, ())))
+
+    @property
+    def edits(self) -> Mapping[str, Callable[[torch.Tensor], torch.Tensor]]:  # type: ignore[override]
+        """What can be done to the mask, if the classifier is given one."""
+        return EDITS if self.design.cascade in ("masked", "cascade", "joint") else {}
 
     def maps(self) -> dict[str, tuple[str, bool]]:
         """Grad-CAM, if there is a class."""

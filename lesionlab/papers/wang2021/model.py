@@ -14,6 +14,7 @@ What the paper leaves open, or prints otherwise:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -174,8 +175,11 @@ class Network(nn.Module):
     """One of the models of Fig. 3, for patches of 32³ voxels.
 
     Its parts are `unet`, `encoder` and `classifier`, as far as it has them. The feature map that
-    `lesionlab.attention` explains is what the fully connected blocks get.
+    `lesionlab.attention` explains is what the fully connected blocks get. `edit`, where it is set,
+    changes a mask before it is applied: one of `samples.EDITS`.
     """
+
+    edit: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def __init__(self, design: Design, classes: int) -> None:
         super().__init__()
@@ -231,7 +235,9 @@ class Network(nn.Module):
         if segmentation is not None:
             inside = (segmentation > 0).to(image) if self.design.hard else segmentation.sigmoid()
             masks = inside * masks.isfinite()
-        return apply_mask(image, masks.to(image), mask_fill=self.design.mask_fill)
+        masks = masks.nan_to_num(0.0).to(image)
+        masks = masks if self.edit is None else self.edit(masks)
+        return apply_mask(image, masks, mask_fill=self.design.mask_fill)
 
     def head(self, trunk: Trunk) -> Outputs:
         """The part after the feature map."""

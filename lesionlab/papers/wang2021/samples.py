@@ -6,12 +6,13 @@ the mask. Voxels beyond a crop are missing: air in the image, NaN in the mask.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from lesionlab import _names
 from lesionlab.crops import Crop, augmentation
@@ -93,6 +94,16 @@ def apply_mask(
     masks = masks.nan_to_num(0.0)
     masked = images * masks  # eq. 3
     return masked if mask_fill == "zero" else masked + masks - 1
+
+
+EDITS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "grown by a voxel": lambda masks: functional.max_pool3d(masks, 3, 1, 1),
+    "shrunk by a voxel": lambda masks: -functional.max_pool3d(-masks, 3, 1, 1),
+    "shifted by 3 voxels": lambda masks: masks.roll(3, dims=-2),
+    "all of the patch": torch.ones_like,
+    "none": torch.zeros_like,
+}
+"""Changes of masks (nodule, 1, z, y, x), to see how much a class depends on its mask."""
 
 
 @dataclass(frozen=True)
