@@ -12,8 +12,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from lesionlab import published
+from lesionlab.crops import datasets
 from lesionlab.papers import wang2021
 from lesionlab.papers.wang2021 import Wang2021, analyses, tables
+from lesionlab.sources import lidc
 from lesionlab.sources.phantom import wang2021 as phantoms
 from lesionlab.training.folds import Dataset
 from lesionlab.training.outcomes import Outcome
@@ -61,6 +63,24 @@ def predicted(task, n=120, *, right=0.6, seed=0, folds=1):
 
 
 # segmentations
+
+
+def test_nodules_are_learned_by_heart(samples):
+    few = samples.select([0, 1])
+    course = analyses.overfitted(few, epochs=6, progress=False)
+    assert list(course.columns) == ["loss", "dice"]
+    assert course.index.tolist() == [1, 2, 3, 4, 5, 6]
+    assert course["loss"].iloc[-1] < course["loss"].iloc[0] - 0.1
+
+
+@pytest.mark.slow
+def test_sixteen_real_nodules_are_learned_by_heart(real_volumes):
+    ids = wang2021.cohort(lidc.nodules(), "segmentation").table.index[:100]
+    store = datasets.crops("volumes", list(ids), progress=False)
+    some = [name for name in ids if name in store][:16]
+    course = analyses.overfitted(wang2021.prepare(store.crops(some)), progress=False)
+    assert course["dice"].iloc[0] < 0.7
+    assert course["dice"].max() > 0.9
 
 
 def test_dice_by_hand():

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -30,6 +31,8 @@ from lesionlab.papers import _shared
 from lesionlab.papers.wang2021 import CLASSES, WINDOW, Outputs, Wang2021
 from lesionlab.statistics.intervals import Array, Resampling
 from lesionlab.statistics.scoring import confusion, multiclass_statistics
+from lesionlab.training.loop import fit
+from lesionlab.training.recipes import Recipe
 from lesionlab.training.targets import KEYS, TRUTH, Target, to_frame
 
 if TYPE_CHECKING:
@@ -87,6 +90,35 @@ def segmentations(folds: Iterable[Trained]) -> pd.DataFrame:
         named = {name: np.concatenate(values) for name, values in found.items()}
         parts.append(rows.assign(**named).join(floors(fold.samples)))
     return pd.concat(parts).rename_axis("lesion_id")
+
+
+class _Still(Wang2021):
+    """Nodules as they are, every time."""
+
+    def augment(self, samples: Samples, generator: torch.Generator) -> Samples:
+        return samples
+
+
+def overfitted(samples: Samples, *, epochs: int = 80, seed: int = 0, **how: Any) -> pd.DataFrame:
+    """Can the segmentation learn a few nodules by heart? It is tested on those that it learns.
+
+    A network that cannot do that cannot do anything. Half the width, no augmentation.
+
+    Args:
+        samples: Of some nodules, with masks.
+        epochs: How often each is seen.
+        seed: How the weights begin.
+        how: Other arguments of `fit`: progress.
+
+    Returns:
+        Index epoch; columns loss, and dice, the mean over the nodules.
+    """
+    again = replace(samples, lesion_ids=tuple(f"{name}, again" for name in samples.lesion_ids))
+    recipe = Recipe(epochs=epochs, batch_size=4, lr=3e-3, select_by="dice")
+    masks = torch.ones(len(samples.lesion_ids), 1)
+    parts: Any = {"training": (samples, masks), "validation": (again, masks)}
+    course = fit(_Still("segmentation_narrow"), recipe=recipe, seed=seed, **parts, **how).history
+    return course.rename(columns={"validation_dice": "dice"})[["loss", "dice"]]
 
 
 def floors(samples: Samples) -> pd.DataFrame:
@@ -384,11 +416,20 @@ def svm(
 
 
 def summary(folds: Iterable[Trained], predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """What is kept of a run: Dice and floors of each nodule, and calls against classes."""
+    """What is kept of a run: Dice and floors of each nodule, and calls against classes.
+
+    Of a segmentation of real nodules also `overfitted`, on sixteen that it was tested on.
+    """
     every: Sequence[Trained] = list(folds)
     found, design = {}, every[0].experiment.design  # type: ignore[attr-defined]
     if design.segments:
-        found["cases"] = segmentations(every).reset_index()
+        cases = segmentations(every).reset_index()
+        of_class = [n for n in cases if not (design.task and str(n).startswith("threshold_"))]
+        found["cases"] = cases[of_class]
+        first, ids = every[0], every[0].samples.lesion_ids[:16]
+        tiers = {crop.tier for crop in first.crops(ids)} if first.crops else set()
+        if not design.task and tiers == {"volumes"}:
+            found["overfitted"] = overfitted(first.samples.select(range(len(ids)))).reset_index()
     if design.task:
         table = confusion_of(predictions, design.task).rename_axis("truth").reset_index()
         found["confusion"] = table[["truth", *CLASSES[design.task]]]
