@@ -120,6 +120,19 @@ def spell(ends: Iterable[float], decimals: int = 2) -> str:
     return "–" if "nan" in first else f"{first} [{', '.join(others)}]" if others else first
 
 
+def tell(ends: Mapping[str, Any] | pd.Series | None, better: str, worse: str) -> str:
+    """What an interval says of a difference, and the numbers: `It helps: 0.02 [0.01, 0.03]`.
+
+    `better` is said where the interval lies above 0, `worse` where it lies below; without `ends`
+    (value, low, high) nothing was run.
+    """
+    if ends is None:
+        return "not run"
+    value, low, high = (float(ends[end]) for end in ("value", "low", "high"))
+    said = better if low > 0 else worse if high < 0 else "No difference is shown"
+    return f"{said}: {spell((value, low, high), 3)}"
+
+
 def show(
     table: pd.DataFrame,
     *,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lesionlab.tables import WORDS, beside, choose, show, spell
+from lesionlab.tables import WORDS, beside, choose, show, spell, tell
 
 
 def printed(table: pd.DataFrame, **how: object) -> list[list[str]]:
@@ -208,3 +208,14 @@ def test_a_number_and_its_interval_in_a_sentence():
     assert spell(pd.Series([-0.5, -1, 2])) == "−0.50 [−1.00, 2.00]"
     assert spell([0.25], 1) == "0.2"
     assert spell([float("nan"), 1, 2]) == "–"
+
+
+def test_an_interval_says_which_is_better():
+    ends = {"value": 0.02, "low": 0.01, "high": 0.0333}
+    assert tell(ends, "It helps", "It harms") == "It helps: 0.020 [0.010, 0.033]"
+    worse = pd.Series({name: -end for name, end in ends.items()}).rename(
+        {"low": "high", "high": "low"}
+    )
+    assert tell(worse, "It helps", "It harms") == "It harms: −0.020 [−0.033, −0.010]"
+    assert tell(ends | {"low": 0}, "It helps", "").startswith("No difference is shown: 0.02")
+    assert tell(None, "It helps", "It harms") == "not run"

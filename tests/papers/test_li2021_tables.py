@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -101,6 +103,26 @@ def test_the_better_of_two_models_is_told_on_the_same_lesions(run):
     assert (same[["value", "low", "high"]].dropna() == 0).all(axis=None)
     with pytest.raises(ValueError, match="predictions of the same lesions"):
         tables.compare(better, run[0][1:], TARGETS, **QUICK)
+
+
+def test_kept_runs_are_told_apart_by_name_and_on_the_lesions_that_both_have(run, scores):
+    more, about = predicted(right=0.9)[0], {"plan": {"paper": "li2021"}}
+    one, other = (SimpleNamespace(predictions=p, about=about) for p in (more, run[0][40:]))
+    gap = tables.recall_gap(one, other, **QUICK)
+    expected = tables.compare(more[40:], run[0][40:], TARGETS, **QUICK)
+    assert gap.index.tolist() == [*ATTRIBUTES, "all"]
+    assert gap.loc["all"].equals(expected.loc[("all", "mean", "recall")])
+    kept = SimpleNamespace(folds=[{}, {}], predictions=more, scores=scores)
+    runs = {("self_2d", "slices"): kept, ("soft_2d_narrow", "volumes"): kept}
+    table = tables.of_kept(runs)
+    names = ["Self-att, 2D, slices, all channels", "Soft-att, 2D, volumes"]
+    blind = [
+        f"{who} alone, {of}" for of in ("slices", "volumes") for who in ("Majority", "Diameter")
+    ]
+    assert table.index.tolist() == [*names, *blind]
+    assert table.loc[names[0], ["folds", "lesions"]].tolist() == [2, 400]
+    assert table.loc["Majority alone, slices", "cavity"] == 0.5
+    assert table["mean"].equals(table[list(ATTRIBUTES)].mean(axis=1))
 
 
 def test_heads_against_the_majority_and_the_diameter(scores):

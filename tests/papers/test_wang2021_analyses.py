@@ -120,10 +120,9 @@ def test_floors_of_an_ellipsoid(make_crop):
 
 
 def test_pairs_of_readers_by_hand(make_crop):
-    crop = make_crop(readers=3)
-    masks = np.zeros_like(crop.masks)
+    masks = np.zeros_like(make_crop(readers=3).masks)
     masks[0, 5, 10, 10:14] = masks[1, 5, 10, 10:12] = masks[2, 5, 10, 12:14] = True
-    pairs = analyses.readers([replace(crop, masks=masks), make_crop("alone", readers=1)])
+    pairs = analyses.readers({"lesion": masks, "alone": masks[:1]})
     assert pairs["lesion"] == pytest.approx((4 / 6 + 4 / 6 + 0) / 3)
     assert np.isnan(pairs["alone"])
 

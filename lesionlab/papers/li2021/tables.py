@@ -26,12 +26,14 @@ from lesionlab import published
 from lesionlab.attributes import category, title
 from lesionlab.crops import Tier
 from lesionlab.papers import _shared
-from lesionlab.papers.li2021 import ATTRIBUTES, TABLES, VARIANTS, Li2021, target
+from lesionlab.papers.li2021 import ATTRIBUTES, NAMES, TABLES, VARIANTS, Li2021, target
 from lesionlab.statistics.intervals import Array, Resampling
 from lesionlab.statistics.scoring import class_measures, mean_of_known
+from lesionlab.training.studies import Plan
 from lesionlab.training.targets import TRUTH, Targets
 
 if TYPE_CHECKING:
+    from lesionlab.training.outcomes import Outcome
     from lesionlab.training.studies import Trained
 
 MEASURES = ("recall", "precision", "npv", "specificity", "accuracy")
@@ -115,6 +117,18 @@ def compare(
 
     found = _shared.intervals(statistics, predictions["patient"], **how)
     return found.rename_axis(["attribute", "category", "measure"])
+
+
+def recall_gap(one: Outcome, other: Outcome, **how: Unpack[Resampling]) -> pd.DataFrame:
+    """Mean recall of one kept run minus that of another, on the lesions that both have.
+
+    Rows for the heads, and `all`; columns as of `compare`.
+    """
+    shared = one.predictions[one.predictions["lesion_id"].isin(other.predictions["lesion_id"])]
+    targets = Plan(**one.about["plan"]).experiment.targets
+    found = compare(shared, other.predictions, targets, **how)
+    recalls: pd.DataFrame = found.xs((MEAN, "recall"), level=("category", "measure"))
+    return recalls.drop(index=list(LEVELS))
 
 
 def against_baselines(scores: pd.DataFrame, *, metric: str = "macro_recall") -> pd.DataFrame:
@@ -235,6 +249,27 @@ def _averaged(scores: pd.DataFrame) -> pd.DataFrame:
     means = macro.groupby(["predictor", "metric"], as_index=False)["value"].mean()
     every: pd.DataFrame = pd.concat([scores, means.assign(target=MEAN)], ignore_index=True)
     return every.assign(n=scores["n"].max(), n_groups=scores["n_groups"].max())
+
+
+def called(variant: str, data: str) -> str:
+    """What a row of kept runs is called; most are narrow, so that only all channels are named."""
+    words, narrow, _ = NAMES[variant].partition(", narrow")
+    return f"{words}, {data}" + ("" if narrow else ", all channels")
+
+
+def of_kept(runs: Mapping[tuple[str, str], Outcome]) -> pd.DataFrame:
+    """Mean recall of each head of kept runs, by variant and data, above those who see no image."""
+    rows: dict[str, dict[str, float]] = {}
+    blind: dict[str, dict[str, float]] = {}
+    for (variant, data), run in runs.items():
+        scored = against_baselines(run.scores)
+        counts = {"folds": len(run.folds), "lesions": len(run.predictions)}
+        rows[called(variant, data)] = counts | scored["value"].to_dict()
+        for who in ("majority", "diameter"):
+            blind[f"{who.capitalize()} alone, {data}"] = scored[who].to_dict()
+    table = pd.DataFrame.from_dict(rows | blind, orient="index")
+    table.insert(2, "mean", table.iloc[:, 2:].mean(axis=1))
+    return table
 
 
 def data_beside(number: int | str, lesions: pd.DataFrame, *, tier: Tier) -> pd.DataFrame:

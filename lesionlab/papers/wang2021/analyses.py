@@ -1,7 +1,7 @@
 """What is made of trained models: masks and floors case by case, cases before and after, ROC, SVM.
 
     cases = segmentations(folds)                 # Dice of each nodule, floors beside it
-    between(cases, readers(crops))               # the network between floor and readers
+    between(cases, readers(masks))               # the network between floor and readers
     before_after(cascade_folds, joint_folds)     # Fig. 6
     on_predicted_masks(masked_folds, cascade_folds)    # the classifiers of Table 4
 
@@ -12,11 +12,12 @@ has the paper's tables.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from scipy import stats
@@ -40,6 +41,15 @@ if TYPE_CHECKING:
 
 THRESHOLDS = np.arange(-950.0, 100.0, 25.0)
 """HU among which the floor's one threshold is chosen."""
+
+SEGMENTED: Mapping[str, str] = {
+    "dice": "network",
+    "one_slice": "network, in one slice",
+    "box": "ellipsoid",
+    "above_box": "network − ellipsoid",
+    "above_threshold": "network − threshold",
+}
+"""What `between` compares, in words."""
 
 # --- segmentation -------------------------------------------------------------------------------
 
@@ -150,16 +160,16 @@ def _masks(samples: Samples) -> Any:
     return (samples.masks > 0.5).numpy()
 
 
-def readers(crops: Iterable[Crop]) -> pd.Series[float]:
-    """By lesion_id, the mean Dice coefficient of all pairs of readers, in the scan's own voxels.
+def readers(masks: Mapping[str, npt.NDArray[np.bool_]]) -> pd.Series[float]:
+    """By lesion, the mean Dice coefficient of all pairs of readers, in the scan's own voxels.
 
-    NaN for a lesion with one reader.
+    `masks` are (reader, z, y, x) by lesion_id. NaN for a lesion with one reader.
     """
     found = {}
-    for crop in crops:
-        pairs = [*itertools.combinations(range(len(crop.masks)), 2)]
-        both = [dice(crop.masks[[a]], crop.masks[[b]])[0] for a, b in pairs]
-        found[crop.lesion_id] = float(np.mean(both)) if both else np.nan
+    for lesion_id, drawn in masks.items():
+        pairs = [*itertools.combinations(range(len(drawn)), 2)]
+        both = [dice(drawn[[a]], drawn[[b]])[0] for a, b in pairs]
+        found[lesion_id] = float(np.mean(both)) if both else np.nan
     return pd.Series(found, name="readers").rename_axis("lesion_id")
 
 
