@@ -6,7 +6,7 @@
     fold, outcome = weights.evaluate("lei2020/hesam", data="slices")    # predicts for them, now
 
 One file is one model, `PAPER/VARIANT-DATA.safetensors`: the weights in half precision, or in 8 bits
-with a scale for each output channel where they would take more than 10 MB; and, in its header as
+with a scale for each output channel where they would take more than 5 MB; and, in its header as
 JSON, the plan and recipe, the data, commit and versions, the normalisation, the patients
 that it has seen and not seen, and its scores. A checksum covers all of it. `lesionlab train
 --weights FOLDER` writes such files.
@@ -38,6 +38,7 @@ FOLDER = Path(__file__).parent
 """Where the files of lesionlab lie, in a checkout and after `pip install`."""
 
 MOST_BYTES = 10_000_000
+HALF_BYTES = 5_000_000  # what is larger in half precision is kept in 8 bits
 
 
 def names(folder: str | Path = FOLDER) -> list[tuple[str, str]]:
@@ -214,7 +215,7 @@ def _packed(weights: Tensors, name: str) -> dict[str, Tensors]:
     half: Tensors = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
     if wide := [key for key, values in half.items() if not bool(values.isfinite().all())]:
         raise ValueError(f"{name}: {wide[0]} does not fit half precision")
-    if _size(half) <= MOST_BYTES:
+    if _size(half) <= HALF_BYTES:
         return {"selected": half}
     scales: Tensors = {}
     for key, values in weights.items():

@@ -25,7 +25,14 @@ NAME = "fu2021/full"
 
 
 @pytest.fixture
-def folder(small_plan: Plan, done: Outcome, dataset: Dataset, tmp_path: Path) -> Path:
+def folder(
+    small_plan: Plan,
+    done: Outcome,
+    dataset: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    monkeypatch.setattr(weights, "HALF_BYTES", weights.MOST_BYTES)
     assert weights.keep(small_plan, done, tmp_path, dataset=dataset) == kept(tmp_path)
     return tmp_path
 
@@ -60,7 +67,7 @@ def test_what_would_be_too_large_is_kept_in_eight_bits(
     folder, small_plan, done, dataset, monkeypatch, tmp_path
 ):
     half = weights.load(NAME, folder=folder).state_dict()
-    monkeypatch.setattr(weights, "MOST_BYTES", 4_000_000)
+    monkeypatch.setattr(weights, "HALF_BYTES", 4_000_000)
     path = weights.keep(small_plan, done, tmp_path / "small", dataset=dataset)
     assert path.stat().st_size < 4_100_000 < kept(folder).stat().st_size
     small = weights.load(NAME, folder=tmp_path / "small").state_dict()
@@ -162,7 +169,8 @@ def test_what_is_not_kept_is_told(folder, small_plan, done, dataset, monkeypatch
     with pytest.raises(ValueError, match="fold='3': expected one of 0"):
         weights.keep(small_plan, done, folder, fold=3, dataset=dataset)
     before = kept(folder).read_bytes()
-    monkeypatch.setattr(weights, "MOST_BYTES", 1000)
+    for limit in ("MOST_BYTES", "HALF_BYTES"):
+        monkeypatch.setattr(weights, limit, 1000)
     with pytest.raises(ValueError, match="bytes of weights, expected 1,000 or less"):
         weights.keep(small_plan, done, folder, dataset=dataset)
     assert kept(folder).read_bytes() == before
