@@ -116,7 +116,6 @@ def test_floors_of_an_ellipsoid(make_crop):
     assert row["box"] > 0.93
     assert row["threshold_-400"] > 0.93
     assert row["threshold_-950"] == pytest.approx(2 * np.pi / 6 / (1 + np.pi / 6), abs=0.06)
-    assert row["threshold_75"] < 0.1
 
 
 def test_pairs_of_readers_by_hand(make_crop):
@@ -132,7 +131,8 @@ def test_the_network_between_its_floors_and_the_readers():
         {
             "patient": list("aabcd"), "fold": 0, "dice": [0.8, 0.6, 0.7, 0.9, 0.5],
             "one_slice": 0.75, "box": 0.5, "subsolid": [True, True, False, False, False],
-            "threshold_-600": [0.5, 0.4, 0.6, 0.7, 0.6], "threshold_-300": 0.1,
+            "threshold_-600": [0.5, 0.4, 0.6, 0.7, 0.6],
+            "threshold_-300": [0.7, 0.6, 0.1, 0.1, 0.1],
         },
         index=pd.Index([f"l{i}" for i in range(5)], name="lesion_id"),
     )  # fmt: skip
@@ -143,6 +143,9 @@ def test_the_network_between_its_floors_and_the_readers():
     assert value["all", "threshold"] == pytest.approx(0.56)
     assert value["all", "above_threshold"] == pytest.approx(0.14)
     assert value["sub-solid", "above_threshold"] == pytest.approx(0.25)
+    assert value["sub-solid", "own_threshold"] == pytest.approx(0.65)
+    assert value["sub-solid", "above_own_threshold"] == pytest.approx(0.05)
+    assert value["solid", "above_own_threshold"] == value["solid", "above_threshold"]
     assert value["solid", "above_box"] == pytest.approx(0.2)
     assert found.loc[("all", "readers"), ["low", "high"]].tolist() == pytest.approx([0.75, 0.75])
     assert found.loc["solid"]["n"].unique().tolist() == [3]

@@ -39,7 +39,7 @@ from lesionlab.training.targets import KEYS, TRUTH, Target, to_frame
 if TYPE_CHECKING:
     from lesionlab.training.studies import Trained
 
-THRESHOLDS = np.arange(-950.0, 100.0, 25.0)
+THRESHOLDS = np.arange(-950.0, -325.0, 50.0)
 """HU among which the floor's one threshold is chosen."""
 
 SEGMENTED: Mapping[str, str] = {
@@ -47,7 +47,9 @@ SEGMENTED: Mapping[str, str] = {
     "one_slice": "network, in one slice",
     "box": "ellipsoid",
     "above_box": "network − ellipsoid",
+    "own_threshold": "threshold, best of these",
     "above_threshold": "network − threshold",
+    "above_own_threshold": "network − threshold, best of these",
 }
 """What `between` compares, in words."""
 
@@ -178,20 +180,18 @@ def between(
 ) -> pd.DataFrame:
     """Mean Dice coefficients of the network, of its floors, and of pairs of readers.
 
-    `cases` is what `segmentations` gives, `pairs` what `readers` gives. The threshold is the one
-    with the best mean over all these nodules: it has seen them, and the network has not.
+    `cases` is what `segmentations` gives, `pairs` what `readers` gives. `threshold` is the one with
+    the best mean over all these nodules, `own_threshold` the best for each group: both have seen
+    the nodules, and the network has not.
 
     Returns:
         Index (nodules, what), nodules being all, sub-solid and solid where that is known; columns
-        value, low, high (over patients), n, n_groups. `above_threshold` and `above_box` are the
-        differences between the network and a floor, on the same nodules.
+        value, low, high (over patients), n, n_groups. `above_…` are the differences between the
+        network and a floor, on the same nodules.
     """
     by_threshold = cases.filter(like="threshold_")
     best = str(by_threshold.mean().idxmax())
     frame = cases[["dice", "one_slice", "box"]].assign(threshold=by_threshold[best])
-    frame = frame.assign(
-        above_threshold=frame["dice"] - frame["threshold"], above_box=frame["dice"] - frame["box"]
-    )
     if pairs is not None:
         frame = frame.assign(readers=pairs.reindex(frame.index))
     groups = {"all": pd.Series(True, frame.index)}
@@ -200,6 +200,10 @@ def between(
     parts = {}
     for name, inside in groups.items():
         some = frame[inside.to_numpy(dtype=bool)].dropna()
+        own = by_threshold.loc[some.index]
+        some = some.assign(own_threshold=own[own.mean().idxmax()])
+        for floor in ("threshold", "own_threshold", "box"):
+            some[f"above_{floor}"] = some["dice"] - some[floor]
         parts[name] = _shared.ratios(some, 1.0, cases.loc[some.index, "patient"], **how)
     found = pd.concat(parts, names=["nodules", "what"])
     found.attrs["threshold"] = float(best.removeprefix("threshold_"))
@@ -435,7 +439,7 @@ def summary(folds: Iterable[Trained], predictions: pd.DataFrame) -> dict[str, pd
     if design.segments:
         cases = segmentations(every).reset_index()
         of_class = [n for n in cases if not (design.task and str(n).startswith("threshold_"))]
-        found["cases"] = cases[of_class]
+        found["cases"] = cases[of_class].round(4)  # a file of all folds stays below 1 MB
         first, ids = every[0], every[0].samples.lesion_ids[:16]
         tiers = {crop.tier for crop in first.crops(ids)} if first.crops else set()
         if not design.task and tiers == {"volumes"}:
