@@ -15,7 +15,8 @@ from lesionlab.cli._errors import aligned, plain_errors
 def predict(
     scan: Annotated[Path, typer.Argument(help="A folder of DICOM files, or a .nii.gz or .nrrd.")],
     mask: Annotated[
-        Path | None, typer.Option(help="The lesion: NIfTI, NRRD, DICOM-SEG or RTSTRUCT.")
+        Path | None,
+        typer.Option(help="The lesion: NIfTI, NRRD, DICOM-SEG, RTSTRUCT, or a folder of .anno."),
     ] = None,
     point: Annotated[
         tuple[float, float, float] | None,

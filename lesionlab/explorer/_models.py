@@ -107,6 +107,7 @@ class Model:
             self.target_of |= dict.fromkeys(named, target)
         self._lock = threading.Lock()  # one network for all folds, and more than one thread
         self._loaded: Trained | None = None
+        self._said: tuple[Any, ...] = (None,) * 5  # samples, fold, mask, and what was said of them
         self._ends: dict[int, torch.Tensor] = {}  # by fold: what KNOWN_HU become
         # made here, as making one draws random numbers, which no other thread may
         self._network = self.folds[0].model()
@@ -185,14 +186,16 @@ class Model:
                 self._network.load_state_dict(dict(fold.weights))
                 self._loaded = fold
             self._network.edit = self.edits[mask] if mask else None
-            found, _ = in_batches(
-                self._experiment, self._network, given.samples, 32, fold.precision
-            )
+            samples, of_fold, edited, found, what_if = self._said  # several maps are of the same
+            if samples is not given.samples or of_fold is not fold or edited != mask:
+                samples = given.samples
+                found, _ = in_batches(self._experiment, self._network, samples, 32, fold.precision)
+                what_if = self._experiment.what_if(self._network, samples)
+                self._said = samples, fold, mask, found, what_if
             if of in METHODS:
                 maps = activation_map(self._network, images, of, **options).maps.double()
             else:
                 maps = self._own_maps(of, given.samples, self.about[about]["head"])
-            what_if = self._experiment.what_if(self._network, given.samples)
         said: dict[str, float] = {}
         all_targets = self._experiment.targets
         for target, part in zip(all_targets, by_target(all_targets, found), strict=True):

@@ -3,13 +3,14 @@
     from lesionlab.sources import masks
     scan = masks.read_scan("my-scan")                   # a folder of DICOM, or a NIfTI or NRRD file
     crops, notes = masks.crops(scan, "lesion.nii.gz")   # a crop for each lesion in the mask
+    crops, notes = masks.crops(scan, "SE01_01_01")      # or in one doctor's folder of .anno files
     crops, notes = masks.crops(scan, masks.Ball((12.5, -40.0, -210.0), diameter=9.0))
 
-A mask is NIfTI, NRRD, DICOM-SEG or RTSTRUCT. It has to be of the same frame of reference, where
-both files name one. Where its voxels are not the scan's, each of the scan's takes the value of the
-nearest, and a note says so. Each connected part of each label is a lesion; `lesion-2-1` is the
-first part of label 2. Labels are numbers: the names that files give them can name a person. `write`
-writes a mask in each of these formats.
+A mask is NIfTI, NRRD, DICOM-SEG, RTSTRUCT or a folder of `.anno` files. It has to be of the same
+frame of reference, where both files name one. Where its voxels are not the scan's, each of the
+scan's takes the value of the nearest, and a note says so. Each connected part of each label is a
+lesion; `lesion-2-1` is the first part of label 2. Labels are numbers: the names that files give
+them can name a person. `write` writes a mask in NIfTI, DICOM-SEG or RTSTRUCT.
 """
 
 from __future__ import annotations
@@ -157,7 +158,8 @@ def crops(
 
     Args:
         scan: What `read_scan` or `dicom.read_series` gives.
-        mask: A file, a `Ball`, or (z, y, x) whole numbers on the scan's voxels, 0 outside.
+        mask: A file or folder, a `Ball`, or (z, y, x) whole numbers on the scan's voxels, with 0
+            outside.
         label: Take only this label: the value of the voxels, or the number of the segment or ROI.
         size: Rows and columns of a crop. If None it is 128, or twice the lesion's if that is more.
         margin_mm: Slices up to that far below and above a lesion are taken along.
@@ -166,6 +168,7 @@ def crops(
         MaskError: The mask is of another scan, empty, too large, or has no such label.
         BadVolumeError: The NIfTI or NRRD file cannot be read.
         DicomError: The DICOM file cannot be read.
+        AnnoError: An `.anno` file cannot be used.
     """
     check_margin(size or 1, margin_mm)
     notes: list[str] = []
@@ -228,6 +231,9 @@ def _parts(scan: Volume, mask: Any, name: str, notes: list[str]) -> Iterator[_Pa
         yield from _labelled(voxels, None)
         return
     path = Path(mask)
+    if path.is_dir():
+        yield from _of_annotations(scan, path)
+        return
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file")
     if path.name.endswith(VOLUMES):
@@ -242,7 +248,7 @@ def _parts(scan: Volume, mask: Any, name: str, notes: list[str]) -> Iterator[_Pa
     with quiet():
         kind = Header(path, ["Modality"]).words("Modality")[0]
     if kind not in REFERRED:
-        expected = f"{', '.join(VOLUMES)}, or DICOM-SEG or RTSTRUCT"
+        expected = f"{', '.join(VOLUMES)}, DICOM-SEG, RTSTRUCT, or a folder of .anno files"
         raise MaskError(f"{name}: is no mask; expected {expected}")
     at = _references(scan, notes)
     if kind == "SEG":
@@ -287,6 +293,9 @@ def _same_slice(
 
 
 def _labelled(voxels: npt.NDArray[Any], grid: Grid | None) -> Iterator[_Part]:
+    used = [k for k, plane in enumerate(voxels) if plane.any()]
+    first = used[0] if used else 0
+    voxels = voxels[first : used[-1] + 1 if used else 0]  # of 2,000 slices a copy takes 0.5 GB
     labels = [int(v) for v in np.unique(voxels) if v]
     if labels and (min(labels) < 0 or len(labels) > MOST_LESIONS):
         raise MaskError(
@@ -295,8 +304,8 @@ def _labelled(voxels: npt.NDArray[Any], grid: Grid | None) -> Iterator[_Part]:
         )
     for label in labels:
         inside = voxels == label
-        (box,) = ndimage.find_objects(inside.astype(np.uint8))
-        yield _Part(label, inside[box], tuple(s.start for s in box), grid)
+        ((z, y, x),) = ndimage.find_objects(inside.astype(np.uint8))
+        yield _Part(label, inside[z, y, x], (first + z.start, y.start, x.start), grid)
 
 
 def _compare(scan: Volume, shape: tuple[int, ...], grid: Grid, name: str, notes: list[str]) -> None:
@@ -400,10 +409,46 @@ def _of_contours(
     voxels = at_once[times % 2 == 1]  # an outline inside another one is a hole
     if not len(voxels):
         raise MaskError(f"{path.name}: ROI {number} is empty: its outlines cancel each other out")
+    return _boxed(number, voxels)
+
+
+@quiet()
+def _of_annotations(scan: Volume, folder: Path) -> list[_Part]:
+    """One doctor's `.anno` files: a label for each lesion, filled between the slices marked."""
+    from lesionlab.sources.anno import _files, _index, _shapes
+
+    marks = [_files.read_annotation(file) for file in sorted(folder.glob("*.anno"))]
+    if not marks:
+        raise MaskError(f"{folder.name}: has no .anno file; expected the folder of one doctor")
+    location = scan.slice_z
+    if scan.files:
+        read = (Header(file, ["SliceLocation"]).numbers("SliceLocation", 1, default=np.nan)
+                for file in scan.files)  # fmt: skip
+        said = np.ravel(list(read))
+        location = np.where(np.isfinite(said), said, location)
+    for mark in marks:
+        same = mark.dimension[:2] == scan.hu.shape[:0:-1]
+        same &= np.allclose(mark.spacing[:2], scan.spacing[:0:-1], rtol=0, atol=1e-3)
+        if not same or scan.series_uid not in ("", mark.series_uid):
+            raise MaskError(f"{mark.path.name}: was drawn on another series than the scan's")
+    found = []
+    for number, members in enumerate(_index._join(marks).values(), 1):
+        pixels = []
+        for mark in (marks[k] for k in members):
+            inside = _shapes.fill(mark.outline)
+            z = _index.index_of(mark, location, scan.spacing[0])
+            pixels.append(np.column_stack((np.full(len(inside), z), inside)))
+        one = _boxed(number, np.concatenate(pixels))
+        found.append(one._replace(voxels=_shapes.fill_between(one.voxels)))
+    return found
+
+
+def _boxed(label: int, voxels: npt.NDArray[np.int64]) -> _Part:
+    """Voxels `(voxel, 3)` of the scan in the box around them."""
     low = voxels.min(axis=0)
     box = np.zeros(np.ptp(voxels, axis=0) + 1, np.bool_)
     box[tuple((voxels - low).T)] = True
-    return _Part(number, box, tuple(low.tolist()), None)
+    return _Part(label, box, tuple(low.tolist()), None)
 
 
 def _connected(part: _Part) -> Iterator[_Part]:

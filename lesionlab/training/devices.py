@@ -9,14 +9,15 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
 
 from lesionlab import _names
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Precision = Literal["32-true", "bf16-mixed"]
 
@@ -26,6 +27,10 @@ logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 def open_fabric(device: str, precision: Precision) -> Fabric:
     """Fabric on one device; `ValueError` for a device that is not there or another precision."""
+    # which takes as long to import as torch, and only a training needs it
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+
     _names.one_of("precision", precision, get_args(Precision))
     found = resolve(device)
     return Fabric(

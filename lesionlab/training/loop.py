@@ -17,11 +17,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 from tqdm import tqdm
 
@@ -33,6 +32,9 @@ from lesionlab.training.devices import Precision
 from lesionlab.training.paper import Experiment, Part, Stream, checked, checksum
 from lesionlab.training.recipes import Recipe
 from lesionlab.training.targets import LOWER_IS_BETTER, columns
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class TrainingError(RuntimeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
 from pydicom.sr.codedict import codes
 
-from lesionlab.sources import masks
+from lesionlab.sources import anno, masks
+from lesionlab.sources.anno import writing
 from lesionlab.sources.dicom import DicomError, Volume
 from lesionlab.sources.masks import Ball, MaskError
 from lesionlab.sources.nifti import BadVolumeError
@@ -298,3 +300,29 @@ def test_scans_are_chosen_by_number_and_can_be_files(own_scans, tmp_path):
     assert "names no frame of reference" in notes[0]
     with pytest.raises(ValueError, match="was not read from DICOM files"):
         masks.write(of_file, mask, tmp_path / "x.dcm", "rtstruct")
+
+
+def test_one_doctors_anno_files_are_a_mask(tmp_path):
+    root = writing.write(tmp_path / "tree", writing.phantoms(2), progress=False)
+    lesions = anno.Anno(root, progress=False)
+    for lesion_id in lesions.lesions().index:
+        expected = lesions.crop(lesion_id)
+        (place,) = root.rglob(f"{lesion_id.partition('-')[0]}/SE01")
+        scan = masks.read_scan(place)
+        for doctor, mask in enumerate(expected.masks, 1):
+            found = masks.crops(scan, place.with_name(f"SE01_01_{doctor:02d}"))
+            (crop,) = found.crops
+            at = {*map(tuple, (np.argwhere(crop.masks[0]) + crop.origin).tolist())}
+            drawn = {*map(tuple, (np.argwhere(mask) + expected.origin).tolist())}
+            assert at <= drawn
+            assert len(drawn - at) < masks.FEWEST_VOXELS  # a voxel by itself, which is left out
+    file = next(place.with_name("SE01_01_01").glob("*.anno"))
+    other = json.loads(file.read_text()) | {"SeriesID": "1.2.3"}
+    file.write_text(json.dumps(other))
+    with pytest.raises(MaskError, match=r"anno: was drawn on another series than the scan's"):
+        masks.crops(scan, file.parent)
+    file.write_text("{")
+    with pytest.raises(anno.BadAnnoError, match="neither JSON nor a Python literal"):
+        masks.crops(scan, file.parent)
+    with pytest.raises(MaskError, match=r"SE01: has no \.anno file; expected the folder of one"):
+        masks.crops(scan, place)

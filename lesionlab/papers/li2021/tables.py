@@ -127,8 +127,8 @@ def recall_gap(one: Outcome, other: Outcome, **how: Unpack[Resampling]) -> pd.Da
     shared = one.predictions[one.predictions["lesion_id"].isin(other.predictions["lesion_id"])]
     targets = Plan(**one.about["plan"]).experiment.targets
     found = compare(shared, other.predictions, targets, **how)
-    recalls: pd.DataFrame = found.xs((MEAN, "recall"), level=("category", "measure"))
-    return recalls.drop(index=list(LEVELS))
+    recalls: Any = found.xs((MEAN, "recall"), level=("category", "measure"))
+    return pd.DataFrame(recalls.drop(index=list(LEVELS)))
 
 
 def against_baselines(scores: pd.DataFrame, *, metric: str = "macro_recall") -> pd.DataFrame:
@@ -259,12 +259,12 @@ def called(variant: str, data: str) -> str:
 
 def of_kept(runs: Mapping[tuple[str, str], Outcome]) -> pd.DataFrame:
     """Mean recall of each head of kept runs, by variant and data, above those who see no image."""
-    rows: dict[str, dict[str, float]] = {}
-    blind: dict[str, dict[str, float]] = {}
+    rows: dict[str, Any] = {}
+    blind: dict[str, Any] = {}
     for (variant, data), run in runs.items():
         scored = against_baselines(run.scores)
         counts = {"folds": len(run.folds), "lesions": len(run.predictions)}
-        rows[called(variant, data)] = counts | scored["value"].to_dict()
+        rows[called(variant, data)] = {**counts, **scored["value"]}
         for who in ("majority", "diameter"):
             blind[f"{who.capitalize()} alone, {data}"] = scored[who].to_dict()
     table = pd.DataFrame.from_dict(rows | blind, orient="index")

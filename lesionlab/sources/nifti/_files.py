@@ -171,7 +171,8 @@ def _oriented(path: Path, image: Any, said: Any, synthetic: bool) -> Volume:
     )
     filters: Any = sitk.DICOMOrientImageFilter
     code = filters.GetOrientationFromDirectionCosines(image.GetDirection())
-    image = sitk.DICOMOrient(image, "LPS")  # type: ignore[no-untyped-call]
+    if code != "LPS":  # or it would be copied all the same
+        image = sitk.DICOMOrient(image, "LPS")  # type: ignore[no-untyped-call]
     grid = Grid(image.GetSpacing()[::-1], image.GetOrigin(), image.GetDirection(), code)
     return Volume(sitk.GetArrayFromImage(image), grid, synthetic)
 
