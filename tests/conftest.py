@@ -248,10 +248,13 @@ WIDE_FORMULA = "\\boldsymbol{x} = " + " + ".join(["\\mathbb{E}[\\alpha_i]"] * 30
 
 CAPTION = "Cubes of the first numbers, row by row, to see how fast they grow (phantom)"
 
+NAMES = "# Names\n\n## Dice\n\nWhat two masks\nhave in *common*.\n\nIt is 1 for equal ones.\n"
+
 HARD_CHAPTER = [
     new_markdown_cell(
         "# Hard\n\nWith $\\kappa = \\frac{p_o - p_e}{1 - p_e}$ and\n\n"
-        f"$$ {WIDE_FORMULA} $$ (eq-wide)\n\nsee {{eq}}`eq-wide`.\n\n{WIDE_TABLE}"
+        f"$$ {WIDE_FORMULA} $$ (eq-wide)\n\nsee {{eq}}`eq-wide`.\n\n{WIDE_TABLE}\n"
+        "The [Dice coefficient](../book/notation.md#dice) of [nothing](../book/intro.md)."
     ),
     new_code_cell("size = 5", metadata={"tags": ["parameters"]}),
     new_code_cell(
@@ -289,8 +292,11 @@ def hard_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         shutil.copytree(ROOT / "book" / part, made.root / "book" / part)
     shutil.copy(ROOT / "book" / "references.bib", made.root / "book")
     (made.root / "book" / "intro.md").write_text("# A book\n", encoding="utf-8")
+    (made.root / "book" / "notation.md").write_text(NAMES, encoding="utf-8")
     (made.root / "book" / "_toc.yml").write_text(
-        "format: jb-book\nroot: book/intro\nchapters:\n  - file: notebooks/hard\n", encoding="utf-8"
+        "format: jb-book\nroot: book/intro\nchapters:\n  - file: notebooks/hard\n"
+        "  - file: book/notation\n",
+        encoding="utf-8",
     )
     return made
 

@@ -157,6 +157,45 @@ def test_tables_and_figures_can_be_read_in_both_modes(scheme, hard):
         assert ground == ("rgb(255, 255, 255)" if scheme == "dark" else "rgba(0, 0, 0, 0)")
 
 
+MEANING = "What two masks have in common."
+
+
+def test_a_name_is_explained_by_mouse_and_keyboard(hard):
+    with hard() as page:
+        (link,), box = page.locator("a.term").all(), page.locator("#term-box")
+        assert (link.inner_text(), box.is_visible()) == ("Dice coefficient", False)
+        link.hover()
+        assert box.inner_text() == MEANING
+        page.mouse.move(0, 0)
+        assert not box.is_visible()
+        page.evaluate("document.querySelector('a.term').focus({focusVisible: true})")
+        assert box.inner_text() == MEANING
+        assert link.get_attribute("aria-describedby") == box.get_attribute("id")
+        page.keyboard.press("Escape")
+        assert not box.is_visible()
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/notation.html#dice")
+        assert page.wrong == []
+
+
+def test_a_name_is_explained_at_the_first_tap(visit, serve, hard_book):
+    how = {"viewport": {"width": PHONE, "height": 900}, "has_touch": True}
+    with visit(serve(hard_book.html), "notebooks/hard.html", **how) as page:
+        link, box = page.locator("a.term"), page.locator("#term-box")
+        link.tap()
+        assert box.inner_text() == MEANING
+        edges = box.evaluate(
+            "e => [e.getBoundingClientRect().left, e.getBoundingClientRect().right]"
+        )
+        assert edges[0] >= 0
+        assert edges[1] <= PHONE
+        page.locator("article h1").tap()
+        assert not box.is_visible()
+        link.tap()
+        link.tap()
+        page.wait_for_url("**/notation.html#dice")
+
+
 def test_a_solution_opens(hard):
     with hard() as page:
         output = page.locator(".cell.tag_solution .output")
