@@ -237,8 +237,41 @@ def test_a_docstring_becomes_restructuredtext(api):
     ]  # fmt: skip
 
 
+def test_names_in_code_lead_to_their_entries(api, tmp_path):
+    cells = [
+        "%matplotlib inline\nfrom lesionlab.training import studies as s",
+        "import numpy as np",
+    ]
+    cells += ["from lesionlab.tables import show"]
+    made = [{"cell_type": "code", "source": source} for source in cells]
+    (tmp_path / "one.ipynb").write_text(json.dumps({"cells": made}), encoding="utf-8")
+    objects = api.imported(tmp_path / "one.ipynb")
+    assert sorted(objects) == ["s", "show"]
+
+    def spans(text: str) -> str:
+        return re.sub(r"\w+", r'<span class="n">\g<0></span>', text).replace(
+            ".", '<span class="o">.</span>'
+        )
+
+    def page(text: str) -> str:
+        found = api.linked(spans(text), objects, lambda name: f"#{name}")
+        return re.sub("</?span[^>]*>", "", found)
+
+    to = '<a class="api" href="#lesionlab.{}">{}</a>'.format
+    assert page("s.Plan.run") == to("training.studies.Plan", "s.Plan") + ".run"
+    assert page("show x.show") == to("tables.show", "show") + " x.show"
+    assert page("np.sum s other") == "np.sum s other"
+    assert api.linked(spans("show"), objects, lambda name: None) == spans("show")
+    equals = spans("show") + '<span class="o">=</span>'
+    assert api.linked(equals, objects, lambda name: "#") == equals
+
+
 @pytest.mark.slow
 def test_the_reference_shows_names_with_their_docstrings(built_book):
     page = parsed(built_book.html / "book" / "api" / "papers.html")
     (head,) = page.select('[id="lesionlab.papers.li2021.model.SoftAttention"]')
     assert "A mask over places from a deeper layer" in head.find_next("dd").text
+    chapter = parsed(built_book.html / "notebooks" / "wang2021.html")
+    links = {link.text: link["href"] for link in chapter.select(".cell_input a.api")}
+    entry = "../book/api/papers.html#lesionlab.papers.wang2021.model.dice_loss"
+    assert links["wang2021.dice_loss"] == entry
