@@ -220,7 +220,8 @@ class _Work:
         """`Σ_k α_k g_k(p)`, α the mean over all positions of the gradient (eq. 3, 4)."""
         if (linear := self._linear) is not None:
             return _weighted(linear[0].flatten(2).mean(2), self._features)
-        alphas = (slope.flatten(2).mean(2) for slope in self._slopes(len(self._features)))
+        slopes = self._slopes(len(self._features))
+        alphas = (slope.flatten(2).mean(2) for slope in slopes)  # eq. 3
         maps = [torch.einsum("nc,nc...->n...", alpha, self._features) for alpha in alphas]
         return torch.stack(maps)
 

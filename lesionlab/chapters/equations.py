@@ -41,7 +41,7 @@ def equations(formulas: Mapping[int | str, str], *sources: Any) -> HTML:
     Args:
         formulas: By the number in the paper, or by the name in the comment: the equation in LaTeX.
             One without a number has its section in place of it.
-        sources: Classes and functions whose source computes them.
+        sources: Modules, classes and functions whose source computes them.
 
     Raises:
         ValueError: No statement of the sources names an equation.
@@ -54,11 +54,11 @@ def equations(formulas: Mapping[int | str, str], *sources: Any) -> HTML:
     found: dict[int | str, list[tuple[str, str]]] = {}
     for source in sources:
         for number, lines in _statements(source):
-            found.setdefault(number, []).append((source.__qualname__, lines))
+            found.setdefault(number, []).append((_name(source), lines))
     pieces = []
     for number, formula in formulas.items():
         if number not in found:
-            names = ", ".join(source.__qualname__ for source in sources)
+            names = ", ".join(map(_name, sources))
             raise ValueError(f"no statement of {names} says in its comment that it is eq. {number}")
         code = "\n".join(lines for _, lines in found[number])
         where = ", ".join(dict.fromkeys(name for name, _ in found[number]))
@@ -70,6 +70,10 @@ def equations(formulas: Mapping[int | str, str], *sources: Any) -> HTML:
     return HTML(  # type: ignore[no-untyped-call]
         f'{_STYLE}<div class="lesionlab-equations mathjax_process">{whole}</div>'
     )
+
+
+def _name(source: Any) -> str:
+    return str(getattr(source, "__qualname__", source.__name__))
 
 
 def _statements(source: Any) -> list[tuple[int | str, str]]:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import json
+from pathlib import Path
+
 import pytest
 
 from lesionlab.chapters.equations import equations
 from lesionlab.papers import fu2021
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 def scaled(x: float) -> float:
@@ -45,3 +51,25 @@ def test_the_lines_are_those_of_the_model() -> None:
 def test_an_equation_that_nothing_computes_is_refused() -> None:
     with pytest.raises(ValueError, match=r"no statement of scaled says .* it is eq\. 9"):
         equations({9: "x"}, scaled)
+
+
+METHODS = {
+    "li2021": {"x̂ of 5.2.1", "x̂ of 5.2.2", "w_c of 6", "L_t of 6", "L of 6"},  # without numbers
+    "fu2021": {*range(1, 9)},
+    "liu2020": {*range(1, 7)},
+    "wang2021": {*range(1, 6)},
+    "lei2020": {*range(1, 14)},
+}
+"""The equations of each paper's models, maps and losses; those after them are of measures."""
+
+
+@pytest.mark.parametrize("paper", METHODS)
+def test_every_equation_of_a_papers_methods_stands_beside_code(paper: str) -> None:
+    shown: set[int | str] = set()
+    for notebook in NOTEBOOKS.glob(f"{paper}*.ipynb"):
+        for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code" and "equations(" in (code := "".join(cell["source"])):
+                made = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Dict)]
+                keys = [key for one in made for key in one.keys if isinstance(key, ast.Constant)]
+                shown |= {key.value for key in keys}
+    assert METHODS[paper] - shown == set()

@@ -226,7 +226,8 @@ class Lei2020(_shared.Designed):
             low, span = self.scale(labels)
             unit = outputs.logits.float().sigmoid()
             return _shared.squared_errors(unit, (labels - low) / span).sum(1).mean(), {}
-        return functional.cross_entropy(outputs.logits.float(), labels[:, 0].long()), {}
+        entropy = functional.cross_entropy(outputs.logits.float(), labels[:, 0].long())  # eq. 13
+        return entropy, {}
 
     def predict(self, outputs: Outputs) -> torch.Tensor:
         """(lesion, 1) probability of malignant, or (lesion, rating) in rating steps."""

@@ -244,7 +244,7 @@ class Head(nn.Module):
         """The logits, and the part of them that no map shows."""
         values = self.values(maps.features)
         if self.design.high_level is None or maps.high_level is None:
-            return Outputs(self.classifier(values), maps.features)  # eq. 8
+            return Outputs(self.classifier(values), maps.features)  # eq. 8–10
         d, gamma = self.high_level(maps.high_level), self.classifier.weight
         if self.design.fusion == "sum":
             return Outputs(self.classifier(values + d), maps.features, d @ gamma.T)  # eq. 12
