@@ -40,6 +40,9 @@ FOLDED = {
 }
 
 
+MOST_CELLS, MOST_LINES = 59, 12  # of a notebook, of a cell with code
+
+
 def tags_of(cell: Any) -> set[str]:
     return set(cell.metadata.get("tags", ()))
 
@@ -57,6 +60,8 @@ def faults(path: Path) -> Iterator[str]:
         yield "kernel is not python3"
     if extra := notebook.metadata.keys() - {"kernelspec", "language_info"}:
         yield f"metadata: {', '.join(sorted(extra))}"
+    if len(notebook.cells) > MOST_CELLS:
+        yield f"more than {MOST_CELLS} cells"
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     yield from code_faults(code)
     after = next((i for i, cell in enumerate(code, 1) if "parameters" in tags_of(cell)), len(code))
@@ -77,8 +82,8 @@ def code_faults(code: list[Any]) -> Iterator[str]:
     for cell in code:
         if cell.outputs or cell.execution_count is not None:
             yield "outputs or execution counts"
-        if cell.source.count("\n") >= 20:
-            yield "a cell of more than 20 lines"
+        if cell.source.count("\n") >= MOST_LINES:
+            yield f"a cell of more than {MOST_LINES} lines"
         if re.search(r"\b(pip|conda|mamba) +install\b", cell.source):
             yield "installs packages"
         calls = re.findall(r"datasets\.crops\((?:[^()]|\([^()]*\))*\)", cell.source)
@@ -147,15 +152,17 @@ def test_every_fault_is_found(project: Any) -> None:
         new_markdown_cell("# One\n\nLATER {cite}`a`"),
         tagged("n = 1", "parameters"),
         new_code_cell("default_rng()", execution_count=1),
-        new_code_cell("%pip install x" + "\n" * 20),
+        new_code_cell("%pip install x" + "\n" * 12),
         new_code_cell("#" * 100_000),
         new_markdown_cell("{exercise}"),
         tagged("%%solution\n2", "solution"),
         tagged("2", "hide-cell", "solution"),
+        *(new_markdown_cell(f"{i}") for i in range(52)),
     ]
     assert list(faults(project.write_cells("one", cells))) == [
-        "100 KB or more", "outputs or execution counts", "a cell of more than 20 lines",
-        "installs packages", "folded in the book and not in JupyterLab, or the other way round",
+        "100 KB or more", "more than 59 cells", "outputs or execution counts",
+        "a cell of more than 12 lines", "installs packages",
+        "folded in the book and not in JupyterLab, or the other way round",
         "the cell after the parameters does not check them (chapters.begin)",
         "randomness without a parameter called seed", "parameter n is not used",
         *(f"no section {section!r}" for section in SECTIONS), "a word left for later: LATER",
