@@ -416,8 +416,8 @@ def _decode(
     """(y, x) values, to which slope and intercept are applied.
 
     Pixels of another kind or size than a CT slice has are refused. Plain ones are taken as they
-    are, and SimpleITK decodes all others; for plain ones it would take seven times as long. It gets a
-    file of what was checked and nothing else: sequences nested 10,000 deep end its process.
+    are; SimpleITK, which would take seven times as long, decodes all others. It gets a file of what
+    was checked and nothing else: sequences nested 10,000 deep end its process.
     """
     import SimpleITK as sitk  # noqa: N813 - its users' own name for it
 
