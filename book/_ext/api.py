@@ -74,9 +74,7 @@ def escaped(line: str) -> str:
 NAME = r'<span class="n">(\w+)</span>'
 DOT = r'<span class="o">\.</span>'
 # not an attribute of something else, nor the name of an argument
-CHAIN = re.compile(
-    rf'(?<!{DOT.replace(chr(92), "")}){NAME}((?:{DOT}{NAME})*)(?!<span class="o">=<)'
-)
+CHAIN = re.compile(rf'(?<!{DOT}){NAME}(?:{DOT}{NAME})*(?!<span class="o">=<)')
 
 
 def link_names(app: Sphinx, page: str, template: str, context: Any, doctree: Any) -> None:

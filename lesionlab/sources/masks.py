@@ -29,7 +29,7 @@ from lesionlab.crops.cutting import cut
 from lesionlab.sources._scans import VOLUMES, index_of
 from lesionlab.sources._scans import grid_of as grid_of
 from lesionlab.sources._scans import read_scan as read_scan
-from lesionlab.sources.dicom._files import INT16, BadFileError, Header, quiet
+from lesionlab.sources.dicom._files import INT16, BadFileError, Header, quiet, read_slice
 from lesionlab.sources.dicom._lidc import check_margin
 from lesionlab.sources.dicom._objects import REFERRED, contours_of, planes_of, write_contours
 from lesionlab.sources.dicom._segments import write_segmentation
@@ -350,9 +350,8 @@ def _of_annotations(scan: Volume, folder: Path) -> list[_Part]:
         raise MaskError(f"{folder.name}: has no .anno file; expected the folder of one doctor")
     location = scan.slice_z
     if scan.files:
-        read = (Header(file, ["SliceLocation"]).numbers("SliceLocation", 1, default=np.nan)
-                for file in scan.files)  # fmt: skip
-        said = np.ravel(list(read))
+        read: list[Any] = [read_slice(file) for file in scan.files]
+        said = np.array([one.location for one in read])
         location = np.where(np.isfinite(said), said, location)
     for mark in marks:
         same = mark.dimension[:2] == scan.hu.shape[:0:-1]

@@ -373,8 +373,9 @@ def test_a_chapter_is_run_by_run_all(reader, name, installed):
         for table in re.findall(r"<table.*?</table>", html_of(cell), re.DOTALL):
             assert "<td" in table, f"an empty table:\n{cell['source']}"
     assert [c["source"] for c in code if c["source"].strip() and not c["execution_count"]] == []
+    tables = ["<table" in html_of(cell) for cell in code]
     pictures = [any("image/png" in o.get("data", ()) for o in cell["outputs"]) for cell in code]
-    assert sum("<table" in html_of(cell) for cell in code) + sum(pictures) > 1
+    assert sum(pictures if name == "phantoms_variants" else tables) > 1
 
     for cell, source_hidden in zip(cells, hidden, strict=True):
         tags = cell["metadata"].get("tags", ())

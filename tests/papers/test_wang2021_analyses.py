@@ -108,7 +108,8 @@ def test_segmentations_are_what_the_model_says(samples):
         analyses.segmentations([fold("raw_2", samples)])
 
 
-def test_floors_of_an_ellipsoid(make_crop):
+def test_floors_of_an_ellipsoid(make_crop, monkeypatch):
+    monkeypatch.setattr(analyses, "THRESHOLDS", np.array([-950.0, -400.0, 75.0]))
     crop = make_crop(spacing=(1.0, 0.7, 0.7), shape=(40, 64, 60), readers=1)
     found = analyses.floors(wang2021.prepare([crop]))
     # the lesion has 30 HU in lung of -850 HU and is an ellipsoid: both floors are nearly perfect
@@ -116,6 +117,7 @@ def test_floors_of_an_ellipsoid(make_crop):
     assert row["box"] > 0.93
     assert row["threshold_-400"] > 0.93
     assert row["threshold_-950"] == pytest.approx(2 * np.pi / 6 / (1 + np.pi / 6), abs=0.06)
+    assert row["threshold_75"] < 0.1
 
 
 def test_pairs_of_readers_by_hand(make_crop):

@@ -235,8 +235,9 @@ class Network(nn.Module):
         if segmentation is not None:
             inside = (segmentation > 0).to(image) if self.design.hard else segmentation.sigmoid()
             masks = inside * masks.isfinite()
-        masks = masks.nan_to_num(0.0).to(image)
-        masks = masks if self.edit is None else self.edit(masks)
+        masks = masks.to(image)
+        if self.edit is not None:
+            masks = self.edit(masks.nan_to_num(0.0))
         return apply_mask(image, masks, mask_fill=self.design.mask_fill)
 
     def head(self, trunk: Trunk) -> Outputs:
