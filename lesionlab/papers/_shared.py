@@ -115,6 +115,41 @@ def intervals(
     return table.assign(n=len(patients), n_groups=1)
 
 
+def roc(frame: pd.DataFrame, *, points: int = 101, **how: Unpack[Resampling]) -> pd.DataFrame:
+    """The ROC curve of calls, with its band over patients.
+
+    For several folds it is the mean of their own curves, as their networks are calibrated
+    differently.
+
+    Args:
+        frame: Columns score, truth (bool), fold, patient.
+        points: So many false positive rates from 0 to 1.
+        how: Keyword arguments of `resampling`.
+
+    Returns:
+        Index false_positive_rate; columns value (the true positive rate), low, high, n, n_groups.
+    """
+    grid = np.linspace(0, 1, points)
+    score, positive = frame["score"].to_numpy(), frame["truth"].to_numpy(dtype=bool)
+
+    def curve(weights: Array, rows: Any) -> Array:
+        order = rows[np.argsort(-score[rows], kind="stable")]
+        ends = np.flatnonzero(np.diff(score[order], append=-np.inf))  # of runs of equal scores
+        rates = []
+        for of in (~positive, positive):
+            counts = np.cumsum(weights[:, order] * of[order], axis=1)[:, ends]
+            rates.append(np.pad(counts / counts[:, -1:], ((0, 0), (1, 0))))
+        return np.stack([np.interp(grid, *pair) for pair in zip(*rates, strict=True)])
+
+    def statistics(weights: Array) -> dict[Any, Array]:
+        folds = [np.flatnonzero(frame["fold"] == k) for k in frame["fold"].unique()]
+        with np.errstate(invalid="ignore"):
+            heights = np.mean([curve(weights, rows) for rows in folds], axis=0)
+        return {float(x): heights[:, i] for i, x in enumerate(grid)}
+
+    return intervals(statistics, frame["patient"], **how).rename_axis("false_positive_rate")
+
+
 def ratios(
     top: pd.DataFrame,
     bottom: pd.DataFrame | float,

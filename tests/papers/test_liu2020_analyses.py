@@ -282,6 +282,10 @@ def test_several_seeds_are_compared(run):
         assert found.loc[name, "auc"] == pytest.approx(value), name
     assert found.loc["none", "auc"] == 0.5
     assert (found["n_groups"] == 20).all()
+    curve = tables.roc(every["none"], **QUICK)["value"]
+    np.testing.assert_allclose(curve, curve.index)
+    area = np.trapezoid(tables.roc(pooled, points=1001, **QUICK)["value"], dx=1e-3)
+    assert area == pytest.approx(found.loc["model", "auc"], abs=0.01)
     gap = tables.differences(every, [("model", "none")], **QUICK).loc["model − none"]
     assert gap["difference"] == pytest.approx(found.loc["model", "auc"] - 0.5)
     assert gap["low"] <= gap["difference"] <= gap["high"]

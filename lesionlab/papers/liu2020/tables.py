@@ -258,6 +258,12 @@ def compared(runs: Mapping[str, pd.DataFrame], **how: Any) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")[order]
 
 
+def roc(run: pd.DataFrame, **how: Any) -> pd.DataFrame:
+    """The ROC curve of malignancy, as of `_shared.roc`, of one pooled run."""
+    frame = run.rename(columns={"malignancy": "score"})
+    return _shared.roc(frame.assign(truth=frame["malignancy_truth"] == 1), **how)
+
+
 def differences(
     runs: Mapping[str, pd.DataFrame], pairs: Iterable[tuple[str, str]], **how: Any
 ) -> pd.DataFrame:

@@ -298,32 +298,13 @@ def roc(
 ) -> pd.DataFrame:
     """The ROC curve of a task of two classes, with its band over patients (Fig. 5).
 
-    For several folds it is the mean of their own curves, as their networks are calibrated
-    differently. Index false_positive_rate; columns value (the true positive rate), low, high, n,
-    n_groups.
+    Index and columns are those of `_shared.roc`.
     """
     frame, target = class_frame(predictions, task)
     if len(target.codes) != 2:
         raise ValueError(f"task={task!r}: a ROC curve needs two classes, got {target.classes}")
-    grid = np.linspace(0, 1, points)
-    score, positive = frame[1].to_numpy(), frame["truth"].to_numpy() == 1
-
-    def curve(weights: Array, rows: Any) -> Array:
-        order = rows[np.argsort(-score[rows], kind="stable")]
-        ends = np.flatnonzero(np.diff(score[order], append=-np.inf))  # of runs of equal scores
-        rates = []
-        for of in (~positive, positive):
-            counts = np.cumsum(weights[:, order] * of[order], axis=1)[:, ends]
-            rates.append(np.pad(counts / counts[:, -1:], ((0, 0), (1, 0))))
-        return np.stack([np.interp(grid, *pair) for pair in zip(*rates, strict=True)])
-
-    def statistics(weights: Array) -> dict[Any, Array]:
-        folds = [np.flatnonzero(frame["fold"] == k) for k in frame["fold"].unique()]
-        with np.errstate(invalid="ignore"):
-            heights = np.mean([curve(weights, rows) for rows in folds], axis=0)
-        return {float(x): heights[:, i] for i, x in enumerate(grid)}
-
-    return _shared.intervals(statistics, frame["patient"], **how).rename_axis("false_positive_rate")
+    scored = frame.assign(score=frame[1], truth=frame["truth"] == 1)
+    return _shared.roc(scored, points=points, **how)
 
 
 def compare(
